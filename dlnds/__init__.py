@@ -1,0 +1,26 @@
+"""dlnds: dynamical-systems analysis of gradient flow in deep linear networks.
+
+The architecture, from the bottom; a module imports only from lines below its own::
+
+    plot, accessor, cli      pictures, Dataset accessor, command line
+    atlas                    critical points, arcs and spectra of one problem in one tree
+    arcs                     arcs from critical points, with exact loss
+    linearization            Hessian spectrum, index, nullity; closed forms
+    critical                 critical points by index set, canonical representatives
+    integrate                flow: adaptive integration of any system
+    problems                 the data sets of data/ and CSV files as networks
+    systems                  LinearNetwork, System: frozen problems with one protocol
+    moments                  second moments, whitening, singular modes, assumptions
+    store, schema, errors    files, labels, checks
+    _kernels                 compiled formulas
+
+Data flow one way: data (X, Y) or target Σ → system → compiled field → engine → labelled Dataset.
+Names are loaded when they are first used.
+"""
+
+import lazy_loader
+
+from dlnds._version import __version__ as __version__
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+from dlnds import accessor as _accessor  # noqa: E402, F401 - registers .dlnds

@@ -1,0 +1,7 @@
+"""``python -m dlnds`` is the command ``dlnds``."""
+
+import sys
+
+from dlnds.cli import main
+
+sys.exit(main())

@@ -1,0 +1,1 @@
+"""Compiled kernels: the formulas, on flat contiguous arrays, writing into ``out``."""

@@ -1,0 +1,54 @@
+"""The Numba options and the signatures that all kernels share.
+
+A compiled function that is handed to a driver must have exactly one, fixed signature: then the
+driver is compiled once for all systems, and Numba's cache serves it across processes.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numba
+from numba import types
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_vector = types.float64[::1]
+_matrix = types.float64[:, ::1]
+
+PARAMS = types.Tuple((types.int64[::1], _vector))
+#: ``field(t, x, params, out)`` and ``error_scale(t, x, params, out)``
+FIELD = types.void(types.float64, _vector, PARAMS, _vector)
+#: ``jvp(t, x, v, params, out)``
+JVP = types.void(types.float64, _vector, _vector, PARAMS, _vector)
+#: ``jacobian(t, x, params, out)``
+JACOBIAN = types.void(types.float64, _vector, PARAMS, _matrix)
+
+#: Whether Numba's compiler is switched off, as it is to measure test coverage.
+DISABLED = bool(getattr(numba.config, "DISABLE_JIT", False))
+
+#: Multiplications above which a matrix product goes to BLAS; without the compiler it always does.
+LOOP_LIMIT = 0 if DISABLED else 20_000
+
+
+def jit(function: Function) -> Function:
+    """Compile ``function`` when it is first called, with the options of this package."""
+    compiled: Any = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+    return compiled  # type: ignore[no-any-return]
+
+
+def ready(function: Function, signature: Any) -> Function:
+    """Compile ``function`` for ``signature`` alone, once, so that it can be passed to a driver.
+
+    Raises
+    ------
+    TypeError
+        If the function is compiled already for other types, so that the driver could not take it.
+    """
+    dispatcher: Any = function
+    if DISABLED or signature.args in dispatcher.overloads:
+        return function
+    if not dispatcher._can_compile:
+        raise TypeError(f"{dispatcher.__name__} is compiled for another signature than {signature}")
+    dispatcher.compile(signature)
+    dispatcher.disable_compile()
+    return function

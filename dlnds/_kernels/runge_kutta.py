@@ -1,0 +1,505 @@
+"""Adaptive explicit Runge–Kutta integration of order 8 with dense output of order 7.
+
+The method is the pair 8(5,3) of Dormand and Prince in the form of Hairer, Nørsett and Wanner,
+*Solving Ordinary Differential Equations I* (1993), section II.5 and II.6: twelve stages, the
+thirteenth is the derivative at the end of the step, three more serve the dense output only.
+
+The tableau is data; tests check it as algebra. Nothing below knows which system it integrates.
+"""
+
+import numpy as np
+from numba import types
+
+from dlnds._kernels.jit import FIELD, PARAMS, jit
+
+NODES = np.array(
+    [
+        0.0,
+        0.05260015195876773,
+        0.0789002279381516,
+        0.1183503419072274,
+        0.2816496580927726,
+        0.3333333333333333,
+        0.25,
+        0.3076923076923077,
+        0.6512820512820513,
+        0.6,
+        0.8571428571428571,
+        1.0,
+        1.0,
+        0.1,
+        0.2,
+        0.7777777777777778,
+    ]
+)
+_STAGES = [
+    {},
+    {0: 0.05260015195876773},
+    {0: 0.0197250569845379, 1: 0.0591751709536137},
+    {0: 0.02958758547680685, 2: 0.08876275643042054},
+    {0: 0.2413651341592667, 2: -0.8845494793282861, 3: 0.924834003261792},
+    {0: 0.037037037037037035, 3: 0.17082860872947386, 4: 0.12546768756682242},
+    {0: 0.037109375, 3: 0.17025221101954405, 4: 0.06021653898045596, 5: -0.017578125},
+    {
+        0: 0.03709200011850479,
+        3: 0.17038392571223998,
+        4: 0.10726203044637328,
+        5: -0.015319437748624402,
+        6: 0.008273789163814023,
+    },
+    {
+        0: 0.6241109587160757,
+        3: -3.3608926294469414,
+        4: -0.868219346841726,
+        5: 27.59209969944671,
+        6: 20.154067550477894,
+        7: -43.48988418106996,
+    },
+    {
+        0: 0.47766253643826434,
+        3: -2.4881146199716677,
+        4: -0.590290826836843,
+        5: 21.230051448181193,
+        6: 15.279233632882423,
+        7: -33.28821096898486,
+        8: -0.020331201708508627,
+    },
+    {
+        0: -0.9371424300859873,
+        3: 5.186372428844064,
+        4: 1.0914373489967295,
+        5: -8.149787010746927,
+        6: -18.52006565999696,
+        7: 22.739487099350505,
+        8: 2.4936055526796523,
+        9: -3.0467644718982196,
+    },
+    {
+        0: 2.273310147516538,
+        3: -10.53449546673725,
+        4: -2.0008720582248625,
+        5: -17.9589318631188,
+        6: 27.94888452941996,
+        7: -2.8589982771350235,
+        8: -8.87285693353063,
+        9: 12.360567175794303,
+        10: 0.6433927460157636,
+    },
+    {
+        0: 0.054293734116568765,
+        5: 4.450312892752409,
+        6: 1.8915178993145003,
+        7: -5.801203960010585,
+        8: 0.3111643669578199,
+        9: -0.1521609496625161,
+        10: 0.20136540080403034,
+        11: 0.04471061572777259,
+    },
+    {
+        0: 0.056167502283047954,
+        6: 0.25350021021662483,
+        7: -0.2462390374708025,
+        8: -0.12419142326381637,
+        9: 0.15329179827876568,
+        10: 0.00820105229563469,
+        11: 0.007567897660545699,
+        12: -0.008298,
+    },
+    {
+        0: 0.03183464816350214,
+        5: 0.028300909672366776,
+        6: 0.053541988307438566,
+        7: -0.05492374857139099,
+        10: -0.00010834732869724932,
+        11: 0.0003825710908356584,
+        12: -0.00034046500868740456,
+        13: 0.1413124436746325,
+    },
+    {
+        0: -0.42889630158379194,
+        5: -4.697621415361164,
+        6: 7.683421196062599,
+        7: 4.06898981839711,
+        8: 0.3567271874552811,
+        12: -0.0013990241651590145,
+        13: 2.9475147891527724,
+        14: -9.15095847217987,
+    },
+]
+_ERRORS = [
+    {
+        0: 0.01312004499419488,
+        5: -1.2251564463762044,
+        6: -0.4957589496572502,
+        7: 1.6643771824549864,
+        8: -0.35032884874997366,
+        9: 0.3341791187130175,
+        10: 0.08192320648511571,
+        11: -0.022355307863886294,
+    },
+    {
+        0: -0.18980075407240762,
+        5: 4.450312892752409,
+        6: 1.8915178993145003,
+        7: -5.801203960010585,
+        8: -0.4226823213237919,
+        9: -0.1521609496625161,
+        10: 0.20136540080403034,
+        11: 0.02265179219836082,
+    },
+]
+_DENSE = [
+    {
+        0: -8.428938276109013,
+        5: 0.5667149535193777,
+        6: -3.0689499459498917,
+        7: 2.38466765651207,
+        8: 2.117034582445028,
+        9: -0.871391583777973,
+        10: 2.2404374302607883,
+        11: 0.6315787787694688,
+        12: -0.08899033645133331,
+        13: 18.148505520854727,
+        14: -9.194632392478356,
+        15: -4.436036387594894,
+    },
+    {
+        0: 10.427508642579134,
+        5: 242.28349177525817,
+        6: 165.20045171727028,
+        7: -374.5467547226902,
+        8: -22.113666853125306,
+        9: 7.733432668472264,
+        10: -30.674084731089398,
+        11: -9.332130526430229,
+        12: 15.697238121770845,
+        13: -31.139403219565178,
+        14: -9.35292435884448,
+        15: 35.81684148639408,
+    },
+    {
+        0: 19.985053242002433,
+        5: -387.0373087493518,
+        6: -189.17813819516758,
+        7: 527.8081592054236,
+        8: -11.57390253995963,
+        9: 6.8812326946963,
+        10: -1.0006050966910838,
+        11: 0.7777137798053443,
+        12: -2.778205752353508,
+        13: -60.19669523126412,
+        14: 84.32040550667716,
+        15: 11.99229113618279,
+    },
+    {
+        0: -25.69393346270375,
+        5: -154.18974869023643,
+        6: -231.5293791760455,
+        7: 357.6391179106141,
+        8: 93.40532418362432,
+        9: -37.45832313645163,
+        10: 104.0996495089623,
+        11: 29.8402934266605,
+        12: -43.53345659001114,
+        13: 96.32455395918828,
+        14: -39.17726167561544,
+        15: -149.72683625798564,
+    },
+]
+
+
+def _table(rows, columns):
+    table = np.zeros((len(rows), columns))
+    for i, row in enumerate(rows):
+        for j, value in row.items():
+            table[i, j] = value
+    return table
+
+
+STAGES, ERRORS, DENSE = _table(_STAGES, 16), _table(_ERRORS, 12), _table(_DENSE, 16)
+ORDER = 8
+SAFETY, SLOWEST, FASTEST = 0.9, 0.2, 8.0
+
+# What `advance` returns.
+BUFFER_FULL, END_REACHED, OUT_OF_STEPS, STEP_TOO_SMALL, NOT_FINITE = 0, 1, 2, 3, 4
+
+# A run is carried from call to call by a clock (floats) and by counters (integers) with these
+# places, and by the rows of a work array: state, state before the last step, seven rows of dense
+# output, sixteen stages of which the first is the derivative at the state.
+TIME, BEFORE, STEP = 0, 1, 2
+STEPS, EVALUATIONS, SAVED, UNSAVED = 0, 1, 2, 3
+STATE, PREVIOUS, COEFFICIENTS, FIRST_STAGE, WORK_ROWS = 0, 1, 2, 9, 25
+
+
+@jit
+def copy(a, out):
+    """Copy ``a`` into ``out``."""
+    for i in range(out.size):
+        out[i] = a[i]
+
+
+@jit
+def combine(x, h, weights, stages, count, out):
+    """Write ``x + h Σ_j weights[j] stages[j]`` over the first ``count`` stages."""
+    copy(x, out)
+    for j in range(count):
+        if weights[j] != 0.0:
+            factor = h * weights[j]
+            stage = stages[j]
+            for i in range(x.size):
+                out[i] += factor * stage[i]
+
+
+@jit
+def step(field, t, x, h, params, stages, x_new):
+    """Take one step to ``x_new``; ``stages[0]`` and ``[12]`` are derivatives at its ends."""
+    for s in range(1, 13):
+        combine(x, h, STAGES[s], stages, s, x_new)
+        field(t + NODES[s] * h, x_new, params, stages[s])
+
+
+@jit
+def error_norm(h, stages, tolerance):
+    """Return the error estimate of a step in units of ``tolerance``; one is just acceptable."""
+    fifth, third = 0.0, 0.0
+    for i in range(tolerance.size):
+        high, low = 0.0, 0.0
+        for j in range(12):
+            high += ERRORS[0, j] * stages[j, i]
+            low += ERRORS[1, j] * stages[j, i]
+        if high != 0.0 or low != 0.0:
+            fifth += (high / tolerance[i]) ** 2
+            third += (low / tolerance[i]) ** 2
+    if fifth == 0.0:
+        return 0.0
+    return abs(h) * fifth / np.sqrt((fifth + 0.01 * third) * tolerance.size)
+
+
+@jit
+def dense_coefficients(field, t, x, h, params, stages, x_new, coefficients):
+    """Write the seven coefficient vectors of the interpolant over the step from ``t`` on."""
+    scratch = np.empty(x.size)
+    for s in range(13, 16):
+        combine(x, h, STAGES[s], stages, s, scratch)
+        field(t + NODES[s] * h, scratch, params, stages[s])
+    for i in range(x.size):
+        change = x_new[i] - x[i]
+        coefficients[0, i] = change
+        coefficients[1, i] = h * stages[0, i] - change
+        coefficients[2, i] = 2.0 * change - h * (stages[12, i] + stages[0, i])
+    for k in range(4):
+        for i in range(x.size):
+            value = 0.0
+            for j in range(16):
+                value += DENSE[k, j] * stages[j, i]
+            coefficients[3 + k, i] = h * value
+
+
+@jit
+def interpolate(x, coefficients, theta, out):
+    """Write the interpolant at the fraction ``theta`` of the step that started at ``x``."""
+    for i in range(x.size):
+        value = 0.0
+        for k in range(6, -1, -1):
+            value += coefficients[k, i]
+            value *= theta if k % 2 == 0 else 1.0 - theta
+        out[i] = x[i] + value
+
+
+@jit
+def widen(error_scale, t, x, params, rtol, atol, scale, tolerance):
+    """Raise ``tolerance`` to ``atol + rtol · error_scale(x)`` where that is larger."""
+    error_scale(t, x, params, scale)
+    for i in range(x.size):
+        tolerance[i] = max(tolerance[i], atol + rtol * scale[i])
+
+
+@jit
+def weighted_norm(a, tolerance):
+    """Return the root mean square of ``a / tolerance``."""
+    total = 0.0
+    for i in range(a.size):
+        if a[i] != 0.0:
+            total += (a[i] / tolerance[i]) ** 2
+    return np.sqrt(total / a.size)
+
+
+@jit
+def first_step(field, t, x, params, derivative, tolerance, longest):
+    """Guess a first step from the sizes of the state, its derivative, and the change of that.
+
+    As in Hairer et al., section II.4, but with ratios of weighted norms only, so that the guess
+    does not depend on the units of time and state.
+    """
+    slope = weighted_norm(derivative, tolerance)
+    if slope == 0.0:
+        return min(longest, 1.0)
+    if not np.isfinite(slope):
+        return min(longest, 1e-6)
+    trial = min(longest, 0.01 * max(weighted_norm(x, tolerance), 1.0) / slope)
+    shifted, change = np.empty(x.size), np.empty(x.size)
+    for i in range(x.size):
+        shifted[i] = x[i] + trial * derivative[i]
+    field(t + trial, shifted, params, change)
+    for i in range(x.size):
+        change[i] -= derivative[i]
+    steepest = max(slope, weighted_norm(change, tolerance) / trial)
+    return min(100.0 * trial, (0.01 / steepest) ** (1.0 / ORDER), longest)
+
+
+@jit
+def all_finite(a):
+    """Tell whether no entry is infinite or NaN."""
+    finite = True
+    for i in range(a.size):
+        finite &= np.isfinite(a[i])
+    return finite
+
+
+@jit
+def begin(field, error_scale, params, t_end, rtol, atol, clock, counters, work):
+    """Evaluate the first derivative and choose the first step; tell whether all is finite."""
+    t, x, derivative = clock[TIME], work[STATE], work[FIRST_STAGE]
+    field(t, x, params, derivative)
+    counters[EVALUATIONS] = 2
+    tolerance = np.zeros(x.size)
+    widen(error_scale, t, x, params, rtol, atol, np.empty(x.size), tolerance)
+    clock[STEP] = first_step(field, t, x, params, derivative, tolerance, t_end - t)
+    return all_finite(x) and all_finite(derivative)
+
+
+@jit
+def save(clock, counters, work, t_eval, row, times, states):
+    """Save what is due, from ``row`` on; return the next row and whether all fitted."""
+    t, before = clock[TIME], clock[BEFORE]
+    if t_eval.size == 0 and counters[UNSAVED] == 1:
+        if row == times.size:
+            return row, False
+        times[row] = t
+        copy(work[STATE], states[row])
+        counters[UNSAVED] = 0
+        return row + 1, True
+    while counters[SAVED] < t_eval.size and t_eval[counters[SAVED]] <= t:
+        if row == times.size:
+            return row, False
+        times[row] = t_eval[counters[SAVED]]
+        if times[row] == t:
+            copy(work[STATE], states[row])
+        else:
+            theta = (times[row] - before) / (t - before)
+            interpolate(work[PREVIOUS], work[COEFFICIENTS:FIRST_STAGE], theta, states[row])
+        row += 1
+        counters[SAVED] += 1
+    return row, True
+
+
+@jit
+def accepted_step(field, error_scale, params, t_end, rtol, atol, clock, counters, work, x_new):
+    """Shorten the step until its error is acceptable; return a code, the step and its error."""
+    t, x, stages = clock[TIME], work[STATE], work[FIRST_STAGE:]
+    scale, tolerance = np.empty(x.size), np.empty(x.size)
+    h, limit, finite = clock[STEP], FASTEST, True
+    while True:
+        if t + 1.01 * h >= t_end:
+            h = t_end - t
+        if not t + h > t:
+            return STEP_TOO_SMALL if finite else NOT_FINITE, h
+        step(field, t, x, h, params, stages, x_new)
+        counters[EVALUATIONS] += 12
+        tolerance[:] = 0.0
+        widen(error_scale, t, x, params, rtol, atol, scale, tolerance)
+        widen(error_scale, t + h, x_new, params, rtol, atol, scale, tolerance)
+        error = error_norm(h, stages, tolerance)
+        finite = np.isfinite(error) and all_finite(x_new) and all_finite(stages[12])
+        factor = SLOWEST
+        if finite:
+            factor = FASTEST
+            if error > 0.0:
+                factor = min(limit, max(SLOWEST, SAFETY * error ** (-1.0 / ORDER)))
+            if error <= 1.0:
+                clock[STEP] = h * factor
+                return END_REACHED, h
+        h *= factor
+        limit = 1.0
+
+
+@jit
+def advance(
+    field,
+    error_scale,
+    params,
+    t_end,
+    t_eval,
+    rtol,
+    atol,
+    max_steps,
+    clock,
+    counters,
+    work,
+    times,
+    states,
+):
+    """Integrate until the run ends or has to pause; return a code and the number of rows saved.
+
+    Rows are saved at ``t_eval``, or after each step if that is empty. A call with the same clock,
+    counters and work goes on where the last one stopped: after ``BUFFER_FULL`` with emptied
+    buffers, after ``OUT_OF_STEPS`` (the total reached ``max_steps``) with more of them.
+    """
+    x, stages = work[STATE], work[FIRST_STAGE:]
+    x_new, row = np.empty(x.size), 0
+    if counters[EVALUATIONS] == 0 and not begin(
+        field, error_scale, params, t_end, rtol, atol, clock, counters, work
+    ):
+        return NOT_FINITE, row
+    while True:
+        row, fitted = save(clock, counters, work, t_eval, row, times, states)
+        if not fitted:
+            return BUFFER_FULL, row
+        if clock[TIME] >= t_end:
+            return END_REACHED, row
+        if counters[STEPS] >= max_steps:
+            return OUT_OF_STEPS, row
+        code, h = accepted_step(
+            field, error_scale, params, t_end, rtol, atol, clock, counters, work, x_new
+        )
+        if code != END_REACHED:
+            return code, row
+        t = clock[TIME]
+        t_new = t_end if h == t_end - t else t + h
+        if counters[SAVED] < t_eval.size and t_eval[counters[SAVED]] < t_new:
+            coefficients = work[COEFFICIENTS:FIRST_STAGE]
+            dense_coefficients(field, t, x, h, params, stages, x_new, coefficients)
+            counters[EVALUATIONS] += 3
+        copy(x, work[PREVIOUS])
+        copy(x_new, x)
+        copy(stages[12], stages[0])
+        clock[BEFORE], clock[TIME] = t, t_new
+        counters[STEPS] += 1
+        counters[UNSAVED] = 1
+
+
+_VECTOR, _MATRIX, _FIELD = types.float64[::1], types.float64[:, ::1], types.FunctionType(FIELD)
+ADVANCE = types.Tuple((types.int64, types.int64))(
+    _FIELD,
+    _FIELD,
+    PARAMS,
+    types.float64,
+    _VECTOR,
+    types.float64,
+    types.float64,
+    types.int64,
+    _VECTOR,
+    types.int64[::1],
+    _MATRIX,
+    _VECTOR,
+    _MATRIX,
+)
+
+
+@jit
+def error_scale(t, x, params, out):
+    """Write the root mean square of the state: the scale of a system that names no better one."""
+    total = 0.0
+    for i in range(x.size):
+        total += x[i] * x[i]
+    out[:] = np.sqrt(total / x.size)

@@ -1,0 +1,18 @@
+"""Compilation of all kernels ahead of their first use."""
+
+from dlnds._kernels import jit, linear, runge_kutta
+
+
+def compile_all() -> None:
+    """Compile every kernel that a public function may need, into Numba's cache."""
+    for kernel, signature in (
+        (linear.field_from_inputs, jit.FIELD),
+        (linear.field_from_outputs, jit.FIELD),
+        (linear.error_scale, jit.FIELD),
+        (linear.jvp_from_inputs, jit.JVP),
+        (linear.jvp_from_outputs, jit.JVP),
+        (linear.jacobian, jit.JACOBIAN),
+        (runge_kutta.error_scale, jit.FIELD),
+        (runge_kutta.advance, runge_kutta.ADVANCE),
+    ):
+        jit.ready(kernel, signature)

@@ -1,0 +1,145 @@
+"""Errors, and the checks of arguments that every public function makes in its first lines."""
+
+import difflib
+import functools
+import inspect
+import math
+import operator
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, ParamSpec, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+class ConvergenceError(RuntimeError):
+    """A single solve that failed; the message carries the numbers."""
+
+
+def known_options(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Make an unknown keyword raise a `TypeError` that names the nearest valid one."""
+    names = [n for n in inspect.signature(function).parameters if n not in ("self", "cls")]
+
+    @functools.wraps(function)
+    def checked(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        for name in kwargs:
+            if name not in names:
+                raise TypeError(
+                    f"{name}: {function.__name__} has no such option{nearest(name, names)}"
+                )
+        return function(*args, **kwargs)
+
+    return checked
+
+
+def nearest(word: object, known: Iterable[str]) -> str:
+    """Return a hint for a message: the known word closest to ``word``, or all of them."""
+    known = list(known)
+    close = difflib.get_close_matches(str(word), known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"
+
+
+def check_choice(name: str, value: object, known: Iterable[str]) -> str:
+    """Return ``value`` if it is one of the known words."""
+    known = list(known)
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: needs one of {', '.join(known)}, got {value!r}")
+    if value not in known:
+        raise ValueError(f"{name}: there is no {value!r}{nearest(value, known)}")
+    return value
+
+
+def check_array(
+    name: str, value: ArrayLike, *, ndim: int | tuple[int, ...], shape: Sequence[int | None] = ()
+) -> NDArray[np.float64]:
+    """Return ``value`` as a new C-ordered float array of the wanted dimensions.
+
+    ``shape`` gives the last sizes, ``None`` where any size above zero is right.
+    """
+    if np.ma.isMaskedArray(value):
+        raise TypeError(
+            f"{name}: is a masked array, needs plain numbers; fill or drop what is masked"
+        )
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name}: needs a rectangular array of numbers ({error})") from None
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{name}: needs real numbers, got dtype {array.dtype}")
+    array = np.array(array, dtype=np.float64, order="C")
+    allowed = (ndim,) if isinstance(ndim, int) else ndim
+    if array.ndim not in allowed:
+        wanted = " or ".join(map(str, allowed))
+        raise ValueError(f"{name}: needs {wanted} dimensions, got shape {array.shape}")
+    ends = array.shape[array.ndim - len(shape) :]
+    if any(want not in (None, got) for want, got in zip(shape, ends, strict=True)):
+        wanted = ", ".join("any" if s is None else str(s) for s in shape)
+        raise ValueError(f"{name}: needs a shape ending in ({wanted}), got {array.shape}")
+    if array.size == 0:
+        raise ValueError(f"{name}: is empty, got shape {array.shape}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name}: needs finite numbers, got NaN or infinity")
+    return array
+
+
+def check_number(
+    name: str,
+    value: object,
+    *,
+    minimum: float = -math.inf,
+    maximum: float = math.inf,
+    strict: bool = False,
+    infinite: bool = False,
+) -> float:
+    """Return ``value`` as a float between the bounds (which are excluded if ``strict``)."""
+    if isinstance(value, bool) or (not np.isscalar(value) and np.ndim(value) != 0):  # type: ignore[arg-type]
+        raise TypeError(f"{name}: needs a number, got {value!r}")
+    if isinstance(value, str | bytes | complex | np.complexfloating):
+        raise TypeError(f"{name}: needs a real number, got {value!r}")
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise TypeError(f"{name}: needs a number, got {value!r}") from None
+    inside = minimum < number < maximum if strict else minimum <= number <= maximum
+    if math.isnan(number) or (math.isinf(number) and not infinite) or not inside:
+        edge = "strictly " if strict else ""
+        wanted = f"{edge}between {minimum:g} and {maximum:g}"
+        finite = "" if infinite else "a finite number "
+        raise ValueError(f"{name}: needs {finite}{wanted}, got {number}")
+    return number
+
+
+def check_integer(name: str, value: object, *, minimum: int, maximum: int | None = None) -> int:
+    """Return ``value`` as an integer between the bounds."""
+    if isinstance(value, bool):
+        raise TypeError(f"{name}: needs an integer, got {value!r}")
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{name}: needs an integer, got {value!r}") from None
+    if number < minimum or (maximum is not None and number > maximum):
+        upper = "" if maximum is None else f" and at most {maximum}"
+        raise ValueError(f"{name}: needs at least {minimum}{upper}, got {number}")
+    return number
+
+
+def check_integers(
+    name: str, value: Any, *, minimum: int, maximum: int | None = None
+) -> tuple[int, ...]:
+    """Return a sequence of integers as a tuple, each between the bounds."""
+    if isinstance(value, str) or not np.iterable(value):
+        raise TypeError(f"{name}: needs a sequence of integers, got {value!r}")
+    return tuple(check_integer(name, v, minimum=minimum, maximum=maximum) for v in value)
+
+
+def check_generator(name: str, value: Any) -> np.random.Generator:
+    """Return a generator for a seed, a seed sequence, or a generator (SPEC 7)."""
+    if isinstance(value, np.random.RandomState):
+        raise TypeError(f"{name}: needs a seed or a numpy Generator, got a legacy RandomState")
+    try:
+        return np.random.default_rng(value)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name}: needs a seed or a numpy Generator, got {value!r}") from None

@@ -1,0 +1,303 @@
+"""Integration of any system: adaptive steps, labelled runs."""
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import ArrayLike, NDArray
+from tqdm import tqdm
+
+from dlnds import schema
+from dlnds._kernels import jit
+from dlnds._kernels import runge_kutta as kernels
+from dlnds.errors import check_array, check_choice, check_integer, check_number, known_options
+from dlnds.systems.protocol import Array, SystemProtocol
+
+METHODS = ("auto", "dop853")
+#: Rounding leaves nothing to control below this relative tolerance.
+SMALLEST_RTOL = 1e-13
+
+_BUFFER = 2**18  # numbers held between two visits to Python
+_PAUSE = 2000  # steps between two visits to Python, where progress is shown and Ctrl-C is heard
+_LIMIT_CHECK = 100  # the same while looking for the limit of a run without end
+
+
+@known_options
+def flow(
+    system: SystemProtocol,
+    start: ArrayLike | xr.DataArray,
+    t_span: tuple[float, float] = (0.0, np.inf),
+    t_eval: ArrayLike | None = None,
+    *,
+    method: str = "auto",
+    rtol: float = 1e-8,
+    atol: float | None = None,
+    save: Iterable[str] = ("state",),
+    max_steps: int = 100_000,
+    progress: bool = False,
+) -> xr.Dataset:
+    """Return the run, or the runs, of a system from given states.
+
+    Parameters
+    ----------
+    system
+        Any system: `LinearNetwork`, `System`, …
+    start
+        State (parameter), or a stack (sample, parameter) of them.
+    t_span
+        First and last time. With an infinite end a network runs until it has reached a global
+        minimum, that is until √(2 (L − L_min)) ≤ 10 ``rtol`` ‖Σ‖; exactly critical starts end at
+        once.
+    t_eval
+        Times to save, ascending; ``None`` saves every accepted step. The last row is the end of the
+        run in any case.
+    method
+        ``"dop853"``, the explicit pair of order 8; ``"auto"`` takes it too.
+    rtol
+        Allowed local error, relative to the size of the weights: for networks to the root mean
+        square of each layer, for other systems to that of the state.
+    atol
+        Absolute part of the allowed local error. ``None`` means zero: a fixed number above tiny
+        weights would let a run rest at a saddle.
+    save
+        What to record: for every system ``"state"``; for networks also ``"singular_value"`` (of W),
+        ``"mode_strength"`` (u_jᵀ W K v_j), ``"imbalance"`` (max ‖C_i‖_F), ``"conserved"`` (all
+        C_i), ``"product"``, ``"gradient_norm"``. The loss is recorded always.
+    max_steps
+        Accepted steps after which a run is ended with the stop reason ``out_of_steps``.
+    progress
+        Show a progress bar.
+
+    Returns
+    -------
+    xarray.Dataset
+        Schema ``run``. One run: ``loss(time)``, ``state(time, parameter)`` and the rest of
+        ``save``; attributes ``n_steps``, ``n_rhs``, ``n_jac``, ``stop_reason``, and ``limit``, the
+        index set of the critical value nearest to the end. A stack has the dim ``sample`` first,
+        and these five as variables; with ``t_eval`` and a finite end all share ``time``, otherwise
+        ``time(sample, step)``. Rows that a run did not reach are NaN. Stop reasons are the flags
+        ``end_reached``, ``limit_reached``, ``out_of_steps``, ``step_too_small`` (a blow-up in
+        finite time) and ``not_finite``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is outside what is described above; the message starts with its name.
+
+    Notes
+    -----
+    Dormand–Prince 8(5,3) with dense output of order 7 (Hairer, Nørsett, Wanner, section II.5).
+    Steps of an explicit method are limited by the modes already learnt: long plateaus at depth h ≥
+    4 cost a number of steps proportional to their time.
+
+    Examples
+    --------
+    >>> import numpy as np, dlnds as dl
+    >>> net = dl.LinearNetwork(widths=(2, 3, 2), target=[[2.0, 0.0], [0.0, 1.0]])
+    >>> run = dl.flow(net, net.initial(scale=1e-2, rng=0))
+    >>> dl.schema.decode(run.stop_reason).item(), run.limit, bool(run.loss[-1] < 1e-12)
+    ('limit_reached', '{0,1}', True)
+    """
+    if not isinstance(system, SystemProtocol):
+        raise TypeError(
+            f"system: needs a system such as LinearNetwork, got {type(system).__name__}"
+        )
+    starts = check_array("start", start, ndim=(1, 2), shape=(system.dim,))
+    names = _check_names(save)
+    stack = np.atleast_2d(starts)
+    system.observables(stack[:1], names)
+    task = _Task(
+        system=system,
+        span=_check_span(t_span),
+        t_eval=np.zeros(0),
+        rtol=check_number("rtol", rtol, minimum=SMALLEST_RTOL, maximum=0.1),
+        atol=0.0 if atol is None else check_number("atol", atol, minimum=0.0),
+        names=tuple(dict.fromkeys((*system.always_saved, *names))),
+        max_steps=check_integer("max_steps", max_steps, minimum=1),
+    )
+    if t_eval is not None:
+        task.t_eval = _check_grid(t_eval, task.span)
+    check_choice("method", method, METHODS)
+    with _bar(progress, len(stack), task.span) as update:
+        runs = [_integrate(task, x, update) for x in stack]
+    dataset = _one(runs[0]) if starts.ndim == 1 else _many(runs, task)
+    attrs = {**system.attributes(), "method": "dop853", "rtol": task.rtol, "atol": task.atol}
+    return schema.finish(dataset, "run", {**dataset.attrs, **attrs})
+
+
+@dataclass
+class _Task:
+    """What all members of one call share."""
+
+    system: SystemProtocol
+    span: tuple[float, float]
+    t_eval: Array
+    rtol: float
+    atol: float
+    names: tuple[str, ...]
+    max_steps: int
+
+
+@dataclass
+class _Run:
+    """One finished run."""
+
+    variables: dict[str, xr.Variable]
+    counts: dict[str, int]
+    stop_reason: str
+    limit: str
+    coords: dict[str, Any] = field(default_factory=dict)
+
+
+def _integrate(task: _Task, x: Array, update: Callable[[float], None]) -> _Run:
+    """Drive the kernel from one full buffer or pause to the next."""
+    system, (t, t_end) = task.system, task.span
+    clock = np.array([t, t, 0.0])
+    counters = np.array([0, 0, 0, 1], np.int64)
+    work = np.zeros((kernels.WORK_ROWS, system.dim))
+    work[kernels.STATE] = x
+    rows = int(np.clip(_BUFFER // system.dim, 2, 4096))
+    times, states = np.empty(rows), np.empty((rows, system.dim))
+    chunks: list[dict[str, xr.Variable]] = []
+    advance = jit.ready(kernels.advance, kernels.ADVANCE)
+    fields = (jit.ready(system.field, jit.FIELD), jit.ready(system.error_scale, jit.FIELD))
+    pause = _PAUSE if np.isfinite(t_end) else _LIMIT_CHECK
+    budget, last, stop = 0, np.nan, None
+    while stop is None:
+        code, saved = advance(  # type: ignore[no-untyped-call]
+            *fields, system.params, t_end, task.t_eval, task.rtol, task.atol, budget,
+            clock, counters, work, times, states,
+        )  # fmt: skip
+        if saved:
+            chunks.append(_observe(task, times[:saved], states[:saved]))
+            last = times[saved - 1]
+        stop = _stop_reason(task, code, counters[kernels.STEPS], work[kernels.STATE])
+        update(float(clock[kernels.TIME]))
+        budget = min(task.max_steps, int(counters[kernels.STEPS]) + pause)
+    if last != clock[kernels.TIME]:
+        chunks.append(_observe(task, clock[[kernels.TIME]], work[[kernels.STATE]]))
+    names = chunks[0].keys()
+    counts = {"n_steps": int(counters[kernels.STEPS]), "n_rhs": int(counters[kernels.EVALUATIONS])}
+    return _Run(
+        variables={
+            name: xr.Variable.concat([c[name] for c in chunks], "time")  # type: ignore[no-untyped-call]
+            for name in names
+        },
+        counts={**counts, "n_jac": 0},
+        stop_reason=stop,
+        limit=system.identify(work[kernels.STATE]),
+        coords=system.coordinates() if "state" in task.names else {},
+    )
+
+
+def _observe(task: _Task, times: Array, states: Array) -> dict[str, xr.Variable]:
+    observed = task.system.observables(states.copy(), task.names)
+    return {"time": xr.Variable("time", times.copy()), **observed}
+
+
+def _concatenate(parts: list[xr.Variable]) -> xr.Variable:
+    return xr.Variable(parts[0].dims, np.concatenate([part.values for part in parts]))
+
+
+def _stop_reason(task: _Task, code: int, steps: int, x: Array) -> str | None:
+    """Return why a run is over, or None if it is not."""
+    if code in (kernels.STEP_TOO_SMALL, kernels.NOT_FINITE):
+        return schema.STOP_REASONS[code]
+    if code == kernels.END_REACHED:
+        return "end_reached"
+    if np.isinf(task.span[1]) and task.system.settled(x, task.rtol):
+        return "limit_reached"
+    return "out_of_steps" if steps >= task.max_steps else None
+
+
+def _one(run: _Run) -> xr.Dataset:
+    dataset = xr.Dataset({**run.variables, **_stop_variable([run], ())}, coords=run.coords)
+    reason = schema.STOP_REASONS.index(run.stop_reason)
+    return dataset.assign_attrs({**run.counts, "stop_reason": reason, "limit": run.limit})
+
+
+def _many(runs: Sequence[_Run], task: _Task) -> xr.Dataset:
+    """Return runs of unequal length side by side, NaN where a run is over."""
+    shared = task.t_eval.size > 0 and np.isfinite(task.span[1])
+    dim = "time" if shared else "step"
+    longest = max(run.variables["time"].size for run in runs)
+    if shared:
+        grid = np.union1d(task.t_eval, task.span[1])
+        runs = [_on_grid(run, grid) for run in runs]
+        longest = grid.size
+    variables: dict[str, Any] = {}
+    for name in runs[0].variables:
+        parts = [run.variables[name] for run in runs]
+        padded = [p.pad(time=(0, longest - p.sizes["time"]), constant_values=np.nan) for p in parts]
+        data = np.stack([p.values for p in padded])
+        variables[name] = (("sample", dim, *padded[0].dims[1:]), data)
+    if shared:
+        variables["time"] = ("time", grid)
+    for name in runs[0].counts:
+        variables[name] = ("sample", np.array([run.counts[name] for run in runs]))
+    variables["limit"] = ("sample", [run.limit for run in runs])
+    variables.update(_stop_variable(runs, ("sample",)))
+    coords = {"sample": np.arange(len(runs)), **runs[0].coords}
+    dataset = xr.Dataset(variables, coords=coords)
+    return dataset if shared else dataset.set_coords("time")
+
+
+def _on_grid(run: _Run, grid: Array) -> _Run:
+    """Return a run with its rows at the grid times; the end of a failed run is left out."""
+    keep = np.isin(run.variables["time"].values, grid)
+    variables = {name: v.isel(time=keep) for name, v in run.variables.items()}
+    return _Run(variables, run.counts, run.stop_reason, run.limit, run.coords)
+
+
+def _stop_variable(runs: Sequence[_Run], dims: tuple[str, ...]) -> dict[str, Any]:
+    reasons: NDArray[np.int8] = schema.flag(schema.STOP_REASONS, [run.stop_reason for run in runs])
+    return {"stop_reason": (dims, reasons if dims else reasons[0])}
+
+
+def _check_names(save: Any) -> tuple[str, ...]:
+    if isinstance(save, str) or not np.iterable(save):
+        raise TypeError(f"save: needs a sequence of names such as ('state',), got {save!r}")
+    return tuple(save)
+
+
+def _check_span(t_span: Any) -> tuple[float, float]:
+    if not np.iterable(t_span) or isinstance(t_span, str) or len(list(t_span)) != 2:
+        raise ValueError(f"t_span: needs a first and a last time, got {t_span!r}")
+    begin, end = t_span
+    begin = check_number("t_span", begin)
+    end = check_number("t_span", end, infinite=True)
+    if not begin < end:
+        raise ValueError(f"t_span: needs a last time after the first, got ({begin}, {end})")
+    return begin, end
+
+
+def _check_grid(t_eval: ArrayLike, span: tuple[float, float]) -> Array:
+    grid = check_array("t_eval", t_eval, ndim=1)
+    if np.any(np.diff(grid) <= 0.0):
+        raise ValueError("t_eval: needs strictly ascending times")
+    if grid[0] < span[0] or grid[-1] > span[1]:
+        raise ValueError(
+            f"t_eval: needs times between {span[0]:g} and {span[1]:g}, "
+            f"got {grid[0]:g} to {grid[-1]:g}"
+        )
+    return grid
+
+
+@contextlib.contextmanager
+def _bar(show: bool, runs: int, span: tuple[float, float]) -> Iterator[Callable[[float], None]]:
+    """Show the time integrated so far, over all runs; give a function of the run's time."""
+    total = runs * (span[1] - span[0]) if np.isfinite(span[1]) else None
+    reached = span[0]
+
+    def update(t: float) -> None:
+        nonlocal reached
+        if t < reached:  # the next run has begun
+            reached = span[0]
+        bar.update(t - reached)
+        reached = t
+
+    with tqdm(total=total, disable=not show, desc="flow", unit="t", unit_scale=True) as bar:
+        yield update

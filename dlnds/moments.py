@@ -1,0 +1,218 @@
+"""Second moments of data, whitening, singular modes, and the assumptions the theory makes on them.
+
+A problem is kept as the target Σ = M (Kᵀ)⁺ (d_h × k) and a root K of the input covariance,
+C = K Kᵀ (d_0 × k, k = rank C), so that L = ½‖Σ − W K‖² holds without the cancellation in C.
+"""
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import xarray as xr
+from numpy.typing import ArrayLike, NDArray
+
+from dlnds import schema
+from dlnds.errors import check_array, check_integers, check_number
+
+Array = NDArray[np.float64]
+
+#: Modes up to which all subset sums are compared (2^22 sums; the memory doubles with each mode).
+MOST_MODES_FOR_SUBSETS = 22
+
+
+class Moments(NamedTuple):
+    """Target Σ (d_h × k), input root K (d_0 × k), and the loss that no linear map can remove."""
+
+    target: Array
+    root: Array
+    irreducible_loss: float
+
+
+def rank_tolerance(size: int) -> float:
+    """Return the relative size below which a singular value of data counts as zero."""
+    return 64.0 * size * float(np.finfo(float).eps)
+
+
+def from_data(X: Array, Y: Array, normalize: bool) -> Moments:
+    """Return Σ and K of samples in columns, from the singular values of X and not of X Xᵀ.
+
+    With X = U S Vᵀ: K = U S Uᵀ and Σ = Y V Uᵀ if X has full row rank; K = U S, Σ = Y V on the range
+    of X otherwise. ``normalize`` divides the moments by the number of samples.
+    """
+    scale = np.sqrt(X.shape[1]) if normalize else 1.0
+    U, s, Vt = np.linalg.svd(X / scale, full_matrices=False)
+    rank = int(np.count_nonzero(s > rank_tolerance(max(X.shape)) * s[0]))
+    U, s, Vt = U[:, :rank], s[:rank], Vt[:rank]
+    target = (Y / scale) @ Vt.T
+    misfit = Y / scale - target @ Vt
+    root = U * s
+    if rank == X.shape[0]:
+        target, root = target @ U.T, root @ U.T
+    return Moments(target, root, 0.5 * float(np.sum(misfit**2)))
+
+
+def from_moments(M: Array, C: Array) -> Moments:
+    """Return Σ and K for M = E[y xᵀ] and C = E[x xᵀ]; what no map can remove is not known (NaN).
+
+    Raises
+    ------
+    ValueError
+        If C is not symmetric positive semidefinite, or M does not vanish on the kernel of C.
+    """
+    largest = float(np.abs(C).max())
+    if not np.allclose(C, C.T, rtol=0.0, atol=1e-12 * largest):
+        raise ValueError("C: needs a symmetric matrix")
+    eigenvalues, U = np.linalg.eigh(0.5 * (C + C.T))
+    zero = rank_tolerance(len(C)) * eigenvalues[-1]
+    if eigenvalues[0] < -zero or eigenvalues[-1] <= 0.0:
+        raise ValueError(
+            "C: needs a positive semidefinite matrix other than zero, "
+            f"got eigenvalues from {eigenvalues[0]:.3g} to {eigenvalues[-1]:.3g}"
+        )
+    keep = eigenvalues > zero
+    s, outside = np.sqrt(eigenvalues[keep]), M @ U[:, ~keep]
+    if outside.size and np.abs(outside).max() > 1e-6 * np.abs(M).max():
+        raise ValueError(
+            "M: has a part outside the range of C, so it is no E[y xᵀ] with E[x xᵀ] = C"
+        )
+    target, root = M @ (U[:, keep] / s), U[:, keep] * s
+    if keep.all():
+        target, root = target @ U.T, root @ U.T
+    return Moments(target, root, float("nan"))
+
+
+def singular_modes(target: Array) -> tuple[Array, Array, Array]:
+    """Return U (d_h × m), σ (m, descending) and V (k × m) of Σ = U diag(σ) Vᵀ, m = min(d_h, k).
+
+    Singular values at rounding level are set to zero. The largest entry of each left vector is
+    positive, so that equal problems have equal modes.
+    """
+    U, sigma, Vt = np.linalg.svd(target, full_matrices=False)
+    sigma[sigma <= rank_tolerance(max(target.shape)) * sigma[0]] = 0.0
+    signs = np.sign(U[np.abs(U).argmax(axis=0), np.arange(len(sigma))])
+    return U * signs, sigma, Vt.T * signs
+
+
+def balanced_layers(
+    widths: Sequence[int], left: Array, values: Array, right: Array
+) -> tuple[Array, ...]:
+    """Return 0-balanced layers with product ``left diag(values) rightᵀ``, on hidden units 1..r.
+
+    ``left`` (d_h × r) and ``right`` (d_0 × r) have orthonormal columns; every layer has the
+    singular values ``values^(1/h)``.
+    """
+    depth, rank = len(widths) - 1, len(values)
+    inner = [np.eye(width, rank) for width in widths[1:-1]]
+    frames = [right, *inner, left]
+    root = values ** (1.0 / depth)
+    return tuple((frames[i + 1] * root) @ frames[i].T for i in range(depth))
+
+
+def check_assumptions(
+    singular_values: ArrayLike, widths: Sequence[int] | None = None, *, rtol: float = 1e-9
+) -> xr.Dataset:
+    """Return whether a problem meets the assumptions of WA25, and the modes that break them.
+
+    Parameters
+    ----------
+    singular_values
+        σ_j of the target, descending (modes).
+    widths
+        d_0, …, d_h; without them the widths are not checked.
+    rtol
+        Values, or sums of squares, that differ by at most this fraction of the largest one count
+        as equal.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``holds(assumption)`` for ``distinct_singular_values``, ``distinct_subset_sums`` and
+        ``wide_enough`` (every hidden width at least the number of positive σ_j): 1 yes, 0 no,
+        −1 not checked (more than 22 modes, no widths). ``smallest_gap(assumption)`` is the smallest
+        relative gap; ``first(conflict)`` and ``second(conflict)`` are index sets whose sums of σ_j²
+        agree: up to 20, smallest sets first.
+
+    Raises
+    ------
+    ValueError
+        If a singular value is negative or they are not descending.
+
+    Notes
+    -----
+    WA25 assume that the sums Σ_{j∈S} σ_j² over index sets S are distinct, so that each critical
+    value belongs to one S.
+
+    References
+    ----------
+    WA25
+
+    Examples
+    --------
+    >>> import dlnds as dl
+    >>> check = dl.check_assumptions([5.0, 4.0, 3.0])
+    >>> check.holds.values.tolist()
+    [1, 0, -1]
+    >>> check["first"].item(), check["second"].item()
+    ('{0}', '{1,2}')
+    """
+    sigma = check_array("singular_values", singular_values, ndim=1)
+    rtol = check_number("rtol", rtol, minimum=0.0, maximum=1.0)
+    if sigma.min() < 0.0 or np.any(np.diff(sigma) > 0.0):
+        raise ValueError("singular_values: needs non-negative values in descending order")
+    positive = sigma[sigma > 0.0]
+    gaps = {"distinct_singular_values": _smallest_gap(positive)}
+    conflicts: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+    gaps["distinct_subset_sums"] = np.nan
+    if len(positive) <= MOST_MODES_FOR_SUBSETS:
+        gaps["distinct_subset_sums"], conflicts = _subset_conflicts(positive**2, rtol)
+    holds = [-1 if np.isnan(gap) else int(gap > rtol) for gap in gaps.values()]
+    wide = -1
+    if widths is not None:
+        wide = int(
+            min(check_integers("widths", widths, minimum=1)[1:-1], default=10**9) >= len(positive)
+        )
+    return schema.finish(
+        xr.Dataset(
+            {
+                "holds": ("assumption", np.array([*holds, wide], np.int8)),
+                "smallest_gap": ("assumption", np.array([*gaps.values(), np.nan])),
+                "first": ("conflict", schema.index_set_labels(a for a, _ in conflicts)),
+                "second": ("conflict", schema.index_set_labels(b for _, b in conflicts)),
+            },
+            coords={"assumption": [*gaps, "wide_enough"]},
+        ),
+        "assumptions",
+        {"rtol": rtol},
+    )
+
+
+def _smallest_gap(values: Array) -> float:
+    """Return the smallest gap of descending values, relative to the first."""
+    if len(values) < 2:
+        return np.inf
+    return float(np.min(-np.diff(values)) / values[0])
+
+
+def _subset_conflicts(
+    squares: Array, rtol: float, most: int = 20
+) -> tuple[float, list[tuple[tuple[int, ...], tuple[int, ...]]]]:
+    """Return the smallest relative gap of subset sums, and disjoint sets whose sums agree."""
+    sums = np.zeros(1)
+    for square in squares:  # subset number b holds mode j if bit j of b is set
+        sums = np.concatenate([sums, sums + square])
+    if len(sums) < 2:
+        return np.inf, []
+    order = np.argsort(sums, kind="stable")
+    gaps = np.diff(sums[order]) / sums.max()
+    pairs = set()
+    for place in np.flatnonzero(gaps <= rtol)[: 1000 * most]:
+        a, b = int(order[place]), int(order[place + 1])
+        common = a & b
+        pairs.add(tuple(sorted([_bits(a ^ common), _bits(b ^ common)])))
+    ordered = sorted(pairs, key=lambda pair: (len(pair[0]) + len(pair[1]), pair))
+    return float(gaps.min()), list(itertools.islice(ordered, most))  # type: ignore[arg-type]
+
+
+def _bits(number: int) -> tuple[int, ...]:
+    return tuple(j for j in range(number.bit_length()) if number >> j & 1)

@@ -1,0 +1,303 @@
+"""Pictures of Datasets. Every function draws into ``ax``, or into new axes, and returns them."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from dlnds import schema
+from dlnds.errors import nearest
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_KIND_STYLE = {
+    "global_minimum": ("*", "#1b7837", 130.0),
+    "strict_saddle": ("o", "#4575b4", 16.0),
+    "nonstrict_saddle": ("D", "#d73027", 34.0),
+    "not_critical": ("x", "black", 30.0),
+}
+
+
+def levels(atlas: xr.DataTree, *, ax: "Axes | None" = None) -> "Axes":
+    """Draw the loss of all critical points over their rank, joined by the arcs that add one mode.
+
+    The arcs are drawn as they are: the loss along them over the size of the added mode.
+
+    Parameters
+    ----------
+    atlas
+        What `build_atlas` returns.
+    ax
+        Axes to draw into.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    ValueError
+        If it is no atlas.
+
+    Examples
+    --------
+    >>> import dlnds as dl
+    >>> net = dl.LinearNetwork(widths=(2, 3, 3, 2), target=[[2.0, 0.0], [0.0, 1.0]])
+    >>> dl.plot.levels(dl.build_atlas(net)).get_xlabel()
+    'rank $r$'
+    """
+    _check(atlas, "atlas")
+    from matplotlib.collections import LineCollection
+
+    ax = _axes(ax, figsize=(9.0, 6.0))
+    points, arcs = atlas["points"].to_dataset(), atlas["arcs"].to_dataset()
+    if arcs.sizes["arc"]:
+        ranks = points["rank"].sel(critical_point=arcs["source"].values).values
+        x = ranks[:, None] + arcs["alpha"].values
+        lines = LineCollection(
+            list(np.stack([x, arcs["loss"].values], axis=-1)),
+            array=arcs["mode"].values,
+            cmap=_mode_colours(points.sizes["mode"]),
+            norm=_mode_norm(points.sizes["mode"]),
+            linewidths=0.8,
+            alpha=0.35 if arcs.sizes["arc"] > 100 else 0.8,
+        )
+        ax.add_collection(lines)
+        _mode_bar(ax, lines, points.sizes["mode"], "mode added along the arc")
+    kinds = schema.decode(points["kind"])
+    for kind, (marker, colour, size) in _KIND_STYLE.items():
+        part = points.isel(critical_point=np.flatnonzero(kinds.values == kind))
+        if part.sizes["critical_point"]:
+            label = f"{schema.spoken(kind)} ({part.sizes['critical_point']})"
+            ax.scatter(
+                part["rank"], part["loss"], s=size, c=colour, marker=marker, label=label, zorder=3
+            )
+    for label, rank, loss in _path_labels(points):
+        ax.annotate(
+            label, (rank, loss), (-5, -8), textcoords="offset points",
+            ha="right", va="top", fontsize=8,
+        )  # fmt: skip
+    ax.set_xlabel(_label(points["rank"]))
+    ax.set_ylabel(_label(points["loss"]))
+    ax.set_xticks(range(int(points["rank"].max()) + 1))
+    ax.margins(0.06)
+    ax.legend(loc="upper right")
+    return ax
+
+
+def loss(run: xr.Dataset, *, points: xr.Dataset | None = None, ax: "Axes | None" = None) -> "Axes":
+    """Draw the loss of a run, or of several, over time, against the critical levels.
+
+    Parameters
+    ----------
+    run
+        What `flow` returns.
+    points
+        What `critical_points` returns: the levels are drawn as lines, those of the sets of leading
+        modes with their labels.
+    ax
+        Axes to draw into.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    ValueError
+        If it is no run.
+
+    Examples
+    --------
+    >>> import dlnds as dl
+    >>> net = dl.LinearNetwork(widths=(2, 3, 2), target=[[2.0, 0.0], [0.0, 1.0]])
+    >>> run = dl.flow(net, net.initial(scale=1e-2, rng=0))
+    >>> dl.plot.loss(run, points=dl.critical_points(net)).get_ylabel()
+    'loss $L$'
+    """
+    _check(run, "run")
+    ax = _axes(ax, figsize=(8.0, 4.5))
+    if points is not None:
+        _check(points, "critical_points")
+        for level in points["loss"].values:
+            ax.axhline(level, color="0.9", linewidth=0.5, zorder=0)
+        above = np.inf
+        for label, _, level in _path_labels(points):
+            ax.axhline(level, color="0.45", linewidth=0.8, linestyle="--", zorder=1)
+            if above - level > 0.03 * float(points["loss"].max()):
+                ax.annotate(
+                    label, (1.0, level), (4, 0), xycoords=("axes fraction", "data"),
+                    textcoords="offset points", va="center", fontsize=8,
+                )  # fmt: skip
+                above = level
+    _lines(ax, run, "loss", color="#d73027", linewidth=1.8)
+    ax.set_ylabel(_label(run["loss"]))
+    return ax
+
+
+def singular_values(
+    run: xr.Dataset, *, modes: xr.Dataset | None = None, ax: "Axes | None" = None
+) -> "Axes":
+    """Draw the singular values of the end-to-end map of a run over time.
+
+    Parameters
+    ----------
+    run
+        A run that saved ``singular_value``.
+    modes
+        A Dataset with the target's ``singular_value(mode)``, such as ``net.modes``: drawn as lines.
+    ax
+        Axes to draw into.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    ValueError
+        If the run has no singular values.
+
+    Examples
+    --------
+    >>> import dlnds as dl
+    >>> net = dl.LinearNetwork(widths=(2, 3, 2), target=[[2.0, 0.0], [0.0, 1.0]])
+    >>> run = dl.flow(net, net.initial(scale=1e-2, rng=0), save=["singular_value"])
+    >>> dl.plot.singular_values(run, modes=net.modes).get_xlabel()
+    'time $t$'
+    """
+    _check(run, "run")
+    if "singular_value" not in run:
+        raise ValueError("run: has no singular values; use flow(..., save=['singular_value'])")
+    ax = _axes(ax, figsize=(8.0, 4.5))
+    count = run.sizes["mode"]
+    colours = _mode_colours(count)
+    if modes is not None:
+        for mode, value in enumerate(modes["singular_value"].values):
+            ax.axhline(value, color=colours(mode), linewidth=0.8, linestyle="--")
+    for mode in range(count):
+        _lines(ax, run.isel(mode=mode), "singular_value", color=colours(mode), linewidth=1.8)
+    from matplotlib.cm import ScalarMappable
+
+    _mode_bar(ax, ScalarMappable(_mode_norm(count), colours), count, _label(run["mode"]))
+    ax.set_ylabel(_label(run["singular_value"]))
+    return ax
+
+
+def spectrum(linearization: xr.Dataset, *, ax: "Axes | None" = None) -> "Axes":
+    """Draw the eigenvalues of a linearization in ascending order.
+
+    Parameters
+    ----------
+    linearization
+        What `linearize` or `canonical_spectrum` returns.
+    ax
+        Axes to draw into.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    ValueError
+        If it is no linearization.
+
+    Examples
+    --------
+    >>> import dlnds as dl
+    >>> net = dl.LinearNetwork(widths=(2, 3, 2), target=[[2.0, 0.0], [0.0, 1.0]])
+    >>> dl.plot.spectrum(dl.canonical_spectrum(net, (1,))).get_title()
+    'index 3, nullity 4'
+    """
+    _check(linearization, "linearization")
+    ax = _axes(ax, figsize=(6.0, 4.0))
+    values = linearization["eigenvalue"].values
+    ax.axhline(0.0, color="0.6", linewidth=0.8)
+    ax.plot(np.arange(len(values)), values, ".", color="#4575b4")
+    ax.set_xlabel(_label(linearization["eigenvalue"].eigen))
+    ax.set_ylabel(_label(linearization["eigenvalue"]))
+    ax.set_title(f"index {int(linearization['index'])}, nullity {int(linearization['nullity'])}")
+    return ax
+
+
+def by_schema(data: xr.Dataset | xr.DataTree, **options: Any) -> "Axes":
+    """Draw a Dataset or tree by the function that fits its schema.
+
+    Raises
+    ------
+    ValueError
+        If there is no picture for it.
+    """
+    functions = {"atlas": levels, "run": loss, "linearization": spectrum}
+    kind = data.attrs.get("schema")
+    if kind not in functions:
+        raise ValueError(f"data: there is no picture for schema {kind!r}{nearest(kind, functions)}")
+    return functions[kind](data, **options)  # type: ignore[operator, no-any-return]
+
+
+def _check(data: Any, wanted: str) -> None:
+    got = (
+        data.attrs.get("schema")
+        if isinstance(data, xr.Dataset | xr.DataTree)
+        else type(data).__name__
+    )
+    if got != wanted:
+        raise ValueError(f"data: needs the schema {wanted!r}, got {got!r}")
+
+
+def _axes(ax: "Axes | None", figsize: tuple[float, float]) -> "Axes":
+    if ax is not None:
+        return ax
+    import matplotlib.pyplot as plt
+
+    return plt.subplots(figsize=figsize, layout="constrained")[1]
+
+
+def _label(variable: xr.DataArray) -> str:
+    """Return the axis label that a variable's attributes give."""
+    long_name, symbol = variable.attrs.get("long_name", variable.name), variable.attrs.get("symbol")
+    return f"{long_name} {symbol}" if symbol else str(long_name)
+
+
+def _lines(ax: "Axes", run: xr.Dataset, name: str, **style: Any) -> None:
+    time, values = xr.broadcast(run["time"], run[name])
+    members = range(run.sizes["sample"]) if "sample" in run.dims else (None,)
+    for member in members:
+        pick = {} if member is None else {"sample": member}
+        ax.plot(time.isel(pick), values.isel(pick), **style)
+    ax.set_xlabel(_label(run["time"]))
+
+
+def _path_labels(points: xr.Dataset) -> list[tuple[str, float, float]]:
+    """Return short label, rank and loss of the points {}, {0}, {0,1}, …, the generic path."""
+    learnt, ranks = points["learnt"].values, points["rank"].values
+    leading = np.arange(learnt.shape[1]) < ranks[:, None]
+    places = np.flatnonzero((learnt == leading).all(axis=1))
+    labels = points.critical_point.values
+    return [
+        (
+            labels[i] if ranks[i] < 3 else f"{{0…{ranks[i] - 1}}}",
+            float(ranks[i]),
+            float(points["loss"][i]),
+        )
+        for i in places
+    ]
+
+
+def _mode_colours(count: int) -> Any:
+    import matplotlib
+
+    return matplotlib.colormaps["viridis_r"].resampled(max(count, 2))
+
+
+def _mode_norm(count: int) -> Any:
+    from matplotlib.colors import BoundaryNorm
+
+    return BoundaryNorm(np.arange(max(count, 2) + 1) - 0.5, max(count, 2))
+
+
+def _mode_bar(ax: "Axes", mappable: Any, count: int, label: str) -> None:
+    bar = ax.figure.colorbar(mappable, ax=ax, ticks=range(0, count, max(1, count // 10)), pad=0.02)
+    bar.set_label(label)

@@ -1,0 +1,295 @@
+"""The words of our Datasets: what variables are called, what they carry, what must be there."""
+
+import itertools
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from dlnds._version import __version__
+from dlnds.errors import check_integer
+
+Labelled = TypeVar("Labelled", xr.Dataset, xr.DataArray)
+
+POINT_KINDS = ("global_minimum", "strict_saddle", "nonstrict_saddle", "not_critical")
+ARC_KINDS = ("decreasing", "increasing", "constant")
+STOP_REASONS = (
+    "end_reached",
+    "limit_reached",
+    "out_of_steps",
+    "step_too_small",
+    "not_finite",
+)
+
+#: name: (long name, TeX symbol). All quantities of this package are pure numbers, units "1".
+DESCRIPTIONS = {
+    "alpha": ("size of the added mode in every layer", r"$\alpha/\sigma_j^{1/h}$"),
+    "arc": ("arc", ""),
+    "column": ("column of the weight in its layer", ""),
+    "component": ("component of a conserved quantity", ""),
+    "conserved": ("conserved quantity", r"$C_i$"),
+    "conserved_layer": ("layer i of the conserved quantity $C_i$", ""),
+    "critical_point": ("index set of the critical point", r"$S$"),
+    "drop": ("loss drop", r"$-\Delta L$"),
+    "eigen": ("number of the eigenvalue", ""),
+    "eigenvalue": ("eigenvalue", r"$\lambda$"),
+    "eigenvalue_imag": ("imaginary part of the eigenvalue", r"$\mathrm{Im}\,\lambda$"),
+    "exact_loss": ("loss by the closed form", r"$L$"),
+    "gradient_norm": ("norm of the gradient", r"$\|\nabla L\|$"),
+    "imbalance": ("largest imbalance of two layers", r"$\max_i\|C_i\|_F$"),
+    "index": ("Morse index", ""),
+    "holds": ("assumption holds: 1 yes, 0 no, -1 not checked", ""),
+    "input": ("input", ""),
+    "kind": ("kind", ""),
+    "layer": ("layer of the weight", ""),
+    "learnt": ("mode is learnt", ""),
+    "left": ("left singular vector", r"$u_j$"),
+    "loss": ("loss", r"$L$"),
+    "mode": ("mode", r"$j$"),
+    "mode_strength": ("strength of the mode", r"$u_j^T W v_j$"),
+    "n_jac": ("evaluations of the Jacobian", ""),
+    "n_rhs": ("evaluations of the vector field", ""),
+    "n_steps": ("accepted steps", ""),
+    "nullity": ("nullity of the Hessian", ""),
+    "order": ("order of the arc's loss at its start", ""),
+    "output": ("output", ""),
+    "parameter": ("number of the weight in the state", ""),
+    "product": ("end-to-end map", r"$W$"),
+    "rank": ("rank", r"$r$"),
+    "right": ("right singular vector", r"$v_j$"),
+    "row": ("row of the weight in its layer", ""),
+    "sample": ("run", ""),
+    "singular_value": ("singular value", r"$\sigma_j$"),
+    "source": ("index set where the arc starts", ""),
+    "state": ("state", r"$x$"),
+    "step": ("saved step", ""),
+    "stop_reason": ("why the run ended", ""),
+    "target": ("index set where the arc ends", ""),
+    "time": ("time", r"$t$"),
+}
+
+#: schema: variables that must be there, with the dimensions that must be among theirs.
+REQUIRED: dict[str, dict[str, tuple[str, ...]]] = {
+    "run": {"time": (), "stop_reason": ()},
+    "critical_points": {
+        "critical_point": ("critical_point",),
+        "learnt": ("critical_point", "mode"),
+        "rank": ("critical_point",),
+        "loss": ("critical_point",),
+        "kind": ("critical_point",),
+    },
+    "linearization": {"eigenvalue": ("eigen",), "index": (), "nullity": ()},
+    "arcs": {
+        "source": ("arc",),
+        "target": ("arc",),
+        "kind": ("arc",),
+        "order": ("arc",),
+        "drop": ("arc",),
+        "loss": ("arc", "alpha"),
+        "exact_loss": ("arc", "alpha"),
+    },
+    "modes": {
+        "singular_value": ("mode",),
+        "left": ("output", "mode"),
+        "right": ("input", "mode"),
+    },
+    "assumptions": {"holds": ("assumption",)},
+    "atlas": {},
+}
+#: nodes that a tree must have.
+REQUIRED_NODES = {"atlas": {"points": "critical_points", "arcs": "arcs"}}
+_FLAGGED = {
+    ("critical_points", "kind"): POINT_KINDS,
+    ("arcs", "kind"): ARC_KINDS,
+    ("run", "stop_reason"): STOP_REASONS,
+}
+
+
+def index_set_label(modes: Iterable[int]) -> str:
+    """Return the text that labels an index set: ``"{}"``, ``"{0,2}"``."""
+    return "{" + ",".join(str(int(m)) for m in sorted(modes)) + "}"
+
+
+def index_set_labels(sets: Iterable[Iterable[int]]) -> NDArray[np.str_]:
+    """Return the labels of many index sets."""
+    return np.array([index_set_label(modes) for modes in sets], dtype=np.str_)
+
+
+def index_set_modes(label: str) -> tuple[int, ...]:
+    """Return the modes of an index-set label, ascending; the inverse of `index_set_label`.
+
+    Raises
+    ------
+    ValueError
+        If the text is no index-set label.
+    """
+    if not isinstance(label, str) or not re.fullmatch(r"\{(\d+(,\d+)*)?\}", label):
+        raise ValueError(f"label: needs an index set such as '{{0,2}}', got {label!r}")
+    return tuple(sorted(int(m) for m in label[1:-1].split(",") if m))
+
+
+def finish(dataset: xr.Dataset, schema: str, attrs: Mapping[str, Any]) -> xr.Dataset:
+    """Return ``dataset`` with the attributes of its schema and of its variables."""
+    if "mode" in dataset.dims and "mode" not in dataset.coords:
+        dataset = dataset.assign_coords(mode=np.arange(dataset.sizes["mode"]))
+    dataset = dataset.assign_attrs({"schema": schema, "dlnds_version": __version__, **attrs})
+    for name, variable in dataset.variables.items():
+        long_name, symbol = DESCRIPTIONS.get(str(name), (str(name).replace("_", " "), ""))
+        words = {"long_name": long_name, "units": "1", "symbol": symbol, **variable.attrs}
+        meanings = _FLAGGED.get((schema, str(name)))
+        if meanings:
+            words["flag_values"] = np.arange(len(meanings), dtype=np.int8)
+            words["flag_meanings"] = " ".join(meanings)
+        dataset[name].attrs.update(words)
+    return dataset
+
+
+def flag(meanings: Sequence[str], values: Any) -> Any:
+    """Return words as the integers that stand for them in a flag variable."""
+    number = {meaning: i for i, meaning in enumerate(meanings)}
+    return np.vectorize(number.__getitem__, otypes=[np.int8])(values)
+
+
+def decode(flags: xr.DataArray) -> xr.DataArray:
+    """Return the words that an integer flag variable stands for.
+
+    Parameters
+    ----------
+    flags
+        A variable with the attributes ``flag_values`` and ``flag_meanings``.
+
+    Raises
+    ------
+    ValueError
+        If the variable carries no flags.
+
+    Examples
+    --------
+    >>> import dlnds as dl
+    >>> points = dl.critical_points(dl.LinearNetwork(widths=(1, 1), target=[[2.0]]))
+    >>> dl.schema.decode(points.kind).values.tolist()
+    ['global_minimum']
+    """
+    if "flag_meanings" not in getattr(flags, "attrs", {}):
+        raise ValueError("flags: needs a variable with flag_meanings")
+    meanings = flags.attrs["flag_meanings"].split()
+    words = np.array(meanings, dtype=object)[np.asarray(flags.values, dtype=int)]
+    return flags.copy(data=words).drop_attrs()
+
+
+def spoken(word: str) -> str:
+    """Return a flag's word as people write it."""
+    return word.replace("_", " ").replace("nonstrict", "non-strict")
+
+
+def state_coordinates(widths: Sequence[int]) -> dict[str, tuple[str, Any]]:
+    """Return the coordinates ``layer, row, column`` on ``parameter`` for layers of these widths."""
+    shapes = [(after, before) for before, after in itertools.pairwise(widths)]
+    layers = [np.full(rows * columns, i, np.int64) for i, (rows, columns) in enumerate(shapes, 1)]
+    places = [np.divmod(np.arange(r * c, dtype=np.int64), c) for r, c in shapes]
+    return {
+        "layer": ("parameter", np.concatenate(layers)),
+        "row": ("parameter", np.concatenate([row for row, _ in places])),
+        "column": ("parameter", np.concatenate([column for _, column in places])),
+    }
+
+
+def weights(dataset: xr.Dataset, layer: int) -> xr.DataArray:
+    """Return one layer's weight matrices W_i out of a Dataset with states.
+
+    Parameters
+    ----------
+    dataset
+        A Dataset with a variable ``state`` of dims (…, ``parameter``) and the coordinates
+        ``layer``, ``row``, ``column``, such as a run.
+    layer
+        Number of the layer, 1 to h.
+
+    Returns
+    -------
+    xarray.DataArray
+        Dims (…, ``row``, ``column``).
+
+    Raises
+    ------
+    ValueError
+        If the Dataset has no states, or no such layer.
+
+    Examples
+    --------
+    >>> import dlnds as dl
+    >>> net = dl.LinearNetwork(widths=(2, 3, 2), target=[[2.0, 0.0], [0.0, 1.0]])
+    >>> run = dl.flow(net, net.initial(scale=0.1, rng=0), t_span=(0, 1), t_eval=[0, 1])
+    >>> dl.weights(run, layer=1).sizes
+    Frozen({'time': 2, 'row': 3, 'column': 2})
+    """
+    if not isinstance(dataset, xr.Dataset):
+        raise TypeError(f"dataset: needs an xarray Dataset, got {type(dataset).__name__}")
+    if "state" not in dataset or "layer" not in dataset.coords:
+        raise ValueError("dataset: needs a variable 'state' with a coordinate 'layer'")
+    number = check_integer("layer", layer, minimum=1, maximum=int(dataset.layer.max()))
+    part = dataset.state.isel(parameter=np.flatnonzero(dataset.layer.values == number))
+    rows, columns = int(part.row.max()) + 1, int(part.column.max()) + 1
+    dims = [d for d in part.dims if d != "parameter"]
+    values = part.transpose(..., "parameter").values
+    return xr.DataArray(
+        values.reshape(*values.shape[:-1], rows, columns),
+        dims=(*dims, "row", "column"),
+        coords={d: part[d] for d in dims if d in part.coords},
+        name="weights",
+        attrs={"long_name": f"weights of layer {number}", "units": "1", "symbol": f"$W_{number}$"},
+    )
+
+
+def validate(dataset: xr.Dataset | xr.DataTree) -> None:
+    """Check that a Dataset or DataTree carries what its schema promises.
+
+    Raises
+    ------
+    TypeError
+        If it is neither a Dataset nor a DataTree.
+    ValueError
+        If the schema is unknown, or a variable, a dimension, or an attribute is missing.
+
+    Examples
+    --------
+    >>> import dlnds as dl
+    >>> net = dl.LinearNetwork(widths=(2, 3, 2), target=[[2.0, 0.0], [0.0, 1.0]])
+    >>> dl.schema.validate(dl.critical_points(net))
+    """
+    if not isinstance(dataset, xr.Dataset | xr.DataTree):
+        raise TypeError(f"dataset: needs a Dataset or a DataTree, got {type(dataset).__name__}")
+    schema = dataset.attrs.get("schema")
+    if schema not in REQUIRED:
+        raise ValueError(
+            f"dataset: has the unknown schema {schema!r}; known are {', '.join(REQUIRED)}"
+        )
+    if "dlnds_version" not in dataset.attrs:
+        raise ValueError("dataset: lacks the attribute 'dlnds_version'")
+    for node, wanted in REQUIRED_NODES.get(schema, {}).items():
+        if not isinstance(dataset, xr.DataTree) or node not in dataset.children:
+            raise ValueError(f"dataset: lacks the node {node!r} of schema {schema!r}")
+        if dataset[node].attrs.get("schema") != wanted:
+            raise ValueError(f"dataset: its node {node!r} needs the schema {wanted!r}")
+    if isinstance(dataset, xr.DataTree):
+        for child in dataset.children.values():
+            validate(child)
+        dataset = dataset.to_dataset()
+    _validate_variables(dataset, schema)
+
+
+def _validate_variables(dataset: xr.Dataset, schema: str) -> None:
+    for name, dims in REQUIRED[schema].items():
+        if name not in dataset.variables:
+            raise ValueError(f"dataset: lacks the variable {name!r} of schema {schema!r}")
+        if not set(dims) <= set(dataset[name].dims):
+            raise ValueError(f"dataset: {name!r} needs dims {dims}, has {dataset[name].dims}")
+    for key, variable in dataset.variables.items():
+        if "long_name" not in variable.attrs:
+            raise ValueError(f"dataset: {key!r} lacks the attribute 'long_name'")
+        meanings = _FLAGGED.get((schema, str(key)))
+        if meanings and not np.isin(variable.values, np.arange(len(meanings))).all():
+            raise ValueError(f"dataset: {key!r} has values outside its flags {meanings}")

@@ -1,0 +1,192 @@
+"""Datasets and trees in netCDF-4 files: written atomically, verified when they are read."""
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+DIGEST = "content_digest"
+
+
+def save(data: xr.Dataset | xr.DataTree, path: str | os.PathLike[str]) -> None:
+    """Write a Dataset or DataTree to one netCDF-4 file, whole or not at all.
+
+    The file is written under a temporary name in the same folder, flushed to the disk and renamed.
+    Arrays are compressed and carry HDF5 checksums; the root carries a digest of the whole content.
+
+    Parameters
+    ----------
+    data
+        What to store. It is not changed.
+    path
+        Name of the file; an existing file is replaced, its folder must exist.
+
+    Raises
+    ------
+    TypeError
+        If ``data`` is neither a Dataset nor a DataTree, or holds objects that netCDF cannot.
+    ValueError
+        If the folder does not exist or ``path`` is a folder.
+
+    Examples
+    --------
+    >>> import tempfile, dlnds as dl
+    >>> net = dl.LinearNetwork(widths=(2, 3, 2), target=[[2.0, 0.0], [0.0, 1.0]])
+    >>> points = dl.critical_points(net)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     dl.save(points, f"{folder}/points.nc")
+    ...     dl.load(f"{folder}/points.nc").identical(points)
+    True
+    """
+    if not isinstance(data, xr.Dataset | xr.DataTree):
+        raise TypeError(f"data: needs a Dataset or a DataTree, got {type(data).__name__}")
+    path = _as_path(path)
+    if path.is_dir():
+        raise ValueError(f"path: {path} is a folder, needs the name of a file")
+    if not path.parent.is_dir():
+        raise ValueError(f"path: the folder {path.parent} does not exist")
+    tree = data if isinstance(data, xr.DataTree) else xr.DataTree(data)
+    marked = tree.copy()
+    marked.attrs = {**tree.attrs, DIGEST: content_digest(tree)}
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    os.close(handle)
+    try:
+        marked.to_netcdf(temporary, engine="h5netcdf", encoding=_encoding(marked))
+        if _read(temporary)[1] != marked.attrs[DIGEST]:
+            raise TypeError("data: holds values or types that netCDF does not give back unchanged")
+        _flush(temporary)
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+        _flush(path.parent)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+
+
+def load(path: str | os.PathLike[str]) -> Any:
+    """Read a file written by `save` into memory, and verify it.
+
+    Parameters
+    ----------
+    path
+        Name of the file.
+
+    Returns
+    -------
+    xarray.Dataset or xarray.DataTree
+        What was saved: a tree if the file has groups.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is damaged, or was not written by this package.
+
+    Examples
+    --------
+    See `save`.
+    """
+    path = _as_path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"path: there is no file {path}")
+    try:
+        tree, digest = _read(path)
+    except Exception as error:  # whatever the HDF5 library makes of damaged bytes
+        raise ValueError(f"path: {path} is damaged or no netCDF-4 file ({error})") from error
+    expected = tree.attrs.pop(DIGEST, None)
+    if expected is None:
+        raise ValueError(f"path: {path} was not written by dlnds.save, it carries no digest")
+    if digest != expected:
+        raise ValueError(
+            f"path: the content of {path} does not agree with its digest, it is damaged"
+        )
+    return tree if tree.children else tree.to_dataset()
+
+
+def _read(path: str | os.PathLike[str]) -> tuple[xr.DataTree, str]:
+    """Return the content of a file, in memory, and its digest."""
+    with xr.open_datatree(path, engine="h5netcdf") as stored:
+        tree = stored.load().map_over_datasets(_as_written)
+    return tree, content_digest(tree)
+
+
+def _as_written(dataset: xr.Dataset) -> xr.Dataset:
+    """Return a Dataset without traces of the file: no encoding, fixed-width text."""
+    dataset = dataset.copy(deep=True).drop_encoding()
+    texts = {n: v.astype(str) for n, v in dataset.variables.items() if v.dtype.kind in "OT"}
+    return dataset.assign(
+        {n: v for n, v in texts.items() if n not in dataset.coords}
+    ).assign_coords({n: v for n, v in texts.items() if n in dataset.coords})
+
+
+def content_digest(data: xr.Dataset | xr.DataTree) -> str:
+    """Return a SHA-256 of names, dims, values and attributes, independent of their order."""
+    tree = data if isinstance(data, xr.DataTree) else xr.DataTree(data)
+    total = hashlib.sha256()
+    for node in sorted(tree.subtree, key=lambda n: n.path):
+        dataset = node.to_dataset(inherit=False)
+        attrs = {key: value for key, value in dataset.attrs.items() if key != DIGEST}
+        total.update(_canonical([node.path, sorted(map(str, dataset.coords)), attrs]))
+        for name in sorted(dataset.variables, key=str):
+            variable = dataset.variables[name]
+            total.update(_canonical([name, variable.dims, variable.shape, variable.attrs]))
+            if variable.dtype.kind in "OUST":
+                total.update(_canonical(variable.values.astype(object).tolist()))
+            elif variable.size:
+                total.update(variable.dtype.newbyteorder("<").str.encode())
+                total.update(np.ascontiguousarray(variable.values).tobytes())
+    return total.hexdigest()
+
+
+def _canonical(value: Any) -> bytes:
+    """Encode names and attributes alike before and after a file turned their types."""
+
+    def plain(item: Any) -> Any:
+        if isinstance(item, np.ndarray):
+            return item.tolist()
+        if isinstance(item, np.generic):
+            return item.item()
+        raise TypeError(f"data: cannot store {item!r} of type {type(item).__name__}")
+
+    return json.dumps(value, default=plain, sort_keys=True).encode()
+
+
+def _encoding(tree: xr.DataTree) -> dict[str, dict[str, dict[str, Any]]]:
+    options = {"zlib": True, "complevel": 4, "shuffle": True, "fletcher32": True}
+    return {
+        node.path: {
+            str(name): dict(options)
+            for name, variable in node.to_dataset(inherit=False).variables.items()
+            if variable.ndim and variable.size and variable.dtype.kind in "biufc"
+        }
+        for node in tree.subtree
+    }
+
+
+def _as_path(path: Any) -> Path:
+    try:
+        return Path(path)
+    except TypeError:
+        raise TypeError(f"path: needs the name of a file, got {path!r}") from None
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
+def _flush(path: str | os.PathLike[str]) -> None:
+    """Wait until a file or a folder is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,72 @@
+"""What an engine may ask of a system."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from dlnds._kernels import runge_kutta
+from dlnds.errors import nearest
+
+Array = NDArray[np.float64]
+Params = tuple[NDArray[np.int64], Array]
+Kernel = Callable[..., None]
+
+
+class SystemProtocol:
+    """Questions that engines ask of a system, with the answers of one that knows no better.
+
+    A system has at least ``dim``, ``field`` and ``params``. Kernels are compiled functions:
+    ``field(t, x, params, out)``, ``jvp(t, x, v, params, out)``, ``jacobian(t, x, params, out)`` and
+    ``error_scale(t, x, params, out)``, with ``params`` a pair of an int64 and a float64 vector.
+    """
+
+    #: The field is minus a gradient, so that its Jacobian is symmetric: minus a Hessian.
+    gradient_flow: ClassVar[bool] = False
+    #: Observables that every run records.
+    always_saved: ClassVar[tuple[str, ...]] = ()
+
+    dim: int
+    params: Params
+    field: Kernel
+    #: The directional derivative of the field, if it is known.
+    jvp: Kernel | None = None
+    #: The Jacobian matrix of the field, if it is known.
+    jacobian: Kernel | None = None
+    #: What a local error is judged against, for each component.
+    error_scale: Kernel = staticmethod(runge_kutta.error_scale)
+
+    def observables(self, states: Array, names: Iterable[str]) -> dict[str, xr.Variable]:
+        """Return what a run records at its states (time, parameter), by name.
+
+        Raises
+        ------
+        ValueError
+            If the system has no observable of that name.
+        """
+        known = self._observables()
+        for name in names:
+            if name not in known:
+                raise ValueError(f"save: there is no {name!r}{nearest(name, known)}")
+        return {name: known[name](states) for name in names}
+
+    def _observables(self) -> Mapping[str, Callable[[Array], xr.Variable]]:
+        return {"state": lambda states: xr.Variable(("time", "parameter"), states)}
+
+    def identify(self, x: Array) -> str:
+        """Return the label of the critical value that the state is nearest to, or ''."""
+        return ""
+
+    def settled(self, x: Array, rtol: float) -> bool:
+        """Tell whether a run that is at ``x`` has reached its limit to the accuracy ``rtol``."""
+        return False
+
+    def coordinates(self) -> dict[str, Any]:
+        """Return the coordinates that label the dim ``parameter``."""
+        return {"parameter": np.arange(self.dim)}
+
+    def attributes(self) -> dict[str, Any]:
+        """Return what the attributes of a Dataset say of the system."""
+        return {"system": type(self).__name__}

@@ -1,0 +1,94 @@
+"""Sessions that check the project: ``nox -s tests`` is the one to run first."""
+
+import tempfile
+import tomllib
+from pathlib import Path
+
+import nox
+
+nox.options.sessions = ["tests", "lint"]
+ROOT = Path(__file__).parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def install(session: nox.Session, group: str, *constraints: str) -> None:
+    """Install the package as a wheel, with the tools of a dependency group."""
+    tools = nox.project.dependency_groups(PROJECT, group)
+    session.install(".[all]", *tools, *constraints)
+
+
+def outside(session: nox.Session) -> None:
+    """Leave the source tree, so that nothing but the installed wheel can be imported."""
+    session.chdir(tempfile.mkdtemp(prefix="dlnds-"))
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests and the examples of the docstrings on the installed wheel, compiled."""
+    install(session, "test")
+    outside(session)
+    session.run("pytest", f"--config-file={ROOT / 'pyproject.toml'}", str(ROOT / "tests"), *session.posargs)
+
+
+@nox.session
+def slow(session: nox.Session) -> None:
+    """Run the long versions of the tests."""
+    install(session, "test")
+    outside(session)
+    config = f"--config-file={ROOT / 'pyproject.toml'}"
+    session.run("pytest", config, "-m", "slow", str(ROOT / "tests"), *session.posargs)
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Measure branch coverage with the compiler off, so that kernels count."""
+    install(session, "coverage")
+    outside(session)
+    session.run(
+        "pytest",
+        f"--config-file={ROOT / 'pyproject.toml'}",
+        "--cov=dlnds",
+        "--cov-branch",
+        f"--cov-config={ROOT / 'pyproject.toml'}",
+        "--cov-report=term-missing:skip-covered",
+        str(ROOT / "tests"),
+        *session.posargs,
+        env={"NUMBA_DISABLE_JIT": "1"},
+    )
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, types, and the order of imports."""
+    session.install(*nox.project.dependency_groups(PROJECT, "lint"), ".")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("mypy")
+    session.run("lint-imports", env={"PYTHONPATH": "."})
+
+
+@nox.session
+def studies(session: nox.Session) -> None:
+    """Run every study in its quick form; the pictures go to a temporary folder."""
+    session.install(".[all]")
+    outside(session)
+    for study in sorted((ROOT / "studies").glob("*.py")):
+        session.run("python", str(study), "--quick")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Print measured figures beside their goals; misses are printed as misses."""
+    session.install(".[all]")
+    outside(session)
+    for bench in sorted((ROOT / "tests" / "bench").glob("bench_*.py")):
+        session.run("python", str(bench), *session.posargs)
+
+
+@nox.session
+def minimums(session: nox.Session) -> None:
+    """Run the tests with the lowest versions that pyproject.toml allows."""
+    lowest = [d.replace(">=", "==") for d in PROJECT["project"]["dependencies"]]
+    install(session, "test", *lowest)
+    outside(session)
+    session.run("pytest", f"--config-file={ROOT / 'pyproject.toml'}", str(ROOT / "tests"), *session.posargs)
