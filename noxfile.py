@@ -27,7 +27,9 @@ def tests(session: nox.Session) -> None:
     """Run the tests and the examples of the docstrings on the installed wheel, compiled."""
     install(session, "test")
     outside(session)
-    session.run("pytest", f"--config-file={ROOT / 'pyproject.toml'}", str(ROOT / "tests"), *session.posargs)
+    session.run(
+        "pytest", f"--config-file={ROOT / 'pyproject.toml'}", str(ROOT / "tests"), *session.posargs
+    )
 
 
 @nox.session
@@ -47,6 +49,8 @@ def coverage(session: nox.Session) -> None:
     session.run(
         "pytest",
         f"--config-file={ROOT / 'pyproject.toml'}",
+        "-m",
+        "not slow and not compiled",
         "--cov=dlnds",
         "--cov-branch",
         f"--cov-config={ROOT / 'pyproject.toml'}",
@@ -91,4 +95,6 @@ def minimums(session: nox.Session) -> None:
     lowest = [d.replace(">=", "==") for d in PROJECT["project"]["dependencies"]]
     install(session, "test", *lowest)
     outside(session)
-    session.run("pytest", f"--config-file={ROOT / 'pyproject.toml'}", str(ROOT / "tests"), *session.posargs)
+    session.run(
+        "pytest", f"--config-file={ROOT / 'pyproject.toml'}", str(ROOT / "tests"), *session.posargs
+    )

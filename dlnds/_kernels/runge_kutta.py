@@ -328,8 +328,9 @@ def weighted_norm(a, tolerance):
 def first_step(field, t, x, params, derivative, tolerance, longest):
     """Guess a first step from the sizes of the state, its derivative, and the change of that.
 
-    As in Hairer et al., section II.4, but with ratios of weighted norms only, so that the guess
-    does not depend on the units of time and state.
+    As in Hairer et al., section II.4, but free of units: with the weighted norms d of the derivative
+    and the rate λ at which it changes, the step makes the error of a motion (d/λ) e^{λt}, which is
+    about (d/λ) (λh)^8, equal to 0.01.
     """
     slope = weighted_norm(derivative, tolerance)
     if slope == 0.0:
@@ -343,8 +344,10 @@ def first_step(field, t, x, params, derivative, tolerance, longest):
     field(t + trial, shifted, params, change)
     for i in range(x.size):
         change[i] -= derivative[i]
-    steepest = max(slope, weighted_norm(change, tolerance) / trial)
-    return min(100.0 * trial, (0.01 / steepest) ** (1.0 / ORDER), longest)
+    rate = weighted_norm(change, tolerance) / (trial * slope)
+    if not (rate > 0.0 and np.isfinite(rate)):
+        return min(longest, trial)
+    return min(longest, 100.0 * trial, (0.01 * rate / slope) ** (1.0 / ORDER) / rate)
 
 
 @jit

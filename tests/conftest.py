@@ -1,0 +1,21 @@
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+import hypothesis
+
+# Numba does not notice edits in functions that a cached function calls: a cache for each state of
+# the sources, set before anything imports Numba.
+_spec = __import__("importlib.util").util.find_spec("dlnds")
+_kernels = Path(_spec.origin).parent / "_kernels"
+_digest = hashlib.sha256(b"".join(p.read_bytes() for p in sorted(_kernels.glob("*.py"))))
+os.environ["NUMBA_CACHE_DIR"] = str(
+    Path(tempfile.gettempdir()) / f"dlnds-numba-{_digest.hexdigest()[:16]}"
+)
+os.environ.setdefault("MPLBACKEND", "agg")
+
+hypothesis.settings.register_profile(
+    "dlnds", deadline=None, derandomize=True, max_examples=40, print_blob=True
+)
+hypothesis.settings.load_profile("dlnds")

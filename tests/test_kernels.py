@@ -1,0 +1,226 @@
+"""Kernels against their definitions."""
+
+import itertools
+
+import naive
+import numpy as np
+import pytest
+from hypothesis import given
+from scipy.integrate import DOP853, solve_ivp
+
+from dlnds._kernels import dense, jit, runge_kutta
+
+
+@pytest.mark.parametrize("add", [False, True])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 2), (7, 1, 6), (40, 30, 50)])
+def test_products_of_matrices(shape, add):
+    m, k, n = shape
+    rng = np.random.default_rng(0)
+    a, b, start = rng.normal(size=(m, k)), rng.normal(size=(k, n)), rng.normal(size=(m, n))
+    expected = a @ b + (start if add else 0.0)
+    for function, left, right in [
+        (dense.multiply, a, b),
+        (dense.multiply_left_transposed, a.T.copy(), b),
+        (dense.multiply_right_transposed, a, b.T.copy()),
+    ]:
+        out = start.copy()
+        function(left, right, out, add)
+        bound = 2.0 * (k + 1) * np.finfo(float).eps * (np.abs(a) @ np.abs(b) + np.abs(start))
+        assert (np.abs(out - expected) <= bound).all()
+
+
+@given(naive.networks, naive.seeds)
+def test_field_is_its_definition(net, seed):
+    x = naive.state_of(net, seed)
+    expected = naive.field(net, x)
+    np.testing.assert_allclose(
+        -net.gradient(x), expected, rtol=0, atol=1e-12 * (1 + np.abs(expected).max())
+    )
+
+
+@given(naive.whitened_networks, naive.seeds)
+def test_adjacency_flow_equals_layer_flow(net, seed):
+    x = naive.state_of(net, seed)
+    expected = naive.adjacency_field(net, x)
+    size = 1.0 + np.abs(expected).max()
+    np.testing.assert_allclose(net.adjacency(-net.gradient(x)), expected, rtol=0, atol=1e-12 * size)
+
+
+@pytest.mark.parametrize("widths", [(40, 30, 50), (50, 60, 30, 20), (64, 64, 64)])
+@pytest.mark.parametrize("kind", naive.KINDS)
+def test_wide_fields_go_through_blas_and_agree(widths, kind):
+    net = naive.random_network(widths, 0, kind)
+    x = naive.state_of(net, 1, 0.1)
+    v = naive.state_of(net, 2, 0.1)
+    expected = naive.field(net, x)
+    np.testing.assert_allclose(
+        -net.gradient(x), expected, rtol=0, atol=1e-11 * np.abs(expected).max()
+    )
+    along = naive.differences(lambda alpha: -naive.field(net, x + alpha[0] * v), np.zeros(1), 1e-3)
+    product = net.hessian_product(x, v)
+    np.testing.assert_allclose(product, along[:, 0], rtol=0, atol=1e-8 * np.abs(product).max())
+
+
+def test_nodes_are_the_row_sums_of_the_tableau():
+    sums = runge_kutta.STAGES.sum(axis=1)
+    np.testing.assert_allclose(sums, runge_kutta.NODES, rtol=0, atol=5e-14)
+
+
+def trees_conditions(A, b, c):
+    """Order conditions of all trees up to order 5, and of the bushy trees up to order 8."""
+    bushy = [(b @ c**k, 1 / (k + 1)) for k in range(8)]
+    order_three = [(b @ A @ c, 1 / 6)]
+    order_four = [((b * c) @ A @ c, 1 / 8), (b @ A @ c**2, 1 / 12), (b @ A @ A @ c, 1 / 24)]
+    order_five = [
+        ((b * c**2) @ A @ c, 1 / 10),
+        ((b * c) @ A @ c**2, 1 / 15),
+        ((b * c) @ A @ A @ c, 1 / 30),
+        (b @ (A @ c) ** 2, 1 / 20),
+        (b @ A @ c**3, 1 / 20),
+        (b @ A @ (c * (A @ c)), 1 / 40),
+        (b @ A @ A @ c**2, 1 / 60),
+        (b @ A @ A @ A @ c, 1 / 120),
+    ]
+    tall = [
+        (b @ np.linalg.matrix_power(A, k) @ c, 1 / np.prod(range(1, k + 3), dtype=float))
+        for k in range(4, 7)
+    ]
+    return [*bushy, *order_three, *order_four, *order_five, *tall]
+
+
+def test_tableau_meets_the_order_conditions():
+    A, b, c = runge_kutta.STAGES[:12, :12], runge_kutta.STAGES[12, :12], runge_kutta.NODES[:12]
+    for left, right in trees_conditions(A, b, c):
+        assert abs(left - right) < 1e-13
+
+
+def test_tableau_is_that_of_the_reference_implementation():
+    np.testing.assert_array_equal(runge_kutta.STAGES[:12, :12], DOP853.A[:12, :12])
+    np.testing.assert_array_equal(runge_kutta.STAGES[13:], DOP853.A_EXTRA)
+    np.testing.assert_array_equal(runge_kutta.ERRORS, np.array([DOP853.E5[:12], DOP853.E3[:12]]))
+    np.testing.assert_array_equal(runge_kutta.DENSE, DOP853.D)
+
+
+def pendulum(t, x, params, out):
+    out[0] = x[1]
+    out[1] = -np.sin(x[0]) + 0.1 * np.cos(t)
+
+
+PARAMS = (np.zeros(0, np.int64), np.zeros(0))
+PENDULUM = dict(fun=lambda t, x: [x[1], -np.sin(x[0]) + 0.1 * np.cos(t)], method="DOP853")
+START = np.array([1.0, 0.5])
+
+
+def exact(t):
+    return solve_ivp(t_span=(0, t), y0=START, rtol=2.5e-14, atol=1e-15, **PENDULUM).y[:, -1]
+
+
+def oscillator(t, x, params, out):
+    out[0] = x[1]
+    out[1] = -x[0]
+
+
+def logistic(t, x, params, out):
+    out[0] = x[0] * (1.0 - x[0])
+
+
+def fixed_steps(field, start, n, t_end):
+    """Return the state after n equal steps."""
+    step = getattr(runge_kutta.step, "py_func", runge_kutta.step)
+    x, h = np.array(start, dtype=float), t_end / n
+    new, stages = np.empty_like(x), np.zeros((16, len(x)))
+    for i in range(n):
+        field(i * h, x, PARAMS, stages[0])
+        step(field, i * h, x, h, PARAMS, stages, new)
+        x = new.copy()
+    return x
+
+
+@pytest.mark.parametrize(
+    ("field", "start", "t_end", "counts", "truth"),
+    [
+        (oscillator, [1.0, 0.0], 20.0, (20, 28, 40, 56, 80), [np.cos(20.0), -np.sin(20.0)]),
+        (logistic, [0.1], 6.0, (6, 8, 11, 16), [0.1 * np.exp(6.0) / (0.9 + 0.1 * np.exp(6.0))]),
+    ],
+)
+def test_order_of_convergence_is_eight(field, start, t_end, counts, truth):
+    errors = [np.linalg.norm(fixed_steps(field, start, n, t_end) - truth) for n in counts]
+    slope = -np.polyfit(np.log(counts), np.log(errors), 1)[0]
+    assert abs(slope - 8.0) < 0.2, (slope, errors)
+
+
+def test_order_of_the_dense_output_is_seven():
+    """The interpolant's error within one step is of order h^8."""
+    step = getattr(runge_kutta.step, "py_func", runge_kutta.step)
+    dense_coefficients = getattr(
+        runge_kutta.dense_coefficients, "py_func", runge_kutta.dense_coefficients
+    )
+    sizes, errors = np.array([0.8, 0.6, 0.45, 0.34]), []
+    for h in sizes:
+        new, stages, coefficients, out = (
+            np.empty(2),
+            np.zeros((16, 2)),
+            np.empty((7, 2)),
+            np.empty(2),
+        )
+        pendulum(0.0, START, PARAMS, stages[0])
+        step(pendulum, 0.0, START, h, PARAMS, stages, new)
+        dense_coefficients(pendulum, 0.0, START, h, PARAMS, stages, new, coefficients)
+        worst = 0.0
+        for theta in (0.15, 0.35, 0.5, 0.65, 0.85):
+            runge_kutta.interpolate(START, coefficients, theta, out)
+            worst = max(worst, np.linalg.norm(out - exact(theta * h)))
+        errors.append(worst)
+    slope = np.polyfit(np.log(sizes), np.log(errors), 1)[0]
+    assert abs(slope - 8.0) < 0.4, (slope, errors)
+
+
+@pytest.mark.skipif(jit.DISABLED, reason="nothing is compiled")
+def test_a_kernel_of_another_signature_is_refused():
+    @jit.jit
+    def other(x):
+        return x
+
+    other(1.0)
+    other.disable_compile()
+    with pytest.raises(TypeError, match="another signature"):
+        jit.ready(other, jit.FIELD)
+
+
+@given(naive.networks, naive.seeds)
+def test_hessian_is_assembled_as_it_multiplies(net, seed):
+    x, v = naive.state_of(net, seed), naive.state_of(net, seed + 1)
+    H = net.hessian(x)
+    bound = 1e-12 * (1.0 + np.abs(H).max()) * (1.0 + np.abs(v).max()) * net.dim
+    np.testing.assert_allclose(H, H.T, rtol=0, atol=bound)
+    np.testing.assert_allclose(H @ v, net.hessian_product(x, v), rtol=0, atol=bound)
+
+
+@given(naive.networks, naive.seeds)
+def test_loss_along_a_line_is_a_polynomial_with_these_derivatives(net, seed):
+    """L(x + αv) has degree 2h: 2h + 1 values determine it, and so its derivatives at 0, exactly."""
+    x, v = naive.state_of(net, seed, 0.7), naive.state_of(net, seed + 1, 0.3)
+    nodes = np.cos(np.pi * (np.arange(2 * net.depth + 1) + 0.5) / (2 * net.depth + 1))
+    values = np.array([naive.loss(net, x + alpha * v) for alpha in nodes])
+    series = np.polynomial.Chebyshev.fit(nodes, values, 2 * net.depth, domain=[-1, 1])
+    bound = 1e-11 * (1.0 + np.abs(values).max()) * (2 * net.depth) ** 4
+    assert abs(series.deriv(1)(0.0) - net.gradient(x) @ v) < bound
+    assert abs(series.deriv(2)(0.0) - v @ net.hessian_product(x, v)) < bound
+
+
+def test_no_two_sides_of_the_field_disagree():
+    """The field computed from the inputs equals the field computed from the outputs."""
+    from dlnds._kernels import linear
+
+    for widths, kind in itertools.product(
+        [(2, 3, 4), (4, 3, 2), (3, 3), (5, 2, 6, 1)], naive.KINDS
+    ):
+        net = naive.random_network(widths, 3, kind)
+        x, v = naive.state_of(net, 4), naive.state_of(net, 5)
+        fields, products = np.empty((2, net.dim)), np.empty((2, net.dim))
+        jit.ready(linear.field_from_inputs, jit.FIELD)(0.0, x, net.params, fields[0])
+        jit.ready(linear.field_from_outputs, jit.FIELD)(0.0, x, net.params, fields[1])
+        jit.ready(linear.jvp_from_inputs, jit.JVP)(0.0, x, v, net.params, products[0])
+        jit.ready(linear.jvp_from_outputs, jit.JVP)(0.0, x, v, net.params, products[1])
+        for pair in (fields, products):
+            np.testing.assert_allclose(*pair, rtol=0, atol=1e-12 * (1 + np.abs(pair).max()))

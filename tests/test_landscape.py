@@ -1,0 +1,206 @@
+"""Critical points, linearization, arcs, atlas."""
+
+import itertools
+
+import naive
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import dlnds as dl
+
+small = st.builds(
+    naive.random_network,
+    st.lists(st.integers(1, 4), min_size=2, max_size=5),
+    naive.seeds,
+    st.sampled_from(naive.KINDS),
+    st.sampled_from([None, 1, 2]),
+)
+
+
+def index_sets(net):
+    return [dl.schema.index_set_modes(s) for s in dl.critical_points(net).critical_point.values]
+
+
+@given(small)
+def test_critical_points_are_critical_and_have_the_stated_loss(net):
+    points = dl.critical_points(net)
+    dl.schema.validate(points)
+    size = 1.0 + np.abs(net.target).max()
+    for modes, loss in zip(index_sets(net), points.loss.values, strict=True):
+        x = net.critical_state(modes)
+        norms = [1.0 + np.linalg.norm(w) for w in (*net.unpack(x), naive.root(net))]
+        assert np.abs(naive.field(net, x)).max() < 1e-12 * size * np.prod(norms) ** 2
+        assert naive.loss(net, x) == pytest.approx(loss, rel=1e-10, abs=1e-12 * size**2)
+        assert net.identify(x) == dl.schema.index_set_label(modes)
+
+
+@given(small)
+def test_all_index_sets_are_listed_once(net):
+    positive = np.flatnonzero(net.singular_values)
+    if net.depth == 1:
+        expected = [tuple(positive)]
+    else:
+        ranks = range(net.max_rank + 1)
+        expected = [s for r in ranks for s in itertools.combinations(positive, r)]
+    assert index_sets(net) == [tuple(int(m) for m in s) for s in expected]
+
+
+@given(small)
+def test_kinds_of_canonical_points_follow_the_rule(net):
+    kinds = dl.schema.decode(dl.critical_points(net).kind).values
+    for modes, kind in zip(index_sets(net), kinds, strict=True):
+        assert kind == naive.kinds_by_rule(net, modes)
+
+
+@given(small)
+def test_kinds_agree_with_the_hessian(net):
+    """A strict saddle has a negative eigenvalue, the others have none."""
+    points = dl.build_atlas(net)["points"].to_dataset()
+    kinds = dl.schema.decode(points.kind).values
+    np.testing.assert_array_equal(points["index"] > 0, kinds == "strict_saddle")
+
+
+def test_only_wanted_modes_are_listed():
+    net = dl.LinearNetwork(widths=(4, 5, 5, 4), target=np.diag([4.0, 3.0, 2.0, 1.0]))
+    labels = dl.critical_points(net, max_rank=1, modes=[3, 1]).critical_point.values.tolist()
+    assert labels == ["{}", "{1}", "{3}"]
+
+
+def test_long_lists_are_refused_with_their_count():
+    net = dl.LinearNetwork(widths=(30, 30, 30), target=np.diag(np.arange(30.0, 0.0, -1.0)))
+    with pytest.raises(ValueError, match=r"max_rank: there are 1,073,741,824 critical points"):
+        dl.critical_points(net)
+    assert dl.critical_points(net, max_rank=2).sizes["critical_point"] == 1 + 30 + 435
+
+
+@pytest.mark.parametrize(
+    "widths",
+    [
+        (2, 2),
+        (3, 4, 2),
+        (2, 5, 4),
+        (3, 2, 3),
+        (3, 4, 5, 3),
+        (4, 3, 3, 2, 4),
+        (2, 3, 3, 3, 3, 2),
+        (1, 2, 1),
+    ],
+)
+def test_closed_spectra_at_every_index_set(widths):
+    for seed, rank in [(0, None), (1, 1), (2, 2)]:
+        net = naive.random_network(widths, seed, rank=rank)
+        for modes in index_sets(net):
+            x = net.critical_state(modes)
+            H = naive.differences(lambda y, net=net: -naive.field(net, y), x, 1e-3)
+            closed, dense = dl.canonical_spectrum(net, modes), dl.linearize(net, x)
+            top = np.abs(closed.eigenvalue.values).max(initial=1.0)
+            truth = np.linalg.eigvalsh(0.5 * (H + H.T))
+            np.testing.assert_allclose(closed.eigenvalue, truth, rtol=0, atol=1e-8 * top)
+            np.testing.assert_allclose(
+                dense.eigenvalue, closed.eigenvalue, rtol=0, atol=1e-12 * top
+            )
+            assert dense["index"] == closed["index"]
+            assert dense.nullity == closed.nullity
+            dl.schema.validate(closed)
+            dl.schema.validate(dense)
+
+
+@given(small)
+def test_inertia_of_the_atlas_is_that_of_the_dense_hessian(net):
+    """For every input covariance: at canonical points the inertia is that of the whitened problem."""
+    points = dl.build_atlas(net)["points"].to_dataset()
+    for k, modes in enumerate(index_sets(net)):
+        spectrum = dl.linearize(net, net.critical_state(modes), zero_tolerance=1e-8)
+        if spectrum.attrs["smallest_nonzero"] < 1e-6:
+            continue  # too close to a tie to be decided in floating point
+        assert int(spectrum["index"]) == points["index"][k]
+        assert int(spectrum.nullity) == points["nullity"][k]
+
+
+def test_equal_singular_values_add_zeros_instead_of_negative_directions():
+    for depth in (2, 3):
+        net = dl.LinearNetwork(widths=(3,) * (depth + 1), target=np.diag([2.0, 2.0, 1.0]))
+        points = dl.build_atlas(net)["points"].to_dataset()
+        for k, modes in enumerate(index_sets(net)):
+            spectrum = dl.linearize(net, net.critical_state(modes))
+            assert int(spectrum["index"]) == points["index"][k]
+            assert int(spectrum.nullity) == points["nullity"][k]
+        kinds = dl.schema.decode(points.kind).sel(critical_point=["{0}", "{1}", "{2}"]).values
+        middle = "strict_saddle" if depth == 2 else "nonstrict_saddle"
+        assert kinds.tolist() == [middle, middle, "strict_saddle"]
+
+
+def test_morse_index_at_the_origin_of_two_layers():
+    """Every unlearnt mode gives d_1 negative eigenvalues −σ_k."""
+    net = dl.LinearNetwork(widths=(3, 5, 2), target=[[3.0, 0, 0], [0, 1.0, 0]])
+    values = dl.linearize(net, np.zeros(25)).eigenvalue.values
+    np.testing.assert_allclose(
+        values, [-3.0] * 5 + [-1.0] * 5 + [0.0] * 5 + [1.0] * 5 + [3.0] * 5, atol=1e-14
+    )
+
+
+def brusselator(t, x, params, out):
+    a, b = params[1][0], params[1][1]
+    out[0] = a + x[0] ** 2 * x[1] - (b + 1.0) * x[0]
+    out[1] = b * x[0] - x[0] ** 2 * x[1]
+
+
+@pytest.mark.parametrize(("b", "index"), [(4.9, 0), (5.1, 2)])
+def test_linearization_of_any_system_by_differences(b, index):
+    """The Brusselator with A = 2 loses stability at B = 1 + A² = 5."""
+    system = dl.System(brusselator, dim=2, parameters=(2.0, b))
+    spectrum = dl.linearize(system, [2.0, b / 2.0])
+    trace, determinant = b - 5.0, 4.0
+    assert int(spectrum["index"]) == index
+    np.testing.assert_allclose(spectrum.eigenvalue, trace / 2, atol=1e-8)
+    np.testing.assert_allclose(
+        np.abs(spectrum.eigenvalue_imag), np.sqrt(determinant - trace**2 / 4), atol=1e-8
+    )
+
+
+@given(small)
+def test_arcs_follow_their_closed_form_and_descend(net):
+    points = dl.critical_points(net)
+    arcs = dl.activation_arcs(net, points, n_alpha=9)
+    dl.schema.validate(arcs)
+    size = 1.0 + np.sum(net.target**2)
+    np.testing.assert_allclose(arcs.loss, arcs.exact_loss, rtol=0, atol=1e-12 * size)
+    loss = points.loss
+    for k in range(arcs.sizes["arc"]):
+        source, target = arcs.source.values[k], arcs.target.values[k]
+        assert arcs.loss[k, 0] == pytest.approx(
+            loss.sel(critical_point=source).item(), abs=1e-12 * size
+        )
+        assert arcs.loss[k, -1] == pytest.approx(
+            loss.sel(critical_point=target).item(), abs=1e-12 * size
+        )
+        assert (np.diff(arcs.exact_loss[k]) < 0).all()
+        assert arcs["drop"].values[k] == pytest.approx(
+            (loss.sel(critical_point=source) - loss.sel(critical_point=target)).item(),
+            abs=1e-12 * size,
+        )
+
+
+def test_number_of_arcs_is_that_of_the_hypercube():
+    net = dl.LinearNetwork(widths=(5, 6, 6, 5), target=np.diag([5.0, 4.0, 3.0, 2.0, 1.0]))
+    assert dl.build_atlas(net)["arcs"].sizes["arc"] == 5 * 2**4
+
+
+def test_equal_calls_give_identical_atlases():
+    net = dl.load_problem("linnerud", hidden=(4, 4))
+    assert dl.build_atlas(net).identical(dl.build_atlas(net))
+
+
+def test_a_loss_of_one_layer_has_one_critical_point():
+    atlas = dl.build_atlas(naive.random_network((3, 2), 0, "singular"))
+    assert atlas["points"].critical_point.values.tolist() == ["{0,1}"]
+    assert atlas["points"]["nullity"].values.tolist() == [2]
+    assert atlas["arcs"].sizes["arc"] == 0
+
+
+def test_points_of_another_network_are_refused():
+    net, other = (naive.random_network((2, 3, 2), seed) for seed in (0, 1))
+    with pytest.raises(ValueError, match="points: belong to another network"):
+        dl.activation_arcs(net, dl.critical_points(other))
