@@ -122,15 +122,15 @@ def loss(run: xr.Dataset, *, points: xr.Dataset | None = None, ax: "Axes | None"
         _check(points, "critical_points")
         for level in points["loss"].values:
             ax.axhline(level, color="0.9", linewidth=0.5, zorder=0)
-        above = np.inf
-        for label, _, level in _path_labels(points):
+        below = -np.inf
+        for label, _, level in reversed(_path_labels(points)):
             ax.axhline(level, color="0.45", linewidth=0.8, linestyle="--", zorder=1)
-            if above - level > 0.03 * float(points["loss"].max()):
+            if level - below > 0.03 * float(points["loss"].max()):
                 ax.annotate(
                     label, (1.0, level), (4, 0), xycoords=("axes fraction", "data"),
                     textcoords="offset points", va="center", fontsize=8,
                 )  # fmt: skip
-                above = level
+                below = level
     _lines(ax, run, "loss", color="#d73027", linewidth=1.8)
     ax.set_ylabel(_label(run["loss"]))
     return ax
@@ -209,7 +209,7 @@ def spectrum(linearization: xr.Dataset, *, ax: "Axes | None" = None) -> "Axes":
     >>> import dlnds as dl
     >>> net = dl.LinearNetwork(widths=(2, 3, 2), target=[[2.0, 0.0], [0.0, 1.0]])
     >>> dl.plot.spectrum(dl.canonical_spectrum(net, (1,))).get_title()
-    'index 3, nullity 4'
+    'index 3, nullity 5'
     """
     _check(linearization, "linearization")
     ax = _axes(ax, figsize=(6.0, 4.0))

@@ -149,7 +149,7 @@ def _parse(file: Path) -> xr.Dataset:
             row, column = np.argwhere(~np.isfinite(values))[0]
             raise ValueError(
                 f"path: {file} needs numbers, but column {columns[column]!r} of sample {row + 1} "
-                f"has {table[columns[column]].iloc[row]!r}"
+                f"has {str(table[columns[column]].iloc[row])!r}"
             )
         names = [str(c).removeprefix(prefix) for c in columns]
         parts[variable] = xr.DataArray(

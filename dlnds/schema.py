@@ -47,6 +47,7 @@ DESCRIPTIONS = {
     "layer": ("layer of the weight", ""),
     "learnt": ("mode is learnt", ""),
     "left": ("left singular vector", r"$u_j$"),
+    "limit": ("index set of the critical value nearest to the end", ""),
     "loss": ("loss", r"$L$"),
     "mode": ("mode", r"$j$"),
     "mode_strength": ("strength of the mode", r"$u_j^T W v_j$"),

@@ -8,17 +8,22 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import xarray as xr
 
 DIGEST = "content_digest"
+#: Behind the end of the HDF5 data, which readers ignore, stand this mark and the bytes' SHA-256.
+SEAL = b"\ndlnds sha256 "
 
 
 def save(data: xr.Dataset | xr.DataTree, path: str | os.PathLike[str]) -> None:
     """Write a Dataset or DataTree to one netCDF-4 file, whole or not at all.
 
-    The file is written under a temporary name in the same folder, flushed to the disk and renamed.
-    Arrays are compressed and carry HDF5 checksums; the root carries a digest of the whole content.
+    The file is written under a temporary name in the same folder, read back, flushed to the disk
+    and renamed.
+    Arrays are compressed and carry HDF5 checksums; the root carries a digest of the whole content,
+    and the file ends with a checksum of its bytes.
 
     Parameters
     ----------
@@ -60,6 +65,7 @@ def save(data: xr.Dataset | xr.DataTree, path: str | os.PathLike[str]) -> None:
         marked.to_netcdf(temporary, engine="h5netcdf", encoding=_encoding(marked))
         if _read(temporary)[1] != marked.attrs[DIGEST]:
             raise TypeError("data: holds values or types that netCDF does not give back unchanged")
+        _seal(temporary)
         _flush(temporary)
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
@@ -96,6 +102,10 @@ def load(path: str | os.PathLike[str]) -> Any:
     path = _as_path(path)
     if not path.is_file():
         raise FileNotFoundError(f"path: there is no file {path}")
+    if _seal_is_broken(path):
+        raise ValueError(
+            f"path: the bytes of {path} do not agree with their checksum, it is damaged"
+        )
     try:
         tree, digest = _read(path)
     except Exception as error:  # whatever the HDF5 library makes of damaged bytes
@@ -110,8 +120,35 @@ def load(path: str | os.PathLike[str]) -> Any:
     return tree if tree.children else tree.to_dataset()
 
 
+def _seal(path: str) -> None:
+    """Append the checksum of a file to it."""
+    with open(path, "r+b") as file:
+        checksum = hashlib.file_digest(file, "sha256").hexdigest()
+        file.seek(0, os.SEEK_END)
+        file.write(SEAL + checksum.encode())
+
+
+def _seal_is_broken(path: Path) -> bool:
+    """Tell whether a file carries a checksum that is not its own; others copy files without it."""
+    length = len(SEAL) + 64
+    with open(path, "rb") as file:
+        end = max(0, file.seek(0, os.SEEK_END) - length)
+        file.seek(end)
+        seal = file.read()
+        if not seal.startswith(SEAL):
+            return False
+        file.seek(0)
+        total = hashlib.sha256()
+        while end > 0 and (block := file.read(min(end, 2**20))):
+            total.update(block)
+            end -= len(block)
+    return seal[len(SEAL) :] != total.hexdigest().encode()
+
+
 def _read(path: str | os.PathLike[str]) -> tuple[xr.DataTree, str]:
     """Return the content of a file, in memory, and its digest."""
+    with h5py.File(path, "r"):  # refuses damaged files more quietly than what is built on it
+        pass
     with xr.open_datatree(path, engine="h5netcdf") as stored:
         tree = stored.load().map_over_datasets(_as_written)
     return tree, content_digest(tree)

@@ -74,14 +74,14 @@ def time_between(p0, p1, sigma, depth):
         return (odds[1] - odds[0]) / (2.0 * sigma)
     a = 2.0 - 2.0 / depth
 
-    def F(u):
+    def primitive(u):
         return u ** (1.0 - a) / (1.0 - a) * hyp2f1(1.0, 1.0 - a, 2.0 - a, u)
 
-    return (F(p1 / sigma) - F(p0 / sigma)) / (depth * sigma**a)
+    return (primitive(p1 / sigma) - primitive(p0 / sigma)) / (depth * sigma**a)
 
 
 def kinds_by_rule(net, chosen):
-    """Kind of the canonical point, read off the statement of the classification one set at a time."""
+    """Kind of one canonical point, read off the statement of the classification."""
     sigma, r = net.singular_values, len(chosen)
     best = sorted(range(len(sigma)), key=lambda j: -sigma[j])[:r]
     if not np.allclose(sorted(sigma[list(chosen)]), sorted(sigma[best]), rtol=1e-12):

@@ -109,7 +109,7 @@ def test_closed_spectra_at_every_index_set(widths):
 
 @given(small)
 def test_inertia_of_the_atlas_is_that_of_the_dense_hessian(net):
-    """For every input covariance: at canonical points the inertia is that of the whitened problem."""
+    """At canonical points the inertia is that of the whitened problem, for every C."""
     points = dl.build_atlas(net)["points"].to_dataset()
     for k, modes in enumerate(index_sets(net)):
         spectrum = dl.linearize(net, net.critical_state(modes), zero_tolerance=1e-8)

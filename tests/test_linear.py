@@ -1,5 +1,7 @@
 """Laws of the gradient flow of deep linear networks."""
 
+import itertools
+
 import contracts
 import naive
 import numpy as np
@@ -49,7 +51,7 @@ def test_conserved_is_the_hidden_diagonal_of_the_commutator(net, seed):
     x = naive.state_of(net, seed)
     A = net.adjacency(x)
     commutator, ends = A @ A.T - A.T @ A, np.cumsum((0, *net.widths))
-    blocks = [commutator[a:b, a:b].ravel() for a, b in zip(ends[1:-2], ends[2:-1], strict=True)]
+    blocks = [commutator[a:b, a:b].ravel() for a, b in itertools.pairwise(ends[1:-1])]
     expected = np.concatenate([np.zeros(0), *blocks])
     np.testing.assert_allclose(
         net.conserved(x), expected, rtol=0, atol=1e-12 * (1 + np.abs(x).max() ** 2)
@@ -88,7 +90,7 @@ def test_flow_commutes_with_orthogonal_changes_of_the_hidden_units(net, seed):
 
 @given(naive.networks, naive.seeds)
 def test_lower_bound_on_the_gradient(net, seed):
-    """‖∇L‖² ≥ 2L Σ_i σ_min²(W_{i+1:h}) σ_min²(W_{1:i−1}) for whitened problems (theory, section 6)."""
+    """‖∇L‖² ≥ 2L Σ_i σ_min²(W_{i+1:h}) σ_min²(W_{1:i−1}) for whitened problems."""
     if not net.whitened:
         return
     x, h = naive.state_of(net, seed), net.depth

@@ -328,9 +328,9 @@ def weighted_norm(a, tolerance):
 def first_step(field, t, x, params, derivative, tolerance, longest):
     """Guess a first step from the sizes of the state, its derivative, and the change of that.
 
-    As in Hairer et al., section II.4, but free of units: with the weighted norms d of the derivative
-    and the rate λ at which it changes, the step makes the error of a motion (d/λ) e^{λt}, which is
-    about (d/λ) (λh)^8, equal to 0.01.
+    As in Hairer et al., section II.4, but free of units: with the weighted norms d of the
+    derivative and the rate λ at which it changes, the step makes the error of a motion (d/λ)
+    e^{λt}, which is about (d/λ) (λh)^8, equal to 0.01.
     """
     slope = weighted_norm(derivative, tolerance)
     if slope == 0.0:

@@ -1,0 +1,140 @@
+"""The command line, as a user calls it."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+import dlnds as dl
+from dlnds import cli, problems
+
+
+def call(*arguments, cwd, command=(sys.executable, "-m", "dlnds")):
+    return subprocess.run(
+        [*command, *arguments], cwd=cwd, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def check_pictures(folder, stem="atlas"):
+    for name in ("levels", "loss", "singular-values"):
+        picture = matplotlib.image.imread(folder / f"{stem}-{name}.png")
+        assert picture.shape[0] > 500
+        assert 0.001 < np.mean(picture[..., :3].min(axis=-1) < 0.9) < 0.9, "an empty picture"
+
+
+@pytest.mark.compiled
+def test_main_job_from_data_to_atlas(tmp_path):
+    done = call("atlas", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    titles = next(line for line in lines if line.startswith("index set"))
+    assert titles.split("  ")[0] == "index set"
+    for word in ("rank", "loss", "kind", "Morse index", "nullity"):
+        assert word in titles
+    assert "256 critical points" in done.stdout
+    last = next(line for line in lines if line.startswith("{0,1,2,3,4,5,6,7}"))
+    assert last.split() == ["{0,1,2,3,4,5,6,7}", "8", "0.000000", "global", "minimum", "0", "672"]
+    assert "100%" in done.stderr
+    for name in ("atlas.nc", "atlas-levels.png", "atlas-loss.png", "atlas-singular-values.png"):
+        assert name in done.stdout
+        assert (tmp_path / name).is_file()
+    check_pictures(tmp_path)
+    atlas = dl.load(tmp_path / "atlas.nc")
+    dl.schema.validate(atlas)
+    assert atlas["points"].sizes["critical_point"] == 256
+    assert atlas["arcs"].sizes["arc"] == 1024
+    assert atlas["run"].attrs["limit"] == "{0,1,2,3,4,5,6,7}"
+    assert "normalization" in atlas.attrs
+
+
+@pytest.mark.compiled
+def test_own_csv_file_through_the_installed_command(tmp_path):
+    shutil.copy(problems._data_folder() / "linnerud.csv", tmp_path / "mine.csv")
+    (tmp_path / "out").mkdir()
+    command = [str(Path(sys.executable).with_name("dlnds"))]
+    arguments = (
+        "atlas --data mine.csv --transform standardize --hidden 8 8 --out out/men.nc --quiet"
+    )
+    done = call(*arguments.split(), cwd=tmp_path, command=command)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    check_pictures(tmp_path / "out", "men")
+    atlas = dl.load(tmp_path / "out" / "men.nc")
+    np.testing.assert_allclose(atlas["modes"].singular_value, [0.9371, 0.0949, 0.0595], atol=5e-5)
+    assert atlas.attrs["widths"].tolist() == [3, 8, 8, 3]
+
+
+@pytest.mark.parametrize(
+    "extra", [[], ["--raw-inputs"], ["--max-rank", "1"], ["--modes", "0", "2"], ["--rows", "3"]]
+)
+def test_variants_in_process(tmp_path, capsys, extra):
+    out = str(tmp_path / "atlas.nc")
+    code = cli.main(
+        [
+            "atlas",
+            "--data",
+            "linnerud",
+            "--hidden",
+            "4",
+            "--scale",
+            "0.3",
+            "--out",
+            out,
+            "--quiet",
+            *extra,
+        ]
+    )
+    assert code == 0
+    text = capsys.readouterr().out
+    assert ("more rows" in text) == (extra == ["--rows", "3"])
+    dl.schema.validate(dl.load(out))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--data digits --hidden 40 40", "1,073,741,824 critical points"),
+        ("--data nothing.csv", "there is no file nothing.csv"),
+        ("--hidden 0", "hidden: needs at least 1"),
+        ("--out none/atlas.nc", "out: the folder none does not exist"),
+        ("--data linnerud --modes 7", "modes: needs at least 0 and at most 2"),
+        ("--data linnerud --seed -1", "rng: "),
+    ],
+)
+def test_errors_are_one_line_and_leave_no_files(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["atlas", "--quiet", *arguments.split()]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("dlnds: ")
+    assert message in captured.err
+    assert len(captured.err.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_documents_the_csv_form(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["atlas", "--help"])
+    text = capsys.readouterr().out
+    assert "x:NAME" in text
+    assert "y:NAME" in text
+
+
+def test_broken_assumptions_are_said(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "d.csv").write_text(
+        "x:a,x:b,x:c,y:a,y:b,y:c\n1,0,0,5,0,0\n0,1,0,0,4,0\n0,0,1,0,0,3\n"
+    )
+    assert cli.main(["atlas", "--data", "d.csv", "--hidden", "3", "--quiet", "--scale", "0.3"]) == 0
+    assert (
+        "distinct subset sums: NOT met; for example {0} and {1,2} agree" in capsys.readouterr().out
+    )
+
+
+@pytest.mark.compiled
+def test_warm_compiles_everything(capsys):
+    assert cli.main(["warm"]) == 0
+    assert "compiled" in capsys.readouterr().out
