@@ -122,7 +122,6 @@ CASES = [
     ("max_steps", lambda: dl.flow(NET, X, (0, 1), max_steps=2.5)),
     ("rtoll", lambda: dl.flow(NET, X, (0, 1), rtoll=1e-8)),
     ("field", lambda: dl.System(3, dim=1)),
-    ("field", lambda: dl.System(uncompilable, dim=1)),
     ("dim", lambda: dl.System(field, dim=0)),
     ("dim", lambda: dl.System(field, dim=1.5)),
     ("parameters", lambda: dl.System(field, dim=1, parameters=[NAN])),
@@ -164,6 +163,13 @@ def test_bad_input_is_refused_by_the_name_of_its_argument(name, call):
     with pytest.raises((ValueError, TypeError)) as caught:
         call()
     assert str(caught.value).startswith(f"{name}: "), str(caught.value)
+
+
+@pytest.mark.compiled
+def test_functions_that_cannot_be_compiled_are_refused():
+    for options in ({"field": uncompilable}, {"field": field, "jvp": uncompilable}):
+        with pytest.raises(TypeError, match=f"^{list(options)[-1]}: cannot be compiled"):
+            dl.System(**options, dim=1)
 
 
 def test_unknown_words_are_answered_with_the_nearest():

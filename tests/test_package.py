@@ -38,7 +38,7 @@ def test_public_docstrings_have_an_example(name):
 
 def python(code, cwd):
     return subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
+        [sys.executable, "-c", code],
         cwd=cwd, capture_output=True, text=True, timeout=300, check=True,
     ).stdout  # fmt: skip
 

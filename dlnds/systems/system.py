@@ -21,7 +21,7 @@ class System(SystemProtocol):
     ----------
     field
         ``field(t, x, params, out)`` writes ẋ into ``out``. ``params`` is a pair of an int64 and a
-        float64 vector; the second holds ``parameters``. Plain functions are compiled.
+        float64 vector; the second holds ``parameters``. Plain or jitted functions are taken.
     jvp
         ``jvp(t, x, v, params, out)`` writes the derivative of the field along ``v``.
     jacobian
@@ -105,10 +105,8 @@ class System(SystemProtocol):
 def _compiled(name: str, function: Any, signature: Any) -> Kernel:
     if not callable(function):
         raise TypeError(f"{name}: needs a function, got {function!r}")
-    dispatcher: Any = function
-    if not hasattr(function, "py_func") and not jit.DISABLED:
-        dispatcher = numba.njit(function)
+    own = numba.njit(getattr(function, "py_func", function))  # leaves the user's function as it is
     try:
-        return jit.ready(dispatcher, signature)  # type: ignore[no-any-return]
+        return jit.ready(own, signature)  # type: ignore[no-any-return]
     except (numba.core.errors.NumbaError, TypeError) as error:
         raise TypeError(f"{name}: cannot be compiled as {name}{signature.args}: {error}") from error
