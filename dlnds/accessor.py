@@ -5,6 +5,8 @@ from typing import Any
 
 import xarray as xr
 
+from dlnds.errors import nearest
+
 
 @xr.register_dataset_accessor("dlnds")  # type: ignore[no-untyped-call]
 @xr.register_datatree_accessor("dlnds")  # type: ignore[no-untyped-call]
@@ -40,12 +42,14 @@ class DlndsAccessor:
         """Return one layer's weight matrices; see `dlnds.weights`."""
         from dlnds import schema
 
-        return schema.weights(self._data, layer)  # type: ignore[arg-type]
+        return schema.weights(self._data, layer)
 
     def decode(self, name: str) -> xr.DataArray:
         """Return a flag variable as words; see `dlnds.schema.decode`."""
         from dlnds import schema
 
+        if name not in self._data:
+            raise ValueError(f"name: there is no variable {name!r}{nearest(name, self._data)}")
         return schema.decode(self._data[name])  # type: ignore[arg-type]
 
     def plot(self, **options: Any) -> Any:

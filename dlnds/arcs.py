@@ -6,9 +6,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from dlnds import schema
-from dlnds.errors import check_integer, known_options
+from dlnds.errors import check_flag, check_integer, check_memory, known_options
 from dlnds.moments import balanced_layers
-from dlnds.systems.linear import LinearNetwork
+from dlnds.systems.linear import LinearNetwork, check_network
 from dlnds.systems.protocol import Array
 
 
@@ -62,17 +62,20 @@ def activation_arcs(
     >>> list(zip(arcs.source.values.tolist(), arcs.target.values.tolist()))
     [('{}', '{0}'), ('{}', '{1}'), ('{0}', '{0,1}'), ('{1}', '{0,1}')]
     """
-    if not isinstance(net, LinearNetwork):
-        raise TypeError(f"net: needs a LinearNetwork, got {type(net).__name__}")
+    check_network(net)
     if not isinstance(points, xr.Dataset) or points.attrs.get("schema") != "critical_points":
         raise TypeError("points: needs the Dataset that critical_points returns")
-    if points.attrs["problem_digest"] != net.digest:
+    if points.attrs.get("problem_digest") != net.digest:
         raise ValueError("points: belong to another network")
-    fractions = np.linspace(0.0, 1.0, check_integer("n_alpha", n_alpha, minimum=2))
+    count = check_integer("n_alpha", n_alpha, minimum=2)
     white = LinearNetwork((net.target.shape[1], *net.widths[1:]), net.target)
     pairs = _additions(points)
+    check_memory("n_alpha", count * (3 * len(pairs) + 4 * net.dim))
+    fractions = np.linspace(0.0, 1.0, count)
     loss = np.empty((len(pairs), len(fractions)))
-    for row, (source, mode) in zip(loss, tqdm(pairs, "arcs", disable=not progress), strict=True):
+    for row, (source, mode) in zip(
+        loss, tqdm(pairs, "arcs", disable=not check_flag("progress", progress)), strict=True
+    ):
         row[:] = _loss_along(white, source, mode, fractions)
     sigma = net.singular_values[[mode for _, mode in pairs]]
     start = np.array([0.5 * np.sum(np.delete(net.singular_values, s) ** 2) for s, _ in pairs])
@@ -115,12 +118,12 @@ def _loss_along(
     """Return the loss at sampled states of one arc of a whitened network."""
     left, sigma, right = net.singular_modes
     chosen = [*source, mode]
-    grown = np.append(np.ones(len(source)), 0.0)
-    ends = [
-        np.concatenate([w.ravel() for w in balanced_layers(net.widths, U, values, V)])
-        for U, V in [(left[:, chosen], right[:, chosen])]
-        for values in (sigma[chosen] * grown, sigma[chosen])
-    ]
-    states = ends[0] + np.multiply.outer(fractions, ends[1] - ends[0])
+    sizes = sigma[chosen] ** (1.0 / net.depth)
+    before = sizes * (np.arange(len(chosen)) < len(source))
+    start, end = (
+        net.pack(balanced_layers(net.widths, left[:, chosen], s, right[:, chosen]))
+        for s in (before, sizes)
+    )
+    states = start + np.multiply.outer(fractions, end - start)
     loss: NDArray[np.float64] = net.loss(states)
     return loss

@@ -1,6 +1,7 @@
 """The command ``dlnds``."""
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -18,8 +19,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         code: int = options.run(options)
-    except (ValueError, TypeError, FileNotFoundError, dl.ConvergenceError) as error:
-        print(f"dlnds: {error}", file=sys.stderr)
+    except (ValueError, TypeError, dl.ConvergenceError) as error:
+        print(f"dlnds: {_in_options(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("dlnds: interrupted", file=sys.stderr)
@@ -27,7 +28,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except (OSError, MemoryError) as error:
+        print(f"dlnds: {_in_options(str(error) or 'out of memory')}", file=sys.stderr)
+        return 2
     return code
+
+
+def _in_options(message: str) -> str:
+    """Return an error message with the option in place of the argument's name."""
+    name, colon, rest = message.partition(": ")
+    options = {"path": "--data", "rng": "--seed"}
+    for same in ("hidden", "max_rank", "modes", "out", "scale", "max_steps", "transform"):
+        options[same] = "--" + same.replace("_", "-")
+    return options.get(name, name) + colon + rest
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -53,89 +66,142 @@ def _add_atlas(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         epilog="CSV: the first line names the columns, inputs 'x:NAME', outputs 'y:NAME', "
         "optionally one column 'sample' with names; each further line is one sample, all values "
         "are numbers.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_HelpFormatter,
     )
     add = atlas.add_argument
+    names = ", ".join(dl.problem_names())
     add(
         "--data",
         default="semantic",
         metavar="FILE.csv|NAME",
-        help="a CSV file, or one of: " + ", ".join(dl.problem_names()),
+        help=f"a CSV file, or one of: {names}",
     )
     add("--hidden", nargs="*", type=int, default=[16, 16], metavar="WIDTH", help="hidden widths")
-    add("--out", type=Path, default=Path("atlas.nc"), metavar="PATH", help="the file to write")
+    add("--out", type=Path, default=Path("atlas.nc"), metavar="PATH", help="the .nc file to write")
     add("--max-rank", type=int, metavar="R", help="list only index sets of at most R modes")
     add("--modes", nargs="+", type=int, metavar="J", help="list only subsets of these modes")
     add(
         "--transform",
         choices=("none", "center", "standardize"),
-        help="what to do with the columns first",
+        help="what to do with each column first; a data set has its own way, a file none",
     )
     add("--raw-inputs", action="store_true", help="keep the input covariance: do not whiten")
     add("--scale", type=float, default=1e-2, help="standard deviation of the run's random start")
     add("--seed", type=int, default=0, help="seed of the random start")
-    add("--max-steps", type=int, default=20_000, help="steps after which the run is cut off")
-    add("--rows", type=int, default=40, help="rows of the table to print; 0 prints all")
+    add("--max-steps", type=_positive, default=20_000, help="steps after which the run is cut off")
+    add("--rows", type=int, default=40, help="rows of the table to print; 0 or less prints all")
     add("--quiet", action="store_true", help="no progress bars")
     atlas.set_defaults(run=_atlas)
 
 
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"needs at least 1, got {number}")
+    return number
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Show defaults where there are any."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
+
+
 def _atlas(options: argparse.Namespace) -> int:
-    out: Path = options.out
-    if not out.parent.is_dir():
-        raise ValueError(f"out: the folder {out.parent} does not exist")
+    _check_out(options.out, options.data)
     data = dl.read_csv(options.data, transform=options.transform)
     net = dl.LinearNetwork.from_data(data.X, data.Y, options.hidden, whiten=not options.raw_inputs)
+    start = net.initial("gaussian", scale=options.scale, rng=options.seed)
     atlas = dl.build_atlas(net, options.max_rank, options.modes, progress=not options.quiet)
     run = dl.flow(
         net,
-        net.initial("gaussian", scale=options.scale, rng=options.seed),
+        start,
         save=("state", "singular_value", "imbalance"),
         max_steps=options.max_steps,
         progress=not options.quiet,
     )
-    atlas["run"] = run.assign_attrs(start_scale=options.scale, rng_entropy=options.seed)
-    atlas.attrs.update(
-        {key: str(value) for key, value in data.attrs.items()}, data=str(options.data)
-    )
+    run = run.assign_attrs(start_scale=options.scale, rng_entropy=str(options.seed))
+    atlas["run"] = _thinned(run, 1000)
+    names = {"output": data.feature_out.values, "feature": data.feature_in.values}
+    atlas["modes"] = schema.finish(net.modes.assign_coords(names), "modes", {})
+    atlas.attrs.update({key: str(value) for key, value in data.attrs.items()}, data=options.data)
     print(_heading(data, net, atlas))
     print(_table(atlas["points"].to_dataset(), options.rows))
     print(_story(run))
-    dl.save(atlas, out)
-    pictures = _draw(atlas, out)
-    print("\nwritten:", *[f"  {path}" for path in (out, *pictures)], sep="\n")
+    dl.save(atlas, options.out)
+    pictures = _draw(atlas, options.out, net)
+    print("\nwritten:", *[f"  {path}" for path in (options.out, *pictures)], sep="\n")
     return 0
 
 
+def _check_out(out: Path, data: str) -> None:
+    """Refuse, before anything is computed, a file that cannot or should not be written."""
+    if out.suffix != ".nc":
+        raise ValueError(f"out: needs a file name that ends in .nc, got {out}")
+    if out.is_dir() or not out.parent.is_dir():
+        raise ValueError(f"out: {out} is a folder, or lies in none that exists")
+    if Path(data).exists() and out.exists() and out.samefile(data):
+        raise ValueError(f"out: would overwrite the data in {data}")
+
+
+def _thinned(run: xr.Dataset, most: int) -> xr.Dataset:
+    """Return a run with at most that many of its rows, evenly, the last among them."""
+    rows = run.sizes["time"]
+    keep = np.unique(np.linspace(0, rows - 1, min(rows, most)).round().astype(int))
+    return run.isel(time=keep)
+
+
 def _heading(data: xr.Dataset, net: dl.LinearNetwork, atlas: xr.DataTree) -> str:
-    points = atlas["points"].to_dataset()
-    kinds = schema.decode(points["kind"]).values
-    counts = [f"{np.sum(kinds == kind)} {schema.spoken(kind)}" for kind in schema.POINT_KINDS[:3]]
-    words = ["whitened" if net.whitened else "raw", "inputs"]
+    inputs = len(data.feature_in)
+    shrunk = "" if net.widths[0] == inputs else f" on their range of dimension {net.widths[0]}"
+    irreducible = net.irreducible_loss
+    if irreducible < 1e-14 * float(np.sum(net.target**2)):
+        irreducible = 0.0  # rounding
     lines = [
-        f"{data.attrs['title']}: {data.sizes['sample']} samples",
-        f"network {' -> '.join(map(str, net.widths))} ({net.dim} weights), {' '.join(words)}, "
-        f"largest rank {net.max_rank}",
-        "singular values " + " ".join(f"{s:.4f}" for s in net.singular_values),
-        f"irreducible loss {net.irreducible_loss:.6g} (not in the losses below)",
-        _assumptions(atlas["assumptions"].to_dataset()),
-        f"{len(kinds)} critical points up to symmetry: " + ", ".join(counts),
-        "",
+        f"{data.attrs['title']}: {_count(data.sizes['sample'], 'sample')}, "
+        f"{_count(inputs, 'input')}, {_count(len(data.feature_out), 'output')}",
+        f"network {' -> '.join(map(str, net.widths))} ({_count(net.dim, 'weight')}), "
+        f"{'whitened' if net.whitened else 'raw'} inputs{shrunk}",
+        "singular values " + " ".join(f"{s:.4g}" for s in net.singular_values),
+        f"irreducible loss {irreducible:.6g} (not in the losses below)",
     ]
-    return "\n".join(lines)
+    if net.lowest_loss > 0.0:
+        lines.append(
+            f"lowest loss {net.lowest_loss:.6g}: the widths let W have rank {net.max_rank} only"
+        )
+    return "\n".join([*lines, *_summary(net, atlas), ""])
+
+
+def _summary(net: dl.LinearNetwork, atlas: xr.DataTree) -> list[str]:
+    kinds = schema.decode(atlas["points"].to_dataset()["kind"]).values
+    counts = [
+        _count(int(np.sum(kinds == kind)), schema.spoken(kind))
+        for kind in schema.POINT_KINDS
+        if kind in kinds
+    ]
+    modes = np.count_nonzero(net.singular_values)
+    total = sum(math.comb(modes, r) for r in range(net.max_rank + 1)) if net.depth > 1 else 1
+    listed = "" if len(kinds) == total else f" listed, of {total:,}"
+    return [
+        _assumptions(atlas["assumptions"].to_dataset()),
+        f"{_count(len(kinds), 'critical point')} up to symmetry{listed}: " + ", ".join(counts),
+    ]
+
+
+def _count(number: int, noun: str) -> str:
+    """Return a number with its noun in singular or plural."""
+    plural = noun.removesuffix("um") + "a" if noun.endswith("um") else noun + "s"
+    return f"{number:,} {noun if number == 1 else plural}"
 
 
 def _assumptions(check: xr.Dataset) -> str:
-    broken = [
-        str(a) for a, h in zip(check.assumption.values, check.holds.values, strict=True) if h == 0
-    ]
-    unknown = [
-        str(a) for a, h in zip(check.assumption.values, check.holds.values, strict=True) if h < 0
-    ]
-    if not broken and not unknown:
-        return "assumptions hold: distinct singular values, distinct subset sums, wide layers"
-    parts = [f"{name.replace('_', ' ')}: NOT met" for name in broken]
-    parts += [f"{name.replace('_', ' ')}: not checked (too many modes)" for name in unknown]
+    words = {1: "hold", 0: "do NOT hold", -1: "not checked (too many modes)"}
+    parts = []
+    for holds, word in words.items():
+        names = check.assumption.values[check.holds.values == holds]
+        if len(names):
+            parts.append(f"{', '.join(str(n).replace('_', ' ') for n in names)}: {word}")
     if check.sizes["conflict"]:
         parts.append(
             f"for example {check['first'].values[0]} and {check['second'].values[0]} agree"
@@ -146,8 +212,10 @@ def _assumptions(check: xr.Dataset) -> str:
 def _table(points: xr.Dataset, rows: int) -> str:
     """Return the critical points as text, the middle left out if there are more than ``rows``."""
     kinds = schema.decode(points["kind"]).values
+    plain = 1e-2 <= float(points["loss"].max()) < 1e7
+    form = ("{:.6f}" if plain else "{:.6e}").format
     cells = [
-        (str(label), f"{rank}", f"{loss:.6f}", schema.spoken(kind), f"{index}", f"{nullity}")
+        (str(label), f"{rank}", form(loss), schema.spoken(kind), f"{index}", f"{nullity}")
         for label, rank, loss, kind, index, nullity in zip(
             points.critical_point.values,
             points["rank"].values,
@@ -183,13 +251,19 @@ def _table(points: xr.Dataset, rows: int) -> str:
 
 
 def _story(run: xr.Dataset) -> str:
-    reason = schema.decode(run["stop_reason"]).item().replace("_", " ")
+    reason = schema.decode(run["stop_reason"]).item()
     end = f"t = {float(run['time'][-1]):.6g} with loss {float(run['loss'][-1]):.3g}"
     counts = f"{run.attrs['n_steps']} steps, {run.attrs['n_rhs']} evaluations"
-    return f"\ntraining run: {reason} at {end}, nearest to {run.attrs['limit']} ({counts})"
+    where = f"at {end}, nearest to {run.attrs['limit']} ({counts})"
+    hint = ""
+    if reason == "out_of_steps":
+        hint = (
+            "\nit needs a larger --scale, more --max-steps, or columns of like size (--transform)"
+        )
+    return f"\ntraining run: {schema.spoken(reason)} {where}{hint}"
 
 
-def _draw(atlas: xr.DataTree, out: Path) -> list[Path]:
+def _draw(atlas: xr.DataTree, out: Path, net: dl.LinearNetwork) -> list[Path]:
     """Write the pictures beside the file and return their names."""
     import matplotlib
 
@@ -202,8 +276,10 @@ def _draw(atlas: xr.DataTree, out: Path) -> list[Path]:
     axes = {
         "levels": plot.levels(atlas),
         "loss": plot.loss(run, points=points),
-        "singular-values": plot.singular_values(run, modes=atlas["modes"].to_dataset()),
+        "singular-values": plot.singular_values(run, modes=net.modes if net.whitened else None),
     }
+    for name in ("loss", "singular-values"):
+        axes[name].set_xlim(run["time"].values[0], _last_of_interest(run))
     paths = []
     for name, ax in axes.items():
         paths.append(out.with_name(f"{out.stem}-{name}.png"))
@@ -213,6 +289,13 @@ def _draw(atlas: xr.DataTree, out: Path) -> list[Path]:
         figure.savefig(paths[-1], dpi=150)
         plt.close(figure)
     return paths
+
+
+def _last_of_interest(run: xr.Dataset) -> float:
+    """Return a time shortly after the last thousandth of the loss was lost."""
+    loss, time = run["loss"].values, run["time"].values
+    moving = np.flatnonzero(loss - loss[-1] > 1e-3 * (loss[0] - loss[-1]))
+    return float(min(time[-1], 1.3 * time[moving[-1]]) if moving.size else max(time[-1], 1.0))
 
 
 def _warm(options: argparse.Namespace) -> int:

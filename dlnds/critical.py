@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from dlnds import schema
 from dlnds.errors import check_integer, check_integers, known_options
-from dlnds.systems.linear import LinearNetwork
+from dlnds.systems.linear import LinearNetwork, check_network
 from dlnds.systems.protocol import Array
 
 #: Most critical points that one table may hold.
 MOST_POINTS = 100_000
-#: Singular values that differ by less, relative to the largest, count as equal.
+#: Singular values that differ by less, relative to the larger one, count as equal.
 TIE = 1e-9
 
 
@@ -72,8 +72,7 @@ def critical_points(
     >>> dl.schema.decode(points.kind).sel(critical_point="{1}").item()
     'strict_saddle'
     """
-    if not isinstance(net, LinearNetwork):
-        raise TypeError(f"net: needs a LinearNetwork, got {type(net).__name__}")
+    check_network(net)
     sigma = net.singular_values
     allowed = _allowed_modes(net, modes)
     top = min(net.max_rank, len(allowed))
@@ -81,8 +80,10 @@ def critical_points(
         top = min(top, check_integer("max_rank", max_rank, minimum=0))
     ranks = range(top + 1)
     if net.depth == 1:
-        ranks = range(len(allowed), min(top, len(allowed)) + 1)
-    _check_count(sum(math.comb(len(allowed), r) for r in ranks))
+        if top < np.count_nonzero(sigma):
+            raise ValueError("modes: a single layer has one critical point, with all modes learnt")
+        ranks = range(top, top + 1)
+    _check_count([math.comb(len(allowed), r) for r in ranks])
     sets = [s for r in ranks for s in itertools.combinations(allowed, r)]
     learnt = np.zeros((len(sets), len(sigma)), bool)
     for row, chosen in zip(learnt, sets, strict=True):
@@ -111,29 +112,40 @@ def _allowed_modes(net: LinearNetwork, modes: Sequence[int] | None) -> tuple[int
     chosen = check_integers("modes", modes, minimum=0, maximum=len(net.singular_values) - 1)
     if not set(chosen) <= set(positive.tolist()):
         raise ValueError(f"modes: needs modes with σ_j > 0, which are 0 to {len(positive) - 1}")
-    return tuple(sorted(set(chosen)))
+    if len(set(chosen)) != len(chosen):
+        raise ValueError(f"modes: needs different modes, got {chosen}")
+    return tuple(sorted(chosen))
 
 
-def _check_count(count: int) -> None:
-    if count > MOST_POINTS:
+def _check_count(counts: Sequence[int]) -> None:
+    """Refuse a list that is too long, by its length and by what would do; ``counts`` go by rank."""
+    if sum(counts) > MOST_POINTS:
+        totals = list(itertools.accumulate(counts))
+        fits = sum(total <= MOST_POINTS for total in totals) - 1
         raise ValueError(
-            f"max_rank: there are {count:,} critical points, at most {MOST_POINTS:,} can be "
-            "listed; give a smaller max_rank, or the modes of interest"
+            f"max_rank: there are {totals[-1]:,} critical points, at most {MOST_POINTS:,} can be "
+            f"listed; max_rank = {fits} gives {totals[fits]:,}, or name the modes of interest"
         )
 
 
-def holds_largest(sigma: Array, learnt: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Tell for each set (point, mode) whether no mode outside exceeds one inside."""
-    smallest = np.min(np.where(learnt, sigma, np.inf), axis=1)
-    largest = np.max(np.where(learnt, 0.0, sigma), axis=1, initial=0.0)
-    tops: NDArray[np.bool_] = largest <= smallest + TIE * sigma[0]
-    return tops
+def exceeds(sigma: Array) -> NDArray[np.bool_]:
+    """Tell at (j, k) whether σ_k is larger than σ_j, and not equal up to rounding."""
+    tie = TIE * np.maximum.outer(sigma, sigma) + 8.0 * np.finfo(float).eps * sigma[0]
+    larger: NDArray[np.bool_] = sigma - sigma[:, None] > tie
+    return larger
+
+
+def count_pairs(learnt: NDArray[np.bool_], relation: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Count for each set S (point, mode) the pairs j ∈ S, k ∉ S that stand in a relation (j, k)."""
+    inside, outside = learnt.astype(np.int64), (~learnt).astype(np.int64)
+    count: NDArray[np.int64] = np.sum((inside @ relation.astype(np.int64)) * outside, axis=1)
+    return count
 
 
 def _canonical_kinds(net: LinearNetwork, learnt: NDArray[np.bool_]) -> NDArray[np.int8]:
-    tops = holds_largest(net.singular_values, learnt)
+    top = count_pairs(learnt, exceeds(net.singular_values)) == 0
     full = learnt.sum(axis=1) == net.max_rank
     below = "nonstrict_saddle" if net.depth >= 3 else "strict_saddle"
-    words = np.where(tops & full, "global_minimum", np.where(tops & ~full, below, "strict_saddle"))
+    words = np.where(~top, "strict_saddle", np.where(full, "global_minimum", below))
     kinds: NDArray[np.int8] = schema.flag(schema.POINT_KINDS, words)
     return kinds

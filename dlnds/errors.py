@@ -5,6 +5,7 @@ import functools
 import inspect
 import math
 import operator
+import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ParamSpec, TypeVar
 
@@ -21,25 +22,24 @@ class ConvergenceError(RuntimeError):
 
 def known_options(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """Make an unknown keyword raise a `TypeError` that names the nearest valid one."""
-    names = [n for n in inspect.signature(function).parameters if n not in ("self", "cls")]
+    names = [n for n in inspect.signature(function).parameters if n not in ("self", "cls", "_")]
+    owner = function.__qualname__.removesuffix(".__init__").rpartition(".")[2]
 
     @functools.wraps(function)
     def checked(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
         for name in kwargs:
             if name not in names:
-                raise TypeError(
-                    f"{name}: {function.__name__} has no such option{nearest(name, names)}"
-                )
+                raise TypeError(f"{name}: {owner} has no such option{nearest(name, names)}")
         return function(*args, **kwargs)
 
     return checked
 
 
-def nearest(word: object, known: Iterable[str]) -> str:
+def nearest(word: object, known: Iterable[object]) -> str:
     """Return a hint for a message: the known word closest to ``word``, or all of them."""
-    known = list(known)
-    close = difflib.get_close_matches(str(word), known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"
+    words = [str(k) for k in known]
+    close = difflib.get_close_matches(str(word), words, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(words)}"
 
 
 def check_choice(name: str, value: object, known: Iterable[str]) -> str:
@@ -59,13 +59,12 @@ def check_array(
 
     ``shape`` gives the last sizes, ``None`` where any size above zero is right.
     """
-    if np.ma.isMaskedArray(value):
-        raise TypeError(
-            f"{name}: is a masked array, needs plain numbers; fill or drop what is masked"
-        )
+    parts = value if isinstance(value, list | tuple) else [value]
+    if any(np.ma.isMaskedArray(part) for part in parts):
+        raise TypeError(f"{name}: is masked, needs plain numbers; fill or drop what is masked")
     try:
         array = np.asarray(value)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise ValueError(f"{name}: needs a rectangular array of numbers ({error})") from None
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{name}: needs real numbers, got dtype {array.dtype}")
@@ -80,8 +79,16 @@ def check_array(
         raise ValueError(f"{name}: needs a shape ending in ({wanted}), got {array.shape}")
     if array.size == 0:
         raise ValueError(f"{name}: is empty, got shape {array.shape}")
+    return check_finite(name, array, "")
+
+
+def check_finite(
+    name: str, array: NDArray[np.float64], what: str = "the result overflows at this "
+) -> NDArray[np.float64]:
+    """Return ``array`` if all of it is finite."""
     if not np.isfinite(array).all():
-        raise ValueError(f"{name}: needs finite numbers, got NaN or infinity")
+        problem = f"{what}{name}" if what else "needs finite numbers, got NaN or infinity"
+        raise ValueError(f"{name}: {problem}")
     return array
 
 
@@ -91,25 +98,40 @@ def check_number(
     *,
     minimum: float = -math.inf,
     maximum: float = math.inf,
-    strict: bool = False,
     infinite: bool = False,
 ) -> float:
-    """Return ``value`` as a float between the bounds (which are excluded if ``strict``)."""
-    if isinstance(value, bool) or (not np.isscalar(value) and np.ndim(value) != 0):  # type: ignore[arg-type]
-        raise TypeError(f"{name}: needs a number, got {value!r}")
-    if isinstance(value, str | bytes | complex | np.complexfloating):
-        raise TypeError(f"{name}: needs a real number, got {value!r}")
+    """Return ``value`` as a float between the bounds."""
     try:
-        number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+        array = np.asarray(value)
+    except (ValueError, TypeError):
         raise TypeError(f"{name}: needs a number, got {value!r}") from None
-    inside = minimum < number < maximum if strict else minimum <= number <= maximum
-    if math.isnan(number) or (math.isinf(number) and not infinite) or not inside:
-        edge = "strictly " if strict else ""
-        wanted = f"{edge}between {minimum:g} and {maximum:g}"
-        finite = "" if infinite else "a finite number "
-        raise ValueError(f"{name}: needs {finite}{wanted}, got {number}")
+    if array.ndim != 0 or array.dtype.kind not in "iuf":
+        raise TypeError(f"{name}: needs a real number, got {value!r}")
+    number = float(array)
+    if math.isnan(number) or (math.isinf(number) and not infinite):
+        raise ValueError(f"{name}: needs a finite number, got {number}")
+    if not minimum <= number <= maximum:
+        raise ValueError(f"{name}: needs {minimum:g} to {maximum:g}, got {number}")
     return number
+
+
+def check_flag(name: str, value: object) -> bool:
+    """Return ``value`` if it is true or false."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name}: needs True or False, got {value!r}")
+    return bool(value)
+
+
+def check_memory(name: str, numbers: int) -> None:
+    """Refuse to allocate more than half of the free memory for so many floats."""
+    try:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # not told by this operating system
+        free = 2**34
+    if 8 * numbers > free / 2:
+        raise ValueError(
+            f"{name}: this takes {8 * numbers:,} bytes, more than half of the free {free:,}"
+        )
 
 
 def check_integer(name: str, value: object, *, minimum: int, maximum: int | None = None) -> int:
@@ -130,7 +152,7 @@ def check_integers(
     name: str, value: Any, *, minimum: int, maximum: int | None = None
 ) -> tuple[int, ...]:
     """Return a sequence of integers as a tuple, each between the bounds."""
-    if isinstance(value, str) or not np.iterable(value):
+    if isinstance(value, str | bytes) or not np.iterable(value):
         raise TypeError(f"{name}: needs a sequence of integers, got {value!r}")
     return tuple(check_integer(name, v, minimum=minimum, maximum=maximum) for v in value)
 

@@ -13,13 +13,25 @@ from tqdm import tqdm
 from dlnds import schema
 from dlnds._kernels import jit
 from dlnds._kernels import runge_kutta as kernels
-from dlnds.errors import check_array, check_choice, check_integer, check_number, known_options
-from dlnds.systems.protocol import Array, SystemProtocol
+from dlnds.errors import (
+    check_array,
+    check_choice,
+    check_flag,
+    check_integer,
+    check_number,
+    known_options,
+)
+from dlnds.systems.protocol import Array, SystemProtocol, check_system
 
 METHODS = ("auto", "dop853")
 #: Rounding leaves nothing to control below this relative tolerance.
 SMALLEST_RTOL = 1e-13
 
+_REASONS = {
+    kernels.END_REACHED: "end_reached",
+    kernels.STEP_TOO_SMALL: "step_too_small",
+    kernels.NOT_FINITE: "not_finite",
+}
 _BUFFER = 2**18  # numbers held between two visits to Python
 _PAUSE = 2000  # steps between two visits to Python, where progress is shown and Ctrl-C is heard
 _LIMIT_CHECK = 100  # the same while looking for the limit of a run without end
@@ -50,10 +62,10 @@ def flow(
     t_span
         First and last time. With an infinite end a network runs until it has reached a global
         minimum, that is until √(2 (L − L_min)) ≤ 10 ``rtol`` ‖Σ‖; exactly critical starts end at
-        once.
+        once, as ``at_rest``.
     t_eval
         Times to save, ascending; ``None`` saves every accepted step. The last row is the end of the
-        run in any case.
+        run in any case, and no limit ends a run before the last of these times.
     method
         ``"dop853"``, the explicit pair of order 8; ``"auto"`` takes it too.
     rtol
@@ -74,13 +86,14 @@ def flow(
     Returns
     -------
     xarray.Dataset
-        Schema ``run``. One run: ``loss(time)``, ``state(time, parameter)`` and the rest of
+        Schema ``run``. One run: ``time`` and ``time_low`` (what rounding leaves out of it),
+        ``loss(time)``, ``state(time, parameter)`` and the rest of
         ``save``; attributes ``n_steps``, ``n_rhs``, ``n_jac``, ``stop_reason``, and ``limit``, the
         index set of the critical value nearest to the end. A stack has the dim ``sample`` first,
         and these five as variables; with ``t_eval`` and a finite end all share ``time``, otherwise
         ``time(sample, step)``. Rows that a run did not reach are NaN. Stop reasons are the flags
-        ``end_reached``, ``limit_reached``, ``out_of_steps``, ``step_too_small`` (a blow-up in
-        finite time) and ``not_finite``.
+        ``end_reached``, ``limit_reached``, ``at_rest``, ``out_of_steps``, ``step_too_small`` (a
+        blow-up in finite time) and ``not_finite``.
 
     Raises
     ------
@@ -101,10 +114,7 @@ def flow(
     >>> dl.schema.decode(run.stop_reason).item(), run.limit, bool(run.loss[-1] < 1e-12)
     ('limit_reached', '{0,1}', True)
     """
-    if not isinstance(system, SystemProtocol):
-        raise TypeError(
-            f"system: needs a system such as LinearNetwork, got {type(system).__name__}"
-        )
+    check_system(system)
     starts = check_array("start", start, ndim=(1, 2), shape=(system.dim,))
     names = _check_names(save)
     stack = np.atleast_2d(starts)
@@ -121,7 +131,7 @@ def flow(
     if t_eval is not None:
         task.t_eval = _check_grid(t_eval, task.span)
     check_choice("method", method, METHODS)
-    with _bar(progress, len(stack), task.span) as update:
+    with _bar(check_flag("progress", progress), len(stack), task.span) as update:
         runs = [_integrate(task, x, update) for x in stack]
     dataset = _one(runs[0]) if starts.ndim == 1 else _many(runs, task)
     attrs = {**system.attributes(), "method": "dop853", "rtol": task.rtol, "atol": task.atol}
@@ -155,30 +165,33 @@ class _Run:
 def _integrate(task: _Task, x: Array, update: Callable[[float], None]) -> _Run:
     """Drive the kernel from one full buffer or pause to the next."""
     system, (t, t_end) = task.system, task.span
-    clock = np.array([t, t, 0.0])
+    clock = np.zeros(kernels.CLOCK_SIZE)
+    clock[kernels.TIME] = clock[kernels.BEFORE] = t
     counters = np.array([0, 0, 0, 1], np.int64)
     work = np.zeros((kernels.WORK_ROWS, system.dim))
     work[kernels.STATE] = x
     rows = int(np.clip(_BUFFER // system.dim, 2, 4096))
-    times, states = np.empty(rows), np.empty((rows, system.dim))
+    times, states = np.empty((rows, 2)), np.empty((rows, system.dim))
     chunks: list[dict[str, xr.Variable]] = []
     advance = jit.ready(kernels.advance, kernels.ADVANCE)
+    params = system.params
     fields = (jit.ready(system.field, jit.FIELD), jit.ready(system.error_scale, jit.FIELD))
     pause = _PAUSE if np.isfinite(t_end) else _LIMIT_CHECK
     budget, last, stop = 0, np.nan, None
     while stop is None:
         code, saved = advance(  # type: ignore[no-untyped-call]
-            *fields, system.params, t_end, task.t_eval, task.rtol, task.atol, budget,
+            *fields, params, t_end, task.t_eval, task.rtol, task.atol, budget,
             clock, counters, work, times, states,
         )  # fmt: skip
         if saved:
             chunks.append(_observe(task, times[:saved], states[:saved]))
-            last = times[saved - 1]
-        stop = _stop_reason(task, code, counters[kernels.STEPS], work[kernels.STATE])
+            last = times[saved - 1, 0]
+        stop = _stop_reason(task, code, counters, work)
         update(float(clock[kernels.TIME]))
         budget = min(task.max_steps, int(counters[kernels.STEPS]) + pause)
     if last != clock[kernels.TIME]:
-        chunks.append(_observe(task, clock[[kernels.TIME]], work[[kernels.STATE]]))
+        end = clock[[kernels.TIME, kernels.TIME_LOW]].reshape(1, 2)
+        chunks.append(_observe(task, end, work[[kernels.STATE]]))
     names = chunks[0].keys()
     counts = {"n_steps": int(counters[kernels.STEPS]), "n_rhs": int(counters[kernels.EVALUATIONS])}
     return _Run(
@@ -195,22 +208,27 @@ def _integrate(task: _Task, x: Array, update: Callable[[float], None]) -> _Run:
 
 def _observe(task: _Task, times: Array, states: Array) -> dict[str, xr.Variable]:
     observed = task.system.observables(states.copy(), task.names)
-    return {"time": xr.Variable("time", times.copy()), **observed}
+    clock = {
+        "time": xr.Variable("time", times[:, 0].copy()),
+        "time_low": xr.Variable("time", times[:, 1].copy()),
+    }
+    return clock | observed
 
 
 def _concatenate(parts: list[xr.Variable]) -> xr.Variable:
     return xr.Variable(parts[0].dims, np.concatenate([part.values for part in parts]))
 
 
-def _stop_reason(task: _Task, code: int, steps: int, x: Array) -> str | None:
+def _stop_reason(task: _Task, code: int, counters: NDArray[np.int64], work: Array) -> str | None:
     """Return why a run is over, or None if it is not."""
-    if code in (kernels.STEP_TOO_SMALL, kernels.NOT_FINITE):
-        return schema.STOP_REASONS[code]
-    if code == kernels.END_REACHED:
-        return "end_reached"
-    if np.isinf(task.span[1]) and task.system.settled(x, task.rtol):
-        return "limit_reached"
-    return "out_of_steps" if steps >= task.max_steps else None
+    if code in _REASONS:
+        return _REASONS[code]
+    if np.isinf(task.span[1]) and counters[kernels.SAVED] == task.t_eval.size:
+        if task.system.gradient_flow and not work[kernels.FIRST_STAGE].any():
+            return "at_rest"
+        if task.system.settled(work[kernels.STATE], task.rtol):
+            return "limit_reached"
+    return "out_of_steps" if counters[kernels.STEPS] >= task.max_steps else None
 
 
 def _one(run: _Run) -> xr.Dataset:
@@ -260,13 +278,17 @@ def _stop_variable(runs: Sequence[_Run], dims: tuple[str, ...]) -> dict[str, Any
 def _check_names(save: Any) -> tuple[str, ...]:
     if isinstance(save, str) or not np.iterable(save):
         raise TypeError(f"save: needs a sequence of names such as ('state',), got {save!r}")
-    return tuple(save)
+    names = tuple(save)
+    if not all(isinstance(name, str) for name in names):
+        raise TypeError(f"save: needs names such as 'state', got {names!r}")
+    return names
 
 
 def _check_span(t_span: Any) -> tuple[float, float]:
-    if not np.iterable(t_span) or isinstance(t_span, str) or len(list(t_span)) != 2:
+    pair = tuple(t_span) if np.iterable(t_span) and not isinstance(t_span, str) else ()
+    if len(pair) != 2:
         raise ValueError(f"t_span: needs a first and a last time, got {t_span!r}")
-    begin, end = t_span
+    begin, end = pair
     begin = check_number("t_span", begin)
     end = check_number("t_span", end, infinite=True)
     if not begin < end:
@@ -296,8 +318,13 @@ def _bar(show: bool, runs: int, span: tuple[float, float]) -> Iterator[Callable[
         nonlocal reached
         if t < reached:  # the next run has begun
             reached = span[0]
+        bar.set_description_str("flow", refresh=False)
         bar.update(t - reached)
         reached = t
 
-    with tqdm(total=total, disable=not show, desc="flow", unit="t", unit_scale=True) as bar:
+    form = "{desc}: t = {n:.5g} [{elapsed}]"
+    if total is not None:
+        form = "{desc}: {percentage:3.0f}%|{bar}| t = {n:.5g}/{total:.5g} [{elapsed}<{remaining}]"
+    # Kernels are compiled, or loaded, before the first update.
+    with tqdm(total=total, disable=not show, desc="compiling", bar_format=form) as bar:
         yield update

@@ -9,10 +9,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from dlnds import schema
 from dlnds._kernels import jit
-from dlnds.critical import TIE
+from dlnds.critical import count_pairs, exceeds
 from dlnds.errors import check_array, check_integers, check_number, known_options
-from dlnds.systems.linear import LinearNetwork
-from dlnds.systems.protocol import Array, SystemProtocol
+from dlnds.systems.linear import LinearNetwork, check_network
+from dlnds.systems.protocol import Array, SystemProtocol, check_system
 
 
 @known_options
@@ -59,10 +59,7 @@ def linearize(
     >>> int(saddle["index"]), int(saddle.nullity)
     (2, 3)
     """
-    if not isinstance(system, SystemProtocol):
-        raise TypeError(
-            f"system: needs a system such as LinearNetwork, got {type(system).__name__}"
-        )
+    check_system(system)
     state = check_array("x", x, ndim=1, shape=(system.dim,))
     t = check_number("t", t)
     if zero_tolerance is not None:
@@ -118,6 +115,7 @@ def _jacobian(system: SystemProtocol, t: float, x: Array) -> tuple[Array, float]
     return out, accuracy
 
 
+@known_options
 def canonical_spectrum(net: LinearNetwork, modes: Sequence[int]) -> xr.Dataset:
     """Return the Hessian spectrum at the canonical critical point A_S in closed form.
 
@@ -157,25 +155,21 @@ def canonical_spectrum(net: LinearNetwork, modes: Sequence[int]) -> xr.Dataset:
     >>> dl.canonical_spectrum(net, (1,)).eigenvalue.values.tolist()
     [-2.0, -1.0, 0.0, 0.0, 0.0, 2.0, 2.0, 3.0]
     """
-    if not isinstance(net, LinearNetwork):
-        raise TypeError(f"net: needs a LinearNetwork, got {type(net).__name__}")
+    check_network(net)
     if not net.whitened:
         raise ValueError(
             "net: needs a whitened network; use linearize for general input covariance"
         )
-    net.critical_state(modes)  # which refuses what is no index set
     chosen = list(check_integers("modes", modes, minimum=0))
+    net.critical_state(chosen)  # which refuses what is no index set
     found = _nonzero_eigenvalues(net, chosen)
-    zero_tolerance = TIE * float(np.abs(found).max(initial=0.0))
-    found = found[np.abs(found) > zero_tolerance]
     eigenvalues = np.sort(np.concatenate([found, np.zeros(net.dim - len(found))]))
     variables = {
         "eigenvalue": ("eigen", eigenvalues),
-        "index": ((), np.int64(np.count_nonzero(eigenvalues < 0.0))),
-        "nullity": ((), np.int64(np.count_nonzero(eigenvalues == 0.0))),
+        "index": ((), np.int64(np.count_nonzero(found < 0.0))),
+        "nullity": ((), np.int64(net.dim - len(found))),
     }
-    attrs = {**net.attributes(), "zero_tolerance": zero_tolerance}
-    return schema.finish(xr.Dataset(variables), "linearization", attrs)
+    return schema.finish(xr.Dataset(variables), "linearization", net.attributes())
 
 
 def _nonzero_eigenvalues(net: LinearNetwork, chosen: list[int]) -> Array:
@@ -185,15 +179,17 @@ def _nonzero_eigenvalues(net: LinearNetwork, chosen: list[int]) -> Array:
     learnt, others = sigma[chosen], np.delete(sigma, chosen)
     s = learnt ** (1.0 / depth)
     powers = [np.outer(s ** (2 * (depth - i)), s ** (2 * (i - 1))) for i in range(1, depth + 1)]
-    strength = s ** (depth - 2)
+    strength = (s ** (depth - 2))[:, None]
+    larger = exceeds(sigma)
+    differ = np.delete((larger | larger.T)[chosen], chosen, axis=1)
     parts = [
         np.sum(powers, axis=0),
-        strength[:, None] * (learnt[:, None] + others),
-        strength[:, None] * (learnt[:, None] - others),
+        strength * (learnt[:, None] + others),
+        (strength * (learnt[:, None] - others))[differ],
         np.repeat(s ** (2 * (depth - 1)), abs(net.widths[0] - net.widths[-1])),
     ]
     if depth == 2:
-        spare = np.repeat(others, net.widths[1] - len(chosen))
+        spare = np.repeat(others[others > 0.0], net.widths[1] - len(chosen))
         parts += [spare, -spare]
     return np.concatenate([np.ravel(part) for part in parts])
 
@@ -207,19 +203,14 @@ def canonical_inertia(
     joined by invertible changes of coordinates for every input covariance, so the inertia is that
     of the whitened problem; input directions without data add d_1 zeros each.
     """
-    sigma, depth = net.singular_values, net.depth
-    rank, missing = learnt.sum(axis=1), net.widths[0] - net.target.shape[1]
+    sigma, rank = net.singular_values, learnt.sum(axis=1)
     inputs, outputs = net.target.shape[1], net.widths[-1]
-    if depth == 1:
-        return np.zeros_like(rank), np.full_like(rank, missing * outputs)
-    apart = sigma[:, None] - sigma  # σ_j − σ_k
-    tie = TIE * sigma[0]
-    inside, outside = learnt.astype(np.int64), (~learnt).astype(np.int64)
-    swaps = np.einsum("pj,jk,pk->p", inside, (apart < -tie).astype(np.int64), outside)
-    ties = np.einsum("pj,jk,pk->p", inside, (np.abs(apart) <= tie).astype(np.int64), outside)
-    nonzero = rank * (inputs + outputs - rank) - ties
-    index = swaps
-    if depth == 2:
-        spare = (net.widths[1] - rank) * (outside @ (sigma > 0.0).astype(np.int64))
+    if net.depth == 1:
+        return np.zeros_like(rank), np.full_like(rank, (net.widths[0] - inputs) * outputs)
+    larger = exceeds(sigma)
+    index = count_pairs(learnt, larger)
+    nonzero = rank * (inputs + outputs - rank) - count_pairs(learnt, ~(larger | larger.T))
+    if net.depth == 2:
+        spare = (net.widths[1] - rank) * ((~learnt) & (sigma > 0.0)).sum(axis=1)
         index, nonzero = index + spare, nonzero + 2 * spare
     return index, net.dim - nonzero

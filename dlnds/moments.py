@@ -13,7 +13,7 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from dlnds import schema
-from dlnds.errors import check_array, check_integers, check_number
+from dlnds.errors import check_array, check_integers, check_number, known_options
 
 Array = NDArray[np.float64]
 
@@ -37,18 +37,20 @@ def rank_tolerance(size: int) -> float:
 def from_data(X: Array, Y: Array, normalize: bool) -> Moments:
     """Return Σ and K of samples in columns, from the singular values of X and not of X Xᵀ.
 
-    With X = U S Vᵀ: K = U S Uᵀ and Σ = Y V Uᵀ if X has full row rank; K = U S, Σ = Y V on the range
-    of X otherwise. ``normalize`` divides the moments by the number of samples.
+    The rank of X is decided on rows of unit norm, so that it does not depend on units. K is the
+    symmetric root of C if X has full row rank, and spans the range of X otherwise. ``normalize``
+    divides the moments by the number of samples.
     """
     scale = np.sqrt(X.shape[1]) if normalize else 1.0
-    U, s, Vt = np.linalg.svd(X / scale, full_matrices=False)
-    rank = int(np.count_nonzero(s > rank_tolerance(max(X.shape)) * s[0]))
+    X, Y = X / scale, Y / scale
+    units = _units(np.linalg.norm(X, axis=1))
+    U, s, Vt = np.linalg.svd(X / units[:, None], full_matrices=False)
+    rank = int(np.count_nonzero(s > rank_tolerance(len(X)) * s[0]))
     U, s, Vt = U[:, :rank], s[:rank], Vt[:rank]
-    target = (Y / scale) @ Vt.T
-    misfit = Y / scale - target @ Vt
-    root = U * s
-    if rank == X.shape[0]:
-        target, root = target @ U.T, root @ U.T
+    noise = rank_tolerance(len(X) + len(Y)) * float(np.linalg.norm(Y))
+    target = _without_noise(Y @ Vt.T, noise)
+    misfit = Y - target @ Vt
+    target, root = _symmetric(target, units[:, None] * U * s)
     return Moments(target, root, 0.5 * float(np.sum(misfit**2)))
 
 
@@ -60,26 +62,49 @@ def from_moments(M: Array, C: Array) -> Moments:
     ValueError
         If C is not symmetric positive semidefinite, or M does not vanish on the kernel of C.
     """
-    largest = float(np.abs(C).max())
-    if not np.allclose(C, C.T, rtol=0.0, atol=1e-12 * largest):
+    diagonal = np.diag(C)
+    units = _units(np.sqrt(np.maximum(diagonal, 0.0)))
+    correlation = C / units[:, None] / units
+    if not np.allclose(correlation, correlation.T, rtol=0.0, atol=1e-10):
         raise ValueError("C: needs a symmetric matrix")
-    eigenvalues, U = np.linalg.eigh(0.5 * (C + C.T))
+    eigenvalues, U = np.linalg.eigh(0.5 * (correlation + correlation.T))
     zero = rank_tolerance(len(C)) * eigenvalues[-1]
-    if eigenvalues[0] < -zero or eigenvalues[-1] <= 0.0:
+    if eigenvalues[0] < -zero or eigenvalues[-1] <= 0.0 or diagonal.min() < 0.0:
         raise ValueError(
-            "C: needs a positive semidefinite matrix other than zero, "
-            f"got eigenvalues from {eigenvalues[0]:.3g} to {eigenvalues[-1]:.3g}"
+            "C: needs a positive semidefinite matrix other than zero, got (scaled to a unit "
+            f"diagonal) eigenvalues from {eigenvalues[0]:.3g} to {eigenvalues[-1]:.3g}"
         )
-    keep = eigenvalues > zero
-    s, outside = np.sqrt(eigenvalues[keep]), M @ U[:, ~keep]
-    if outside.size and np.abs(outside).max() > 1e-6 * np.abs(M).max():
+    keep, scaled = eigenvalues > zero, M / units
+    outside = scaled @ U[:, ~keep]
+    if outside.size and np.abs(outside).max() > 1e-6 * np.abs(scaled).max():
         raise ValueError(
             "M: has a part outside the range of C, so it is no E[y xᵀ] with E[x xᵀ] = C"
         )
-    target, root = M @ (U[:, keep] / s), U[:, keep] * s
-    if keep.all():
-        target, root = target @ U.T, root @ U.T
+    s = np.sqrt(eigenvalues[keep])
+    target, root = _symmetric(scaled @ (U[:, keep] / s), units[:, None] * U[:, keep] * s)
     return Moments(target, root, float("nan"))
+
+
+def _units(sizes: Array) -> Array:
+    """Return sizes to divide by: one where there is nothing."""
+    return np.where(sizes > 0.0, sizes, 1.0)
+
+
+def _without_noise(target: Array, noise: float) -> Array:
+    """Return a matrix without its singular values up to ``noise``."""
+    U, s, Vt = np.linalg.svd(target, full_matrices=False)
+    if s.min() > noise:
+        return target
+    cleaned: Array = (U * np.where(s > noise, s, 0.0)) @ Vt
+    return cleaned
+
+
+def _symmetric(target: Array, root: Array) -> tuple[Array, Array]:
+    """Return Σ and K with K symmetric if it is square: the same moments Σ Kᵀ and K Kᵀ."""
+    if root.shape[0] != root.shape[1]:
+        return target, root
+    U, s, Vt = np.linalg.svd(root)
+    return target @ (U @ Vt).T, (U * s) @ U.T
 
 
 def singular_modes(target: Array) -> tuple[Array, Array, Array]:
@@ -95,20 +120,19 @@ def singular_modes(target: Array) -> tuple[Array, Array, Array]:
 
 
 def balanced_layers(
-    widths: Sequence[int], left: Array, values: Array, right: Array
+    widths: Sequence[int], left: Array, sizes: Array, right: Array
 ) -> tuple[Array, ...]:
-    """Return 0-balanced layers with product ``left diag(values) rightᵀ``, on hidden units 1..r.
+    """Return 0-balanced layers with product ``left diag(sizes)^h rightᵀ``, on hidden units 1..r.
 
     ``left`` (d_h × r) and ``right`` (d_0 × r) have orthonormal columns; every layer has the
-    singular values ``values^(1/h)``.
+    singular values ``sizes``.
     """
-    depth, rank = len(widths) - 1, len(values)
-    inner = [np.eye(width, rank) for width in widths[1:-1]]
+    inner = [np.eye(width, len(sizes)) for width in widths[1:-1]]
     frames = [right, *inner, left]
-    root = values ** (1.0 / depth)
-    return tuple((frames[i + 1] * root) @ frames[i].T for i in range(depth))
+    return tuple((after * sizes) @ before.T for before, after in itertools.pairwise(frames))
 
 
+@known_options
 def check_assumptions(
     singular_values: ArrayLike, widths: Sequence[int] | None = None, *, rtol: float = 1e-9
 ) -> xr.Dataset:
@@ -160,7 +184,7 @@ def check_assumptions(
     rtol = check_number("rtol", rtol, minimum=0.0, maximum=1.0)
     if sigma.min() < 0.0 or np.any(np.diff(sigma) > 0.0):
         raise ValueError("singular_values: needs non-negative values in descending order")
-    positive = sigma[sigma > 0.0]
+    positive = sigma[sigma > 0.0] / max(sigma[0], np.finfo(float).tiny)
     gaps = {"distinct_singular_values": _smallest_gap(positive)}
     conflicts: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
     gaps["distinct_subset_sums"] = np.nan

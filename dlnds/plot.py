@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from dlnds import schema
-from dlnds.errors import nearest
+from dlnds.errors import known_options, nearest
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,10 +19,15 @@ _KIND_STYLE = {
 }
 
 
+_MOST_CURVES = 5000
+
+
+@known_options
 def levels(atlas: xr.DataTree, *, ax: "Axes | None" = None) -> "Axes":
     """Draw the loss of all critical points over their rank, joined by the arcs that add one mode.
 
-    The arcs are drawn as they are: the loss along them over the size of the added mode.
+    The arcs are drawn as they are, the loss along them over the size of the added mode; more than
+    5,000 of them as straight lines.
 
     Parameters
     ----------
@@ -47,16 +52,17 @@ def levels(atlas: xr.DataTree, *, ax: "Axes | None" = None) -> "Axes":
     >>> dl.plot.levels(dl.build_atlas(net)).get_xlabel()
     'rank $r$'
     """
-    _check(atlas, "atlas")
+    _check("atlas", atlas, "atlas")
     from matplotlib.collections import LineCollection
 
     ax = _axes(ax, figsize=(9.0, 6.0))
     points, arcs = atlas["points"].to_dataset(), atlas["arcs"].to_dataset()
     if arcs.sizes["arc"]:
         ranks = points["rank"].sel(critical_point=arcs["source"].values).values
-        x = ranks[:, None] + arcs["alpha"].values
+        part = arcs if arcs.sizes["arc"] <= _MOST_CURVES else arcs.isel(alpha=[0, -1])
+        x = ranks[:, None] + part["alpha"].values
         lines = LineCollection(
-            list(np.stack([x, arcs["loss"].values], axis=-1)),
+            list(np.stack([x, part["loss"].values], axis=-1)),
             array=arcs["mode"].values,
             cmap=_mode_colours(points.sizes["mode"]),
             norm=_mode_norm(points.sizes["mode"]),
@@ -64,7 +70,7 @@ def levels(atlas: xr.DataTree, *, ax: "Axes | None" = None) -> "Axes":
             alpha=0.35 if arcs.sizes["arc"] > 100 else 0.8,
         )
         ax.add_collection(lines)
-        _mode_bar(ax, lines, points.sizes["mode"], "mode added along the arc")
+        _mode_bar(ax, points.sizes["mode"], "mode added along the arc")
     kinds = schema.decode(points["kind"])
     for kind, (marker, colour, size) in _KIND_STYLE.items():
         part = points.isel(critical_point=np.flatnonzero(kinds.values == kind))
@@ -81,11 +87,12 @@ def levels(atlas: xr.DataTree, *, ax: "Axes | None" = None) -> "Axes":
     ax.set_xlabel(_label(points["rank"]))
     ax.set_ylabel(_label(points["loss"]))
     ax.set_xticks(range(int(points["rank"].max()) + 1))
-    ax.margins(0.06)
-    ax.legend(loc="upper right")
+    ax.margins(0.12, 0.08)
+    ax.legend(loc="lower left")
     return ax
 
 
+@known_options
 def loss(run: xr.Dataset, *, points: xr.Dataset | None = None, ax: "Axes | None" = None) -> "Axes":
     """Draw the loss of a run, or of several, over time, against the critical levels.
 
@@ -116,12 +123,15 @@ def loss(run: xr.Dataset, *, points: xr.Dataset | None = None, ax: "Axes | None"
     >>> dl.plot.loss(run, points=dl.critical_points(net)).get_ylabel()
     'loss $L$'
     """
-    _check(run, "run")
+    _check("run", run, "run")
+    if "loss" not in run:
+        raise ValueError("run: has no loss, since its system has no energy")
     ax = _axes(ax, figsize=(8.0, 4.5))
     if points is not None:
-        _check(points, "critical_points")
-        for level in points["loss"].values:
-            ax.axhline(level, color="0.9", linewidth=0.5, zorder=0)
+        _check("points", points, "critical_points")
+        if points.sizes["critical_point"] <= 300:
+            for level in points["loss"].values:
+                ax.axhline(level, color="0.9", linewidth=0.5, zorder=0)
         below = -np.inf
         for label, _, level in reversed(_path_labels(points)):
             ax.axhline(level, color="0.45", linewidth=0.8, linestyle="--", zorder=1)
@@ -136,6 +146,7 @@ def loss(run: xr.Dataset, *, points: xr.Dataset | None = None, ax: "Axes | None"
     return ax
 
 
+@known_options
 def singular_values(
     run: xr.Dataset, *, modes: xr.Dataset | None = None, ax: "Axes | None" = None
 ) -> "Axes":
@@ -167,26 +178,27 @@ def singular_values(
     >>> dl.plot.singular_values(run, modes=net.modes).get_xlabel()
     'time $t$'
     """
-    _check(run, "run")
+    _check("run", run, "run")
     if "singular_value" not in run:
         raise ValueError("run: has no singular values; use flow(..., save=['singular_value'])")
     ax = _axes(ax, figsize=(8.0, 4.5))
     count = run.sizes["mode"]
     colours = _mode_colours(count)
     if modes is not None:
+        if "singular_value" not in getattr(modes, "variables", ()):
+            raise ValueError("modes: needs a Dataset with singular_value, such as net.modes")
         for mode, value in enumerate(modes["singular_value"].values):
             ax.axhline(value, color=colours(mode), linewidth=0.8, linestyle="--")
     for mode in range(count):
         _lines(ax, run.isel(mode=mode), "singular_value", color=colours(mode), linewidth=1.8)
-    from matplotlib.cm import ScalarMappable
-
-    _mode_bar(ax, ScalarMappable(_mode_norm(count), colours), count, _label(run["mode"]))
+    _mode_bar(ax, count, _label(run["mode"]))
     ax.set_ylabel(_label(run["singular_value"]))
     return ax
 
 
+@known_options
 def spectrum(linearization: xr.Dataset, *, ax: "Axes | None" = None) -> "Axes":
-    """Draw the eigenvalues of a linearization in ascending order.
+    """Draw the eigenvalues of a linearization: ascending, or in the complex plane.
 
     Parameters
     ----------
@@ -211,13 +223,19 @@ def spectrum(linearization: xr.Dataset, *, ax: "Axes | None" = None) -> "Axes":
     >>> dl.plot.spectrum(dl.canonical_spectrum(net, (1,))).get_title()
     'index 3, nullity 5'
     """
-    _check(linearization, "linearization")
+    _check("linearization", linearization, "linearization")
     ax = _axes(ax, figsize=(6.0, 4.0))
-    values = linearization["eigenvalue"].values
-    ax.axhline(0.0, color="0.6", linewidth=0.8)
-    ax.plot(np.arange(len(values)), values, ".", color="#4575b4")
-    ax.set_xlabel(_label(linearization["eigenvalue"].eigen))
-    ax.set_ylabel(_label(linearization["eigenvalue"]))
+    values = linearization["eigenvalue"]
+    if "eigenvalue_imag" in linearization:
+        ax.axvline(0.0, color="0.6", linewidth=0.8)
+        ax.plot(values, linearization["eigenvalue_imag"], ".", color="#4575b4")
+        ax.set_xlabel(r"real part $\mathrm{Re}\,\lambda$")
+        ax.set_ylabel(_label(linearization["eigenvalue_imag"]))
+    else:
+        ax.axhline(0.0, color="0.6", linewidth=0.8)
+        ax.plot(np.arange(values.size), values, ".", color="#4575b4")
+        ax.set_xlabel("number of the eigenvalue")
+        ax.set_ylabel(_label(values))
     ax.set_title(f"index {int(linearization['index'])}, nullity {int(linearization['nullity'])}")
     return ax
 
@@ -237,22 +255,23 @@ def by_schema(data: xr.Dataset | xr.DataTree, **options: Any) -> "Axes":
     return functions[kind](data, **options)  # type: ignore[operator, no-any-return]
 
 
-def _check(data: Any, wanted: str) -> None:
-    got = (
-        data.attrs.get("schema")
-        if isinstance(data, xr.Dataset | xr.DataTree)
-        else type(data).__name__
-    )
+def _check(name: str, data: Any, wanted: str) -> None:
+    labelled = isinstance(data, xr.Dataset | xr.DataTree)
+    got = data.attrs.get("schema") if labelled else type(data).__name__
     if got != wanted:
-        raise ValueError(f"data: needs the schema {wanted!r}, got {got!r}")
+        raise ValueError(f"{name}: needs the schema {wanted!r}, got {got!r}")
 
 
 def _axes(ax: "Axes | None", figsize: tuple[float, float]) -> "Axes":
-    if ax is not None:
-        return ax
-    import matplotlib.pyplot as plt
+    from matplotlib.axes import Axes
 
-    return plt.subplots(figsize=figsize, layout="constrained")[1]
+    if ax is None:
+        import matplotlib.pyplot as plt
+
+        ax = plt.subplots(figsize=figsize, layout="constrained")[1]
+    if not isinstance(ax, Axes):
+        raise TypeError(f"ax: needs matplotlib axes, got {type(ax).__name__}")
+    return ax
 
 
 def _label(variable: xr.DataArray) -> str:
@@ -278,7 +297,7 @@ def _path_labels(points: xr.Dataset) -> list[tuple[str, float, float]]:
     labels = points.critical_point.values
     return [
         (
-            labels[i] if ranks[i] < 3 else f"{{0…{ranks[i] - 1}}}",
+            labels[i] if ranks[i] < 5 else f"{{0…{ranks[i] - 1}}}",
             float(ranks[i]),
             float(points["loss"][i]),
         )
@@ -289,15 +308,18 @@ def _path_labels(points: xr.Dataset) -> list[tuple[str, float, float]]:
 def _mode_colours(count: int) -> Any:
     import matplotlib
 
-    return matplotlib.colormaps["viridis_r"].resampled(max(count, 2))
+    return matplotlib.colormaps["viridis"].resampled(max(count, 1))
 
 
 def _mode_norm(count: int) -> Any:
     from matplotlib.colors import BoundaryNorm
 
-    return BoundaryNorm(np.arange(max(count, 2) + 1) - 0.5, max(count, 2))
+    return BoundaryNorm(np.arange(max(count, 1) + 1) - 0.5, max(count, 1))
 
 
-def _mode_bar(ax: "Axes", mappable: Any, count: int, label: str) -> None:
-    bar = ax.figure.colorbar(mappable, ax=ax, ticks=range(0, count, max(1, count // 10)), pad=0.02)
+def _mode_bar(ax: "Axes", count: int, label: str) -> None:
+    from matplotlib.cm import ScalarMappable
+
+    colours = ScalarMappable(_mode_norm(count), _mode_colours(count))
+    bar = ax.figure.colorbar(colours, ax=ax, ticks=range(0, count, max(1, count // 10)), pad=0.02)
     bar.set_label(label)

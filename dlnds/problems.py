@@ -127,48 +127,57 @@ def read_csv(path: str | os.PathLike[str], *, transform: str | None = None) -> x
             )
     data = _parse(file)
     data = xr.Dataset({name: _transformed(data[name], transform or "none") for name in data})
-    normalization = "second moments are divided by the number of samples"
-    return data.assign_attrs(
-        {**about, "transform": transform or "none", "normalization": normalization}
-    )
+    return data.assign_attrs({**about, "transform": transform or "none"})
 
 
 def _parse(file: Path) -> xr.Dataset:
     try:
-        table = pd.read_csv(file, skipinitialspace=True)
+        table = pd.read_csv(file, skipinitialspace=True, header=None, dtype=str, comment="#")
     except (ValueError, UnicodeDecodeError) as error:
         raise ValueError(f"path: {file} cannot be read as CSV: {error}") from error
-    samples = table.pop("sample").astype(str) if "sample" in table else table.index
-    parts = {}
-    for prefix, variable, dim in (("x:", "X", "feature_in"), ("y:", "Y", "feature_out")):
-        columns = [c for c in table.columns if str(c).startswith(prefix)]
-        if not columns:
-            raise ValueError(f"path: {file} has no column that starts with {prefix!r}")
-        values = table[columns].apply(pd.to_numeric, errors="coerce").to_numpy(float)
-        if not np.isfinite(values).all():
-            row, column = np.argwhere(~np.isfinite(values))[0]
-            raise ValueError(
-                f"path: {file} needs numbers, but column {columns[column]!r} of sample {row + 1} "
-                f"has {str(table[columns[column]].iloc[row])!r}"
-            )
-        names = [str(c).removeprefix(prefix) for c in columns]
-        parts[variable] = xr.DataArray(
-            values.T, dims=(dim, "sample"), coords={dim: names, "sample": samples.to_numpy()}
-        )
-    strange = [c for c in table.columns if not str(c).startswith(("x:", "y:"))]
-    if strange:
-        raise ValueError(
-            f"path: column {strange[0]!r} of {file} starts neither with 'x:' nor with 'y:'"
-        )
+    names, table = table.iloc[0].fillna("").tolist(), table.iloc[1:].reset_index(drop=True)
+    _check_header(file, names)
     if not len(table):
         raise ValueError(f"path: {file} has no samples")
+    samples = table.index + 1
+    if "sample" in names:
+        samples = pd.Index(table[names.index("sample")])
+    parts = {}
+    for prefix, variable, dim in (("x:", "X", "feature_in"), ("y:", "Y", "feature_out")):
+        places = [i for i, name in enumerate(names) if name.startswith(prefix)]
+        values = table[places].apply(pd.to_numeric, errors="coerce").to_numpy(float)
+        for row, column in np.argwhere(~np.isfinite(values))[:1]:
+            got = table[places[column]][row]
+            raise ValueError(
+                f"path: {file} needs numbers, but column {names[places[column]]!r} of sample "
+                f"{row + 1} {'is empty' if pd.isna(got) else f'has {got!r}'}"
+            )
+        labels = [names[i].removeprefix(prefix) for i in places]
+        parts[variable] = xr.DataArray(
+            values.T, dims=(dim, "sample"), coords={dim: labels, "sample": samples.to_numpy()}
+        )
     return xr.Dataset(parts)
+
+
+def _check_header(file: Path, names: list[str]) -> None:
+    for name in names:
+        if name != "sample" and not name.startswith(("x:", "y:")):
+            raise ValueError(f"path: column {name!r} of {file} starts neither with 'x:' nor 'y:'")
+        if ";" in name:
+            raise ValueError(f"path: {file} needs commas between its columns, got {name!r}")
+        if names.count(name) > 1:
+            raise ValueError(f"path: {file} has the column {name!r} twice")
+    for prefix in ("x:", "y:"):
+        if not any(name.startswith(prefix) for name in names):
+            raise ValueError(f"path: {file} has no column that starts with {prefix!r}")
 
 
 def _transformed(data: xr.DataArray, transform: str) -> xr.DataArray:
     if transform == "none":
         return data
     centred = data - data.mean("sample")
+    rounding = 8.0 * np.finfo(float).eps * abs(data).max("sample")
+    centred = centred.where(abs(centred).max("sample") > rounding, 0.0)  # constant columns
     if transform == "center":
         return centred
     deviation = centred.std("sample")

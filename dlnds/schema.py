@@ -10,7 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from dlnds._version import __version__
-from dlnds.errors import check_integer
+from dlnds.errors import check_integer, known_options
 
 Labelled = TypeVar("Labelled", xr.Dataset, xr.DataArray)
 
@@ -19,6 +19,7 @@ ARC_KINDS = ("decreasing", "increasing", "constant")
 STOP_REASONS = (
     "end_reached",
     "limit_reached",
+    "at_rest",
     "out_of_steps",
     "step_too_small",
     "not_finite",
@@ -31,7 +32,6 @@ DESCRIPTIONS = {
     "column": ("column of the weight in its layer", ""),
     "component": ("component of a conserved quantity", ""),
     "conserved": ("conserved quantity", r"$C_i$"),
-    "conserved_layer": ("layer i of the conserved quantity $C_i$", ""),
     "critical_point": ("index set of the critical point", r"$S$"),
     "drop": ("loss drop", r"$-\Delta L$"),
     "eigen": ("number of the eigenvalue", ""),
@@ -60,6 +60,8 @@ DESCRIPTIONS = {
     "parameter": ("number of the weight in the state", ""),
     "product": ("end-to-end map", r"$W$"),
     "rank": ("rank", r"$r$"),
+    "reading": ("what the mode reads from the original inputs", r"$K^{+T} v_j$"),
+    "feature": ("original input", ""),
     "right": ("right singular vector", r"$v_j$"),
     "row": ("row of the weight in its layer", ""),
     "sample": ("run", ""),
@@ -70,6 +72,7 @@ DESCRIPTIONS = {
     "stop_reason": ("why the run ended", ""),
     "target": ("index set where the arc ends", ""),
     "time": ("time", r"$t$"),
+    "time_low": ("what the time rounds off", ""),
 }
 
 #: schema: variables that must be there, with the dimensions that must be among theirs.
@@ -165,7 +168,7 @@ def decode(flags: xr.DataArray) -> xr.DataArray:
     Raises
     ------
     ValueError
-        If the variable carries no flags.
+        If the variable carries no flags, or values that are none of them.
 
     Examples
     --------
@@ -177,7 +180,10 @@ def decode(flags: xr.DataArray) -> xr.DataArray:
     if "flag_meanings" not in getattr(flags, "attrs", {}):
         raise ValueError("flags: needs a variable with flag_meanings")
     meanings = flags.attrs["flag_meanings"].split()
-    words = np.array(meanings, dtype=object)[np.asarray(flags.values, dtype=int)]
+    values = np.asarray(flags.values)
+    if not np.isin(values, np.arange(len(meanings))).all():
+        raise ValueError(f"flags: has values other than 0 to {len(meanings) - 1}")
+    words = np.array(meanings, dtype=object)[values.astype(int)]
     return flags.copy(data=words).drop_attrs()
 
 
@@ -198,14 +204,15 @@ def state_coordinates(widths: Sequence[int]) -> dict[str, tuple[str, Any]]:
     }
 
 
-def weights(dataset: xr.Dataset, layer: int) -> xr.DataArray:
+@known_options
+def weights(dataset: xr.Dataset | xr.DataTree, layer: int) -> xr.DataArray:
     """Return one layer's weight matrices W_i out of a Dataset with states.
 
     Parameters
     ----------
     dataset
-        A Dataset with a variable ``state`` of dims (…, ``parameter``) and the coordinates
-        ``layer``, ``row``, ``column``, such as a run.
+        A Dataset, or node of a tree, with a variable ``state`` of dims (…, ``parameter``) and the
+        coordinates ``layer``, ``row``, ``column``, such as a run.
     layer
         Number of the layer, 1 to h.
 
@@ -227,6 +234,8 @@ def weights(dataset: xr.Dataset, layer: int) -> xr.DataArray:
     >>> dl.weights(run, layer=1).sizes
     Frozen({'time': 2, 'row': 3, 'column': 2})
     """
+    if isinstance(dataset, xr.DataTree):
+        dataset = dataset.to_dataset()
     if not isinstance(dataset, xr.Dataset):
         raise TypeError(f"dataset: needs an xarray Dataset, got {type(dataset).__name__}")
     if "state" not in dataset or "layer" not in dataset.coords:

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import tempfile
@@ -57,12 +58,16 @@ def save(data: xr.Dataset | xr.DataTree, path: str | os.PathLike[str]) -> None:
     if not path.parent.is_dir():
         raise ValueError(f"path: the folder {path.parent} does not exist")
     tree = data if isinstance(data, xr.DataTree) else xr.DataTree(data)
+    _check_attributes(tree)
     marked = tree.copy()
     marked.attrs = {**tree.attrs, DIGEST: content_digest(tree)}
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     os.close(handle)
     try:
-        marked.to_netcdf(temporary, engine="h5netcdf", encoding=_encoding(marked))
+        try:
+            marked.to_netcdf(temporary, engine="h5netcdf", encoding=_encoding(marked))
+        except (TypeError, ValueError, NotImplementedError) as error:
+            raise TypeError(f"data: cannot be stored as netCDF: {error}") from error
         if _read(temporary)[1] != marked.attrs[DIGEST]:
             raise TypeError("data: holds values or types that netCDF does not give back unchanged")
         _seal(temporary)
@@ -73,6 +78,17 @@ def save(data: xr.Dataset | xr.DataTree, path: str | os.PathLike[str]) -> None:
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
+
+
+def _check_attributes(tree: xr.DataTree) -> None:
+    """Refuse attributes that netCDF has no types for, by their names."""
+    for node in tree.subtree:
+        variables = node.to_dataset(inherit=False).variables.values()
+        holders = [node.attrs, *(variable.attrs for variable in variables)]
+        for key, value in itertools.chain.from_iterable(attrs.items() for attrs in holders):
+            kind = np.asarray(value).dtype.kind
+            if not isinstance(key, str) or kind not in "iufU" or np.ndim(value) > 1:
+                raise TypeError(f"data: cannot store the attribute {key!r} with value {value!r}")
 
 
 def load(path: str | os.PathLike[str]) -> Any:
@@ -208,10 +224,9 @@ def _encoding(tree: xr.DataTree) -> dict[str, dict[str, dict[str, Any]]]:
 
 
 def _as_path(path: Any) -> Path:
-    try:
-        return Path(path)
-    except TypeError:
-        raise TypeError(f"path: needs the name of a file, got {path!r}") from None
+    if not isinstance(path, str | os.PathLike) or "\0" in os.fspath(path):
+        raise TypeError(f"path: needs the name of a file, got {path!r}")
+    return Path(path)
 
 
 def _umask() -> int:

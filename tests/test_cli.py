@@ -48,7 +48,12 @@ def test_main_job_from_data_to_atlas(tmp_path):
     assert atlas["points"].sizes["critical_point"] == 256
     assert atlas["arcs"].sizes["arc"] == 1024
     assert atlas["run"].attrs["limit"] == "{0,1,2,3,4,5,6,7}"
-    assert "normalization" in atlas.attrs
+    assert "number of samples" in atlas.attrs["normalization"]
+    modes = atlas["modes"].to_dataset()
+    learnt = (modes.left * modes.singular_value).dot(modes.reading, dim="mode")
+    data = dl.read_csv("semantic")
+    np.testing.assert_allclose(learnt.transpose("output", "feature"), data.Y, atol=1e-12)
+    assert modes.output.values.tolist() == data.feature_out.values.tolist()
 
 
 @pytest.mark.compiled
@@ -98,11 +103,13 @@ def test_variants_in_process(tmp_path, capsys, extra):
     ("arguments", "message"),
     [
         ("--data digits --hidden 40 40", "1,073,741,824 critical points"),
-        ("--data nothing.csv", "there is no file nothing.csv"),
-        ("--hidden 0", "hidden: needs at least 1"),
-        ("--out none/atlas.nc", "out: the folder none does not exist"),
-        ("--data linnerud --modes 7", "modes: needs at least 0 and at most 2"),
-        ("--data linnerud --seed -1", "rng: "),
+        ("--data nothing.csv", "--data: there is no file nothing.csv"),
+        ("--out atlas.csv", "--out: needs a file name that ends in .nc"),
+        ("--hidden 99999999 99999999", "widths: this takes"),
+        ("--hidden 0", "--hidden: needs at least 1"),
+        ("--out none/atlas.nc", "--out: none/atlas.nc is a folder, or lies in none that exists"),
+        ("--data linnerud --modes 7", "--modes: needs at least 0 and at most 2"),
+        ("--data linnerud --seed -1", "--seed: "),
     ],
 )
 def test_errors_are_one_line_and_leave_no_files(tmp_path, monkeypatch, capsys, arguments, message):
@@ -113,6 +120,22 @@ def test_errors_are_one_line_and_leave_no_files(tmp_path, monkeypatch, capsys, a
     assert message in captured.err
     assert len(captured.err.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_data_are_not_overwritten(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.nc").write_text("x:a,y:b\n1,2\n2,3\n")
+    assert cli.main(["atlas", "--data", "mine.nc", "--out", "mine.nc"]) == 2
+    assert "--out: would overwrite the data" in capsys.readouterr().err
+
+
+def test_a_run_that_does_not_end_says_what_would_help(tmp_path, capsys):
+    out = str(tmp_path / "atlas.nc")
+    arguments = f"atlas --data linnerud --hidden 4 4 4 4 --max-steps 50 --quiet --out {out}"
+    assert cli.main(arguments.split()) == 0
+    text = capsys.readouterr().out
+    assert "out of steps" in text
+    assert "it needs a larger --scale" in text
 
 
 def test_help_documents_the_csv_form(capsys):
@@ -130,7 +153,8 @@ def test_broken_assumptions_are_said(tmp_path, capsys, monkeypatch):
     )
     assert cli.main(["atlas", "--data", "d.csv", "--hidden", "3", "--quiet", "--scale", "0.3"]) == 0
     assert (
-        "distinct subset sums: NOT met; for example {0} and {1,2} agree" in capsys.readouterr().out
+        "distinct subset sums: do NOT hold; for example {0} and {1,2} agree"
+        in capsys.readouterr().out
     )
 
 

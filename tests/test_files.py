@@ -62,6 +62,9 @@ def test_a_failed_write_keeps_the_old_file(tmp_path):
     strange = NET.modes.assign_attrs(thing=object())
     with pytest.raises(TypeError, match="data: cannot store"):
         dl.save(strange, path)
+    for value in (None, {"a": 1}, True, 1j, np.zeros((2, 2))):
+        with pytest.raises(TypeError, match="^data: cannot store the attribute 'thing'"):
+            dl.save(NET.modes.assign_attrs(thing=value), path)
     lossy = NET.modes.assign(extra=("mode", np.array([None, 1], dtype=object)))
     with pytest.raises((TypeError, ValueError)):
         dl.save(lossy, path)
@@ -118,8 +121,9 @@ def test_saving_where_one_cannot_is_refused(tmp_path):
         dl.save(NET.modes, tmp_path)
     with pytest.raises(TypeError, match="^data: "):
         dl.save(np.zeros(3), tmp_path / "file.nc")
-    with pytest.raises(TypeError, match="^path: "):
-        dl.save(NET.modes, 3)
+    for name in (3, None, "a\0b"):
+        with pytest.raises(TypeError, match="^path: "):
+            dl.save(NET.modes, name)
 
 
 def test_validation_names_what_is_missing():

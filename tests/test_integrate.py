@@ -164,8 +164,56 @@ def test_run_without_end_stops_at_a_minimum_behind_a_bottleneck_with_equal_value
 def test_run_from_an_exact_saddle_ends_there_at_once():
     net = dl.LinearNetwork(widths=(2, 2, 2), target=np.diag([2.0, 1.0]))
     run = dl.flow(net, np.zeros(8))
-    assert (run.dlnds.decode("stop_reason").item(), run.limit) == ("limit_reached", "{}")
+    assert (run.dlnds.decode("stop_reason").item(), run.limit) == ("at_rest", "{}")
     assert run.attrs["n_steps"] == 0
+
+
+def test_modes_without_strength_do_not_keep_a_run_from_its_limit():
+    """What W does between directions with σ = 0 decays algebraically, and is not waited for."""
+    net = dl.LinearNetwork(widths=(3, 8, 8, 3), target=np.diag([1.2, 0.4, 0.0]))
+    run = dl.flow(net, net.initial(scale=1e-2, rng=0), max_steps=2000)
+    assert run.dlnds.decode("stop_reason").item() == "limit_reached"
+    learnt = np.abs(net.product(run.state[-1])[:, :2] - net.target[:, :2]).max()
+    assert learnt < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("values", "rtol"), [((1.0, 5e-8), 1e-8), ((1.0, 1e-3), 1e-4), ((1.0, 0.5), 0.1)]
+)
+def test_no_run_is_at_its_limit_before_the_last_mode_is_learnt(values, rtol):
+    net = dl.LinearNetwork(widths=(2, 2, 2), target=np.diag(values))
+    run = dl.flow(net, net.initial("aligned", scale=np.sqrt(0.1 * np.array(values))), rtol=rtol)
+    reason = run.dlnds.decode("stop_reason").item()
+    assert (reason, run.limit) in {
+        ("limit_reached", "{0,1}"),
+        ("out_of_steps", "{0}"),
+        ("out_of_steps", "{0,1}"),
+    }
+    assert run.attrs["n_steps"] > 5
+
+
+def test_wanted_times_behind_the_limit_are_reached():
+    net = dl.LinearNetwork(widths=(2, 2, 2), target=np.diag([2.0, 1.0]))
+    run = dl.flow(net, net.initial("aligned", scale=0.1), t_eval=[0.0, 300.0, 500.0])
+    assert run.time.values[:3].tolist() == [0.0, 300.0, 500.0]
+
+
+def test_field_that_vanishes_for_ever_does_not_hang():
+    run = dl.flow(dl.System(lorenz, dim=3, parameters=(10.0, 28.0, 2.0)), [0.0, 0.0, 0.0])
+    assert run.dlnds.decode("stop_reason").item() == "end_reached"
+    assert not run.state.values.any()
+
+
+def test_small_steps_add_up_at_a_large_time():
+    """At t = 1e17 the spacing of doubles is 16; the clock is a compensated pair."""
+    net = dl.LinearNetwork(widths=(2, 2, 2), target=np.diag([2.0, 1.0]))
+    x = net.initial("aligned", scale=0.1)
+    late = dl.flow(net, x, (1e17, 1e17 + 32))
+    early = dl.flow(net, x, (0, 32))
+    assert late.dlnds.decode("stop_reason").item() == "end_reached"
+    passed = (late.time - 1e17) + late.time_low
+    np.testing.assert_allclose(passed, early.time, rtol=1e-12)
+    np.testing.assert_allclose(late.state, early.state, rtol=1e-10)
 
 
 def test_run_out_of_steps_says_so():

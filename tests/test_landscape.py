@@ -57,9 +57,13 @@ def test_kinds_of_canonical_points_follow_the_rule(net):
 @given(small)
 def test_kinds_agree_with_the_hessian(net):
     """A strict saddle has a negative eigenvalue, the others have none."""
-    points = dl.build_atlas(net)["points"].to_dataset()
-    kinds = dl.schema.decode(points.kind).values
-    np.testing.assert_array_equal(points["index"] > 0, kinds == "strict_saddle")
+    kinds = dl.schema.decode(dl.critical_points(net).kind).values
+    for modes, kind in zip(index_sets(net), kinds, strict=True):
+        x = net.critical_state(modes)
+        H = naive.differences(lambda y: -naive.field(net, y), x, 1e-3)
+        lowest = np.linalg.eigvalsh(0.5 * (H + H.T))[0]
+        noise = 1e-8 * np.abs(H).max(initial=1.0)
+        assert (lowest < -noise) == (kind == "strict_saddle") or abs(lowest) < 1e-5
 
 
 def test_only_wanted_modes_are_listed():
@@ -130,6 +134,18 @@ def test_equal_singular_values_add_zeros_instead_of_negative_directions():
         kinds = dl.schema.decode(points.kind).sel(critical_point=["{0}", "{1}", "{2}"]).values
         middle = "strict_saddle" if depth == 2 else "nonstrict_saddle"
         assert kinds.tolist() == [middle, middle, "strict_saddle"]
+
+
+def test_small_singular_values_are_told_apart():
+    net = dl.LinearNetwork(widths=(3, 2, 3), target=np.diag([1.0, 3e-10, 1e-10]))
+    points = dl.build_atlas(net)["points"].to_dataset()
+    kinds = dl.schema.decode(points.kind)
+    assert kinds.sel(critical_point="{0,1}") == "global_minimum"
+    assert kinds.sel(critical_point="{0,2}") == "strict_saddle"
+    for k, modes in enumerate(index_sets(net)):
+        closed = dl.canonical_spectrum(net, iter(modes))
+        assert int(closed["index"]) == points["index"][k]
+        assert int(closed.nullity) == points["nullity"][k]
 
 
 def test_morse_index_at_the_origin_of_two_layers():

@@ -88,11 +88,9 @@ def test_flow_commutes_with_orthogonal_changes_of_the_hidden_units(net, seed):
     )
 
 
-@given(naive.networks, naive.seeds)
+@given(naive.whitened_networks, naive.seeds)
 def test_lower_bound_on_the_gradient(net, seed):
     """‖∇L‖² ≥ 2L Σ_i σ_min²(W_{i+1:h}) σ_min²(W_{1:i−1}) for whitened problems."""
-    if not net.whitened:
-        return
     x, h = naive.state_of(net, seed), net.depth
     layers = naive.split(net, x)
 
@@ -142,6 +140,19 @@ def test_aligned_start_has_its_modes_in_the_singular_basis(widths, seed):
         np.testing.assert_allclose(
             np.linalg.svd(w, compute_uv=False)[: len(sizes)], sizes[::-1], rtol=1e-12
         )
+
+
+@pytest.mark.parametrize("delta", [0.0, 1e-30, 1e-6, 1.0, 1e100])
+def test_any_delta_above_rounding_is_met(delta):
+    net = naive.random_network((3, 3, 4, 3), 0)
+    x = net.initial("delta_balanced", scale=min(1e-3, 1e3 * np.sqrt(delta)), delta=delta, rng=1)
+    imbalance = max(np.linalg.norm(c) for c in net.imbalances(x))
+    assert imbalance == pytest.approx(delta, rel=1e-12, abs=64 * EPS * np.sum(x**2))
+
+
+def test_large_aligned_starts_do_not_overflow():
+    net = naive.random_network((2, 2, 2, 2), 0)
+    assert np.isfinite(net.initial("aligned", scale=1e200)).all()
 
 
 def test_gaussian_start_draws_the_layers_in_order():
@@ -216,6 +227,11 @@ def test_networks_are_frozen_and_keep_their_own_numbers():
         net.target[0, 0] = 2.0
     with pytest.raises(AttributeError):
         net.widths = (3, 3)
+    with pytest.raises(ValueError, match="read-only"):
+        net.singular_modes[1][0] = 7.0
+    net.singular_values[0] = net.params[1][0] = 7.0
+    assert net.singular_values[0] == 1.0
+    assert net.params[1][0] == 1.0
     assert net.digest == digest != dl.LinearNetwork(widths=(2, 2), target=target).digest
 
 

@@ -34,7 +34,7 @@ def test_loss_is_drawn_over_the_levels():
     ax = dl.plot.loss(RUN, points=ATLAS["points"].to_dataset())
     curves = [line for line in ax.lines if len(line.get_xdata()) == RUN.sizes["time"]]
     np.testing.assert_array_equal(curves[0].get_ydata(), RUN.loss)
-    assert [t.get_text() for t in ax.texts] == ["{0…2}", "{0,1}", "{0}", "{}"]
+    assert [t.get_text() for t in ax.texts] == ["{0,1,2}", "{0,1}", "{0}", "{}"]
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("time $t$", "loss $L$")
 
 
@@ -62,11 +62,36 @@ def test_pictures_go_where_they_are_told():
     np.testing.assert_array_equal(axes[1, 1].lines[1].get_ydata(), spectrum.eigenvalue)
 
 
+def test_long_paths_have_short_labels_where_there_is_room():
+    net = dl.LinearNetwork(widths=(7, 7, 7), target=np.diag([4.0, 3.5, 3.0, 2.5, 2.0, 0.2, 0.1]))
+    run = dl.flow(net, net.initial(scale=0.1, rng=0), (0, 5))
+    labels = [t.get_text() for t in dl.plot.loss(run, points=dl.critical_points(net)).texts]
+    assert labels == ["{0…6}", "{0,1,2,3}", "{0,1,2}", "{0,1}", "{0}", "{}"]
+
+
+def test_complex_spectra_are_drawn_in_the_plane():
+    def turn(t, x, params, out):
+        out[0], out[1] = x[1], -x[0]
+
+    ax = dl.plot.spectrum(dl.linearize(dl.System(turn, dim=2), [0.0, 0.0]))
+    np.testing.assert_allclose(ax.lines[1].get_ydata(), [-1.0, 1.0], atol=1e-8)
+
+
 def test_other_data_are_refused():
-    with pytest.raises(ValueError, match="^data: needs the schema 'atlas', got 'run'"):
-        dl.plot.levels(RUN)
-    with pytest.raises(ValueError, match="^data: needs the schema 'run', got 'ndarray'"):
-        dl.plot.loss(np.zeros(3))
+    spin = dl.System(lambda t, x, params, out: out.fill(1.0), dim=1)
+    with pytest.raises(ValueError, match="^run: has no loss"):
+        dl.plot.loss(dl.flow(spin, [0.0], (0, 1)))
+    for name, call in [
+        ("atlas", lambda: dl.plot.levels(RUN)),
+        ("run", lambda: dl.plot.loss(np.zeros(3))),
+        ("run", lambda: dl.plot.singular_values(ATLAS)),
+        ("points", lambda: dl.plot.loss(RUN, points=RUN)),
+        ("modes", lambda: dl.plot.singular_values(RUN, modes=3)),
+        ("linearization", lambda: dl.plot.spectrum(RUN)),
+        ("ax", lambda: dl.plot.loss(RUN, ax=3)),
+    ]:
+        with pytest.raises((ValueError, TypeError), match=f"^{name}: "):
+            call()
     with pytest.raises(ValueError, match="^data: there is no picture for schema 'modes'"):
         NET.modes.dlnds.plot()
 

@@ -221,12 +221,13 @@ ORDER = 8
 SAFETY, SLOWEST, FASTEST = 0.9, 0.2, 8.0
 
 # What `advance` returns.
-BUFFER_FULL, END_REACHED, OUT_OF_STEPS, STEP_TOO_SMALL, NOT_FINITE = 0, 1, 2, 3, 4
+BUFFER_FULL, END_REACHED, OUT_OF_STEPS, STEP_TOO_SMALL, NOT_FINITE, ACCEPTED = 0, 1, 2, 3, 4, 5
 
 # A run is carried from call to call by a clock (floats) and by counters (integers) with these
 # places, and by the rows of a work array: state, state before the last step, seven rows of dense
 # output, sixteen stages of which the first is the derivative at the state.
-TIME, BEFORE, STEP = 0, 1, 2
+# The time is a compensated pair TIME + TIME_LOW, so that small steps add up at a large time.
+TIME, TIME_LOW, BEFORE, BEFORE_LOW, LAST_STEP, STEP, CLOCK_SIZE = 0, 1, 2, 3, 4, 5, 6
 STEPS, EVALUATIONS, SAVED, UNSAVED = 0, 1, 2, 3
 STATE, PREVIOUS, COEFFICIENTS, FIRST_STAGE, WORK_ROWS = 0, 1, 2, 9, 25
 
@@ -325,7 +326,7 @@ def weighted_norm(a, tolerance):
 
 
 @jit
-def first_step(field, t, x, params, derivative, tolerance, longest):
+def first_step(field, t, x, params, derivative, tolerance, longest, counters):
     """Guess a first step from the sizes of the state, its derivative, and the change of that.
 
     As in Hairer et al., section II.4, but free of units: with the weighted norms d of the
@@ -342,6 +343,7 @@ def first_step(field, t, x, params, derivative, tolerance, longest):
     for i in range(x.size):
         shifted[i] = x[i] + trial * derivative[i]
     field(t + trial, shifted, params, change)
+    counters[EVALUATIONS] += 1
     for i in range(x.size):
         change[i] -= derivative[i]
     rate = weighted_norm(change, tolerance) / (trial * slope)
@@ -364,32 +366,41 @@ def begin(field, error_scale, params, t_end, rtol, atol, clock, counters, work):
     """Evaluate the first derivative and choose the first step; tell whether all is finite."""
     t, x, derivative = clock[TIME], work[STATE], work[FIRST_STAGE]
     field(t, x, params, derivative)
-    counters[EVALUATIONS] = 2
+    counters[EVALUATIONS] = 1
     tolerance = np.zeros(x.size)
     widen(error_scale, t, x, params, rtol, atol, np.empty(x.size), tolerance)
-    clock[STEP] = first_step(field, t, x, params, derivative, tolerance, t_end - t)
+    longest = t_end - t
+    clock[STEP] = first_step(field, t, x, params, derivative, tolerance, longest, counters)
     return all_finite(x) and all_finite(derivative)
+
+
+@jit
+def ahead(t, clock):
+    """Return how far ``t`` lies ahead of the compensated time."""
+    return (t - clock[TIME]) - clock[TIME_LOW]
 
 
 @jit
 def save(clock, counters, work, t_eval, row, times, states):
     """Save what is due, from ``row`` on; return the next row and whether all fitted."""
-    t, before = clock[TIME], clock[BEFORE]
     if t_eval.size == 0 and counters[UNSAVED] == 1:
-        if row == times.size:
+        if row == times.shape[0]:
             return row, False
-        times[row] = t
+        times[row, 0], times[row, 1] = clock[TIME], clock[TIME_LOW]
         copy(work[STATE], states[row])
         counters[UNSAVED] = 0
         return row + 1, True
-    while counters[SAVED] < t_eval.size and t_eval[counters[SAVED]] <= t:
-        if row == times.size:
+    while counters[SAVED] < t_eval.size:
+        wanted = t_eval[counters[SAVED]]
+        if ahead(wanted, clock) > 0.0:
+            break
+        if row == times.shape[0]:
             return row, False
-        times[row] = t_eval[counters[SAVED]]
-        if times[row] == t:
+        times[row, 0], times[row, 1] = wanted, 0.0
+        if ahead(wanted, clock) == 0.0:
             copy(work[STATE], states[row])
         else:
-            theta = (times[row] - before) / (t - before)
+            theta = ((wanted - clock[BEFORE]) - clock[BEFORE_LOW]) / clock[LAST_STEP]
             interpolate(work[PREVIOUS], work[COEFFICIENTS:FIRST_STAGE], theta, states[row])
         row += 1
         counters[SAVED] += 1
@@ -397,19 +408,36 @@ def save(clock, counters, work, t_eval, row, times, states):
 
 
 @jit
-def accepted_step(field, error_scale, params, t_end, rtol, atol, clock, counters, work, x_new):
-    """Shorten the step until its error is acceptable; return a code, the step and its error."""
+def move_clock(clock, h, t_end, last):
+    """Add a step to the compensated time; the last step ends at ``t_end`` exactly."""
+    clock[BEFORE], clock[BEFORE_LOW], clock[LAST_STEP] = clock[TIME], clock[TIME_LOW], h
+    if last:
+        clock[TIME], clock[TIME_LOW] = t_end, 0.0
+        return
+    small = clock[TIME_LOW] + h
+    total = clock[TIME] + small
+    rounded = total - clock[TIME]
+    clock[TIME_LOW] = (clock[TIME] - (total - rounded)) + (small - rounded)
+    clock[TIME] = total
+
+
+@jit
+def accepted_step(field, error_scale, params, remaining, rtol, atol, clock, counters, work, x_new):
+    """Shorten the step until its error is acceptable; return a code and the step."""
     t, x, stages = clock[TIME], work[STATE], work[FIRST_STAGE:]
     scale, tolerance = np.empty(x.size), np.empty(x.size)
     h, limit, finite = clock[STEP], FASTEST, True
     while True:
-        if t + 1.01 * h >= t_end:
-            h = t_end - t
-        if not t + h > t:
+        if 1.01 * h >= remaining:
+            h = remaining
+        if t + (clock[TIME_LOW] + h) == t and clock[TIME_LOW] + h == clock[TIME_LOW]:
             return STEP_TOO_SMALL if finite else NOT_FINITE, h
+        if not np.isfinite(t + h):
+            return END_REACHED, h
         step(field, t, x, h, params, stages, x_new)
         counters[EVALUATIONS] += 12
-        tolerance[:] = 0.0
+        for i in range(x.size):
+            tolerance[i] = 0.0
         widen(error_scale, t, x, params, rtol, atol, scale, tolerance)
         widen(error_scale, t + h, x_new, params, rtol, atol, scale, tolerance)
         error = error_norm(h, stages, tolerance)
@@ -421,7 +449,7 @@ def accepted_step(field, error_scale, params, t_end, rtol, atol, clock, counters
                 factor = min(limit, max(SLOWEST, SAFETY * error ** (-1.0 / ORDER)))
             if error <= 1.0:
                 clock[STEP] = h * factor
-                return END_REACHED, h
+                return ACCEPTED, h
         h *= factor
         limit = 1.0
 
@@ -458,25 +486,25 @@ def advance(
         row, fitted = save(clock, counters, work, t_eval, row, times, states)
         if not fitted:
             return BUFFER_FULL, row
-        if clock[TIME] >= t_end:
+        remaining = ahead(t_end, clock)
+        if not remaining > 0.0:
             return END_REACHED, row
         if counters[STEPS] >= max_steps:
             return OUT_OF_STEPS, row
         code, h = accepted_step(
-            field, error_scale, params, t_end, rtol, atol, clock, counters, work, x_new
+            field, error_scale, params, remaining, rtol, atol, clock, counters, work, x_new
         )
-        if code != END_REACHED:
+        if code != ACCEPTED:  # in particular: nothing changes any more before t overflows
             return code, row
         t = clock[TIME]
-        t_new = t_end if h == t_end - t else t + h
-        if counters[SAVED] < t_eval.size and t_eval[counters[SAVED]] < t_new:
+        move_clock(clock, h, t_end, h == remaining)
+        if counters[SAVED] < t_eval.size and ahead(t_eval[counters[SAVED]], clock) < 0.0:
             coefficients = work[COEFFICIENTS:FIRST_STAGE]
             dense_coefficients(field, t, x, h, params, stages, x_new, coefficients)
             counters[EVALUATIONS] += 3
         copy(x, work[PREVIOUS])
         copy(x_new, x)
         copy(stages[12], stages[0])
-        clock[BEFORE], clock[TIME] = t, t_new
         counters[STEPS] += 1
         counters[UNSAVED] = 1
 
@@ -494,7 +522,7 @@ ADVANCE = types.Tuple((types.int64, types.int64))(
     _VECTOR,
     types.int64[::1],
     _MATRIX,
-    _VECTOR,
+    _MATRIX,
     _MATRIX,
 )
 

@@ -1,7 +1,8 @@
 """Deep linear networks: gradient flow of the layers."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from typing import Any, ClassVar
@@ -18,17 +19,21 @@ from dlnds._kernels import linear as kernels
 from dlnds.errors import (
     check_array,
     check_choice,
+    check_finite,
+    check_flag,
     check_generator,
     check_integers,
+    check_memory,
     check_number,
     known_options,
 )
 from dlnds.systems.protocol import Array, Kernel, Params, SystemProtocol
 
+_NORMALIZED = {True: "moments divided by the number of samples", False: "moments not divided"}
 STARTS = ("gaussian", "balanced", "aligned", "delta_balanced")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LinearNetwork(SystemProtocol):
     """Gradient flow of a deep linear network W = W_h…W_1 with the square loss.
 
@@ -48,6 +53,9 @@ class LinearNetwork(SystemProtocol):
         The root (original inputs × d_0) by which the inputs were whitened, for `unwhiten`.
     irreducible_loss
         What no linear map can remove from the loss on the data; only reported.
+    normalization
+        A text that says whether the second moments were divided by the number of samples; only
+        reported.
 
     Raises
     ------
@@ -82,6 +90,7 @@ class LinearNetwork(SystemProtocol):
     input_root: Array | None = None
     whitening: Array | None = None
     irreducible_loss: float = 0.0
+    normalization: str = "as given"
 
     def __post_init__(self) -> None:
         widths = check_integers("widths", self.widths, minimum=1)
@@ -90,10 +99,17 @@ class LinearNetwork(SystemProtocol):
         root, whitening = self.input_root, self.whitening
         if root is not None:
             root = check_array("input_root", root, ndim=2, shape=(widths[0], None))
+            if np.linalg.matrix_rank(root / np.linalg.norm(root, axis=0)) < root.shape[1]:
+                raise ValueError("input_root: needs linearly independent columns")
         if whitening is not None:
             whitening = check_array("whitening", whitening, ndim=2, shape=(None, widths[0]))
         columns = widths[0] if root is None else root.shape[1]
         target = check_array("target", self.target, ndim=2, shape=(widths[-1], columns))
+        check_memory("widths", sum(a * b for a, b in itertools.pairwise(widths)))
+        if not isinstance(self.irreducible_loss, float):
+            object.__setattr__(
+                self, "irreducible_loss", check_number("irreducible_loss", self.irreducible_loss)
+            )
         fields = {"widths": widths, "target": target, "input_root": root, "whitening": whitening}
         for name, value in fields.items():
             if isinstance(value, np.ndarray):
@@ -117,7 +133,7 @@ class LinearNetwork(SystemProtocol):
         ----------
         X, Y
             Inputs (d_0 × samples) and outputs (d_h × samples), samples in columns; DataArrays with
-            the dims ``feature`` and ``sample`` are transposed as needed.
+            a dim ``sample`` are transposed as needed.
         hidden
             Hidden widths d_1, …, d_{h−1}; ``()`` for a single layer.
         whiten
@@ -141,11 +157,13 @@ class LinearNetwork(SystemProtocol):
         inputs, outputs = _samples("X", X), _samples("Y", Y)
         if inputs.shape[1] != outputs.shape[1]:
             raise ValueError(
-                f"Y: needs as many samples as X, got {outputs.shape[1]} for {inputs.shape[1]}"
+                f"Y: needs as many samples (columns) as X, got {outputs.shape[1]} for "
+                f"{inputs.shape[1]}; transpose data that have samples in rows"
             )
         if not inputs.any():
-            raise ValueError("X: needs inputs other than zero")
-        return cls._from_parts(moments.from_data(inputs, outputs, bool(normalize)), hidden, whiten)
+            raise ValueError("X: all inputs are zero, as constant ones are once they are centred")
+        parts = moments.from_data(inputs, outputs, check_flag("normalize", normalize))
+        return cls._from_parts(parts, hidden, whiten, _NORMALIZED[bool(normalize)])
 
     @classmethod
     @known_options
@@ -178,12 +196,14 @@ class LinearNetwork(SystemProtocol):
         """
         cross = check_array("M", M, ndim=2)
         covariance = check_array("C", C, ndim=2, shape=(cross.shape[1], cross.shape[1]))
-        return cls._from_parts(moments.from_moments(cross, covariance), hidden, whiten)
+        parts = moments.from_moments(cross, covariance)
+        return cls._from_parts(parts, hidden, whiten, "as given")
 
     @classmethod
     def _from_parts(
-        cls, parts: moments.Moments, hidden: Sequence[int], whiten: bool
+        cls, parts: moments.Moments, hidden: Sequence[int], whiten: bool, normalization: str
     ) -> "LinearNetwork":
+        whiten = check_flag("whiten", whiten)
         hidden = check_integers("hidden", hidden, minimum=1)
         target, root, loss = parts
         ends = (root.shape[1] if whiten else root.shape[0], target.shape[0])
@@ -193,6 +213,7 @@ class LinearNetwork(SystemProtocol):
             input_root=None if whiten else root,
             whitening=root if whiten else None,
             irreducible_loss=loss,
+            normalization=normalization,
         )
 
     # What the problem is.
@@ -218,8 +239,11 @@ class LinearNetwork(SystemProtocol):
 
     @cached_property
     def singular_modes(self) -> tuple[Array, Array, Array]:
-        """U (d_h × m), σ (m) and V (k × m) of the target, m = min(d_h, k)."""
-        return moments.singular_modes(self.target)
+        """U (d_h × m), σ (m) and V (k × m) of the target, m = min(d_h, k); read-only."""
+        modes = moments.singular_modes(self.target)
+        for part in modes:
+            part.setflags(write=False)
+        return modes
 
     @property
     def singular_values(self) -> Array:
@@ -230,14 +254,18 @@ class LinearNetwork(SystemProtocol):
     def modes(self) -> xr.Dataset:
         """Singular values and vectors of the target, labelled.
 
-        ``left(output, mode)`` are outputs; ``right(input, mode)`` are inputs in whitened
-        coordinates.
+        ``left(output, mode)`` are outputs, ``right(input, mode)`` inputs in whitened coordinates,
+        and ``reading(feature, mode)`` what a mode reads from the original inputs: the map that has
+        learnt all modes is left · diag(singular_value) · readingᵀ.
         """
         left, sigma, right = self.singular_modes
+        root = self.whitening if self.whitened else self.input_root
+        reading = right if root is None else scipy.linalg.pinv(root).T @ right
         variables = {
             "singular_value": ("mode", sigma),
             "left": (("output", "mode"), left),
             "right": (("input", "mode"), right),
+            "reading": (("feature", "mode"), reading),
         }
         coords = {"mode": np.arange(len(sigma))}
         return schema.finish(xr.Dataset(variables, coords=coords), "modes", self.attributes())
@@ -257,11 +285,16 @@ class LinearNetwork(SystemProtocol):
         """The assumptions of the theory checked on this problem; see `check_assumptions`."""
         return moments.check_assumptions(self.singular_values, self.widths)
 
+    def __repr__(self) -> str:
+        """Give the widths and how the inputs are treated."""
+        inputs = "whitened" if self.whitened else "raw"
+        return f"LinearNetwork({' -> '.join(map(str, self.widths))}, {inputs} inputs)"
+
     # What the engines ask.
 
-    @cached_property
+    @property
     def params(self) -> Params:  # type: ignore[override]
-        """Sizes and numbers for the kernels."""
+        """Sizes and numbers for the kernels, a copy of its own for each caller."""
         sizes = [self.depth, self.target.shape[1], int(self.whitened), *self.widths]
         parts = [self.target] if self.input_root is None else [self.target, self.input_root]
         return np.array(sizes, np.int64), np.concatenate([part.ravel() for part in parts])
@@ -300,6 +333,7 @@ class LinearNetwork(SystemProtocol):
             **super().attributes(),
             "widths": np.array(self.widths, np.int64),
             "whitened": int(self.whitened),
+            "normalization": self.normalization,
             "problem_digest": self.digest,
         }
 
@@ -321,13 +355,24 @@ class LinearNetwork(SystemProtocol):
         return schema.index_set_label(np.flatnonzero((strength > 0.5 * sigma) & (sigma > 0.0)))
 
     def settled(self, x: Array, rtol: float) -> bool:
-        """Tell whether ``x`` is a global minimum to the accuracy of the run, or at rest."""
+        """Tell whether ``x`` is a global minimum to the accuracy of the run.
+
+        √(2 (L − L_min)) is at most 10 ``rtol`` ‖Σ‖ and a tenth of the smallest σ_j to be learnt;
+        what W does between directions with σ = 0 decays algebraically and is held to 1e-4 ‖Σ‖.
+        """
         total = float(np.sum(self.target**2))
         rounding = 64.0 * np.finfo(float).eps * self.lowest_loss
-        excess = float(self.loss(x)) - self.lowest_loss
-        if bool(excess <= 0.5 * (10.0 * rtol) ** 2 * total + rounding):
-            return True
-        return not bool(self.gradient(x).any())
+        residual = self._residual(self._states(x))
+        left, sigma, right = self.singular_modes
+        U, V = left[:, sigma > 0.0], right[:, sigma > 0.0]
+        spare = residual - U @ (U.T @ residual)
+        spare -= (spare @ V) @ V.T
+        slow = float(np.sum(spare**2))
+        excess = 0.5 * (float(np.sum(residual**2)) - slow) - self.lowest_loss
+        smallest = sigma[max(self.max_rank - 1, 0)]
+        near = min(10.0 * rtol * np.sqrt(total), 0.1 * smallest)
+        done = excess <= 0.5 * near**2 + rounding
+        return bool(done and slow <= 1e-8 * total)
 
     def _observables(self) -> Mapping[str, Callable[[Array], xr.Variable]]:
         def variable(
@@ -412,9 +457,10 @@ class LinearNetwork(SystemProtocol):
         """Return ∇L, minus the field, of a state or of each in a stack (…, parameter)."""
         states = self._states(x)
         field, out = jit.ready(self.field, jit.FIELD), np.empty_like(states)
+        params = self.params
         for state, row in zip(states.reshape(-1, self.dim), out.reshape(-1, self.dim), strict=True):
-            field(0.0, state, self.params, row)
-        return -out
+            field(0.0, state, params, row)
+        return check_finite("x", -out)
 
     def hessian(self, x: ArrayLike) -> Array:
         """Return the Hessian ∇²L (parameter × parameter) at a state.
@@ -425,9 +471,10 @@ class LinearNetwork(SystemProtocol):
         W_{i+1:j−1} with P_{i−1} Rᵀ L_j; L_i = W_{i+1:h}, P_i = W_{1:i} K.
         """
         state = check_array("x", x, ndim=1, shape=(self.dim,))
+        check_memory("x", self.dim**2)
         out = np.empty((self.dim, self.dim))
         jit.ready(self.jacobian, jit.JACOBIAN)(0.0, state, self.params, out)
-        return np.negative(out, out=out)
+        return check_finite("x", np.negative(out, out=out))
 
     def hessian_product(self, x: ArrayLike, v: ArrayLike) -> Array:
         """Return the Hessian at a state times a direction, without the matrix."""
@@ -435,7 +482,7 @@ class LinearNetwork(SystemProtocol):
         direction = check_array("v", v, ndim=1, shape=(self.dim,))
         out = np.empty(self.dim)
         jit.ready(self.jvp, jit.JVP)(0.0, state, direction, self.params, out)
-        return -out
+        return check_finite("x", -out)
 
     def adjacency(self, x: ArrayLike) -> Array:
         """Return A = blk_1(W_1, …, W_h), square of size Σ d_i, W_i at block (i, i − 1) (WA25)."""
@@ -491,15 +538,14 @@ class LinearNetwork(SystemProtocol):
         Parameters
         ----------
         kind
-            - ``"gaussian"``: entries N(0, scale²), layers in order;
-            - ``"balanced"``: all C_i = 0. The product has the singular vectors of a Gaussian
-            product, each
-              layer ``scale`` times the h-th root of its singular values; hidden bases at random;
-            - ``"aligned"``: balanced, in the singular basis of the target, each layer with the
+            - ``"gaussian"``: entries N(0, scale²), layers in order.
+            - ``"balanced"``: all C_i = 0. The product has the singular vectors of a Gaussian one,
+              each layer ``scale`` times the h-th root of its singular values; random hidden bases.
+            - ``"aligned"``: balanced, in the singular basis of the target; ``scale`` is the
             singular
-              values ``scale``: one number, or one for each of the min(d_0, …, d_h) leading modes;
-            - ``"delta_balanced"``: a balanced start changed at random until the largest ‖C_i‖_F is
-            ``delta``.
+              value of every layer: one number, or one for each of min(d_0, …, d_h) modes.
+            - ``"delta_balanced"``: a balanced start changed at random until the largest ‖C_i‖_F
+              is ``delta``.
         scale
             Size of the weights.
         delta
@@ -515,8 +561,9 @@ class LinearNetwork(SystemProtocol):
         Raises
         ------
         ValueError, TypeError
-            If the kind is unknown, ``delta`` is missing or not wanted, ``scale`` is negative, or an
-            aligned start is asked of a problem that is not whitened or has modes without direction.
+            If the kind is unknown, ``delta`` is missing, not wanted or lost in rounding, ``scale``
+            is negative or overflows, or an aligned start is asked of a problem that is not
+            whitened.
 
         Examples
         --------
@@ -538,11 +585,12 @@ class LinearNetwork(SystemProtocol):
         layers = [generator.normal(size=shape) for shape in self._shapes]
         if kind != "gaussian":
             layers = self._balance(layers, generator)
-        state: Array = size * np.concatenate([w.ravel() for w in layers])
-        if delta is None:
-            return state
-        bound = check_number("delta", delta, minimum=0.0)
-        return self._unbalance(state, generator.normal(size=self.dim), bound)
+        with np.errstate(over="ignore"):
+            state = check_finite("scale", size * _flat(layers))
+        if delta is not None:
+            bound = check_number("delta", delta, minimum=0.0)
+            state = self._unbalance(state, generator.normal(size=self.dim), bound)
+        return check_finite("scale", state)
 
     def _aligned_start(self, scale: ArrayLike) -> Array:
         if not self.whitened:
@@ -558,36 +606,47 @@ class LinearNetwork(SystemProtocol):
         if sizes.min() < 0.0:
             raise ValueError("scale: needs numbers of at least 0")
         left, _, right = self.singular_modes
-        values = np.broadcast_to(sizes, (rank,)) ** self.depth
-        layers = moments.balanced_layers(self.widths, left[:, :rank], values, right[:, :rank])
-        return np.concatenate([layer.ravel() for layer in layers])
+        sizes = np.broadcast_to(sizes, (rank,))
+        return _flat(moments.balanced_layers(self.widths, left[:, :rank], sizes, right[:, :rank]))
 
     def _balance(self, layers: list[Array], rng: np.random.Generator) -> list[Array]:
         """Return 0-balanced layers with the product of ``layers`` and random hidden bases."""
         rank = min(self.widths)
-        left, values, right = np.linalg.svd(
-            self._product(np.concatenate([w.ravel() for w in layers]))
-        )
+        left, values, right = np.linalg.svd(self._product(_flat(layers)))
         inner = [np.linalg.qr(rng.normal(size=(width, rank)))[0] for width in self.widths[1:-1]]
         frames = [right[:rank].T, *inner, left[:, :rank]]
         root = values[:rank] ** (1.0 / self.depth)
         return [(frames[i + 1] * root) @ frames[i].T for i in range(self.depth)]
 
     def _unbalance(self, balanced: Array, change: Array, delta: float) -> Array:
-        """Return ``balanced + c · change`` with the largest imbalance equal to ``delta``."""
+        """Return ``balanced + c · change`` with the largest imbalance equal to ``delta``.
+
+        There C_i = c A_i + c² B_i; in the unknown u = c/√δ the equation has no large or small
+        numbers.
+        """
         if self.depth == 1:
             raise ValueError("kind: 'delta_balanced' needs at least two layers")
-
-        def excess(c: float) -> float:
-            return float(self._imbalance(balanced + c * change)) - delta
-
         if delta == 0.0:
             return balanced
-        upper = np.sqrt(delta) / np.linalg.norm(change)
+        if delta <= 64.0 * np.finfo(float).eps * float(np.sum(balanced**2)):
+            raise ValueError(f"delta: {delta:g} is lost in the rounding of weights of this scale")
+        if balanced.any():  # alike in size, so that the linear part is not lost in the others
+            change = change * (np.linalg.norm(balanced) / np.linalg.norm(change))
+        parts = [self._imbalances(part) for part in (balanced + change, balanced, change)]
+        quadratic = parts[2]
+        linear = [both - start - own for both, start, own in zip(*parts, strict=True)]
+
+        def excess(u: float) -> float:
+            terms = zip(linear, quadratic, strict=True)
+            return max(float(np.linalg.norm(u * a / root + u**2 * b)) for a, b in terms) - 1.0
+
+        root = np.sqrt(delta)
+        upper = 1.0
         while excess(upper) < 0.0:
             upper *= 2.0
-        size = float(scipy.optimize.brentq(excess, 0.0, upper, xtol=1e-300, rtol=1e-14))
-        return balanced + size * change
+        u = scipy.optimize.brentq(excess, 0.0, upper, xtol=1e-300, rtol=1e-14, maxiter=1000)
+        unbalanced: Array = balanced + root * float(u) * change
+        return unbalanced
 
     def critical_state(self, modes: Sequence[int]) -> Array:
         """Return the canonical critical point A_S that has learnt the given modes.
@@ -630,12 +689,24 @@ class LinearNetwork(SystemProtocol):
             image = s[:, None] * (V.T @ scipy.linalg.pinv(self.input_root))
             inner, s, Vt = np.linalg.svd(image, full_matrices=False)
             U, V = U @ inner, Vt.T
-        layers = moments.balanced_layers(self.widths, U, s, V)
-        return np.concatenate([layer.ravel() for layer in layers])
+        return _flat(moments.balanced_layers(self.widths, U, s ** (1.0 / self.depth), V))
+
+
+LinearNetwork.__init__ = known_options(LinearNetwork.__init__)  # type: ignore[method-assign]
+
+
+def check_network(net: object) -> None:
+    """Refuse what is no network."""
+    if not isinstance(net, LinearNetwork):
+        raise TypeError(f"net: needs a LinearNetwork, got {type(net).__name__}")
+
+
+def _flat(layers: Iterable[Array]) -> Array:
+    return np.concatenate([layer.ravel() for layer in layers])
 
 
 def _samples(name: str, data: ArrayLike | xr.DataArray) -> Array:
     """Return data as (features, samples)."""
-    if isinstance(data, xr.DataArray) and {"feature", "sample"} == set(data.dims):
-        data = data.transpose("feature", "sample")
+    if isinstance(data, xr.DataArray) and "sample" in data.dims:
+        data = data.transpose(..., "sample")
     return check_array(name, data, ndim=2)

@@ -70,3 +70,11 @@ class SystemProtocol:
     def attributes(self) -> dict[str, Any]:
         """Return what the attributes of a Dataset say of the system."""
         return {"system": type(self).__name__}
+
+
+def check_system(system: object) -> None:
+    """Refuse what no engine can ask."""
+    if not isinstance(system, SystemProtocol):
+        raise TypeError(
+            f"system: needs a system such as LinearNetwork, got {type(system).__name__}"
+        )

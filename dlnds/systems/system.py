@@ -1,7 +1,7 @@
 """A dynamical system made of functions."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numba
@@ -9,11 +9,11 @@ import numpy as np
 import xarray as xr
 
 from dlnds._kernels import jit
-from dlnds.errors import check_array, check_integer
+from dlnds.errors import check_array, check_integer, known_options
 from dlnds.systems.protocol import Array, Kernel, Params, SystemProtocol
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class System(SystemProtocol):
     """A dynamical system ẋ = f(t, x) made of functions that Numba can compile.
 
@@ -38,7 +38,8 @@ class System(SystemProtocol):
     Raises
     ------
     TypeError
-        If a function cannot be compiled for its signature.
+        If a function reaches beyond ``dim`` or ``parameters``, returns something, or cannot be
+        compiled.
     ValueError
         If ``dim`` is not positive, or ``names`` are not as many.
 
@@ -56,7 +57,8 @@ class System(SystemProtocol):
     field: Kernel
     jvp: Kernel | None = None
     jacobian: Kernel | None = None
-    dim: int = 1
+    _: KW_ONLY
+    dim: int
     parameters: Sequence[float] = ()
     energy: Callable[[Array], float] | None = None
     names: Sequence[str] | None = None
@@ -64,18 +66,24 @@ class System(SystemProtocol):
     def __post_init__(self) -> None:
         put = object.__setattr__
         put(self, "dim", check_integer("dim", self.dim, minimum=1))
-        values = np.zeros(0)
-        if len(np.atleast_1d(self.parameters)):
-            values = check_array("parameters", self.parameters, ndim=1)
-        put(self, "parameters", tuple(values.tolist()))
-        put(self, "field", _compiled("field", self.field, jit.FIELD))
+        values = self.parameters
+        if not (isinstance(values, list | tuple | np.ndarray) and len(values) == 0):
+            values = check_array("parameters", values, ndim=1).tolist()
+        put(self, "parameters", tuple(values))
+        vector, matrix = (self.dim,), (self.dim, self.dim)
+        put(self, "field", self._compiled("field", jit.FIELD, vector, vector))
         if self.jvp is not None:
-            put(self, "jvp", _compiled("jvp", self.jvp, jit.JVP))
+            put(self, "jvp", self._compiled("jvp", jit.JVP, vector, vector, vector))
         if self.jacobian is not None:
-            put(self, "jacobian", _compiled("jacobian", self.jacobian, jit.JACOBIAN))
+            put(self, "jacobian", self._compiled("jacobian", jit.JACOBIAN, vector, matrix))
         if self.energy is not None and not callable(self.energy):
             raise TypeError(f"energy: needs a function, got {self.energy!r}")
-        if self.names is not None and len(set(self.names)) != self.dim:
+        names = self.names
+        if names is not None and not (
+            np.iterable(names) and all(isinstance(n, str) for n in names)
+        ):
+            raise TypeError(f"names: needs a sequence of texts, got {names!r}")
+        if names is not None and len(set(names)) != self.dim:
             raise ValueError(f"names: needs {self.dim} different names, got {self.names!r}")
 
     @property
@@ -101,12 +109,41 @@ class System(SystemProtocol):
             return super().coordinates()
         return {"parameter": list(self.names)}
 
+    def __repr__(self) -> str:
+        """Name the field and the size."""
+        name = getattr(self.field, "__name__", "field")
+        return f"System({name}, dim={self.dim}, parameters={self.parameters})"
 
-def _compiled(name: str, function: Any, signature: Any) -> Kernel:
-    if not callable(function):
-        raise TypeError(f"{name}: needs a function, got {function!r}")
-    own = numba.njit(getattr(function, "py_func", function))  # leaves the user's function as it is
-    try:
-        return jit.ready(own, signature)  # type: ignore[no-any-return]
-    except (numba.core.errors.NumbaError, TypeError) as error:
-        raise TypeError(f"{name}: cannot be compiled as {name}{signature.args}: {error}") from error
+    def _compiled(self, name: str, signature: Any, *shapes: tuple[int, ...]) -> Kernel:
+        """Try a function out as plain Python, where indices are checked, and compile it."""
+        function: Any = getattr(self, name)
+        if not callable(function):
+            raise TypeError(f"{name}: needs a function, got {function!r}")
+        plain = getattr(function, "py_func", function)
+        *states, out = (np.ones(shape) for shape in shapes)
+        try:
+            with np.errstate(all="ignore"):
+                result = plain(0.0, *states, self.params, out)
+        except (IndexError, TypeError, ValueError) as error:
+            raise TypeError(
+                f"{name}: fails with dim={self.dim} and {len(self.parameters)} parameters as "
+                f"{name}({_ARGUMENTS[name]}): {error}"
+            ) from error
+        except ArithmeticError:
+            result = None  # of this trial state only
+        if result is not None:
+            raise TypeError(f"{name}: needs to write into its argument out, and to return nothing")
+        try:
+            own = numba.njit(plain)  # leaves the user's function as it is
+            return jit.ready(own, signature)  # type: ignore[no-any-return]
+        except numba.core.errors.NumbaError as error:
+            raise TypeError(f"{name}: cannot be compiled by Numba: {error}") from error
+
+
+_ARGUMENTS = {
+    "field": "t, x, params, out",
+    "jvp": "t, x, v, params, out",
+    "jacobian": "t, x, params, out",
+}
+
+System.__init__ = known_options(System.__init__)  # type: ignore[method-assign]
