@@ -177,6 +177,7 @@ def test_modes_without_strength_do_not_keep_a_run_from_its_limit():
     assert learnt < 1e-6
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize(
     ("values", "rtol"), [((1.0, 5e-8), 1e-8), ((1.0, 1e-3), 1e-4), ((1.0, 0.5), 0.1)]
 )
