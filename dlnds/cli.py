@@ -126,11 +126,11 @@ def _atlas(options: argparse.Namespace) -> int:
     names = {"output": data.feature_out.values, "feature": data.feature_in.values}
     atlas["modes"] = schema.finish(net.modes.assign_coords(names), "modes", {})
     atlas.attrs.update({key: str(value) for key, value in data.attrs.items()}, data=options.data)
+    dl.save(atlas, options.out)
+    pictures = _draw(atlas, options.out, net)
     print(_heading(data, net, atlas))
     print(_table(atlas["points"].to_dataset(), options.rows))
     print(_story(run))
-    dl.save(atlas, options.out)
-    pictures = _draw(atlas, options.out, net)
     print("\nwritten:", *[f"  {path}" for path in (options.out, *pictures)], sep="\n")
     return 0
 
