@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 from dlnds import schema
 from dlnds.errors import check_flag, check_integer, check_memory, known_options
-from dlnds.moments import balanced_layers
+from dlnds.moments import balanced_layers, canonical_frames
 from dlnds.systems.linear import LinearNetwork, check_network
 from dlnds.systems.protocol import Array
 
@@ -120,10 +120,8 @@ def _loss_along(
     chosen = [*source, mode]
     sizes = sigma[chosen] ** (1.0 / net.depth)
     before = sizes * (np.arange(len(chosen)) < len(source))
-    start, end = (
-        net.pack(balanced_layers(net.widths, left[:, chosen], s, right[:, chosen]))
-        for s in (before, sizes)
-    )
+    frames = canonical_frames(net.widths, left[:, chosen], right[:, chosen])
+    start, end = (net.pack(balanced_layers(frames, s)) for s in (before, sizes))
     states = start + np.multiply.outer(fractions, end - start)
     loss: NDArray[np.float64] = net.loss(states)
     return loss

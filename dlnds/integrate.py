@@ -195,10 +195,7 @@ def _integrate(task: _Task, x: Array, update: Callable[[float], None]) -> _Run:
     names = chunks[0].keys()
     counts = {"n_steps": int(counters[kernels.STEPS]), "n_rhs": int(counters[kernels.EVALUATIONS])}
     return _Run(
-        variables={
-            name: xr.Variable.concat([c[name] for c in chunks], "time")  # type: ignore[no-untyped-call]
-            for name in names
-        },
+        variables={name: _concatenate([chunk[name] for chunk in chunks]) for name in names},
         counts={**counts, "n_jac": 0},
         stop_reason=stop,
         limit=system.identify(work[kernels.STATE]),
@@ -241,11 +238,10 @@ def _many(runs: Sequence[_Run], task: _Task) -> xr.Dataset:
     """Return runs of unequal length side by side, NaN where a run is over."""
     shared = task.t_eval.size > 0 and np.isfinite(task.span[1])
     dim = "time" if shared else "step"
-    longest = max(run.variables["time"].size for run in runs)
+    grid = np.union1d(task.t_eval, task.span[1])
     if shared:
-        grid = np.union1d(task.t_eval, task.span[1])
         runs = [_on_grid(run, grid) for run in runs]
-        longest = grid.size
+    longest = grid.size if shared else max(run.variables["time"].size for run in runs)
     variables: dict[str, Any] = {}
     for name in runs[0].variables:
         parts = [run.variables[name] for run in runs]

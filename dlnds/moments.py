@@ -119,16 +119,13 @@ def singular_modes(target: Array) -> tuple[Array, Array, Array]:
     return U * signs, sigma, Vt.T * signs
 
 
-def balanced_layers(
-    widths: Sequence[int], left: Array, sizes: Array, right: Array
-) -> tuple[Array, ...]:
-    """Return 0-balanced layers with product ``left diag(sizes)^h rightᵀ``, on hidden units 1..r.
+def canonical_frames(widths: Sequence[int], left: Array, right: Array) -> list[Array]:
+    """Return orthonormal frames (d_i × r) of all levels: the hidden ones on units 1..r."""
+    return [right, *(np.eye(width, left.shape[1]) for width in widths[1:-1]), left]
 
-    ``left`` (d_h × r) and ``right`` (d_0 × r) have orthonormal columns; every layer has the
-    singular values ``sizes``.
-    """
-    inner = [np.eye(width, len(sizes)) for width in widths[1:-1]]
-    frames = [right, *inner, left]
+
+def balanced_layers(frames: Sequence[Array], sizes: Array) -> tuple[Array, ...]:
+    """Return 0-balanced layers W_i = U_i diag(sizes) U_{i−1}ᵀ from frames U_0, …, U_h (d_i × r)."""
     return tuple((after * sizes) @ before.T for before, after in itertools.pairwise(frames))
 
 

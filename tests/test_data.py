@@ -208,7 +208,8 @@ def test_balanced_layers_have_their_product_and_no_imbalance(widths, seed):
     rank = min(widths)
     U, V = (np.linalg.qr(rng.normal(size=(d, rank)))[0] for d in (widths[-1], widths[0]))
     values = rng.uniform(0.1, 3.0, size=rank)
-    layers = moments.balanced_layers(widths, U, values ** (1 / (len(widths) - 1)), V)
+    frames = moments.canonical_frames(widths, U, V)
+    layers = moments.balanced_layers(frames, values ** (1 / (len(widths) - 1)))
     product = naive.chain(layers, 1, len(layers), widths[0])
     np.testing.assert_allclose(product, (U * values) @ V.T, rtol=0, atol=1e-13)
     for first, second in itertools.pairwise(layers):

@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import scipy.linalg
-import scipy.optimize
 import xarray as xr
 from numpy.typing import ArrayLike
 
@@ -27,10 +26,10 @@ from dlnds.errors import (
     check_number,
     known_options,
 )
+from dlnds.systems import starts
 from dlnds.systems.protocol import Array, Kernel, Params, SystemProtocol
 
 _NORMALIZED = {True: "moments divided by the number of samples", False: "moments not divided"}
-STARTS = ("gaussian", "balanced", "aligned", "delta_balanced")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -573,80 +572,24 @@ class LinearNetwork(SystemProtocol):
         >>> W1.tolist()
         [[0.1, 0.0], [0.0, 0.1], [0.0, 0.0]]
         """
-        kind = check_choice("kind", kind, STARTS)
+        kind = check_choice("kind", kind, starts.KINDS)
         if (delta is None) != (kind != "delta_balanced"):
             raise ValueError(
                 f"delta: belongs to kind 'delta_balanced', got {delta!r} with {kind!r}"
             )
         generator = check_generator("rng", rng)
         if kind == "aligned":
-            return self._aligned_start(scale)
+            return starts.aligned(self, scale)
         size = check_number("scale", scale, minimum=0.0)
-        layers = [generator.normal(size=shape) for shape in self._shapes]
+        layers: Sequence[Array] = [generator.normal(size=shape) for shape in self._shapes]
         if kind != "gaussian":
-            layers = self._balance(layers, generator)
+            layers = starts.balanced(self, layers, generator)
         with np.errstate(over="ignore"):
             state = check_finite("scale", size * _flat(layers))
-        if delta is not None:
-            bound = check_number("delta", delta, minimum=0.0)
-            state = self._unbalance(state, generator.normal(size=self.dim), bound)
-        return check_finite("scale", state)
-
-    def _aligned_start(self, scale: ArrayLike) -> Array:
-        if not self.whitened:
-            raise ValueError(
-                "kind: 'aligned' needs a whitened problem, where alignment is preserved"
-            )
-        rank = min(self.widths)
-        sizes = check_array("scale", scale, ndim=(0, 1))
-        if sizes.ndim and len(sizes) != rank:
-            raise ValueError(
-                f"scale: needs one number or one for each of {rank} modes, got {len(sizes)}"
-            )
-        if sizes.min() < 0.0:
-            raise ValueError("scale: needs numbers of at least 0")
-        left, _, right = self.singular_modes
-        sizes = np.broadcast_to(sizes, (rank,))
-        return _flat(moments.balanced_layers(self.widths, left[:, :rank], sizes, right[:, :rank]))
-
-    def _balance(self, layers: list[Array], rng: np.random.Generator) -> list[Array]:
-        """Return 0-balanced layers with the product of ``layers`` and random hidden bases."""
-        rank = min(self.widths)
-        left, values, right = np.linalg.svd(self._product(_flat(layers)))
-        inner = [np.linalg.qr(rng.normal(size=(width, rank)))[0] for width in self.widths[1:-1]]
-        frames = [right[:rank].T, *inner, left[:, :rank]]
-        root = values[:rank] ** (1.0 / self.depth)
-        return [(frames[i + 1] * root) @ frames[i].T for i in range(self.depth)]
-
-    def _unbalance(self, balanced: Array, change: Array, delta: float) -> Array:
-        """Return ``balanced + c · change`` with the largest imbalance equal to ``delta``.
-
-        There C_i = c A_i + c² B_i; in the unknown u = c/√δ the equation has no large or small
-        numbers.
-        """
-        if self.depth == 1:
-            raise ValueError("kind: 'delta_balanced' needs at least two layers")
-        if delta == 0.0:
-            return balanced
-        if delta <= 64.0 * np.finfo(float).eps * float(np.sum(balanced**2)):
-            raise ValueError(f"delta: {delta:g} is lost in the rounding of weights of this scale")
-        if balanced.any():  # alike in size, so that the linear part is not lost in the others
-            change = change * (np.linalg.norm(balanced) / np.linalg.norm(change))
-        parts = [self._imbalances(part) for part in (balanced + change, balanced, change)]
-        quadratic = parts[2]
-        linear = [both - start - own for both, start, own in zip(*parts, strict=True)]
-
-        def excess(u: float) -> float:
-            terms = zip(linear, quadratic, strict=True)
-            return max(float(np.linalg.norm(u * a / root + u**2 * b)) for a, b in terms) - 1.0
-
-        root = np.sqrt(delta)
-        upper = 1.0
-        while excess(upper) < 0.0:
-            upper *= 2.0
-        u = scipy.optimize.brentq(excess, 0.0, upper, xtol=1e-300, rtol=1e-14, maxiter=1000)
-        unbalanced: Array = balanced + root * float(u) * change
-        return unbalanced
+        if delta is None:
+            return state
+        bound = check_number("delta", delta, minimum=0.0)
+        return starts.unbalanced(self, state, generator.normal(size=self.dim), bound)
 
     def critical_state(self, modes: Sequence[int]) -> Array:
         """Return the canonical critical point A_S that has learnt the given modes.
@@ -689,7 +632,8 @@ class LinearNetwork(SystemProtocol):
             image = s[:, None] * (V.T @ scipy.linalg.pinv(self.input_root))
             inner, s, Vt = np.linalg.svd(image, full_matrices=False)
             U, V = U @ inner, Vt.T
-        return _flat(moments.balanced_layers(self.widths, U, s ** (1.0 / self.depth), V))
+        frames = moments.canonical_frames(self.widths, U, V)
+        return _flat(moments.balanced_layers(frames, s ** (1.0 / self.depth)))
 
 
 LinearNetwork.__init__ = known_options(LinearNetwork.__init__)  # type: ignore[method-assign]
