@@ -6,6 +6,7 @@ The architecture, from the bottom; a module imports only from lines below its ow
     atlas                    critical points, arcs and spectra of one problem in one tree
     arcs                     arcs from critical points, with exact loss
     linearization            Hessian spectrum, index, nullity; closed forms
+    exact                    closed forms of the flow, as runs
     critical                 critical points by index set, canonical representatives
     integrate                flow: adaptive integration of any system
     problems                 the data sets of data/ and CSV files as networks
