@@ -8,9 +8,9 @@ The architecture, from the bottom; a module imports only from lines below its ow
     linearization            Hessian spectrum, index, nullity; closed forms
     exact                    closed forms of the flow, as runs
     critical                 critical points by index set, canonical representatives
-    integrate                flow: adaptive integration of any system
+    integrate                flow, iterate: integration and iteration of any system
     problems                 the data sets of data/ and CSV files as networks
-    systems                  LinearNetwork, System: frozen problems with one protocol
+    systems                  LinearNetwork, GradientDescent, System: one protocol
     moments                  second moments, whitening, singular modes, assumptions
     store, schema, errors    files, labels, checks
     _kernels                 compiled formulas

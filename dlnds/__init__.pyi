@@ -6,6 +6,7 @@ from .critical import critical_points as critical_points
 from .errors import ConvergenceError as ConvergenceError
 from .exact import exact_flow as exact_flow
 from .integrate import flow as flow
+from .integrate import iterate as iterate
 from .linearization import canonical_spectrum as canonical_spectrum
 from .linearization import linearize as linearize
 from .moments import check_assumptions as check_assumptions
@@ -15,6 +16,7 @@ from .problems import read_csv as read_csv
 from .schema import weights as weights
 from .store import load as load
 from .store import save as save
+from .systems.descent import GradientDescent as GradientDescent
 from .systems.linear import LinearNetwork as LinearNetwork
 from .systems.system import System as System
 

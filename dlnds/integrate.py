@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
 from dlnds import schema
+from dlnds._kernels import iterate as maps
 from dlnds._kernels import jit
 from dlnds._kernels import runge_kutta as kernels
 from dlnds.errors import (
@@ -138,6 +139,94 @@ def flow(
     return schema.finish(dataset, "run", {**dataset.attrs, **attrs})
 
 
+@known_options
+def iterate(
+    system: SystemProtocol,
+    start: ArrayLike | xr.DataArray,
+    n_steps: int,
+    *,
+    every: int = 1,
+    save: Iterable[str] = ("state",),
+    progress: bool = False,
+) -> xr.Dataset:
+    """Return the orbit of a map from a given state.
+
+    Parameters
+    ----------
+    system
+        A map: `GradientDescent` of a flow, or a `System` whose field is the map itself.
+    start
+        State (parameter).
+    n_steps
+        Iterations to make.
+    every
+        Save every so many iterations; the start and the last iteration are saved in any case.
+    save
+        What to record, as for `flow`.
+    progress
+        Show a progress bar.
+
+    Returns
+    -------
+    xarray.Dataset
+        Schema ``run`` with the dim ``iteration`` in place of ``time``. An orbit that leaves the
+        finite numbers ends before, with the stop reason ``not_finite``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is outside what is described above.
+
+    Examples
+    --------
+    >>> import dlnds as dl
+    >>> def henon(t, x, params, out):
+    ...     out[0] = 1.0 - 1.4 * x[0] ** 2 + x[1]
+    ...     out[1] = 0.3 * x[0]
+    >>> orbit = dl.iterate(dl.System(henon, dim=2), [0.0, 0.0], n_steps=2)
+    >>> orbit.state.round(3).values.tolist()
+    [[0.0, 0.0], [1.0, 0.0], [-0.4, 0.3]]
+    """
+    check_system(system)
+    x = check_array("start", start, ndim=1, shape=(system.dim,))
+    names = tuple(dict.fromkeys((*system.always_saved, *_check_names(save))))
+    system.observables(x[None], names)
+    n_steps = check_integer("n_steps", n_steps, minimum=1)
+    every = check_integer("every", every, minimum=1)
+    task = _Task(system, (0.0, float(n_steps)), np.zeros(0), 0.0, 0.0, names, n_steps)
+    kernel = jit.ready(maps.iterate, maps.ITERATE)
+    field, params = jit.ready(system.field, jit.FIELD), system.params
+    image, states = np.empty_like(x), np.empty((max(1, min(_PAUSE, _BUFFER // x.size)), x.size))
+    chunks, number, last = [_observe(task, np.zeros((1, 2)), x[None])], 0, 0
+    with _bar(check_flag("progress", progress), 1, task.span) as update:
+        while number < n_steps:
+            pause = min(n_steps, number + every * len(states))
+            reached, saved = kernel(  # type: ignore[no-untyped-call]
+                field, params, *system.update, number, pause, every, x, image, states
+            )
+            rows = (number // every + 1 + np.arange(saved)) * every
+            if saved:
+                chunks.append(_observe(task, np.stack([rows, 0 * rows], axis=1), states[:saved]))
+                last = int(rows[-1])
+            number = int(reached)
+            update(float(number))
+            if number < pause:
+                break
+    if last != number:
+        chunks.append(_observe(task, np.array([[float(number), 0.0]]), x[None]))
+    run = _Run(
+        variables={name: _concatenate([c[name] for c in chunks]) for name in chunks[0]},
+        counts={"n_steps": number, "n_rhs": min(number + 1, n_steps), "n_jac": 0},
+        stop_reason="end_reached" if number == n_steps else "not_finite",
+        limit=system.identify(x),
+        coords=system.coordinates() if "state" in names else {},
+    )
+    dataset = _one(run).rename(time="iteration").drop_vars("time_low")
+    dataset = dataset.assign_coords(iteration=dataset.iteration.astype(np.int64))
+    attrs = {**system.attributes(), "method": "iteration"}
+    return schema.finish(dataset, "run", {**dataset.attrs, **attrs})
+
+
 @dataclass
 class _Task:
     """What all members of one call share."""
@@ -204,7 +293,8 @@ def _integrate(task: _Task, x: Array, update: Callable[[float], None]) -> _Run:
 
 
 def _observe(task: _Task, times: Array, states: Array) -> dict[str, xr.Variable]:
-    observed = task.system.observables(states.copy(), task.names)
+    with np.errstate(over="ignore", invalid="ignore"):  # a run may end near overflow
+        observed = task.system.observables(states.copy(), task.names)
     clock = {
         "time": xr.Variable("time", times[:, 0].copy()),
         "time_low": xr.Variable("time", times[:, 1].copy()),

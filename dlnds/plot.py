@@ -281,12 +281,13 @@ def _label(variable: xr.DataArray) -> str:
 
 
 def _lines(ax: "Axes", run: xr.Dataset, name: str, **style: Any) -> None:
-    time, values = xr.broadcast(run["time"], run[name])
+    clock = "iteration" if "iteration" in run.dims else "time"
+    time, values = xr.broadcast(run[clock], run[name])
     members = range(run.sizes["sample"]) if "sample" in run.dims else (None,)
     for member in members:
         pick = {} if member is None else {"sample": member}
         ax.plot(time.isel(pick), values.isel(pick), **style)
-    ax.set_xlabel(_label(run["time"]))
+    ax.set_xlabel(_label(run[clock]))
 
 
 def _path_labels(points: xr.Dataset) -> list[tuple[str, float, float]]:

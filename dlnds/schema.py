@@ -43,6 +43,7 @@ DESCRIPTIONS = {
     "index": ("Morse index", ""),
     "holds": ("assumption holds: 1 yes, 0 no, -1 not checked", ""),
     "input": ("input", ""),
+    "iteration": ("iteration", r"$n$"),
     "kind": ("kind", ""),
     "layer": ("layer of the weight", ""),
     "learnt": ("mode is learnt", ""),
@@ -77,7 +78,7 @@ DESCRIPTIONS = {
 
 #: schema: variables that must be there, with the dimensions that must be among theirs.
 REQUIRED: dict[str, dict[str, tuple[str, ...]]] = {
-    "run": {"time": (), "stop_reason": ()},
+    "run": {"stop_reason": ()},
     "critical_points": {
         "critical_point": ("critical_point",),
         "learnt": ("critical_point", "mode"),
@@ -292,6 +293,8 @@ def validate(dataset: xr.Dataset | xr.DataTree) -> None:
 
 
 def _validate_variables(dataset: xr.Dataset, schema: str) -> None:
+    if schema == "run" and not {"time", "iteration"} & set(dataset.variables):
+        raise ValueError("dataset: lacks the variable 'time' or 'iteration' of schema 'run'")
     for name, dims in REQUIRED[schema].items():
         if name not in dataset.variables:
             raise ValueError(f"dataset: lacks the variable {name!r} of schema {schema!r}")

@@ -1,6 +1,6 @@
 """Compilation of all kernels ahead of their first use."""
 
-from dlnds._kernels import jit, linear, runge_kutta
+from dlnds._kernels import iterate, jit, linear, runge_kutta
 
 
 def compile_all() -> None:
@@ -14,5 +14,6 @@ def compile_all() -> None:
         (linear.jacobian, jit.JACOBIAN),
         (runge_kutta.error_scale, jit.FIELD),
         (runge_kutta.advance, runge_kutta.ADVANCE),
+        (iterate.iterate, iterate.ITERATE),
     ):
         jit.ready(kernel, signature)

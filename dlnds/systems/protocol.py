@@ -35,6 +35,8 @@ class SystemProtocol:
     jvp: Kernel | None = None
     #: The Jacobian matrix of the field, if it is known.
     jacobian: Kernel | None = None
+    #: As a map, `iterate` takes x → α x + β f(x) with these α and β.
+    update: tuple[float, float] = (0.0, 1.0)
     #: What a local error is judged against, for each component.
     error_scale: Kernel = staticmethod(runge_kutta.error_scale)
 

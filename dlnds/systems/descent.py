@@ -1,0 +1,145 @@
+"""Gradient descent: the map that an explicit Euler step makes of a flow."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse.linalg
+import xarray as xr
+
+from dlnds._kernels import jit
+from dlnds.errors import check_array, check_number, known_options
+from dlnds.systems.protocol import Array, Kernel, Params, SystemProtocol, check_system
+
+
+@dataclass(frozen=True, eq=False)
+class GradientDescent(SystemProtocol):
+    """The map x → x + η f(x) of a system ẋ = f(x): gradient descent where f = −∇L.
+
+    Parameters
+    ----------
+    system
+        The flow.
+    step_size
+        η, positive.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the step size is not positive.
+
+    Notes
+    -----
+    For a linear network one step changes the imbalance by exactly
+    C_i⁺ − C_i = η² (F_i F_iᵀ − F_{i+1}ᵀ F_{i+1}), F = −∇L. A minimum is linearly stable if
+    η λ_max < 2 with the largest eigenvalue of the Hessian there; see `stability_limit`.
+
+    References
+    ----------
+    WA25, section 6
+
+    Examples
+    --------
+    >>> import dlnds as dl
+    >>> net = dl.LinearNetwork(widths=(2, 3, 2), target=[[2.0, 0.0], [0.0, 1.0]])
+    >>> descent = dl.GradientDescent(net, step_size=0.1)
+    >>> steps = dl.iterate(descent, net.initial(scale=0.1, rng=0), n_steps=300)
+    >>> bool(steps.loss[-1] < 1e-10)
+    True
+    """
+
+    system: SystemProtocol
+    step_size: float
+
+    def __post_init__(self) -> None:
+        check_system(self.system)
+        size = check_number("step_size", self.step_size)
+        if size <= 0.0:
+            raise ValueError(f"step_size: needs a positive number, got {size}")
+        object.__setattr__(self, "step_size", size)
+
+    @property
+    def update(self) -> tuple[float, float]:  # type: ignore[override]
+        """1 and η: the map is x → x + η f(x)."""
+        return 1.0, self.step_size
+
+    @property
+    def dim(self) -> int:  # type: ignore[override]
+        """Number of components of the state."""
+        return self.system.dim
+
+    @property
+    def params(self) -> Params:  # type: ignore[override]
+        """Those of the flow."""
+        return self.system.params
+
+    @property
+    def field(self) -> Kernel:  # type: ignore[override]
+        """That of the flow."""
+        return self.system.field
+
+    @property
+    def always_saved(self) -> tuple[str, ...]:  # type: ignore[override]
+        """What runs of the flow always record."""
+        return self.system.always_saved
+
+    def observables(self, states: Array, names: Iterable[str]) -> dict[str, xr.Variable]:
+        """Return what the flow records."""
+        return self.system.observables(states, names)
+
+    def _observables(self) -> Mapping[str, Callable[[Array], xr.Variable]]:
+        return self.system._observables()
+
+    def identify(self, x: Array) -> str:
+        """Return the label that the flow gives."""
+        return self.system.identify(x)
+
+    def coordinates(self) -> dict[str, Any]:
+        """Return the coordinates of the flow's states."""
+        return self.system.coordinates()
+
+    def attributes(self) -> dict[str, Any]:
+        """Return the attributes of the flow, and the step size."""
+        return {**self.system.attributes(), "step_size": self.step_size}
+
+    def stability_limit(self, x: Array) -> float:
+        """Return 2/λ_max of the Hessian at ``x``: a larger step is unstable at that minimum.
+
+        Raises
+        ------
+        ValueError
+            If the flow is no gradient flow or has no directional derivative.
+
+        Examples
+        --------
+        >>> import dlnds as dl
+        >>> net = dl.LinearNetwork(widths=(1, 1, 1), target=[[2.0]])
+        >>> minimum = net.critical_state((0,))
+        >>> round(dl.GradientDescent(net, step_size=0.1).stability_limit(minimum), 9)
+        0.5
+        """
+        state = check_array("x", x, ndim=1, shape=(self.dim,))
+        if not self.system.gradient_flow or self.system.jvp is None:
+            raise ValueError("system: needs a gradient flow with a directional derivative")
+        jvp, params = jit.ready(self.system.jvp, jit.JVP), self.params
+
+        def hessian_product(v: Array) -> Array:
+            out = np.empty(self.dim)
+            jvp(0.0, state, np.ascontiguousarray(v, dtype=float).ravel(), params, out)
+            return -out
+
+        if self.dim < 3:
+            H = np.stack([hessian_product(e) for e in np.eye(self.dim)])
+            return 2.0 / float(np.linalg.eigvalsh(H)[-1])
+        operator = scipy.sparse.linalg.LinearOperator(
+            (self.dim, self.dim), matvec=hessian_product, dtype=float
+        )
+        start = np.random.default_rng(0).normal(size=self.dim)
+        top = scipy.sparse.linalg.eigsh(
+            operator, 1, which="LA", v0=start, return_eigenvectors=False
+        )
+        return 2.0 / float(top[0])
+
+
+GradientDescent.__init__ = known_options(GradientDescent.__init__)  # type: ignore[method-assign]
