@@ -349,7 +349,8 @@ class LinearNetwork(SystemProtocol):
 
         Mode j counts as learnt if u_jᵀ W K v_j is nearer to σ_j than to 0.
         """
-        strength = self._mode_strength(self._states(x))
+        with np.errstate(over="ignore", invalid="ignore"):  # a diverged state is near to nothing
+            strength = self._mode_strength(self._states(x))
         sigma = self.singular_modes[1]
         return schema.index_set_label(np.flatnonzero((strength > 0.5 * sigma) & (sigma > 0.0)))
 
