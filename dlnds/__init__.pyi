@@ -5,6 +5,7 @@ from .atlas import build_atlas as build_atlas
 from .critical import critical_points as critical_points
 from .errors import ConvergenceError as ConvergenceError
 from .exact import exact_flow as exact_flow
+from .integrate import as_run as as_run
 from .integrate import flow as flow
 from .integrate import iterate as iterate
 from .linearization import canonical_spectrum as canonical_spectrum

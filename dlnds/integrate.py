@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +23,10 @@ from dlnds.errors import (
     check_number,
     known_options,
 )
-from dlnds.systems.protocol import Array, SystemProtocol, check_system
+from dlnds.systems.protocol import Array, Reduction, SystemProtocol, check_system
+
+#: What a run tells the time it has reached.
+Tracker = Callable[[float], None]
 
 METHODS = ("auto", "dop853")
 #: Rounding leaves nothing to control below this relative tolerance.
@@ -50,6 +54,8 @@ def flow(
     atol: float | None = None,
     save: Iterable[str] = ("state",),
     max_steps: int = 100_000,
+    reduce_width: bool = False,
+    workers: int = 1,
     progress: bool = False,
 ) -> xr.Dataset:
     """Return the run, or the runs, of a system from given states.
@@ -81,6 +87,11 @@ def flow(
         C_i), ``"product"``, ``"gradient_norm"``. The loss is recorded always.
     max_steps
         Accepted steps after which a run is ended with the stop reason ``out_of_steps``.
+    reduce_width
+        Integrate without the hidden directions that a start leaves unused, and lift the states
+        back: exact, and faster where hidden layers are wider than their neighbours together.
+    workers
+        Threads over which the members of a stack are spread. The result does not depend on it.
     progress
         Show a progress bar.
 
@@ -128,15 +139,88 @@ def flow(
         atol=0.0 if atol is None else check_number("atol", atol, minimum=0.0),
         names=tuple(dict.fromkeys((*system.always_saved, *names))),
         max_steps=check_integer("max_steps", max_steps, minimum=1),
+        reduce_width=check_flag("reduce_width", reduce_width),
     )
+    workers = check_integer("workers", workers, minimum=1)
     if t_eval is not None:
         task.t_eval = _check_grid(t_eval, task.span)
     check_choice("method", method, METHODS)
-    with _bar(check_flag("progress", progress), len(stack), task.span) as update:
-        runs = [_integrate(task, x, update) for x in stack]
+    with _bar(check_flag("progress", progress), len(stack), task.span) as track:
+        first = _integrate(task, stack[0], track())  # compiles what all need
+        with ThreadPoolExecutor(workers) as pool:
+            runs = [first, *pool.map(lambda x: _integrate(task, x, track()), stack[1:])]
     dataset = _one(runs[0]) if starts.ndim == 1 else _many(runs, task)
     attrs = {**system.attributes(), "method": "dop853", "rtol": task.rtol, "atol": task.atol}
     return schema.finish(dataset, "run", {**dataset.attrs, **attrs})
+
+
+@known_options
+def as_run(
+    system: SystemProtocol,
+    times: ArrayLike,
+    layers: Sequence[Sequence[Any]],
+    *,
+    save: Iterable[str] = ("state",),
+) -> xr.Dataset:
+    """Return somebody else's training run as a Dataset of this package.
+
+    Parameters
+    ----------
+    system
+        The network that was trained.
+    times
+        Times at which weights were saved, ascending, any spacing: for gradient descent the step
+        size times the number of steps.
+    layers
+        For each time the weights W_1, …, W_h (each d_i × d_{i−1}, in the coordinates of the
+        network): arrays, or tensors that can be detached.
+    save
+        What to record, as for `flow`.
+
+    Returns
+    -------
+    xarray.Dataset
+        Schema ``run`` with ``method`` ``"imported"``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If times and weights are not as many, or have wrong shapes.
+
+    Examples
+    --------
+    >>> import numpy as np, dlnds as dl
+    >>> net = dl.LinearNetwork(widths=(2, 3, 2), target=[[2.0, 0.0], [0.0, 1.0]])
+    >>> snapshots = [[np.full((3, 2), 0.1), np.full((2, 3), w)] for w in (0.1, 0.2)]
+    >>> dl.as_run(net, [0.0, 1.0], snapshots).loss.round(4).values.tolist()
+    [2.4118, 2.3272]
+    """
+    check_system(system)
+    if not hasattr(system, "pack"):
+        raise TypeError("system: needs a network, whose states are layers of weights")
+    grid = check_array("times", times, ndim=1)
+    if np.any(np.diff(grid) <= 0.0):
+        raise ValueError("times: needs strictly ascending times")
+    names = tuple(dict.fromkeys((*system.always_saved, *_check_names(save))))
+    if not np.iterable(layers) or len(list(layers)) != len(grid):
+        raise ValueError(f"layers: needs the weights at each of {len(grid)} times")
+    states = np.stack([system.pack([_plain(w) for w in snapshot]) for snapshot in layers])
+    task = _Task(system, (grid[0], grid[-1]), grid, 0.0, 0.0, names, len(grid))
+    run = _Run(
+        variables=_observe(task, np.stack([grid, np.zeros_like(grid)], axis=1), states),
+        counts={"n_steps": len(grid) - 1, "n_rhs": 0, "n_jac": 0},
+        stop_reason="end_reached",
+        limit=system.identify(states[-1]),
+        coords=system.coordinates() if "state" in names else {},
+    )
+    dataset = _one(run)
+    attrs = {**system.attributes(), "method": "imported"}
+    return schema.finish(dataset, "run", {**dataset.attrs, **attrs})
+
+
+def _plain(weights: Any) -> Any:
+    """Return a tensor's numbers, whichever library it is of."""
+    return weights.detach().cpu().numpy() if hasattr(weights, "detach") else weights
 
 
 @known_options
@@ -197,8 +281,9 @@ def iterate(
     kernel = jit.ready(maps.iterate, maps.ITERATE)
     field, params = jit.ready(system.field, jit.FIELD), system.params
     image, states = np.empty_like(x), np.empty((max(1, min(_PAUSE, _BUFFER // x.size)), x.size))
-    chunks, number, last = [_observe(task, np.zeros((1, 2)), x[None])], 0, 0
-    with _bar(check_flag("progress", progress), 1, task.span) as update:
+    chunks, number, last = [_observe(task, np.zeros((1, 2)), x[None].copy())], 0, 0
+    with _bar(check_flag("progress", progress), 1, task.span) as track:
+        update = track()
         while number < n_steps:
             pause = min(n_steps, number + every * len(states))
             reached, saved = kernel(  # type: ignore[no-untyped-call]
@@ -206,7 +291,9 @@ def iterate(
             )
             rows = (number // every + 1 + np.arange(saved)) * every
             if saved:
-                chunks.append(_observe(task, np.stack([rows, 0 * rows], axis=1), states[:saved]))
+                chunks.append(
+                    _observe(task, np.stack([rows, 0 * rows], axis=1), states[:saved].copy())
+                )
                 last = int(rows[-1])
             number = int(reached)
             update(float(number))
@@ -238,6 +325,7 @@ class _Task:
     atol: float
     names: tuple[str, ...]
     max_steps: int
+    reduce_width: bool = False
 
 
 @dataclass
@@ -251,9 +339,10 @@ class _Run:
     coords: dict[str, Any] = field(default_factory=dict)
 
 
-def _integrate(task: _Task, x: Array, update: Callable[[float], None]) -> _Run:
+def _integrate(task: _Task, x: Array, update: Tracker) -> _Run:
     """Drive the kernel from one full buffer or pause to the next."""
-    system, (t, t_end) = task.system, task.span
+    (t, t_end), whole = task.span, task.system
+    system, x, lift = whole.reduce(x) if task.reduce_width else Reduction(whole, x, np.copy)
     clock = np.zeros(kernels.CLOCK_SIZE)
     clock[kernels.TIME] = clock[kernels.BEFORE] = t
     counters = np.array([0, 0, 0, 1], np.int64)
@@ -273,14 +362,14 @@ def _integrate(task: _Task, x: Array, update: Callable[[float], None]) -> _Run:
             clock, counters, work, times, states,
         )  # fmt: skip
         if saved:
-            chunks.append(_observe(task, times[:saved], states[:saved]))
+            chunks.append(_observe(task, times[:saved], lift(states[:saved])))
             last = times[saved - 1, 0]
-        stop = _stop_reason(task, code, counters, work)
+        stop = _stop_reason(task, system, code, counters, work)
         update(float(clock[kernels.TIME]))
         budget = min(task.max_steps, int(counters[kernels.STEPS]) + pause)
     if last != clock[kernels.TIME]:
         end = clock[[kernels.TIME, kernels.TIME_LOW]].reshape(1, 2)
-        chunks.append(_observe(task, end, work[[kernels.STATE]]))
+        chunks.append(_observe(task, end, lift(work[[kernels.STATE]])))
     names = chunks[0].keys()
     counts = {"n_steps": int(counters[kernels.STEPS]), "n_rhs": int(counters[kernels.EVALUATIONS])}
     return _Run(
@@ -288,13 +377,13 @@ def _integrate(task: _Task, x: Array, update: Callable[[float], None]) -> _Run:
         counts={**counts, "n_jac": 0},
         stop_reason=stop,
         limit=system.identify(work[kernels.STATE]),
-        coords=system.coordinates() if "state" in task.names else {},
+        coords=whole.coordinates() if "state" in task.names else {},
     )
 
 
 def _observe(task: _Task, times: Array, states: Array) -> dict[str, xr.Variable]:
     with np.errstate(over="ignore", invalid="ignore"):  # a run may end near overflow
-        observed = task.system.observables(states.copy(), task.names)
+        observed = task.system.observables(states, task.names)
     clock = {
         "time": xr.Variable("time", times[:, 0].copy()),
         "time_low": xr.Variable("time", times[:, 1].copy()),
@@ -306,14 +395,16 @@ def _concatenate(parts: list[xr.Variable]) -> xr.Variable:
     return xr.Variable(parts[0].dims, np.concatenate([part.values for part in parts]))
 
 
-def _stop_reason(task: _Task, code: int, counters: NDArray[np.int64], work: Array) -> str | None:
+def _stop_reason(
+    task: _Task, system: SystemProtocol, code: int, counters: NDArray[np.int64], work: Array
+) -> str | None:
     """Return why a run is over, or None if it is not."""
     if code in _REASONS:
         return _REASONS[code]
     if np.isinf(task.span[1]) and counters[kernels.SAVED] == task.t_eval.size:
-        if task.system.gradient_flow and not work[kernels.FIRST_STAGE].any():
+        if system.gradient_flow and not work[kernels.FIRST_STAGE].any():
             return "at_rest"
-        if task.system.settled(work[kernels.STATE], task.rtol):
+        if system.settled(work[kernels.STATE], task.rtol):
             return "limit_reached"
     return "out_of_steps" if counters[kernels.STEPS] >= task.max_steps else None
 
@@ -395,22 +486,24 @@ def _check_grid(t_eval: ArrayLike, span: tuple[float, float]) -> Array:
 
 
 @contextlib.contextmanager
-def _bar(show: bool, runs: int, span: tuple[float, float]) -> Iterator[Callable[[float], None]]:
-    """Show the time integrated so far, over all runs; give a function of the run's time."""
+def _bar(show: bool, runs: int, span: tuple[float, float]) -> Iterator[Callable[[], Tracker]]:
+    """Show the time integrated so far, over all runs; give what makes a tracker for each run."""
     total = runs * (span[1] - span[0]) if np.isfinite(span[1]) else None
-    reached = span[0]
 
-    def update(t: float) -> None:
-        nonlocal reached
-        if t < reached:  # the next run has begun
-            reached = span[0]
-        bar.set_description_str("flow", refresh=False)
-        bar.update(t - reached)
-        reached = t
+    def tracker() -> Tracker:
+        reached = span[0]
+
+        def update(t: float) -> None:
+            nonlocal reached
+            bar.set_description_str("flow", refresh=False)
+            bar.update(t - reached)
+            reached = t
+
+        return update
 
     form = "{desc}: t = {n:.5g} [{elapsed}]"
     if total is not None:
         form = "{desc}: {percentage:3.0f}%|{bar}| t = {n:.5g}/{total:.5g} [{elapsed}<{remaining}]"
     # Kernels are compiled, or loaded, before the first update.
     with tqdm(total=total, disable=not show, desc="compiling", bar_format=form) as bar:
-        yield update
+        yield tracker

@@ -306,3 +306,88 @@ def test_progress_bar_appears_only_when_wanted(capsys):
     assert capsys.readouterr().err == ""
     dl.flow(LORENZ, [[1.0, 1, 1], [2.0, 1, 1]], (0, 1), progress=True)
     assert "100%" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_the_result_does_not_depend_on_the_number_of_threads(workers):
+    net = naive.random_network((3, 4, 4, 3), 0)
+    starts = np.stack([net.initial(scale=0.3, rng=i) for i in range(7)])
+    for options in ({"t_eval": [1.0, 2.0]}, {}):
+        serial = dl.flow(net, starts, (0, 3), **options, save=("state", "product"))
+        threads = dl.flow(
+            net, starts, (0, 3), **options, save=("state", "product"), workers=workers
+        )
+        assert threads.identical(serial)
+
+
+@settings(max_examples=15)
+@given(naive.networks, naive.seeds)
+def test_runs_at_reduced_widths_are_lifted_to_the_same_weights(net, seed):
+    """A start of low rank inside wide layers: the unused directions stay unused (exact)."""
+    rng = np.random.default_rng(seed)
+    wide = [net.widths[0], *(d + 6 for d in net.widths[1:-1]), net.widths[-1]]
+    padded = dl.LinearNetwork(widths=wide, target=net.target, input_root=net.input_root)
+    frames = [
+        np.eye(wide[0]),
+        *(np.linalg.qr(rng.normal(size=(w, w)))[0][:, : w - 6] for w in wide[1:-1]),
+        np.eye(wide[-1]),
+    ]
+    layers = net.unpack(naive.state_of(net, seed, 0.5))
+    x = padded.pack([b @ w @ a.T for w, a, b in zip(layers, frames, frames[1:], strict=False)])
+    small = padded.reduce(x)
+    assert all(a <= b for a, b in zip(small.system.widths, net.widths, strict=True))
+    np.testing.assert_allclose(small.lift(small.state[None])[0], x, rtol=0, atol=1e-13)
+    save = ("state", "conserved")
+    plain = dl.flow(padded, x, (0, 1), [1.0], rtol=1e-11, save=save)
+    reduced = dl.flow(padded, x, (0, 1), [1.0], rtol=1e-11, save=save, reduce_width=True)
+    size = 1.0 + np.abs(plain.state).max()
+    np.testing.assert_allclose(reduced.state, plain.state, rtol=0, atol=1e-8 * size)
+    assert reduced.attrs["problem_digest"] == plain.attrs["problem_digest"]
+
+
+def test_reduced_widths_are_bounded_by_their_neighbours():
+    net = naive.random_network((3, 40, 50, 2), 0)
+    small = net.reduce(net.initial(scale=0.1, rng=0)).system
+    assert small.widths == (3, 40, 42, 2)
+    low = net.reduce(net.critical_state((0,))).system
+    assert low.widths == (3, 1, 1, 2)
+    same = LORENZ.reduce(np.ones(3))
+    assert same.system is LORENZ
+
+
+class Tensor:
+    """What torch offers of a tensor that has a gradient."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def detach(self):
+        return self
+
+    def cpu(self):
+        return self
+
+    def numpy(self):
+        return self.array
+
+
+def test_training_runs_of_others_come_into_the_schema():
+    net = naive.random_network((3, 4, 2), 0)
+    steps = dl.iterate(dl.GradientDescent(net, step_size=0.05), net.initial(scale=0.3, rng=0), 40)
+    save = ("state", "singular_value", "imbalance")
+    layers = [[Tensor(w.astype(np.float32)) for w in net.unpack(x)] for x in steps.state.values]
+    run = dl.as_run(net, 0.05 * steps.iteration, layers, save=save)
+    dl.schema.validate(run)
+    np.testing.assert_allclose(run.loss, steps.loss, rtol=1e-5, atol=1e-6)
+    assert run.limit == steps.limit
+    np.testing.assert_allclose(dl.weights(run, 2)[7], net.unpack(steps.state[7])[1], rtol=1e-6)
+    for name, call in [
+        ("times", lambda: dl.as_run(net, [1.0, 0.0], layers[:2])),
+        ("layers", lambda: dl.as_run(net, [0.0, 1.0], layers[:3])),
+        ("layers", lambda: dl.as_run(net, [0.0], [layers[0][:1]])),
+        ("layers", lambda: dl.as_run(net, [0.0], 3)),
+        ("system", lambda: dl.as_run(LORENZ, [0.0], layers[:1])),
+        ("save", lambda: dl.as_run(net, [0.0], layers[:1], save=("nothing",))),
+    ]:
+        with pytest.raises((ValueError, TypeError), match=f"^{name}: "):
+            call()

@@ -1,5 +1,6 @@
 """Deep linear networks: gradient flow of the layers."""
 
+import dataclasses
 import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,7 +28,7 @@ from dlnds.errors import (
     known_options,
 )
 from dlnds.systems import starts
-from dlnds.systems.protocol import Array, Kernel, Params, SystemProtocol
+from dlnds.systems.protocol import Array, Kernel, Params, Reduction, SystemProtocol
 
 _NORMALIZED = {True: "moments divided by the number of samples", False: "moments not divided"}
 
@@ -344,6 +345,25 @@ class LinearNetwork(SystemProtocol):
             total.update(part.tobytes())
         return total.hexdigest()
 
+    def reduce(self, x: Array) -> Reduction:
+        """Return the network without the hidden directions that ``x`` leaves unused.
+
+        The span of [W_i, W_{i+1}ᵀ] in R^{d_i} is constant along the flow. With orthonormal bases
+        B_i of these, B_iᵀ W_i B_{i−1} flows by itself, at widths of at most d_{i−1} + d_{i+1}.
+        """
+        layers = self.unpack(x)
+        used = [_span(w, after.T) for w, after in itertools.pairwise(layers)]
+        bases = [np.eye(self.widths[0]), *used, np.eye(self.widths[-1])]
+        small = dataclasses.replace(self, widths=tuple(b.shape[1] for b in bases))
+        pairs = list(itertools.pairwise(bases))
+        state = _flat(b.T @ w @ a for w, (a, b) in zip(layers, pairs, strict=True))
+
+        def lift(states: Array) -> Array:
+            lifted = [b @ w @ a.T for w, (a, b) in zip(small.unpack(states), pairs, strict=True)]
+            return np.concatenate([w.reshape(len(states), -1) for w in lifted], axis=1)
+
+        return Reduction(small, state, lift)
+
     def identify(self, x: ArrayLike) -> str:
         """Return the index set whose critical value the state is nearest to.
 
@@ -646,8 +666,16 @@ def check_network(net: object) -> None:
         raise TypeError(f"net: needs a LinearNetwork, got {type(net).__name__}")
 
 
+def _span(*blocks: Array) -> Array:
+    """Return an orthonormal basis (at least one column) of the columns of all blocks."""
+    scaled = [block / max(float(np.linalg.norm(block)), np.finfo(float).tiny) for block in blocks]
+    U, s, _ = np.linalg.svd(np.hstack(scaled), full_matrices=False)
+    rank = np.count_nonzero(s > len(U) * np.finfo(float).eps)
+    return U[:, : max(1, int(rank))]
+
+
 def _flat(layers: Iterable[Array]) -> Array:
-    return np.concatenate([layer.ravel() for layer in layers])
+    return np.concatenate([np.ravel(layer) for layer in layers])
 
 
 def _samples(name: str, data: ArrayLike | xr.DataArray) -> Array:

@@ -1,7 +1,7 @@
 """What an engine may ask of a system."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -57,6 +57,10 @@ class SystemProtocol:
     def _observables(self) -> Mapping[str, Callable[[Array], xr.Variable]]:
         return {"state": lambda states: xr.Variable(("time", "parameter"), states)}
 
+    def reduce(self, x: Array) -> "Reduction":
+        """Return a smaller system that flows from ``x`` in the same way; by default itself."""
+        return Reduction(self, x, lambda states: states)
+
     def identify(self, x: Array) -> str:
         """Return the label of the critical value that the state is nearest to, or ''."""
         return ""
@@ -72,6 +76,14 @@ class SystemProtocol:
     def attributes(self) -> dict[str, Any]:
         """Return what the attributes of a Dataset say of the system."""
         return {"system": type(self).__name__}
+
+
+class Reduction(NamedTuple):
+    """A smaller system, its state, and the way back for a stack (time, parameter) of states."""
+
+    system: SystemProtocol
+    state: Array
+    lift: Callable[[Array], Array]
 
 
 def check_system(system: object) -> None:
