@@ -4,6 +4,7 @@ from .arcs import activation_arcs as activation_arcs
 from .atlas import build_atlas as build_atlas
 from .critical import critical_points as critical_points
 from .errors import ConvergenceError as ConvergenceError
+from .escape import saddle_visits as saddle_visits
 from .exact import exact_flow as exact_flow
 from .integrate import as_run as as_run
 from .integrate import flow as flow

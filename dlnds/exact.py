@@ -212,6 +212,21 @@ def mode_strength(start: float, sigma: float, depth: int, times: Array) -> Any:
     return size * expit(_invert(_growing, np.log(u / (1.0 - u)), reached, a))
 
 
+def growth_time(start: float, end: float, sigma: float, depth: int) -> float:
+    """Return the time in which a balanced mode grows from ``start`` to ``end``, 0 < both < σ.
+
+    t = [F(p_1/σ) − F(p_0/σ)] / (h σ^a), a = 2 − 2/h; NaN where a mode cannot grow.
+    """
+    if not 0.0 < start < sigma or not 0.0 < end < sigma:
+        return float("nan")
+    a = 2.0 - 2.0 / depth
+    if depth == 1:
+        return float(np.log((sigma - start) / (sigma - end)))
+    odds = np.log([start / (sigma - start), end / (sigma - end)])
+    values = _growing(odds, a)
+    return float((values[1] - values[0]) / (depth * sigma**a))
+
+
 def _growing(odds: Array, a: float) -> Any:
     """Return F(u), F' = 1/(u^a (1 − u)), at u = 1/(1 + e^{−odds})."""
     if a == 1.0:

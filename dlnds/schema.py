@@ -29,11 +29,16 @@ STOP_REASONS = (
 DESCRIPTIONS = {
     "alpha": ("size of the added mode in every layer", r"$\alpha/\sigma_j^{1/h}$"),
     "arc": ("arc", ""),
+    "closest": ("smallest relative distance", ""),
     "column": ("column of the weight in its layer", ""),
     "component": ("component of a conserved quantity", ""),
     "conserved": ("conserved quantity", r"$C_i$"),
     "critical_point": ("index set of the critical point", r"$S$"),
     "drop": ("loss drop", r"$-\Delta L$"),
+    "duration": ("duration of the visit", ""),
+    "entry": ("time of entry", r"$t$"),
+    "escape_time": ("escape time", r"$t$"),
+    "exit": ("time of exit", r"$t$"),
     "eigen": ("number of the eigenvalue", ""),
     "eigenvalue": ("eigenvalue", r"$\lambda$"),
     "eigenvalue_imag": ("imaginary part of the eigenvalue", r"$\mathrm{Im}\,\lambda$"),
@@ -55,6 +60,8 @@ DESCRIPTIONS = {
     "n_jac": ("evaluations of the Jacobian", ""),
     "n_rhs": ("evaluations of the vector field", ""),
     "n_steps": ("accepted steps", ""),
+    "next_mode": ("mode that is learnt next", r"$j$"),
+    "predicted_escape_time": ("escape time by the exact law", r"$t$"),
     "nullity": ("nullity of the Hessian", ""),
     "order": ("order of the arc's loss at its start", ""),
     "output": ("output", ""),
@@ -102,6 +109,9 @@ REQUIRED: dict[str, dict[str, tuple[str, ...]]] = {
         "right": ("input", "mode"),
     },
     "assumptions": {"holds": ("assumption",)},
+    "visits": dict.fromkeys(
+        ("critical_point", "entry", "exit", "duration", "closest", "escape_time"), ("visit",)
+    ),
     "atlas": {},
 }
 #: nodes that a tree must have.
