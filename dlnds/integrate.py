@@ -23,7 +23,7 @@ from dlnds.errors import (
     check_number,
     known_options,
 )
-from dlnds.systems.protocol import Array, Reduction, SystemProtocol, check_system
+from dlnds.systems.protocol import Array, Reduction, SystemProtocol, check_flow, check_system
 
 #: What a run tells the time it has reached.
 Tracker = Callable[[float], None]
@@ -126,7 +126,7 @@ def flow(
     >>> dl.schema.decode(run.stop_reason).item(), run.limit, bool(run.loss[-1] < 1e-12)
     ('limit_reached', '{0,1}', True)
     """
-    check_system(system)
+    check_flow(system)
     starts = check_array("start", start, ndim=(1, 2), shape=(system.dim,))
     names = _check_names(save)
     stack = np.atleast_2d(starts)
@@ -272,6 +272,10 @@ def iterate(
     [[0.0, 0.0], [1.0, 0.0], [-0.4, 0.3]]
     """
     check_system(system)
+    if system.update is None:
+        raise TypeError(
+            f"system: needs a map, got the flow of {type(system).__name__}; use GradientDescent"
+        )
     x = check_array("start", start, ndim=1, shape=(system.dim,))
     names = tuple(dict.fromkeys((*system.always_saved, *_check_names(save))))
     system.observables(x[None], names)

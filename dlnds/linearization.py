@@ -12,7 +12,7 @@ from dlnds._kernels import jit
 from dlnds.critical import count_pairs, exceeds
 from dlnds.errors import check_array, check_integers, check_number, known_options
 from dlnds.systems.linear import LinearNetwork, check_network
-from dlnds.systems.protocol import Array, SystemProtocol, check_system
+from dlnds.systems.protocol import Array, SystemProtocol, check_flow
 
 
 @known_options
@@ -59,7 +59,7 @@ def linearize(
     >>> int(saddle["index"]), int(saddle.nullity)
     (2, 3)
     """
-    check_system(system)
+    check_flow(system)
     state = check_array("x", x, ndim=1, shape=(system.dim,))
     t = check_number("t", t)
     if zero_tolerance is not None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import scipy.sparse.linalg
@@ -10,7 +10,7 @@ import xarray as xr
 
 from dlnds._kernels import jit
 from dlnds.errors import check_array, check_number, known_options
-from dlnds.systems.protocol import Array, Kernel, Params, SystemProtocol, check_system
+from dlnds.systems.protocol import Array, Kernel, Params, SystemProtocol, check_flow
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,11 +49,13 @@ class GradientDescent(SystemProtocol):
     True
     """
 
+    is_flow: ClassVar[bool] = False
+
     system: SystemProtocol
     step_size: float
 
     def __post_init__(self) -> None:
-        check_system(self.system)
+        check_flow(self.system)
         size = check_number("step_size", self.step_size)
         if size <= 0.0:
             raise ValueError(f"step_size: needs a positive number, got {size}")

@@ -35,8 +35,10 @@ class SystemProtocol:
     jvp: Kernel | None = None
     #: The Jacobian matrix of the field, if it is known.
     jacobian: Kernel | None = None
-    #: As a map, `iterate` takes x → α x + β f(x) with these α and β.
-    update: tuple[float, float] = (0.0, 1.0)
+    #: Whether the field is that of a flow, for the engines of continuous time.
+    is_flow: ClassVar[bool] = True
+    #: α and β of the map x → α x + β f(x), if the system is one for `iterate`.
+    update: tuple[float, float] | None = None
     #: What a local error is judged against, for each component.
     error_scale: Kernel = staticmethod(runge_kutta.error_scale)
 
@@ -84,6 +86,13 @@ class Reduction(NamedTuple):
     system: SystemProtocol
     state: Array
     lift: Callable[[Array], Array]
+
+
+def check_flow(system: object) -> None:
+    """Refuse what does not flow in continuous time."""
+    check_system(system)
+    if isinstance(system, SystemProtocol) and not system.is_flow:
+        raise TypeError(f"system: needs a flow, got the map {type(system).__name__}; use iterate")
 
 
 def check_system(system: object) -> None:

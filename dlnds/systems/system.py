@@ -92,6 +92,11 @@ class System(SystemProtocol):
         return np.zeros(0, np.int64), np.array(self.parameters, dtype=float)
 
     @property
+    def update(self) -> tuple[float, float]:  # type: ignore[override]
+        """Taken as a map, the system is x → f(x)."""
+        return 0.0, 1.0
+
+    @property
     def always_saved(self) -> tuple[str, ...]:  # type: ignore[override]
         """``loss``, if the system has an energy."""
         return () if self.energy is None else ("loss",)
