@@ -5,8 +5,9 @@ whitened) the loss is ½‖R‖², R = Σ − W_h…W_1 K. The network then look
 first layer K is frozen, so general input covariance is no second case below: only products with an
 identity K are left out.
 
-Layout of ``params``: integers ``h, k, whitened, d_0, …, d_h``; floats Σ, then K unless whitened,
-each row by row. The state holds W_1, …, W_h, each row by row.
+Layout of ``params``: integers h, k, whether whitened, d_0, …, d_h, then where each layer starts in
+the state and where it ends, then the sums d_0 + … + d_{i−1} for i = 0, …, h + 1; floats Σ, then
+K unless whitened, each row by row. The state holds W_1, …, W_h, each row by row.
 
 The field Ẇ_i = W_{i+1:h}ᵀ R Kᵀ W_{1:i−1}ᵀ (WA25; BRTW22 for general covariance) is computed from
 the partial products of one side, P_i = W_{1:i} K (d_i × k) or L_i = W_{i+1:h} (d_h × d_i). The
@@ -28,43 +29,35 @@ from dlnds._kernels.jit import jit
 
 
 @jit
-def layer_starts(params):
-    """Return where layer i = 1..h starts in the state (entry i − 1), and the end of the state."""
-    sizes = params[0]
-    starts = np.zeros(sizes[0] + 1, np.int64)
-    for i in range(sizes[0]):
-        starts[i + 1] = starts[i] + sizes[4 + i] * sizes[3 + i]
-    return starts
-
-
-@jit
-def layer(x, starts, params, i):
+def layer(x, params, i):
     """Return W_i, i = 1..h, as a view of the state."""
     sizes = params[0]
-    return x[starts[i - 1] : starts[i]].reshape(sizes[3 + i], sizes[2 + i])
+    starts = 4 + sizes[0]
+    return x[sizes[starts + i - 1] : sizes[starts + i]].reshape(sizes[3 + i], sizes[2 + i])
 
 
 @jit
-def product_starts(params, breadth):
-    """Return where each of h + 1 blocks of d_i × ``breadth`` numbers starts, and their end."""
-    sizes = params[0]
-    starts = np.zeros(sizes[0] + 2, np.int64)
-    for i in range(sizes[0] + 1):
-        starts[i + 1] = starts[i] + sizes[3 + i] * breadth
-    return starts
+def buffer_size(params, breadth):
+    """Return the size of h + 1 blocks of d_i × ``breadth`` numbers."""
+    return params[0][-1] * breadth
 
 
 @jit
-def input_side(buffer, starts, params, i):
+def input_side(buffer, params, i):
     """Return block i = 0..h of the input side (d_i × k) as a view."""
-    return buffer[starts[i] : starts[i + 1]].reshape(params[0][3 + i], params[0][1])
+    sizes = params[0]
+    place, k = 5 + 2 * sizes[0] + i, sizes[1]
+    return buffer[sizes[place] * k : sizes[place + 1] * k].reshape(sizes[3 + i], k)
 
 
 @jit
-def output_side(buffer, starts, params, i):
+def output_side(buffer, params, i):
     """Return block i = 0..h of the output side (d_h × d_i) as a view."""
     sizes = params[0]
-    return buffer[starts[i] : starts[i + 1]].reshape(sizes[3 + sizes[0]], sizes[3 + i])
+    place, outputs = 5 + 2 * sizes[0] + i, sizes[3 + sizes[0]]
+    return buffer[sizes[place] * outputs : sizes[place + 1] * outputs].reshape(
+        outputs, sizes[3 + i]
+    )
 
 
 @jit
@@ -101,146 +94,136 @@ def times_root_transposed(a, params, out):
 
 
 @jit
-def input_products(x, params, layers, starts, products):
+def input_products(x, params, products):
     """Write P_1, …, P_h into ``products``."""
-    times_root(layer(x, layers, params, 1), params, input_side(products, starts, params, 1))
+    times_root(layer(x, params, 1), params, input_side(products, params, 1))
     for i in range(2, params[0][0] + 1):
-        before = input_side(products, starts, params, i - 1)
-        multiply(
-            layer(x, layers, params, i), before, input_side(products, starts, params, i), False
-        )
+        before = input_side(products, params, i - 1)
+        multiply(layer(x, params, i), before, input_side(products, params, i), False)
 
 
 @jit
-def output_products(x, params, layers, starts, products):
+def output_products(x, params, products):
     """Write L_{h−1}, …, L_0 into ``products``."""
     depth = params[0][0]
-    assign(layer(x, layers, params, depth), output_side(products, starts, params, depth - 1))
+    assign(layer(x, params, depth), output_side(products, params, depth - 1))
     for i in range(depth - 1, 0, -1):
-        after = output_side(products, starts, params, i)
-        multiply(
-            after, layer(x, layers, params, i), output_side(products, starts, params, i - 1), False
-        )
+        after = output_side(products, params, i)
+        multiply(after, layer(x, params, i), output_side(products, params, i - 1), False)
 
 
 @jit
 def field_from_inputs(t, x, params, out):
     """Write the field as Ẇ_i = B_i P_{i−1}ᵀ, B_{i−1} = W_iᵀ B_i, B_h = R."""
     depth = params[0][0]
-    layers, starts = layer_starts(params), product_starts(params, params[0][1])
-    products, signals = np.empty(starts[-1]), np.empty(starts[-1])
-    input_products(x, params, layers, starts, products)
-    signal = input_side(signals, starts, params, depth)
-    scaled_sum(1.0, target(params), -1.0, input_side(products, starts, params, depth), signal)
+    size = buffer_size(params, params[0][1])
+    products, signals = np.empty(size), np.empty(size)
+    input_products(x, params, products)
+    signal = input_side(signals, params, depth)
+    scaled_sum(1.0, target(params), -1.0, input_side(products, params, depth), signal)
     for i in range(depth, 1, -1):
-        before = input_side(products, starts, params, i - 1)
-        multiply_right_transposed(signal, before, layer(out, layers, params, i), False)
-        earlier = input_side(signals, starts, params, i - 1)
-        multiply_left_transposed(layer(x, layers, params, i), signal, earlier, False)
+        before = input_side(products, params, i - 1)
+        multiply_right_transposed(signal, before, layer(out, params, i), False)
+        earlier = input_side(signals, params, i - 1)
+        multiply_left_transposed(layer(x, params, i), signal, earlier, False)
         signal = earlier
-    times_root_transposed(signal, params, layer(out, layers, params, 1))
+    times_root_transposed(signal, params, layer(out, params, 1))
 
 
 @jit
 def field_from_outputs(t, x, params, out):
     """Write the field as Ẇ_i = L_iᵀ T_{i−1}, T_i = T_{i−1} W_iᵀ, T_0 = R Kᵀ."""
     depth, outputs = params[0][0], params[0][3 + params[0][0]]
-    layers, starts = layer_starts(params), product_starts(params, outputs)
-    products, signals = np.empty(starts[-1]), np.empty(starts[-1])
-    output_products(x, params, layers, starts, products)
+    size = buffer_size(params, outputs)
+    products, signals = np.empty(size), np.empty(size)
+    output_products(x, params, products)
     image = np.empty((outputs, params[0][1]))
-    times_root(output_side(products, starts, params, 0), params, image)
-    signal = output_side(signals, starts, params, 0)
+    times_root(output_side(products, params, 0), params, image)
+    signal = output_side(signals, params, 0)
     scaled_sum(1.0, target(params), -1.0, image, image)
     times_root_transposed(image, params, signal)
     for i in range(1, depth):
-        after = output_side(products, starts, params, i)
-        multiply_left_transposed(after, signal, layer(out, layers, params, i), False)
-        later = output_side(signals, starts, params, i)
-        multiply_right_transposed(signal, layer(x, layers, params, i), later, False)
+        after = output_side(products, params, i)
+        multiply_left_transposed(after, signal, layer(out, params, i), False)
+        later = output_side(signals, params, i)
+        multiply_right_transposed(signal, layer(x, params, i), later, False)
         signal = later
-    assign(signal, layer(out, layers, params, depth))
+    assign(signal, layer(out, params, depth))
 
 
 @jit
 def jvp_from_inputs(t, x, v, params, out):
     """Write the derivative of `field_from_inputs` along ``v``: minus the Hessian times ``v``."""
     depth = params[0][0]
-    layers, starts = layer_starts(params), product_starts(params, params[0][1])
-    products, signals = np.empty(starts[-1]), np.empty(starts[-1])
-    d_products, d_signals = np.empty(starts[-1]), np.empty(starts[-1])
-    input_products(x, params, layers, starts, products)
-    times_root(layer(v, layers, params, 1), params, input_side(d_products, starts, params, 1))
+    size = buffer_size(params, params[0][1])
+    products, signals = np.empty(size), np.empty(size)
+    d_products, d_signals = np.empty(size), np.empty(size)
+    input_products(x, params, products)
+    times_root(layer(v, params, 1), params, input_side(d_products, params, 1))
     for i in range(2, depth + 1):
-        change = input_side(d_products, starts, params, i)
-        multiply(
-            layer(v, layers, params, i), input_side(products, starts, params, i - 1), change, False
-        )
-        before = input_side(d_products, starts, params, i - 1)
-        multiply(layer(x, layers, params, i), before, change, True)
+        change = input_side(d_products, params, i)
+        multiply(layer(v, params, i), input_side(products, params, i - 1), change, False)
+        before = input_side(d_products, params, i - 1)
+        multiply(layer(x, params, i), before, change, True)
     signal, d_signal = (
-        input_side(signals, starts, params, depth),
-        input_side(d_signals, starts, params, depth),
+        input_side(signals, params, depth),
+        input_side(d_signals, params, depth),
     )
-    scaled_sum(1.0, target(params), -1.0, input_side(products, starts, params, depth), signal)
-    change = input_side(d_products, starts, params, depth)
+    scaled_sum(1.0, target(params), -1.0, input_side(products, params, depth), signal)
+    change = input_side(d_products, params, depth)
     scaled_sum(-1.0, change, 0.0, change, d_signal)
     for i in range(depth, 1, -1):
-        slot = layer(out, layers, params, i)
-        multiply_right_transposed(
-            d_signal, input_side(products, starts, params, i - 1), slot, False
-        )
-        before = input_side(d_products, starts, params, i - 1)
+        slot = layer(out, params, i)
+        multiply_right_transposed(d_signal, input_side(products, params, i - 1), slot, False)
+        before = input_side(d_products, params, i - 1)
         multiply_right_transposed(signal, before, slot, True)
-        weights, direction = layer(x, layers, params, i), layer(v, layers, params, i)
-        d_earlier = input_side(d_signals, starts, params, i - 1)
+        weights, direction = layer(x, params, i), layer(v, params, i)
+        d_earlier = input_side(d_signals, params, i - 1)
         multiply_left_transposed(weights, d_signal, d_earlier, False)
         multiply_left_transposed(direction, signal, d_earlier, True)
-        earlier = input_side(signals, starts, params, i - 1)
+        earlier = input_side(signals, params, i - 1)
         multiply_left_transposed(weights, signal, earlier, False)
         signal, d_signal = earlier, d_earlier
-    times_root_transposed(d_signal, params, layer(out, layers, params, 1))
+    times_root_transposed(d_signal, params, layer(out, params, 1))
 
 
 @jit
 def jvp_from_outputs(t, x, v, params, out):
     """Write the derivative of `field_from_outputs` along ``v``: minus the Hessian times ``v``."""
     depth, outputs = params[0][0], params[0][3 + params[0][0]]
-    layers, starts = layer_starts(params), product_starts(params, outputs)
-    products, signals = np.empty(starts[-1]), np.empty(starts[-1])
-    d_products, d_signals = np.empty(starts[-1]), np.empty(starts[-1])
-    output_products(x, params, layers, starts, products)
-    assign(layer(v, layers, params, depth), output_side(d_products, starts, params, depth - 1))
+    size = buffer_size(params, outputs)
+    products, signals = np.empty(size), np.empty(size)
+    d_products, d_signals = np.empty(size), np.empty(size)
+    output_products(x, params, products)
+    assign(layer(v, params, depth), output_side(d_products, params, depth - 1))
     for i in range(depth - 1, 0, -1):
-        change = output_side(d_products, starts, params, i - 1)
-        multiply(
-            output_side(products, starts, params, i), layer(v, layers, params, i), change, False
-        )
-        after = output_side(d_products, starts, params, i)
-        multiply(after, layer(x, layers, params, i), change, True)
+        change = output_side(d_products, params, i - 1)
+        multiply(output_side(products, params, i), layer(v, params, i), change, False)
+        after = output_side(d_products, params, i)
+        multiply(after, layer(x, params, i), change, True)
     image = np.empty((outputs, params[0][1]))
     signal, d_signal = (
-        output_side(signals, starts, params, 0),
-        output_side(d_signals, starts, params, 0),
+        output_side(signals, params, 0),
+        output_side(d_signals, params, 0),
     )
-    times_root(output_side(products, starts, params, 0), params, image)
+    times_root(output_side(products, params, 0), params, image)
     scaled_sum(1.0, target(params), -1.0, image, image)
     times_root_transposed(image, params, signal)
-    times_root(output_side(d_products, starts, params, 0), params, image)
+    times_root(output_side(d_products, params, 0), params, image)
     scaled_sum(-1.0, image, 0.0, image, image)
     times_root_transposed(image, params, d_signal)
     for i in range(1, depth):
-        slot = layer(out, layers, params, i)
-        multiply_left_transposed(output_side(products, starts, params, i), d_signal, slot, False)
-        multiply_left_transposed(output_side(d_products, starts, params, i), signal, slot, True)
-        weights, direction = layer(x, layers, params, i), layer(v, layers, params, i)
-        d_later = output_side(d_signals, starts, params, i)
+        slot = layer(out, params, i)
+        multiply_left_transposed(output_side(products, params, i), d_signal, slot, False)
+        multiply_left_transposed(output_side(d_products, params, i), signal, slot, True)
+        weights, direction = layer(x, params, i), layer(v, params, i)
+        d_later = output_side(d_signals, params, i)
         multiply_right_transposed(d_signal, weights, d_later, False)
         multiply_right_transposed(signal, direction, d_later, True)
-        later = output_side(signals, starts, params, i)
+        later = output_side(signals, params, i)
         multiply_right_transposed(signal, weights, later, False)
         signal, d_signal = later, d_later
-    assign(d_signal, layer(out, layers, params, depth))
+    assign(d_signal, layer(out, params, depth))
 
 
 @jit
@@ -266,41 +249,40 @@ def jacobian(t, x, params, out):
     """
     sizes = params[0]
     depth, outputs = sizes[0], sizes[3 + sizes[0]]
-    layers = layer_starts(params)
-    starts, ends = product_starts(params, sizes[1]), product_starts(params, outputs)
-    inputs, lefts = np.empty(starts[-1]), np.empty(ends[-1])
+    inputs = np.empty(buffer_size(params, sizes[1]))
+    lefts = np.empty(buffer_size(params, outputs))
     if sizes[2] == 1:
-        assign_identity(input_side(inputs, starts, params, 0))
+        assign_identity(input_side(inputs, params, 0))
     else:
-        assign(root(params), input_side(inputs, starts, params, 0))
-    input_products(x, params, layers, starts, inputs)
-    assign_identity(output_side(lefts, ends, params, depth))
-    output_products(x, params, layers, ends, lefts)
+        assign(root(params), input_side(inputs, params, 0))
+    input_products(x, params, inputs)
+    assign_identity(output_side(lefts, params, depth))
+    output_products(x, params, lefts)
     residual = np.empty((outputs, sizes[1]))
-    scaled_sum(1.0, target(params), -1.0, input_side(inputs, starts, params, depth), residual)
+    scaled_sum(1.0, target(params), -1.0, input_side(inputs, params, depth), residual)
     for i in range(1, depth + 1):
         before, after = (
-            input_side(inputs, starts, params, i - 1),
-            output_side(lefts, ends, params, i),
+            input_side(inputs, params, i - 1),
+            output_side(lefts, params, i),
         )
         back = np.empty((before.shape[0], outputs))
         multiply_right_transposed(before, residual, back, False)
         between = np.empty((sizes[3 + i], sizes[3 + i]))
         assign_identity(between)
         for j in range(i, depth + 1):
-            later = output_side(lefts, ends, params, j)
+            later = output_side(lefts, params, j)
             a = np.empty((after.shape[1], later.shape[1]))
             multiply_left_transposed(after, later, a, False)
             g = np.empty((before.shape[0], sizes[2 + j]))
-            multiply_right_transposed(before, input_side(inputs, starts, params, j - 1), g, False)
+            multiply_right_transposed(before, input_side(inputs, params, j - 1), g, False)
             b, e = np.zeros((a.shape[0], g.shape[1])), np.zeros((g.shape[0], a.shape[1]))
             if j > i:
                 assign_transposed(between, b)
                 multiply(back, later, e, False)
                 longer = np.empty((sizes[3 + j], between.shape[1]))
-                multiply(layer(x, layers, params, j), between, longer, False)
+                multiply(layer(x, params, j), between, longer, False)
                 between = longer
-            row, column = layers[i - 1], layers[j - 1]
+            row, column = sizes[3 + depth + i], sizes[3 + depth + j]
             subtract_block(a, g, b, e, row, column, out)
             if j > i:
                 a, g, b, e = a.T.copy(), g.T.copy(), e.T.copy(), b.T.copy()
@@ -310,9 +292,12 @@ def jacobian(t, x, params, out):
 @jit
 def error_scale(t, x, params, out):
     """Write the root mean square weight of each layer at the places of that layer."""
-    layers = layer_starts(params)
-    for i in range(layers.size - 1):
+    sizes = params[0]
+    for i in range(4 + sizes[0], 4 + 2 * sizes[0]):
+        first, end = sizes[i], sizes[i + 1]
         total = 0.0
-        for j in range(layers[i], layers[i + 1]):
+        for j in range(first, end):
             total += x[j] * x[j]
-        out[layers[i] : layers[i + 1]] = np.sqrt(total / (layers[i + 1] - layers[i]))
+        scale = np.sqrt(total / (end - first))
+        for j in range(first, end):
+            out[j] = scale

@@ -295,9 +295,13 @@ class LinearNetwork(SystemProtocol):
     @property
     def params(self) -> Params:  # type: ignore[override]
         """Sizes and numbers for the kernels, a copy of its own for each caller."""
-        sizes = [self.depth, self.target.shape[1], int(self.whitened), *self.widths]
+        starts = np.cumsum([0, *(rows * columns for rows, columns in self._shapes)])
+        sums = np.cumsum([0, *self.widths])
+        head = [self.depth, self.target.shape[1], int(self.whitened)]
         parts = [self.target] if self.input_root is None else [self.target, self.input_root]
-        return np.array(sizes, np.int64), np.concatenate([part.ravel() for part in parts])
+        return np.array([*head, *self.widths, *starts, *sums], np.int64), np.concatenate(
+            [part.ravel() for part in parts]
+        )
 
     @property
     def _narrow_input(self) -> bool:

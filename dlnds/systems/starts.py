@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.optimize
 from numpy.typing import ArrayLike
 
 from dlnds import moments
@@ -69,6 +68,8 @@ def unbalanced(net: "LinearNetwork", start: Array, change: Array, delta: float) 
 
     while excess(upper) < 0.0:
         upper *= 2.0
-    u = scipy.optimize.brentq(excess, 0.0, upper, xtol=1e-300, rtol=1e-14, maxiter=1000)
+    from scipy.optimize import brentq  # here, since loading it takes longer than all other starts
+
+    u = brentq(excess, 0.0, upper, xtol=1e-300, rtol=1e-14, maxiter=1000)
     result: Array = start + root * float(u) * change
     return result
