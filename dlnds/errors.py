@@ -82,6 +82,14 @@ def check_array(
     return check_finite(name, array, "")
 
 
+def check_ascending(name: str, value: ArrayLike) -> NDArray[np.float64]:
+    """Return ``value`` as a vector of strictly ascending times."""
+    times = check_array(name, value, ndim=1)
+    if np.any(np.diff(times) <= 0.0):
+        raise ValueError(f"{name}: needs strictly ascending times")
+    return times
+
+
 def check_finite(
     name: str, array: NDArray[np.float64], what: str = "the result overflows at this "
 ) -> NDArray[np.float64]:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from dlnds import schema
 from dlnds.errors import check_number, known_options
@@ -66,8 +67,8 @@ def saddle_visits(net: LinearNetwork, run: xr.Dataset, *, radius: float = 0.05) 
     radius = check_number("radius", radius, minimum=0.0, maximum=1.0)
     image = _images(net, run)
     left, sigma, right = net.singular_modes
-    strength = np.sum((left.T @ image) * right.T, axis=-1)
-    learnt = (strength > 0.5 * sigma) & (sigma > 0.0)
+    strength = net.image_strength(image)
+    learnt = net.is_learnt(strength)
     nearest = (left * np.where(learnt, sigma, 0.0)[:, None, :]) @ right.T
     size = float(np.linalg.norm(net.target)) or 1.0
     distance = np.linalg.norm(image - nearest, axis=(-2, -1)) / size
@@ -105,7 +106,7 @@ def _images(net: LinearNetwork, run: xr.Dataset) -> Array:
     return product if net.input_root is None else product @ net.input_root
 
 
-def _intervals(learnt: Array, inside: Array) -> list[tuple[int, int]]:
+def _intervals(learnt: NDArray[np.bool_], inside: NDArray[np.bool_]) -> list[tuple[int, int]]:
     """Return first and last row of the stretches inside one neighbourhood."""
     changed = np.any(learnt[1:] != learnt[:-1], axis=1) | (inside[1:] != inside[:-1])
     edges = [0, *(np.flatnonzero(changed) + 1).tolist(), len(inside)]
@@ -116,7 +117,7 @@ def _visit(
     net: LinearNetwork,
     run: xr.Dataset,
     strength: Array,
-    learnt: Array,
+    learnt: NDArray[np.bool_],
     distance: Array,
     first: int,
     last: int,

@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike
 from scipy.special import digamma, expit, hyp2f1
 
 from dlnds import schema
-from dlnds.errors import check_array, check_number, known_options
+from dlnds.errors import check_array, check_ascending, check_number, known_options
+from dlnds.integrate import recorded
 from dlnds.systems.linear import LinearNetwork, check_network
 from dlnds.systems.protocol import Array
 
@@ -79,12 +80,10 @@ def exact_flow(
     if not net.whitened:
         raise ValueError("net: needs a whitened network; closed forms are known for these only")
     state = check_array("start", start, ndim=1, shape=(net.dim,))
-    times = check_array("t_eval", t_eval, ndim=1)
+    times = check_ascending("t_eval", t_eval)
     check_number("t_eval", times[0], minimum=0.0)
-    if np.any(np.diff(times) <= 0.0):
-        raise ValueError("t_eval: needs strictly ascending times")
     states, modulo = _solve(net, state, times)
-    names = tuple(dict.fromkeys((*net.always_saved, *save)))
+    names = recorded(net, save)
     variables = {
         "time": ("time", times),
         "time_low": ("time", np.zeros(len(times))),
@@ -141,9 +140,10 @@ def _aligned_frames(
     for i in range(net.depth - 1, 0, -1):
         missing = ~frames[i].any(axis=0)
         frames[i][:, missing] = _normalized(layers[i].T @ frames[i + 1], layers[i])[:, missing]
-    for i, layer in enumerate(layers, 1):
-        strength = np.einsum("ij,ij->j", frames[i], layer @ frames[i - 1])
-        rebuilt = (frames[i] * strength) @ frames[i - 1].T
+    for i, (layer, weights) in enumerate(
+        zip(layers, _mode_weights(layers, frames), strict=True), 1
+    ):
+        rebuilt = (frames[i] * weights) @ frames[i - 1].T
         if np.abs(layer - rebuilt).max() > np.sqrt(small) * np.sqrt(TOLERANCE):
             return None
     return frames

@@ -17,6 +17,7 @@ from dlnds._kernels import jit
 from dlnds._kernels import runge_kutta as kernels
 from dlnds.errors import (
     check_array,
+    check_ascending,
     check_choice,
     check_flag,
     check_integer,
@@ -128,7 +129,7 @@ def flow(
     """
     check_flow(system)
     starts = check_array("start", start, ndim=(1, 2), shape=(system.dim,))
-    names = _check_names(save)
+    names = recorded(system, save)
     stack = np.atleast_2d(starts)
     system.observables(stack[:1], names)
     task = _Task(
@@ -137,7 +138,7 @@ def flow(
         t_eval=np.zeros(0),
         rtol=check_number("rtol", rtol, minimum=SMALLEST_RTOL, maximum=0.1),
         atol=0.0 if atol is None else check_number("atol", atol, minimum=0.0),
-        names=tuple(dict.fromkeys((*system.always_saved, *names))),
+        names=names,
         max_steps=check_integer("max_steps", max_steps, minimum=1),
         reduce_width=check_flag("reduce_width", reduce_width),
     )
@@ -198,16 +199,13 @@ def as_run(
     check_system(system)
     if not hasattr(system, "pack"):
         raise TypeError("system: needs a network, whose states are layers of weights")
-    grid = check_array("times", times, ndim=1)
-    if np.any(np.diff(grid) <= 0.0):
-        raise ValueError("times: needs strictly ascending times")
-    names = tuple(dict.fromkeys((*system.always_saved, *_check_names(save))))
+    grid = check_ascending("times", times)
+    names = recorded(system, save)
     if not np.iterable(layers) or len(list(layers)) != len(grid):
         raise ValueError(f"layers: needs the weights at each of {len(grid)} times")
     states = np.stack([system.pack([_plain(w) for w in snapshot]) for snapshot in layers])
-    task = _Task(system, (grid[0], grid[-1]), grid, 0.0, 0.0, names, len(grid))
     run = _Run(
-        variables=_observe(task, np.stack([grid, np.zeros_like(grid)], axis=1), states),
+        variables=_observe(system, names, np.stack([grid, np.zeros_like(grid)], axis=1), states),
         counts={"n_steps": len(grid) - 1, "n_rhs": 0, "n_jac": 0},
         stop_reason="end_reached",
         limit=system.identify(states[-1]),
@@ -277,16 +275,15 @@ def iterate(
             f"system: needs a map, got the flow of {type(system).__name__}; use GradientDescent"
         )
     x = check_array("start", start, ndim=1, shape=(system.dim,))
-    names = tuple(dict.fromkeys((*system.always_saved, *_check_names(save))))
+    names = recorded(system, save)
     system.observables(x[None], names)
     n_steps = check_integer("n_steps", n_steps, minimum=1)
     every = check_integer("every", every, minimum=1)
-    task = _Task(system, (0.0, float(n_steps)), np.zeros(0), 0.0, 0.0, names, n_steps)
     kernel = jit.ready(maps.iterate, maps.ITERATE)
     field, params = jit.ready(system.field, jit.FIELD), system.params
     image, states = np.empty_like(x), np.empty((max(1, min(_PAUSE, _BUFFER // x.size)), x.size))
-    chunks, number, last = [_observe(task, np.zeros((1, 2)), x[None].copy())], 0, 0
-    with _bar(check_flag("progress", progress), 1, task.span) as track:
+    chunks, number, last = [_observe(system, names, np.zeros((1, 2)), x[None].copy())], 0, 0
+    with _bar(check_flag("progress", progress), 1, (0.0, float(n_steps))) as track:
         update = track()
         while number < n_steps:
             pause = min(n_steps, number + every * len(states))
@@ -296,7 +293,9 @@ def iterate(
             rows = (number // every + 1 + np.arange(saved)) * every
             if saved:
                 chunks.append(
-                    _observe(task, np.stack([rows, 0 * rows], axis=1), states[:saved].copy())
+                    _observe(
+                        system, names, np.stack([rows, 0 * rows], axis=1), states[:saved].copy()
+                    )
                 )
                 last = int(rows[-1])
             number = int(reached)
@@ -304,7 +303,7 @@ def iterate(
             if number < pause:
                 break
     if last != number:
-        chunks.append(_observe(task, np.array([[float(number), 0.0]]), x[None]))
+        chunks.append(_observe(system, names, np.array([[float(number), 0.0]]), x[None]))
     run = _Run(
         variables={name: _concatenate([c[name] for c in chunks]) for name in chunks[0]},
         counts={"n_steps": number, "n_rhs": min(number + 1, n_steps), "n_jac": 0},
@@ -366,14 +365,14 @@ def _integrate(task: _Task, x: Array, update: Tracker) -> _Run:
             clock, counters, work, times, states,
         )  # fmt: skip
         if saved:
-            chunks.append(_observe(task, times[:saved], lift(states[:saved])))
+            chunks.append(_observe(whole, task.names, times[:saved], lift(states[:saved])))
             last = times[saved - 1, 0]
         stop = _stop_reason(task, system, code, counters, work)
         update(float(clock[kernels.TIME]))
         budget = min(task.max_steps, int(counters[kernels.STEPS]) + pause)
     if last != clock[kernels.TIME]:
         end = clock[[kernels.TIME, kernels.TIME_LOW]].reshape(1, 2)
-        chunks.append(_observe(task, end, lift(work[[kernels.STATE]])))
+        chunks.append(_observe(whole, task.names, end, lift(work[[kernels.STATE]])))
     names = chunks[0].keys()
     counts = {"n_steps": int(counters[kernels.STEPS]), "n_rhs": int(counters[kernels.EVALUATIONS])}
     return _Run(
@@ -385,9 +384,11 @@ def _integrate(task: _Task, x: Array, update: Tracker) -> _Run:
     )
 
 
-def _observe(task: _Task, times: Array, states: Array) -> dict[str, xr.Variable]:
+def _observe(
+    system: SystemProtocol, names: tuple[str, ...], times: Array, states: Array
+) -> dict[str, xr.Variable]:
     with np.errstate(over="ignore", invalid="ignore"):  # a run may end near overflow
-        observed = task.system.observables(states, task.names)
+        observed = system.observables(states, names)
     clock = {
         "time": xr.Variable("time", times[:, 0].copy()),
         "time_low": xr.Variable("time", times[:, 1].copy()),
@@ -456,13 +457,14 @@ def _stop_variable(runs: Sequence[_Run], dims: tuple[str, ...]) -> dict[str, Any
     return {"stop_reason": (dims, reasons if dims else reasons[0])}
 
 
-def _check_names(save: Any) -> tuple[str, ...]:
+def recorded(system: SystemProtocol, save: Any) -> tuple[str, ...]:
+    """Return the names of what a run records: what the system always saves, and ``save``."""
     if isinstance(save, str) or not np.iterable(save):
         raise TypeError(f"save: needs a sequence of names such as ('state',), got {save!r}")
     names = tuple(save)
     if not all(isinstance(name, str) for name in names):
         raise TypeError(f"save: needs names such as 'state', got {names!r}")
-    return names
+    return tuple(dict.fromkeys((*system.always_saved, *names)))
 
 
 def _check_span(t_span: Any) -> tuple[float, float]:
@@ -478,9 +480,7 @@ def _check_span(t_span: Any) -> tuple[float, float]:
 
 
 def _check_grid(t_eval: ArrayLike, span: tuple[float, float]) -> Array:
-    grid = check_array("t_eval", t_eval, ndim=1)
-    if np.any(np.diff(grid) <= 0.0):
-        raise ValueError("t_eval: needs strictly ascending times")
+    grid = check_ascending("t_eval", t_eval)
     if grid[0] < span[0] or grid[-1] > span[1]:
         raise ValueError(
             f"t_eval: needs times between {span[0]:g} and {span[1]:g}, "

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import scipy.linalg
 import xarray as xr
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from dlnds import moments, schema
 from dlnds._kernels import jit
@@ -375,8 +375,7 @@ class LinearNetwork(SystemProtocol):
         """
         with np.errstate(over="ignore", invalid="ignore"):  # a diverged state is near to nothing
             strength = self._mode_strength(self._states(x))
-        sigma = self.singular_modes[1]
-        return schema.index_set_label(np.flatnonzero((strength > 0.5 * sigma) & (sigma > 0.0)))
+        return schema.index_set_label(np.flatnonzero(self.is_learnt(strength)))
 
     def settled(self, x: Array, rtol: float) -> bool:
         """Tell whether ``x`` is a global minimum to the accuracy of the run.
@@ -472,10 +471,19 @@ class LinearNetwork(SystemProtocol):
         return 0.5 * np.sum(self._residual(states) ** 2, axis=(-2, -1))
 
     def _mode_strength(self, states: Array) -> Array:
+        return self.image_strength(self.target - self._residual(states))
+
+    def image_strength(self, image: Array) -> Array:
+        """Return u_jᵀ W K v_j (…, mode) of images W K (…, d_h, k)."""
         left, _, right = self.singular_modes
-        image = self.target - self._residual(states)
         strength: Array = np.sum((left.T @ image) * right.T, axis=-1)
         return strength
+
+    def is_learnt(self, strength: Array) -> NDArray[np.bool_]:
+        """Tell which modes have strengths (…, mode) nearer to σ_j than to 0, where σ_j > 0."""
+        sigma = self.singular_modes[1]
+        learnt: NDArray[np.bool_] = (strength > 0.5 * sigma) & (sigma > 0.0)
+        return learnt
 
     def gradient(self, x: ArrayLike) -> Array:
         """Return ∇L, minus the field, of a state or of each in a stack (…, parameter)."""
@@ -565,9 +573,8 @@ class LinearNetwork(SystemProtocol):
             - ``"gaussian"``: entries N(0, scale²), layers in order.
             - ``"balanced"``: all C_i = 0. The product has the singular vectors of a Gaussian one,
               each layer ``scale`` times the h-th root of its singular values; random hidden bases.
-            - ``"aligned"``: balanced, in the singular basis of the target; ``scale`` is the
-            singular
-              value of every layer: one number, or one for each of min(d_0, …, d_h) modes.
+            - ``"aligned"``: balanced, in the singular basis of the target, with the singular values
+              ``scale`` in every layer: one number, or one for each of min(d_0, …, d_h) modes.
             - ``"delta_balanced"``: a balanced start changed at random until the largest ‖C_i‖_F
               is ``delta``.
         scale
