@@ -1,3 +1,4 @@
+from . import events as events
 from . import plot as plot
 from . import schema as schema
 from .arcs import activation_arcs as activation_arcs

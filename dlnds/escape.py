@@ -61,7 +61,7 @@ def saddle_visits(net: LinearNetwork, run: xr.Dataset, *, radius: float = 0.05) 
     >>> run = dl.flow(net, net.initial("aligned", scale=1e-3))
     >>> visits = dl.saddle_visits(net, run)
     >>> visits.critical_point.values.tolist(), visits.escape_time.round(2).values.tolist()
-    (['{}', '{0}', '{0,1}'], [2.49, 3.88, nan])
+    (['{}', '{0}', '{0,1}'], [2.49, 3.86, nan])
     """
     check_network(net)
     radius = check_number("radius", radius, minimum=0.0, maximum=1.0)
@@ -130,7 +130,10 @@ def _visit(
         mode = int(np.argmax(learnt[row] & ~learnt[last]))
         half = 0.5 * net.singular_modes[1][mode]
         p, q = strength[row - 1, mode], strength[row, mode]
-        part = (half - p) / (q - p)
+        whole = growth_time(p, q, 2.0 * half, net.depth)
+        part = growth_time(p, half, 2.0 * half, net.depth) / whole if p < half < q else 0.0
+        if not 0.0 < part < 1.0:
+            part = (half - p) / (q - p)
         step = (time[row] - time[row - 1]) + (low[row] - low[row - 1])
         waited = (time[row - 1] - time[first]) + (low[row - 1] - low[first])
         escape = waited + part * step

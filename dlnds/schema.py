@@ -20,10 +20,14 @@ STOP_REASONS = (
     "end_reached",
     "limit_reached",
     "at_rest",
+    "event",
     "out_of_steps",
     "step_too_small",
     "not_finite",
 )
+#: What the limit of a run is, and what decided that it is reached.
+LIMIT_KINDS = ("none", "global_minimum", "saddle")
+LIMIT_DECISIONS = ("none", "small_residual", "no_force")
 
 #: name: (long name, TeX symbol). All quantities of this package are pure numbers, units "1".
 DESCRIPTIONS = {
@@ -42,6 +46,7 @@ DESCRIPTIONS = {
     "eigen": ("number of the eigenvalue", ""),
     "eigenvalue": ("eigenvalue", r"$\lambda$"),
     "eigenvalue_imag": ("imaginary part of the eigenvalue", r"$\mathrm{Im}\,\lambda$"),
+    "event": ("number of the event, -1 if none", ""),
     "exact_loss": ("loss by the closed form", r"$L$"),
     "gradient_norm": ("norm of the gradient", r"$\|\nabla L\|$"),
     "imbalance": ("largest imbalance of two layers", r"$\max_i\|C_i\|_F$"),
@@ -54,7 +59,10 @@ DESCRIPTIONS = {
     "learnt": ("mode is learnt", ""),
     "left": ("left singular vector", r"$u_j$"),
     "limit": ("index set of the critical value nearest to the end", ""),
+    "limit_decision": ("what decided that the limit is reached", ""),
+    "limit_kind": ("kind of the limit", ""),
     "loss": ("loss", r"$L$"),
+    "loss_rate": ("rate of change of the loss", r"$-\|\nabla L\|^2$"),
     "mode": ("mode", r"$j$"),
     "mode_strength": ("strength of the mode", r"$u_j^T W v_j$"),
     "n_jac": ("evaluations of the Jacobian", ""),
@@ -120,6 +128,8 @@ _FLAGGED = {
     ("critical_points", "kind"): POINT_KINDS,
     ("arcs", "kind"): ARC_KINDS,
     ("run", "stop_reason"): STOP_REASONS,
+    ("run", "limit_kind"): LIMIT_KINDS,
+    ("run", "limit_decision"): LIMIT_DECISIONS,
 }
 
 

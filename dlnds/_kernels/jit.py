@@ -4,6 +4,7 @@ A compiled function that is handed to a driver must have exactly one, fixed sign
 driver is compiled once for all systems, and Numba's cache serves it across processes.
 """
 
+import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -11,6 +12,8 @@ import numba
 from numba import types
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+_compiling = threading.RLock()
 
 _vector = types.float64[::1]
 _matrix = types.float64[:, ::1]
@@ -22,6 +25,8 @@ FIELD = types.void(types.float64, _vector, PARAMS, _vector)
 JVP = types.void(types.float64, _vector, _vector, PARAMS, _vector)
 #: ``jacobian(t, x, params, out)``
 JACOBIAN = types.void(types.float64, _vector, PARAMS, _matrix)
+#: ``restore(x, params, reference)`` moves the state; whether it did is what it returns
+RESTORE = types.boolean(_vector, PARAMS, _vector)
 
 #: Whether Numba's compiler is switched off, as it is to measure test coverage.
 DISABLED = bool(getattr(numba.config, "DISABLE_JIT", False))
@@ -47,8 +52,12 @@ def ready(function: Function, signature: Any) -> Function:
     dispatcher: Any = function
     if DISABLED or signature.args in dispatcher.overloads:
         return function
-    if not dispatcher._can_compile:
-        raise TypeError(f"{dispatcher.__name__} is compiled for another signature than {signature}")
-    dispatcher.compile(signature)
-    dispatcher.disable_compile()
+    with _compiling:
+        if signature.args in dispatcher.overloads:
+            return function
+        if not dispatcher._can_compile:
+            name = dispatcher.__name__
+            raise TypeError(f"{name} is compiled for another signature than {signature}")
+        dispatcher.compile(signature)
+        dispatcher.disable_compile()
     return function

@@ -287,17 +287,3 @@ def jacobian(t, x, params, out):
             if j > i:
                 a, g, b, e = a.T.copy(), g.T.copy(), e.T.copy(), b.T.copy()
                 subtract_block(a, g, b, e, column, row, out)
-
-
-@jit
-def error_scale(t, x, params, out):
-    """Write the root mean square weight of each layer at the places of that layer."""
-    sizes = params[0]
-    for i in range(4 + sizes[0], 4 + 2 * sizes[0]):
-        first, end = sizes[i], sizes[i + 1]
-        total = 0.0
-        for j in range(first, end):
-            total += x[j] * x[j]
-        scale = np.sqrt(total / (end - first))
-        for j in range(first, end):
-            out[j] = scale

@@ -10,7 +10,7 @@ The tableau is data; tests check it as algebra. Nothing below knows which system
 import numpy as np
 from numba import types
 
-from dlnds._kernels.jit import FIELD, PARAMS, jit
+from dlnds._kernels.jit import FIELD, PARAMS, RESTORE, jit
 
 NODES = np.array(
     [
@@ -219,17 +219,30 @@ def _table(rows, columns):
 STAGES, ERRORS, DENSE = _table(_STAGES, 16), _table(_ERRORS, 12), _table(_DENSE, 16)
 ORDER = 8
 SAFETY, SLOWEST, FASTEST = 0.9, 0.2, 8.0
+#: Steps tried in a row, each shorter. States as large as no plateau leaves behind, that grow in
+#: steps as small, relative to the time, grow beyond all bounds.
+TRIALS, LARGE, UNFELT = 60, 1e30, 1e-14
 
 # What `advance` returns.
 BUFFER_FULL, END_REACHED, OUT_OF_STEPS, STEP_TOO_SMALL, NOT_FINITE, ACCEPTED = 0, 1, 2, 3, 4, 5
+OUTGROWN, SWITCH = 6, 7
 
 # A run is carried from call to call by a clock (floats) and by counters (integers) with these
 # places, and by the rows of a work array: state, state before the last step, seven rows of dense
 # output, sixteen stages of which the first is the derivative at the state.
 # The time is a compensated pair TIME + TIME_LOW, so that small steps add up at a large time.
-TIME, TIME_LOW, BEFORE, BEFORE_LOW, LAST_STEP, STEP, CLOCK_SIZE = 0, 1, 2, 3, 4, 5, 6
-STEPS, EVALUATIONS, SAVED, UNSAVED = 0, 1, 2, 3
+# If ALWAYS_DENSE is set, the dense output of every step is made, not only where it is saved.
+TIME, TIME_LOW, BEFORE, BEFORE_LOW, LAST_STEP, STEP, RATE, CLOCK_SIZE = 0, 1, 2, 3, 4, 5, 6, 7
+STEPS, EVALUATIONS, SAVED, UNSAVED, JACOBIANS, STIFF, CALM, ALWAYS_DENSE = 0, 1, 2, 3, 4, 5, 6, 7
+COUNTERS_SIZE = 8
 STATE, PREVIOUS, COEFFICIENTS, FIRST_STAGE, WORK_ROWS = 0, 1, 2, 9, 25
+
+# Step times eigenvalue up to which a decaying mode is damped well (by 0.18; beyond 6.4 it grows),
+# and from which steps count as limited by it. A run is called stiff after so many of these, with no
+# more than so many others in a row between them. Smaller relative changes are rounding.
+DAMPED, LIMITED, STIFF_STEPS, CALM_STEPS, ROUNDING = 5.5, 4.5, 12, 6, 1e-12
+#: How much of the largest eigenvalue seen is still reckoned with a step later.
+FORGET = 0.8
 
 
 @jit
@@ -362,6 +375,21 @@ def all_finite(a):
 
 
 @jit
+def blows_up(x, clock):
+    """Tell whether a state grows beyond all bounds in steps that the clock does not feel.
+
+    A small step alone is no reason to stop: after a long plateau the next mode is learnt in less
+    than the spacing of numbers at that time.
+    """
+    if clock[STEP] > UNFELT * abs(clock[TIME]):
+        return False
+    largest = 0.0
+    for i in range(x.size):
+        largest = max(largest, abs(x[i]))
+    return largest > LARGE
+
+
+@jit
 def begin(field, error_scale, params, t_end, rtol, atol, clock, counters, work):
     """Evaluate the first derivative and choose the first step; tell whether all is finite."""
     t, x, derivative = clock[TIME], work[STATE], work[FIRST_STAGE]
@@ -422,16 +450,18 @@ def move_clock(clock, h, t_end, last):
 
 
 @jit
-def accepted_step(field, error_scale, params, remaining, rtol, atol, clock, counters, work, x_new):
+def accepted_step(
+    field, error_scale, params, remaining, rtol, atol, clock, counters, work, x_new, scale
+):
     """Shorten the step until its error is acceptable; return a code and the step."""
     t, x, stages = clock[TIME], work[STATE], work[FIRST_STAGE:]
-    scale, tolerance = np.empty(x.size), np.empty(x.size)
+    tolerance = np.empty(x.size)
     h, limit, finite = clock[STEP], FASTEST, True
-    while True:
+    if blows_up(x, clock):
+        return STEP_TOO_SMALL, h
+    for _ in range(TRIALS):
         if 1.01 * h >= remaining:
             h = remaining
-        if t + (clock[TIME_LOW] + h) == t and clock[TIME_LOW] + h == clock[TIME_LOW]:
-            return STEP_TOO_SMALL if finite else NOT_FINITE, h
         if not np.isfinite(t + h):
             return END_REACHED, h
         step(field, t, x, h, params, stages, x_new)
@@ -452,13 +482,55 @@ def accepted_step(field, error_scale, params, remaining, rtol, atol, clock, coun
                 return ACCEPTED, h
         h *= factor
         limit = 1.0
+    return STEP_TOO_SMALL if finite else NOT_FINITE, h
+
+
+@jit
+def mind_stability(h, x, x_new, stages, clock, counters):
+    """Keep the next step within the stability of the method, and count steps limited by that.
+
+    As Hairer et al., section IV.2, the largest eigenvalue is estimated from the two states at the
+    end of the step and their derivatives. Without this the error estimate, which is too small for
+    decaying modes, lets a run bounce at a minimum.
+    """
+    other = np.empty(x.size)
+    combine(x, h, STAGES[11], stages, 11, other)
+    change, distance, size = 0.0, 0.0, 0.0
+    for i in range(x.size):
+        change = max(change, abs(stages[12, i] - stages[11, i]))
+        distance = max(distance, abs(x_new[i] - other[i]))
+        size = max(size, abs(x_new[i]))
+    clock[RATE] *= FORGET  # what is at rest now may have to be damped again
+    if distance > ROUNDING * size:
+        clock[RATE] = max(clock[RATE], change / distance)
+    if clock[RATE] * clock[STEP] > DAMPED:
+        clock[STEP] = DAMPED / clock[RATE]
+    if clock[RATE] * h > LIMITED:
+        counters[STIFF] += 1
+        counters[CALM] = 0
+    elif counters[STIFF] > 0:
+        counters[CALM] += 1
+        if counters[CALM] >= CALM_STEPS:
+            counters[STIFF] = 0
+
+
+@jit
+def outgrown(scale, grown):
+    """Tell whether any scale exceeds what it may grow to."""
+    found = False
+    for i in range(grown.size):
+        found |= scale[i] > grown[i]
+    return found
 
 
 @jit
 def advance(
     field,
     error_scale,
+    restore,
     params,
+    reference,
+    patience,
     t_end,
     t_eval,
     rtol,
@@ -467,6 +539,7 @@ def advance(
     clock,
     counters,
     work,
+    grown,
     times,
     states,
 ):
@@ -474,10 +547,12 @@ def advance(
 
     Rows are saved at ``t_eval``, or after each step if that is empty. A call with the same clock,
     counters and work goes on where the last one stopped: after ``BUFFER_FULL`` with emptied
-    buffers, after ``OUT_OF_STEPS`` (the total reached ``max_steps``) with more of them.
+    buffers, after ``OUT_OF_STEPS`` (the total reached ``max_steps``) with more of them, after
+    ``OUTGROWN`` (the error scale exceeds ``grown``) with larger ones, after ``SWITCH`` (steps are
+    limited by stability, and more than ``patience`` of them are left) by a method for that.
     """
     x, stages = work[STATE], work[FIRST_STAGE:]
-    x_new, row = np.empty(x.size), 0
+    x_new, scale, row = np.empty(x.size), np.zeros(x.size), 0
     if counters[EVALUATIONS] == 0 and not begin(
         field, error_scale, params, t_end, rtol, atol, clock, counters, work
     ):
@@ -491,20 +566,30 @@ def advance(
             return END_REACHED, row
         if counters[STEPS] >= max_steps:
             return OUT_OF_STEPS, row
+        if counters[STIFF] >= STIFF_STEPS and remaining > patience * clock[STEP]:
+            counters[STIFF] = 0
+            return SWITCH, row
+        if outgrown(scale, grown):
+            return OUTGROWN, row
         code, h = accepted_step(
-            field, error_scale, params, remaining, rtol, atol, clock, counters, work, x_new
+            field, error_scale, params, remaining, rtol, atol, clock, counters, work, x_new, scale
         )
         if code != ACCEPTED:  # in particular: nothing changes any more before t overflows
             return code, row
         t = clock[TIME]
         move_clock(clock, h, t_end, h == remaining)
-        if counters[SAVED] < t_eval.size and ahead(t_eval[counters[SAVED]], clock) < 0.0:
+        due = counters[SAVED] < t_eval.size and ahead(t_eval[counters[SAVED]], clock) < 0.0
+        if due or counters[ALWAYS_DENSE] == 1:
             coefficients = work[COEFFICIENTS:FIRST_STAGE]
             dense_coefficients(field, t, x, h, params, stages, x_new, coefficients)
             counters[EVALUATIONS] += 3
+        mind_stability(h, x, x_new, stages, clock, counters)
         copy(x, work[PREVIOUS])
         copy(x_new, x)
         copy(stages[12], stages[0])
+        if restore(x, params, reference):
+            field(clock[TIME], x, params, stages[0])
+            counters[EVALUATIONS] += 1
         counters[STEPS] += 1
         counters[UNSAVED] = 1
 
@@ -513,7 +598,10 @@ _VECTOR, _MATRIX, _FIELD = types.float64[::1], types.float64[:, ::1], types.Func
 ADVANCE = types.Tuple((types.int64, types.int64))(
     _FIELD,
     _FIELD,
+    types.FunctionType(RESTORE),
     PARAMS,
+    _VECTOR,
+    types.float64,
     types.float64,
     _VECTOR,
     types.float64,
@@ -522,6 +610,7 @@ ADVANCE = types.Tuple((types.int64, types.int64))(
     _VECTOR,
     types.int64[::1],
     _MATRIX,
+    _VECTOR,
     _MATRIX,
     _MATRIX,
 )
@@ -534,3 +623,21 @@ def error_scale(t, x, params, out):
     for i in range(x.size):
         total += x[i] * x[i]
     out[:] = np.sqrt(total / x.size)
+
+
+@jit
+def keep(x, params, reference):
+    """Leave the state as it is: what restores the invariants of a system that names none."""
+    return False
+
+
+@jit
+def no_jacobian(t, x, params, out):
+    """Stand for the Jacobian of a system that has none."""
+    out[:] = np.nan
+
+
+@jit
+def no_jvp(t, x, v, params, out):
+    """Stand for the directional derivative of a system that has none."""
+    out[:] = np.nan

@@ -1,6 +1,6 @@
 """Compilation of all kernels ahead of their first use."""
 
-from dlnds._kernels import iterate, jit, linear, runge_kutta
+from dlnds._kernels import balance, implicit, iterate, jit, linear, runge_kutta
 
 
 def compile_all() -> None:
@@ -8,12 +8,17 @@ def compile_all() -> None:
     for kernel, signature in (
         (linear.field_from_inputs, jit.FIELD),
         (linear.field_from_outputs, jit.FIELD),
-        (linear.error_scale, jit.FIELD),
+        (balance.error_scale, jit.FIELD),
+        (balance.restore, jit.RESTORE),
         (linear.jvp_from_inputs, jit.JVP),
         (linear.jvp_from_outputs, jit.JVP),
         (linear.jacobian, jit.JACOBIAN),
         (runge_kutta.error_scale, jit.FIELD),
+        (runge_kutta.keep, jit.RESTORE),
+        (runge_kutta.no_jacobian, jit.JACOBIAN),
+        (runge_kutta.no_jvp, jit.JVP),
         (runge_kutta.advance, runge_kutta.ADVANCE),
+        (implicit.advance, implicit.ADVANCE),
         (iterate.iterate, iterate.ITERATE),
     ):
         jit.ready(kernel, signature)

@@ -14,7 +14,7 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from dlnds import moments, schema
-from dlnds._kernels import jit
+from dlnds._kernels import balance, jit
 from dlnds._kernels import linear as kernels
 from dlnds.errors import (
     check_array,
@@ -29,6 +29,11 @@ from dlnds.errors import (
 )
 from dlnds.systems import starts
 from dlnds.systems.protocol import Array, Kernel, Params, Reduction, SystemProtocol
+
+#: Widths above which states are integrated as they are: turning them costs more than it gives.
+WIDEST_BASIS = 512
+#: Largest weight between learnt and other units, in terms of the learnt ones, at which they part.
+COUPLING = 1e-10
 
 _NORMALIZED = {True: "moments divided by the number of samples", False: "moments not divided"}
 
@@ -83,7 +88,11 @@ class LinearNetwork(SystemProtocol):
     """
 
     gradient_flow: ClassVar[bool] = True
-    always_saved: ClassVar[tuple[str, ...]] = ("loss",)
+    has_working_basis: ClassVar[bool] = True
+    unaffected: ClassVar[frozenset[str]] = frozenset(
+        {"loss", "loss_rate", "singular_value", "mode_strength", "imbalance", "gradient_norm"}
+    )
+    always_saved: ClassVar[tuple[str, ...]] = ("loss", "loss_rate")
 
     widths: tuple[int, ...]
     target: Array
@@ -324,8 +333,13 @@ class LinearNetwork(SystemProtocol):
 
     @property
     def error_scale(self) -> Kernel:  # type: ignore[override]
-        """The root mean square of each layer, at the places of the layer."""
-        return kernels.error_scale
+        """The smaller size of the two units that a weight joins."""
+        return balance.error_scale
+
+    @property
+    def restore(self) -> Kernel:  # type: ignore[override]
+        """What moves a state back to its C_i, without changing the end-to-end map."""
+        return balance.restore
 
     def coordinates(self) -> dict[str, Any]:
         """Return the coordinates ``layer, row, column`` of the dim ``parameter``."""
@@ -362,11 +376,135 @@ class LinearNetwork(SystemProtocol):
         pairs = list(itertools.pairwise(bases))
         state = _flat(b.T @ w @ a for w, (a, b) in zip(layers, pairs, strict=True))
 
-        def lift(states: Array) -> Array:
-            lifted = [b @ w @ a.T for w, (a, b) in zip(small.unpack(states), pairs, strict=True)]
-            return np.concatenate([w.reshape(len(states), -1) for w in lifted], axis=1)
+        lift = _turning(small, bases)
+        return Reduction(small, state, lift, lift)
 
-        return Reduction(small, state, lift)
+    def working_basis(self, x: Array) -> Reduction:
+        """Return the network in the singular basis of the target, hidden units sorted by size.
+
+        There what has not been learnt yet is held by weights of its own: neither the rounding nor
+        the errors of those already learnt reach it. Raw inputs are turned until K V is triangular.
+        """
+        if max(self.widths) > WIDEST_BASIS:
+            return Reduction(self, x, _same, _same)
+        outer, inner = self._mode_basis
+        layers = list(self._layers(x))
+        layers[0] = layers[0] @ inner
+        layers[-1] = outer.T @ layers[-1]
+        bases = [inner, *_unit_bases(layers), outer]
+        hidden = [np.eye(self.widths[0]), *bases[1:-1], np.eye(self.widths[-1])]
+        pairs = list(itertools.pairwise(hidden))
+        state = _flat(b.T @ w @ a for w, (a, b) in zip(layers, pairs, strict=True))
+        if all(_is_identity(basis) for basis in bases):
+            return Reduction(self, x, _same, _same)
+        turned = self._in_mode_basis
+        return Reduction(turned, state, _turning(turned, bases), _same)
+
+    @cached_property
+    def _full_modes(self) -> tuple[Array, Array]:
+        """U and V of the target, completed to orthogonal matrices."""
+        left, sigma, right = self.singular_modes
+        outer, _, inner = np.linalg.svd(self.target, full_matrices=True)
+        return (
+            np.hstack([left, outer[:, len(sigma) :]]),
+            np.hstack([right, inner.T[:, len(sigma) :]]),
+        )
+
+    @cached_property
+    def _mode_basis(self) -> tuple[Array, Array]:
+        """Orthogonal bases of outputs and inputs in which the target is diagonal."""
+        sigma = np.zeros_like(self.target)
+        np.fill_diagonal(sigma, self.singular_modes[1])
+        lower = self.input_root is None or not np.triu(self.input_root, 1).any()
+        if lower and np.array_equal(self.target, sigma):
+            return np.eye(self.widths[-1]), np.eye(self.widths[0])
+        outer, V = self._full_modes
+        if self.input_root is None:
+            return outer, V
+        reversed_columns = (self.input_root @ V)[:, ::-1]
+        Q, _ = np.linalg.qr(reversed_columns, mode="complete")
+        k = reversed_columns.shape[1]
+        return outer, np.hstack([Q[:, :k][:, ::-1], Q[:, k:]])
+
+    @cached_property
+    def _in_mode_basis(self) -> "LinearNetwork":
+        """The network in the coordinates of `_mode_basis`; itself if it is there already."""
+        outer, inner = self._mode_basis
+        if _is_identity(outer) and _is_identity(inner):
+            return self
+        target, root = np.zeros_like(self.target), self.input_root
+        np.fill_diagonal(target, self.singular_modes[1])
+        if root is not None:
+            root = np.tril(inner.T @ root @ self._full_modes[1])
+        return dataclasses.replace(self, target=target, input_root=root, whitening=None)
+
+    def deflate(self, x: Array, rtol: float) -> Reduction | None:
+        """Return the network of the modes that are still to be learnt, if the others have been.
+
+        Block-diagonal layers blkdiag(A_i, Z_i), with A_h…A_1 at its target, are an invariant space:
+        the A_i rest, and the Z_i flow as a network without these modes and units (WA25; theory of
+        the local product). So it is near by, up to terms of second order in the weights that join
+        the blocks; these must be below 1e-10 of the learnt ones.
+        """
+        sigma = self.singular_modes[1]
+        if not self.whitened or self.depth < 2 or max(self.widths) > WIDEST_BASIS:
+            return None
+        strength = np.diagonal(self._product(x))
+        near = np.abs(strength - sigma) <= max(1e-3 * rtol, 1e-14) * sigma
+        learnt = np.flatnonzero(near & (sigma > 0.0))
+        rest, count = np.flatnonzero(~near & (sigma > 0.0)), len(learnt)
+        if not count or not rest.size or min(self.widths) <= count:
+            return None
+        if np.count_nonzero(self.target) > np.count_nonzero(sigma):
+            return None  # not in the mode basis
+        turn = self.working_basis(x)
+        layers = self._layers(turn.state)
+        chosen, smallest, largest = [learnt], np.inf, 0.0
+        for i, w in enumerate(layers, 1):
+            reached = np.linalg.norm(w[:, chosen[-1]], axis=1)
+            units = learnt if i == self.depth else np.sort(np.argsort(-reached)[:count])
+            inside = np.zeros(w.shape, bool)
+            inside[np.ix_(units, chosen[-1])] = True
+            outside = np.zeros(w.shape, bool)
+            outside[units, :] = True
+            outside[:, chosen[-1]] = True
+            values = np.linalg.svd(w[np.ix_(units, chosen[-1])], compute_uv=False)
+            smallest = min(smallest, float(values[-1]))
+            largest = max(largest, float(np.abs(w[outside & ~inside]).max(initial=0.0)))
+            chosen.append(units)
+        if largest > COUPLING * smallest:
+            return None
+        kept = [np.setdiff1d(np.arange(d), c) for d, c in zip(self.widths, chosen, strict=True)]
+        small = dataclasses.replace(
+            self,
+            widths=tuple(len(units) for units in kept),
+            target=self.target[np.ix_(kept[-1], kept[0])],
+            whitening=None,
+        )
+        ends = np.cumsum([0, *(w.size for w in layers)])
+        places = np.concatenate(
+            [
+                start + np.add.outer(rows * w.shape[1], columns).ravel()
+                for start, w, (columns, rows) in zip(
+                    ends[:-1], layers, itertools.pairwise(kept), strict=True
+                )
+            ]
+        )
+        resting = np.array(turn.state)
+
+        def embed(states: Array) -> Array:
+            whole = np.tile(resting, (len(states), 1))
+            whole[:, places] = states
+            return whole
+
+        def lift(states: Array) -> Array:
+            return turn.lift(embed(states))
+
+        return Reduction(small, resting[places], lift, embed)
+
+    def invariants(self, x: Array) -> Array:
+        """Return the C_i, to which a run is kept."""
+        return self.conserved(x)
 
     def identify(self, x: ArrayLike) -> str:
         """Return the index set whose critical value the state is nearest to.
@@ -413,7 +551,8 @@ class LinearNetwork(SystemProtocol):
             "product": variable(self._product, "row", "column"),
             "imbalance": variable(self._imbalance),
             "conserved": variable(self.conserved, "component"),
-            "gradient_norm": variable(lambda x: np.linalg.norm(self.gradient(x), axis=-1)),
+            "loss_rate": variable(lambda x: -np.sum(self._gradient(x) ** 2, axis=-1)),
+            "gradient_norm": variable(lambda x: np.linalg.norm(self._gradient(x), axis=-1)),
         }
 
     # States and what they mean.
@@ -487,12 +626,14 @@ class LinearNetwork(SystemProtocol):
 
     def gradient(self, x: ArrayLike) -> Array:
         """Return ∇L, minus the field, of a state or of each in a stack (…, parameter)."""
-        states = self._states(x)
+        return check_finite("x", self._gradient(self._states(x)))
+
+    def _gradient(self, states: Array) -> Array:
         field, out = jit.ready(self.field, jit.FIELD), np.empty_like(states)
         params = self.params
         for state, row in zip(states.reshape(-1, self.dim), out.reshape(-1, self.dim), strict=True):
             field(0.0, state, params, row)
-        return check_finite("x", -out)
+        return np.negative(out, out=out)
 
     def hessian(self, x: ArrayLike) -> Array:
         """Return the Hessian ∇²L (parameter × parameter) at a state.
@@ -683,6 +824,65 @@ def _span(*blocks: Array) -> Array:
     U, s, _ = np.linalg.svd(np.hstack(scaled), full_matrices=False)
     rank = np.count_nonzero(s > len(U) * np.finfo(float).eps)
     return U[:, : max(1, int(rank))]
+
+
+def _same(states: Array) -> Array:
+    return states
+
+
+def _is_identity(basis: Array) -> bool:
+    return bool(np.array_equal(basis, np.eye(len(basis))))
+
+
+def _turning(net: LinearNetwork, bases: Sequence[Array]) -> Callable[[Array], Array]:
+    """Return the way back from layers B_iᵀ W_i B_{i−1}."""
+    pairs = list(itertools.pairwise(bases))
+
+    def lift(states: Array) -> Array:
+        turned = [b @ w @ a.T for w, (a, b) in zip(net._layers(states), pairs, strict=True)]
+        return np.concatenate([w.reshape(len(states), -1) for w in turned], axis=1)
+
+    return lift
+
+
+def _unit_bases(layers: Sequence[Array]) -> list[Array]:
+    """Return for each hidden layer the principal axes of the weights of its units."""
+    return [_principal_axes(w @ w.T + after.T @ after) for w, after in itertools.pairwise(layers)]
+
+
+def _principal_axes(gram: Array) -> Array:
+    """Return orthonormal axes of a symmetric matrix whose diagonal spans many orders of magnitude.
+
+    Axes computed together would mix units by the rounding of the largest. So those that are smaller
+    by 1e6 are only turned by the small angles that take them out of the way of the larger, which
+    keeps their own digits, and then on their own.
+    """
+    sizes = np.sqrt(np.maximum(np.diagonal(gram), 0.0))
+    noise = 16.0 * np.finfo(float).eps * np.multiply.outer(sizes, sizes)
+    if not (np.abs(gram - np.diag(sizes**2)) > noise).any():
+        return np.eye(len(gram))
+    near = sizes >= 1e-6 * sizes.max()  # all, if what is left is rounding
+    large, small = np.flatnonzero(near), np.flatnonzero(~near)
+    first = np.linalg.eigh(gram[np.ix_(large, large)])[1][:, ::-1]
+    basis = np.zeros_like(gram)
+    if not small.size:
+        return first
+    tilt = scipy.linalg.solve(gram[np.ix_(large, large)], gram[np.ix_(large, small)]).T
+    along = _inverse_root(np.eye(len(large)) + tilt.T @ tilt)
+    across = _inverse_root(np.eye(len(small)) + tilt @ tilt.T)
+    basis[large, : len(large)] = along @ first
+    basis[small, : len(large)] = tilt @ along @ first
+    away = np.zeros((len(gram), len(small)))
+    away[large], away[small] = -tilt.T @ across, across
+    basis[:, len(large) :] = away @ _principal_axes(away.T @ gram @ away)
+    return basis
+
+
+def _inverse_root(matrix: Array) -> Array:
+    """Return the inverse square root of a symmetric matrix near the identity."""
+    values, vectors = np.linalg.eigh(matrix)
+    root: Array = (vectors / np.sqrt(values)) @ vectors.T
+    return root
 
 
 def _flat(layers: Iterable[Array]) -> Array:

@@ -41,6 +41,12 @@ class SystemProtocol:
     update: tuple[float, float] | None = None
     #: What a local error is judged against, for each component.
     error_scale: Kernel = staticmethod(runge_kutta.error_scale)
+    #: Moves a state back to where its invariants are those of a reference, if that is known.
+    restore: Kernel = staticmethod(runge_kutta.keep)
+    #: Whether `working_basis` depends on the state, so that engines ask again as it grows.
+    has_working_basis: ClassVar[bool] = False
+    #: Observables that a working basis leaves as they are.
+    unaffected: ClassVar[frozenset[str]] = frozenset()
 
     def observables(self, states: Array, names: Iterable[str]) -> dict[str, xr.Variable]:
         """Return what a run records at its states (time, parameter), by name.
@@ -61,7 +67,19 @@ class SystemProtocol:
 
     def reduce(self, x: Array) -> "Reduction":
         """Return a smaller system that flows from ``x`` in the same way; by default itself."""
-        return Reduction(self, x, lambda states: states)
+        return Reduction(self, x, _unchanged, _unchanged)
+
+    def working_basis(self, x: Array) -> "Reduction":
+        """Return the system in orthogonal coordinates that suit the state; by default its own."""
+        return Reduction(self, x, _unchanged, _unchanged)
+
+    def deflate(self, x: Array, rtol: float) -> "Reduction | None":
+        """Return the system without what has come to rest at ``x``, or None if nothing has."""
+        return None
+
+    def invariants(self, x: Array) -> Array:
+        """Return the reference that `restore` keeps a run from ``x`` to."""
+        return np.zeros(0)
 
     def identify(self, x: Array) -> str:
         """Return the label of the critical value that the state is nearest to, or ''."""
@@ -81,11 +99,20 @@ class SystemProtocol:
 
 
 class Reduction(NamedTuple):
-    """A smaller system, its state, and the way back for a stack (time, parameter) of states."""
+    """A system that flows in the same way, its state, and the ways back for stacks of states.
+
+    ``lift`` gives the states (time, parameter) of the first system; ``embed`` gives them up to a
+    symmetry, which spares small weights the rounding of large ones.
+    """
 
     system: SystemProtocol
     state: Array
     lift: Callable[[Array], Array]
+    embed: Callable[[Array], Array]
+
+
+def _unchanged(states: Array) -> Array:
+    return states
 
 
 def check_flow(system: object) -> None:

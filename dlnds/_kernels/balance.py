@@ -1,0 +1,222 @@
+"""What the flow of layers conserves, C_i = W_i W_iᵀ − W_{i+1}ᵀ W_{i+1}, and the sizes of units.
+
+Functions take the state and the sizes of `linear`; the C_i, and symmetric matrices S_i like them,
+are kept one after the other in a vector, i = 1..h−1, each row by row.
+"""
+
+import numpy as np
+
+from dlnds._kernels.dense import (
+    multiply,
+    multiply_left_transposed,
+    multiply_right_transposed,
+    scaled_sum,
+)
+from dlnds._kernels.jit import jit
+from dlnds._kernels.linear import layer
+
+#: Drift of the C_i, relative to the squared size of the units, that is left alone.
+TOLERATED = 3e-11
+#: Part of the drift that one call may leave, and the iterations it may take.
+LEFT, ITERATIONS = 0.01, 60
+#: Numbers in the C_i up to which all are looked at after each step; then only their diagonals.
+SMALL = 4096
+
+
+@jit
+def width(params, i):
+    """Return d_i."""
+    return params[0][3 + i]
+
+
+@jit
+def square(vector, params, i):
+    """Return block i = 1..h−1 (d_i × d_i) as a view."""
+    start = 0
+    for j in range(1, i):
+        start += width(params, j) ** 2
+    d = width(params, i)
+    return vector[start : start + d * d].reshape(d, d)
+
+
+@jit
+def squares(x, params, i, units):
+    """Add the squared weights of layer i to the units it ends in, and to those it starts from."""
+    weights = layer(x, params, i)
+    for a in range(weights.shape[0]):
+        for b in range(weights.shape[1]):
+            units[0, a] += weights[a, b] ** 2
+            units[1, b] += weights[a, b] ** 2
+
+
+@jit
+def widest(params):
+    """Return the largest width."""
+    largest = 0
+    for i in range(params[0][0] + 1):
+        largest = max(largest, width(params, i))
+    return largest
+
+
+@jit
+def error_scale(t, x, params, out):
+    """Write for each weight the smaller size of the two units that it joins.
+
+    The size of a unit is the root mean square of all weights that end in it or start from it. What
+    has not been learnt yet is so judged by itself, not by the modes that are learnt already.
+    """
+    depth = params[0][0]
+    most = widest(params)
+    ends, next_ends = np.zeros((2, most)), np.zeros((2, most))
+    sizes = np.zeros((depth + 1, most))
+    for i in range(1, depth + 1):
+        next_ends[:] = 0.0
+        squares(x, params, i, next_ends)
+        before, here = width(params, i - 1), width(params, i)
+        feeding = width(params, i - 2) if i > 1 else 0
+        for b in range(before):
+            sizes[i - 1, b] = np.sqrt((ends[0, b] + next_ends[1, b]) / (feeding + here))
+        ends, next_ends = next_ends, ends
+    for a in range(width(params, depth)):
+        sizes[depth, a] = np.sqrt(ends[0, a] / width(params, depth - 1))
+    for i in range(1, depth + 1):
+        scales = layer(out, params, i)
+        for a in range(scales.shape[0]):
+            for b in range(scales.shape[1]):
+                scales[a, b] = min(sizes[i, a], sizes[i - 1, b])
+
+
+@jit
+def grams(x, params, out):
+    """Write C_i = W_i W_iᵀ − W_{i+1}ᵀ W_{i+1} for each i."""
+    for i in range(1, params[0][0]):
+        before, after, block = layer(x, params, i), layer(x, params, i + 1), square(out, params, i)
+        multiply_left_transposed(after, after, block, False)
+        scaled_sum(-1.0, block, 0.0, block, block)
+        multiply_right_transposed(before, before, block, True)
+
+
+@jit
+def drift(x, params, reference, sizes):
+    """Return the largest relative change of a C_i[k, k]; write the squared sizes of all units."""
+    largest, place = 0.0, 0
+    for i in range(1, params[0][0]):
+        into, out_of = layer(x, params, i), layer(x, params, i + 1)
+        kept = square(reference, params, i)
+        for k in range(into.shape[0]):
+            first, second = 0.0, 0.0
+            for b in range(into.shape[1]):
+                first += into[k, b] ** 2
+            for a in range(out_of.shape[0]):
+                second += out_of[a, k] ** 2
+            sizes[place] = first + second
+            if sizes[place] > 0.0:
+                largest = max(largest, abs(first - second - kept[k, k]) / sizes[place])
+            place += 1
+    return largest
+
+
+@jit
+def off_diagonal(residual, params, sizes):
+    """Return the largest entry k, l of a block in terms of the sizes of units k and l."""
+    largest, place = 0.0, 0
+    for i in range(1, params[0][0]):
+        block = square(residual, params, i)
+        for k in range(block.shape[0]):
+            for m in range(k):
+                size = np.sqrt(sizes[place + k] * sizes[place + m])
+                if abs(block[k, m]) > largest * size:
+                    largest = abs(block[k, m]) / size if size > 0.0 else 0.0
+        place += block.shape[0]
+    return largest
+
+
+@jit
+def move(x, params, S, out):
+    """Write S_i W_i − W_i S_{i−1}, along which W_h…W_1 does not change to first order."""
+    depth = params[0][0]
+    for i in range(1, depth + 1):
+        weights, moved = layer(x, params, i), layer(out, params, i)
+        scaled_sum(0.0, weights, 0.0, weights, moved)
+        if i > 1:
+            multiply(weights, square(S, params, i - 1), moved, False)
+            scaled_sum(-1.0, moved, 0.0, moved, moved)
+        if i < depth:
+            multiply(square(S, params, i), weights, moved, True)
+
+
+@jit
+def preconditioned(sizes, params, right, out):
+    """Divide each entry k, l of a block by the squared sizes of units k and l."""
+    place = 0
+    for i in range(1, params[0][0]):
+        block, result = square(right, params, i), square(out, params, i)
+        for k in range(block.shape[0]):
+            for m in range(block.shape[0]):
+                size = sizes[place + k] + sizes[place + m]
+                result[k, m] = block[k, m] / size if size > 0.0 else 0.0
+        place += block.shape[0]
+
+
+@jit
+def dot(a, b):
+    """Return the inner product of two vectors."""
+    total = 0.0
+    for i in range(a.size):
+        total += a[i] * b[i]
+    return total
+
+
+@jit
+def add(a, factor, b, out):
+    """Compute ``a + factor b``."""
+    for i in range(out.size):
+        out[i] = a[i] + factor * b[i]
+
+
+@jit
+def restore(x, params, reference):
+    """Move the state to where its C_i are those of ``reference``; tell whether it had to.
+
+    The move Ẇ_i = S_i W_i − W_i S_{i−1} with symmetric S_i is normal to the level set of the C_i
+    and leaves W_h…W_1, and so the loss, as it is. The C_i change along it by a positive
+    semidefinite operator, so that S is found by conjugate gradients; as the C_i are quadratic,
+    differences give that change exactly.
+    """
+    sizes, residual = np.empty(params[0][-1]), np.empty(reference.size)
+    largest = drift(x, params, reference, sizes)
+    if largest <= TOLERATED and reference.size > SMALL:
+        return False
+    grams(x, params, residual)
+    add(reference, -1.0, residual, residual)
+    if largest <= TOLERATED and off_diagonal(residual, params, sizes) <= TOLERATED:
+        return False
+    other, image, better = np.empty_like(residual), np.empty_like(residual), np.empty_like(residual)
+    S, moved, shifted = np.zeros(reference.size), np.empty(x.size), np.empty(x.size)
+    preconditioned(sizes, params, residual, better)
+    direction, size = better.copy(), dot(residual, better)
+    enough = LEFT**2 * size
+    for _ in range(ITERATIONS):
+        scale = 0.0
+        for i in range(direction.size):
+            scale = max(scale, abs(direction[i]))
+        if not (scale > 0.0 and size > enough):
+            break
+        move(x, params, direction, moved)
+        add(x, 1.0 / scale, moved, shifted)
+        grams(shifted, params, image)
+        add(x, -1.0 / scale, moved, shifted)
+        grams(shifted, params, other)
+        for i in range(image.size):
+            image[i] = 0.5 * scale * (image[i] - other[i])
+        curvature = dot(direction, image)
+        if not curvature > 0.0:
+            break
+        add(S, size / curvature, direction, S)
+        add(residual, -size / curvature, image, residual)
+        preconditioned(sizes, params, residual, better)
+        before, size = size, dot(residual, better)
+        add(better, size / before, direction, direction)
+    move(x, params, S, moved)
+    add(x, 1.0, moved, x)
+    return True
