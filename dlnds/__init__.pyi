@@ -1,3 +1,4 @@
+from . import losses as losses
 from . import plot as plot
 from . import schema as schema
 from .arcs import activation_arcs as activation_arcs
@@ -20,6 +21,7 @@ from .store import load as load
 from .store import save as save
 from .systems.descent import GradientDescent as GradientDescent
 from .systems.linear import LinearNetwork as LinearNetwork
+from .systems.loss import LossNetwork as LossNetwork
 from .systems.system import System as System
 
 __version__: str
