@@ -354,22 +354,9 @@ class LinearNetwork(LayeredSystem):
         return bool(done and slow <= 1e-8 * total)
 
     def _observables(self) -> Mapping[str, Callable[[Array], xr.Variable]]:
-        def variable(
-            function: Callable[[Array], Any], *dims: str
-        ) -> Callable[[Array], xr.Variable]:
-            return lambda states: xr.Variable(("time", *dims), function(states))
-
         return {
-            "state": variable(lambda states: states, "parameter"),
-            "loss": variable(self._loss),
-            "singular_value": variable(
-                lambda states: np.linalg.svd(self._product(states), compute_uv=False), "mode"
-            ),
-            "mode_strength": variable(self._mode_strength, "mode"),
-            "product": variable(self._product, "row", "column"),
-            "imbalance": variable(self._imbalance),
-            "conserved": variable(self.conserved, "component"),
-            "gradient_norm": variable(lambda x: np.linalg.norm(self.gradient(x), axis=-1)),
+            **super()._observables(),
+            "mode_strength": lambda x: xr.Variable(("time", "mode"), self._mode_strength(x)),
         }
 
     # States and what they mean.
