@@ -272,16 +272,23 @@ def subtract_block(a, g, b, e, row, column, out):
 
 
 @jit
-def add_kronecker(left, right, g, row, column, out):
-    """Add ``left[p] right[r] g[q, s]`` at row (p, q), column (r, s) of one block."""
+def add_kronecker(left, right, g, out):
+    """Add ``left[p] right[r] g[q, s]`` at row (p, q), column (r, s)."""
     for p in range(left.size):
         for q in range(g.shape[0]):
-            line = out[row + p * g.shape[0] + q]
+            line = out[p * g.shape[0] + q]
             for r in range(right.size):
-                first = column + r * g.shape[1]
                 factor = left[p] * right[r]
                 for s in range(g.shape[1]):
-                    line[first + s] += factor * g[q, s]
+                    line[r * g.shape[1] + s] += factor * g[q, s]
+
+
+@jit
+def scale_columns(a, factors, out):
+    """Write ``a`` with its columns multiplied by ``factors``."""
+    for i in range(a.shape[0]):
+        for j in range(a.shape[1]):
+            out[i, j] = a[i, j] * factors[j]
 
 
 @jit
@@ -289,33 +296,35 @@ def add_curvature(params, inputs, lefts, out):
     """Add −Dᵀ ℓ'' D, D the derivative of the image S by the weights, and make ``out`` symmetric.
 
     For i ≤ j the block of W_i[p, q] and W_j[r, s] is
-    −Σ_{o,o'} L_i[o, p] L_j[o', r] Σ_n P_{i−1}[q, n] ℓ''[o, o', n] P_{j−1}[s, n],
-    the sum over o' = o alone where ℓ is a sum over entries: again Kronecker products.
+    −Σ_o L_i[o, p] Σ_{o'} L_j[o', r] Σ_n P_{i−1}[q, n] ℓ''[o, o', n] P_{j−1}[s, n],
+    o' = o alone where ℓ is a sum over entries: again Kronecker products. The sums are taken from
+    right to left.
     """
-    sizes = params[0]
+    sizes, one = params[0], np.ones(1)
     depth, outputs, k = sizes[0], sizes[3 + sizes[0]], sizes[1]
     image = input_side(inputs, params, depth)
-    change, curvature = np.ones((outputs, k)), np.empty((outputs, k))
-    coupled = sizes[2] == losses.CROSS_ENTROPY
-    for other in range(outputs if coupled else 1):
-        if coupled:
-            fill(0.0, change)
-            for n in range(k):
-                change[other, n] = 1.0
+    change, curvature = np.empty((outputs, k)), np.empty((outputs, k))
+    for o in range(outputs):
+        fill(0.0, change)
+        fill(1.0, change[o : o + 1])
         loss_signal_change(params, image, change, curvature)
+        first, end = o, o + 1
+        if sizes[2] == losses.CROSS_ENTROPY:
+            first, end = 0, outputs
         for i in range(1, depth + 1):
             before, after = input_side(inputs, params, i - 1), output_side(lefts, params, i)
             weighted = np.empty((before.shape[0], k))
-            for o in range(outputs):
-                for q in range(weighted.shape[0]):
-                    for n in range(k):
-                        weighted[q, n] = before[q, n] * curvature[o, n]
-                for j in range(i, depth + 1):
-                    g = np.empty((before.shape[0], sizes[2 + j]))
-                    multiply_right_transposed(weighted, input_side(inputs, params, j - 1), g, False)
-                    right = output_side(lefts, params, j)[other if coupled else o]
-                    row, column = sizes[3 + depth + i], sizes[3 + depth + j]
-                    add_kronecker(after[o], right, g, row, column, out)
+            row = sizes[3 + depth + i]
+            for j in range(i, depth + 1):
+                earlier, later = input_side(inputs, params, j - 1), output_side(lefts, params, j)
+                g = np.empty((before.shape[0], earlier.shape[0]))
+                part = np.zeros((before.shape[0], later.shape[1] * earlier.shape[0]))
+                for other in range(first, end):
+                    scale_columns(before, curvature[other], weighted)
+                    multiply_right_transposed(weighted, earlier, g, False)
+                    add_kronecker(one, later[other], g, part)
+                columns = out[row : sizes[4 + depth + i], sizes[3 + depth + j] :]
+                add_kronecker(after[o], one, part, columns)
     for row in range(out.shape[0]):
         for column in range(row):
             out[row, column] = out[column, row]
