@@ -11,7 +11,8 @@ The architecture, from the bottom; a module imports only from lines below its ow
     critical                 critical points by index set, canonical representatives
     integrate                flow, iterate: integration and iteration of any system
     problems                 the data sets of data/ and CSV files as networks
-    systems                  LinearNetwork, GradientDescent, System: one protocol
+    systems                  LinearNetwork, LossNetwork, GradientDescent, System: one protocol
+    losses                   losses of the end-to-end map, other than the square one
     moments                  second moments, whitening, singular modes, assumptions
     store, schema, errors    files, labels, checks
     _kernels                 compiled formulas

@@ -1,4 +1,5 @@
 from . import events as events
+from . import losses as losses
 from . import plot as plot
 from . import schema as schema
 from .arcs import activation_arcs as activation_arcs
@@ -21,6 +22,7 @@ from .store import load as load
 from .store import save as save
 from .systems.descent import GradientDescent as GradientDescent
 from .systems.linear import LinearNetwork as LinearNetwork
+from .systems.loss import LossNetwork as LossNetwork
 from .systems.system import System as System
 
 __version__: str

@@ -109,9 +109,10 @@ def flow(
         ``loss(time)``, ``state(time, parameter)`` and the rest of ``save``; with events also
         ``event(time)``, the number of the event that a row is the point of, or −1. Attributes
         ``n_steps``, ``n_rhs``, ``n_jac``, ``stop_reason``, and ``limit``, the index set of the
-        critical value nearest to the end. ``limit_kind`` (``global_minimum``, ``saddle``, ``none``)
-        and ``limit_decision`` (``small_residual``, ``no_force``) say whether a limit was reached
-        and how that was decided. A stack has the dim ``sample`` first, and these as variables;
+        critical value nearest to the end. ``limit_kind`` (``global_minimum``, ``saddle``,
+        ``critical_point`` where the landscape is not known, ``none``) and ``limit_decision``
+        (``small_residual``, ``no_force``) say whether a limit was reached and how that was decided.
+        A stack has the dim ``sample`` first, and these as variables;
         with ``t_eval`` and a finite end all share ``time``, otherwise ``time(sample, step)``. Rows
         that a run did not reach are NaN. Stop reasons are the flags ``end_reached``,
         ``limit_reached``, ``at_rest`` (an exactly critical start), ``event``, ``out_of_steps``,

@@ -10,7 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from dlnds._version import __version__
-from dlnds.errors import check_integer, known_options
+from dlnds.errors import check_array, check_integer, known_options
 
 Labelled = TypeVar("Labelled", xr.Dataset, xr.DataArray)
 
@@ -26,7 +26,7 @@ STOP_REASONS = (
     "not_finite",
 )
 #: What the limit of a run is, and what decided that it is reached.
-LIMIT_KINDS = ("none", "global_minimum", "saddle")
+LIMIT_KINDS = ("none", "global_minimum", "saddle", "critical_point")
 LIMIT_DECISIONS = ("none", "small_residual", "no_force")
 
 #: name: (long name, TeX symbol). All quantities of this package are pure numbers, units "1".
@@ -206,6 +206,13 @@ def decode(flags: xr.DataArray) -> xr.DataArray:
         raise ValueError(f"flags: has values other than 0 to {len(meanings) - 1}")
     words = np.array(meanings, dtype=object)[values.astype(int)]
     return flags.copy(data=words).drop_attrs()
+
+
+def samples(name: str, data: Any, ndim: int | tuple[int, ...] = 2) -> NDArray[np.float64]:
+    """Return data as (features, samples); labelled data are transposed."""
+    if isinstance(data, xr.DataArray) and "sample" in data.dims:
+        data = data.transpose(..., "sample")
+    return check_array(name, data, ndim=ndim)
 
 
 def spoken(word: str) -> str:

@@ -204,7 +204,8 @@ class Stepper:
             force = np.abs(work[kernels.FIRST_STAGE]).max()
             settled = self.frame.settled(self.embed(x)[0], task.rtol)
             if self.system.gradient_flow and (force == 0.0 or force < _NO_FORCE):
-                self.decision = ("global_minimum" if settled else "saddle", "no_force")
+                other = "saddle" if self.system.only_saddles else "critical_point"
+                self.decision = ("global_minimum" if settled else other, "no_force")
                 return "limit_reached" if counters[kernels.STEPS] else "at_rest"
             if settled:
                 self.decision = ("global_minimum", "small_residual")

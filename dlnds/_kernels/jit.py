@@ -5,7 +5,8 @@ driver is compiled once for all systems, and Numba's cache serves it across proc
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import FunctionType
 from typing import Any, TypeVar
 
 import numba
@@ -39,6 +40,26 @@ def jit(function: Function) -> Function:
     """Compile ``function`` when it is first called, with the options of this package."""
     compiled: Any = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
     return compiled  # type: ignore[no-any-return]
+
+
+def inlined(function: Function) -> Function:
+    """Compile ``function`` into each of its callers: for a line of theirs that has a name."""
+    compiled: Any = numba.njit(inline="always", nogil=True, error_model="numpy")(function)
+    return compiled  # type: ignore[no-any-return]
+
+
+def variant(function: Any, name: str, meanings: Mapping[str, Any]) -> Any:
+    """Compile ``function`` once more, with other meanings of some global names it uses.
+
+    So one text serves several formulas at no cost in speed. Functions that get a formula as an
+    argument or in a closure are never cached across processes; a flag among the parameters makes
+    the kernels of all formulas as long to compile as the longest.
+    """
+    plain = getattr(function, "py_func", function)
+    copy = FunctionType(plain.__code__, {**plain.__globals__, **meanings}, name)
+    copy.__qualname__ = name  # that of the file in the cache
+    copy.__doc__ = plain.__doc__
+    return jit(copy)
 
 
 def ready(function: Function, signature: Any) -> Function:

@@ -3,11 +3,13 @@
 With the target Σ (d_h × k) and the input root K (d_0 × k, C = K Kᵀ; the identity if the problem is
 whitened) the loss is ½‖R‖², R = Σ − W_h…W_1 K. The network then looks like a whitened one whose
 first layer K is frozen, so general input covariance is no second case below: only products with an
-identity K are left out.
+identity K are left out. Nor is another loss ℓ of the image S = W K: there K holds the inputs, one
+sample a column, Σ the labels, and the signal R that is propagated back is −∂ℓ/∂S.
 
-Layout of ``params``: integers h, k, whether whitened, d_0, …, d_h, then where each layer starts in
-the state and where it ends, then the sums d_0 + … + d_{i−1} for i = 0, …, h + 1; floats Σ, then
-K unless whitened, each row by row. The state holds W_1, …, W_h, each row by row.
+Layout of ``params``: integers h, k, the form of the loss (see `losses`), d_0, …, d_h, then where
+each layer starts in the state and where it ends, then the sums d_0 + … + d_{i−1} for
+i = 0, …, h + 1; floats Σ, then K unless whitened, each row by row, and for losses other than the
+square one their two constants. The state holds W_1, …, W_h, each row by row.
 
 The field Ẇ_i = W_{i+1:h}ᵀ R Kᵀ W_{1:i−1}ᵀ (WA25; BRTW22 for general covariance) is computed from
 the partial products of one side, P_i = W_{1:i} K (d_i × k) or L_i = W_{i+1:h} (d_h × d_i). The
@@ -16,16 +18,21 @@ system takes the narrower one.
 
 import numpy as np
 
+from dlnds._kernels import losses
 from dlnds._kernels.dense import (
     assign,
     assign_identity,
     assign_transposed,
+    fill,
     multiply,
     multiply_left_transposed,
     multiply_right_transposed,
     scaled_sum,
 )
-from dlnds._kernels.jit import jit
+from dlnds._kernels.jit import inlined, jit, variant
+
+#: Whether the loss is the square one; kernels of other losses are variants at the end.
+SQUARE = True
 
 
 @jit
@@ -72,13 +79,14 @@ def target(params):
 def root(params):
     """Return K (d_0 × k) as a view, if the problem is not whitened."""
     sizes, floats = params
-    return floats[sizes[3 + sizes[0]] * sizes[1] :].reshape(sizes[3], sizes[1])
+    first = sizes[3 + sizes[0]] * sizes[1]
+    return floats[first : first + sizes[3] * sizes[1]].reshape(sizes[3], sizes[1])
 
 
 @jit
 def times_root(a, params, out):
     """Write ``a K`` into ``out``."""
-    if params[0][2] == 1:
+    if params[0][2] == losses.WHITENED:
         assign(a, out)
     else:
         multiply(a, root(params), out, False)
@@ -87,10 +95,34 @@ def times_root(a, params, out):
 @jit
 def times_root_transposed(a, params, out):
     """Write ``a Kᵀ`` into ``out``."""
-    if params[0][2] == 1:
+    if params[0][2] == losses.WHITENED:
         assign(a, out)
     else:
         multiply_right_transposed(a, root(params), out, False)
+
+
+@inlined
+def write_signal(params, image, out):
+    """Write R = Σ − S at S = ``image`` into ``out``, which may be ``image`` itself."""
+    scaled_sum(1.0, target(params), -1.0, image, out)
+
+
+@inlined
+def write_signal_change(params, image, change, out):
+    """Write the derivative of R along ``change`` of S into ``out``, which may be ``change``."""
+    scaled_sum(-1.0, change, 0.0, change, out)
+
+
+@jit
+def loss_signal(params, image, out):
+    """Write R = −∂ℓ/∂S of another loss, as `write_signal` does."""
+    losses.signal(params[0][2], target(params), params[1][-2:], image, out)
+
+
+@jit
+def loss_signal_change(params, image, change, out):
+    """Write the derivative of `loss_signal`, as `write_signal_change` does."""
+    losses.signal_change(params[0][2], target(params), params[1][-2:], image, change, out)
 
 
 @jit
@@ -120,7 +152,7 @@ def field_from_inputs(t, x, params, out):
     products, signals = np.empty(size), np.empty(size)
     input_products(x, params, products)
     signal = input_side(signals, params, depth)
-    scaled_sum(1.0, target(params), -1.0, input_side(products, params, depth), signal)
+    write_signal(params, input_side(products, params, depth), signal)
     for i in range(depth, 1, -1):
         before = input_side(products, params, i - 1)
         multiply_right_transposed(signal, before, layer(out, params, i), False)
@@ -140,7 +172,7 @@ def field_from_outputs(t, x, params, out):
     image = np.empty((outputs, params[0][1]))
     times_root(output_side(products, params, 0), params, image)
     signal = output_side(signals, params, 0)
-    scaled_sum(1.0, target(params), -1.0, image, image)
+    write_signal(params, image, image)
     times_root_transposed(image, params, signal)
     for i in range(1, depth):
         after = output_side(products, params, i)
@@ -169,9 +201,9 @@ def jvp_from_inputs(t, x, v, params, out):
         input_side(signals, params, depth),
         input_side(d_signals, params, depth),
     )
-    scaled_sum(1.0, target(params), -1.0, input_side(products, params, depth), signal)
-    change = input_side(d_products, params, depth)
-    scaled_sum(-1.0, change, 0.0, change, d_signal)
+    image = input_side(products, params, depth)
+    write_signal(params, image, signal)
+    write_signal_change(params, image, input_side(d_products, params, depth), d_signal)
     for i in range(depth, 1, -1):
         slot = layer(out, params, i)
         multiply_right_transposed(d_signal, input_side(products, params, i - 1), slot, False)
@@ -201,17 +233,17 @@ def jvp_from_outputs(t, x, v, params, out):
         multiply(output_side(products, params, i), layer(v, params, i), change, False)
         after = output_side(d_products, params, i)
         multiply(after, layer(x, params, i), change, True)
-    image = np.empty((outputs, params[0][1]))
+    image, d_image = np.empty((outputs, params[0][1])), np.empty((outputs, params[0][1]))
     signal, d_signal = (
         output_side(signals, params, 0),
         output_side(d_signals, params, 0),
     )
     times_root(output_side(products, params, 0), params, image)
-    scaled_sum(1.0, target(params), -1.0, image, image)
+    times_root(output_side(d_products, params, 0), params, d_image)
+    write_signal_change(params, image, d_image, d_image)
+    times_root_transposed(d_image, params, d_signal)
+    write_signal(params, image, image)
     times_root_transposed(image, params, signal)
-    times_root(output_side(d_products, params, 0), params, image)
-    scaled_sum(-1.0, image, 0.0, image, image)
-    times_root_transposed(image, params, d_signal)
     for i in range(1, depth):
         slot = layer(out, params, i)
         multiply_left_transposed(output_side(products, params, i), d_signal, slot, False)
@@ -240,18 +272,78 @@ def subtract_block(a, g, b, e, row, column, out):
 
 
 @jit
+def add_kronecker(left, right, g, out):
+    """Add ``left[p] right[r] g[q, s]`` at row (p, q), column (r, s)."""
+    for p in range(left.size):
+        for q in range(g.shape[0]):
+            line = out[p * g.shape[0] + q]
+            for r in range(right.size):
+                factor = left[p] * right[r]
+                for s in range(g.shape[1]):
+                    line[r * g.shape[1] + s] += factor * g[q, s]
+
+
+@jit
+def scale_columns(a, factors, out):
+    """Write ``a`` with its columns multiplied by ``factors``."""
+    for i in range(a.shape[0]):
+        for j in range(a.shape[1]):
+            out[i, j] = a[i, j] * factors[j]
+
+
+@jit
+def add_curvature(params, inputs, lefts, out):
+    """Add −Dᵀ ℓ'' D, D the derivative of the image S by the weights, and make ``out`` symmetric.
+
+    For i ≤ j the block of W_i[p, q] and W_j[r, s] is
+    −Σ_o L_i[o, p] Σ_{o'} L_j[o', r] Σ_n P_{i−1}[q, n] ℓ''[o, o', n] P_{j−1}[s, n],
+    o' = o alone where ℓ is a sum over entries: again Kronecker products. The sums are taken from
+    right to left.
+    """
+    sizes, one = params[0], np.ones(1)
+    depth, outputs, k = sizes[0], sizes[3 + sizes[0]], sizes[1]
+    image = input_side(inputs, params, depth)
+    change, curvature = np.empty((outputs, k)), np.empty((outputs, k))
+    for o in range(outputs):
+        fill(0.0, change)
+        fill(1.0, change[o : o + 1])
+        loss_signal_change(params, image, change, curvature)
+        first, end = o, o + 1
+        if sizes[2] == losses.CROSS_ENTROPY:
+            first, end = 0, outputs
+        for i in range(1, depth + 1):
+            before, after = input_side(inputs, params, i - 1), output_side(lefts, params, i)
+            weighted = np.empty((before.shape[0], k))
+            row = sizes[3 + depth + i]
+            for j in range(i, depth + 1):
+                earlier, later = input_side(inputs, params, j - 1), output_side(lefts, params, j)
+                g = np.empty((before.shape[0], earlier.shape[0]))
+                part = np.zeros((before.shape[0], later.shape[1] * earlier.shape[0]))
+                for other in range(first, end):
+                    scale_columns(before, curvature[other], weighted)
+                    multiply_right_transposed(weighted, earlier, g, False)
+                    add_kronecker(one, later[other], g, part)
+                columns = out[row : sizes[4 + depth + i], sizes[3 + depth + j] :]
+                add_kronecker(after[o], one, part, columns)
+    for row in range(out.shape[0]):
+        for column in range(row):
+            out[row, column] = out[column, row]
+
+
+@jit
 def jacobian(t, x, params, out):
     """Write minus the Hessian of the loss, block by block.
 
     For i ≤ j the block of W_i[p, q] and W_j[r, s] is
     (L_iᵀ L_j)[p, r] (P_{i−1} P_{j−1}ᵀ)[q, s] − W_{i+1:j−1}[s, p] (P_{i−1} Rᵀ L_j)[q, r],
-    the second term only for i < j: Kronecker products, no loop over columns.
+    the second term only for i < j: Kronecker products, no loop over columns. Losses other than the
+    square one have `add_curvature` in place of the first term.
     """
     sizes = params[0]
     depth, outputs = sizes[0], sizes[3 + sizes[0]]
     inputs = np.empty(buffer_size(params, sizes[1]))
     lefts = np.empty(buffer_size(params, outputs))
-    if sizes[2] == 1:
+    if sizes[2] == losses.WHITENED:
         assign_identity(input_side(inputs, params, 0))
     else:
         assign(root(params), input_side(inputs, params, 0))
@@ -259,7 +351,7 @@ def jacobian(t, x, params, out):
     assign_identity(output_side(lefts, params, depth))
     output_products(x, params, lefts)
     residual = np.empty((outputs, sizes[1]))
-    scaled_sum(1.0, target(params), -1.0, input_side(inputs, params, depth), residual)
+    write_signal(params, input_side(inputs, params, depth), residual)
     for i in range(1, depth + 1):
         before, after = (
             input_side(inputs, params, i - 1),
@@ -271,10 +363,11 @@ def jacobian(t, x, params, out):
         assign_identity(between)
         for j in range(i, depth + 1):
             later = output_side(lefts, params, j)
-            a = np.empty((after.shape[1], later.shape[1]))
-            multiply_left_transposed(after, later, a, False)
-            g = np.empty((before.shape[0], sizes[2 + j]))
-            multiply_right_transposed(before, input_side(inputs, params, j - 1), g, False)
+            a = np.zeros((after.shape[1], later.shape[1]))
+            g = np.zeros((before.shape[0], sizes[2 + j]))
+            if SQUARE:
+                multiply_left_transposed(after, later, a, False)
+                multiply_right_transposed(before, input_side(inputs, params, j - 1), g, False)
             b, e = np.zeros((a.shape[0], g.shape[1])), np.zeros((g.shape[0], a.shape[1]))
             if j > i:
                 assign_transposed(between, b)
@@ -287,3 +380,17 @@ def jacobian(t, x, params, out):
             if j > i:
                 a, g, b, e = a.T.copy(), g.T.copy(), e.T.copy(), b.T.copy()
                 subtract_block(a, g, b, e, column, row, out)
+    if not SQUARE:
+        add_curvature(params, inputs, lefts, out)
+
+
+_OTHER = {
+    "SQUARE": False,
+    "write_signal": loss_signal,
+    "write_signal_change": loss_signal_change,
+}
+loss_field_from_inputs = variant(field_from_inputs, "loss_field_from_inputs", _OTHER)
+loss_field_from_outputs = variant(field_from_outputs, "loss_field_from_outputs", _OTHER)
+loss_jvp_from_inputs = variant(jvp_from_inputs, "loss_jvp_from_inputs", _OTHER)
+loss_jvp_from_outputs = variant(jvp_from_outputs, "loss_jvp_from_outputs", _OTHER)
+loss_jacobian = variant(jacobian, "loss_jacobian", _OTHER)

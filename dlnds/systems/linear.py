@@ -1,11 +1,10 @@
 """Deep linear networks: gradient flow of the layers."""
 
 import dataclasses
-import hashlib
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, reduce
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,21 +13,19 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from dlnds import moments, schema
-from dlnds._kernels import balance, jit
 from dlnds._kernels import linear as kernels
+from dlnds._kernels import losses
 from dlnds.errors import (
     check_array,
-    check_choice,
-    check_finite,
     check_flag,
-    check_generator,
     check_integers,
-    check_memory,
     check_number,
     known_options,
 )
 from dlnds.systems import starts
-from dlnds.systems.protocol import Array, Kernel, Params, Reduction, SystemProtocol
+from dlnds.systems.bases import is_identity, same, turning, unit_bases
+from dlnds.systems.layers import LayeredSystem, check_widths, flat
+from dlnds.systems.protocol import Array, Kernel, Params, Reduction
 
 #: Widths above which states are integrated as they are: turning them costs more than it gives.
 WIDEST_BASIS = 512
@@ -39,7 +36,7 @@ _NORMALIZED = {True: "moments divided by the number of samples", False: "moments
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class LinearNetwork(SystemProtocol):
+class LinearNetwork(LayeredSystem):
     """Gradient flow of a deep linear network W = W_h…W_1 with the square loss.
 
     The loss is L = ½‖Σ − W K‖_F², the part that the map can change: K = I for a whitened problem,
@@ -87,12 +84,12 @@ class LinearNetwork(SystemProtocol):
     (0.5, True)
     """
 
-    gradient_flow: ClassVar[bool] = True
+    only_saddles: ClassVar[bool] = True
     has_working_basis: ClassVar[bool] = True
     unaffected: ClassVar[frozenset[str]] = frozenset(
         {"loss", "loss_rate", "singular_value", "mode_strength", "imbalance", "gradient_norm"}
     )
-    always_saved: ClassVar[tuple[str, ...]] = ("loss", "loss_rate")
+    start_kinds: ClassVar[tuple[str, ...]] = starts.KINDS
 
     widths: tuple[int, ...]
     target: Array
@@ -102,9 +99,7 @@ class LinearNetwork(SystemProtocol):
     normalization: str = "as given"
 
     def __post_init__(self) -> None:
-        widths = check_integers("widths", self.widths, minimum=1)
-        if len(widths) < 2:
-            raise ValueError(f"widths: needs at least inputs and outputs, got {widths}")
+        widths = check_widths(self.widths)
         root, whitening = self.input_root, self.whitening
         if root is not None:
             root = check_array("input_root", root, ndim=2, shape=(widths[0], None))
@@ -114,7 +109,6 @@ class LinearNetwork(SystemProtocol):
             whitening = check_array("whitening", whitening, ndim=2, shape=(None, widths[0]))
         columns = widths[0] if root is None else root.shape[1]
         target = check_array("target", self.target, ndim=2, shape=(widths[-1], columns))
-        check_memory("widths", sum(a * b for a, b in itertools.pairwise(widths)))
         if not isinstance(self.irreducible_loss, float):
             object.__setattr__(
                 self, "irreducible_loss", check_number("irreducible_loss", self.irreducible_loss)
@@ -163,7 +157,7 @@ class LinearNetwork(SystemProtocol):
         >>> net.widths, float(net.loss(net.critical_state((0, 1)))) < 1e-28
         ((3, 4, 2), True)
         """
-        inputs, outputs = _samples("X", X), _samples("Y", Y)
+        inputs, outputs = schema.samples("X", X), schema.samples("Y", Y)
         if inputs.shape[1] != outputs.shape[1]:
             raise ValueError(
                 f"Y: needs as many samples (columns) as X, got {outputs.shape[1]} for "
@@ -228,20 +222,6 @@ class LinearNetwork(SystemProtocol):
     # What the problem is.
 
     @property
-    def depth(self) -> int:
-        """Number of layers h."""
-        return len(self.widths) - 1
-
-    @cached_property
-    def dim(self) -> int:  # type: ignore[override]
-        """Number of weights."""
-        return sum(rows * columns for rows, columns in self._shapes)
-
-    @cached_property
-    def _shapes(self) -> tuple[tuple[int, int], ...]:
-        return tuple(zip(self.widths[1:], self.widths[:-1], strict=True))
-
-    @property
     def whitened(self) -> bool:
         """Whether the inputs have the identity as covariance."""
         return self.input_root is None
@@ -304,13 +284,9 @@ class LinearNetwork(SystemProtocol):
     @property
     def params(self) -> Params:  # type: ignore[override]
         """Sizes and numbers for the kernels, a copy of its own for each caller."""
-        starts = np.cumsum([0, *(rows * columns for rows, columns in self._shapes)])
-        sums = np.cumsum([0, *self.widths])
-        head = [self.depth, self.target.shape[1], int(self.whitened)]
-        parts = [self.target] if self.input_root is None else [self.target, self.input_root]
-        return np.array([*head, *self.widths, *starts, *sums], np.int64), np.concatenate(
-            [part.ravel() for part in parts]
-        )
+        if self.input_root is None:
+            return self._pack_params(losses.WHITENED, self.target)
+        return self._pack_params(losses.ROOT, self.target, self.input_root)
 
     @property
     def _narrow_input(self) -> bool:
@@ -331,53 +307,13 @@ class LinearNetwork(SystemProtocol):
         """Minus the Hessian."""
         return kernels.jacobian
 
-    @property
-    def error_scale(self) -> Kernel:  # type: ignore[override]
-        """The smaller size of the two units that a weight joins."""
-        return balance.error_scale
-
-    @property
-    def restore(self) -> Kernel:  # type: ignore[override]
-        """What moves a state back to its C_i, without changing the end-to-end map."""
-        return balance.restore
-
-    def coordinates(self) -> dict[str, Any]:
-        """Return the coordinates ``layer, row, column`` of the dim ``parameter``."""
-        return schema.state_coordinates(self.widths)
-
     def attributes(self) -> dict[str, Any]:
         """Return what the attributes of a Dataset say of the network."""
         return {
             **super().attributes(),
-            "widths": np.array(self.widths, np.int64),
             "whitened": int(self.whitened),
             "normalization": self.normalization,
-            "problem_digest": self.digest,
         }
-
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 of widths, target and input root."""
-        total = hashlib.sha256()
-        for part in self.params:
-            total.update(part.tobytes())
-        return total.hexdigest()
-
-    def reduce(self, x: Array) -> Reduction:
-        """Return the network without the hidden directions that ``x`` leaves unused.
-
-        The span of [W_i, W_{i+1}ᵀ] in R^{d_i} is constant along the flow. With orthonormal bases
-        B_i of these, B_iᵀ W_i B_{i−1} flows by itself, at widths of at most d_{i−1} + d_{i+1}.
-        """
-        layers = self.unpack(x)
-        used = [_span(w, after.T) for w, after in itertools.pairwise(layers)]
-        bases = [np.eye(self.widths[0]), *used, np.eye(self.widths[-1])]
-        small = dataclasses.replace(self, widths=tuple(b.shape[1] for b in bases))
-        pairs = list(itertools.pairwise(bases))
-        state = _flat(b.T @ w @ a for w, (a, b) in zip(layers, pairs, strict=True))
-
-        lift = _turning(small, bases)
-        return Reduction(small, state, lift, lift)
 
     def working_basis(self, x: Array) -> Reduction:
         """Return the network in the singular basis of the target, hidden units sorted by size.
@@ -386,19 +322,19 @@ class LinearNetwork(SystemProtocol):
         the errors of those already learnt reach it. Raw inputs are turned until K V is triangular.
         """
         if max(self.widths) > WIDEST_BASIS:
-            return Reduction(self, x, _same, _same)
+            return Reduction(self, x, same, same)
         outer, inner = self._mode_basis
         layers = list(self._layers(x))
         layers[0] = layers[0] @ inner
         layers[-1] = outer.T @ layers[-1]
-        bases = [inner, *_unit_bases(layers), outer]
+        bases = [inner, *unit_bases(layers), outer]
         hidden = [np.eye(self.widths[0]), *bases[1:-1], np.eye(self.widths[-1])]
         pairs = list(itertools.pairwise(hidden))
-        state = _flat(b.T @ w @ a for w, (a, b) in zip(layers, pairs, strict=True))
-        if all(_is_identity(basis) for basis in bases):
-            return Reduction(self, x, _same, _same)
+        state = flat(b.T @ w @ a for w, (a, b) in zip(layers, pairs, strict=True))
+        if all(is_identity(basis) for basis in bases):
+            return Reduction(self, x, same, same)
         turned = self._in_mode_basis
-        return Reduction(turned, state, _turning(turned, bases), _same)
+        return Reduction(turned, state, turning(turned.widths, bases), same)
 
     @cached_property
     def _full_modes(self) -> tuple[Array, Array]:
@@ -430,7 +366,7 @@ class LinearNetwork(SystemProtocol):
     def _in_mode_basis(self) -> "LinearNetwork":
         """The network in the coordinates of `_mode_basis`; itself if it is there already."""
         outer, inner = self._mode_basis
-        if _is_identity(outer) and _is_identity(inner):
+        if is_identity(outer) and is_identity(inner):
             return self
         target, root = np.zeros_like(self.target), self.input_root
         np.fill_diagonal(target, self.singular_modes[1])
@@ -502,10 +438,6 @@ class LinearNetwork(SystemProtocol):
 
         return Reduction(small, resting[places], lift, embed)
 
-    def invariants(self, x: Array) -> Array:
-        """Return the C_i, to which a run is kept."""
-        return self.conserved(x)
-
     def identify(self, x: ArrayLike) -> str:
         """Return the index set whose critical value the state is nearest to.
 
@@ -536,67 +468,12 @@ class LinearNetwork(SystemProtocol):
         return bool(done and slow <= 1e-8 * total)
 
     def _observables(self) -> Mapping[str, Callable[[Array], xr.Variable]]:
-        def variable(
-            function: Callable[[Array], Any], *dims: str
-        ) -> Callable[[Array], xr.Variable]:
-            return lambda states: xr.Variable(("time", *dims), function(states))
-
         return {
-            "state": variable(lambda states: states, "parameter"),
-            "loss": variable(self._loss),
-            "singular_value": variable(
-                lambda states: np.linalg.svd(self._product(states), compute_uv=False), "mode"
-            ),
-            "mode_strength": variable(self._mode_strength, "mode"),
-            "product": variable(self._product, "row", "column"),
-            "imbalance": variable(self._imbalance),
-            "conserved": variable(self.conserved, "component"),
-            "loss_rate": variable(lambda x: -np.sum(self._gradient(x) ** 2, axis=-1)),
-            "gradient_norm": variable(lambda x: np.linalg.norm(self._gradient(x), axis=-1)),
+            **super()._observables(),
+            "mode_strength": lambda x: xr.Variable(("time", "mode"), self._mode_strength(x)),
         }
 
     # States and what they mean.
-
-    def pack(self, layers: Sequence[ArrayLike]) -> Array:
-        """Return the flat state of the layers W_1, …, W_h (each d_i × d_{i−1}).
-
-        Raises
-        ------
-        ValueError, TypeError
-            If the layers have other shapes or are not finite numbers.
-        """
-        if isinstance(layers, np.ndarray | str) or not np.iterable(layers):
-            raise TypeError(f"layers: needs a sequence of {self.depth} matrices")
-        layers = list(layers)
-        if len(layers) != self.depth:
-            raise ValueError(f"layers: needs {self.depth} matrices, got {len(layers)}")
-        pairs = zip(layers, self._shapes, strict=True)
-        return np.concatenate(
-            [check_array("layers", w, ndim=2, shape=shape).ravel() for w, shape in pairs]
-        )
-
-    def unpack(self, x: ArrayLike) -> tuple[Array, ...]:
-        """Return the layers W_1, …, W_h of a state, or of a stack (…, parameter) of them."""
-        return self._layers(self._states(x))
-
-    def _layers(self, states: Array) -> tuple[Array, ...]:
-        ends = np.cumsum([rows * columns for rows, columns in self._shapes])[:-1]
-        parts = np.split(states, ends, axis=-1)
-        stack = states.shape[:-1]
-        return tuple(p.reshape(*stack, *s) for p, s in zip(parts, self._shapes, strict=True))
-
-    def _states(self, x: ArrayLike) -> Array:
-        return check_array("x", x, ndim=(1, 2, 3), shape=(self.dim,))
-
-    def product(self, x: ArrayLike) -> Array:
-        """Return the end-to-end map W (d_h × d_0) of a state, or of each in a stack."""
-        return self._product(self._states(x))
-
-    def _product(self, states: Array) -> Array:
-        layers = self._layers(states)
-        if self.widths[0] <= self.widths[-1]:
-            return reduce(lambda product, layer: layer @ product, layers)
-        return reduce(lambda product, layer: product @ layer, layers[::-1])
 
     def _residual(self, states: Array) -> Array:
         product = self._product(states)
@@ -624,70 +501,6 @@ class LinearNetwork(SystemProtocol):
         learnt: NDArray[np.bool_] = (strength > 0.5 * sigma) & (sigma > 0.0)
         return learnt
 
-    def gradient(self, x: ArrayLike) -> Array:
-        """Return ∇L, minus the field, of a state or of each in a stack (…, parameter)."""
-        return check_finite("x", self._gradient(self._states(x)))
-
-    def _gradient(self, states: Array) -> Array:
-        field, out = jit.ready(self.field, jit.FIELD), np.empty_like(states)
-        params = self.params
-        for state, row in zip(states.reshape(-1, self.dim), out.reshape(-1, self.dim), strict=True):
-            field(0.0, state, params, row)
-        return np.negative(out, out=out)
-
-    def hessian(self, x: ArrayLike) -> Array:
-        """Return the Hessian ∇²L (parameter × parameter) at a state.
-
-        Notes
-        -----
-        The block of layers i ≤ j is (L_iᵀL_j) ⊗ (P_{i−1}P_{j−1}ᵀ) minus, for i < j, the product of
-        W_{i+1:j−1} with P_{i−1} Rᵀ L_j; L_i = W_{i+1:h}, P_i = W_{1:i} K.
-        """
-        state = check_array("x", x, ndim=1, shape=(self.dim,))
-        check_memory("x", self.dim**2)
-        out = np.empty((self.dim, self.dim))
-        jit.ready(self.jacobian, jit.JACOBIAN)(0.0, state, self.params, out)
-        return check_finite("x", np.negative(out, out=out))
-
-    def hessian_product(self, x: ArrayLike, v: ArrayLike) -> Array:
-        """Return the Hessian at a state times a direction, without the matrix."""
-        state = check_array("x", x, ndim=1, shape=(self.dim,))
-        direction = check_array("v", v, ndim=1, shape=(self.dim,))
-        out = np.empty(self.dim)
-        jit.ready(self.jvp, jit.JVP)(0.0, state, direction, self.params, out)
-        return check_finite("x", -out)
-
-    def adjacency(self, x: ArrayLike) -> Array:
-        """Return A = blk_1(W_1, …, W_h), square of size Σ d_i, W_i at block (i, i − 1) (WA25)."""
-        layers = self._layers(check_array("x", x, ndim=1, shape=(self.dim,)))
-        ends = np.cumsum((0, *self.widths))
-        A = np.zeros((ends[-1], ends[-1]))
-        for i, layer in enumerate(layers, 1):
-            A[ends[i] : ends[i + 1], ends[i - 1] : ends[i]] = layer
-        return A
-
-    def imbalances(self, x: ArrayLike) -> tuple[Array, ...]:
-        """Return C_i = W_i W_iᵀ − W_{i+1}ᵀ W_{i+1}, i = 1..h−1, which the flow conserves."""
-        return self._imbalances(self._states(x))
-
-    def _imbalances(self, states: Array) -> tuple[Array, ...]:
-        layers = self._layers(states)
-        transposed = [np.swapaxes(w, -1, -2) for w in layers]
-        return tuple(
-            layers[i] @ transposed[i] - transposed[i + 1] @ layers[i + 1]
-            for i in range(self.depth - 1)
-        )
-
-    def _imbalance(self, states: Array) -> Array:
-        norms = [np.linalg.norm(c, axis=(-2, -1)) for c in self._imbalances(states)]
-        return np.max([np.zeros(states.shape[:-1]), *norms], axis=0)  # type: ignore[no-any-return]
-
-    def conserved(self, x: ArrayLike) -> Array:
-        """Return all entries of the conserved C_i as one vector, for each state of a stack."""
-        states = self._states(x)
-        parts = [c.reshape(*states.shape[:-1], -1) for c in self._imbalances(states)]
-        return np.concatenate([np.zeros((*states.shape[:-1], 0)), *parts], axis=-1)
-
     def unwhiten(self, product: ArrayLike) -> Array:
         """Return an end-to-end map in the original inputs: W K⁺ with the whitening root K."""
         maps = check_array(
@@ -696,73 +509,6 @@ class LinearNetwork(SystemProtocol):
         return maps if self.whitening is None else maps @ scipy.linalg.pinv(self.whitening)
 
     # States to start from.
-
-    @known_options
-    def initial(
-        self,
-        kind: str = "gaussian",
-        *,
-        scale: ArrayLike = 1e-3,
-        delta: float | None = None,
-        rng: Any = None,
-    ) -> Array:
-        """Return a start of a named kind, for any widths.
-
-        Parameters
-        ----------
-        kind
-            - ``"gaussian"``: entries N(0, scale²), layers in order.
-            - ``"balanced"``: all C_i = 0. The product has the singular vectors of a Gaussian one,
-              each layer ``scale`` times the h-th root of its singular values; random hidden bases.
-            - ``"aligned"``: balanced, in the singular basis of the target, with the singular values
-              ``scale`` in every layer: one number, or one for each of min(d_0, …, d_h) modes.
-            - ``"delta_balanced"``: a balanced start changed at random until the largest ‖C_i‖_F
-              is ``delta``.
-        scale
-            Size of the weights.
-        delta
-            For ``"delta_balanced"``.
-        rng
-            Seed or `numpy.random.Generator` (SPEC 7).
-
-        Returns
-        -------
-        numpy.ndarray
-            State (parameter).
-
-        Raises
-        ------
-        ValueError, TypeError
-            If the kind is unknown, ``delta`` is missing, not wanted or lost in rounding, ``scale``
-            is negative or overflows, or an aligned start is asked of a problem that is not
-            whitened.
-
-        Examples
-        --------
-        >>> import dlnds as dl
-        >>> net = dl.LinearNetwork(widths=(2, 3, 2), target=[[2.0, 0.0], [0.0, 1.0]])
-        >>> W1, W2 = net.unpack(net.initial("aligned", scale=0.1))
-        >>> W1.tolist()
-        [[0.1, 0.0], [0.0, 0.1], [0.0, 0.0]]
-        """
-        kind = check_choice("kind", kind, starts.KINDS)
-        if (delta is None) != (kind != "delta_balanced"):
-            raise ValueError(
-                f"delta: belongs to kind 'delta_balanced', got {delta!r} with {kind!r}"
-            )
-        generator = check_generator("rng", rng)
-        if kind == "aligned":
-            return starts.aligned(self, scale)
-        size = check_number("scale", scale, minimum=0.0)
-        layers: Sequence[Array] = [generator.normal(size=shape) for shape in self._shapes]
-        if kind != "gaussian":
-            layers = starts.balanced(self, layers, generator)
-        with np.errstate(over="ignore"):
-            state = check_finite("scale", size * _flat(layers))
-        if delta is None:
-            return state
-        bound = check_number("delta", delta, minimum=0.0)
-        return starts.unbalanced(self, state, generator.normal(size=self.dim), bound)
 
     def critical_state(self, modes: Sequence[int]) -> Array:
         """Return the canonical critical point A_S that has learnt the given modes.
@@ -806,7 +552,7 @@ class LinearNetwork(SystemProtocol):
             inner, s, Vt = np.linalg.svd(image, full_matrices=False)
             U, V = U @ inner, Vt.T
         frames = moments.canonical_frames(self.widths, U, V)
-        return _flat(moments.balanced_layers(frames, s ** (1.0 / self.depth)))
+        return flat(moments.balanced_layers(frames, s ** (1.0 / self.depth)))
 
 
 LinearNetwork.__init__ = known_options(LinearNetwork.__init__)  # type: ignore[method-assign]
@@ -816,81 +562,3 @@ def check_network(net: object) -> None:
     """Refuse what is no network."""
     if not isinstance(net, LinearNetwork):
         raise TypeError(f"net: needs a LinearNetwork, got {type(net).__name__}")
-
-
-def _span(*blocks: Array) -> Array:
-    """Return an orthonormal basis (at least one column) of the columns of all blocks."""
-    scaled = [block / max(float(np.linalg.norm(block)), np.finfo(float).tiny) for block in blocks]
-    U, s, _ = np.linalg.svd(np.hstack(scaled), full_matrices=False)
-    rank = np.count_nonzero(s > len(U) * np.finfo(float).eps)
-    return U[:, : max(1, int(rank))]
-
-
-def _same(states: Array) -> Array:
-    return states
-
-
-def _is_identity(basis: Array) -> bool:
-    return bool(np.array_equal(basis, np.eye(len(basis))))
-
-
-def _turning(net: LinearNetwork, bases: Sequence[Array]) -> Callable[[Array], Array]:
-    """Return the way back from layers B_iᵀ W_i B_{i−1}."""
-    pairs = list(itertools.pairwise(bases))
-
-    def lift(states: Array) -> Array:
-        turned = [b @ w @ a.T for w, (a, b) in zip(net._layers(states), pairs, strict=True)]
-        return np.concatenate([w.reshape(len(states), -1) for w in turned], axis=1)
-
-    return lift
-
-
-def _unit_bases(layers: Sequence[Array]) -> list[Array]:
-    """Return for each hidden layer the principal axes of the weights of its units."""
-    return [_principal_axes(w @ w.T + after.T @ after) for w, after in itertools.pairwise(layers)]
-
-
-def _principal_axes(gram: Array) -> Array:
-    """Return orthonormal axes of a symmetric matrix whose diagonal spans many orders of magnitude.
-
-    Axes computed together would mix units by the rounding of the largest. So those that are smaller
-    by 1e6 are only turned by the small angles that take them out of the way of the larger, which
-    keeps their own digits, and then on their own.
-    """
-    sizes = np.sqrt(np.maximum(np.diagonal(gram), 0.0))
-    noise = 16.0 * np.finfo(float).eps * np.multiply.outer(sizes, sizes)
-    if not (np.abs(gram - np.diag(sizes**2)) > noise).any():
-        return np.eye(len(gram))
-    near = sizes >= 1e-6 * sizes.max()  # all, if what is left is rounding
-    large, small = np.flatnonzero(near), np.flatnonzero(~near)
-    first = np.linalg.eigh(gram[np.ix_(large, large)])[1][:, ::-1]
-    basis = np.zeros_like(gram)
-    if not small.size:
-        return first
-    tilt = scipy.linalg.solve(gram[np.ix_(large, large)], gram[np.ix_(large, small)]).T
-    along = _inverse_root(np.eye(len(large)) + tilt.T @ tilt)
-    across = _inverse_root(np.eye(len(small)) + tilt @ tilt.T)
-    basis[large, : len(large)] = along @ first
-    basis[small, : len(large)] = tilt @ along @ first
-    away = np.zeros((len(gram), len(small)))
-    away[large], away[small] = -tilt.T @ across, across
-    basis[:, len(large) :] = away @ _principal_axes(away.T @ gram @ away)
-    return basis
-
-
-def _inverse_root(matrix: Array) -> Array:
-    """Return the inverse square root of a symmetric matrix near the identity."""
-    values, vectors = np.linalg.eigh(matrix)
-    root: Array = (vectors / np.sqrt(values)) @ vectors.T
-    return root
-
-
-def _flat(layers: Iterable[Array]) -> Array:
-    return np.concatenate([np.ravel(layer) for layer in layers])
-
-
-def _samples(name: str, data: ArrayLike | xr.DataArray) -> Array:
-    """Return data as (features, samples)."""
-    if isinstance(data, xr.DataArray) and "sample" in data.dims:
-        data = data.transpose(..., "sample")
-    return check_array(name, data, ndim=2)

@@ -1,4 +1,4 @@
-"""Named states to start a linear network from."""
+"""Named states to start a network of layers from."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -11,6 +11,7 @@ from dlnds.errors import check_array
 from dlnds.systems.protocol import Array
 
 if TYPE_CHECKING:
+    from dlnds.systems.layers import LayeredSystem
     from dlnds.systems.linear import LinearNetwork
 
 KINDS = ("gaussian", "balanced", "aligned", "delta_balanced")
@@ -34,7 +35,7 @@ def aligned(net: "LinearNetwork", scale: ArrayLike) -> Array:
 
 
 def balanced(
-    net: "LinearNetwork", layers: Sequence[Array], rng: np.random.Generator
+    net: "LayeredSystem", layers: Sequence[Array], rng: np.random.Generator
 ) -> tuple[Array, ...]:
     """Return 0-balanced layers with the product of ``layers`` and random hidden bases."""
     rank = min(net.widths)
@@ -45,7 +46,7 @@ def balanced(
     return moments.balanced_layers(frames, values[:rank] ** (1.0 / net.depth))
 
 
-def unbalanced(net: "LinearNetwork", start: Array, change: Array, delta: float) -> Array:
+def unbalanced(net: "LayeredSystem", start: Array, change: Array, delta: float) -> Array:
     """Return ``start + c · change``, from a balanced start, with largest imbalance ``delta``.
 
     There C_i = c A_i + c² B_i; in the unknown u = c/√δ the equation has no large or small numbers.

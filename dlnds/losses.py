@@ -1,0 +1,348 @@
+"""Losses of the end-to-end map, other than the square one: value, gradient, second derivative."""
+
+from dataclasses import KW_ONLY, dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import ArrayLike, NDArray
+
+from dlnds import schema
+from dlnds._kernels import losses as kernels
+from dlnds.errors import (
+    check_array,
+    check_choice,
+    check_flag,
+    check_integer,
+    check_number,
+    known_options,
+)
+
+Array = NDArray[np.float64]
+
+FORMS = {
+    "logistic": kernels.LOGISTIC,
+    "cross_entropy": kernels.CROSS_ENTROPY,
+    "power": kernels.POWER,
+}
+#: How far from 1 the probabilities of a sample may sum up to.
+_SUM_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Loss:
+    """A loss ℓ(W) of the end-to-end map W (d_h × d_0) on data, made by `logistic` and the others.
+
+    Parameters
+    ----------
+    kind
+        ``"logistic"``, ``"cross_entropy"`` or ``"power"``; see the functions of these names.
+    inputs
+        X (d_0 × samples).
+    targets
+        Y (d_h × samples): labels ±1, columns of probabilities, or outputs.
+    power
+        p ≥ 2, of the power loss.
+    normalize
+        Whether the sum over samples is divided by their number.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the kind is unknown, shapes do not agree, or numbers are not finite.
+
+    Examples
+    --------
+    >>> import dlnds as dl
+    >>> loss = dl.losses.power([[1.0, 2.0]], [[2.0, 2.0]], power=2.0, normalize=False)
+    >>> float(loss.value([[1.0]])), loss.gradient([[1.0]]).tolist()
+    (0.5, [[-1.0]])
+    >>> loss.second_derivative([[1.0]], [[1.0]]).tolist()
+    [[5.0]]
+    """
+
+    kind: str
+    inputs: Array
+    targets: Array
+    _: KW_ONLY
+    power: float = 2.0
+    normalize: bool = True
+
+    def __post_init__(self) -> None:
+        inputs = check_array("inputs", self.inputs, ndim=2)
+        targets = check_array("targets", self.targets, ndim=2, shape=(None, inputs.shape[1]))
+        for array in (inputs, targets):
+            array.setflags(write=False)
+        fields = {
+            "kind": check_choice("kind", self.kind, FORMS),
+            "inputs": inputs,
+            "targets": targets,
+            "power": check_number("power", self.power, minimum=2.0),
+            "normalize": check_flag("normalize", self.normalize),
+        }
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """d_h and d_0, the shape of W."""
+        return len(self.targets), len(self.inputs)
+
+    @property
+    def factor(self) -> float:
+        """What the sum over samples is multiplied by."""
+        return 1.0 / self.inputs.shape[1] if self.normalize else 1.0
+
+    @property
+    def constants(self) -> Array:
+        """The factor and the power, as the kernels want them."""
+        return np.array([self.factor, self.power])
+
+    def __repr__(self) -> str:
+        """Give the kind and the sizes."""
+        outputs, inputs = self.shape
+        return f"Loss({self.kind}, {self.inputs.shape[1]} samples, {inputs} -> {outputs})"
+
+    def value(self, W: ArrayLike) -> Any:
+        """Return ℓ(W) of a map (d_h × d_0), or of each in a stack.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If W has another shape or is not finite.
+        """
+        return self.values(check_array("W", W, ndim=(2, 3, 4), shape=self.shape))
+
+    def values(self, maps: Array) -> Any:
+        """Return ℓ of maps (…, d_h, d_0), not checked: those of a diverged run are not finite."""
+        values = [self._value(W) for W in maps.reshape(-1, *self.shape)]
+        return np.reshape(values, maps.shape[:-2])[()]
+
+    def _value(self, W: Array) -> float:
+        image = W @ self.inputs
+        if self.kind == "logistic":
+            terms = np.logaddexp(0.0, -self.targets * image)
+        elif self.kind == "power":
+            terms = np.abs(self.targets - image) ** self.power / self.power
+        else:  # log Σ exp S − S_o without the difference of nearly equal numbers
+            top = image.argmax(axis=0), np.arange(image.shape[1])
+            below = image - image[top]
+            others = np.exp(below)
+            others[top] = 0.0
+            terms = self.targets * (np.log1p(others.sum(axis=0)) - below)
+        return self.factor * float(np.sum(terms))
+
+    def gradient(self, W: ArrayLike) -> Array:
+        """Return ∇ℓ(W) (d_h × d_0).
+
+        Raises
+        ------
+        ValueError, TypeError
+            If W has another shape or is not finite.
+        """
+        image = check_array("W", W, ndim=2, shape=self.shape) @ self.inputs
+        signal = np.empty_like(image)
+        kernels.signal(  # type: ignore[no-untyped-call]
+            FORMS[self.kind], self.targets.copy(), self.constants, image, signal
+        )
+        return -signal @ self.inputs.T
+
+    def second_derivative(self, W: ArrayLike, V: ArrayLike) -> Array:
+        """Return ∇²ℓ(W)[V] (d_h × d_0), the derivative of the gradient at W along V.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If W or V has another shape or is not finite.
+        """
+        image = check_array("W", W, ndim=2, shape=self.shape) @ self.inputs
+        change = check_array("V", V, ndim=2, shape=self.shape) @ self.inputs
+        targets = self.targets.copy()
+        kernels.signal_change(  # type: ignore[no-untyped-call]
+            FORMS[self.kind], targets, self.constants, image, change, change
+        )
+        return -change @ self.inputs.T
+
+
+Loss.__init__ = known_options(Loss.__init__)  # type: ignore[method-assign]
+
+
+@known_options
+def logistic(
+    X: ArrayLike | xr.DataArray, y: ArrayLike | xr.DataArray, *, normalize: bool = True
+) -> Loss:
+    """Return the logistic loss of labels ±1, each output a question of its own.
+
+    Parameters
+    ----------
+    X
+        Inputs (d_0 × samples); DataArrays with a dim ``sample`` are transposed as needed.
+    y
+        Labels −1 and 1 (samples), or (d_h × samples).
+    normalize
+        Divide by the number of samples.
+
+    Returns
+    -------
+    Loss
+        With ``value``, ``gradient`` and ``second_derivative``, for `LossNetwork`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If labels are others than −1 and 1, not as many as inputs, or inputs are all zero.
+
+    Notes
+    -----
+    ℓ(W) = Σ log(1 + exp(−Y ∘ W X)), divided by m if normalized. Accurate to rounding, relative to
+    each term, for margins of any size. On separable data the infimum 0 is not reached: W grows
+    without end, in general towards the direction of the largest margin.
+
+    References
+    ----------
+    Z. Ji, M. Telgarsky, Gradient descent aligns the layers of deep linear networks, ICLR 2019,
+    arXiv:1810.02032.
+
+    Examples
+    --------
+    >>> import dlnds as dl
+    >>> loss = dl.losses.logistic([[1.0, 2.0, -1.0]], [1, 1, -1])
+    >>> loss.value([[[0.0]], [[800.0]], [[-800.0]]]).round(6).tolist()
+    [0.693147, 0.0, 1066.666667]
+    """
+    inputs, labels = _data(X, "y", y)
+    if not np.isin(labels, (-1.0, 1.0)).all():
+        raise ValueError("y: needs labels -1 and 1; of labels 0 and 1 make 2 y - 1")
+    return Loss("logistic", inputs, np.atleast_2d(labels), normalize=normalize)
+
+
+@known_options
+def cross_entropy(
+    X: ArrayLike | xr.DataArray,
+    labels: ArrayLike | xr.DataArray,
+    *,
+    classes: int | None = None,
+    normalize: bool = True,
+) -> Loss:
+    """Return the cross entropy of softmax(W X) with labels: one output for each class.
+
+    Parameters
+    ----------
+    X
+        Inputs (d_0 × samples); DataArrays with a dim ``sample`` are transposed as needed.
+    labels
+        Number of the class of each sample, from 0; or probabilities (d_h × samples), such as
+        columns with a single 1.
+    classes
+        Number of classes d_h of numbered labels; ``None`` takes those up to the largest label.
+    normalize
+        Divide by the number of samples.
+
+    Returns
+    -------
+    Loss
+        With ``value``, ``gradient`` and ``second_derivative``, for `LossNetwork`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If labels are no whole numbers from 0 below ``classes``, or columns are no probabilities,
+        there are fewer than two classes, or labels are not as many as inputs.
+
+    Notes
+    -----
+    ℓ(W) = Σ_n Σ_o Y_on (log Σ_j exp S_jn − S_on), S = W X, divided by m if normalized. Sums are
+    taken relative to the largest S_jn, and no nearly equal numbers are subtracted, so that terms
+    are accurate to rounding for margins of any size. The same shift of all outputs changes
+    nothing: ∇ℓ has columns with the sum zero, and ∇²ℓ a kernel.
+
+    References
+    ----------
+    T. Hastie, R. Tibshirani, J. Friedman, The Elements of Statistical Learning, section 4.4.
+
+    Examples
+    --------
+    >>> import dlnds as dl
+    >>> loss = dl.losses.cross_entropy([[1.0, -1.0, 0.5]], [0, 1, 2])
+    >>> loss.shape, round(float(loss.value([[0.0], [0.0], [0.0]])), 6)
+    ((3, 1), 1.098612)
+    """
+    inputs, numbers = _data(X, "labels", labels)
+    if numbers.ndim == 1:
+        if (numbers < 0.0).any() or (numbers != np.floor(numbers)).any():
+            raise ValueError("labels: needs whole numbers from 0, or columns of probabilities")
+        least = max(2, int(numbers.max()) + 1)
+        count = least if classes is None else check_integer("classes", classes, minimum=least)
+        targets = (np.arange(count)[:, None] == numbers).astype(float)
+    else:
+        if classes is not None:
+            raise ValueError("classes: belongs to numbered labels, got it with probabilities")
+        sums = numbers.sum(axis=0)
+        if len(numbers) < 2 or (numbers < 0.0).any() or np.abs(sums - 1.0).max() > _SUM_TOLERANCE:
+            raise ValueError("labels: needs two classes or more, columns of probabilities")
+        targets = numbers / sums
+    return Loss("cross_entropy", inputs, targets, normalize=normalize)
+
+
+@known_options
+def power(
+    X: ArrayLike | xr.DataArray,
+    Y: ArrayLike | xr.DataArray,
+    *,
+    power: float = 4.0,
+    normalize: bool = True,
+) -> Loss:
+    """Return the p-th power loss of outputs, p ≥ 2; p = 2 is the square loss.
+
+    Parameters
+    ----------
+    X, Y
+        Inputs (d_0 × samples) and outputs (d_h × samples, or one row); DataArrays with a dim
+        ``sample`` are transposed as needed.
+    power
+        p, a real number of at least 2.
+    normalize
+        Divide by the number of samples.
+
+    Returns
+    -------
+    Loss
+        With ``value``, ``gradient`` and ``second_derivative``, for `LossNetwork`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If p < 2, or outputs are not as many as inputs.
+
+    Notes
+    -----
+    ℓ(W) = (1/p) Σ |Y − W X|^p, divided by m if normalized. For p = 2 this is the loss of
+    `LinearNetwork` with its irreducible part. For p > 2 the second derivative vanishes with the
+    residual: a perfect fit is approached like t^{−1/(p−2)}, and its Hessian is zero.
+
+    References
+    ----------
+    BRTW22, section 1, for losses of the end-to-end map in general.
+
+    Examples
+    --------
+    >>> import dlnds as dl
+    >>> float(dl.losses.power([[1.0]], [[3.0]], power=4.0).value([[1.0]]))
+    4.0
+    """
+    inputs, outputs = _data(X, "Y", Y)
+    return Loss("power", inputs, np.atleast_2d(outputs), power=power, normalize=normalize)
+
+
+def _data(X: Any, name: str, labels: Any) -> tuple[Array, Array]:
+    """Return inputs, and what belongs to them (samples) or (outputs, samples)."""
+    inputs = schema.samples("X", X)
+    if not inputs.any():
+        raise ValueError("X: all inputs are zero")
+    targets = schema.samples(name, labels, ndim=(1, 2))
+    if targets.shape[-1] != inputs.shape[1]:
+        raise ValueError(
+            f"{name}: needs as many samples (columns) as X, got {targets.shape[-1]} for "
+            f"{inputs.shape[1]}; transpose data that have samples in rows"
+        )
+    return inputs, targets
