@@ -92,6 +92,7 @@ def bench(session: nox.Session) -> None:
         session.warn(f"numbalsoda is left out: it needs {', '.join(missing)} (Debian's packages)")
     else:
         session.install(
+            "--no-cache-dir",  # a wheel kept by pip may be built without these options
             *nox.project.dependency_groups(PROJECT, "bench-fortran"),
             env={"FFLAGS": "-O3 -march=native", "CXXFLAGS": "-O3 -march=native"},
             success_codes=[0, 1],

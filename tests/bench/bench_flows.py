@@ -3,7 +3,9 @@
 Run by ``nox -s bench``; ``nox -s bench -- one_run plateaus`` runs some parts only. The error of a
 tool is the largest ‖x − x_ref‖ / ‖x_ref‖ over the saved states, against scipy's DOP853 at its
 tightest tolerance. Each tool runs at the loosest tolerance that meets the common level. Times are
-medians of runs in turns; compilation is not in them.
+medians of runs in turns; compilation is not in them. Parts with large matrix products give BLAS one
+thread, for all tools: for these sizes that is the fastest, also where no other program runs, and on
+a shared machine two threads that wait for each other are ten times slower.
 """
 
 import functools
@@ -18,6 +20,7 @@ import numba
 import numpy as np
 import peers
 import scipy.integrate
+import threadpoolctl
 from common import (
     alternate,
     at_equal_error,
@@ -129,6 +132,7 @@ def thousand_runs():
     report_ratios("dlnds", times, goals)
 
 
+@threadpoolctl.threadpool_limits.wrap(limits=1, user_api="blas")
 def wide_network():
     """Widths at which the matrix products count."""
     print("widths (64, 64, 64, 64, 64), T = 10, 11 saved times, error 1e-6", flush=True)
@@ -166,6 +170,7 @@ def compiled_dot(a, b, out):
     np.dot(a, b, out)
 
 
+@threadpoolctl.threadpool_limits.wrap(limits=1, user_api="blas")
 def skinny_network():
     """Many inputs and few outputs: products that are bound by memory."""
     print("widths (784, 256, 256, 10): rates", flush=True)
@@ -174,7 +179,7 @@ def skinny_network():
     start, out = net.initial(scale=0.05, rng=0), np.empty(net.dim)
     field, params, products = jit.ready(net.field, jit.FIELD), net.params, skinny_products(net)
     operations = 2.0 * sum(a.shape[0] * a.shape[1] * b.shape[1] for a, b, _ in products)
-    counts, grid, calls = {}, np.array([0.0, 2.0]), 20
+    counts, grid, calls = {}, np.array([0.0, 40.0]), 20
 
     def evaluate():
         for _ in range(calls):
@@ -186,7 +191,7 @@ def skinny_network():
                 dot(*product)
 
     def run():
-        counts.update(dl.flow(net, start, (0.0, 2.0), grid, rtol=1e-6, method="dop853").attrs)
+        counts.update(dl.flow(net, start, (0.0, 40.0), grid, rtol=1e-6, method="dop853").attrs)
 
     jobs = {
         "right-hand side": evaluate,
@@ -196,7 +201,7 @@ def skinny_network():
     }
     for job in jobs.values():
         job()
-    times = alternate(jobs, 9)
+    times = alternate(jobs, 7)
     once = {name: value / calls for name, value in times.items() if name != "run"}
     rates = {name: f"{1e-9 * operations / value:.3g}" for name, value in once.items()}
     note("Gflop/s: " + ", ".join(f"{name} {rate}" for name, rate in rates.items()))

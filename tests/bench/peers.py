@@ -169,6 +169,8 @@ def numbalsoda_tool(net, start, grid):
 def _equations(net):
     import heyoka
 
+    heyoka.llvm_state.set_diskcache_enabled(False)  # so that the time to compile is seen
+
     def product(a, b):
         return [
             [heyoka.sum([p * q for p, q in zip(row, column, strict=True)]) for column in zip(*b)]  # noqa: B905
