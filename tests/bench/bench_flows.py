@@ -4,8 +4,8 @@ Run by ``nox -s bench``; ``nox -s bench -- one_run plateaus`` runs some parts on
 tool is the largest ‖x − x_ref‖ / ‖x_ref‖ over the saved states, against scipy's DOP853 at its
 tightest tolerance. Each tool runs at the loosest tolerance that meets the common level. Times are
 medians of runs in turns; compilation is not in them. Parts with large matrix products give BLAS one
-thread, for all tools: for these sizes that is the fastest, also where no other program runs, and on
-a shared machine two threads that wait for each other are ten times slower.
+thread, for all tools: on two cores shared with other programs, two threads that wait for each other
+were three to thirty times slower for the skinny products.
 """
 
 import functools

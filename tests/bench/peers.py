@@ -2,7 +2,8 @@
 
 Each tool is a function ``tool(tolerance)`` that makes a job; a job returns the states at the grid
 times. Absolute tolerances of peers are tied to the size of the start, since none of them knows the
-size of the layers: ``atol = rtol · rms(start)``, which serves all of them better than a fixed one.
+size of the layers: ``atol = rtol · rms(start)``. At equal error that makes LSODA faster than
+``atol = rtol`` does, and dop853 as fast.
 """
 
 import multiprocessing
@@ -112,7 +113,7 @@ def _solve(arguments):
 
 
 class ScipyPool:
-    """A pool of processes that each run LSODA, the fastest method of scipy for these runs."""
+    """A pool of processes that each run `solve_ivp` with LSODA and the compiled kernels."""
 
     def __init__(self, net, grid):
         spawn = multiprocessing.get_context("spawn")
@@ -207,8 +208,8 @@ def _equations(net):
 def heyoka_tool(net, start, grid, *, compact):
     """Taylor's method of the order that heyoka takes for the tolerance.
 
-    The unrolled form runs two to three times faster than the compact one, which compiles in no time
-    and is as accurate.
+    The unrolled form runs about twice as fast as the compact one, which compiles in a fraction of a
+    second and is as accurate.
     """
     import heyoka
 
@@ -265,7 +266,7 @@ def heyoka_ensemble_tool(net, starts, grid, *, compact):
 def diffrax_tool(net, starts, grid):
     """Dopri8 in double precision, compiled; a stack of starts is mapped by `vmap`.
 
-    Forward mode, since no gradient is wanted: reverse mode needs more memory and is no faster.
+    Forward mode, since no gradient is wanted: reverse mode was never faster.
     """
     import diffrax
     import jax
