@@ -1,5 +1,6 @@
 """Sessions that check the project: ``nox -s tests`` is the one to run first."""
 
+import shutil
 import tempfile
 import tomllib
 from pathlib import Path
@@ -85,7 +86,17 @@ def studies(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Print measured figures beside their goals; misses are printed as misses."""
-    session.install(".[all]")
+    install(session, "bench")
+    missing = [tool for tool in ("gfortran", "g++", "cmake") if shutil.which(tool) is None]
+    if missing:
+        session.warn(f"numbalsoda is left out: it needs {', '.join(missing)} (Debian's packages)")
+    else:
+        session.install(
+            "--no-cache-dir",  # a wheel kept by pip may be built without these options
+            *nox.project.dependency_groups(PROJECT, "bench-fortran"),
+            env={"FFLAGS": "-O3 -march=native", "CXXFLAGS": "-O3 -march=native"},
+            success_codes=[0, 1],
+        )
     outside(session)
     for bench in sorted((ROOT / "tests" / "bench").glob("bench_*.py")):
         session.run("python", str(bench), *session.posargs)

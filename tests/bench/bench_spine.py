@@ -5,35 +5,15 @@ printed as a miss.
 """
 
 import os
-import resource
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 
 import numpy as np
+from common import cpu_of, median_time, note, report
 
 import dlnds as dl
 from dlnds._kernels import jit
-
-
-def report(what, value, goal, unit, *, at_most):
-    """Print one figure beside its goal."""
-    met = value <= goal if at_most else value >= goal
-    relation = "at most" if at_most else "at least"
-    print(f"{'ok  ' if met else 'MISS'} {what}: {value:.3g} {unit} (goal: {relation} {goal:g})")
-
-
-def median_time(function, repeats):
-    """Return the median wall time of a call."""
-    function()
-    times = []
-    for _ in range(repeats):
-        begin = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - begin)
-    return statistics.median(times)
 
 
 def hessian_against_differences():
@@ -59,13 +39,9 @@ def hessian_against_differences():
 
     slow, fast = median_time(difference, 5), median_time(assemble, 25)
     error = np.abs(exact - differenced).max() / np.abs(exact).max()
-    print(
-        f"     differences {1e3 * slow:.1f} ms, assembled {1e3 * fast:.2f} ms, equal to {error:.0e}"
-    )
+    note(f"differences {1e3 * slow:.1f} ms, assembled {1e3 * fast:.2f} ms, equal to {error:.0e}")
     bound = exact.nbytes / _fill_rate()
-    print(
-        f"     writing the matrix alone takes {1e3 * bound:.2f} ms: {fast / bound:.1f} x the limit"
-    )
+    note(f"writing the matrix alone takes {1e3 * bound:.2f} ms: {fast / bound:.1f} x the limit")
     report(
         "assembled Hessian at n = 1024 against central differences",
         slow / fast,
@@ -79,25 +55,6 @@ def _fill_rate():
     """Return the bytes a second at which a matrix of that size is written."""
     matrix = np.empty((1024, 1024))
     return matrix.nbytes / median_time(lambda: matrix.fill(1.0), 25)
-
-
-def cpu_of(code, cache, repeats):
-    """Return the median CPU seconds of a fresh process that runs some code."""
-    environment = {**os.environ, "NUMBA_CACHE_DIR": cache, "MPLBACKEND": "agg"}
-    times = []
-    for _ in range(repeats):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        with tempfile.TemporaryDirectory() as folder:
-            subprocess.run(
-                [sys.executable, *code],
-                cwd=folder,
-                env=environment,
-                check=True,
-                capture_output=True,
-            )
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    return statistics.median(times)
 
 
 FIRST_RUN = """
@@ -125,7 +82,7 @@ def cold_and_warm():
             begin = time.perf_counter()
             cpu = cpu_of(["-m", "dlnds", "atlas", "--quiet"], cache, 1)
             wall = time.perf_counter() - begin
-            print(f"     main job, {name}: {cpu:.1f} s of CPU")
+            note(f"main job, {name}: {cpu:.1f} s of CPU")
             if name == "cold":
                 report("main job, cold cache, wall", wall, 60, "s", at_most=True)
 
