@@ -25,7 +25,7 @@ from dlnds._kernels.dense import (
     multiply_right_transposed,
     scaled_sum,
 )
-from dlnds._kernels.jit import jit
+from dlnds._kernels.jit import jit, sums
 
 
 @jit
@@ -289,15 +289,15 @@ def jacobian(t, x, params, out):
                 subtract_block(a, g, b, e, column, row, out)
 
 
-@jit
+@sums
 def error_scale(t, x, params, out):
     """Write the root mean square weight of each layer at the places of that layer."""
     sizes = params[0]
     for i in range(4 + sizes[0], 4 + 2 * sizes[0]):
-        first, end = sizes[i], sizes[i + 1]
+        weights, scales = x[sizes[i] : sizes[i + 1]], out[sizes[i] : sizes[i + 1]]
         total = 0.0
-        for j in range(first, end):
-            total += x[j] * x[j]
-        scale = np.sqrt(total / (end - first))
-        for j in range(first, end):
-            out[j] = scale
+        for j in range(weights.size):
+            total += weights[j] * weights[j]
+        scale = np.sqrt(total / weights.size)
+        for j in range(scales.size):
+            scales[j] = scale
