@@ -10,7 +10,8 @@ The tableau is data; tests check it as algebra. Nothing below knows which system
 import numpy as np
 from numba import types
 
-from dlnds._kernels.jit import FIELD, PARAMS, RESTORE, jit
+from dlnds._kernels.jit import FIELD, PARAMS, RESTORE, jit, sums
+from dlnds._kernels.vectors import row_sums
 
 NODES = np.array(
     [
@@ -217,6 +218,10 @@ def _table(rows, columns):
 
 
 STAGES, ERRORS, DENSE = _table(_STAGES, 16), _table(_ERRORS, 12), _table(_DENSE, 16)
+# Row s < 16 makes the state of stage s, row 16 + k the coefficient 3 + k of the dense output.
+combine = row_sums(np.concatenate([STAGES, DENSE]))
+ERROR_STAGES = np.flatnonzero(ERRORS.any(axis=0))
+ERROR_WEIGHTS = np.ascontiguousarray(ERRORS[:, ERROR_STAGES])
 ORDER = 8
 SAFETY, SLOWEST, FASTEST = 0.9, 0.2, 8.0
 #: Steps tried in a row, each shorter. States as large as no plateau leaves behind, that grow in
@@ -253,34 +258,45 @@ def copy(a, out):
 
 
 @jit
-def combine(x, h, weights, stages, count, out):
-    """Write ``x + h Σ_j weights[j] stages[j]`` over the first ``count`` stages."""
-    copy(x, out)
-    for j in range(count):
-        if weights[j] != 0.0:
-            factor = h * weights[j]
-            stage = stages[j]
-            for i in range(x.size):
-                out[i] += factor * stage[i]
-
-
-@jit
 def step(field, t, x, h, params, stages, x_new):
     """Take one step to ``x_new``; ``stages[0]`` and ``[12]`` are derivatives at its ends."""
-    for s in range(1, 13):
-        combine(x, h, STAGES[s], stages, s, x_new)
-        field(t + NODES[s] * h, x_new, params, stages[s])
+    # No loop, for `combine` wants to know its row when it is compiled.
+    combine(x, h, stages, 1, x_new)
+    field(t + NODES[1] * h, x_new, params, stages[1])
+    combine(x, h, stages, 2, x_new)
+    field(t + NODES[2] * h, x_new, params, stages[2])
+    combine(x, h, stages, 3, x_new)
+    field(t + NODES[3] * h, x_new, params, stages[3])
+    combine(x, h, stages, 4, x_new)
+    field(t + NODES[4] * h, x_new, params, stages[4])
+    combine(x, h, stages, 5, x_new)
+    field(t + NODES[5] * h, x_new, params, stages[5])
+    combine(x, h, stages, 6, x_new)
+    field(t + NODES[6] * h, x_new, params, stages[6])
+    combine(x, h, stages, 7, x_new)
+    field(t + NODES[7] * h, x_new, params, stages[7])
+    combine(x, h, stages, 8, x_new)
+    field(t + NODES[8] * h, x_new, params, stages[8])
+    combine(x, h, stages, 9, x_new)
+    field(t + NODES[9] * h, x_new, params, stages[9])
+    combine(x, h, stages, 10, x_new)
+    field(t + NODES[10] * h, x_new, params, stages[10])
+    combine(x, h, stages, 11, x_new)
+    field(t + NODES[11] * h, x_new, params, stages[11])
+    combine(x, h, stages, 12, x_new)
+    field(t + NODES[12] * h, x_new, params, stages[12])
 
 
-@jit
+@sums
 def error_norm(h, stages, tolerance):
     """Return the error estimate of a step in units of ``tolerance``; one is just acceptable."""
     fifth, third = 0.0, 0.0
     for i in range(tolerance.size):
         high, low = 0.0, 0.0
-        for j in range(12):
-            high += ERRORS[0, j] * stages[j, i]
-            low += ERRORS[1, j] * stages[j, i]
+        for k in range(ERROR_STAGES.size):
+            value = stages[ERROR_STAGES[k], i]
+            high += ERROR_WEIGHTS[0, k] * value
+            low += ERROR_WEIGHTS[1, k] * value
         if high != 0.0 or low != 0.0:
             fifth += (high / tolerance[i]) ** 2
             third += (low / tolerance[i]) ** 2
@@ -293,20 +309,22 @@ def error_norm(h, stages, tolerance):
 def dense_coefficients(field, t, x, h, params, stages, x_new, coefficients):
     """Write the seven coefficient vectors of the interpolant over the step from ``t`` on."""
     scratch = np.empty(x.size)
-    for s in range(13, 16):
-        combine(x, h, STAGES[s], stages, s, scratch)
-        field(t + NODES[s] * h, scratch, params, stages[s])
+    combine(x, h, stages, 13, scratch)
+    field(t + NODES[13] * h, scratch, params, stages[13])
+    combine(x, h, stages, 14, scratch)
+    field(t + NODES[14] * h, scratch, params, stages[14])
+    combine(x, h, stages, 15, scratch)
+    field(t + NODES[15] * h, scratch, params, stages[15])
     for i in range(x.size):
+        scratch[i] = 0.0
         change = x_new[i] - x[i]
         coefficients[0, i] = change
         coefficients[1, i] = h * stages[0, i] - change
         coefficients[2, i] = 2.0 * change - h * (stages[12, i] + stages[0, i])
-    for k in range(4):
-        for i in range(x.size):
-            value = 0.0
-            for j in range(16):
-                value += DENSE[k, j] * stages[j, i]
-            coefficients[3 + k, i] = h * value
+    combine(scratch, h, stages, 16, coefficients[3])
+    combine(scratch, h, stages, 17, coefficients[4])
+    combine(scratch, h, stages, 18, coefficients[5])
+    combine(scratch, h, stages, 19, coefficients[6])
 
 
 @jit
@@ -494,7 +512,7 @@ def mind_stability(h, x, x_new, stages, clock, counters):
     decaying modes, lets a run bounce at a minimum.
     """
     other = np.empty(x.size)
-    combine(x, h, STAGES[11], stages, 11, other)
+    combine(x, h, stages, 11, other)
     change, distance, size = 0.0, 0.0, 0.0
     for i in range(x.size):
         change = max(change, abs(stages[12, i] - stages[11, i]))
