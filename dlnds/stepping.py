@@ -174,10 +174,14 @@ class Stepper:
         kernel = jit.ready(implicit.advance, implicit.ADVANCE)
         dense = system.jacobian is not None and system.dim <= DENSE_LIMIT
         jacobian = jit.ready(system.jacobian or kernels.no_jacobian, jit.JACOBIAN)
-        jvp = jit.ready(system.jvp or kernels.no_jvp, jit.JVP)
+        dense = dense or system.jvp is None
+        jvp: Any = kernels.no_jvp if dense else system.jvp
+        jvp = jit.ready(jvp, jit.JVP)
+        factorize = jit.ready(implicit.factorize_all, implicit.FACTORIZE)
+        solve = jit.ready(implicit.solve_dense if dense else implicit.solve_free, implicit.SOLVE)
         return kernel(  # type: ignore[no-any-return, no-untyped-call]
-            self.field, self.scale, jacobian, jvp, self.restore, self.params, self.reference,
-            dense or system.jvp is None, task.method == "auto",
+            self.field, self.scale, jacobian, jvp, factorize, solve, self.restore, self.params,
+            self.reference, dense, task.method == "auto",
             task.span[1], task.t_eval, task.rtol, task.atol, budget,
             self.clock, self.counters, self.work, self.grown, self.times, self.states,
         )  # fmt: skip

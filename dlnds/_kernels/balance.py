@@ -12,7 +12,7 @@ from dlnds._kernels.dense import (
     multiply_right_transposed,
     scaled_sum,
 )
-from dlnds._kernels.jit import jit
+from dlnds._kernels.jit import jit, part
 from dlnds._kernels.linear import layer
 
 #: Drift of the C_i, relative to the squared size of the units, that is left alone.
@@ -23,13 +23,13 @@ LEFT, ITERATIONS = 0.01, 60
 SMALL = 4096
 
 
-@jit
+@part
 def width(params, i):
     """Return d_i."""
     return params[0][3 + i]
 
 
-@jit
+@part
 def square(vector, params, i):
     """Return block i = 1..h−1 (d_i × d_i) as a view."""
     start = 0
@@ -39,7 +39,7 @@ def square(vector, params, i):
     return vector[start : start + d * d].reshape(d, d)
 
 
-@jit
+@part
 def squares(x, params, i, units):
     """Add the squared weights of layer i to the units it ends in, and to those it starts from."""
     weights = layer(x, params, i)
@@ -49,7 +49,7 @@ def squares(x, params, i, units):
             units[1, b] += weights[a, b] ** 2
 
 
-@jit
+@part
 def widest(params):
     """Return the largest width."""
     largest = 0
@@ -86,7 +86,7 @@ def error_scale(t, x, params, out):
                 scales[a, b] = min(sizes[i, a], sizes[i - 1, b])
 
 
-@jit
+@part
 def grams(x, params, out):
     """Write C_i = W_i W_iᵀ − W_{i+1}ᵀ W_{i+1} for each i."""
     for i in range(1, params[0][0]):
@@ -96,7 +96,7 @@ def grams(x, params, out):
         multiply_right_transposed(before, before, block, True)
 
 
-@jit
+@part
 def drift(x, params, reference, sizes):
     """Return the largest relative change of a C_i[k, k]; write the squared sizes of all units."""
     largest, place = 0.0, 0
@@ -116,7 +116,7 @@ def drift(x, params, reference, sizes):
     return largest
 
 
-@jit
+@part
 def off_diagonal(residual, params, sizes):
     """Return the largest entry k, l of a block in terms of the sizes of units k and l."""
     largest, place = 0.0, 0
@@ -131,7 +131,7 @@ def off_diagonal(residual, params, sizes):
     return largest
 
 
-@jit
+@part
 def move(x, params, S, out):
     """Write S_i W_i − W_i S_{i−1}, along which W_h…W_1 does not change to first order."""
     depth = params[0][0]
@@ -145,7 +145,7 @@ def move(x, params, S, out):
             multiply(square(S, params, i), weights, moved, True)
 
 
-@jit
+@part
 def preconditioned(sizes, params, right, out):
     """Divide each entry k, l of a block by the squared sizes of units k and l."""
     place = 0
@@ -158,7 +158,7 @@ def preconditioned(sizes, params, right, out):
         place += block.shape[0]
 
 
-@jit
+@part
 def dot(a, b):
     """Return the inner product of two vectors."""
     total = 0.0
@@ -167,7 +167,7 @@ def dot(a, b):
     return total
 
 
-@jit
+@part
 def add(a, factor, b, out):
     """Compute ``a + factor b``."""
     for i in range(out.size):

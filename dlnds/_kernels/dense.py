@@ -6,7 +6,7 @@ expression would do because they compile several times faster.
 
 import numpy as np
 
-from dlnds._kernels.jit import LOOP_LIMIT, jit
+from dlnds._kernels.jit import LOOP_LIMIT, jit, part
 
 
 @jit
@@ -56,16 +56,18 @@ def multiply_right_transposed(a, b, out, add):
             out[i, j] = total
 
 
-@jit
+@part
 def blas_product(a, b, out, add):
     """Compute ``a b`` of matrices in either memory order by BLAS."""
     if add:
-        scaled_sum(1.0, out, 1.0, np.dot(a, b), out)
+        product = np.empty(out.shape)  # so that both products are of one type
+        np.dot(a, b, product)
+        scaled_sum(1.0, out, 1.0, product, out)
     else:
         np.dot(a, b, out)
 
 
-@jit
+@part
 def fill(value, out):
     """Set all entries to ``value``."""
     for i in range(out.shape[0]):
@@ -73,7 +75,7 @@ def fill(value, out):
             out[i, j] = value
 
 
-@jit
+@part
 def scaled_sum(alpha, a, beta, b, out):
     """Compute ``alpha a + beta b``."""
     for i in range(out.shape[0]):
@@ -81,7 +83,7 @@ def scaled_sum(alpha, a, beta, b, out):
             out[i, j] = alpha * a[i, j] + beta * b[i, j]
 
 
-@jit
+@part
 def assign(a, out):
     """Copy ``a``."""
     for i in range(out.shape[0]):
@@ -89,7 +91,7 @@ def assign(a, out):
             out[i, j] = a[i, j]
 
 
-@jit
+@part
 def assign_transposed(a, out):
     """Copy ``aᵀ``."""
     for i in range(out.shape[0]):
@@ -97,7 +99,7 @@ def assign_transposed(a, out):
             out[i, j] = a[j, i]
 
 
-@jit
+@part
 def assign_identity(out):
     """Set ``out`` to the identity."""
     fill(0.0, out)

@@ -14,7 +14,7 @@ of the explicit method: the collocation polynomial is written in its basis.
 import numpy as np
 from numba import types
 
-from dlnds._kernels.jit import FIELD, JACOBIAN, JVP, PARAMS, RESTORE, jit
+from dlnds._kernels.jit import FIELD, JACOBIAN, JVP, PARAMS, RESTORE, jit, part
 from dlnds._kernels.runge_kutta import (
     ACCEPTED,
     BUFFER_FULL,
@@ -177,7 +177,7 @@ def substitute(M, pivots, right):
         right[i] = total / M[i, i]
 
 
-@jit
+@part
 def shifted(J, factor, M):
     """Write I − ``factor`` J."""
     for i in range(J.shape[0]):
@@ -196,7 +196,7 @@ def factorize_all(J, h, factors, pivots):
     return True
 
 
-@jit
+@part
 def krylov_basis(jvp, params, t, x, right, tolerance, count, basis, hessenberg):
     """Extend an orthonormal basis of the Krylov space of J in units of ``tolerance`` by one."""
     n = x.size
@@ -224,7 +224,7 @@ def krylov_basis(jvp, params, t, x, right, tolerance, count, basis, hessenberg):
     return size
 
 
-@jit
+@part
 def krylov_solve(jvp, params, t, x, h, shift, right, tolerance, counters, out):
     """Solve (I − h μ J) out = right in a Krylov space; tell whether that succeeded."""
     n = x.size
@@ -265,29 +265,31 @@ def krylov_solve(jvp, params, t, x, h, shift, right, tolerance, counters, out):
 
 
 @jit
-def solve(jvp, params, t, x, h, index, right, tolerance, factors, pivots, counters):
-    """Overwrite ``right`` by the solution of I − h μ J for one μ; tell whether that succeeded."""
-    n = x.size
-    if factors.shape[1] == n:
-        substitute(factors[index], pivots[index], right)
-        return True
-    part = np.empty(n)
-    first, second = np.empty(n, np.complex128), np.zeros(n, np.complex128)
-    for i in range(n):
-        part[i] = right[i].real
-    solved = krylov_solve(jvp, params, t, x, h, SHIFTS[index], part, tolerance, counters, first)
-    if index > 0 and solved:
-        for i in range(n):
-            part[i] = right[i].imag
-        solved = krylov_solve(
-            jvp, params, t, x, h, SHIFTS[index], part, tolerance, counters, second
-        )
-    for i in range(n):
-        right[i] = first[i] + 1j * second[i]
-    return solved
+def solve_dense(jvp, params, t, x, h, index, right, tolerance, factors, pivots, counters):
+    """Overwrite ``right`` by the solution of I − h μ J for one μ, from its factors."""
+    substitute(factors[index], pivots[index], right)
+    return True
 
 
 @jit
+def solve_free(jvp, params, t, x, h, index, right, tolerance, factors, pivots, counters):
+    """Overwrite ``right`` by the solution of I − h μ J for one μ; tell whether that succeeded."""
+    n = x.size
+    part, solved = np.empty(n), True
+    solutions = np.zeros((2, n), np.complex128)
+    for half in range(2):
+        for i in range(n):
+            part[i] = right[i].real if half == 0 else right[i].imag
+        if half == 0 or index > 0:
+            solved &= krylov_solve(
+                jvp, params, t, x, h, SHIFTS[index], part, tolerance, counters, solutions[half]
+            )
+    for i in range(n):
+        right[i] = solutions[0, i] + 1j * solutions[1, i]
+    return solved
+
+
+@part
 def stage_fields(field, params, t, x, h, Z, derivatives, counters):
     """Evaluate the field at all stages; tell whether all is finite."""
     n = x.size
@@ -301,9 +303,9 @@ def stage_fields(field, params, t, x, h, Z, derivatives, counters):
     return finite
 
 
-@jit
+@part
 def newton_update(
-    jvp, params, t, x, h, Z, derivatives, tolerance, factors, pivots, counters, update
+    solve, jvp, params, t, x, h, Z, derivatives, tolerance, factors, pivots, counters, update
 ):
     """Write the update of all stages and return its weighted size, negative if that failed."""
     n = x.size
@@ -333,8 +335,10 @@ def newton_update(
     return largest
 
 
-@jit
-def newton(field, jvp, params, t, x, h, Z, derivatives, tolerance, factors, pivots, counters):
+@part
+def newton(
+    field, solve, jvp, params, t, x, h, Z, derivatives, tolerance, factors, pivots, counters
+):
     """Solve for the stages from a guess; return the iterations, negative without success."""
     update = np.empty_like(Z)
     before, rate = 0.0, 1.0
@@ -342,7 +346,19 @@ def newton(field, jvp, params, t, x, h, Z, derivatives, tolerance, factors, pivo
         if not stage_fields(field, params, t, x, h, Z, derivatives, counters):
             return -iteration
         size = newton_update(
-            jvp, params, t, x, h, Z, derivatives, tolerance, factors, pivots, counters, update
+            solve,
+            jvp,
+            params,
+            t,
+            x,
+            h,
+            Z,
+            derivatives,
+            tolerance,
+            factors,
+            pivots,
+            counters,
+            update,
         )
         if not (size >= 0.0 and np.isfinite(size)):
             return -iteration
@@ -357,9 +373,9 @@ def newton(field, jvp, params, t, x, h, Z, derivatives, tolerance, factors, pivo
     return -ITERATIONS
 
 
-@jit
+@part
 def error_estimate(
-    field, jvp, params, t, x, h, Z, derivative, tolerance, factors, pivots, counters, again
+    field, solve, jvp, params, t, x, h, Z, derivative, tolerance, factors, pivots, counters, again
 ):
     """Return the weighted size of (I − h μ J)⁻¹ (h μ f(x) + Σ e_i Z_i)."""
     n = x.size
@@ -386,7 +402,7 @@ def error_estimate(
     return size
 
 
-@jit
+@part
 def predict(work, clock, h, known, Z):
     """Guess the stages from the polynomial of the last step, or as zero where there is none."""
     if not known or h > 4.0 * clock[LAST_STEP]:
@@ -400,7 +416,7 @@ def predict(work, clock, h, known, Z):
             Z[i, k] -= x[k]
 
 
-@jit
+@part
 def norm_of(J):
     """Return the largest absolute row sum."""
     largest = 0.0
@@ -412,7 +428,7 @@ def norm_of(J):
     return largest
 
 
-@jit
+@part
 def norm_along(jvp, params, t, x, tolerance, direction, counters):
     """Return an estimate of the norm of J by two products, and leave a better direction."""
     image, size = np.empty(x.size), 0.0
@@ -439,6 +455,8 @@ def advance(
     error_scale,
     jacobian,
     jvp,
+    factorize_all,
+    solve,
     restore,
     params,
     reference,
@@ -517,7 +535,19 @@ def advance(
                     continue
             predict(work, clock, h, known and not rejected, Z)
             iterations = newton(
-                field, jvp, params, t, x, h, Z, derivatives, tolerance, factors, pivots, counters
+                field,
+                solve,
+                jvp,
+                params,
+                t,
+                x,
+                h,
+                Z,
+                derivatives,
+                tolerance,
+                factors,
+                pivots,
+                counters,
             )
             if iterations < 0:
                 finite = all_finite(derivatives[STAGES - 1])
@@ -528,8 +558,8 @@ def advance(
                 x_new[k] = x[k] + Z[STAGES - 1, k]
             widen(error_scale, t + h, x_new, params, wide, wide_a, scale, tolerance)
             error = error_estimate(
-                field, jvp, params, t, x, h, Z, derivative, tolerance, factors, pivots, counters,
-                rejected or not known,
+                field, solve, jvp, params, t, x, h, Z, derivative, tolerance, factors, pivots,
+                counters, rejected or not known,
             )  # fmt: skip
             finite = np.isfinite(error)
             if not finite:
@@ -575,11 +605,29 @@ def advance(
 
 
 _VECTOR, _MATRIX, _FIELD = types.float64[::1], types.float64[:, ::1], types.FunctionType(FIELD)
+_FACTORS, _PIVOTS = types.complex128[:, :, ::1], types.int64[:, ::1]
+#: What is handed to the driver, rather than called by it, is not optimized again with it.
+FACTORIZE = types.boolean(_MATRIX, types.float64, _FACTORS, _PIVOTS)
+SOLVE = types.boolean(
+    types.FunctionType(JVP),
+    PARAMS,
+    types.float64,
+    _VECTOR,
+    types.float64,
+    types.int64,
+    types.complex128[::1],
+    _VECTOR,
+    _FACTORS,
+    _PIVOTS,
+    types.int64[::1],
+)
 ADVANCE = types.Tuple((types.int64, types.int64))(
     _FIELD,
     _FIELD,
     types.FunctionType(JACOBIAN),
     types.FunctionType(JVP),
+    types.FunctionType(FACTORIZE),
+    types.FunctionType(SOLVE),
     types.FunctionType(RESTORE),
     PARAMS,
     _VECTOR,

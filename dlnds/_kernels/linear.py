@@ -29,13 +29,13 @@ from dlnds._kernels.dense import (
     multiply_right_transposed,
     scaled_sum,
 )
-from dlnds._kernels.jit import inlined, jit, variant
+from dlnds._kernels.jit import inlined, jit, part, variant
 
 #: Whether the loss is the square one; kernels of other losses are variants at the end.
 SQUARE = True
 
 
-@jit
+@part
 def layer(x, params, i):
     """Return W_i, i = 1..h, as a view of the state."""
     sizes = params[0]
@@ -43,13 +43,13 @@ def layer(x, params, i):
     return x[sizes[starts + i - 1] : sizes[starts + i]].reshape(sizes[3 + i], sizes[2 + i])
 
 
-@jit
+@part
 def buffer_size(params, breadth):
     """Return the size of h + 1 blocks of d_i × ``breadth`` numbers."""
     return params[0][-1] * breadth
 
 
-@jit
+@part
 def input_side(buffer, params, i):
     """Return block i = 0..h of the input side (d_i × k) as a view."""
     sizes = params[0]
@@ -57,7 +57,7 @@ def input_side(buffer, params, i):
     return buffer[sizes[place] * k : sizes[place + 1] * k].reshape(sizes[3 + i], k)
 
 
-@jit
+@part
 def output_side(buffer, params, i):
     """Return block i = 0..h of the output side (d_h × d_i) as a view."""
     sizes = params[0]
@@ -67,7 +67,7 @@ def output_side(buffer, params, i):
     )
 
 
-@jit
+@part
 def target(params):
     """Return Σ (d_h × k) as a view."""
     sizes, floats = params
@@ -75,7 +75,7 @@ def target(params):
     return floats[: outputs * k].reshape(outputs, k)
 
 
-@jit
+@part
 def root(params):
     """Return K (d_0 × k) as a view, if the problem is not whitened."""
     sizes, floats = params
@@ -83,7 +83,7 @@ def root(params):
     return floats[first : first + sizes[3] * sizes[1]].reshape(sizes[3], sizes[1])
 
 
-@jit
+@part
 def times_root(a, params, out):
     """Write ``a K`` into ``out``."""
     if params[0][2] == losses.WHITENED:
@@ -92,7 +92,7 @@ def times_root(a, params, out):
         multiply(a, root(params), out, False)
 
 
-@jit
+@part
 def times_root_transposed(a, params, out):
     """Write ``a Kᵀ`` into ``out``."""
     if params[0][2] == losses.WHITENED:
@@ -113,19 +113,19 @@ def write_signal_change(params, image, change, out):
     scaled_sum(-1.0, change, 0.0, change, out)
 
 
-@jit
+@part
 def loss_signal(params, image, out):
     """Write R = −∂ℓ/∂S of another loss, as `write_signal` does."""
     losses.signal(params[0][2], target(params), params[1][-2:], image, out)
 
 
-@jit
+@part
 def loss_signal_change(params, image, change, out):
     """Write the derivative of `loss_signal`, as `write_signal_change` does."""
     losses.signal_change(params[0][2], target(params), params[1][-2:], image, change, out)
 
 
-@jit
+@part
 def input_products(x, params, products):
     """Write P_1, …, P_h into ``products``."""
     times_root(layer(x, params, 1), params, input_side(products, params, 1))
@@ -134,7 +134,7 @@ def input_products(x, params, products):
         multiply(layer(x, params, i), before, input_side(products, params, i), False)
 
 
-@jit
+@part
 def output_products(x, params, products):
     """Write L_{h−1}, …, L_0 into ``products``."""
     depth = params[0][0]
@@ -258,7 +258,7 @@ def jvp_from_outputs(t, x, v, params, out):
     assign(d_signal, layer(out, params, depth))
 
 
-@jit
+@part
 def subtract_block(a, g, b, e, row, column, out):
     """Write ``b[p, s] e[q, r] − a[p, r] g[q, s]`` at row (p, q), column (r, s) of one block."""
     for p in range(a.shape[0]):
@@ -271,7 +271,7 @@ def subtract_block(a, g, b, e, row, column, out):
                     line[first + s] = epsilon * b[p, s] - alpha * g[q, s]
 
 
-@jit
+@part
 def add_kronecker(left, right, g, out):
     """Add ``left[p] right[r] g[q, s]`` at row (p, q), column (r, s)."""
     for p in range(left.size):
@@ -283,7 +283,7 @@ def add_kronecker(left, right, g, out):
                     line[r * g.shape[1] + s] += factor * g[q, s]
 
 
-@jit
+@part
 def scale_columns(a, factors, out):
     """Write ``a`` with its columns multiplied by ``factors``."""
     for i in range(a.shape[0]):
@@ -291,7 +291,7 @@ def scale_columns(a, factors, out):
             out[i, j] = a[i, j] * factors[j]
 
 
-@jit
+@part
 def add_curvature(params, inputs, lefts, out):
     """Add −Dᵀ ℓ'' D, D the derivative of the image S by the weights, and make ``out`` symmetric.
 

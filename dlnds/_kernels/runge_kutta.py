@@ -10,7 +10,7 @@ The tableau is data; tests check it as algebra. Nothing below knows which system
 import numpy as np
 from numba import types
 
-from dlnds._kernels.jit import FIELD, PARAMS, RESTORE, jit, sums
+from dlnds._kernels.jit import FIELD, PARAMS, RESTORE, jit, part, sums
 from dlnds._kernels.vectors import row_sums
 
 NODES = np.array(
@@ -250,14 +250,14 @@ DAMPED, LIMITED, STIFF_STEPS, CALM_STEPS, ROUNDING = 5.5, 4.5, 12, 6, 1e-12
 FORGET = 0.8
 
 
-@jit
+@part
 def copy(a, out):
     """Copy ``a`` into ``out``."""
     for i in range(out.size):
         out[i] = a[i]
 
 
-@jit
+@part
 def step(field, t, x, h, params, stages, x_new):
     """Take one step to ``x_new``; ``stages[0]`` and ``[12]`` are derivatives at its ends."""
     # No loop, for `combine` wants to know its row when it is compiled.
@@ -305,7 +305,7 @@ def error_norm(h, stages, tolerance):
     return abs(h) * fifth / np.sqrt((fifth + 0.01 * third) * tolerance.size)
 
 
-@jit
+@part
 def dense_coefficients(field, t, x, h, params, stages, x_new, coefficients):
     """Write the seven coefficient vectors of the interpolant over the step from ``t`` on."""
     scratch = np.empty(x.size)
@@ -338,7 +338,7 @@ def interpolate(x, coefficients, theta, out):
         out[i] = x[i] + value
 
 
-@jit
+@part
 def widen(error_scale, t, x, params, rtol, atol, scale, tolerance):
     """Raise ``tolerance`` to ``atol + rtol · error_scale(x)`` where that is larger."""
     error_scale(t, x, params, scale)
@@ -346,7 +346,7 @@ def widen(error_scale, t, x, params, rtol, atol, scale, tolerance):
         tolerance[i] = max(tolerance[i], atol + rtol * scale[i])
 
 
-@jit
+@part
 def weighted_norm(a, tolerance):
     """Return the root mean square of ``a / tolerance``."""
     total = 0.0
@@ -356,7 +356,7 @@ def weighted_norm(a, tolerance):
     return np.sqrt(total / a.size)
 
 
-@jit
+@part
 def first_step(field, t, x, params, derivative, tolerance, longest, counters):
     """Guess a first step from the sizes of the state, its derivative, and the change of that.
 
@@ -383,7 +383,7 @@ def first_step(field, t, x, params, derivative, tolerance, longest, counters):
     return min(longest, 100.0 * trial, (0.01 * rate / slope) ** (1.0 / ORDER) / rate)
 
 
-@jit
+@part
 def all_finite(a):
     """Tell whether no entry is infinite or NaN."""
     finite = True
@@ -392,7 +392,7 @@ def all_finite(a):
     return finite
 
 
-@jit
+@part
 def blows_up(x, clock):
     """Tell whether a state grows beyond all bounds in steps that the clock does not feel.
 
@@ -407,7 +407,7 @@ def blows_up(x, clock):
     return largest > LARGE
 
 
-@jit
+@part
 def begin(field, error_scale, params, t_end, rtol, atol, clock, counters, work):
     """Evaluate the first derivative and choose the first step; tell whether all is finite."""
     t, x, derivative = clock[TIME], work[STATE], work[FIRST_STAGE]
@@ -420,13 +420,13 @@ def begin(field, error_scale, params, t_end, rtol, atol, clock, counters, work):
     return all_finite(x) and all_finite(derivative)
 
 
-@jit
+@part
 def ahead(t, clock):
     """Return how far ``t`` lies ahead of the compensated time."""
     return (t - clock[TIME]) - clock[TIME_LOW]
 
 
-@jit
+@part
 def save(clock, counters, work, t_eval, row, times, states):
     """Save what is due, from ``row`` on; return the next row and whether all fitted."""
     if t_eval.size == 0 and counters[UNSAVED] == 1:
@@ -453,7 +453,7 @@ def save(clock, counters, work, t_eval, row, times, states):
     return row, True
 
 
-@jit
+@part
 def move_clock(clock, h, t_end, last):
     """Add a step to the compensated time; the last step ends at ``t_end`` exactly."""
     clock[BEFORE], clock[BEFORE_LOW], clock[LAST_STEP] = clock[TIME], clock[TIME_LOW], h
@@ -467,7 +467,7 @@ def move_clock(clock, h, t_end, last):
     clock[TIME] = total
 
 
-@jit
+@part
 def accepted_step(
     field, error_scale, params, remaining, rtol, atol, clock, counters, work, x_new, scale
 ):
@@ -503,7 +503,7 @@ def accepted_step(
     return STEP_TOO_SMALL if finite else NOT_FINITE, h
 
 
-@jit
+@part
 def mind_stability(h, x, x_new, stages, clock, counters):
     """Keep the next step within the stability of the method, and count steps limited by that.
 
@@ -532,7 +532,7 @@ def mind_stability(h, x, x_new, stages, clock, counters):
             counters[STIFF] = 0
 
 
-@jit
+@part
 def outgrown(scale, grown):
     """Tell whether any scale exceeds what it may grow to."""
     found = False
