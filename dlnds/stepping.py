@@ -82,16 +82,20 @@ class Stepper:
         self.counters[kernels.ALWAYS_DENSE] = int(bool(task.events))
         self.implicit = task.method == "radau"
         self.parts: list[tuple[Array, Array, Array]] = []
+        self.rows: list[tuple[Array, Array, Array | None, Array | None]] = []
+        whole = task.system
+        self.inner = [name for name in task.names if name in whole.unaffected]
+        self.outer = [name for name in task.names if name not in whole.unaffected]
         self.chunks: list[dict[str, xr.Variable]] = []
         self.decision = ("none", "none")
-        self.stopped, self.seen = "", 0
+        self.stopped, self.seen, self.last = "", 0, np.nan
         self._settle_in(basis)
         self.values = [float(event(task.span[0], start)) for event in task.events]
 
     def _settle_in(self, place: Reduction) -> None:
         """Go on in other coordinates, from the state that is given in them."""
         task, system, x = self.task, place.system, place.state
-        self._flush()
+        self._gather()
         self.system, self.params, dim = system, system.params, system.dim
         self.work = np.zeros((kernels.WORK_ROWS, dim))
         self.work[kernels.STATE] = self.work[kernels.PREVIOUS] = x
@@ -101,15 +105,18 @@ class Stepper:
         self.field = jit.ready(system.field, jit.FIELD)
         self.scale = jit.ready(system.error_scale, jit.FIELD)
         self.restore = jit.ready(system.restore, jit.RESTORE)
-        self.grown = np.empty(0)
-        if system.has_working_basis:
-            self.grown = np.empty(dim)
-            self.scale(0.0, x, self.params, self.grown)
-            self.grown *= _GROWTH
+        self.grown = np.empty(dim if system.has_working_basis else 0)
+        self._let_grow(x)
         if self.counters[kernels.EVALUATIONS]:
             self.field(self.clock[kernels.TIME], x, self.params, self.work[kernels.FIRST_STAGE])
             self.counters[kernels.EVALUATIONS] += 1
         self.clock[kernels.RATE] = 0.0
+
+    def _let_grow(self, x: Array) -> None:
+        """Set how far the error scale may grow before the system is asked for a better basis."""
+        if self.grown.size:
+            self.scale(0.0, x, self.params, self.grown)
+            self.grown *= _GROWTH
 
     def advance(self) -> str:
         """Make some steps; return why the run is over, or '' if it is not."""
@@ -126,6 +133,8 @@ class Stepper:
             times, states, none = self._with_events(times, states, none)
         self.seen = int(counters[kernels.STEPS])
         self.parts.append((times, states, none))
+        if len(times):
+            self.last = float(times[-1, 0])
         if not self.stopped:
             self.stopped = self._stop_reason()
         if not self.stopped and code != kernels.BUFFER_FULL:
@@ -143,7 +152,11 @@ class Stepper:
                     self._restart_explicit()
                 return
         if code == kernels.OUTGROWN:
-            self._move(self.system.working_basis(x))
+            place = self.system.working_basis(x)
+            if place.system is self.system and place.state is x:  # already in it
+                self._let_grow(x)
+            else:
+                self._move(place)
         elif code == kernels.SWITCH:
             self.implicit = not self.implicit
 
@@ -152,7 +165,7 @@ class Stepper:
         self.counters[[kernels.STIFF, kernels.CALM]] = 0
 
     def _move(self, place: Reduction) -> None:
-        self._flush()
+        self._gather()
         self._settle_in(place)
         self.lift = _after(self.lift, place.lift)
         self.embed = _after(self.embed, place.embed)
@@ -189,16 +202,18 @@ class Stepper:
     def _patience(self) -> float:
         """Return the number of steps that must be left for an implicit method to be worth it.
 
-        In evaluations of the field an explicit step costs 12, an implicit one about 40 and the
-        factorizations, and it takes some tens of these to come to the end.
+        Rough costs in nanoseconds: an implicit step solves for its stages four times, and some tens
+        of such steps come to the end.
         """
-        system = self.system
+        system, n = self.system, self.system.dim
         if system.jvp is None and system.jacobian is None:
             return np.inf
         if np.isinf(self.task.span[1]):
             return 0.0
-        dense = system.jacobian is not None and system.dim <= DENSE_LIMIT
-        return 40.0 * (40.0 + (0.1 * system.dim**2 if dense else 2500.0)) / 12.0
+        dense = system.jacobian is not None and n <= DENSE_LIMIT
+        algebra = 1.2 * n**3 + 30.0 * n**2 if dense else 2500.0 * system.field_cost
+        implicit = algebra + 25.0 * system.field_cost
+        return 40.0 * implicit / (12.0 * (system.field_cost + n))
 
     def _stop_reason(self) -> str:
         """Return why a run is over that the kernels would go on with, or ''."""
@@ -276,40 +291,49 @@ class Stepper:
         interpolate(self.work[kernels.PREVIOUS], rows, theta, out)
         return out
 
-    def _flush(self) -> None:
-        """Observe the rows that were saved in the present coordinates."""
+    def _gather(self) -> None:
+        """Take the rows that were saved in the present coordinates back to those that last."""
         parts, self.parts = self.parts, []
         if not sum(len(times) for times, _, _ in parts):
             return
         times, states, which = (np.concatenate(part) for part in zip(*parts, strict=True))
-        variables = self._observe(times, states)
+        embedded = self.embed(states) if self.inner else None
+        lifted = self.lift(states) if self.outer else None
+        self.rows.append((times, which, embedded, lifted))
+        if sum(len(row[0]) for row in self.rows) * self.task.system.dim > _BUFFER:
+            self._observe()
+
+    def _observe(self) -> None:
+        """Observe the rows that have been gathered."""
+        rows, self.rows = self.rows, []
+        if not rows:
+            return
+        parts: list[Any] = list(zip(*rows, strict=True))
+        times, which = np.concatenate(parts[0]), np.concatenate(parts[1])
+        observed: dict[str, xr.Variable] = {}
+        with np.errstate(over="ignore", invalid="ignore"):  # a run may end near overflow
+            if self.inner:
+                states = np.concatenate(parts[2])
+                observed.update(self.frame.observables(states, self.inner))
+            if self.outer:
+                states = np.concatenate(parts[3])
+                if not self.chunks and times[0, 0] == self.task.span[0]:
+                    states[0] = self.start  # as given, not as turned there and back
+                observed.update(self.task.system.observables(states, self.outer))
+        variables = clock_variables(times) | {name: observed[name] for name in self.task.names}
         if self.task.events:
             variables["event"] = xr.Variable("time", which.astype(np.int64))
         self.chunks.append(variables)
 
-    def _observe(self, times: Array, states: Array) -> dict[str, xr.Variable]:
-        names, whole = self.task.names, self.task.system
-        inner = [name for name in names if name in whole.unaffected]
-        outer = [name for name in names if name not in whole.unaffected]
-        observed: dict[str, xr.Variable] = {}
-        with np.errstate(over="ignore", invalid="ignore"):  # a run may end near overflow
-            if inner:
-                observed.update(self.frame.observables(self.embed(states), inner))
-            if outer:
-                lifted = self.lift(states)
-                if not self.chunks and times[0, 0] == self.task.span[0]:
-                    lifted[0] = self.start  # as given, not as turned there and back
-                observed.update(whole.observables(lifted, outer))
-        return clock_variables(times) | {name: observed[name] for name in names}
-
     def finish(self) -> Run:
         """Return the finished run."""
-        self._flush()
+        self._gather()
         clock, work, counters = self.clock, self.work, self.counters
-        if not self.chunks or self.chunks[-1]["time"].values[-1] != clock[kernels.TIME]:
+        if self.last != clock[kernels.TIME]:
             end = clock[[kernels.TIME, kernels.TIME_LOW]].reshape(1, 2)
             self.parts.append((end, work[[kernels.STATE]], np.array([-1])))
-            self._flush()
+            self._gather()
+        self._observe()
         counts = {
             "n_steps": int(counters[kernels.STEPS]),
             "n_rhs": int(counters[kernels.EVALUATIONS]),

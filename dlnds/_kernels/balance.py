@@ -16,11 +16,9 @@ from dlnds._kernels.jit import jit, part
 from dlnds._kernels.linear import layer
 
 #: Drift of the C_i, relative to the squared size of the units, that is left alone.
-TOLERATED = 3e-11
+TOLERATED = 5e-11
 #: Part of the drift that one call may leave, and the iterations it may take.
-LEFT, ITERATIONS = 0.01, 60
-#: Numbers in the C_i up to which all are looked at after each step; then only their diagonals.
-SMALL = 4096
+LEFT, ITERATIONS = 0.05, 60
 
 
 @part
@@ -175,8 +173,10 @@ def add(a, factor, b, out):
 
 
 @jit
-def restore(x, params, reference):
+def restore(x, params, reference, thorough):
     """Move the state to where its C_i are those of ``reference``; tell whether it had to.
+
+    Whether is seen from the diagonals of the C_i, or from all entries if ``thorough``.
 
     The move Ẇ_i = S_i W_i − W_i S_{i−1} with symmetric S_i is normal to the level set of the C_i
     and leaves W_h…W_1, and so the loss, as it is. The C_i change along it by a positive
@@ -184,12 +184,12 @@ def restore(x, params, reference):
     differences give that change exactly.
     """
     sizes, residual = np.empty(params[0][-1]), np.empty(reference.size)
-    largest = drift(x, params, reference, sizes)
-    if largest <= TOLERATED and reference.size > SMALL:
+    little = drift(x, params, reference, sizes) <= TOLERATED
+    if little and not thorough:
         return False
     grams(x, params, residual)
     add(reference, -1.0, residual, residual)
-    if largest <= TOLERATED and off_diagonal(residual, params, sizes) <= TOLERATED:
+    if little and off_diagonal(residual, params, sizes) <= TOLERATED:
         return False
     other, image, better = np.empty_like(residual), np.empty_like(residual), np.empty_like(residual)
     S, moved, shifted = np.zeros(reference.size), np.empty(x.size), np.empty(x.size)

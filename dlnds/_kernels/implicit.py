@@ -592,7 +592,7 @@ def advance(
                     coefficients[i, k] += DENSE[i, j] * Z[j, k]
         copy(x, work[PREVIOUS])
         copy(x_new, x)
-        restore(x, params, reference)
+        restore(x, params, reference, True)
         field(clock[TIME], x, params, derivative)
         counters[EVALUATIONS] += 1
         counters[STEPS] += 1

@@ -26,8 +26,8 @@ FIELD = types.void(types.float64, _vector, PARAMS, _vector)
 JVP = types.void(types.float64, _vector, _vector, PARAMS, _vector)
 #: ``jacobian(t, x, params, out)``
 JACOBIAN = types.void(types.float64, _vector, PARAMS, _matrix)
-#: ``restore(x, params, reference)`` moves the state; whether it did is what it returns
-RESTORE = types.boolean(_vector, PARAMS, _vector)
+#: ``restore(x, params, reference, thorough)`` moves the state, and returns whether it did
+RESTORE = types.boolean(_vector, PARAMS, _vector, types.boolean)
 
 #: Whether Numba's compiler is switched off, as it is to measure test coverage.
 DISABLED = bool(getattr(numba.config, "DISABLE_JIT", False))

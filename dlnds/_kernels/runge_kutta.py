@@ -469,9 +469,12 @@ def move_clock(clock, h, t_end, last):
 
 @part
 def accepted_step(
-    field, error_scale, params, remaining, rtol, atol, clock, counters, work, x_new, scale
+    field, error_scale, params, remaining, rtol, atol, clock, counters, work, x_new, here, scale
 ):
-    """Shorten the step until its error is acceptable; return a code and the step."""
+    """Shorten the step until its error is acceptable; return a code and the step.
+
+    ``here`` is the error scale at the start, and ``scale`` is left as that at the end.
+    """
     t, x, stages = clock[TIME], work[STATE], work[FIRST_STAGE:]
     tolerance = np.empty(x.size)
     h, limit, finite = clock[STEP], FASTEST, True
@@ -484,10 +487,9 @@ def accepted_step(
             return END_REACHED, h
         step(field, t, x, h, params, stages, x_new)
         counters[EVALUATIONS] += 12
+        error_scale(t + h, x_new, params, scale)
         for i in range(x.size):
-            tolerance[i] = 0.0
-        widen(error_scale, t, x, params, rtol, atol, scale, tolerance)
-        widen(error_scale, t + h, x_new, params, rtol, atol, scale, tolerance)
+            tolerance[i] = atol + rtol * max(here[i], scale[i])
         error = error_norm(h, stages, tolerance)
         finite = np.isfinite(error) and all_finite(x_new) and all_finite(stages[12])
         factor = SLOWEST
@@ -570,7 +572,8 @@ def advance(
     limited by stability, and more than ``patience`` of them are left) by a method for that.
     """
     x, stages = work[STATE], work[FIRST_STAGE:]
-    x_new, scale, row = np.empty(x.size), np.zeros(x.size), 0
+    x_new, here, scale, row = np.empty(x.size), np.empty(x.size), np.zeros(x.size), 0
+    error_scale(clock[TIME], x, params, here)
     if counters[EVALUATIONS] == 0 and not begin(
         field, error_scale, params, t_end, rtol, atol, clock, counters, work
     ):
@@ -590,8 +593,9 @@ def advance(
         if outgrown(scale, grown):
             return OUTGROWN, row
         code, h = accepted_step(
-            field, error_scale, params, remaining, rtol, atol, clock, counters, work, x_new, scale
-        )
+            field, error_scale, params, remaining, rtol, atol, clock, counters, work, x_new, here,
+            scale,
+        )  # fmt: skip
         if code != ACCEPTED:  # in particular: nothing changes any more before t overflows
             return code, row
         t = clock[TIME]
@@ -605,7 +609,8 @@ def advance(
         copy(x, work[PREVIOUS])
         copy(x_new, x)
         copy(stages[12], stages[0])
-        if restore(x, params, reference):
+        copy(scale, here)
+        if restore(x, params, reference, False):
             field(clock[TIME], x, params, stages[0])
             counters[EVALUATIONS] += 1
         counters[STEPS] += 1
@@ -644,7 +649,7 @@ def error_scale(t, x, params, out):
 
 
 @jit
-def keep(x, params, reference):
+def keep(x, params, reference, thorough):
     """Leave the state as it is: what restores the invariants of a system that names none."""
     return False
 

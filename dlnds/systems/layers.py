@@ -99,6 +99,11 @@ class LayeredSystem(SystemProtocol):
         lift = turning(small.widths, bases)
         return Reduction(small, state, lift, lift)
 
+    @property
+    def field_cost(self) -> float:  # type: ignore[override]
+        """Nanoseconds of an evaluation of the field: what is called, and what is multiplied."""
+        return 300.0 * self.depth + 3.0 * self.dim * min(self.widths[0], self.widths[-1])
+
     def coordinates(self) -> dict[str, Any]:
         """Return the coordinates ``layer, row, column`` of the dim ``parameter``."""
         return schema.state_coordinates(self.widths)
@@ -161,10 +166,14 @@ class LayeredSystem(SystemProtocol):
         return self._layers(self._states(x))
 
     def _layers(self, states: Array) -> tuple[Array, ...]:
-        ends = np.cumsum([rows * columns for rows, columns in self._shapes])[:-1]
-        parts = np.split(states, ends, axis=-1)
         stack = states.shape[:-1]
-        return tuple(p.reshape(*stack, *s) for p, s in zip(parts, self._shapes, strict=True))
+        pairs = zip(self._places, self._shapes, strict=True)
+        return tuple(states[..., place].reshape(*stack, *shape) for place, shape in pairs)
+
+    @cached_property
+    def _places(self) -> tuple[slice, ...]:
+        ends = np.cumsum([0, *(rows * columns for rows, columns in self._shapes)]).tolist()
+        return tuple(itertools.starmap(slice, itertools.pairwise(ends)))
 
     def _states(self, x: ArrayLike) -> Array:
         return check_array("x", x, ndim=(1, 2, 3), shape=(self.dim,))

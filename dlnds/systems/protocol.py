@@ -41,6 +41,8 @@ class SystemProtocol:
     is_flow: ClassVar[bool] = True
     #: α and β of the map x → α x + β f(x), if the system is one for `iterate`.
     update: tuple[float, float] | None = None
+    #: Nanoseconds that an evaluation of the field takes, roughly: whether implicit steps pay.
+    field_cost: float = 1e3
     #: What a local error is judged against, for each component.
     error_scale: Kernel = staticmethod(runge_kutta.error_scale)
     #: Moves a state back to where its invariants are those of a reference, if that is known.
