@@ -77,8 +77,8 @@ def flow(
         back, where stability would cost more steps than accuracy needs.
     rtol
         Allowed local error, relative to the size of the weights: for networks each weight is judged
-        by the smaller of the two units that it joins, so that what is not learnt yet is judged by
-        its own size; for other systems by the size of the state.
+        by the sizes of the two units that it joins, so that what is not learnt yet is judged by its
+        own size; for other systems by the size of the state.
     atol
         Absolute part of the allowed local error. ``None`` means zero: a fixed number above tiny
         weights would let a run rest at a saddle.

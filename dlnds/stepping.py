@@ -33,7 +33,7 @@ _GROWTH = 16.0
 #: Components above which Newton's equations are solved without a matrix.
 DENSE_LIMIT = 320
 #: Forces below this move no weight by its rounding within any time that a number can hold.
-_NO_FORCE = 1e-290
+_NO_FORCE = 1e-250
 
 
 @dataclass
@@ -121,7 +121,9 @@ class Stepper:
     def advance(self) -> str:
         """Make some steps; return why the run is over, or '' if it is not."""
         task, counters = self.task, self.counters
-        pause = _PAUSE if np.isfinite(task.span[1]) else _LIMIT_CHECK
+        pause = _PAUSE
+        if np.isinf(task.span[1]):
+            pause = _LIMIT_CHECK // 5 if self.implicit else _LIMIT_CHECK
         if task.events or not counters[kernels.EVALUATIONS]:
             pause = min(1, int(counters[kernels.EVALUATIONS]))
         budget = min(task.max_steps, int(counters[kernels.STEPS]) + pause)
@@ -135,8 +137,10 @@ class Stepper:
         self.parts.append((times, states, none))
         if len(times):
             self.last = float(times[-1, 0])
-        if not self.stopped:
-            self.stopped = self._stop_reason()
+        if self.stopped != "event":
+            self.stopped = self._limit() or self.stopped
+        if not self.stopped and counters[kernels.STEPS] >= task.max_steps:
+            self.stopped = "out_of_steps"
         if not self.stopped and code != kernels.BUFFER_FULL:
             self._react(code)
         return self.stopped
@@ -215,21 +219,21 @@ class Stepper:
         implicit = algebra + 25.0 * system.field_cost
         return 40.0 * implicit / (12.0 * (system.field_cost + n))
 
-    def _stop_reason(self) -> str:
-        """Return why a run is over that the kernels would go on with, or ''."""
+    def _limit(self) -> str:
+        """Return how a run without end has come to its limit, or ''."""
         task, counters, work = self.task, self.counters, self.work
-        if np.isinf(task.span[1]) and counters[kernels.SAVED] == task.t_eval.size:
-            x = work[[kernels.STATE]]
-            force = np.abs(work[kernels.FIRST_STAGE]).max()
-            settled = self.frame.settled(self.embed(x)[0], task.rtol)
-            if self.system.gradient_flow and (force == 0.0 or force < _NO_FORCE):
-                other = "saddle" if self.system.only_saddles else "critical_point"
-                self.decision = ("global_minimum" if settled else other, "no_force")
-                return "limit_reached" if counters[kernels.STEPS] else "at_rest"
-            if settled:
-                self.decision = ("global_minimum", "small_residual")
-                return "limit_reached"
-        return "out_of_steps" if counters[kernels.STEPS] >= task.max_steps else ""
+        if np.isfinite(task.span[1]) or counters[kernels.SAVED] < task.t_eval.size:
+            return ""
+        force = np.abs(work[kernels.FIRST_STAGE]).max()
+        settled = self.frame.settled(self.embed(work[[kernels.STATE]])[0], task.rtol)
+        if self.system.gradient_flow and (force == 0.0 or force < _NO_FORCE):
+            other = "saddle" if self.system.only_saddles else "critical_point"
+            self.decision = ("global_minimum" if settled else other, "no_force")
+            return "limit_reached" if counters[kernels.STEPS] else "at_rest"
+        if settled:
+            self.decision = ("global_minimum", "small_residual")
+            return "limit_reached"
+        return ""
 
     # What is saved.
 

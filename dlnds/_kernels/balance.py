@@ -19,6 +19,9 @@ from dlnds._kernels.linear import layer
 TOLERATED = 5e-11
 #: Part of the drift that one call may leave, and the iterations it may take.
 LEFT, ITERATIONS = 0.05, 60
+#: Curvature, in terms of the sizes of units, of a direction that does not change the C_i; and the
+#: largest relative move that is one.
+SINGULAR, LARGEST_MOVE = 1e-10, 1e-2
 
 
 @part
@@ -58,7 +61,7 @@ def widest(params):
 
 @jit
 def error_scale(t, x, params, out):
-    """Write for each weight the smaller size of the two units that it joins.
+    """Write for each weight the geometric mean of the sizes of the two units that it joins.
 
     The size of a unit is the root mean square of all weights that end in it or start from it. What
     has not been learnt yet is so judged by itself, not by the modes that are learnt already.
@@ -81,7 +84,7 @@ def error_scale(t, x, params, out):
         scales = layer(out, params, i)
         for a in range(scales.shape[0]):
             for b in range(scales.shape[1]):
-                scales[a, b] = min(sizes[i, a], sizes[i - 1, b])
+                scales[a, b] = np.sqrt(sizes[i, a] * sizes[i - 1, b])
 
 
 @part
@@ -123,8 +126,8 @@ def off_diagonal(residual, params, sizes):
         for k in range(block.shape[0]):
             for m in range(k):
                 size = np.sqrt(sizes[place + k] * sizes[place + m])
-                if abs(block[k, m]) > largest * size:
-                    largest = abs(block[k, m]) / size if size > 0.0 else 0.0
+                if size > 0.0:
+                    largest = max(largest, abs(block[k, m]) / size)
         place += block.shape[0]
     return largest
 
@@ -145,15 +148,32 @@ def move(x, params, S, out):
 
 @part
 def preconditioned(sizes, params, right, out):
-    """Divide each entry k, l of a block by the squared sizes of units k and l."""
+    """Divide each entry k, l of a block by the squared sizes of units k and l.
+
+    What cannot be mended by a small move is nothing but rounding, between units of no size.
+    """
     place = 0
     for i in range(1, params[0][0]):
         block, result = square(right, params, i), square(out, params, i)
         for k in range(block.shape[0]):
             for m in range(block.shape[0]):
                 size = sizes[place + k] + sizes[place + m]
-                result[k, m] = block[k, m] / size if size > 0.0 else 0.0
+                small = abs(block[k, m]) < LARGEST_MOVE * size
+                result[k, m] = block[k, m] / size if small else 0.0
         place += block.shape[0]
+
+
+@part
+def norm_in(sizes, params, a):
+    """Return the square of a norm of blocks: each entry k, l weighted by the sizes of its units."""
+    total, place = 0.0, 0
+    for i in range(1, params[0][0]):
+        block = square(a, params, i)
+        for k in range(block.shape[0]):
+            for m in range(block.shape[0]):
+                total += block[k, m] ** 2 * (sizes[place + k] + sizes[place + m])
+        place += block.shape[0]
+    return total
 
 
 @part
@@ -210,13 +230,16 @@ def restore(x, params, reference, thorough):
         for i in range(image.size):
             image[i] = 0.5 * scale * (image[i] - other[i])
         curvature = dot(direction, image)
-        if not curvature > 0.0:
+        if not curvature > SINGULAR * norm_in(sizes, params, direction):
             break
         add(S, size / curvature, direction, S)
         add(residual, -size / curvature, image, residual)
         preconditioned(sizes, params, residual, better)
         before, size = size, dot(residual, better)
         add(better, size / before, direction, direction)
+    for i in range(S.size):
+        if not abs(S[i]) < LARGEST_MOVE:
+            S[i] = 0.0
     move(x, params, S, moved)
     add(x, 1.0, moved, x)
     return True

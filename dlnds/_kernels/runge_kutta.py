@@ -242,10 +242,12 @@ STEPS, EVALUATIONS, SAVED, UNSAVED, JACOBIANS, STIFF, CALM, ALWAYS_DENSE = 0, 1,
 COUNTERS_SIZE = 8
 STATE, PREVIOUS, COEFFICIENTS, FIRST_STAGE, WORK_ROWS = 0, 1, 2, 9, 25
 
-# Step times eigenvalue up to which a decaying mode is damped well (by 0.18; beyond 6.4 it grows),
-# and from which steps count as limited by it. A run is called stiff after so many of these, with no
-# more than so many others in a row between them. Smaller relative changes are rounding.
-DAMPED, LIMITED, STIFF_STEPS, CALM_STEPS, ROUNDING = 5.5, 4.5, 12, 6, 1e-12
+# Step times eigenvalue up to which a decaying mode is damped well (by 0.18; beyond 6.4 it grows).
+# A run is called stiff after so many steps that this has shortened, with no more than so many
+# others in a row between them. Smaller relative changes are rounding.
+DAMPED, STIFF_STEPS, CALM_STEPS, ROUNDING = 5.5, 12, 6, 1e-12
+#: Invariants are all looked at after each step if they are few, else every so many steps.
+FEW, LOOK_EVERY = 200, 8
 #: How much of the largest eigenvalue seen is still reckoned with a step later.
 FORGET = 0.8
 
@@ -525,7 +527,6 @@ def mind_stability(h, x, x_new, stages, clock, counters):
         clock[RATE] = max(clock[RATE], change / distance)
     if clock[RATE] * clock[STEP] > DAMPED:
         clock[STEP] = DAMPED / clock[RATE]
-    if clock[RATE] * h > LIMITED:
         counters[STIFF] += 1
         counters[CALM] = 0
     elif counters[STIFF] > 0:
@@ -610,7 +611,8 @@ def advance(
         copy(x_new, x)
         copy(stages[12], stages[0])
         copy(scale, here)
-        if restore(x, params, reference, False):
+        thorough = reference.size <= FEW or counters[STEPS] % LOOK_EVERY == 0
+        if restore(x, params, reference, thorough):
             field(clock[TIME], x, params, stages[0])
             counters[EVALUATIONS] += 1
         counters[STEPS] += 1

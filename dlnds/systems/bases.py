@@ -4,7 +4,6 @@ import itertools
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import scipy.linalg
 
 from dlnds.systems.protocol import Array
 
@@ -61,19 +60,24 @@ def _principal_axes(gram: Array) -> Array:
         return np.eye(len(gram))
     near = sizes >= 1e-6 * sizes.max()  # all, if what is left is rounding
     large, small = np.flatnonzero(near), np.flatnonzero(~near)
-    first = np.linalg.eigh(gram[np.ix_(large, large)])[1][:, ::-1]
-    basis = np.zeros_like(gram)
+    values, first = np.linalg.eigh(gram[np.ix_(large, large)])
     if not small.size:
-        return first
-    tilt = scipy.linalg.solve(gram[np.ix_(large, large)], gram[np.ix_(large, small)]).T
-    along = _inverse_root(np.eye(len(large)) + tilt.T @ tilt)
-    across = _inverse_root(np.eye(len(small)) + tilt @ tilt.T)
-    basis[large, : len(large)] = along @ first
-    basis[small, : len(large)] = tilt @ along @ first
-    away = np.zeros((len(gram), len(small)))
-    away[large], away[small] = -tilt.T @ across, across
-    basis[:, len(large) :] = away @ _principal_axes(away.T @ gram @ away)
-    return basis
+        return first[:, ::-1]
+    count = int(np.count_nonzero(values > 1e-12 * values[-1]))
+    start = np.zeros_like(gram)  # axes of the large units, the main ones first, then the small
+    start[large, : len(large)] = first[:, ::-1]
+    start[small, len(large) :] = np.eye(len(small))
+    turned = start.T @ gram @ start
+    weights = values[::-1][:count]
+    tilt = (turned[:count, count:] / weights[:, None]).T
+    if not (np.abs(tilt) < 2.0).all():  # as it is for all but rounding
+        return start
+    along = _inverse_root(np.eye(count) + tilt.T @ tilt)
+    across = _inverse_root(np.eye(len(gram) - count) + tilt @ tilt.T)
+    main = start @ np.vstack([along, tilt @ along])
+    away = start @ np.vstack([-tilt.T @ across, across])
+    rest = across @ (turned[count:, count:] - (tilt * weights) @ tilt.T) @ across
+    return np.hstack([main, away @ _principal_axes(rest)])
 
 
 def _inverse_root(matrix: Array) -> Array:

@@ -70,7 +70,7 @@ class LayeredSystem(SystemProtocol):
 
     @property
     def error_scale(self) -> Kernel:  # type: ignore[override]
-        """The smaller size of the two units that a weight joins."""
+        """The geometric mean of the sizes of the two units that a weight joins."""
         return balance.error_scale
 
     @property

@@ -87,7 +87,6 @@ class LinearNetwork(LayeredSystem):
     (0.5, True)
     """
 
-    only_saddles: ClassVar[bool] = True
     has_working_basis: ClassVar[bool] = True
     unaffected: ClassVar[frozenset[str]] = frozenset(
         {"loss", "loss_rate", "singular_value", "mode_strength", "imbalance", "gradient_norm"}
@@ -311,6 +310,11 @@ class LinearNetwork(LayeredSystem):
     # What the engines ask.
 
     @property
+    def only_saddles(self) -> bool:  # type: ignore[override]
+        """All critical points but the global minima are saddles, unless the target is zero."""
+        return self.max_rank > 0
+
+    @property
     def params(self) -> Params:  # type: ignore[override]
         """Sizes and numbers for the kernels, a copy of its own for each caller."""
         if self.input_root is None:
@@ -501,6 +505,9 @@ class LinearNetwork(LayeredSystem):
         excess = 0.5 * (float(np.sum(residual**2)) - slow) - self.lowest_loss
         smallest = sigma[max(self.max_rank - 1, 0)]
         near = min(10.0 * rtol * np.sqrt(total), 0.1 * smallest)
+        if not total:  # W decays; it has nothing but its layers to be compared with
+            sizes = [float(np.linalg.norm(w)) for w in self._layers(x)]
+            return bool(slow <= (10.0 * rtol * np.prod(sizes)) ** 2)
         done = excess <= 0.5 * near**2 + rounding
         return bool(done and slow <= 1e-8 * total)
 

@@ -26,7 +26,7 @@ class SystemProtocol:
     #: The field is minus a gradient, so that its Jacobian is symmetric: minus a Hessian.
     gradient_flow: ClassVar[bool] = False
     #: Critical points that are not global minima are all saddles.
-    only_saddles: ClassVar[bool] = False
+    only_saddles: bool = False
     #: Observables that every run records.
     always_saved: ClassVar[tuple[str, ...]] = ()
 
