@@ -168,7 +168,7 @@ def finish(dataset: xr.Dataset, schema: str, attrs: Mapping[str, Any]) -> xr.Dat
         if meanings:
             words["flag_values"] = np.arange(len(meanings), dtype=np.int8)
             words["flag_meanings"] = " ".join(meanings)
-        dataset[name].attrs.update(words)
+        variable.attrs.update(words)
     return dataset
 
 

@@ -122,10 +122,11 @@ class Stepper:
         """Make some steps; return why the run is over, or '' if it is not."""
         task, counters = self.task, self.counters
         pause = _PAUSE
-        if np.isinf(task.span[1]):
-            pause = _LIMIT_CHECK // 5 if self.implicit else _LIMIT_CHECK
-        if task.events or not counters[kernels.EVALUATIONS]:
+        if task.events:
             pause = min(1, int(counters[kernels.EVALUATIONS]))
+        elif np.isinf(task.span[1]):  # where a start may be critical, and a limit near
+            pause = _LIMIT_CHECK // 5 if self.implicit else _LIMIT_CHECK
+            pause *= min(1, int(counters[kernels.EVALUATIONS]))
         budget = min(task.max_steps, int(counters[kernels.STEPS]) + pause)
         code, saved = self._implicit(budget) if self.implicit else self._explicit(budget)
         times, states = self.times[:saved].copy(), self.states[:saved].copy()
