@@ -26,7 +26,8 @@ def saddle_visits(net: LinearNetwork, run: xr.Dataset, *, radius: float = 0.05) 
     net
         The network that the run is of.
     run
-        A run with ``state`` or ``product`` (`flow`, `exact_flow`, `as_run`).
+        A run with ``state`` or ``product`` (`flow`, `exact_flow`, `as_run`). With
+        ``mode_strength`` too, modes far below the rounding of those already learnt are seen.
     radius
         Size of the neighbourhoods, relative to ‖Σ‖_F.
 
@@ -68,6 +69,8 @@ def saddle_visits(net: LinearNetwork, run: xr.Dataset, *, radius: float = 0.05) 
     image = _images(net, run)
     left, sigma, right = net.singular_modes
     strength = net.image_strength(image)
+    if "mode_strength" in run:  # with the digits that the map itself has rounded off
+        strength = run["mode_strength"].values
     learnt = net.is_learnt(strength)
     nearest = (left * np.where(learnt, sigma, 0.0)[:, None, :]) @ right.T
     size = float(np.linalg.norm(net.target)) or 1.0

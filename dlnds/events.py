@@ -104,8 +104,7 @@ def mode_learnt(
     level = part * sigma[j]
 
     def excess(x: Array) -> float:
-        image = net.product(x) if net.input_root is None else net.product(x) @ net.input_root
-        return float(net.image_strength(image)[j] - level)
+        return float(net.image_strength(net.image(x))[j] - level)
 
     return Event(excess, f"mode_{j}_learnt", 1, check_flag("terminal", terminal))
 
@@ -151,13 +150,11 @@ def near_saddle(
     [2.97, 6.07]
     """
     check_network(net)
-    whole = net.critical_state(modes)
-    image = net.product(whole) if net.input_root is None else net.product(whole) @ net.input_root
+    image = net.image(net.critical_state(modes))
     bound = check_number("radius", radius, minimum=0.0, maximum=1.0) * np.linalg.norm(net.target)
 
     def excess(x: Array) -> float:
-        now = net.product(x) if net.input_root is None else net.product(x) @ net.input_root
-        return float(np.linalg.norm(now - image) - bound)
+        return float(np.linalg.norm(net.image(x) - image) - bound)
 
     return Event(
         excess,

@@ -94,3 +94,16 @@ def test_visits_can_be_saved(tmp_path):
     visits = dl.saddle_visits(net, dl.flow(net, net.initial(scale=0.01, rng=0)))
     dl.save(visits, tmp_path / "visits.nc")
     assert dl.load(tmp_path / "visits.nc").identical(visits)
+
+
+def test_modes_below_the_rounding_of_the_map_are_followed_by_their_strength():
+    """With a dense target W rounds off what is not learnt yet, 1e-24 at h = 3 and 1e-8."""
+    rng = np.random.default_rng(0)
+    left, right = (np.linalg.qr(rng.normal(size=(3, 3)))[0] for _ in range(2))
+    net = dl.LinearNetwork(widths=(3, 3, 3, 3), target=left @ np.diag([3.0, 2.0, 1.0]) @ right)
+    start = net.initial("aligned", scale=1e-8)
+    run = dl.flow(net, start, rtol=1e-6, save=["product", "mode_strength"])
+    visits = dl.saddle_visits(net, run)
+    assert visits.critical_point.values.tolist() == ["{}", "{0}", "{0,1}", "{0,1,2}"]
+    law = visits.predicted_escape_time[:-1]
+    np.testing.assert_allclose(visits.escape_time[:-1], law, rtol=1e-5)

@@ -519,9 +519,17 @@ class LinearNetwork(LayeredSystem):
 
     # States and what they mean.
 
-    def _residual(self, states: Array) -> Array:
+    def image(self, x: ArrayLike) -> Array:
+        """Return W K (d_h × k), which the loss compares with the target, of a state or a stack."""
+        return self._image(self._states(x))
+
+    def _image(self, states: Array) -> Array:
         product = self._product(states)
-        return self.target - (product if self.input_root is None else product @ self.input_root)
+        return product if self.input_root is None else product @ self.input_root
+
+    def _residual(self, states: Array) -> Array:
+        residual: Array = self.target - self._image(states)
+        return residual
 
     def loss(self, x: ArrayLike) -> Any:
         """Return ½‖Σ − W K‖_F², the loss above `irreducible_loss`, of a state or of a stack."""
@@ -531,7 +539,7 @@ class LinearNetwork(LayeredSystem):
         return 0.5 * np.sum(self._residual(states) ** 2, axis=(-2, -1))
 
     def _mode_strength(self, states: Array) -> Array:
-        return self.image_strength(self.target - self._residual(states))
+        return self.image_strength(self._image(states))
 
     def image_strength(self, image: Array) -> Array:
         """Return u_jᵀ W K v_j (…, mode) of images W K (…, d_h, k)."""
