@@ -10,6 +10,7 @@ The architecture, from the bottom; a module imports only from lines below its ow
     exact                    closed forms of the flow, as runs
     critical                 critical points by index set, canonical representatives
     integrate                flow, iterate: integration and iteration of any system
+    stepping, events         one run under way: methods, coordinates, limits; events of networks
     problems                 the data sets of data/ and CSV files as networks
     systems                  LinearNetwork, LossNetwork, GradientDescent, System: one protocol
     losses                   losses of the end-to-end map, other than the square one

@@ -201,6 +201,19 @@ def test_raw_inputs_pass_their_plateaus():
     assert np.diff(run.loss).max() <= 1e-12 * (1.0 + float(run.loss[0]))
 
 
+def test_units_whose_squares_underflow_do_not_stop_a_run():
+    """At 1e-170 a unit has no size to the machine, but it has weights and forces."""
+    net = dl.LinearNetwork(widths=(2, 3, 2), target=np.diag([2.0, 1.0]))
+    layers = net.unpack(net.initial("aligned", scale=0.1))
+    layers[0][2, 0] = layers[1][0, 2] = 1e-170
+    for method in ("dop853", "radau"):
+        run = dl.flow(net, net.pack(layers), (0, 3), method=method)
+        assert reason(run) == "end_reached"
+        growth = run.state.values[-1, [4, 8]] / 1e-170  # as that of the strong unit, by exp ∫ R
+        strong = run.state.values[-1, 0] / 0.1
+        np.testing.assert_allclose(growth, strong, rtol=1e-3)
+
+
 # Limits.
 
 

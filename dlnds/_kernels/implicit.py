@@ -25,6 +25,7 @@ from dlnds._kernels.runge_kutta import (
     JACOBIANS,
     LAST_STEP,
     NOT_FINITE,
+    NOTHING,
     OUT_OF_STEPS,
     OUTGROWN,
     PREVIOUS,
@@ -509,7 +510,7 @@ def advance(
         if counters[STEPS] >= max_steps:
             return OUT_OF_STEPS, row
         t = clock[TIME]
-        tolerance[:] = 0.0
+        tolerance[:] = NOTHING
         widen(error_scale, t, x, params, wide, wide_a, scale, tolerance)
         accepted, finite = False, True
         if blows_up(x, clock):

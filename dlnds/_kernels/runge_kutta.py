@@ -227,6 +227,8 @@ SAFETY, SLOWEST, FASTEST = 0.9, 0.2, 8.0
 #: Steps tried in a row, each shorter. States as large as no plateau leaves behind, that grow in
 #: steps as small, relative to the time, grow beyond all bounds.
 TRIALS, LARGE, UNFELT = 60, 1e30, 1e-14
+#: Errors so small that their squares, and those of the weights, are zero to the machine.
+NOTHING = 1e-150
 
 # What `advance` returns.
 BUFFER_FULL, END_REACHED, OUT_OF_STEPS, STEP_TOO_SMALL, NOT_FINITE, ACCEPTED = 0, 1, 2, 3, 4, 5
@@ -491,7 +493,7 @@ def accepted_step(
         counters[EVALUATIONS] += 12
         error_scale(t + h, x_new, params, scale)
         for i in range(x.size):
-            tolerance[i] = atol + rtol * max(here[i], scale[i])
+            tolerance[i] = max(NOTHING, atol + rtol * max(here[i], scale[i]))
         error = error_norm(h, stages, tolerance)
         finite = np.isfinite(error) and all_finite(x_new) and all_finite(stages[12])
         factor = SLOWEST
