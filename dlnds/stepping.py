@@ -30,6 +30,8 @@ _PAUSE = 2000  # steps between two visits to Python, where progress is shown and
 _LIMIT_CHECK = 50  # the same while looking for the limit of a run without end
 #: Growth of an error scale after which a system is asked for new coordinates.
 _GROWTH = 16.0
+#: How often a run without end must be found stiff: most that are will have come to their limit.
+_RELUCTANCE = 8
 #: Components above which Newton's equations are solved without a matrix.
 DENSE_LIMIT = 320
 #: Forces below this move no weight by its rounding within any time that a number can hold.
@@ -83,12 +85,11 @@ class Stepper:
         self.implicit = task.method == "radau"
         self.parts: list[tuple[Array, Array, Array]] = []
         self.rows: list[tuple[Array, Array, Array | None, Array | None]] = []
-        whole = task.system
         self.inner = [name for name in task.names if name in whole.unaffected]
         self.outer = [name for name in task.names if name not in whole.unaffected]
         self.chunks: list[dict[str, xr.Variable]] = []
         self.decision = ("none", "none")
-        self.stopped, self.seen, self.last = "", 0, np.nan
+        self.stopped, self.seen, self.last, self.asked = "", 0, np.nan, 0
         self._settle_in(basis)
         self.values = [float(event(task.span[0], start)) for event in task.events]
 
@@ -105,6 +106,7 @@ class Stepper:
         self.field = jit.ready(system.field, jit.FIELD)
         self.scale = jit.ready(system.error_scale, jit.FIELD)
         self.restore = jit.ready(system.restore, jit.RESTORE)
+        self.growth = _GROWTH
         self.grown = np.empty(dim if system.has_working_basis else 0)
         self._let_grow(x)
         if self.counters[kernels.EVALUATIONS]:
@@ -116,7 +118,7 @@ class Stepper:
         """Set how far the error scale may grow before the system is asked for a better basis."""
         if self.grown.size:
             self.scale(0.0, x, self.params, self.grown)
-            self.grown *= _GROWTH
+            self.grown *= self.growth
 
     def advance(self) -> str:
         """Make some steps; return why the run is over, or '' if it is not."""
@@ -138,7 +140,7 @@ class Stepper:
         self.parts.append((times, states, none))
         if len(times):
             self.last = float(times[-1, 0])
-        if self.stopped != "event":
+        if self.stopped != "event" and code != kernels.OUTGROWN:
             self.stopped = self._limit() or self.stopped
         if not self.stopped and counters[kernels.STEPS] >= task.max_steps:
             self.stopped = "out_of_steps"
@@ -158,12 +160,15 @@ class Stepper:
                 return
         if code == kernels.OUTGROWN:
             place = self.system.working_basis(x)
-            if place.system is self.system and place.state is x:  # already in it
+            if place.system is self.system and place.state is x:  # already in it, and so it stays
+                self.growth **= 2
                 self._let_grow(x)
             else:
                 self._move(place)
         elif code == kernels.SWITCH:
-            self.implicit = not self.implicit
+            self.asked += 1
+            if self.implicit or self.asked >= self._reluctance:
+                self.implicit, self.asked = not self.implicit, 0
 
     def _restart_explicit(self) -> None:
         self.implicit = False
@@ -178,7 +183,7 @@ class Stepper:
     def _explicit(self, budget: int) -> tuple[int, int]:
         task = self.task
         kernel = jit.ready(kernels.advance, kernels.ADVANCE)
-        patience = np.inf if task.method == "dop853" else self._patience()
+        patience = np.inf if task.method == "dop853" else self._patience
         return kernel(  # type: ignore[no-any-return, no-untyped-call]
             self.field, self.scale, self.restore, self.params, self.reference, patience,
             task.span[1], task.t_eval, task.rtol, task.atol, budget,
@@ -204,21 +209,32 @@ class Stepper:
             self.clock, self.counters, self.work, self.grown, self.times, self.states,
         )  # fmt: skip
 
-    def _patience(self) -> float:
-        """Return the number of steps that must be left for an implicit method to be worth it.
+    @property
+    def _reluctance(self) -> int:
+        """How often a kernel must ask for implicit steps, after a dozen stiff steps each time.
 
-        Rough costs in nanoseconds: an implicit step solves for its stages four times, and some tens
-        of such steps come to the end.
+        A run without end may come to its limit soon; so it goes on with explicit steps until these
+        have cost as much as some implicit ones.
         """
-        system, n = self.system, self.system.dim
+        if np.isfinite(self.task.span[1]):
+            return 1
+        return max(_RELUCTANCE, int(self._cost_ratio / 3.0))
+
+    @property
+    def _patience(self) -> float:
+        """How many steps must be left for implicit ones, of which it takes some tens, to pay."""
+        system = self.system
         if system.jvp is None and system.jacobian is None:
             return np.inf
-        if np.isinf(self.task.span[1]):
-            return 0.0
+        return 40.0 * self._cost_ratio if np.isfinite(self.task.span[1]) else 0.0
+
+    @property
+    def _cost_ratio(self) -> float:
+        """The cost of an implicit step in explicit ones; it solves for its stages four times."""
+        system, n = self.system, self.system.dim
         dense = system.jacobian is not None and n <= DENSE_LIMIT
         algebra = 1.2 * n**3 + 30.0 * n**2 if dense else 2500.0 * system.field_cost
-        implicit = algebra + 25.0 * system.field_cost
-        return 40.0 * implicit / (12.0 * (system.field_cost + n))
+        return (algebra + 25.0 * system.field_cost) / (12.0 * (system.field_cost + n))
 
     def _limit(self) -> str:
         """Return how a run without end has come to its limit, or ''."""
