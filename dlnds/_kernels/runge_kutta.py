@@ -590,7 +590,7 @@ def advance(
             return END_REACHED, row
         if counters[STEPS] >= max_steps:
             return OUT_OF_STEPS, row
-        if counters[STIFF] >= STIFF_STEPS and remaining > patience * clock[STEP]:
+        if counters[STIFF] >= STIFF_STEPS and remaining * clock[RATE] > patience * DAMPED:
             counters[STIFF] = 0
             return SWITCH, row
         if outgrown(scale, grown):

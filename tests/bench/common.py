@@ -1,6 +1,7 @@
 """What the benchmarks share: medians, tolerances at equal error, reports beside goals."""
 
 import contextlib
+import gc
 import importlib
 import os
 import resource
@@ -59,11 +60,19 @@ def median_time(function, repeats):
 
 
 def alternate(jobs, repeats):
-    """Return the median wall time of each job, run in turns so that all see the same machine."""
+    """Return the median wall time of each job, run in turns so that all see the same machine.
+
+    Each is run once more just before, so that none is measured with the caches that another left;
+    and without garbage collection, as by timeit: the objects of one program are no cost of another.
+    """
     times = {name: [] for name in jobs}
+    gc.collect()
+    gc.disable()
     for _ in range(repeats):
         for name, job in jobs.items():
+            job()
             times[name].append(seconds(job))
+    gc.enable()
     return {name: statistics.median(values) for name, values in times.items()}
 
 
