@@ -29,7 +29,7 @@ _BUFFER = 2**18  # numbers held between two visits to Python
 _PAUSE = 2000  # steps between two visits to Python, where progress is shown and Ctrl-C is heard
 _LIMIT_CHECK = 50  # the same while looking for the limit of a run without end
 #: Growth of an error scale after which a system is asked for new coordinates.
-_GROWTH = 16.0
+_GROWTH = 64.0
 #: How often a run without end must be found stiff: most that are will have come to their limit.
 _RELUCTANCE = 8
 #: Components above which Newton's equations are solved without a matrix.
