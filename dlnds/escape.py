@@ -106,7 +106,7 @@ def _images(net: LinearNetwork, run: xr.Dataset) -> Array:
         product = net.product(run["state"].values)
     else:
         raise ValueError("run: needs states or end-to-end maps; use flow(..., save=['product'])")
-    return product if net.input_root is None else product @ net.input_root
+    return net.image_of(product)
 
 
 def _intervals(learnt: NDArray[np.bool_], inside: NDArray[np.bool_]) -> list[tuple[int, int]]:

@@ -15,7 +15,7 @@ import xarray as xr
 
 from dlnds._kernels import jit
 from dlnds._kernels import runge_kutta as kernels
-from dlnds.systems.protocol import Array, Reduction, SystemProtocol
+from dlnds.systems.protocol import Array, Reduction, SystemProtocol, unchanged
 
 #: The way back of a stack (time, parameter) of states.
 Back = Callable[[Array], Array]
@@ -72,11 +72,13 @@ class Stepper:
 
     def __init__(self, task: Task, start: Array) -> None:
         self.task, self.start, whole = task, start, task.system
-        narrow = whole.reduce(start) if task.reduce_width else _same(whole, start)
+        narrow = Reduction(whole, start, unchanged, unchanged)
+        if task.reduce_width:
+            narrow = whole.reduce(start)
         basis = narrow.system.working_basis(narrow.state)
         self.frame = basis.system
         self.lift: Back = _after(narrow.lift, basis.lift)
-        self.embed: Back = _nothing
+        self.embed: Back = unchanged
         self.clock = np.zeros(kernels.CLOCK_SIZE)
         self.clock[[kernels.TIME, kernels.BEFORE]] = task.span[0]
         self.counters = np.zeros(kernels.COUNTERS_SIZE, np.int64)
@@ -96,7 +98,6 @@ class Stepper:
     def _settle_in(self, place: Reduction) -> None:
         """Go on in other coordinates, from the state that is given in them."""
         task, system, x = self.task, place.system, place.state
-        self._gather()
         self.system, self.params, dim = system, system.params, system.dim
         self.work = np.zeros((kernels.WORK_ROWS, dim))
         self.work[kernels.STATE] = self.work[kernels.PREVIOUS] = x
@@ -156,7 +157,8 @@ class Stepper:
             if smaller is not None:
                 self._move(smaller)
                 if self.implicit and self.task.method == "auto":
-                    self._restart_explicit()
+                    self.implicit = False
+                    self.counters[[kernels.STIFF, kernels.CALM]] = 0
                 return
         if code == kernels.OUTGROWN:
             place = self.system.working_basis(x)
@@ -169,10 +171,6 @@ class Stepper:
             self.asked += 1
             if self.implicit or self.asked >= self._reluctance:
                 self.implicit, self.asked = not self.implicit, 0
-
-    def _restart_explicit(self) -> None:
-        self.implicit = False
-        self.counters[[kernels.STIFF, kernels.CALM]] = 0
 
     def _move(self, place: Reduction) -> None:
         self._gather()
@@ -269,10 +267,7 @@ class Stepper:
                 found.append((self._locate(event, before), number))
         found.sort()
         for theta, number in found:
-            point = self._inside(theta)
-            time = clock[kernels.BEFORE] + (
-                clock[kernels.BEFORE_LOW] + theta * clock[kernels.LAST_STEP]
-            )
+            point, time = self._inside(theta), self._time_inside(theta)
             row = np.searchsorted(times[:, 0], time, side="right")
             times = np.insert(times, row, [time, 0.0], axis=0)
             states = np.insert(states, row, point, axis=0)
@@ -286,21 +281,24 @@ class Stepper:
 
     def _locate(self, event: Callable[[float, Array], float], before: float) -> float:
         """Return the part of the last step after which an event happens, on the dense output."""
-        clock = self.clock
 
         def value(theta: float) -> float:
-            time = clock[kernels.BEFORE] + (
-                clock[kernels.BEFORE_LOW] + theta * clock[kernels.LAST_STEP]
-            )
             if theta == 0.0:
                 return before
-            return float(event(time, self.lift(self._inside(theta)[None])[0]))
+            state = self.lift(self._inside(theta)[None])[0]
+            return float(event(self._time_inside(theta), state))
 
         if before == 0.0:
             return 0.0
         if value(0.0) * value(1.0) > 0.0:  # by the rounding of the polynomial at its end
             return 1.0
         return float(scipy.optimize.brentq(value, 0.0, 1.0, xtol=1e-15, rtol=1e-15))
+
+    def _time_inside(self, theta: float) -> float:
+        """Return the time at a part of the last step."""
+        clock = self.clock
+        passed = clock[kernels.BEFORE_LOW] + theta * clock[kernels.LAST_STEP]
+        return float(clock[kernels.BEFORE] + passed)
 
     def _inside(self, theta: float) -> Array:
         """Return the state at a part of the last step."""
@@ -391,16 +389,8 @@ def concatenate(parts: Sequence[xr.Variable]) -> xr.Variable:
     return xr.Variable(parts[0].dims, np.concatenate([part.values for part in parts]))
 
 
-def _nothing(states: Array) -> Array:
-    return states
-
-
-def _same(system: SystemProtocol, x: Array) -> Reduction:
-    return Reduction(system, x, _nothing, _nothing)
-
-
 def _after(outer: Back, inner: Back) -> Back:
     """Return the composition of two ways back."""
-    if outer is _nothing or inner is _nothing:
-        return inner if outer is _nothing else outer
+    if outer is unchanged or inner is unchanged:
+        return inner if outer is unchanged else outer
     return lambda states: outer(inner(states))

@@ -198,7 +198,7 @@ def factorize_all(J, h, factors, pivots):
 
 
 @part
-def krylov_basis(jvp, params, t, x, right, tolerance, count, basis, hessenberg):
+def krylov_basis(jvp, params, t, x, tolerance, count, basis, hessenberg):
     """Extend an orthonormal basis of the Krylov space of J in units of ``tolerance`` by one."""
     n = x.size
     direction, image = np.empty(n), np.empty(n)
@@ -244,7 +244,7 @@ def krylov_solve(jvp, params, t, x, h, shift, right, tolerance, counters, out):
     for i in range(n):
         basis[0, i] = right[i] / tolerance[i] / start if tolerance[i] > 0.0 else 0.0
     for count in range(most):
-        size = krylov_basis(jvp, params, t, x, right, tolerance, count, basis, hessenberg)
+        size = krylov_basis(jvp, params, t, x, tolerance, count, basis, hessenberg)
         counters[EVALUATIONS] += 2
         rows = count + 1
         last = rows == most or size == 0.0
@@ -430,7 +430,7 @@ def norm_of(J):
 
 
 @part
-def norm_along(jvp, params, t, x, tolerance, direction, counters):
+def norm_along(jvp, params, t, x, direction, counters):
     """Return an estimate of the norm of J by two products, and leave a better direction."""
     image, size = np.empty(x.size), 0.0
     for _ in range(2):
@@ -527,7 +527,7 @@ def advance(
                 fresh, factored = True, 0.0
                 stiffness = norm_of(J)
             if not dense and not fresh:
-                stiffness = norm_along(jvp, params, t, x, tolerance, direction, counters)
+                stiffness = norm_along(jvp, params, t, x, direction, counters)
                 fresh = True
             if dense and h != factored:
                 factored = h

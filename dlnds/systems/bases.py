@@ -16,11 +16,6 @@ def span(*blocks: Array) -> Array:
     return U[:, : max(1, int(rank))]
 
 
-def same(states: Array) -> Array:
-    """Return what is given."""
-    return states
-
-
 def is_identity(basis: Array) -> bool:
     """Tell whether a square matrix is the identity, exactly."""
     return bool(np.array_equal(basis, np.eye(len(basis))))

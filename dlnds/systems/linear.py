@@ -23,9 +23,9 @@ from dlnds.errors import (
     known_options,
 )
 from dlnds.systems import starts
-from dlnds.systems.bases import is_identity, same, turning, unit_bases
+from dlnds.systems.bases import is_identity, turning, unit_bases
 from dlnds.systems.layers import LayeredSystem, check_widths, flat
-from dlnds.systems.protocol import Array, Kernel, Params, Reduction
+from dlnds.systems.protocol import Array, Kernel, Params, Reduction, unchanged
 
 #: Widths above which states are integrated as they are: turning them costs more than it gives.
 WIDEST_BASIS = 512
@@ -363,7 +363,7 @@ class LinearNetwork(LayeredSystem):
         the errors of those already learnt reach it. Raw inputs are turned until K V is triangular.
         """
         if max(self.widths) > WIDEST_BASIS:
-            return Reduction(self, x, same, same)
+            return Reduction(self, x, unchanged, unchanged)
         outer, inner = self._mode_basis
         layers = list(self._layers(x))
         layers[0] = layers[0] @ inner
@@ -373,9 +373,9 @@ class LinearNetwork(LayeredSystem):
         pairs = list(itertools.pairwise(hidden))
         state = flat(b.T @ w @ a for w, (a, b) in zip(layers, pairs, strict=True))
         if all(is_identity(basis) for basis in bases):
-            return Reduction(self, x, same, same)
+            return Reduction(self, x, unchanged, unchanged)
         turned = self._in_mode_basis
-        return Reduction(turned, state, turning(turned.widths, bases), same)
+        return Reduction(turned, state, turning(turned.widths, bases), unchanged)
 
     @cached_property
     def _full_modes(self) -> tuple[Array, Array]:
@@ -524,7 +524,10 @@ class LinearNetwork(LayeredSystem):
         return self._image(self._states(x))
 
     def _image(self, states: Array) -> Array:
-        product = self._product(states)
+        return self.image_of(self._product(states))
+
+    def image_of(self, product: Array) -> Array:
+        """Return W K of end-to-end maps W (…, d_h, d_0)."""
         return product if self.input_root is None else product @ self.input_root
 
     def _residual(self, states: Array) -> Array:

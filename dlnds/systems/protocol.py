@@ -71,11 +71,11 @@ class SystemProtocol:
 
     def reduce(self, x: Array) -> "Reduction":
         """Return a smaller system that flows from ``x`` in the same way; by default itself."""
-        return Reduction(self, x, _unchanged, _unchanged)
+        return Reduction(self, x, unchanged, unchanged)
 
     def working_basis(self, x: Array) -> "Reduction":
         """Return the system in orthogonal coordinates that suit the state; by default its own."""
-        return Reduction(self, x, _unchanged, _unchanged)
+        return Reduction(self, x, unchanged, unchanged)
 
     def deflate(self, x: Array, rtol: float) -> "Reduction | None":
         """Return the system without what has come to rest at ``x``, or None if nothing has."""
@@ -115,7 +115,8 @@ class Reduction(NamedTuple):
     embed: Callable[[Array], Array]
 
 
-def _unchanged(states: Array) -> Array:
+def unchanged(states: Array) -> Array:
+    """Return what is given: the way back where nothing was changed."""
     return states
 
 
