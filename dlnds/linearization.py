@@ -9,8 +9,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from dlnds import schema
 from dlnds._kernels import jit
-from dlnds.critical import count_pairs, exceeds
+from dlnds.critical import count_pairs
 from dlnds.errors import check_array, check_integers, check_number, known_options
+from dlnds.moments import exceeds
 from dlnds.systems.linear import LinearNetwork, check_network
 from dlnds.systems.protocol import Array, SystemProtocol, check_flow
 

@@ -17,13 +17,14 @@ from dlnds.errors import (
     check_array,
     check_choice,
     check_finite,
+    check_flag,
     check_generator,
     check_integers,
     check_memory,
     check_number,
     known_options,
 )
-from dlnds.systems import starts
+from dlnds.systems import orbits, starts
 from dlnds.systems.bases import span, turning
 from dlnds.systems.protocol import Array, Kernel, Params, Reduction, SystemProtocol
 
@@ -253,6 +254,17 @@ class LayeredSystem(SystemProtocol):
         states = self._states(x)
         parts = [c.reshape(*states.shape[:-1], -1) for c in self._imbalances(states)]
         return np.concatenate([np.zeros((*states.shape[:-1], 0)), *parts], axis=-1)
+
+    def generators(self, x: ArrayLike, *, orthogonal: bool = False) -> Array:
+        """Return the tangent vectors (generator, parameter) of the symmetry orbit at a state.
+
+        K_i W_i − W_i K_{i−1} for each unit matrix K_i of each hidden layer: the orbit of GL, which
+        keeps the loss and what is critical. ``orthogonal`` takes skew K_i only, whose orbit the
+        flow keeps as well (WA25).
+        """
+        state = check_array("x", x, ndim=1, shape=(self.dim,))
+        check_memory("x", self.dim * sum(d * d for d in self.widths[1:-1]))
+        return orbits.generators(self._layers(state), check_flag("orthogonal", orthogonal))
 
     @known_options
     def initial(

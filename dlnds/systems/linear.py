@@ -22,7 +22,7 @@ from dlnds.errors import (
     check_number,
     known_options,
 )
-from dlnds.systems import starts
+from dlnds.systems import starts, strings
 from dlnds.systems.bases import is_identity, turning, unit_bases
 from dlnds.systems.layers import LayeredSystem, check_widths, flat
 from dlnds.systems.protocol import Array, Kernel, Params, Reduction, unchanged
@@ -510,6 +510,17 @@ class LinearNetwork(LayeredSystem):
             return bool(slow <= (10.0 * rtol * np.prod(sizes)) ** 2)
         done = excess <= 0.5 * near**2 + rounding
         return bool(done and slow <= 1e-8 * total)
+
+    def orbit_dimensions(self, x: Array, rtol: float = 1e-8) -> tuple[int, int] | None:
+        """Return the dimensions of the GL orbit and of the sheet of the fiber through ``x``.
+
+        Counted from ranks of products of layers, decided at ``rtol``. None where ``x`` is not
+        critical or a rank is not clear.
+        """
+        try:
+            return strings.dimensions(self, x, rtol)
+        except strings.AmbiguousRankError:
+            return None
 
     def _observables(self) -> Mapping[str, Callable[[Array], xr.Variable]]:
         return {

@@ -85,6 +85,18 @@ class SystemProtocol:
         """Return the reference that `restore` keeps a run from ``x`` to."""
         return np.zeros(0)
 
+    def generators(self, x: Array) -> Array:
+        """Return tangent vectors (generator, parameter) of the symmetry orbit through ``x``."""
+        return np.zeros((0, self.dim))
+
+    def orbit_dimensions(self, x: Array) -> tuple[int, int] | None:
+        """Return the dimensions of the symmetry orbit and of the sheet through a critical point.
+
+        The sheet holds the critical points of the same kind, the orbit among them. None if they
+        are not known.
+        """
+        return None
+
     def identify(self, x: Array) -> str:
         """Return the label of the critical value that the state is nearest to, or ''."""
         return ""

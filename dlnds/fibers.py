@@ -1,0 +1,156 @@
+"""The fiber over an index set: all critical points with the same end-to-end map."""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+
+from dlnds.errors import check_generator, known_options
+from dlnds.systems.layers import flat
+from dlnds.systems.linear import LinearNetwork, check_network
+from dlnds.systems.orbits import moved
+from dlnds.systems.protocol import Array
+
+#: Random changes of bases stretch by up to this factor.
+STRETCH = 2.0
+
+
+@known_options
+def random_fiber_state(net: LinearNetwork, modes: Sequence[int], rng: Any = None) -> Array:
+    """Return a random critical point over an index set.
+
+    Every point of the fiber is in reach: each kind of Z blocks has a positive probability, and
+    within a kind the point has a density.
+
+    Parameters
+    ----------
+    net
+        The network.
+    modes
+        The index set S of learnt modes.
+    rng
+        Seed or `numpy.random.Generator` (SPEC 7).
+
+    Returns
+    -------
+    numpy.ndarray
+        State (parameter).
+
+    Raises
+    ------
+    ValueError, TypeError
+        If there is no critical point with these modes, as `LinearNetwork.critical_state`.
+
+    Notes
+    -----
+    Up to D_i ∈ GL(d_i) a critical point is W_1 = [U_Sᵀ Σ; Z_1], W_i = blkdiag(I, Z_i), W_h =
+    [U_S, U_Q Z_h]. With B = Σᵀ U_Q from the outputs back to the inputs, it is critical exactly if
+    all products of h consecutive factors of the cycle B, Z_1, …, Z_h vanish. Such a cycle is a sum
+    of strings of at most h units, one in each node they pass; these are linked at random, layer by
+    layer, and the bases are chosen at random: those of inputs and outputs among the ones that keep
+    Σ, so that B is what it is. Inputs without data get random weights.
+
+    References
+    ----------
+    AMG24; WA25
+
+    Examples
+    --------
+    >>> import numpy as np, dlnds as dl
+    >>> net = dl.LinearNetwork(widths=(3, 4, 4, 3), target=np.diag([3.0, 2.0, 1.0]))
+    >>> x = dl.random_fiber_state(net, (1,), rng=0)
+    >>> float(net.loss(x).round(9)), bool(abs(net.gradient(x)).max() < 1e-12)
+    (5.0, True)
+    """
+    check_network(net)
+    net.critical_state(modes)  # which refuses what is no index set
+    generator = check_generator("rng", rng)
+    chosen = sorted(int(mode) for mode in modes)
+    rank, k = len(chosen), net.target.shape[1]
+    left, sigma, right = net.singular_modes
+    order = [*chosen, *(j for j in np.flatnonzero(sigma) if j not in chosen)]
+    U, V = (scipy.linalg.qr(frame[:, order])[0] for frame in (left, right))
+    for basis, frame in ((U, left), (V, right)):
+        basis[:, : len(order)] = frame[:, order]
+    units = (k - rank, *(d - rank for d in net.widths[1:-1]), len(left) - rank)
+    unlearnt = sigma[order[rank:]]
+    links = _random_links(units, len(unlearnt), generator)
+    inputs, outputs = _bases_of_the_ends(units[0], units[-1], unlearnt, generator)
+    links[0] = scipy.linalg.solve(inputs.T, links[0].T).T
+    links[-1] = outputs @ links[-1]
+    root = sigma[chosen] ** (1.0 / net.depth)
+    layers = [scipy.linalg.block_diag(np.diag(root), z) for z in links]
+    mixed_in = V[:, rank:] + V[:, :rank] @ generator.normal(size=(rank, units[0]))
+    mixed_out = U[:, rank:] + U[:, :rank] @ generator.normal(size=(rank, units[-1]))
+    layers[0] = layers[0] @ np.hstack([V[:, :rank], mixed_in]).T
+    layers[-1] = np.hstack([U[:, :rank], mixed_out]) @ layers[-1]
+    if net.input_root is not None:
+        layers[0] = _before_root(net.input_root, layers[0], generator)
+    return flat(moved(layers, [_random_basis(d, generator) for d in net.widths[1:-1]]))
+
+
+def _random_links(units: Sequence[int], crossing: int, rng: np.random.Generator) -> list[Array]:
+    """Return Z_1, …, Z_h as matrices of ones that link strings of at most h units at random.
+
+    The first ``crossing`` units of the outputs go on to the first ones of the inputs.
+    """
+    depth = len(units) - 1
+    links = [np.zeros((after, before)) for before, after in itertools.pairwise(units)]
+    lengths = np.ones(units[0], int)
+    lengths[:crossing] = 2
+    beyond = np.ones(units[-1], int)  # units of what is linked behind each output, with itself
+    beyond[:crossing] = 2
+    origin = np.where(np.arange(units[0]) < crossing, np.arange(units[0]), -1)
+    for i, z in enumerate(links, 1):
+        heads = beyond if i == depth else np.ones(units[i], int)
+        reached, came_from = np.ones(units[i], int), np.full(units[i], -1)
+        left = rng.integers(min(z.shape), endpoint=True)
+        for tail, head in rng.permutation(list(np.ndindex(z.shape[::-1]))).tolist():
+            free = left > 0 and not z[head].any() and not z[:, tail].any()
+            if free and lengths[tail] + heads[head] <= depth:
+                z[head, tail], left = 1.0, left - 1
+                reached[head], came_from[head] = lengths[tail] + 1, origin[tail]
+                if origin[tail] >= 0:
+                    beyond[origin[tail]] += 1
+        lengths, origin = reached, came_from
+    return links
+
+
+def _bases_of_the_ends(
+    inputs: int, outputs: int, sigma: Array, rng: np.random.Generator
+) -> tuple[Array, Array]:
+    """Return random bases T_0 and T_h with B T_h = T_0 B for B = diag(σ) (inputs × outputs).
+
+    What is mixed among the open modes is graded so that neither basis feels the range of σ.
+    """
+    q = len(sigma)
+    grade = np.minimum(np.divide.outer(1.0 / sigma, 1.0 / sigma), 1.0)  # at (a, b): σ_b/σ_a ≤ 1
+    mix = rng.normal(size=(2, q, q)) / (2.0 * np.sqrt(max(q, 1)))
+    lower, upper = np.tril(mix[0], -1) + np.eye(q), np.triu(mix[1] * grade, 1) + np.eye(q)
+    turn = lower @ (np.exp(rng.uniform(-1.0, 1.0, size=q))[:, None] * upper)
+    T_in = scipy.linalg.block_diag(sigma[:, None] * turn / sigma, _random_basis(inputs - q, rng))
+    T_out = scipy.linalg.block_diag(turn, _random_basis(outputs - q, rng))
+    T_in[:q, q:] = rng.normal(size=(q, inputs - q))
+    T_out[q:, :q] = rng.normal(size=(outputs - q, q))
+    return T_in, T_out
+
+
+def _random_basis(size: int, rng: np.random.Generator) -> Array:
+    """Return a random invertible matrix with singular values from 1/2 to 2."""
+    if not size:
+        return np.zeros((0, 0))
+    turns = [scipy.linalg.qr(rng.normal(size=(size, size)))[0] for _ in range(2)]
+    basis: Array = (turns[0] * STRETCH ** rng.uniform(-1.0, 1.0, size=size)) @ turns[1]
+    return basis
+
+
+def _before_root(root: Array, layer: Array, rng: np.random.Generator) -> Array:
+    """Return W_1 with W_1 K = ``layer``, at random where K does not see it."""
+    inverse = scipy.linalg.pinv(root)
+    first: Array = layer @ inverse
+    if root.shape[0] > root.shape[1]:
+        free = rng.normal(size=(len(layer), len(root)))
+        first += free - (free @ root) @ inverse
+    return first

@@ -1,0 +1,54 @@
+"""The action W_i → P_i W_i P_{i−1}^{-1} of GL(d_1) × … × GL(d_{h−1}), and its generators."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import scipy.linalg
+
+from dlnds.systems.protocol import Array
+
+
+def moved(layers: Sequence[Array], group: Sequence[Array]) -> list[Array]:
+    """Return P_i W_i P_{i−1}^{-1} for matrices P_1, …, P_{h−1}; the ends stay as they are."""
+    result: list[Array] = list(layers)
+    for i, p in enumerate(group):
+        result[i] = p @ result[i]
+        result[i + 1] = scipy.linalg.solve(p.T, result[i + 1].T).T
+    return result
+
+
+def vertical(layers: Sequence[Array], algebra: Sequence[Array]) -> list[Array]:
+    """Return the derivative K_i W_i − W_i K_{i−1} of the action along K_1, …, K_{h−1}."""
+    result = [np.zeros_like(w) for w in layers]
+    for i, k in enumerate(algebra):
+        result[i] += k @ layers[i]
+        result[i + 1] -= layers[i + 1] @ k
+    return result
+
+
+def generators(layers: Sequence[Array], orthogonal: bool) -> Array:
+    """Return the tangent vectors (generator, parameter) of the orbit through a state.
+
+    One for each unit matrix K_i = e_a e_bᵀ of each hidden layer; for the orthogonal group one for
+    each e_a e_bᵀ − e_b e_aᵀ, a < b.
+    """
+    ends = np.cumsum([0, *(w.size for w in layers)]).tolist()
+    parts = [np.zeros((0, ends[-1]))]
+    for i in range(len(layers) - 1):
+        w, after = layers[i], layers[i + 1]
+        d = len(w)
+        rows = np.zeros((d, d, ends[-1]))
+        first = rows[:, :, ends[i] : ends[i + 1]].reshape(d, d, *w.shape)
+        second = rows[:, :, ends[i + 1] : ends[i + 2]].reshape(d, d, *after.shape)
+        units = np.arange(d)
+        first[units, :, units, :] = w
+        for a in range(d):
+            second[a, units, :, units] = -after[:, a]
+        rows[:, :, ends[i] : ends[i + 1]] = first.reshape(d, d, -1)
+        rows[:, :, ends[i + 1] : ends[i + 2]] = second.reshape(d, d, -1)
+        if orthogonal:
+            above, below = np.triu_indices(d, 1)
+            parts.append(rows[above, below] - rows[below, above])
+        else:
+            parts.append(rows.reshape(d * d, -1))
+    return np.concatenate(parts)

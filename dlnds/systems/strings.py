@@ -1,0 +1,290 @@
+"""Critical points taken apart: what is learnt, and the strings of the residual network.
+
+At a critical point with learnt modes S bases of the hidden layers exist in which W_i =
+blkdiag(D_S, Z_i). With the unlearnt part B = Σ_Qᵀ of the target, from outputs back to inputs, the
+Z_1, …, Z_h, B form a cycle of h + 1 arrows in which all products of h arrows vanish. So it is a
+direct sum of strings of at most h units, each carried on from node to node: their numbers, which
+ranks of products tell, name the kind of a point up to the changes of bases that keep W and Σ.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import NDArray
+
+from dlnds.moments import exceeds
+from dlnds.systems.protocol import Array
+
+#: Learnt modes have strength 1, others 0, up to this.
+MODE_TOLERANCE = 1e-3
+#: How many times larger the smallest singular value that counts must be than the next one.
+CLEAR_GAP = 10.0
+
+
+class AmbiguousRankError(ValueError):
+    """A rank that the tolerance does not decide clearly."""
+
+
+class Learnt(NamedTuple):
+    """What a state has learnt, and how far it is from being critical."""
+
+    modes: tuple[int, ...]
+    #: Whether other index sets, with equal singular values, describe the same map.
+    ambiguous: bool
+    #: Frames U_S (d_h × r) and V_S (k × r) with W K = U_S diag(sizes) V_Sᵀ.
+    left: Array
+    sizes: Array
+    right: Array
+    #: Largest deviation of a mode's strength from 0 or 1.
+    mode_residual: float
+    #: Largest ‖∇_i‖ relative to what the sizes of the layers allow.
+    relative_gradient: float
+
+    def is_critical(self, rtol: float) -> bool:
+        """Tell whether the state is critical to a relative accuracy."""
+        return self.relative_gradient <= rtol and self.mode_residual <= MODE_TOLERANCE
+
+
+class Strings(NamedTuple):
+    """Ranks of the products around the cycle, and how clearly they were decided."""
+
+    #: Units n_0, …, n_h of the residual network.
+    units: tuple[int, ...]
+    #: rank(start node, number of arrows), without the learnt modes.
+    ranks: NDArray[np.int64]
+    #: Strings that begin at a node and pass so many arrows.
+    counts: NDArray[np.int64]
+    #: Smallest relative singular value that counts, and largest that does not.
+    smallest_kept: float
+    largest_dropped: float
+
+
+def image_layers(net: Any, x: Array, rtol: float) -> list[Array]:
+    """Return the layers as the target sees them: the first is W_1 K.
+
+    What is below ``rtol`` times the largest layer is zero.
+    """
+    layers = list(net._layers(x))
+    sizes = [float(np.linalg.norm(w)) for w in layers]
+    least = np.array([rtol * max(sizes)] * len(sizes))
+    layers[0] = net.image_of(layers[0])
+    if net.input_root is not None:  # the rounding of W_1 K is relative to its factors
+        least[0] *= float(np.linalg.norm(net.input_root, 2))
+    return [
+        w if np.linalg.norm(w) > bound else np.zeros_like(w)
+        for w, bound in zip(layers, least, strict=True)
+    ]
+
+
+def learnt(net: Any, x: Array, rtol: float) -> Learnt:
+    """Return what a state has learnt: the nearest W = P_S Σ, mode by mode."""
+    left, sigma, right = net.singular_modes
+    layers = image_layers(net, x, rtol)
+    image = net._image(x)
+    frames, modes, residual, ambiguous = [], [], 0.0, False
+    for group in _equal(sigma):
+        size = sigma[group].mean()
+        block = left[:, group].T @ image @ right[:, group] / size
+        values, vectors = np.linalg.eigh(0.5 * (block + block.T))
+        chosen = values > 0.5
+        residual = max(residual, float(np.abs(values - chosen).max()))
+        count = int(np.count_nonzero(chosen))
+        ambiguous |= 0 < count < len(group)
+        basis = np.eye(len(group)) if count == len(group) else vectors[:, chosen]
+        frames.append((left[:, group] @ basis, right[:, group] @ basis))
+        modes += group[:count].tolist()
+    U = np.hstack([np.zeros((len(left), 0)), *(u for u, _ in frames)])
+    V = np.hstack([np.zeros((len(right), 0)), *(v for _, v in frames)])
+    gradient = _relative_gradient(layers, net.target)
+    return Learnt(tuple(modes), bool(ambiguous), U, sigma[modes], V, residual, gradient)
+
+
+def _equal(sigma: Array) -> list[NDArray[np.int64]]:
+    """Return the positive singular values in groups of equal ones."""
+    positive = np.flatnonzero(sigma)
+    larger = exceeds(sigma)
+    cuts = [j for j in positive[1:] if larger[j, j - 1]]
+    return [group for group in np.split(positive, cuts) if group.size]
+
+
+def _relative_gradient(layers: Sequence[Array], target: Array) -> float:
+    """Return the largest ‖∇_i‖ / (Π_{k≠i} ‖W_k‖ · max(‖Σ‖, Π ‖W_k‖)), spectral norms."""
+    norms = np.array([np.linalg.norm(w, 2) for w in layers])
+    before = [np.eye(layers[0].shape[1])]
+    for w in layers:
+        before.append(w @ before[-1])
+    signal = target - before[-1]
+    scale = max(float(np.linalg.norm(target, 2)), float(np.prod(norms)))
+    worst = 0.0
+    for i in range(len(layers) - 1, -1, -1):
+        size = scale * float(np.prod(np.delete(norms, i)))
+        if size > 0.0:
+            worst = max(worst, float(np.linalg.norm(signal @ before[i].T)) / size)
+        signal = layers[i].T @ signal
+    return worst
+
+
+def adapted_bases(
+    layers: Sequence[Array], left: Array, sizes: Array, right: Array
+) -> tuple[list[Array], list[Array]]:
+    """Return bases of all levels in which layers are block-diagonal, and their inverses.
+
+    Where W = left · diag(sizes) · rightᵀ is critical, inverse[i] W_i basis[i − 1] is
+    blkdiag(diag(sizes^{1/h}), Z_i), but for what W_1 reads of learnt inputs into Z_1.
+    """
+    depth, rank = len(layers), len(sizes)
+    root = sizes ** (1.0 / depth)
+    forward, back = [right], [left.T]
+    for w in layers[:-1]:
+        forward.append(w @ forward[-1] / root)
+    for w in layers[:0:-1]:
+        back.append(back[-1] @ w / root[:, None])
+    bases, inverses = [], []
+    for x, f in zip((*forward, left), (right.T, *back[::-1]), strict=True):
+        q, _ = scipy.linalg.qr(f.T) if rank else (np.eye(len(x)), None)
+        rest = q[:, rank:]
+        bases.append(np.hstack([x, rest]))
+        inverses.append(np.vstack([f, rest.T - (rest.T @ x) @ f]))
+    return bases, inverses
+
+
+def residual_blocks(net: Any, x: Array, found: Learnt, rtol: float) -> list[Array]:
+    """Return Z_1, …, Z_h and B of a critical point; Z_i below ``rtol`` ‖W_i‖ are set to zero."""
+    layers, r = image_layers(net, x, rtol), len(found.sizes)
+    bases, inverses = adapted_bases(layers, found.left, found.sizes, found.right)
+    blocks = []
+    for w, inverse, basis in zip(layers, inverses[1:], bases[:-1], strict=True):
+        z = inverse[r:] @ w @ basis[:, r:]
+        small = np.linalg.norm(z) <= rtol * np.linalg.norm(inverse @ w @ basis)
+        blocks.append(np.zeros_like(z) if small else z)
+    left, sigma, right = net.singular_modes
+    target = (left * sigma) @ right.T  # without the rounding of a rank-deficient one
+    closing = bases[0][:, r:].T @ target.T @ bases[-1][:, r:]
+    return [*blocks, closing * (np.count_nonzero(sigma) > r)]
+
+
+def count_strings(arrows: Sequence[Array], rtol: float, longest: int) -> Strings:
+    """Return how many strings begin at each node and how far they go.
+
+    ``arrows[i]`` leads from node i to node i + 1, the last one back to node 0. The ranks of all
+    products of up to ``longest`` arrows are decided at ``rtol``, relative to the norms of the
+    factors; longer products vanish.
+
+    Raises
+    ------
+    AmbiguousRankError
+        If the singular values have no clear gap at ``rtol``, or the ranks fit no strings.
+    """
+    nodes = len(arrows)
+    units = tuple(a.shape[1] for a in arrows)
+    norms = [float(np.linalg.norm(a, 2)) if a.size else 0.0 for a in arrows]
+    ranks = np.zeros((nodes, nodes + 2), np.int64)
+    ranks[:, 0] = units
+    kept, dropped = np.inf, 0.0
+    for start in range(nodes):
+        product, scale = np.eye(units[start]), 1.0
+        for length in range(1, longest + 1):
+            arrow = (start + length - 1) % nodes
+            product, scale = arrows[arrow] @ product, scale * norms[arrow]
+            if not product.size or not scale:
+                break
+            values = np.linalg.svd(product, compute_uv=False) / scale
+            rank = int(np.count_nonzero(values > rtol))
+            above, below = values[:rank].min(initial=np.inf), values[rank:].max(initial=0.0)
+            if above < CLEAR_GAP * below:
+                raise AmbiguousRankError(
+                    f"rtol: at {rtol:g} a product of {length} blocks has a rank between {rank} and "
+                    f"{rank + 1}: relative singular values {above:.2g} and {below:.2g}"
+                )
+            kept, dropped = min(kept, float(above)), max(dropped, float(below))
+            ranks[start, length] = rank
+    earlier = np.roll(ranks, 1, axis=0)
+    counts = ranks[:, :-2] - earlier[:, 1:-1] - ranks[:, 1:-1] + earlier[:, 2:]
+    if counts.min() < 0:
+        raise AmbiguousRankError(
+            f"rtol: the ranks found at {rtol:g} contradict each other: relative singular values "
+            f"from {kept:.2g} count, up to {dropped:.2g} do not"
+        )
+    return Strings(units, ranks, counts, kept, dropped)
+
+
+def with_learnt(counts: NDArray[np.int64], rank: int) -> NDArray[np.int64]:
+    """Return the counts (node, arrows) with ``rank`` strings more from inputs to outputs."""
+    nodes = len(counts)
+    full = np.zeros((nodes, max(counts.shape[1], nodes)), np.int64)
+    full[:, : counts.shape[1]] = counts
+    full[0, nodes - 1] += rank
+    return full
+
+
+def homomorphisms(counts: NDArray[np.int64], within: Sequence[int] | None = None) -> int:
+    """Return the dimension of the endomorphisms of a sum of strings around a cycle.
+
+    From a string I to a string J there is, up to a factor, one map if J passes the beginning of I
+    and ends no later than I does, and else none. ``within`` counts only maps that vanish at all
+    other nodes. No string passes a node twice.
+    """
+    nodes = len(counts)
+    strings = [(int(a), int(n), int(counts[a, n])) for a, n in np.argwhere(counts)]
+    total = 0
+    for a, n, many in strings:
+        for b, m, others in strings:
+            reached = m - (a - b) % nodes  # arrows from the beginning of I to the end of J
+            if not 0 <= reached <= n:
+                continue
+            if within is None or all((a + k) % nodes in within for k in range(reached + 1)):
+                total += many * others
+    return total
+
+
+def orbit_dimension(widths: Sequence[int], counts: NDArray[np.int64]) -> int:
+    """Return the dimension of the GL orbit of layers whose strings do not pass the last arrow."""
+    hidden = range(1, len(widths) - 1)
+    return sum(d * d for d in widths[1:-1]) - homomorphisms(counts, hidden)
+
+
+def sheet_dimension(widths: Sequence[int], rank: int, open_modes: int, strings: Strings) -> int:
+    """Return the dimension of the points of the same kind over the same W and Σ.
+
+    They are one orbit of GL(d_1) × … × GL(d_{h−1}) and of the changes of the inputs and outputs
+    that keep W and Σ. ``open_modes`` is the rank of Σ − W.
+    """
+    ends = np.zeros((2, 2), np.int64)
+    ends[0] = widths[0] - rank - open_modes, rank
+    ends[1] = widths[-1] - rank - open_modes, open_modes
+    acting = sum(d * d for d in widths[1:-1]) + homomorphisms(ends)
+    return acting - homomorphisms(with_learnt(strings.counts, rank))
+
+
+def dimensions(net: Any, x: Array, rtol: float) -> tuple[int, int] | None:
+    """Return the dimensions of the GL orbit and of the sheet through a critical point, else None.
+
+    Input directions without data, which W K does not see, are free.
+    """
+    found = learnt(net, x, rtol)
+    if not found.is_critical(rtol):
+        return None
+    blocks = residual_blocks(net, x, found, rtol)
+    strings, rank = count_strings(blocks, rtol, net.depth - 1), len(found.sizes)
+    inputs = net.target.shape[1]
+    unseen = net.widths[0] - inputs
+    open_modes = int(np.count_nonzero(net.singular_modes[1])) - rank
+    sheet = sheet_dimension((inputs, *net.widths[1:]), rank, open_modes, strings)
+    first, closing = blocks[0], np.zeros_like(blocks[-1])
+    if unseen:
+        first = np.hstack([first, _unseen_block(net, x, found, rtol)])
+        closing = np.zeros((first.shape[1], closing.shape[1]))
+    linear = count_strings([first, *blocks[1:-1], closing], rtol, net.depth)
+    orbit = orbit_dimension(net.widths, with_learnt(linear.counts, rank))
+    return orbit, sheet + unseen * net.widths[1]
+
+
+def _unseen_block(net: Any, x: Array, found: Learnt, rtol: float) -> Array:
+    """Return what the residual network's first layer reads of inputs without data."""
+    layers = image_layers(net, x, rtol)
+    _, inverses = adapted_bases(layers, found.left, found.sizes, found.right)
+    unseen = scipy.linalg.null_space(net.input_root.T)
+    block: Array = inverses[1][len(found.sizes) :] @ net._layers(x)[0] @ unseen
+    return block
