@@ -4,10 +4,16 @@ from . import plot as plot
 from . import schema as schema
 from .arcs import activation_arcs as activation_arcs
 from .atlas import build_atlas as build_atlas
+from .classification import classify as classify
+from .critical import canonicalize as canonicalize
 from .critical import critical_points as critical_points
+from .distances import orbit_distance as orbit_distance
+from .distances import quotient_run as quotient_run
 from .errors import ConvergenceError as ConvergenceError
 from .escape import saddle_visits as saddle_visits
 from .exact import exact_flow as exact_flow
+from .fibers import fiber_dimension as fiber_dimension
+from .fibers import random_fiber_state as random_fiber_state
 from .integrate import as_run as as_run
 from .integrate import flow as flow
 from .integrate import iterate as iterate
@@ -17,6 +23,9 @@ from .moments import check_assumptions as check_assumptions
 from .problems import load_problem as load_problem
 from .problems import problem_names as problem_names
 from .problems import read_csv as read_csv
+from .quotient import act as act
+from .quotient import orbit_basis as orbit_basis
+from .quotient import split_tangent as split_tangent
 from .schema import weights as weights
 from .store import load as load
 from .store import save as save

@@ -1,17 +1,27 @@
-"""Critical points by index set."""
+"""Critical points by index set, and the canonical form of any of them."""
 
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from dlnds import schema
-from dlnds.errors import check_integer, check_integers, known_options
+from dlnds import moments, schema
+from dlnds.errors import (
+    check_array,
+    check_integer,
+    check_integers,
+    check_number,
+    known_options,
+)
 from dlnds.moments import exceeds
+from dlnds.systems import orbits, strings
+from dlnds.systems.layers import flat
 from dlnds.systems.linear import LinearNetwork, check_network
+from dlnds.systems.protocol import Array
 
 #: Most critical points that one table may hold.
 MOST_POINTS = 100_000
@@ -140,3 +150,98 @@ def _canonical_kinds(net: LinearNetwork, learnt: NDArray[np.bool_]) -> NDArray[n
     words = np.where(~top, "strict_saddle", np.where(full, "global_minimum", below))
     kinds: NDArray[np.int8] = schema.flag(schema.POINT_KINDS, words)
     return kinds
+
+
+@known_options
+def canonicalize(net: LinearNetwork, x: ArrayLike, *, rtol: float = 1e-8) -> xr.Dataset:
+    """Return the canonical representative of a critical point and the way there.
+
+    Parameters
+    ----------
+    net
+        The network.
+    x
+        Critical state (parameter).
+    rtol
+        How accurately it is critical, as for `classify`.
+
+    Returns
+    -------
+    xarray.Dataset
+        Schema ``canonical_form``: ``state(parameter)``, the canonical A_S over the same end-to-end
+        map; ``group_element(entry)``, the matrices P_1, …, P_{h−1} with their coordinates
+        ``hidden, unit, unit_before``; ``moved_state(parameter)``, P·x, which has the layers of A_S
+        and Z blocks beside them; ``residual``, their norm ‖P·x − A_S‖, zero exactly if ``x`` is on
+        the GL orbit of A_S; ``learnt(mode)`` and ``critical_point``, the index set.
+
+    Raises
+    ------
+    ValueError
+        If the state is not critical; the message says how far it is from that.
+
+    Notes
+    -----
+    With W = U D^h Vᵀ the first r columns of P_i^{-1} are W_{1:i} V D^{−i} and the first r rows of
+    P_i are D^{−(h−i)} Uᵀ W_{i+1:h}; the rest is an orthonormal basis of the kernel of these rows.
+    With equal singular values W need not be U_S D_S^h V_Sᵀ of the label S: A_S is then the balanced
+    state of W itself.
+
+    References
+    ----------
+    WA25; AMG24
+
+    Examples
+    --------
+    >>> import numpy as np, dlnds as dl
+    >>> net = dl.LinearNetwork(widths=(2, 3, 2), target=np.diag([2.0, 1.0]))
+    >>> x = dl.act(net, [np.diag([3.0, 0.5, 1.0])], net.critical_state((1,)))
+    >>> canon = dl.canonicalize(net, x)
+    >>> canon.critical_point.item(), bool(canon.residual < 1e-15)
+    ('{1}', True)
+    """
+    check_network(net)
+    state = check_array("x", x, ndim=1, shape=(net.dim,))
+    rtol = check_number("rtol", rtol, minimum=1e-15, maximum=0.1)
+    found = check_critical(net, state, rtol)
+    left, sizes, right = net.map_modes(found.left, found.sizes, found.right)
+    layers = net.unpack(state)
+    _, inverses = strings.adapted_bases(layers, left, sizes, right)
+    group = inverses[1:-1]
+    moved = flat(orbits.moved(layers, group))
+    frames = moments.canonical_frames(net.widths, left, right)
+    canonical = flat(moments.balanced_layers(frames, sizes ** (1.0 / net.depth)))
+    dataset = xr.Dataset(
+        {
+            "state": ("parameter", canonical),
+            "group_element": ("entry", flat(group) if group else np.zeros(0)),
+            "moved_state": ("parameter", moved),
+            "residual": float(np.linalg.norm(moved - canonical)),
+            "learnt": ("mode", np.isin(np.arange(len(net.singular_values)), found.modes)),
+            "critical_point": schema.index_set_label(found.modes),
+            "ambiguous": np.int8(found.ambiguous),
+        },
+        coords={**net.coordinates(), **_entry_coordinates(net.widths[1:-1])},
+    )
+    return schema.finish(dataset, "canonical_form", {**net.attributes(), "rtol": rtol})
+
+
+def _entry_coordinates(sizes: Sequence[int]) -> dict[str, Any]:
+    """Return the hidden layer, row and column of each entry of P_1, …, P_{h−1}."""
+    places = [np.indices((d, d)).reshape(2, -1) for d in sizes]
+    hidden = np.repeat(np.arange(1, len(sizes) + 1), [d * d for d in sizes])
+    rows, columns = np.concatenate([np.zeros((2, 0), np.int64), *places], axis=1)
+    names = ("hidden", "unit", "unit_before")
+    parts = zip(names, (hidden, rows, columns), strict=True)
+    return {name: ("entry", part) for name, part in parts}
+
+
+def check_critical(net: LinearNetwork, x: Array, rtol: float) -> strings.Learnt:
+    """Return what a critical state has learnt; refuse one that is not critical."""
+    found = strings.learnt(net, x, rtol)
+    if not found.is_critical(rtol):
+        raise ValueError(
+            f"x: needs a critical point, got a relative gradient of {found.relative_gradient:.3g} "
+            f"and mode strengths off 0 and 1 by {found.mode_residual:.3g}; rtol is {rtol:g} "
+            "(find_critical_point goes to one near by)"
+        )
+    return found

@@ -6,8 +6,13 @@ from typing import Any
 
 import numpy as np
 import scipy.linalg
+import xarray as xr
+from numpy.typing import ArrayLike
 
-from dlnds.errors import check_generator, known_options
+from dlnds import schema
+from dlnds.critical import check_critical
+from dlnds.errors import check_array, check_generator, check_number, known_options
+from dlnds.systems import strings
 from dlnds.systems.layers import flat
 from dlnds.systems.linear import LinearNetwork, check_network
 from dlnds.systems.orbits import moved
@@ -70,7 +75,7 @@ def random_fiber_state(net: LinearNetwork, modes: Sequence[int], rng: Any = None
     chosen = sorted(int(mode) for mode in modes)
     rank, k = len(chosen), net.target.shape[1]
     left, sigma, right = net.singular_modes
-    order = [*chosen, *(j for j in np.flatnonzero(sigma) if j not in chosen)]
+    order = [*chosen, *(j for j in np.flatnonzero(sigma).tolist() if j not in chosen)]
     U, V = (scipy.linalg.qr(frame[:, order])[0] for frame in (left, right))
     for basis, frame in ((U, left), (V, right)):
         basis[:, : len(order)] = frame[:, order]
@@ -82,13 +87,91 @@ def random_fiber_state(net: LinearNetwork, modes: Sequence[int], rng: Any = None
     links[-1] = outputs @ links[-1]
     root = sigma[chosen] ** (1.0 / net.depth)
     layers = [scipy.linalg.block_diag(np.diag(root), z) for z in links]
-    mixed_in = V[:, rank:] + V[:, :rank] @ generator.normal(size=(rank, units[0]))
-    mixed_out = U[:, rank:] + U[:, :rank] @ generator.normal(size=(rank, units[-1]))
-    layers[0] = layers[0] @ np.hstack([V[:, :rank], mixed_in]).T
-    layers[-1] = np.hstack([U[:, :rank], mixed_out]) @ layers[-1]
+    layers[0] = layers[0] @ V.T
+    layers[-1] = U @ layers[-1]
     if net.input_root is not None:
         layers[0] = _before_root(net.input_root, layers[0], generator)
     return flat(moved(layers, [_random_basis(d, generator) for d in net.widths[1:-1]]))
+
+
+@known_options
+def fiber_dimension(net: LinearNetwork, x: ArrayLike, *, rtol: float = 1e-8) -> xr.Dataset:
+    """Return the local dimension of the fiber at a critical point, and how it was found.
+
+    Parameters
+    ----------
+    net
+        The network.
+    x
+        Critical state (parameter).
+    rtol
+        How accurately it is critical, as for `classify`; eigenvalues of the Hessian below this
+        fraction of the largest count as zero.
+
+    Returns
+    -------
+    xarray.Dataset
+        Schema ``fiber``: ``fiber_dimension``, the dimension of the largest sheet of critical points
+        that passes through ``x``; ``sheet_dimension``, of the points of the same kind as ``x``;
+        ``orbit_dimension``, of the GL orbit; ``jacobian_rank``, the rank of the Jacobian of the
+        gradient, so that no sheet has more than ``nullity`` dimensions. ``is_smooth`` is 1 where
+        the largest one has as many: there the fiber is a manifold. ``is_complete`` is 0 where
+        there are too many kinds to try all of them, so that a larger sheet is possible unless
+        ``is_smooth``. The attributes ``smallest_nonzero`` and ``largest_zero`` are the relative
+        eigenvalues on both sides of the rank decision, ``smallest_kept`` and ``largest_dropped``
+        the relative singular values on both sides of the decisions on products of layers.
+
+    Raises
+    ------
+    ValueError
+        If the state is not critical, with how far it is from that, or a rank is not clear at
+        ``rtol``, with the ranks.
+
+    Notes
+    -----
+    The points of one kind are an orbit of GL(d_1) × … × GL(d_{h−1}) and of the changes of inputs
+    and outputs that keep W and Σ; its dimension follows from the numbers of strings, see
+    `random_fiber_state`. Over W of full rank r = min d_i the fiber is smooth, of dimension
+    Σ_i d_i d_{i−1} − r (d_0 + d_h − r).
+
+    References
+    ----------
+    AMG24; WA25
+
+    Examples
+    --------
+    >>> import numpy as np, dlnds as dl
+    >>> net = dl.LinearNetwork(widths=(3, 4, 5), target=np.eye(5, 3) * [3.0, 2.0, 1.0])
+    >>> fiber = dl.fiber_dimension(net, net.critical_state((0, 1, 2)))
+    >>> int(fiber.fiber_dimension), int(fiber.orbit_dimension)
+    (17, 15)
+    """
+    check_network(net)
+    state = check_array("x", x, ndim=1, shape=(net.dim,))
+    rtol = check_number("rtol", rtol, minimum=1e-15, maximum=0.1)
+    check_critical(net, state, rtol)
+    orbit, fiber, counted = strings.dimensions(net, state, rtol)
+    sizes = np.sort(np.abs(np.linalg.eigvalsh(net.hessian(state))))[::-1]
+    sizes /= max(strings.hessian_scale(net, state), np.finfo(float).tiny)
+    rank = int(np.count_nonzero(sizes > rtol))
+    variables = {
+        "fiber_dimension": np.int64(fiber.largest),
+        "sheet_dimension": np.int64(fiber.sheet),
+        "orbit_dimension": np.int64(orbit),
+        "jacobian_rank": np.int64(rank),
+        "nullity": np.int64(net.dim - rank),
+        "is_smooth": np.int8(fiber.largest == net.dim - rank),
+        "is_complete": np.int8(fiber.complete),
+    }
+    attrs = {
+        **net.attributes(),
+        "rtol": rtol,
+        "smallest_nonzero": float(sizes[:rank].min(initial=np.inf)),
+        "largest_zero": float(sizes[rank:].max(initial=0.0)),
+        "smallest_kept": counted.smallest_kept,
+        "largest_dropped": counted.largest_dropped,
+    }
+    return schema.finish(xr.Dataset(variables), "fiber", attrs)
 
 
 def _random_links(units: Sequence[int], crossing: int, rng: np.random.Generator) -> list[Array]:

@@ -512,15 +512,18 @@ class LinearNetwork(LayeredSystem):
         return bool(done and slow <= 1e-8 * total)
 
     def orbit_dimensions(self, x: Array, rtol: float = 1e-8) -> tuple[int, int] | None:
-        """Return the dimensions of the GL orbit and of the sheet of the fiber through ``x``.
+        """Return the dimensions of the GL orbit and of the fiber at ``x``.
 
         Counted from ranks of products of layers, decided at ``rtol``. None where ``x`` is not
         critical or a rank is not clear.
         """
+        if not strings.learnt(self, x, rtol).is_critical(rtol):
+            return None
         try:
-            return strings.dimensions(self, x, rtol)
+            orbit, fiber, _ = strings.dimensions(self, x, rtol)
         except strings.AmbiguousRankError:
             return None
+        return orbit, fiber.largest
 
     def _observables(self) -> Mapping[str, Callable[[Array], xr.Variable]]:
         return {
@@ -574,6 +577,14 @@ class LinearNetwork(LayeredSystem):
         )
         return maps if self.whitening is None else maps @ scipy.linalg.pinv(self.whitening)
 
+    def map_modes(self, left: Array, sizes: Array, right: Array) -> tuple[Array, Array, Array]:
+        """Return the singular modes of the map W = left · diag(sizes) · rightᵀ K⁺."""
+        if self.input_root is None:
+            return left, sizes, right
+        image = sizes[:, None] * (right.T @ scipy.linalg.pinv(self.input_root))
+        inner, values, Vt = np.linalg.svd(image, full_matrices=False)
+        return left @ inner, values, Vt.T
+
     # States to start from.
 
     def critical_state(self, modes: Sequence[int]) -> Array:
@@ -612,11 +623,7 @@ class LinearNetwork(LayeredSystem):
         if self.depth == 1 and len(chosen) < np.count_nonzero(sigma):
             raise ValueError("modes: a single layer has one critical point, with all modes learnt")
         chosen.sort()
-        U, s, V = left[:, chosen], sigma[chosen], right[:, chosen]
-        if self.input_root is not None:
-            image = s[:, None] * (V.T @ scipy.linalg.pinv(self.input_root))
-            inner, s, Vt = np.linalg.svd(image, full_matrices=False)
-            U, V = U @ inner, Vt.T
+        U, s, V = self.map_modes(left[:, chosen], sigma[chosen], right[:, chosen])
         frames = moments.canonical_frames(self.widths, U, V)
         return flat(moments.balanced_layers(frames, s ** (1.0 / self.depth)))
 

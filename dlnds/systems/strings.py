@@ -7,6 +7,8 @@ direct sum of strings of at most h units, each carried on from node to node: the
 ranks of products tell, name the kind of a point up to the changes of bases that keep W and Σ.
 """
 
+import functools
+import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -19,6 +21,8 @@ from dlnds.systems.protocol import Array
 
 #: Learnt modes have strength 1, others 0, up to this.
 MODE_TOLERANCE = 1e-3
+#: Kinds of points that are tried for the largest sheet of a fiber.
+MOST_KINDS = 1000
 #: How many times larger the smallest singular value that counts must be than the next one.
 CLEAR_GAP = 10.0
 
@@ -126,13 +130,22 @@ def _relative_gradient(layers: Sequence[Array], target: Array) -> float:
     return worst
 
 
+def hessian_scale(net: Any, x: Array) -> float:
+    """Return the size that second derivatives can have at such layers and such a target."""
+    norms = np.sort([np.linalg.norm(w, 2) for w in net._layers(x)])[::-1]
+    root = 1.0 if net.input_root is None else float(np.linalg.norm(net.input_root, 2))
+    outer = root * float(np.prod(norms[:-1]))
+    inner = root * float(np.prod(norms[:-2])) * float(np.linalg.norm(net.target, 2))
+    return max(outer**2, inner)
+
+
 def adapted_bases(
     layers: Sequence[Array], left: Array, sizes: Array, right: Array
 ) -> tuple[list[Array], list[Array]]:
     """Return bases of all levels in which layers are block-diagonal, and their inverses.
 
     Where W = left · diag(sizes) · rightᵀ is critical, inverse[i] W_i basis[i − 1] is
-    blkdiag(diag(sizes^{1/h}), Z_i), but for what W_1 reads of learnt inputs into Z_1.
+    blkdiag(diag(sizes^{1/h}), Z_i).
     """
     depth, rank = len(layers), len(sizes)
     root = sizes ** (1.0 / depth)
@@ -231,9 +244,9 @@ def homomorphisms(counts: NDArray[np.int64], within: Sequence[int] | None = None
     total = 0
     for a, n, many in strings:
         for b, m, others in strings:
-            reached = m - (a - b) % nodes  # arrows from the beginning of I to the end of J
-            if not 0 <= reached <= n:
+            if not _is_map(nodes, (a, n), (b, m)):
                 continue
+            reached = m - (a - b) % nodes  # arrows from the beginning of I to the end of J
             if within is None or all((a + k) % nodes in within for k in range(reached + 1)):
                 total += many * others
     return total
@@ -245,40 +258,119 @@ def orbit_dimension(widths: Sequence[int], counts: NDArray[np.int64]) -> int:
     return sum(d * d for d in widths[1:-1]) - homomorphisms(counts, hidden)
 
 
-def sheet_dimension(widths: Sequence[int], rank: int, open_modes: int, strings: Strings) -> int:
-    """Return the dimension of the points of the same kind over the same W and Σ.
+class FiberDimension(NamedTuple):
+    """How many dimensions the critical points over the same W and Σ have at one of them."""
 
-    They are one orbit of GL(d_1) × … × GL(d_{h−1}) and of the changes of the inputs and outputs
-    that keep W and Σ. ``open_modes`` is the rank of Σ − W.
+    #: Of the points of the same kind.
+    sheet: int
+    #: Of the largest sheet that passes through the point, as far as kinds were tried.
+    largest: int
+    #: Whether all kinds were tried.
+    complete: bool
+
+
+def fiber_dimension(
+    widths: Sequence[int], rank: int, open_modes: int, counts: NDArray[np.int64]
+) -> FiberDimension:
+    """Return the dimensions of the fiber at a point with such strings.
+
+    The points of one kind are one orbit of GL(d_1) × … × GL(d_{h−1}) and of the changes of the
+    inputs and outputs that keep W and Σ. A sheet passes through a point if its kind is reached by
+    exchanges: two strings that overlap, or meet, become the longer and the shorter one that pass
+    the same nodes. ``open_modes`` is the rank of Σ − W.
     """
     ends = np.zeros((2, 2), np.int64)
     ends[0] = widths[0] - rank - open_modes, rank
     ends[1] = widths[-1] - rank - open_modes, open_modes
     acting = sum(d * d for d in widths[1:-1]) + homomorphisms(ends)
-    return acting - homomorphisms(with_learnt(strings.counts, rank))
+    kinds, maps, exchanges = _combinatorics(len(widths))
+    start = np.array([counts[kind] for kind in kinds])
+    start[-1] += rank
+    largest, complete = _fewest_maps(start, maps, exchanges)
+    return FiberDimension(acting - int(start @ maps @ start), acting - largest, complete)
 
 
-def dimensions(net: Any, x: Array, rtol: float) -> tuple[int, int] | None:
-    """Return the dimensions of the GL orbit and of the sheet through a critical point, else None.
+def _is_map(nodes: int, first: tuple[int, int], second: tuple[int, int]) -> bool:
+    """Tell whether there is a map from one string to another, see `homomorphisms`."""
+    reached = second[1] - (first[0] - second[0]) % nodes
+    return 0 <= reached <= first[1]
+
+
+@functools.cache
+def _combinatorics(
+    nodes: int,
+) -> tuple[list[tuple[int, int]], NDArray[np.int64], NDArray[np.int64]]:
+    """Return the kinds of strings, the maps between them, and the exchanges (exchange, kind).
+
+    Exchanges are the changes of counts that make strings longer. No string gets as many arrows as
+    there are layers, and none passes the last arrow anew.
+    """
+    kinds = [(a, n) for a in range(nodes) for n in range(nodes - 1)] + [(0, nodes - 1)]
+    number = {kind: place for place, kind in enumerate(kinds)}
+    maps = np.array([[_is_map(nodes, i, j) for j in kinds] for i in kinds], np.int64)
+    rows = []
+    for first, second in itertools.product(kinds, repeat=2):
+        shift = (second[0] - first[0]) % nodes
+        meets = shift == first[1] + 1 and second[0] != 0
+        overlaps = 0 < shift <= first[1] < shift + second[1]
+        longer = (first[0], shift + second[1])
+        if (meets or overlaps) and longer[1] < nodes - 1:
+            row = np.zeros(len(kinds), np.int64)
+            np.add.at(row, [number[first], number[second], number[longer]], [-1, -1, 1])
+            if overlaps:
+                row[number[second[0], first[1] - shift]] += 1
+            rows.append(row)
+    return kinds, maps, np.array(rows, np.int64).reshape(-1, len(kinds))
+
+
+def _fewest_maps(
+    start: NDArray[np.int64], maps: NDArray[np.int64], exchanges: NDArray[np.int64]
+) -> tuple[int, bool]:
+    """Return the least cᵀ maps c over all counts that exchanges lead to, and if all were tried.
+
+    Every exchange makes it less. Those that make it least go first, so that where the kinds are too
+    many to try them all, the best of a greedy search is given.
+    """
+    seen, best = {start.tobytes()}, int(start @ maps @ start)
+    waiting = [start]
+    taken = np.minimum(exchanges, 0)
+    while waiting and len(seen) < MOST_KINDS:
+        counts = waiting.pop()
+        possible = exchanges[np.all(counts + taken >= 0, axis=1)]
+        after = counts + possible
+        values = np.einsum("ri,ij,rj->r", after, maps, after)
+        for place in np.argsort(-values, kind="stable"):
+            key = after[place].tobytes()
+            if key not in seen:
+                seen.add(key)
+                waiting.append(after[place])
+        best = min([best, *values.tolist()])
+    return best, not waiting
+
+
+def dimensions(net: Any, x: Array, rtol: float) -> tuple[int, FiberDimension, Strings]:
+    """Return the dimensions of the GL orbit and of the fiber at a critical point, and its strings.
 
     Input directions without data, which W K does not see, are free.
     """
     found = learnt(net, x, rtol)
-    if not found.is_critical(rtol):
-        return None
     blocks = residual_blocks(net, x, found, rtol)
     strings, rank = count_strings(blocks, rtol, net.depth - 1), len(found.sizes)
     inputs = net.target.shape[1]
     unseen = net.widths[0] - inputs
     open_modes = int(np.count_nonzero(net.singular_modes[1])) - rank
-    sheet = sheet_dimension((inputs, *net.widths[1:]), rank, open_modes, strings)
+    fiber = fiber_dimension((inputs, *net.widths[1:]), rank, open_modes, strings.counts)
     first, closing = blocks[0], np.zeros_like(blocks[-1])
     if unseen:
         first = np.hstack([first, _unseen_block(net, x, found, rtol)])
         closing = np.zeros((first.shape[1], closing.shape[1]))
     linear = count_strings([first, *blocks[1:-1], closing], rtol, net.depth)
     orbit = orbit_dimension(net.widths, with_learnt(linear.counts, rank))
-    return orbit, sheet + unseen * net.widths[1]
+    return orbit, _with_free(fiber, unseen * net.widths[1]), strings
+
+
+def _with_free(fiber: FiberDimension, free: int) -> FiberDimension:
+    return FiberDimension(fiber.sheet + free, fiber.largest + free, fiber.complete)
 
 
 def _unseen_block(net: Any, x: Array, found: Learnt, rtol: float) -> Array:
