@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from dlnds.moments import exceeds
 from dlnds.systems.protocol import Array
 
+Counts = NDArray[np.int64]
+
 #: Learnt modes have strength 1, others 0, up to this.
 MODE_TOLERANCE = 1e-3
 #: Kinds of points that are tried for the largest sheet of a fiber.
@@ -57,9 +59,9 @@ class Strings(NamedTuple):
     #: Units n_0, …, n_h of the residual network.
     units: tuple[int, ...]
     #: rank(start node, number of arrows), without the learnt modes.
-    ranks: NDArray[np.int64]
+    ranks: Counts
     #: Strings that begin at a node and pass so many arrows.
-    counts: NDArray[np.int64]
+    counts: Counts
     #: Smallest relative singular value that counts, and largest that does not.
     smallest_kept: float
     largest_dropped: float
@@ -105,7 +107,7 @@ def learnt(net: Any, x: Array, rtol: float) -> Learnt:
     return Learnt(tuple(modes), bool(ambiguous), U, sigma[modes], V, residual, gradient)
 
 
-def _equal(sigma: Array) -> list[NDArray[np.int64]]:
+def _equal(sigma: Array) -> list[Counts]:
     """Return the positive singular values in groups of equal ones."""
     positive = np.flatnonzero(sigma)
     larger = exceeds(sigma)
@@ -223,7 +225,7 @@ def count_strings(arrows: Sequence[Array], rtol: float, longest: int) -> Strings
     return Strings(units, ranks, counts, kept, dropped)
 
 
-def with_learnt(counts: NDArray[np.int64], rank: int) -> NDArray[np.int64]:
+def with_learnt(counts: Counts, rank: int) -> Counts:
     """Return the counts (node, arrows) with ``rank`` strings more from inputs to outputs."""
     nodes = len(counts)
     full = np.zeros((nodes, max(counts.shape[1], nodes)), np.int64)
@@ -232,7 +234,7 @@ def with_learnt(counts: NDArray[np.int64], rank: int) -> NDArray[np.int64]:
     return full
 
 
-def homomorphisms(counts: NDArray[np.int64], within: Sequence[int] | None = None) -> int:
+def homomorphisms(counts: Counts, within: Sequence[int] | None = None) -> int:
     """Return the dimension of the endomorphisms of a sum of strings around a cycle.
 
     From a string I to a string J there is, up to a factor, one map if J passes the beginning of I
@@ -252,7 +254,7 @@ def homomorphisms(counts: NDArray[np.int64], within: Sequence[int] | None = None
     return total
 
 
-def orbit_dimension(widths: Sequence[int], counts: NDArray[np.int64]) -> int:
+def orbit_dimension(widths: Sequence[int], counts: Counts) -> int:
     """Return the dimension of the GL orbit of layers whose strings do not pass the last arrow."""
     hidden = range(1, len(widths) - 1)
     return sum(d * d for d in widths[1:-1]) - homomorphisms(counts, hidden)
@@ -270,7 +272,7 @@ class FiberDimension(NamedTuple):
 
 
 def fiber_dimension(
-    widths: Sequence[int], rank: int, open_modes: int, counts: NDArray[np.int64]
+    widths: Sequence[int], rank: int, open_modes: int, counts: Counts
 ) -> FiberDimension:
     """Return the dimensions of the fiber at a point with such strings.
 
@@ -283,10 +285,10 @@ def fiber_dimension(
     ends[0] = widths[0] - rank - open_modes, rank
     ends[1] = widths[-1] - rank - open_modes, open_modes
     acting = sum(d * d for d in widths[1:-1]) + homomorphisms(ends)
-    kinds, maps, exchanges = _combinatorics(len(widths))
+    kinds, maps, exchanges, passes = _combinatorics(len(widths))
     start = np.array([counts[kind] for kind in kinds])
     start[-1] += rank
-    largest, complete = _fewest_maps(start, maps, exchanges)
+    largest, complete = _fewest_maps(start, maps, exchanges, passes)
     return FiberDimension(acting - int(start @ maps @ start), acting - largest, complete)
 
 
@@ -297,13 +299,12 @@ def _is_map(nodes: int, first: tuple[int, int], second: tuple[int, int]) -> bool
 
 
 @functools.cache
-def _combinatorics(
-    nodes: int,
-) -> tuple[list[tuple[int, int]], NDArray[np.int64], NDArray[np.int64]]:
-    """Return the kinds of strings, the maps between them, and the exchanges (exchange, kind).
+def _combinatorics(nodes: int) -> tuple[list[tuple[int, int]], Counts, Counts, Counts]:
+    """Return the kinds of strings, the maps between them, exchanges, and which products they pass.
 
-    Exchanges are the changes of counts that make strings longer. No string gets as many arrows as
-    there are layers, and none passes the last arrow anew.
+    Exchanges (exchange, kind) are the changes of counts that make strings longer. No string gets as
+    many arrows as there are layers, and none passes the last arrow anew. The last matrix tells for
+    each product around the cycle (product, kind) whether a string passes all of it.
     """
     kinds = [(a, n) for a in range(nodes) for n in range(nodes - 1)] + [(0, nodes - 1)]
     number = {kind: place for place, kind in enumerate(kinds)}
@@ -320,32 +321,54 @@ def _combinatorics(
             if overlaps:
                 row[number[second[0], first[1] - shift]] += 1
             rows.append(row)
-    return kinds, maps, np.array(rows, np.int64).reshape(-1, len(kinds))
+    passes = [[(a - b) % nodes + n <= m for b, m in kinds] for a, n in kinds]
+    exchanges = np.array(rows, np.int64).reshape(-1, len(kinds))
+    return kinds, maps, exchanges, np.array(passes, np.int64)
 
 
 def _fewest_maps(
-    start: NDArray[np.int64], maps: NDArray[np.int64], exchanges: NDArray[np.int64]
+    start: Counts, maps: Counts, exchanges: Counts, passes: Counts
 ) -> tuple[int, bool]:
-    """Return the least cᵀ maps c over all counts that exchanges lead to, and if all were tried.
-
-    Every exchange makes it less. Those that make it least go first, so that where the kinds are too
-    many to try them all, the best of a greedy search is given.
-    """
-    seen, best = {start.tobytes()}, int(start @ maps @ start)
-    waiting = [start]
-    taken = np.minimum(exchanges, 0)
+    """Return the least cᵀ maps c over all counts that exchanges lead to, and if all were tried."""
+    seen, waiting, best = {start.tobytes()}, [start], int(start @ maps @ start)
     while waiting and len(seen) < MOST_KINDS:
         counts = waiting.pop()
-        possible = exchanges[np.all(counts + taken >= 0, axis=1)]
-        after = counts + possible
-        values = np.einsum("ri,ij,rj->r", after, maps, after)
-        for place in np.argsort(-values, kind="stable"):
-            key = after[place].tobytes()
+        after = counts + exchanges
+        after = after[(after >= 0).all(axis=1)]
+        best = min([best, *_forms(after, maps).tolist()])
+        for row in after:
+            key = row.tobytes()
             if key not in seen:
                 seen.add(key)
-                waiting.append(after[place])
-        best = min([best, *values.tolist()])
-    return best, not waiting
+                waiting.append(row)
+    if waiting:
+        return _descend(start, maps, exchanges, passes), False
+    return best, True
+
+
+def _forms(counts: Counts, maps: Counts) -> Counts:
+    """Return cᵀ maps c of each row c."""
+    forms: Counts = np.einsum("ri,ij,rj->r", counts, maps, counts, optimize=True)
+    return forms
+
+
+def _descend(start: Counts, maps: Counts, exchanges: Counts, passes: Counts) -> int:
+    """Return a small cᵀ maps c: exchanges that lower it most, then pairs of one back and one forth.
+
+    A pair is taken if no product has a smaller rank than at the start.
+    """
+    pairs = (exchanges[:, None] - exchanges).reshape(-1, len(start))
+    counts, lowest = start, passes @ start
+    for moves in (exchanges, pairs):
+        while True:
+            after = counts + moves
+            allowed = (after >= 0).all(axis=1) & (after @ passes.T >= lowest).all(axis=1)
+            after = after[allowed]
+            forms = _forms(after, maps)
+            if not forms.size or forms.min() >= counts @ maps @ counts:
+                break
+            counts = after[forms.argmin()]
+    return int(counts @ maps @ counts)
 
 
 def dimensions(net: Any, x: Array, rtol: float) -> tuple[int, FiberDimension, Strings]:
