@@ -10,13 +10,11 @@ from numpy.typing import NDArray
 
 from dlnds import schema
 from dlnds.errors import check_integer, check_integers, known_options
+from dlnds.moments import count_pairs, exceeds
 from dlnds.systems.linear import LinearNetwork, check_network
-from dlnds.systems.protocol import Array
 
 #: Most critical points that one table may hold.
 MOST_POINTS = 100_000
-#: Singular values that differ by less, relative to the larger one, count as equal.
-TIE = 1e-9
 
 
 @known_options
@@ -126,20 +124,6 @@ def _check_count(counts: Sequence[int]) -> None:
             f"max_rank: there are {totals[-1]:,} critical points, at most {MOST_POINTS:,} can be "
             f"listed; max_rank = {fits} gives {totals[fits]:,}, or name the modes of interest"
         )
-
-
-def exceeds(sigma: Array) -> NDArray[np.bool_]:
-    """Tell at (j, k) whether σ_k is larger than σ_j, and not equal up to rounding."""
-    tie = TIE * np.maximum.outer(sigma, sigma) + 8.0 * np.finfo(float).eps * sigma[0]
-    larger: NDArray[np.bool_] = sigma - sigma[:, None] > tie
-    return larger
-
-
-def count_pairs(learnt: NDArray[np.bool_], relation: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Count for each set S (point, mode) the pairs j ∈ S, k ∉ S that stand in a relation (j, k)."""
-    inside, outside = learnt.astype(np.int64), (~learnt).astype(np.int64)
-    count: NDArray[np.int64] = np.sum((inside @ relation.astype(np.int64)) * outside, axis=1)
-    return count
 
 
 def _canonical_kinds(net: LinearNetwork, learnt: NDArray[np.bool_]) -> NDArray[np.int8]:

@@ -8,8 +8,8 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from dlnds import schema
-from dlnds.critical import count_pairs, exceeds
 from dlnds.errors import check_array, check_integers, check_number, known_options
+from dlnds.moments import count_pairs, exceeds
 from dlnds.systems.jacobians import dense_jacobian
 from dlnds.systems.linear import LinearNetwork, check_network
 from dlnds.systems.protocol import Array, SystemProtocol, check_flow

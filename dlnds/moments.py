@@ -19,6 +19,8 @@ Array = NDArray[np.float64]
 
 #: Modes up to which all subset sums are compared (2^22 sums; the memory doubles with each mode).
 MOST_MODES_FOR_SUBSETS = 22
+#: Singular values that differ by less, relative to the larger one, count as equal.
+TIE = 1e-9
 
 
 class Moments(NamedTuple):
@@ -117,6 +119,20 @@ def singular_modes(target: Array) -> tuple[Array, Array, Array]:
     sigma[sigma <= rank_tolerance(max(target.shape)) * sigma[0]] = 0.0
     signs = np.sign(U[np.abs(U).argmax(axis=0), np.arange(len(sigma))])
     return U * signs, sigma, Vt.T * signs
+
+
+def exceeds(sigma: Array) -> NDArray[np.bool_]:
+    """Tell at (j, k) whether σ_k is larger than σ_j, and not equal up to rounding."""
+    tie = TIE * np.maximum.outer(sigma, sigma) + 8.0 * np.finfo(float).eps * sigma[0]
+    larger: NDArray[np.bool_] = sigma - sigma[:, None] > tie
+    return larger
+
+
+def count_pairs(learnt: NDArray[np.bool_], relation: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Count for each set S (point, mode) the pairs j ∈ S, k ∉ S that stand in a relation (j, k)."""
+    inside, outside = learnt.astype(np.int64), (~learnt).astype(np.int64)
+    count: NDArray[np.int64] = np.sum((inside @ relation.astype(np.int64)) * outside, axis=1)
+    return count
 
 
 def canonical_frames(widths: Sequence[int], left: Array, right: Array) -> list[Array]:
