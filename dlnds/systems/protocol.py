@@ -93,6 +93,27 @@ class SystemProtocol:
         """Tell whether a run that is at ``x`` has reached its limit to the accuracy ``rtol``."""
         return False
 
+    def known_spectrum(self, x: Array) -> tuple[Array, str] | None:
+        """Return the eigenvalues of the Hessian at ``x`` if they are known without it.
+
+        All that may be nonzero, the others being exact zeros, and a word for how they are known:
+        ``"closed_form"`` if none of them is zero, ``"gram"`` if they are computed from a smaller
+        matrix.
+        """
+        return None
+
+    def generators(self, x: Array) -> Array:
+        """Return tangent vectors (generator, parameter) that span the symmetry orbit's at ``x``."""
+        return np.zeros((0, self.dim))
+
+    def orbit_dimensions(self, x: Array) -> tuple[int, int] | None:
+        """Return the dimensions of the symmetry orbit and of the set of critical points at ``x``.
+
+        The second is that of the sheet through ``x``, which contains the orbit. None if they are
+        not known.
+        """
+        return None
+
     def coordinates(self) -> dict[str, Any]:
         """Return the coordinates that label the dim ``parameter``."""
         return {"parameter": np.arange(self.dim)}
