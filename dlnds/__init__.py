@@ -6,7 +6,7 @@ The architecture, from the bottom; a module imports only from lines below its ow
     atlas                    critical points, arcs and spectra of one problem in one tree
     escape                   saddles that a run visits, escape times
     arcs                     arcs from critical points, with exact loss
-    linearization            Hessian spectrum, index, nullity; closed forms
+    linearization            Hessian spectrum, index, nullity, rates; closed forms
     exact                    closed forms of the flow, as runs
     critical                 critical points by index set, canonical representatives
     integrate                flow, iterate: integration and iteration of any system
@@ -14,6 +14,7 @@ The architecture, from the bottom; a module imports only from lines below its ow
     problems                 the data sets of data/ and CSV files as networks
     systems                  LinearNetwork, LossNetwork, GradientDescent, System: one protocol
     losses                   losses of the end-to-end map, other than the square one
+    lanczos                  eigenvalues at one end from matrix-vector products
     moments                  second moments, whitening, singular modes, assumptions
     store, schema, errors    files, labels, checks
     _kernels                 compiled formulas

@@ -18,6 +18,7 @@ from .integrate import as_run as as_run
 from .integrate import flow as flow
 from .integrate import iterate as iterate
 from .linearization import canonical_spectrum as canonical_spectrum
+from .linearization import inertia as inertia
 from .linearization import linearize as linearize
 from .moments import check_assumptions as check_assumptions
 from .problems import load_problem as load_problem

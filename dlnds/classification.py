@@ -8,9 +8,8 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from dlnds import schema
-from dlnds.critical import count_pairs
 from dlnds.errors import check_array, check_number, known_options
-from dlnds.moments import exceeds
+from dlnds.moments import count_pairs, exceeds
 from dlnds.systems import strings
 from dlnds.systems.linear import LinearNetwork, check_network
 

@@ -17,7 +17,7 @@ from dlnds.errors import (
     check_number,
     known_options,
 )
-from dlnds.moments import exceeds
+from dlnds.moments import count_pairs, exceeds
 from dlnds.systems import orbits, strings
 from dlnds.systems.layers import flat
 from dlnds.systems.linear import LinearNetwork, check_network
@@ -134,13 +134,6 @@ def _check_count(counts: Sequence[int]) -> None:
             f"max_rank: there are {totals[-1]:,} critical points, at most {MOST_POINTS:,} can be "
             f"listed; max_rank = {fits} gives {totals[fits]:,}, or name the modes of interest"
         )
-
-
-def count_pairs(learnt: NDArray[np.bool_], relation: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Count for each set S (point, mode) the pairs j ∈ S, k ∉ S that stand in a relation (j, k)."""
-    inside, outside = learnt.astype(np.int64), (~learnt).astype(np.int64)
-    count: NDArray[np.int64] = np.sum((inside @ relation.astype(np.int64)) * outside, axis=1)
-    return count
 
 
 def _canonical_kinds(net: LinearNetwork, learnt: NDArray[np.bool_]) -> NDArray[np.int8]:

@@ -128,6 +128,13 @@ def exceeds(sigma: Array) -> NDArray[np.bool_]:
     return larger
 
 
+def count_pairs(learnt: NDArray[np.bool_], relation: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Count for each set S (point, mode) the pairs j ∈ S, k ∉ S that stand in a relation (j, k)."""
+    inside, outside = learnt.astype(np.int64), (~learnt).astype(np.int64)
+    count: NDArray[np.int64] = np.sum((inside @ relation.astype(np.int64)) * outside, axis=1)
+    return count
+
+
 def canonical_frames(widths: Sequence[int], left: Array, right: Array) -> list[Array]:
     """Return orthonormal frames (d_i × r) of all levels: the hidden ones on units 1..r."""
     return [right, *(np.eye(width, left.shape[1]) for width in widths[1:-1]), left]

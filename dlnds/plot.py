@@ -236,7 +236,8 @@ def spectrum(linearization: xr.Dataset, *, ax: "Axes | None" = None) -> "Axes":
         ax.plot(np.arange(values.size), values, ".", color="#4575b4")
         ax.set_xlabel("number of the eigenvalue")
         ax.set_ylabel(_label(values))
-    ax.set_title(f"index {int(linearization['index'])}, nullity {int(linearization['nullity'])}")
+    counts = [name for name in ("index", "nullity") if name in linearization]
+    ax.set_title(", ".join(f"{name} {int(linearization[name])}" for name in counts))
     return ax
 
 

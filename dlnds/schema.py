@@ -36,6 +36,7 @@ DESCRIPTIONS = {
     "arc": ("arc", ""),
     "between_rank": ("rank of the layers between the pair", r"$\mathrm{rank}\,W_{j+1:i-1}$"),
     "closest": ("smallest relative distance", ""),
+    "coindex": ("number of positive eigenvalues", ""),
     "column": ("column of the weight in its layer", ""),
     "complementary_rank": (
         "rank of the block through the data",
@@ -43,7 +44,10 @@ DESCRIPTIONS = {
     ),
     "component": ("component of a conserved quantity", ""),
     "conserved": ("conserved quantity", r"$C_i$"),
+    "convergence_rate": ("rate of convergence", r"$\lambda$"),
     "critical_point": ("index set of the critical point", r"$S$"),
+    "degenerate_dimension": ("dimension of the kernel across the fiber", ""),
+    "departure_rate": ("rate of departure", r"$-\lambda$"),
     "direction": ("direction", ""),
     "drop": ("loss drop", r"$-\Delta L$"),
     "duration": ("duration of the visit", ""),
@@ -121,6 +125,8 @@ DESCRIPTIONS = {
     "tightened_pair": ("pair is tightened", ""),
     "time": ("time", r"$t$"),
     "time_low": ("what the time rounds off", ""),
+    "transverse": ("number of the eigenvalue across the fiber", ""),
+    "transverse_eigenvalue": ("eigenvalue across the fiber", r"$\lambda$"),
     "vertical": ("part along the orbit", ""),
 }
 
@@ -140,7 +146,8 @@ REQUIRED: dict[str, dict[str, tuple[str, ...]]] = {
     "orbit": {"frame": ("direction", "parameter"), "orbit_dimension": ()},
     "tangent": {"vertical": ("parameter",), "horizontal": ("parameter",)},
     "quotient_run": {"state": ("parameter",), "orbit_distance": (), "length": ()},
-    "linearization": {"eigenvalue": ("eigen",), "index": (), "nullity": ()},
+    "linearization": {"eigenvalue": ("eigen",)},
+    "inertia": {"index": (), "nullity": (), "coindex": ()},
     "arcs": {
         "source": ("arc",),
         "target": ("arc",),

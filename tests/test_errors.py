@@ -5,12 +5,14 @@ import pytest
 import xarray as xr
 
 import dlnds as dl
+from dlnds.linearization import canonical_rates
 
 NET = dl.LinearNetwork(widths=(2, 3, 2), target=[[2.0, 0.0], [0.0, 1.0]])
 RAW = dl.LinearNetwork(widths=(2, 3, 2), target=np.eye(2), input_root=[[1.0, 0], [1.0, 2.0]])
 X = np.full(NET.dim, 0.1)
 POINTS = dl.critical_points(NET)
 RUN = dl.flow(NET, X, (0, 1))
+DECAY = dl.System(lambda t, x, params, out: None, dim=1)
 NAN, EYE = np.nan, np.eye(2)
 
 
@@ -181,6 +183,22 @@ CASES = [
     ("x", lambda: dl.linearize(NET, np.stack([X, X]))),
     ("t", lambda: dl.linearize(NET, X, t=NAN)),
     ("zero_tolerance", lambda: dl.linearize(NET, X, zero_tolerance=-1.0)),
+    ("method", lambda: dl.linearize(NET, X, method="closd")),
+    ("method", lambda: dl.linearize(NET, X, method="known")),
+    ("method", lambda: dl.linearize(DECAY, np.ones(DECAY.dim), method="iterative")),
+    ("which", lambda: dl.linearize(NET, X, which="largest")),
+    ("which", lambda: dl.linearize(NET, X, method="iterative", which="lowest")),
+    ("n_eigenvalues", lambda: dl.linearize(NET, X, n_eigenvalues=3)),
+    ("n_eigenvalues", lambda: dl.linearize(NET, X, method="iterative", n_eigenvalues=3)),
+    ("n_eigenvalues", lambda: dl.linearize(NET, X, method="iterative", which="largest")),
+    (
+        "n_eigenvalues",
+        lambda: dl.linearize(NET, X, method="iterative", which="largest", n_eigenvalues=0),
+    ),
+    ("system", lambda: dl.inertia(DECAY, np.ones(DECAY.dim))),
+    ("x", lambda: dl.inertia(NET, X[:-1])),
+    ("zero_tolerance", lambda: dl.inertia(NET, X, zero_tolerance=NAN)),
+    ("net", lambda: canonical_rates(RAW, np.ones((1, 2), bool))),
     ("net", lambda: dl.canonical_spectrum(EYE, (0,))),
     ("net", lambda: dl.canonical_spectrum(RAW, (0,))),
     ("modes", lambda: dl.canonical_spectrum(NET, (5,))),

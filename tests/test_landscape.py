@@ -98,7 +98,7 @@ def test_closed_spectra_at_every_index_set(widths):
         for modes in index_sets(net):
             x = net.critical_state(modes)
             H = naive.differences(lambda y, net=net: -naive.field(net, y), x, 1e-3)
-            closed, dense = dl.canonical_spectrum(net, modes), dl.linearize(net, x)
+            closed, dense = dl.canonical_spectrum(net, modes), dl.linearize(net, x, method="dense")
             top = np.abs(closed.eigenvalue.values).max(initial=1.0)
             truth = np.linalg.eigvalsh(0.5 * (H + H.T))
             np.testing.assert_allclose(closed.eigenvalue, truth, rtol=0, atol=1e-8 * top)
@@ -116,7 +116,8 @@ def test_inertia_of_the_atlas_is_that_of_the_dense_hessian(net):
     """At canonical points the inertia is that of the whitened problem, for every C."""
     points = dl.build_atlas(net)["points"].to_dataset()
     for k, modes in enumerate(index_sets(net)):
-        spectrum = dl.linearize(net, net.critical_state(modes), zero_tolerance=1e-8)
+        x = net.critical_state(modes)
+        spectrum = dl.linearize(net, x, method="dense", zero_tolerance=1e-8)
         if spectrum.attrs["smallest_nonzero"] < 1e-6:
             continue  # too close to a tie to be decided in floating point
         assert int(spectrum["index"]) == points["index"][k]
@@ -128,7 +129,7 @@ def test_equal_singular_values_add_zeros_instead_of_negative_directions():
         net = dl.LinearNetwork(widths=(3,) * (depth + 1), target=np.diag([2.0, 2.0, 1.0]))
         points = dl.build_atlas(net)["points"].to_dataset()
         for k, modes in enumerate(index_sets(net)):
-            spectrum = dl.linearize(net, net.critical_state(modes))
+            spectrum = dl.linearize(net, net.critical_state(modes), method="dense")
             assert int(spectrum["index"]) == points["index"][k]
             assert int(spectrum.nullity) == points["nullity"][k]
         kinds = dl.schema.decode(points.kind).sel(critical_point=["{0}", "{1}", "{2}"]).values
@@ -151,7 +152,7 @@ def test_small_singular_values_are_told_apart():
 def test_morse_index_at_the_origin_of_two_layers():
     """Every unlearnt mode gives d_1 negative eigenvalues −σ_k."""
     net = dl.LinearNetwork(widths=(3, 5, 2), target=[[3.0, 0, 0], [0, 1.0, 0]])
-    values = dl.linearize(net, np.zeros(25)).eigenvalue.values
+    values = dl.linearize(net, np.zeros(25), method="dense").eigenvalue.values
     np.testing.assert_allclose(
         values, [-3.0] * 5 + [-1.0] * 5 + [0.0] * 5 + [1.0] * 5 + [3.0] * 5, atol=1e-14
     )

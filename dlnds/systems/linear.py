@@ -22,7 +22,7 @@ from dlnds.errors import (
     check_number,
     known_options,
 )
-from dlnds.systems import starts, strings
+from dlnds.systems import spectra, starts, strings
 from dlnds.systems.bases import is_identity, turning, unit_bases
 from dlnds.systems.layers import LayeredSystem, check_widths, flat
 from dlnds.systems.protocol import Array, Kernel, Params, Reduction, unchanged
@@ -478,6 +478,10 @@ class LinearNetwork(LayeredSystem):
             return turn.lift(embed(states))
 
         return Reduction(small, resting[places], lift, embed)
+
+    def known_spectrum(self, x: Array) -> tuple[Array, str] | None:
+        """Return the Hessian's eigenvalues at balanced critical points and at perfect fits."""
+        return spectra.known_spectrum(self, x)
 
     def identify(self, x: ArrayLike) -> str:
         """Return the index set whose critical value the state is nearest to.

@@ -85,18 +85,6 @@ class SystemProtocol:
         """Return the reference that `restore` keeps a run from ``x`` to."""
         return np.zeros(0)
 
-    def generators(self, x: Array) -> Array:
-        """Return tangent vectors (generator, parameter) of the symmetry orbit through ``x``."""
-        return np.zeros((0, self.dim))
-
-    def orbit_dimensions(self, x: Array) -> tuple[int, int] | None:
-        """Return the dimensions of the symmetry orbit and of the sheet through a critical point.
-
-        The sheet holds the critical points of the same kind, the orbit among them. None if they
-        are not known.
-        """
-        return None
-
     def identify(self, x: Array) -> str:
         """Return the label of the critical value that the state is nearest to, or ''."""
         return ""
@@ -104,6 +92,27 @@ class SystemProtocol:
     def settled(self, x: Array, rtol: float) -> bool:
         """Tell whether a run that is at ``x`` has reached its limit to the accuracy ``rtol``."""
         return False
+
+    def known_spectrum(self, x: Array) -> tuple[Array, str] | None:
+        """Return the eigenvalues of the Hessian at ``x`` if they are known without it.
+
+        All that may be nonzero, the others being exact zeros, and a word for how they are known:
+        ``"closed_form"`` if none of them is zero, ``"gram"`` if they are computed from a smaller
+        matrix.
+        """
+        return None
+
+    def generators(self, x: Array) -> Array:
+        """Return tangent vectors (generator, parameter) that span the symmetry orbit's at ``x``."""
+        return np.zeros((0, self.dim))
+
+    def orbit_dimensions(self, x: Array) -> tuple[int, int] | None:
+        """Return the dimensions of the symmetry orbit and of the set of critical points at ``x``.
+
+        The second is that of the sheet through ``x``, which contains the orbit. None if they are
+        not known.
+        """
+        return None
 
     def coordinates(self) -> dict[str, Any]:
         """Return the coordinates that label the dim ``parameter``."""

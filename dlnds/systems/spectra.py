@@ -1,0 +1,154 @@
+"""Hessian spectra of networks that are known without the Hessian."""
+
+import itertools
+from typing import TYPE_CHECKING
+
+import numpy as np
+import scipy.linalg
+
+from dlnds.errors import check_memory
+from dlnds.moments import exceeds
+from dlnds.systems.protocol import Array
+
+if TYPE_CHECKING:
+    from dlnds.systems.linear import LinearNetwork
+
+#: What a known spectrum may leave out, in terms of the largest eigenvalue.
+ACCURACY = 1e-12
+
+
+def known_spectrum(net: "LinearNetwork", x: Array) -> tuple[Array, str] | None:
+    """Return the eigenvalues that may be nonzero, and how they are known, or None.
+
+    ``"closed_form"``: at a balanced critical point of a whitened problem, an orthogonal change of
+    the hidden bases away from a canonical one. ``"gram"``: at a minimum without residual, whatever
+    the covariance and the representative, where the Hessian is JᵀJ, J the derivative of W K.
+    """
+    layers = net.unpack(x)
+    if net.whitened:
+        chosen = [] if net.depth == 1 else _balanced_modes(net, layers)
+        if chosen is not None:
+            found, left_out = canonical_eigenvalues(net, chosen)
+            if left_out <= ACCURACY * found.max(initial=0.0):
+                return found, "closed_form"
+    values = _gram_eigenvalues(net, layers)
+    return None if values is None else (values, "gram")
+
+
+def canonical_eigenvalues(net: "LinearNetwork", chosen: list[int]) -> tuple[Array, float]:
+    """Return the nonzero Hessian eigenvalues at A_S of a whitened problem.
+
+    With them the largest that is left out because σ_j and σ_k count as equal.
+    """
+    depth, sigma = net.depth, net.singular_modes[1]
+    if depth == 1:
+        return np.ones(net.dim), 0.0
+    learnt, others = sigma[chosen], np.delete(sigma, chosen)
+    s = learnt ** (1.0 / depth)
+    powers = [np.outer(s ** (2 * (depth - i)), s ** (2 * (i - 1))) for i in range(1, depth + 1)]
+    strength = (s ** (depth - 2))[:, None]
+    larger = exceeds(sigma)
+    differ = np.delete((larger | larger.T)[chosen], chosen, axis=1)
+    differences = strength * (learnt[:, None] - others)
+    parts = [
+        np.sum(powers, axis=0),
+        strength * (learnt[:, None] + others),
+        differences[differ],
+        np.repeat(s ** (2 * (depth - 1)), abs(net.widths[0] - net.widths[-1])),
+    ]
+    if depth == 2:
+        spare = np.repeat(others[others > 0.0], net.widths[1] - len(chosen))
+        parts += [spare, -spare]
+    found = np.concatenate([np.ravel(part) for part in parts])
+    return found, float(np.abs(differences[~differ]).max(initial=0.0))
+
+
+def _balanced_modes(net: "LinearNetwork", layers: tuple[Array, ...]) -> list[int] | None:
+    """Return S if the layers are W_i = U_i diag(σ_j^{1/h}) U_{i−1}ᵀ, U_h and U_0 modes of Σ.
+
+    The frames U_i are found one after the other, each the nearest to orthonormal ones; comparing
+    the layers with what they give, instead of the C_i, squares no small singular value. A relative
+    change of the layers by δ changes the Hessian by less than 4 h δ.
+    """
+    limit = ACCURACY / (4.0 * net.depth)
+    sizes = net.singular_modes[1] ** (1.0 / net.depth)
+    _, values, right = np.linalg.svd(layers[0], full_matrices=False)
+    scale = float(values[0])
+    chosen = _matching(values[values > limit * scale], sizes, limit * scale)
+    if chosen is None or len(chosen) > min(net.widths):
+        return None
+    if not chosen:
+        return None if any(w.any() for w in layers) else []
+    size, first = sizes[chosen], right[: len(chosen)].T
+    frame = first
+    for w in layers:
+        left, _, turn = np.linalg.svd((w @ frame) * size, full_matrices=False)
+        after = left @ turn
+        if not np.linalg.norm(w - (after * size) @ frame.T) <= limit * scale:
+            return None
+        frame = after
+    image = size**net.depth
+    misses = [net.target @ first - frame * image, net.target.T @ frame - first * image]
+    allowed = limit * float(net.singular_modes[1][0])
+    return chosen if all(np.linalg.norm(miss) <= allowed for miss in misses) else None
+
+
+def _matching(values: Array, sizes: Array, allowed: float) -> list[int] | None:
+    """Return the places of descending values among descending sizes, or None if one is missing."""
+    places: list[int] = []
+    for value in values:
+        first = places[-1] + 1 if places else 0
+        near = np.flatnonzero(np.abs(sizes[first:] - value) <= allowed)
+        if not near.size:
+            return None
+        places.append(first + int(near[0]))
+    return places
+
+
+def _gram_eigenvalues(net: "LinearNetwork", layers: tuple[Array, ...]) -> Array | None:
+    """Return the eigenvalues of J Jᵀ = Σ_i (L_i L_iᵀ) ⊗ (P_{i−1}ᵀ P_{i−1}), or None.
+
+    L_i = W_{i+1:h}, P_i = W_{1:i} K. None where the matrix is no smaller than the Hessian, or where
+    the residual adds to that.
+    """
+    outputs, columns = net.target.shape
+    if outputs * columns >= net.dim:
+        return None
+    root = np.eye(net.widths[0]) if net.input_root is None else net.input_root
+    inputs = list(itertools.accumulate(layers[:-1], lambda p, w: w @ p, initial=root))
+    lefts = list(itertools.accumulate(layers[:0:-1], np.matmul, initial=np.eye(outputs)))[::-1]
+    residual = net.target - layers[-1] @ inputs[-1]
+    if not _negligible(layers, inputs, lefts, residual):
+        return None
+    check_memory("x", 2 * (outputs * columns) ** 2)
+    squares = np.stack([(w @ w.T).ravel() for w in lefts])
+    grams = np.stack([(p.T @ p).ravel() for p in inputs])
+    blocks = (squares.T @ grams).reshape(outputs, outputs, columns, columns)
+    matrix = blocks.transpose(0, 2, 1, 3).reshape(outputs * columns, -1)
+    values: Array = scipy.linalg.eigvalsh(matrix, overwrite_a=True, check_finite=False)
+    return values
+
+
+def _negligible(
+    layers: tuple[Array, ...], inputs: list[Array], lefts: list[Array], residual: Array
+) -> bool:
+    """Tell whether H − JᵀJ is below ``ACCURACY`` ‖H‖, by the norms of its blocks.
+
+    The block of layers i < j has at most the norm ‖W_{i+1:j−1}‖ ‖P_{i−1}‖ ‖R‖ ‖L_j‖.
+    """
+    before, after = [_norm(p) for p in inputs], [_norm(w) for w in lefts]
+    sums = np.zeros(len(layers))
+    for i in range(len(layers)):
+        between, size = np.eye(len(layers[i])), 1.0
+        for j in range(i + 1, len(layers)):
+            sums[[i, j]] += size * before[i] * after[j]
+            if j + 1 < len(layers):
+                between = layers[j] @ between
+                size = _norm(between)
+    largest = np.max(np.multiply(before, after)) ** 2
+    return bool(_norm(residual) * sums.max() <= ACCURACY * largest)
+
+
+def _norm(matrix: Array) -> float:
+    """Return the spectral norm, at half the cost of `numpy.linalg.norm`."""
+    return float(np.linalg.svd(matrix, compute_uv=False)[0])
