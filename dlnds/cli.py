@@ -211,30 +211,16 @@ def _assumptions(check: xr.Dataset) -> str:
 
 def _table(points: xr.Dataset, rows: int) -> str:
     """Return the critical points as text, the middle left out if there are more than ``rows``."""
-    kinds = schema.decode(points["kind"]).values
-    plain = 1e-2 <= float(points["loss"].max()) < 1e7
-    form = ("{:.6f}" if plain else "{:.6e}").format
-    cells = [
-        (str(label), f"{rank}", form(loss), schema.spoken(kind), f"{index}", f"{nullity}")
-        for label, rank, loss, kind, index, nullity in zip(
-            points.critical_point.values,
-            points["rank"].values,
-            points["loss"].values,
-            kinds,
-            points["index"].values,
-            points["nullity"].values,
-            strict=True,
-        )
-    ]
+    cells = list(zip(*_columns(points).values(), strict=True))
     total = len(cells)
     if 0 < rows < total:
         head = (2 * rows + 2) // 3
         cells = cells[:head] + cells[total - (rows - head) :] if rows > head else cells[:head]
     else:
         head = total
-    titles = ("index set", "rank", "loss", "kind", "Morse index", "nullity")
+    titles = tuple(_columns(points))
     sizes = [max(len(row[i]) for row in (titles, *cells)) for i in range(len(titles))]
-    left = (True, False, False, True, False, False)
+    left = [title in ("index set", "kind") for title in titles]
     lines = [
         "  ".join(
             c.ljust(n) if flush else c.rjust(n)
@@ -247,7 +233,35 @@ def _table(points: xr.Dataset, rows: int) -> str:
         lines.insert(
             2 + head, f"... {total - rows} more rows in the file; --rows 0 prints them ..."
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, *(text for title, text in _LEGEND.items() if title in titles)])
+
+
+#: What the columns of the table mean, by their titles.
+_LEGEND = {
+    "order": "order: of descent, 0 at minima",
+    "fiber": "fiber: local dimension of the critical points with this map, or at least that",
+    "rate": "rate: + of departure, - of convergence",
+}
+
+
+def _columns(points: xr.Dataset) -> dict[str, list[str]]:
+    """Return the columns of the table as text, by their titles."""
+    plain = 1e-2 <= float(points["loss"].max()) < 1e7
+    form = ("{:.6f}" if plain else "{:.6e}").format
+    numbers = {"Morse index": "index", "nullity": "nullity", "order": "order_of_descent"}
+    dims = zip(points["fiber_dimension"].values, points["is_complete"].values, strict=True)
+    columns = {
+        "index set": [str(label) for label in points["critical_point"].values],
+        "rank": [str(rank) for rank in points["rank"].values],
+        "loss": [form(loss) for loss in points["loss"].values],
+        "kind": [schema.spoken(kind) for kind in schema.decode(points["kind"]).values],
+        **{title: [str(n) for n in points[name].values] for title, name in numbers.items()},
+        "fiber": [f"{n}" if complete else f">={n}" for n, complete in dims],
+    }
+    if "departure_rate" in points:
+        pairs = zip(points["departure_rate"].values, points["convergence_rate"].values, strict=True)
+        columns["rate"] = [f"{out:+.4g}" if out > 0 else f"{0.0 - back:.4g}" for out, back in pairs]
+    return columns
 
 
 def _story(run: xr.Dataset) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 import xarray as xr
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from dlnds import schema
 from dlnds.critical import check_critical
@@ -172,6 +172,32 @@ def fiber_dimension(net: LinearNetwork, x: ArrayLike, *, rtol: float = 1e-8) -> 
         "largest_dropped": counted.largest_dropped,
     }
     return schema.finish(xr.Dataset(variables), "fiber", attrs)
+
+
+def canonical_dimensions(
+    net: LinearNetwork, learnt: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+    """Return the dimensions of orbit and fiber at the canonical points of index sets (point, mode).
+
+    The last array tells where the fiber's is no lower bound, see `fiber_dimension`. All depend on
+    the rank only: the Z blocks vanish, and the open modes lead from outputs to inputs.
+    """
+    inputs, modes = net.target.shape[1], int(np.count_nonzero(net.singular_values))
+    widths = (inputs, *net.widths[1:])
+    ranks = learnt.sum(axis=1)
+    orbit, fiber = np.zeros((2, len(ranks)), np.int64)
+    complete = np.zeros(len(ranks), bool)
+    for rank in np.unique(ranks).tolist():
+        counts = np.zeros((len(widths), len(widths)), np.int64)
+        counts[:, 0] = np.array(widths) - rank
+        counts[[0, -1], 0] -= modes - rank
+        counts[-1, 1] = modes - rank
+        found = strings.fiber_dimension(widths, rank, modes - rank, counts)
+        here = ranks == rank
+        orbit[here] = sum(d * d - (d - rank) ** 2 for d in widths[1:-1])
+        fiber[here] = found.largest + (net.widths[0] - inputs) * widths[1]
+        complete[here] = found.complete
+    return orbit, fiber, complete
 
 
 def _random_links(units: Sequence[int], crossing: int, rng: np.random.Generator) -> list[Array]:

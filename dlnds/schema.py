@@ -127,6 +127,7 @@ DESCRIPTIONS = {
     "time_low": ("what the time rounds off", ""),
     "transverse": ("number of the eigenvalue across the fiber", ""),
     "transverse_eigenvalue": ("eigenvalue across the fiber", r"$\lambda$"),
+    "transverse_index": ("Morse index across the fiber", ""),
     "vertical": ("part along the orbit", ""),
 }
 

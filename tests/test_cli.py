@@ -33,11 +33,14 @@ def test_main_job_from_data_to_atlas(tmp_path):
     lines = done.stdout.splitlines()
     titles = next(line for line in lines if line.startswith("index set"))
     assert titles.split("  ")[0] == "index set"
-    for word in ("rank", "loss", "kind", "Morse index", "nullity"):
+    for word in ("rank", "loss", "kind", "Morse index", "nullity", "order", "fiber", "rate"):
         assert word in titles
     assert "256 critical points" in done.stdout
     last = next(line for line in lines if line.startswith("{0,1,2,3,4,5,6,7}"))
-    assert last.split() == ["{0,1,2,3,4,5,6,7}", "8", "0.000000", "global", "minimum", "0", "672"]
+    assert last.split() == [
+        *("{0,1,2,3,4,5,6,7}", "8", "0.000000", "global", "minimum"),
+        *("0", "672", "0", "672", "-0.25"),
+    ]
     assert "100%" in done.stderr
     for name in ("atlas.nc", "atlas-levels.png", "atlas-loss.png", "atlas-singular-values.png"):
         assert name in done.stdout

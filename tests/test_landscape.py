@@ -124,6 +124,21 @@ def test_inertia_of_the_atlas_is_that_of_the_dense_hessian(net):
         assert int(spectrum.nullity) == points["nullity"][k]
 
 
+@given(small)
+def test_the_atlas_says_of_canonical_points_what_is_found_at_them(net):
+    """Orders, dimensions and rates without a state, against those of the state."""
+    points = dl.build_atlas(net)["points"].to_dataset()
+    for k, modes in enumerate(index_sets(net)):
+        x, row = net.critical_state(modes), points.isel(critical_point=k)
+        point, fiber = dl.classify(net, x), dl.fiber_dimension(net, x)
+        assert int(row.order_of_descent) == int(point.order_of_descent)
+        assert int(row.kind) == int(point.kind)
+        for name in ("orbit_dimension", "fiber_dimension", "is_complete"):
+            assert int(row[name]) == int(fiber[name]), name
+        assert int(row.transverse_index) == int(row["index"])
+        assert ("departure_rate" in points) == net.whitened
+
+
 def test_equal_singular_values_add_zeros_instead_of_negative_directions():
     for depth in (2, 3):
         net = dl.LinearNetwork(widths=(3,) * (depth + 1), target=np.diag([2.0, 2.0, 1.0]))
