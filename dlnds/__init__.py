@@ -8,9 +8,12 @@ The architecture, from the bottom; a module imports only from lines below its ow
     arcs                     arcs from critical points, with exact loss
     linearization            Hessian spectrum, index, nullity, rates; closed forms
     exact                    closed forms of the flow, as runs
-    critical                 critical points by index set, canonical representatives
+    classification, fibers   kind of any critical point; random points and dimension of fibers
+    critical                 critical points by index set, canonical forms
     integrate                flow, iterate: integration and iteration of any system
     stepping, events         one run under way: methods, coordinates, limits; events of networks
+    distances                distances between orbits, runs projected to the quotient
+    quotient                 group action, orbit bases, isotropy, horizontal parts
     problems                 the data sets of data/ and CSV files as networks
     systems                  LinearNetwork, LossNetwork, GradientDescent, System: one protocol
     losses                   losses of the end-to-end map, other than the square one

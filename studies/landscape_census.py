@@ -154,7 +154,8 @@ def draw(tables: list[xr.Dataset], sizes: xr.Dataset) -> plt.Figure:
         bottom += share
     axes[0].set_yticks(place, labels, fontsize=6)
     axes[0].set(xlabel="share", title="random points of fibers over the leading modes")
-    axes[0].legend(fontsize=8, loc="lower left")
+    axes[0].set_ylim(-0.7, len(labels) + 3.5)
+    axes[0].legend(fontsize=8, loc="upper center", ncols=3)
     pictured = next(data for data in tables if tuple(data.attrs["widths"]) == PICTURED)
     values = pictured["eigenvalue"].values.reshape(-1, pictured.sizes["eigen"])
     kinds = pictured["kind"].values.ravel()
@@ -187,7 +188,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer points")
     parser.add_argument("--out", type=Path, default=Path("landscape_census.png"))
     options = parser.parse_args()
-    tables = [census(widths, 4 if options.quick else 200) for widths in WIDTHS]
+    tables = [census(widths, 4 if options.quick else 100) for widths in WIDTHS]
     sizes = dimensions()
     report(tables, sizes)
     draw(tables, sizes).savefig(options.out, dpi=150)

@@ -622,7 +622,9 @@ class LinearNetwork(LayeredSystem):
             raise ValueError(f"modes: needs different modes, got {tuple(chosen)}")
         if len(chosen) > self.max_rank or not sigma[chosen].all():
             raise ValueError(
-                f"modes: needs at most {self.max_rank} modes with σ_j > 0, got {tuple(chosen)}"
+                f"modes: needs at most {self.max_rank} modes with σ_j > 0, got {tuple(chosen)}; "
+                f"the narrowest layer has {min(self.widths)} units, the target rank "
+                f"{np.count_nonzero(sigma)}"
             )
         if self.depth == 1 and len(chosen) < np.count_nonzero(sigma):
             raise ValueError("modes: a single layer has one critical point, with all modes learnt")
