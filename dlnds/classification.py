@@ -80,7 +80,7 @@ def classify(net: LinearNetwork, x: ArrayLike, *, rtol: float = 1e-8) -> xr.Data
     variables: dict[str, Any] = {
         "learnt": ("mode", learnt),
         "critical_point": schema.index_set_label(found.modes),
-        "ambiguous": np.int8(found.ambiguous),
+        "ambiguous": np.int8(found.freedom > 0),
         "rank": np.int64(len(found.modes)),
         "loss": loss,
         "excess": loss - net.lowest_loss,

@@ -211,7 +211,7 @@ def canonicalize(net: LinearNetwork, x: ArrayLike, *, rtol: float = 1e-8) -> xr.
             "residual": float(np.linalg.norm(moved - canonical)),
             "learnt": ("mode", np.isin(np.arange(len(net.singular_values)), found.modes)),
             "critical_point": schema.index_set_label(found.modes),
-            "ambiguous": np.int8(found.ambiguous),
+            "ambiguous": np.int8(found.freedom > 0),
         },
         coords={**net.coordinates(), **_entry_coordinates(net.widths[1:-1])},
     )

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from dlnds import schema
 from dlnds.critical import check_critical
 from dlnds.errors import check_array, check_generator, check_number, known_options
+from dlnds.moments import count_pairs, exceeds
 from dlnds.systems import strings
 from dlnds.systems.layers import flat
 from dlnds.systems.linear import LinearNetwork, check_network
@@ -132,7 +133,8 @@ def fiber_dimension(net: LinearNetwork, x: ArrayLike, *, rtol: float = 1e-8) -> 
     The points of one kind are an orbit of GL(d_1) × … × GL(d_{h−1}) and of the changes of inputs
     and outputs that keep W and Σ; its dimension follows from the numbers of strings, see
     `random_fiber_state`. Over W of full rank r = min d_i the fiber is smooth, of dimension
-    Σ_i d_i d_{i−1} − r (d_0 + d_h − r).
+    Σ_i d_i d_{i−1} − r (d_0 + d_h − r). Where W can turn among equal singular values of which some
+    are learnt, the critical points with the same loss are counted as one fiber.
 
     References
     ----------
@@ -150,7 +152,7 @@ def fiber_dimension(net: LinearNetwork, x: ArrayLike, *, rtol: float = 1e-8) -> 
     state = check_array("x", x, ndim=1, shape=(net.dim,))
     rtol = check_number("rtol", rtol, minimum=1e-15, maximum=0.1)
     check_critical(net, state, rtol)
-    orbit, fiber, counted = strings.dimensions(net, state, rtol)
+    orbit, fiber, counted = strings.dimensions(net, state, rtol, strings.MOST_KINDS)
     sizes = np.sort(np.abs(np.linalg.eigvalsh(net.hessian(state))))[::-1]
     sizes /= max(strings.hessian_scale(net, state), np.finfo(float).tiny)
     rank = int(np.count_nonzero(sizes > rtol))
@@ -179,8 +181,9 @@ def canonical_dimensions(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
     """Return the dimensions of orbit and fiber at the canonical points of index sets (point, mode).
 
-    The last array tells where the fiber's is no lower bound, see `fiber_dimension`. All depend on
-    the rank only: the Z blocks vanish, and the open modes lead from outputs to inputs.
+    The last array tells where the fiber's is no lower bound, see `fiber_dimension`. But for equal
+    singular values all depend on the rank only: the Z blocks vanish, and the open modes lead from
+    outputs to inputs.
     """
     inputs, modes = net.target.shape[1], int(np.count_nonzero(net.singular_values))
     widths = (inputs, *net.widths[1:])
@@ -192,12 +195,14 @@ def canonical_dimensions(
         counts[:, 0] = np.array(widths) - rank
         counts[[0, -1], 0] -= modes - rank
         counts[-1, 1] = modes - rank
-        found = strings.fiber_dimension(widths, rank, modes - rank, counts)
+        found = strings.fiber_dimension(widths, rank, modes - rank, counts, strings.MANY_KINDS)
         here = ranks == rank
         orbit[here] = sum(d * d - (d - rank) ** 2 for d in widths[1:-1])
         fiber[here] = found.largest + (net.widths[0] - inputs) * widths[1]
         complete[here] = found.complete
-    return orbit, fiber, complete
+    larger = exceeds(net.singular_values)
+    equal = ~(larger | larger.T) & (net.singular_values > 0.0)
+    return orbit, fiber + count_pairs(learnt, equal), complete
 
 
 def _random_links(units: Sequence[int], crossing: int, rng: np.random.Generator) -> list[Array]:

@@ -96,8 +96,10 @@ def linearize(
         ``fiber_dimension``, that of the set of equilibria through x;
         ``degenerate_dimension``, nullity − fiber dimension; and
         ``transverse_eigenvalue(transverse)``, the spectrum without as many zeros as the fiber has
-        dimensions. If the tolerance leaves less zeros than that, the last two are left out, and the
-        attribute ``unresolved_fiber`` says how many are missing.
+        dimensions. The attribute ``fiber_is_exact`` is 0 where that is a lower bound, as the
+        function `fiber_dimension`, which tries harder, explains. If the tolerance leaves less zeros
+        than that, the last two are left out, and the attribute ``unresolved_fiber`` says how many
+        are missing.
 
         ``departure_rate``: the largest rate of growth, where there is an unstable direction.
         ``convergence_rate``, at an equilibrium without one: the smallest rate of decay of what is
@@ -289,7 +291,7 @@ def _at_equilibrium(
     dimensions = system.orbit_dimensions(x)
     if dimensions is None:
         return {}
-    orbit, fiber = dimensions
+    orbit, fiber, attrs["fiber_is_exact"] = dimensions[0], dimensions[1], int(dimensions[2])
     variables: dict[str, Any] = {
         "orbit_dimension": ((), np.int64(orbit)),
         "fiber_dimension": ((), np.int64(fiber)),

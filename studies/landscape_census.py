@@ -88,7 +88,7 @@ def disagreements(data: xr.Dataset) -> int:
     """Return how many points have a negative eigenvalue and are not strict, or the reverse."""
     values = data["eigenvalue"]
     size = np.abs(values).max("eigen")
-    negative = values.isel(eigen=0) < -1e-10 * np.maximum(size, 1e-6)
+    negative = values.isel(eigen=0) < -1e-11 * np.maximum(size, 1.0)
     strict = data["kind"] == KINDS.index("strict_saddle")
     return int((negative != strict).sum())
 

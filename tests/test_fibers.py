@@ -177,9 +177,11 @@ def test_fibers_of_full_rank_are_smooth_with_the_known_dimension(widths, dimensi
 
 def test_many_kinds_are_not_all_tried_and_that_is_said():
     net = dl.LinearNetwork(widths=(7,) * 5, target=np.diag(np.arange(7.0, 0.0, -1.0)))
-    fiber = dl.fiber_dimension(net, net.critical_state((0,)))
-    assert int(fiber.is_complete) == 0
-    assert int(fiber.fiber_dimension) < int(fiber.nullity)
+    x = net.critical_state((0,))
+    fiber, spectrum = dl.fiber_dimension(net, x), dl.linearize(net, x)
+    assert (int(fiber.is_complete), int(fiber.is_smooth)) == (1, 0)
+    assert int(spectrum.attrs["fiber_is_exact"]) == 0
+    assert int(spectrum.fiber_dimension) <= int(fiber.fiber_dimension) < int(fiber.nullity)
 
 
 def kind_by_hessian(net, x):
@@ -325,6 +327,14 @@ def test_equal_singular_values_make_index_sets_ambiguous():
     canon = dl.canonicalize(net, x)
     assert float(canon.residual) < 1e-14
     np.testing.assert_allclose(net.product(canon.state), net.product(x), atol=1e-14)
+
+
+def test_maps_that_turn_among_equal_singular_values_belong_to_one_fiber():
+    """ρ of m equal modes are learnt: W turns in ρ (m − ρ) dimensions, and minima are smooth."""
+    net = dl.LinearNetwork(widths=(3, 2, 3), target=np.diag([2.0, 1.0, 1.0]))
+    fiber = dl.fiber_dimension(net, net.critical_state((0, 1)))
+    assert int(fiber.fiber_dimension) == int(fiber.nullity) == 12 - 2 * (3 + 3 - 2) + 1
+    assert int(dl.linearize(net, net.critical_state((0, 1))).degenerate_dimension) == 0
 
 
 def test_an_ambiguous_rank_is_refused_with_both_ranks():

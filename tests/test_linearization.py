@@ -306,7 +306,7 @@ class WithFiber(dl.LinearNetwork):
                 change[i], change[i + 1] = K @ layers[i], -layers[i + 1] @ K
                 tangents.append(self.pack(change))
         orbit = np.linalg.matrix_rank(np.array(tangents), tol=1e-9) if tangents else 0
-        return int(orbit), max(int(orbit), self.fiber)
+        return int(orbit), max(int(orbit), self.fiber), True
 
 
 def with_fiber(net, dimension):

@@ -515,8 +515,8 @@ class LinearNetwork(LayeredSystem):
         done = excess <= 0.5 * near**2 + rounding
         return bool(done and slow <= 1e-8 * total)
 
-    def orbit_dimensions(self, x: Array, rtol: float = 1e-8) -> tuple[int, int] | None:
-        """Return the dimensions of the GL orbit and of the fiber at ``x``.
+    def orbit_dimensions(self, x: Array, rtol: float = 1e-8) -> tuple[int, int, bool] | None:
+        """Return the dimensions of the GL orbit and of the fiber at ``x``, and if that is exact.
 
         Counted from ranks of products of layers, decided at ``rtol``. None where ``x`` is not
         critical or a rank is not clear.
@@ -524,10 +524,10 @@ class LinearNetwork(LayeredSystem):
         if not strings.learnt(self, x, rtol).is_critical(rtol):
             return None
         try:
-            orbit, fiber, _ = strings.dimensions(self, x, rtol)
+            orbit, fiber, _ = strings.dimensions(self, x, rtol, strings.FEW_KINDS)
         except strings.AmbiguousRankError:
             return None
-        return orbit, fiber.largest
+        return orbit, fiber.largest, fiber.complete
 
     def _observables(self) -> Mapping[str, Callable[[Array], xr.Variable]]:
         return {

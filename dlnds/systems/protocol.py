@@ -106,11 +106,11 @@ class SystemProtocol:
         """Return tangent vectors (generator, parameter) that span the symmetry orbit's at ``x``."""
         return np.zeros((0, self.dim))
 
-    def orbit_dimensions(self, x: Array) -> tuple[int, int] | None:
+    def orbit_dimensions(self, x: Array) -> tuple[int, int, bool] | None:
         """Return the dimensions of the symmetry orbit and of the set of critical points at ``x``.
 
-        The second is that of the sheet through ``x``, which contains the orbit. None if they are
-        not known.
+        The second holds the orbit; the third entry tells whether it is exact, and not a lower
+        bound. None if they are not known.
         """
         return None
 

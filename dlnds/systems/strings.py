@@ -23,8 +23,8 @@ Counts = NDArray[np.int64]
 
 #: Learnt modes have strength 1, others 0, up to this.
 MODE_TOLERANCE = 1e-3
-#: Kinds of points that are tried for the largest sheet of a fiber.
-MOST_KINDS = 1000
+#: Kinds of points that are tried for the largest sheet of a fiber: a few milliseconds, or seconds.
+FEW_KINDS, MANY_KINDS, MOST_KINDS = 100, 10_000, 50_000
 #: How many times larger the smallest singular value that counts must be than the next one.
 CLEAR_GAP = 10.0
 
@@ -37,8 +37,8 @@ class Learnt(NamedTuple):
     """What a state has learnt, and how far it is from being critical."""
 
     modes: tuple[int, ...]
-    #: Whether other index sets, with equal singular values, describe the same map.
-    ambiguous: bool
+    #: Dimensions in which W can turn among equal singular values: other index sets name it then.
+    freedom: int
     #: Frames U_S (d_h × r) and V_S (k × r) with W K = U_S diag(sizes) V_Sᵀ.
     left: Array
     sizes: Array
@@ -89,7 +89,7 @@ def learnt(net: Any, x: Array, rtol: float) -> Learnt:
     left, sigma, right = net.singular_modes
     layers = image_layers(net, x, rtol)
     image = net._image(x)
-    frames, modes, residual, ambiguous = [], [], 0.0, False
+    frames, modes, residual, freedom = [], [], 0.0, 0
     for group in _equal(sigma):
         size = sigma[group].mean()
         block = left[:, group].T @ image @ right[:, group] / size
@@ -97,14 +97,14 @@ def learnt(net: Any, x: Array, rtol: float) -> Learnt:
         chosen = values > 0.5
         residual = max(residual, float(np.abs(values - chosen).max()))
         count = int(np.count_nonzero(chosen))
-        ambiguous |= 0 < count < len(group)
+        freedom += count * (len(group) - count)
         basis = np.eye(len(group)) if count == len(group) else vectors[:, chosen]
         frames.append((left[:, group] @ basis, right[:, group] @ basis))
         modes += group[:count].tolist()
     U = np.hstack([np.zeros((len(left), 0)), *(u for u, _ in frames)])
     V = np.hstack([np.zeros((len(right), 0)), *(v for _, v in frames)])
     gradient = _relative_gradient(layers, net.target)
-    return Learnt(tuple(modes), bool(ambiguous), U, sigma[modes], V, residual, gradient)
+    return Learnt(tuple(modes), freedom, U, sigma[modes], V, residual, gradient)
 
 
 def _equal(sigma: Array) -> list[Counts]:
@@ -272,14 +272,14 @@ class FiberDimension(NamedTuple):
 
 
 def fiber_dimension(
-    widths: Sequence[int], rank: int, open_modes: int, counts: Counts
+    widths: Sequence[int], rank: int, open_modes: int, counts: Counts, most: int
 ) -> FiberDimension:
     """Return the dimensions of the fiber at a point with such strings.
 
     The points of one kind are one orbit of GL(d_1) × … × GL(d_{h−1}) and of the changes of the
     inputs and outputs that keep W and Σ. A sheet passes through a point if its kind is reached by
     exchanges: two strings that overlap, or meet, become the longer and the shorter one that pass
-    the same nodes. ``open_modes`` is the rank of Σ − W.
+    the same nodes. ``open_modes`` is the rank of Σ − W; about ``most`` kinds are tried.
     """
     ends = np.zeros((2, 2), np.int64)
     ends[0] = widths[0] - rank - open_modes, rank
@@ -288,7 +288,7 @@ def fiber_dimension(
     kinds, maps, exchanges, passes = _combinatorics(len(widths))
     start = np.array([counts[kind] for kind in kinds])
     start[-1] += rank
-    largest, complete = _fewest_maps(start, maps, exchanges, passes)
+    largest, complete = _fewest_maps(start, maps, exchanges, passes, most)
     return FiberDimension(acting - int(start @ maps @ start), acting - largest, complete)
 
 
@@ -327,22 +327,21 @@ def _combinatorics(nodes: int) -> tuple[list[tuple[int, int]], Counts, Counts, C
 
 
 def _fewest_maps(
-    start: Counts, maps: Counts, exchanges: Counts, passes: Counts
+    start: Counts, maps: Counts, exchanges: Counts, passes: Counts, most: int
 ) -> tuple[int, bool]:
     """Return the least cᵀ maps c over all counts that exchanges lead to, and if all were tried."""
-    seen, waiting, best = {start.tobytes()}, [start], int(start @ maps @ start)
-    while waiting and len(seen) < MOST_KINDS:
-        counts = waiting.pop()
-        after = counts + exchanges
+    key = np.random.default_rng(0).integers(2**62, size=len(start))  # tells counts apart, mod 2⁶⁴
+    new, seen = start[None], np.array([start @ key])
+    best = int(start @ maps @ start)
+    while len(new) and len(seen) < most:
+        after = (new[:, None] + exchanges).reshape(-1, len(start))
         after = after[(after >= 0).all(axis=1)]
-        best = min([best, *_forms(after, maps).tolist()])
-        for row in after:
-            key = row.tobytes()
-            if key not in seen:
-                seen.add(key)
-                waiting.append(row)
-    if waiting:
-        return _descend(start, maps, exchanges, passes), False
+        names, first = np.unique(after @ key, return_index=True)
+        fresh = ~np.isin(names, seen)
+        new, seen = after[first[fresh]], np.concatenate([seen, names[fresh]])
+        best = min([best, *_forms(new, maps).tolist()])
+    if len(new):
+        return min(best, _descend(start, maps, exchanges, passes)), False
     return best, True
 
 
@@ -371,10 +370,11 @@ def _descend(start: Counts, maps: Counts, exchanges: Counts, passes: Counts) -> 
     return int(counts @ maps @ counts)
 
 
-def dimensions(net: Any, x: Array, rtol: float) -> tuple[int, FiberDimension, Strings]:
+def dimensions(net: Any, x: Array, rtol: float, most: int) -> tuple[int, FiberDimension, Strings]:
     """Return the dimensions of the GL orbit and of the fiber at a critical point, and its strings.
 
-    Input directions without data, which W K does not see, are free.
+    Input directions without data, which W K does not see, are free. Where W itself can turn among
+    equal singular values, the points with the same loss count as one fiber.
     """
     found = learnt(net, x, rtol)
     blocks = residual_blocks(net, x, found, rtol)
@@ -382,14 +382,14 @@ def dimensions(net: Any, x: Array, rtol: float) -> tuple[int, FiberDimension, St
     inputs = net.target.shape[1]
     unseen = net.widths[0] - inputs
     open_modes = int(np.count_nonzero(net.singular_modes[1])) - rank
-    fiber = fiber_dimension((inputs, *net.widths[1:]), rank, open_modes, strings.counts)
+    fiber = fiber_dimension((inputs, *net.widths[1:]), rank, open_modes, strings.counts, most)
     first, closing = blocks[0], np.zeros_like(blocks[-1])
     if unseen:
         first = np.hstack([first, _unseen_block(net, x, found, rtol)])
         closing = np.zeros((first.shape[1], closing.shape[1]))
     linear = count_strings([first, *blocks[1:-1], closing], rtol, net.depth)
     orbit = orbit_dimension(net.widths, with_learnt(linear.counts, rank))
-    return orbit, _with_free(fiber, unseen * net.widths[1]), strings
+    return orbit, _with_free(fiber, unseen * net.widths[1] + found.freedom), strings
 
 
 def _with_free(fiber: FiberDimension, free: int) -> FiberDimension:
