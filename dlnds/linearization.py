@@ -8,9 +8,9 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from dlnds import schema
-from dlnds._kernels import jit
 from dlnds.critical import count_pairs, exceeds
 from dlnds.errors import check_array, check_integers, check_number, known_options
+from dlnds.systems.jacobians import dense_jacobian
 from dlnds.systems.linear import LinearNetwork, check_network
 from dlnds.systems.protocol import Array, SystemProtocol, check_flow
 
@@ -64,7 +64,7 @@ def linearize(
     t = check_number("t", t)
     if zero_tolerance is not None:
         zero_tolerance = check_number("zero_tolerance", zero_tolerance, minimum=0.0)
-    matrix, accuracy = _jacobian(system, t, state)
+    matrix, accuracy = dense_jacobian(system, t, state)
     if system.gradient_flow:
         eigenvalues = scipy.linalg.eigvalsh(-matrix, overwrite_a=True, check_finite=False)
         values: NDArray[np.complex128] | Array = eigenvalues
@@ -90,29 +90,6 @@ def linearize(
         "smallest_nonzero": float(size[~zero].min(initial=np.inf)),
     }
     return schema.finish(xr.Dataset(variables), "linearization", attrs)
-
-
-def _jacobian(system: SystemProtocol, t: float, x: Array) -> tuple[Array, float]:
-    """Return the Jacobian matrix and the relative accuracy of its eigenvalues."""
-    epsilon = float(np.finfo(float).eps)
-    out = np.zeros((system.dim, system.dim))
-    if system.jacobian is not None:
-        jit.ready(system.jacobian, jit.JACOBIAN)(t, x, system.params, out)
-        accuracy = 8.0 * system.dim * epsilon
-    else:
-        field = jit.ready(system.field, jit.FIELD)
-        step = epsilon ** (1.0 / 3.0) * max(1.0, float(np.abs(x).max()))
-        ends = np.empty((2, system.dim))
-        for j in range(system.dim):
-            for end, sign in zip(ends, (1.0, -1.0), strict=True):
-                shifted = x.copy()
-                shifted[j] += sign * step
-                field(t, shifted, system.params, end)
-            out[:, j] = (ends[0] - ends[1]) / (2.0 * step)
-        accuracy = epsilon ** (2.0 / 3.0)
-    if not np.isfinite(out).all():
-        raise ValueError("x: the Jacobian at this state is not finite")
-    return out, accuracy
 
 
 @known_options
