@@ -8,6 +8,7 @@ The architecture, from the bottom; a module imports only from lines below its ow
     arcs                     arcs from critical points, with exact loss
     linearization            Hessian spectrum, index, nullity; closed forms
     exact                    closed forms of the flow, as runs
+    newton                   a critical point near any start, of any system
     critical                 critical points by index set, canonical representatives
     integrate                flow, iterate: integration and iteration of any system
     stepping, events         one run under way: methods, coordinates, limits; events of networks

@@ -25,6 +25,8 @@ STOP_REASONS = (
     "step_too_small",
     "not_finite",
 )
+#: How a critical point was reached.
+CONVERGENCES = ("at_start", "quadratic", "degenerate", "stagnated")
 #: What the limit of a run is, and what decided that it is reached.
 LIMIT_KINDS = ("none", "global_minimum", "saddle", "critical_point")
 LIMIT_DECISIONS = ("none", "small_residual", "no_force")
@@ -36,10 +38,15 @@ DESCRIPTIONS = {
     "closest": ("smallest relative distance", ""),
     "column": ("column of the weight in its layer", ""),
     "component": ("component of a conserved quantity", ""),
+    "contraction": ("ratio of the last two estimated distances", ""),
+    "convergence": ("how the critical point was reached", ""),
     "conserved": ("conserved quantity", r"$C_i$"),
     "critical_point": ("index set of the critical point", r"$S$"),
+    "distance": ("distance from the start", r"$\|x - x_0\|$"),
     "drop": ("loss drop", r"$-\Delta L$"),
     "duration": ("duration of the visit", ""),
+    "error": ("estimated distance to the critical point", ""),
+    "estimated_distance": ("norm of the Newton step", ""),
     "entry": ("time of entry", r"$t$"),
     "escape_time": ("escape time", r"$t$"),
     "exit": ("time of exit", r"$t$"),
@@ -55,6 +62,7 @@ DESCRIPTIONS = {
     "input": ("input", ""),
     "iteration": ("iteration", r"$n$"),
     "kind": ("kind", ""),
+    "largest_zero": ("largest singular value that counts as zero", ""),
     "layer": ("layer of the weight", ""),
     "learnt": ("mode is learnt", ""),
     "left": ("left singular vector", r"$u_j$"),
@@ -65,6 +73,8 @@ DESCRIPTIONS = {
     "loss_rate": ("rate of change of the loss", r"$-\|\nabla L\|^2$"),
     "mode": ("mode", r"$j$"),
     "mode_strength": ("strength of the mode", r"$u_j^T W v_j$"),
+    "multiplicity": ("order of the zero in its degenerate directions", r"$m$"),
+    "n_iterations": ("iterations", ""),
     "n_jac": ("evaluations of the Jacobian", ""),
     "n_rhs": ("evaluations of the vector field", ""),
     "n_steps": ("accepted steps", ""),
@@ -78,13 +88,17 @@ DESCRIPTIONS = {
     "rank": ("rank", r"$r$"),
     "reading": ("what the mode reads from the original inputs", r"$K^{+T} v_j$"),
     "feature": ("original input", ""),
+    "relative_residual": ("residual relative to the Jacobian times the state", ""),
+    "residual": ("norm of the field", r"$\|f(x)\|$"),
     "right": ("right singular vector", r"$v_j$"),
     "row": ("row of the weight in its layer", ""),
     "sample": ("run", ""),
     "singular_value": ("singular value", r"$\sigma_j$"),
+    "smallest_nonzero": ("smallest singular value that counts as nonzero", ""),
     "source": ("index set where the arc starts", ""),
     "state": ("state", r"$x$"),
     "step": ("saved step", ""),
+    "step_norm": ("length of the step", ""),
     "stop_reason": ("why the run ended", ""),
     "target": ("index set where the arc ends", ""),
     "time": ("time", r"$t$"),
@@ -100,6 +114,15 @@ REQUIRED: dict[str, dict[str, tuple[str, ...]]] = {
         "rank": ("critical_point",),
         "loss": ("critical_point",),
         "kind": ("critical_point",),
+    },
+    "critical_point": {
+        "state": ("parameter",),
+        "residual": ("iteration",),
+        "step_norm": ("iteration",),
+        "estimated_distance": ("iteration",),
+        **dict.fromkeys(
+            ("distance", "error", "rank", "nullity", "multiplicity", "convergence"), ()
+        ),
     },
     "linearization": {"eigenvalue": ("eigen",), "index": (), "nullity": ()},
     "arcs": {
@@ -126,6 +149,7 @@ REQUIRED: dict[str, dict[str, tuple[str, ...]]] = {
 REQUIRED_NODES = {"atlas": {"points": "critical_points", "arcs": "arcs"}}
 _FLAGGED = {
     ("critical_points", "kind"): POINT_KINDS,
+    ("critical_point", "convergence"): CONVERGENCES,
     ("arcs", "kind"): ARC_KINDS,
     ("run", "stop_reason"): STOP_REASONS,
     ("run", "limit_kind"): LIMIT_KINDS,
