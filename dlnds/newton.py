@@ -24,8 +24,8 @@ from dlnds.systems.protocol import Array, SystemProtocol, check_flow
 
 Evaluate = Callable[[Array], Array]
 
-#: Systems above this size are refused: each step factorizes the Jacobian, 16 s at n = 4000.
-LARGEST = 4000
+#: Systems above this size are refused: a step takes about 10 s of one core at n = 1840.
+LARGEST = 2000
 #: Evaluations of the field along one trial: the step itself, and corrections of it.
 CHAIN = 5
 #: Orders of a degenerate zero that are tried where plain steps gain less than `SLOW`.
@@ -40,6 +40,9 @@ OVERSHOOT = 0.1
 #: Largest ‖f‖, in terms of its bound of rounding, and largest estimated distance, in terms of ‖x‖,
 #: at which a search that finds no better state is over. Accidents of rounding are far below.
 RESOLVED, CLOSE = 1e4, 1e-5
+#: Singular values, in terms of their rounding, from which on what rounding hides is an error. Below
+#: they may be those of directions along the zeros, which J takes on with the rounding of the state.
+CLEAR = 30.0
 #: Growth of J with the state, in terms of ‖J‖/‖x‖: its degree, and that layers are less than all.
 CURVATURE = 10.0
 
@@ -76,7 +79,7 @@ def find_critical_point(
         Schema ``critical_point``: ``state(parameter)``; along the iterations (0 is the start)
         ``residual(iteration)``, the norm of the field, ``step_norm(iteration)`` and
         ``estimated_distance(iteration)``; ``distance`` from ``x0``; ``error``, the estimated
-        distance at the end, with what rounding may hide where s > 1.5e-8 ‖J‖;
+        distance at the end, with what rounding may hide where singular values are clear of it;
         ``relative_residual``, ‖f‖ / (‖J‖‖x‖), which rounding alone makes about 1e-16;
         ``contraction``, the ratio of the last two estimated distances; ``rank`` and ``nullity`` of
         the Jacobian, with the singular values ``smallest_nonzero`` and ``largest_zero`` that show
@@ -92,7 +95,7 @@ def find_critical_point(
         If no critical point was reached: ‖f‖ has a minimum above zero, or the iterations ended.
     ValueError, TypeError
         If the start has the wrong shape, or there the field is not finite, or there are more than
-        4000 weights.
+        2000 components.
 
     Notes
     -----
@@ -109,7 +112,8 @@ def find_critical_point(
     is known to about 1e-16^{1/m} only: m = h − 1 for h layers at A_S and S = {1..r}, r < r_max.
 
     Where ‖f‖ has a minimum that is no zero, a gradient flow is followed downwards, by steps
-    (|J| + μ)^{-1}f, until a trial has a smaller ‖f‖ than all states before.
+    (|J| + μ)^{-1}f, until a trial has a smaller ‖f‖ than all states before; other systems take
+    the part of the Newton step that leaves the shortest next one.
 
     Convergence is judged by the estimated distance |g|/s, never by ‖f‖: near the origin of a deep
     network ‖f‖ is tiny. Directions in which J is zero to rounding cannot be judged at all.
@@ -118,7 +122,8 @@ def find_critical_point(
     ----------
     Z. Zeng, *A Newton's iteration converges quadratically to nonisolated solutions too*,
     arXiv:2101.09180. N. Yamashita, M. Fukushima, *On the rate of convergence of the
-    Levenberg–Marquardt method*, Computing Suppl. 15, 2001. WA25, AMG24 for the critical points.
+    Levenberg–Marquardt method*, Computing Suppl. 15, 2001. P. Deuflhard, *Newton Methods for
+    Nonlinear Problems*, Springer, 2004. WA25, AMG24 for the critical points.
 
     Examples
     --------
@@ -137,8 +142,8 @@ def find_critical_point(
     if system.dim > LARGEST:
         raise ValueError(f"system: needs at most {LARGEST} components, got {system.dim}")
     check_memory("system", 4 * system.dim**2)
-    search = Search(system, t, x, rtol)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # of trials too far away
+        search = Search(system, t, x, rtol)
         search.run(max_iterations)
     attrs = {**system.attributes(), "rtol": rtol, "max_iterations": max_iterations}
     label = system.identify(search.model.x)
@@ -229,35 +234,39 @@ class Search:
         self._move(self.start, f)
 
     def run(self, max_iterations: int) -> None:
-        """Take steps until the critical point is reached."""
-        while not self._settled():
-            if len(self.residuals) > max_iterations:
+        """Take steps until the critical point is reached, and one more if that gains."""
+        polished = True
+        while self.residuals[-1] > 0.0:
+            distance, steps = self.distances[-1], len(self.residuals) - 1
+            reached = distance <= self.rtol * self.model.size
+            if reached and (polished or distance == 0.0 or steps == max_iterations):
+                return
+            if steps == max_iterations:
                 self._fail(f"not reached within max_iterations = {max_iterations}")
-            trial = self._next()
+            trial = self._next(reached)
             if trial is None:
-                self.stagnated = True
+                self.stagnated = not reached
                 return
             self._step(trial)
+            polished = reached
 
-    def _settled(self) -> bool:
-        near = self.distances[-1] <= self.rtol * self.model.size
-        return near or self.residuals[-1] == 0.0
-
-    def _next(self) -> Trial | None:
-        """Return the next step, or None where rounding leaves none."""
+    def _next(self, reached: bool) -> Trial | None:
+        """Return the next step, or None where rounding leaves none, or none is needed."""
         model = self.model
         if model.top == 0.0:
             self._fail("the Jacobian is zero, the field is not")
         trial = _newton(model, self.evaluate)
         if trial is not None and trial.residual <= DECREASE * min(self.residuals):
             return trial
+        if reached:
+            return None
         near = self.distances[-1] <= CLOSE * model.size
         if model.residual <= (RESOLVED if near else 1.0) * model.rounding:
             return None
         if self.system.gradient_flow:
             trial = _downhill(model, self.evaluate)
-        elif trial is not None and trial.residual > (1.0 - 1e-4) * model.residual:
-            trial = None
+        else:
+            trial = _natural(model, self.evaluate)
         if trial is None:
             self._fail("the norm of the field has a minimum that is no zero")
         return trial
@@ -297,11 +306,12 @@ class Search:
     def report(self) -> xr.Dataset:
         """Return what has been reached."""
         model, count = self.model, len(self.residuals) - 1
-        clear = float(model.s[model.s > np.sqrt(_EPSILON) * model.top].min(initial=np.inf))
-        error = max(self.distances[-1], self.hidden, model.rounding / clear)
+        error = max(self.distances[-1], self.hidden)
         # No singular value can change more between here and the critical point (Weyl).
         change = CURVATURE * model.top * error / model.size if model.size else 0.0
         zero = model.s <= max(model.noise, change)
+        clear = model.s[model.s > max(CLEAR * model.noise, change)].min(initial=np.inf)
+        error = max(error, model.rounding / float(clear))
         multiplicity = max(self.multiplicities[-2:])
         word = "degenerate" if multiplicity > 1 else "quadratic"
         if self.stagnated or not count:
@@ -360,16 +370,32 @@ def _newton(model: Model, evaluate: Evaluate) -> Trial | None:
     damping = np.append(model.top * 10.0 ** -np.arange(decades + 1.0), model.noise)
     best = _shortest(model, _damped(model, evaluate, damping, 1))
     if best is None or best.residual > SLOW * model.residual:
-        orders = [_shortest(model, _damped(model, evaluate, damping, m)) for m in MULTIPLICITIES]
-        other = min(filter(None, orders), key=lambda trial: trial.residual, default=None)
-        if other is not None and (best is None or other.residual < GAIN * best.residual):
-            best = other
+        best = _overrelaxed(model, evaluate, damping, best)
     if best is None or best.residual > DECREASE * model.residual:
         strong = model.top * 10.0 ** np.arange(1.0, 13.0)
         other = _shortest(model, _damped(model, evaluate, strong, 1))
         if other is not None and (best is None or other.residual < best.residual):
             best = other
     return best
+
+
+def _overrelaxed(
+    model: Model, evaluate: Evaluate, damping: Array, plain: Trial | None
+) -> Trial | None:
+    """Return the best step to a degenerate zero if it gains much more than the plain one."""
+    if plain is None:
+        return None
+    found = []
+    for m in MULTIPLICITIES:
+        # A zero of order m is m steps away, if not damped; what goes far moves along the zeros.
+        trials = [
+            trial
+            for trial in _damped(model, evaluate, damping, m)
+            if trial.length <= 8.0 * m * plain.length
+        ]
+        found.append(_shortest(model, trials))
+    best = min(filter(None, found), key=lambda trial: trial.residual, default=plain)
+    return best if best.residual < GAIN * plain.residual else plain
 
 
 def _shortest(model: Model, trials: list[Trial]) -> Trial | None:
@@ -411,6 +437,24 @@ def _downhill(model: Model, evaluate: Evaluate) -> Trial | None:
             good.append(trial)
     good = [trial for trial in good if trial.length <= 0.5 * model.size]
     return max(good, key=lambda trial: trial.length, default=None)
+
+
+def _natural(model: Model, evaluate: Evaluate) -> Trial | None:
+    """Return the part of the Newton step after which the next one would be shortest.
+
+    This test does not change if the equations are scaled or combined (Deuflhard), so that it gets
+    through curved valleys of ‖f‖. None if no part leaves less than the whole.
+    """
+    inverse = np.where(model.s > model.noise, 1.0 / model.s, 0.0)
+    step = -inverse * (model.left @ model.f)
+    steps = step[:, None] * 0.5 ** np.arange(20.0)
+    kept = np.where(_unchanged(model, steps), inverse[:, None], 0.0)
+
+    def left(trial: Trial) -> float:
+        return float(np.linalg.norm(inverse * (model.left @ trial.f)))
+
+    best = min(_followed(model, evaluate, steps, kept, 1), key=left, default=None)
+    return best if best is not None and left(best) < float(np.linalg.norm(step)) else None
 
 
 def _unchanged(model: Model, steps: Array) -> Any:

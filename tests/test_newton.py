@@ -101,39 +101,51 @@ def test_it_lands_where_newtons_method_of_the_known_rank_does(widths, modes, zer
     assert (np.array(apart) < 0.1 * np.array(before)).all()
 
 
-def order_of(widths, seed, scale=1e-3):
+def perturbed_saddle(widths, seed):
     net = naive.random_network(widths, seed)
     x = net.critical_state((0,))
-    return net, x, x + naive.state_of(net, seed, scale)
+    start = x + naive.state_of(net, seed, 1e-3)
+    rounding = 4.0 * EPSILON * np.linalg.norm(net.hessian(x), 2) * np.linalg.norm(x)
+    return net, x, start, rounding
 
 
 @pytest.mark.parametrize("depth", [3, 4, 5])
-def test_degenerate_points_are_reached_up_to_rounding_and_known_as_such(depth):
-    """At A_S all Z vanish, f ~ Z^{h−1}: known to (ε ‖J‖‖x‖ / |Z-part of f|)^{1/(h−1)} only.
+def test_degenerate_points_are_known_up_to_the_root_of_rounding(depth):
+    """One unlearnt unit a layer: f_i = σ_2 Π_{k≠i} z_k vanishes where any two z_i do.
 
-    Any two of the blocks have to vanish, so the distance to the fibre is that of the two smallest.
+    ‖f‖ within rounding leaves the smallest two of h values up to (rounding/σ_2)^{1/(h−1)}.
     """
-    found = []
     for seed in range(6):
-        net, x, start = order_of((3,) * (depth + 1), seed)
+        net, x, start, rounding = perturbed_saddle((2,) * (depth + 1), seed)
         point = dl.find_critical_point(net, start)
-        found.append(int(point.multiplicity))
-        blocks = sorted(np.linalg.svd(w, compute_uv=False)[1] for w in net.unpack(point.state))
-        top = np.linalg.norm(net.hessian(x), 2)
-        lost = (4.0 * EPSILON * top * np.linalg.norm(x) / net.singular_values[1]) ** (
-            1.0 / (depth - 1)
-        )
-        assert blocks[1] < 3.0 * lost
-        assert point.residual[-1] < 4.0 * EPSILON * top * np.linalg.norm(x)
-        assert point.error < 10.0 * lost
+        z = sorted(np.linalg.svd(w, compute_uv=False)[1] for w in net.unpack(point.state))
+        lost = (rounding / net.singular_values[1]) ** (1.0 / (depth - 1))
+        assert z[1] < 2.0 * lost
+        # The error says so, unless all of J in these directions is lost in its rounding.
+        coupling = net.singular_values[1] * np.prod(z[2:])
+        assert z[1] < 2.0 * point.error or coupling < 60.0 * net.dim * rounding / np.linalg.norm(x)
+        assert point.error < 100.0 * lost
+        assert point.residual[-1] < 4.0 * rounding
+        assert point.distance < 1.5 * np.linalg.norm(start - x)
         assert point.n_iterations < 12
         assert float(point.loss) == pytest.approx(net.loss(x), abs=1e-13)
-        if found[-1] > 1:
-            assert dl.schema.decode(point.convergence) == "degenerate"
-            # What the Hessian resolves is that of A_S: r(d_0 + d_h − r).
-            assert int(point["rank"]) == 5
-            assert point.error > 0.1 * blocks[1]
-    assert found.count(depth - 1) >= 5
+
+
+@pytest.mark.parametrize("depth", [3, 4, 5])
+def test_the_order_of_degenerate_points_is_that_of_the_field(depth):
+    """f ~ Z^{h−1} at A_S; where all Z vanish the Hessian has the rank r(d_0 + d_h − r) = 5.
+
+    Other zeros, where some Z stay, may be nearer: 56 of 60 starts like these lead here.
+    """
+    orders, ranks = [], []
+    for seed in range(6):
+        net, _, start, _ = perturbed_saddle((3,) * (depth + 1), seed)
+        point = dl.find_critical_point(net, start)
+        orders.append(int(point.multiplicity))
+        ranks.append(int(point["rank"]))
+        degenerate = dl.schema.decode(point.convergence) == "degenerate"
+        assert degenerate == (orders[-1] > 1)
+    assert list(zip(orders, ranks, strict=True)).count((depth - 1, 5)) >= 4
 
 
 @pytest.mark.parametrize("scale", [1e-9, 1e-6, 1e-3, 0.1, 1.0, 10.0])
@@ -145,8 +157,8 @@ def test_every_start_leads_to_a_critical_value(widths, kind, scale):
     point = dl.find_critical_point(net, start)
     dl.schema.validate(point)
     values = dl.critical_points(net)
-    gaps = np.abs(values.loss - point.loss)
-    assert gaps.min() < 1e-10 * values.loss.max()
+    gaps = np.abs(values.loss.values - float(point.loss))
+    assert gaps.min() < 1e-10 * float(values.loss.max())
     assert values.critical_point[int(gaps.argmin())] == point.attrs["limit"]
     state, size = point.state.values, np.linalg.norm(start)
     assert float(point.distance) == pytest.approx(np.linalg.norm(state - start))
@@ -213,6 +225,14 @@ def above_zero(t, x, params, out):
     out[1] = x[1]
 
 
+def double_well(t, x, params, out):
+    out[0] = x[0] ** 2 - 1.0
+
+
+def double_well_jacobian(t, x, params, out):
+    out[0, 0] = 2.0 * x[0]
+
+
 def saturated(t, x, params, out):
     out[0] = np.sqrt(x[0])
 
@@ -242,9 +262,9 @@ def test_a_circle_of_equilibria_is_met_at_the_nearest_point():
     system = dl.System(circle, jacobian=circle_jacobian, dim=2)
     for radius in (0.7, 0.9, 1.001, 3.0):
         start = radius * np.array([np.cos(0.7), np.sin(0.7)])
-        for flow, tolerance in ((system, 1e-14), (differenced, 1e-9)):
+        for flow, tolerance in ((system, 1e-10), (differenced, 1e-9)):
             point = dl.find_critical_point(flow, start)
-            np.testing.assert_allclose(point.state, start / radius, atol=tolerance)
+            np.testing.assert_allclose(point.state, start / radius, rtol=0.0, atol=tolerance)
             assert float(point.distance) == pytest.approx(abs(radius - 1.0), abs=tolerance)
             assert int(point["rank"]) == 1
             assert point.smallest_nonzero == pytest.approx(2.0)
@@ -253,8 +273,15 @@ def test_a_circle_of_equilibria_is_met_at_the_nearest_point():
 def test_fields_without_zeros_are_told_with_numbers():
     system = dl.System(above_zero, dim=2)
     for start in ([0.3, 1.0], [5.0, -1.0], [-1e4, 0.0]):
-        with pytest.raises(dl.ConvergenceError, match=r"field has the norm 1(\.\d+)? "):
+        with pytest.raises(dl.ConvergenceError, match=r"the field has the norm \d"):
             dl.find_critical_point(system, start)
+
+
+def test_where_the_jacobian_vanishes_there_is_no_way_to_go():
+    system = dl.System(double_well, jacobian=double_well_jacobian, dim=1)
+    with pytest.raises(dl.ConvergenceError, match="the Jacobian is zero, the field is not"):
+        dl.find_critical_point(system, [0.0])
+    assert float(dl.find_critical_point(system, [1e-3]).state[0]) == pytest.approx(1.0, abs=1e-12)
 
 
 def test_the_number_of_iterations_is_limited():
@@ -290,6 +317,7 @@ def test_other_losses_have_critical_points_too():
         ({"x0": [1.0]}, "x0: needs a shape"),
         ({"x0": [np.nan, 0.0]}, "x0: needs finite"),
         ({"x0": [-1.0, 0.0]}, "x0: the field at this state is not finite"),
+        ({"x0": [0.0, 0.0]}, "x0: the Jacobian at this state is not finite"),
         ({"rtol": 1e-17}, "rtol: needs"),
         ({"max_iterations": -1}, "max_iterations: needs"),
         ({"t": np.inf}, "t: needs"),
@@ -307,5 +335,5 @@ def test_maps_and_large_systems_are_refused():
     with pytest.raises(TypeError, match="system: needs a flow"):
         dl.find_critical_point(dl.GradientDescent(net, step_size=0.1), np.zeros(4))
     large = dl.LinearNetwork(widths=(70, 70), target=np.eye(70))
-    with pytest.raises(ValueError, match="system: needs at most 4000 components, got 4900"):
+    with pytest.raises(ValueError, match="system: needs at most 2000 components, got 4900"):
         dl.find_critical_point(large, np.zeros(4900))
