@@ -10,6 +10,7 @@ The architecture, from the bottom; a module imports only from lines below its ow
     exact                    closed forms of the flow, as runs
     classification, fibers   kind of any critical point; random points and dimension of fibers
     critical                 critical points by index set, canonical forms
+    newton                   a critical point near any start, of any system
     integrate                flow, iterate: integration and iteration of any system
     stepping, events         one run under way: methods, coordinates, limits; events of networks
     distances                distances between orbits, runs projected to the quotient

@@ -21,6 +21,7 @@ from .linearization import canonical_spectrum as canonical_spectrum
 from .linearization import inertia as inertia
 from .linearization import linearize as linearize
 from .moments import check_assumptions as check_assumptions
+from .newton import find_critical_point as find_critical_point
 from .problems import load_problem as load_problem
 from .problems import problem_names as problem_names
 from .problems import read_csv as read_csv

@@ -25,6 +25,8 @@ STOP_REASONS = (
     "step_too_small",
     "not_finite",
 )
+#: How a critical point was reached.
+CONVERGENCES = ("at_start", "quadratic", "degenerate", "stagnated")
 #: What the limit of a run is, and what decided that it is reached.
 LIMIT_KINDS = ("none", "global_minimum", "saddle", "critical_point")
 LIMIT_DECISIONS = ("none", "small_residual", "no_force")
@@ -44,11 +46,14 @@ DESCRIPTIONS = {
     ),
     "component": ("component of a conserved quantity", ""),
     "conserved": ("conserved quantity", r"$C_i$"),
+    "contraction": ("ratio of the last two estimated distances", ""),
+    "convergence": ("how the critical point was reached", ""),
     "convergence_rate": ("rate of convergence", r"$\lambda$"),
     "critical_point": ("index set of the critical point", r"$S$"),
     "degenerate_dimension": ("dimension of the kernel across the fiber", ""),
     "departure_rate": ("rate of departure", r"$-\lambda$"),
     "direction": ("direction", ""),
+    "distance": ("distance from the start", r"$\|x - x_0\|$"),
     "drop": ("loss drop", r"$-\Delta L$"),
     "duration": ("duration of the visit", ""),
     "earlier": ("earlier layer of the pair", ""),
@@ -56,7 +61,9 @@ DESCRIPTIONS = {
     "eigenvalue": ("eigenvalue", r"$\lambda$"),
     "eigenvalue_imag": ("imaginary part of the eigenvalue", r"$\mathrm{Im}\,\lambda$"),
     "entry": ("time of entry", r"$t$"),
+    "error": ("estimated distance to the critical point", ""),
     "escape_time": ("escape time", r"$t$"),
+    "estimated_distance": ("norm of the Newton step", ""),
     "event": ("number of the event, -1 if none", ""),
     "exact_loss": ("loss by the closed form", r"$L$"),
     "excess": ("loss above the global minimum", r"$L-L_{\min}$"),
@@ -78,6 +85,7 @@ DESCRIPTIONS = {
     "iteration": ("iteration", r"$n$"),
     "jacobian_rank": ("rank of the Jacobian of the gradient", ""),
     "kind": ("kind", ""),
+    "largest_zero": ("largest singular value that counts as zero", ""),
     "later": ("later layer of the pair", ""),
     "layer": ("layer of the weight", ""),
     "learnt": ("mode is learnt", ""),
@@ -92,6 +100,8 @@ DESCRIPTIONS = {
     "mode_residual": ("deviation of mode strengths from 0 or 1", ""),
     "mode_strength": ("strength of the mode", r"$u_j^T W v_j$"),
     "moved_state": ("state moved by the group element", r"$P\cdot x$"),
+    "multiplicity": ("order of the zero in its degenerate directions", r"$m$"),
+    "n_iterations": ("iterations", ""),
     "n_jac": ("evaluations of the Jacobian", ""),
     "n_rhs": ("evaluations of the vector field", ""),
     "n_steps": ("accepted steps", ""),
@@ -110,15 +120,18 @@ DESCRIPTIONS = {
     "rank": ("rank", r"$r$"),
     "reading": ("what the mode reads from the original inputs", r"$K^{+T} v_j$"),
     "relative_gradient": ("gradient relative to the sizes of the layers", ""),
+    "relative_residual": ("residual relative to the Jacobian times the state", ""),
     "residual": ("distance of the moved state from the canonical one", ""),
     "right": ("right singular vector", r"$v_j$"),
     "row": ("row of the weight in its layer", ""),
     "sample": ("run", ""),
     "sheet_dimension": ("dimension of the points of the same kind", ""),
     "singular_value": ("singular value", r"$\sigma_j$"),
+    "smallest_nonzero": ("smallest singular value that counts as nonzero", ""),
     "source": ("index set where the arc starts", ""),
     "state": ("state", r"$x$"),
     "step": ("saved step", ""),
+    "step_norm": ("length of the step", ""),
     "stop_reason": ("why the run ended", ""),
     "target": ("index set where the arc ends", ""),
     "tightened": ("all pairs of layers are tightened: 1 yes, 0 no, -1 not critical", ""),
@@ -149,6 +162,15 @@ REQUIRED: dict[str, dict[str, tuple[str, ...]]] = {
     "quotient_run": {"state": ("parameter",), "orbit_distance": (), "length": ()},
     "linearization": {"eigenvalue": ("eigen",)},
     "inertia": {"index": (), "nullity": (), "coindex": ()},
+    "critical_point": {
+        "state": ("parameter",),
+        "residual": ("iteration",),
+        "step_norm": ("iteration",),
+        "estimated_distance": ("iteration",),
+        **dict.fromkeys(
+            ("distance", "error", "rank", "nullity", "multiplicity", "convergence"), ()
+        ),
+    },
     "arcs": {
         "source": ("arc",),
         "target": ("arc",),
@@ -174,6 +196,7 @@ REQUIRED_NODES = {"atlas": {"points": "critical_points", "arcs": "arcs"}}
 _FLAGGED = {
     ("critical_points", "kind"): POINT_KINDS,
     ("classification", "kind"): POINT_KINDS,
+    ("critical_point", "convergence"): CONVERGENCES,
     ("arcs", "kind"): ARC_KINDS,
     ("run", "stop_reason"): STOP_REASONS,
     ("run", "limit_kind"): LIMIT_KINDS,

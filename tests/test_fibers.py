@@ -311,6 +311,20 @@ def test_a_small_gradient_is_not_critical():
             refuses(net, x)
 
 
+@given(PROBLEMS, naive.seeds)
+def test_critical_points_found_near_a_fiber_lie_over_its_index_set(net, seed):
+    """The end-to-end maps of critical points are isolated, so a small step leads to no other."""
+    rng = np.random.default_rng(seed)
+    x, modes = random_point(net, rng)
+    start = x + 1e-4 * rng.normal(size=net.dim) / np.sqrt(net.dim)
+    found = dl.find_critical_point(net, start)
+    assert float(found.distance) < 1e-2
+    point = dl.classify(net, found.state, rtol=max(1e-8, 10 * float(found.error)))
+    assert dl.schema.decode(point.kind) != "not_critical"
+    assert int(point["rank"]) == len(modes)
+    assert float(point.loss) == pytest.approx(float(net.loss(x)), abs=1e-6 * size_of(net, x))
+
+
 def test_equal_singular_values_make_index_sets_ambiguous():
     net = dl.LinearNetwork(widths=(3, 3, 3, 3), target=np.diag([2.0, 2.0, 1.0]))
     turn = np.linalg.qr(np.random.default_rng(0).normal(size=(2, 2)))[0]
