@@ -9,7 +9,7 @@ from dlnds._version import __version__
 from dlnds.arcs import activation_arcs
 from dlnds.critical import critical_points
 from dlnds.errors import known_options
-from dlnds.linearization import canonical_inertia
+from dlnds.linearization import canonical_inertia, canonical_rates
 from dlnds.systems.linear import LinearNetwork
 
 
@@ -39,7 +39,9 @@ def build_atlas(
     -------
     xarray.DataTree
         Schema ``atlas``: ``points`` as of `critical_points`, with ``index`` (Morse index) and
-        ``nullity`` of the Hessian at A_S; ``arcs`` as of `activation_arcs`; ``modes``, the singular
+        ``nullity`` of the Hessian at A_S, and for whitened networks ``departure_rate`` (minus its
+        lowest eigenvalue, 0 if none is negative) and ``convergence_rate`` (0 where there is no
+        exponential one); ``arcs`` as of `activation_arcs`; ``modes``, the singular
         modes of the target; ``assumptions``, as of `check_assumptions`.
 
     Raises
@@ -57,6 +59,10 @@ def build_atlas(
     points = critical_points(net, max_rank, modes)
     index, nullity = canonical_inertia(net, points["learnt"].values)
     points = points.assign(index=("critical_point", index), nullity=("critical_point", nullity))
+    if net.whitened:
+        departure, convergence = canonical_rates(net, points["learnt"].values)
+        points["departure_rate"] = ("critical_point", departure)
+        points["convergence_rate"] = ("critical_point", convergence)
     nodes = {
         "points": schema.finish(points, "critical_points", {}),
         "arcs": activation_arcs(net, points, n_alpha=n_alpha, progress=progress),
