@@ -31,11 +31,11 @@ def spectral_radius(product: Product, dim: int) -> float:
     """Return the norm of the operator to a few per cent, from below, by the power method."""
     vector, size = np.random.default_rng(0).normal(size=dim), 0.0
     for _ in range(30):
+        vector = product(vector / np.linalg.norm(vector))
         norm = float(np.linalg.norm(vector))
-        if norm == 0.0:
-            break
-        vector = product(vector / norm)
-        size = max(size, float(np.linalg.norm(vector)))
+        if norm == 0.0 or not np.isfinite(norm):
+            return norm
+        size = max(size, norm)
     return size
 
 

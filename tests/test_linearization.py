@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dlnds as dl
+from dlnds import lanczos
 from dlnds.linearization import canonical_rates
 
 small = st.builds(
@@ -32,7 +33,7 @@ def index_sets(net):
 
 
 def change_bases(net, x, seed, strength=None):
-    """Move a state by random changes of the hidden bases; orthogonal without strength."""
+    """Move a state by random changes of the hidden bases, orthogonal ones without a strength."""
     rng, layers = np.random.default_rng(seed), naive.split(net, x)
     for i, width in enumerate(net.widths[1:-1]):
         P = rng.normal(size=(width, width))
@@ -214,6 +215,17 @@ def test_all_negative_eigenvalues_are_found_whatever_their_multiplicity(widths):
         assert dl.linearize(net, moved, method="iterative")["index"] == closed["index"]
 
 
+@pytest.mark.parametrize("gap", [1e-6, 1e-9, 1e-11])
+def test_a_negative_eigenvalue_next_to_hundreds_of_zeros_is_found(gap):
+    """−s_1 (σ_0 − σ_1) beside the kernel: the residuals of a start resolve it down to ≈ n ε ‖H‖."""
+    sigma = np.r_[1.0 + gap, 1.0, np.linspace(0.9, 0.5, 8)]
+    net = dl.LinearNetwork(widths=(10,) * 4, target=np.diag(sigma))
+    x = change_bases(net, net.critical_state((1, 2, 3, 4)), 0, 0.1)
+    found = dl.linearize(net, x, method="iterative")
+    assert int(found["index"]) == 4
+    assert found.eigenvalue[-1] == pytest.approx(-gap, rel=0.2)
+
+
 def test_what_is_not_known_is_left_out():
     net = naive.random_network((4, 4, 4), 0)
     x = naive.state_of(net, 0)
@@ -236,6 +248,19 @@ def test_a_hessian_that_is_zero_has_no_negative_eigenvalues():
         net, np.zeros(net.dim), method="iterative", which="smallest", n_eigenvalues=9
     )
     assert zeros.eigenvalue.values.tolist() == [0.0] * 9
+
+
+def test_searches_that_do_not_settle_are_refused(monkeypatch):
+    net = naive.random_network((12, 12, 12), 0)
+    monkeypatch.setattr(lanczos, "MOST_RESTARTS", 1)
+    with pytest.raises(dl.ConvergenceError, match="1 restarts with 96 vectors"):
+        dl.linearize(net, naive.state_of(net, 0), method="iterative")
+
+
+def test_a_hessian_that_overflows_is_refused():
+    net = naive.random_network((2, 2, 2, 2), 0)
+    with pytest.raises(ValueError, match="^x: the Hessian at this state is not finite"):
+        dl.linearize(net, np.full(net.dim, 1e200), method="iterative")
 
 
 def test_equal_calls_give_identical_spectra():
@@ -378,8 +403,8 @@ def test_rates_at_canonical_points_are_ends_of_the_spectrum(widths, sigma):
     np.fill_diagonal(target, sigma)
     net = dl.LinearNetwork(widths=widths, target=target)
     net = with_fiber(net, 0)
-    points = dl.critical_points(net)
-    departure, convergence = canonical_rates(net, points.learnt.values)
+    points = dl.build_atlas(net)["points"].to_dataset()
+    departure, convergence = points.departure_rate.values, points.convergence_rate.values
     kinds = dl.schema.decode(points.kind).values
     for k, modes in enumerate(index_sets(net)):
         least = kinds[k] == "global_minimum" and (len(modes) == min(widths) or net.depth == 1)

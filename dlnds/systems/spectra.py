@@ -118,25 +118,26 @@ def _gram_eigenvalues(net: "LinearNetwork", layers: tuple[Array, ...]) -> Array 
     inputs = list(itertools.accumulate(layers[:-1], lambda p, w: w @ p, initial=root))
     lefts = list(itertools.accumulate(layers[:0:-1], np.matmul, initial=np.eye(outputs)))[::-1]
     residual = net.target - layers[-1] @ inputs[-1]
-    if not _negligible(layers, inputs, lefts, residual):
+    squares = np.stack([w @ w.T for w in lefts])
+    grams = np.stack([p.T @ p for p in inputs])
+    if not _negligible(layers, grams, squares, residual):
         return None
     check_memory("x", 2 * (outputs * columns) ** 2)
-    squares = np.stack([(w @ w.T).ravel() for w in lefts])
-    grams = np.stack([(p.T @ p).ravel() for p in inputs])
-    blocks = (squares.T @ grams).reshape(outputs, outputs, columns, columns)
-    matrix = blocks.transpose(0, 2, 1, 3).reshape(outputs * columns, -1)
+    blocks = squares.reshape(net.depth, -1).T @ grams.reshape(net.depth, -1)
+    blocks = blocks.reshape(outputs, outputs, columns, columns).transpose(0, 2, 1, 3)
+    matrix = blocks.reshape(outputs * columns, -1).T  # in the order of LAPACK, and symmetric
     values: Array = scipy.linalg.eigvalsh(matrix, overwrite_a=True, check_finite=False)
     return values
 
 
-def _negligible(
-    layers: tuple[Array, ...], inputs: list[Array], lefts: list[Array], residual: Array
-) -> bool:
+def _negligible(layers: tuple[Array, ...], grams: Array, squares: Array, residual: Array) -> bool:
     """Tell whether H − JᵀJ is below ``ACCURACY`` ‖H‖, by the norms of its blocks.
 
     The block of layers i < j has at most the norm ‖W_{i+1:j−1}‖ ‖P_{i−1}‖ ‖R‖ ‖L_j‖.
     """
-    before, after = [_norm(p) for p in inputs], [_norm(w) for w in lefts]
+    before, after = (
+        np.sqrt(np.maximum(np.linalg.eigvalsh(factors)[:, -1], 0.0)) for factors in (grams, squares)
+    )
     sums = np.zeros(len(layers))
     for i in range(len(layers)):
         between, size = np.eye(len(layers[i])), 1.0
@@ -145,7 +146,7 @@ def _negligible(
             if j + 1 < len(layers):
                 between = layers[j] @ between
                 size = _norm(between)
-    largest = np.max(np.multiply(before, after)) ** 2
+    largest = float(np.max(before * after)) ** 2
     return bool(_norm(residual) * sums.max() <= ACCURACY * largest)
 
 
