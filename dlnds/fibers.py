@@ -151,8 +151,8 @@ def fiber_dimension(net: LinearNetwork, x: ArrayLike, *, rtol: float = 1e-8) -> 
     check_network(net)
     state = check_array("x", x, ndim=1, shape=(net.dim,))
     rtol = check_number("rtol", rtol, minimum=1e-15, maximum=0.1)
-    check_critical(net, state, rtol)
-    orbit, fiber, counted = strings.dimensions(net, state, rtol, strings.MOST_KINDS)
+    found = check_critical(net, state, rtol)
+    orbit, fiber, counted = strings.dimensions(net, state, found, rtol, strings.MOST_KINDS)
     sizes = np.sort(np.abs(np.linalg.eigvalsh(net.hessian(state))))[::-1]
     sizes /= max(strings.hessian_scale(net, state), np.finfo(float).tiny)
     rank = int(np.count_nonzero(sizes > rtol))

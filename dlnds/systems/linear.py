@@ -521,10 +521,11 @@ class LinearNetwork(LayeredSystem):
         Counted from ranks of products of layers, decided at ``rtol``. None where ``x`` is not
         critical or a rank is not clear.
         """
-        if not strings.learnt(self, x, rtol).is_critical(rtol):
+        found = strings.learnt(self, x, rtol)
+        if not found.is_critical(rtol):
             return None
         try:
-            orbit, fiber, _ = strings.dimensions(self, x, rtol, strings.FEW_KINDS)
+            orbit, fiber, _ = strings.dimensions(self, x, found, rtol, strings.FEW_KINDS)
         except strings.AmbiguousRankError:
             return None
         return orbit, fiber.largest, fiber.complete

@@ -87,47 +87,42 @@ def image_layers(net: Any, x: Array, rtol: float) -> list[Array]:
 def learnt(net: Any, x: Array, rtol: float) -> Learnt:
     """Return what a state has learnt: the nearest W = P_S Σ, mode by mode."""
     left, sigma, right = net.singular_modes
-    layers = image_layers(net, x, rtol)
-    image = net._image(x)
-    frames, modes, residual, freedom = [], [], 0.0, 0
+    strength = net._mode_strength(x)[sigma > 0.0] / sigma[sigma > 0.0]
+    U, V, freedom = left, right, 0
     for group in _equal(sigma):
-        size = sigma[group].mean()
-        block = left[:, group].T @ image @ right[:, group] / size
+        block = left[:, group].T @ net._image(x) @ right[:, group] / sigma[group].mean()
         values, vectors = np.linalg.eigh(0.5 * (block + block.T))
-        chosen = values > 0.5
-        residual = max(residual, float(np.abs(values - chosen).max()))
-        count = int(np.count_nonzero(chosen))
-        freedom += count * (len(group) - count)
-        basis = np.eye(len(group)) if count == len(group) else vectors[:, chosen]
-        frames.append((left[:, group] @ basis, right[:, group] @ basis))
-        modes += group[:count].tolist()
-    U = np.hstack([np.zeros((len(left), 0)), *(u for u, _ in frames)])
-    V = np.hstack([np.zeros((len(right), 0)), *(v for _, v in frames)])
-    gradient = _relative_gradient(layers, net.target)
-    return Learnt(tuple(modes), freedom, U, sigma[modes], V, residual, gradient)
+        strength[group], count = values[::-1], int(np.count_nonzero(values > 0.5))
+        if 0 < count < len(group):
+            U, V = U.copy(), V.copy()
+            U[:, group], V[:, group] = (f[:, group] @ vectors[:, ::-1] for f in (left, right))
+            freedom += count * (len(group) - count)
+    chosen = strength > 0.5
+    modes = np.flatnonzero(chosen)
+    residual = float(np.abs(strength - chosen).max(initial=0.0))
+    gradient = _relative_gradient(image_layers(net, x, rtol), net.target, float(sigma[0]))
+    numbers = tuple(modes.tolist())
+    return Learnt(numbers, freedom, U[:, modes], sigma[modes], V[:, modes], residual, gradient)
 
 
 def _equal(sigma: Array) -> list[Counts]:
-    """Return the positive singular values in groups of equal ones."""
-    positive = np.flatnonzero(sigma)
-    larger = exceeds(sigma)
+    """Return the positive singular values of which there are several, in groups of equal ones."""
+    positive, larger = np.flatnonzero(sigma), exceeds(sigma)
     cuts = [j for j in positive[1:] if larger[j, j - 1]]
-    return [group for group in np.split(positive, cuts) if group.size]
+    return [group for group in np.split(positive, cuts) if len(group) > 1]
 
 
-def _relative_gradient(layers: Sequence[Array], target: Array) -> float:
+def _relative_gradient(layers: Sequence[Array], target: Array, size: float) -> float:
     """Return the largest ‖∇_i‖ / (Π_{k≠i} ‖W_k‖ · max(‖Σ‖, Π ‖W_k‖)), spectral norms."""
-    norms = np.array([np.linalg.norm(w, 2) for w in layers])
-    before = [np.eye(layers[0].shape[1])]
-    for w in layers:
-        before.append(w @ before[-1])
-    signal = target - before[-1]
-    scale = max(float(np.linalg.norm(target, 2)), float(np.prod(norms)))
+    norms = np.array([np.linalg.svd(w, compute_uv=False)[0] for w in layers])
+    before = list(itertools.accumulate(layers, lambda p, w: w @ p))
+    signal, scale = target - before[-1], max(size, float(np.prod(norms)))
     worst = 0.0
     for i in range(len(layers) - 1, -1, -1):
-        size = scale * float(np.prod(np.delete(norms, i)))
-        if size > 0.0:
-            worst = max(worst, float(np.linalg.norm(signal @ before[i].T)) / size)
+        allowed = scale * float(np.prod(norms[:i]) * np.prod(norms[i + 1 :]))
+        gradient = signal @ before[i - 1].T if i else signal
+        if allowed > 0.0:
+            worst = max(worst, float(np.linalg.norm(gradient)) / allowed)
         signal = layers[i].T @ signal
     return worst
 
@@ -194,7 +189,7 @@ def count_strings(arrows: Sequence[Array], rtol: float, longest: int) -> Strings
     """
     nodes = len(arrows)
     units = tuple(a.shape[1] for a in arrows)
-    norms = [float(np.linalg.norm(a, 2)) if a.size else 0.0 for a in arrows]
+    singular = [np.linalg.svd(a, compute_uv=False) if a.any() else np.zeros(1) for a in arrows]
     ranks = np.zeros((nodes, nodes + 2), np.int64)
     ranks[:, 0] = units
     kept, dropped = np.inf, 0.0
@@ -202,10 +197,12 @@ def count_strings(arrows: Sequence[Array], rtol: float, longest: int) -> Strings
         product, scale = np.eye(units[start]), 1.0
         for length in range(1, longest + 1):
             arrow = (start + length - 1) % nodes
-            product, scale = arrows[arrow] @ product, scale * norms[arrow]
-            if not product.size or not scale:
+            scale *= singular[arrow][0]
+            if not scale:
                 break
-            values = np.linalg.svd(product, compute_uv=False) / scale
+            product = arrows[arrow] @ product
+            values = singular[arrow] if length == 1 else np.linalg.svd(product, compute_uv=False)
+            values = values / scale
             rank = int(np.count_nonzero(values > rtol))
             above, below = values[:rank].min(initial=np.inf), values[rank:].max(initial=0.0)
             if above < CLEAR_GAP * below:
@@ -215,14 +212,23 @@ def count_strings(arrows: Sequence[Array], rtol: float, longest: int) -> Strings
                 )
             kept, dropped = min(kept, float(above)), max(dropped, float(below))
             ranks[start, length] = rank
-    earlier = np.roll(ranks, 1, axis=0)
-    counts = ranks[:, :-2] - earlier[:, 1:-1] - ranks[:, 1:-1] + earlier[:, 2:]
+    counts = _counts(ranks)
     if counts.min() < 0:
         raise AmbiguousRankError(
             f"rtol: the ranks found at {rtol:g} contradict each other: relative singular values "
             f"from {kept:.2g} count, up to {dropped:.2g} do not"
         )
     return Strings(units, ranks, counts, kept, dropped)
+
+
+def _counts(ranks: Counts) -> Counts:
+    """Return how many strings begin at each node and pass so many arrows, from ranks of products.
+
+    A product has as many strings passing all of it as its rank.
+    """
+    earlier = np.roll(ranks, 1, axis=0)
+    counts: Counts = ranks[:, :-2] - earlier[:, 1:-1] - ranks[:, 1:-1] + earlier[:, 2:]
+    return counts
 
 
 def with_learnt(counts: Counts, rank: int) -> Counts:
@@ -285,11 +291,11 @@ def fiber_dimension(
     ends[0] = widths[0] - rank - open_modes, rank
     ends[1] = widths[-1] - rank - open_modes, open_modes
     acting = sum(d * d for d in widths[1:-1]) + homomorphisms(ends)
-    kinds, maps, exchanges, passes = _combinatorics(len(widths))
+    kinds, maps, _, _ = _combinatorics(len(widths))
     start = np.array([counts[kind] for kind in kinds])
     start[-1] += rank
-    largest, complete = _fewest_maps(start, maps, exchanges, passes, most)
-    return FiberDimension(acting - int(start @ maps @ start), acting - largest, complete)
+    fewest, complete = _fewest_maps(len(widths), tuple(start.tolist()), most)
+    return FiberDimension(acting - int(start @ maps @ start), acting - fewest, complete)
 
 
 def _is_map(nodes: int, first: tuple[int, int], second: tuple[int, int]) -> bool:
@@ -326,10 +332,11 @@ def _combinatorics(nodes: int) -> tuple[list[tuple[int, int]], Counts, Counts, C
     return kinds, maps, exchanges, np.array(passes, np.int64)
 
 
-def _fewest_maps(
-    start: Counts, maps: Counts, exchanges: Counts, passes: Counts, most: int
-) -> tuple[int, bool]:
+@functools.lru_cache(maxsize=10_000)
+def _fewest_maps(nodes: int, counts: tuple[int, ...], most: int) -> tuple[int, bool]:
     """Return the least cᵀ maps c over all counts that exchanges lead to, and if all were tried."""
+    _, maps, exchanges, passes = _combinatorics(nodes)
+    start = np.array(counts)
     key = np.random.default_rng(0).integers(2**62, size=len(start))  # tells counts apart, mod 2⁶⁴
     new, seen = start[None], np.array([start @ key])
     best = int(start @ maps @ start)
@@ -370,25 +377,27 @@ def _descend(start: Counts, maps: Counts, exchanges: Counts, passes: Counts) -> 
     return int(counts @ maps @ counts)
 
 
-def dimensions(net: Any, x: Array, rtol: float, most: int) -> tuple[int, FiberDimension, Strings]:
+def dimensions(
+    net: Any, x: Array, found: Learnt, rtol: float, most: int
+) -> tuple[int, FiberDimension, Strings]:
     """Return the dimensions of the GL orbit and of the fiber at a critical point, and its strings.
 
     Input directions without data, which W K does not see, are free. Where W itself can turn among
     equal singular values, the points with the same loss count as one fiber.
     """
-    found = learnt(net, x, rtol)
-    blocks = residual_blocks(net, x, found, rtol)
-    strings, rank = count_strings(blocks, rtol, net.depth - 1), len(found.sizes)
-    inputs = net.target.shape[1]
+    blocks, rank, depth = residual_blocks(net, x, found, rtol), len(found.sizes), net.depth
+    strings, inputs = count_strings(blocks, rtol, depth - 1), net.target.shape[1]
     unseen = net.widths[0] - inputs
     open_modes = int(np.count_nonzero(net.singular_modes[1])) - rank
     fiber = fiber_dimension((inputs, *net.widths[1:]), rank, open_modes, strings.counts, most)
-    first, closing = blocks[0], np.zeros_like(blocks[-1])
     if unseen:
-        first = np.hstack([first, _unseen_block(net, x, found, rtol)])
-        closing = np.zeros((first.shape[1], closing.shape[1]))
-    linear = count_strings([first, *blocks[1:-1], closing], rtol, net.depth)
-    orbit = orbit_dimension(net.widths, with_learnt(linear.counts, rank))
+        first = np.hstack([blocks[0], _unseen_block(net, x, found, rtol)])
+        closing = np.zeros((first.shape[1], len(net.target) - rank))
+        linear = count_strings([first, *blocks[1:-1], closing], rtol, depth).counts
+    else:
+        start, length = np.indices(strings.ranks.shape)
+        linear = _counts(np.where(start + length <= depth, strings.ranks, 0))
+    orbit = orbit_dimension(net.widths, with_learnt(linear, rank))
     return orbit, _with_free(fiber, unseen * net.widths[1] + found.freedom), strings
 
 
