@@ -481,7 +481,7 @@ class LinearNetwork(LayeredSystem):
 
     def known_spectrum(self, x: Array) -> tuple[Array, str] | None:
         """Return the Hessian's eigenvalues at balanced critical points and at perfect fits."""
-        return spectra.known_spectrum(self, x)
+        return spectra.known_spectrum(self, self._layers(x))
 
     def identify(self, x: ArrayLike) -> str:
         """Return the index set whose critical value the state is nearest to.
