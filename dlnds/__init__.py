@@ -9,6 +9,7 @@ The architecture, from the bottom; a module imports only from lines below its ow
     linearization            Hessian spectrum, index, nullity; closed forms
     exact                    closed forms of the flow, as runs
     critical                 critical points by index set, canonical representatives
+    lyapunov                 Lyapunov exponents, covariant vectors, the Lyapunov function of runs
     integrate                flow, iterate: integration and iteration of any system
     stepping, events         one run under way: methods, coordinates, limits; events of networks
     problems                 the data sets of data/ and CSV files as networks

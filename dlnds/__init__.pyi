@@ -13,6 +13,9 @@ from .integrate import flow as flow
 from .integrate import iterate as iterate
 from .linearization import canonical_spectrum as canonical_spectrum
 from .linearization import linearize as linearize
+from .lyapunov import covariant_vectors as covariant_vectors
+from .lyapunov import lyapunov_function as lyapunov_function
+from .lyapunov import lyapunov_spectrum as lyapunov_spectrum
 from .moments import check_assumptions as check_assumptions
 from .problems import load_problem as load_problem
 from .problems import problem_names as problem_names
