@@ -65,8 +65,9 @@ def lyapunov_spectrum(
     burn_in
         Time, or iterations, at the beginning that does not count.
     interval
-        Time, or iterations, between two orthonormalizations. ``None`` chooses: flows make them as
-        often as the vectors differ in growth, maps after each iteration.
+        Longest time, or most iterations, between two orthonormalizations, which are made at all
+        rows too. ``None`` chooses: flows make them as often as the vectors differ in growth, maps
+        after each iteration.
     t_eval
         Times, or numbers of iterations, after the burn-in at which to save finite-time values;
         ``None`` for a hundred of them. The last is the end in any case.
@@ -397,7 +398,7 @@ class _Way:
             raise ValueError(f"burn_in: leaves nothing of the way from {self.begin:g}")
         if t_eval is None:
             grid = np.linspace(first, last, _ROWS + 1)[0 if whole else 1 :]
-            return np.unique(np.ceil(grid - self.close)) if self.is_map else grid
+            return np.unique(np.ceil(grid - 1e-6)) if self.is_map else grid
         grid = check_ascending("t_eval", t_eval)
         if grid[0] < first or grid[-1] > last or (grid[0] == first and not whole):
             raise ValueError(

@@ -43,9 +43,9 @@ STACKED, MATRIX, PRODUCTS, DIFFERENCES = 0, 1, 2, 3
 #: those before it, to rounding.
 DEPENDENT = 8
 #: Strain (see `orthonormalize`) above which orthonormalizations come more often, and below which
-#: they come less often; above which steps are undone and made again with more of them; and the
-#: most steps between two.
-STRAINED, RELAXED, SPOILT, LONGEST_PAUSE = 1.5, 0.25, 3.0, 64
+#: they come less often; above which steps are undone and made again with more of them; above which
+#: half of all digits are lost, if the times are given; and the most steps between two.
+STRAINED, RELAXED, SPOILT, LOST, LONGEST_PAUSE = 1.5, 0.25, 3.0, 18.0, 64
 #: Part of the spread of growth that counts as strain: at 2 it is 1e7, the root of all digits.
 SPREAD = 0.125
 EPSILON = float(np.finfo(np.float64).eps)
@@ -336,14 +336,17 @@ def advance(
         form[SINCE] += 1
         if not last and form[SINCE] != form[PAUSE]:
             continue
-        bearable = SPOILT if form[SINCE] > 1 and form[PAUSE] > 0 else np.inf
+        bearable = SPOILT if form[PAUSE] > 0 else LOST
+        if form[SINCE] == 1:
+            bearable = np.inf
         strain, independent = turn(frame, rows, R, logs, triangle, bearable)
-        if strain > bearable:
+        spoilt = strain > bearable
+        if (spoilt and form[PAUSE] == 0) or (not independent and not spoilt):
+            return DEPENDENT
+        if spoilt:
             form[PAUSE] = max(1, form[SINCE] // 4)
             copy(z_kept, z)
             copy(clock_kept, clock)
-        elif not independent:
-            return DEPENDENT
         else:
             if form[SINCE] == form[PAUSE]:
                 adapt(form, strain)
@@ -424,8 +427,9 @@ def iterate(
         assign(moved, frame)
         form[SINCE] += 1
         if form[SINCE] == form[PAUSE] or number + 1 == last:
-            _, independent = turn(frame, rows, R, logs, triangle, np.inf)
-            if not independent and (form[SINCE] > 1 or triangle.size):
+            bearable = LOST if form[SINCE] > 1 else np.inf
+            strain, independent = turn(frame, rows, R, logs, triangle, bearable)
+            if strain > bearable or (not independent and triangle.size):
                 return DEPENDENT, number + 1, volume
             form[SINCE] = 0
     return END_REACHED, last, volume
