@@ -110,28 +110,28 @@ def matrix_system(A):
 @pytest.mark.compiled
 def test_exponents_of_the_lorenz_system_from_any_derivative():
     """Published 0.9056, 0, −14.5723; the sum is −41/3, however derivatives are given."""
-    for kernels, close in [
-        ({"jacobian": lorenz_matrix}, 1e-7),
-        ({"jvp": lorenz_along}, 1e-7),
-        ({}, 1e-6),  # differenced, to 1e-10 of what are up to 50
+    for kernels, close, T in [
+        ({"jacobian": lorenz_matrix}, 1e-7, 1000.0),
+        ({"jvp": lorenz_along}, 1e-7, 300.0),
+        ({}, 1e-6, 300.0),  # differenced, to 1e-10 of what are up to 50
     ]:
         found = dl.lyapunov_spectrum(
-            dl.System(lorenz, **kernels, dim=3), [1.0, 1.0, 1.0], (0, 1500), burn_in=20
+            dl.System(lorenz, **kernels, dim=3), [1.0, 1.0, 1.0], (0, T), burn_in=20
         )
         dl.schema.validate(found)
-        error = 5.0 * found.standard_error.values  # near-independent parts of 74 units of time
-        assert (error < [0.05, 0.02, 0.05]).all()
+        error = 5.0 * found.standard_error.values  # of nearly independent parts
+        assert (error < np.array([3.0, 2.0, 3.0]) / np.sqrt(T)).all()
         assert (np.abs(found.exponent - [0.9056, 0.0, -14.5723]) < error).all()
         assert float(found.exponent.sum()) == pytest.approx(-41 / 3, abs=close)
         assert float(found.volume_rate) == pytest.approx(-41 / 3, abs=1e-9)
-        assert abs(float(found.trace_rule)) < close * 1480
+        assert abs(float(found.trace_rule)) < close * T
 
 
 @pytest.mark.compiled
 def test_exponents_of_the_roessler_system_obey_the_trace_rule():
     """Published 0.0714, 0, −5.3943 at (0.2, 0.2, 5.7)."""
     found = dl.lyapunov_spectrum(
-        dl.System(roessler, dim=3), [1.0, 1.0, 1.0], (0, 5000), burn_in=200
+        dl.System(roessler, dim=3), [1.0, 1.0, 1.0], (0, 3000), burn_in=200
     )
     error = 5.0 * found.standard_error.values
     assert (error < [0.02, 0.01, 0.05]).all()
@@ -142,7 +142,7 @@ def test_exponents_of_the_roessler_system_obey_the_trace_rule():
 @pytest.mark.compiled
 def test_exponents_of_the_henon_map():
     """Published 0.41922, −1.62319 at (1.4, 0.3); the sum is ln 0.3 at every time."""
-    found = dl.lyapunov_spectrum(HENON, [0.1, 0.1], n_steps=400_000, burn_in=1000)
+    found = dl.lyapunov_spectrum(HENON, [0.1, 0.1], n_steps=150_000, burn_in=1000)
     dl.schema.validate(found)
     error = 5.0 * found.standard_error.values
     assert (error < 5e-3).all()
@@ -150,7 +150,7 @@ def test_exponents_of_the_henon_map():
     np.testing.assert_allclose(found.finite_time_exponent.sum("eigen"), np.log(0.3), atol=1e-11)
     assert float(found.volume_rate) == pytest.approx(np.log(0.3), abs=1e-11)
     differenced = dl.System(henon, dim=2, parameters=[1.4, 0.3])
-    near = dl.lyapunov_spectrum(differenced, [0.1, 0.1], n_steps=400_000, burn_in=1000)
+    near = dl.lyapunov_spectrum(differenced, [0.1, 0.1], n_steps=150_000, burn_in=1000)
     np.testing.assert_allclose(near.exponent, found.exponent, rtol=0, atol=1e-8)
 
 
@@ -195,11 +195,10 @@ def test_exponents_of_a_linear_system_are_its_eigenvalues(method, seed):
 
 @pytest.mark.compiled
 @pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("kind", naive.KINDS)
-def test_exponents_at_critical_points_are_minus_the_hessian_spectrum(seed, kind):
+def test_exponents_at_critical_points_are_minus_the_hessian_spectrum(seed):
     """At every index set, zeros included."""
-    widths = [(2, 3, 2), (3, 2, 3), (2, 2, 3, 2), (4, 3, 2), (1, 2, 2), (3, 3)][seed]
-    net = naive.random_network(widths, seed, kind)
+    widths = [(2, 3, 2), (3, 2, 3), (2, 2, 3, 2), (3, 3), (1, 2, 2), (4, 2, 2)][seed]
+    net = naive.random_network(widths, seed, naive.KINDS[seed % 3])
     for label in dl.critical_points(net).critical_point.values:
         x = net.critical_state(dl.schema.index_set_modes(label))
         expected = -dl.linearize(net, x).eigenvalue.values
@@ -464,7 +463,7 @@ def test_many_vectors_at_once_are_the_hessian_times_each(net, seed, count):
 
 
 @pytest.mark.compiled
-@pytest.mark.parametrize("columns", [1, 7, 8, 21])
+@pytest.mark.parametrize("columns", [1, 7, 8, 37])
 def test_combinations_of_rows_are_their_definition(columns):
     @jit.jit
     def compiled(weights, rows, out):

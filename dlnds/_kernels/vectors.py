@@ -190,12 +190,14 @@ def _combination(module):
     function.attributes.add("noinline")
     factors, stride, source, step, count, target, size = function.args
     builder = ir.IRBuilder(function.append_basic_block())
-    whole = builder.and_(size, INT64(-LANES))
-    for begin, end, lanes in ((INT64(0), whole, LANES), (whole, size, 1)):
+    begin = INT64(0)
+    for lanes in (2 * LANES, LANES, 1):
+        end = builder.and_(size, INT64(-lanes))
         with steps(builder, begin, end, lanes) as i:
             total = load(builder, target, i, lanes)
             total = _sum_of_rows(builder, factors, stride, source, step, count, i, total)
             store(builder, total, target, i)
+        begin = end
     builder.ret_void()
     return function
 
