@@ -336,22 +336,37 @@ def test_the_interval_does_not_matter_until_vectors_are_lost_in_each_other():
     np.testing.assert_allclose(one, five, rtol=0, atol=1e-9)
 
 
-def test_sudden_contraction_is_undone_and_made_again():
-    """A direction that dies abruptly after a long calm would drown the vectors in each other."""
+def burst(t, x, params, out):
+    drain = 40.0 * np.exp(-(((t - 4.0) / 0.4) ** 2)) * (x[2] + x[3])
+    out[0], out[1], out[2], out[3] = 30.0 * x[1], -30.0 * x[0], -drain, -drain
 
-    def calm_then_not(t, x, params, out):
-        out[0] = 0.0
-        out[1] = -200.0 * np.exp(-((t - 300.0) ** 2)) * x[1]
 
-    def matrix(t, x, params, out):
-        out[0, 0] = out[0, 1] = out[1, 0] = 0.0
-        out[1, 1] = -200.0 * np.exp(-((t - 300.0) ** 2))
+def burst_matrix(t, x, params, out):
+    for i in range(4):
+        for j in range(4):
+            out[i, j] = 0.0
+    out[0, 1], out[1, 0] = 30.0, -30.0
+    for i in range(2, 4):
+        for j in range(2, 4):
+            out[i, j] = -40.0 * np.exp(-(((t - 4.0) / 0.4) ** 2))
 
-    system = dl.System(calm_then_not, jacobian=matrix, dim=2)
-    found = dl.lyapunov_spectrum(system, [0.0, 0.0], (0, 600), max_steps=5000)
-    expected = [0.0, -200.0 * np.sqrt(np.pi) / 600.0]
-    np.testing.assert_allclose(found.exponent, expected, rtol=0, atol=2e-2)
-    assert abs(float(found.trace_rule)) < 1e-5
+
+def test_vectors_survive_a_sudden_contraction_after_a_long_calm():
+    """Steps after which they are lost in each other are undone, and made with more care."""
+    system = dl.System(burst, jacobian=burst_matrix, dim=4)
+    found = dl.lyapunov_spectrum(system, [1.0, 0.0, 0.0, 0.0], (0, 6), t_eval=[6], rtol=1e-7)
+    total = -80.0 * 0.4 * np.sqrt(np.pi)
+    assert float(found.exponent.sum()) * 6 == pytest.approx(total, abs=1e-4)
+    assert abs(float(found.trace_rule)) < 1e-4
+    # The first three grow by what is left of them off the axis that dies.
+    assert np.abs(found.exponent[:3]).max() * 6 < 5.0
+    frame = np.linalg.qr(np.random.default_rng(0).normal(size=(4, 4)))[0]
+    axis = np.array([0.0, 0.0, 1.0, 1.0]) / np.sqrt(2.0)
+    kept = frame - np.outer(axis, axis @ frame)
+    expected = np.log(np.abs(np.diagonal(np.linalg.qr(kept)[1])))[:3]
+    np.testing.assert_allclose(
+        np.sort(found.exponent[:3].values * 6), np.sort(expected), rtol=0, atol=1e-4
+    )
 
 
 def test_the_standard_error_is_that_of_twenty_parts():
@@ -361,6 +376,35 @@ def test_the_standard_error_is_that_of_twenty_parts():
     assert len(parts) == 20
     expected = parts.std(axis=0, ddof=1) / np.sqrt(20)
     np.testing.assert_allclose(found.standard_error, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("kernels", [{"jvp": lorenz_along}, {}])
+def test_one_vector_is_pushed_or_differenced(kernels):
+    system = dl.System(lorenz, **kernels, dim=3)
+    x = np.array([1.0, 2.0, 20.0])
+    found = dl.lyapunov_spectrum(system, x, (0, 0.1), k=1, t_eval=[0.1], rng=2)
+    frame = np.linalg.qr(np.random.default_rng(2).normal(size=(3, 1)))[0][:, 0]
+
+    def both(t, z):
+        out = np.empty(6)
+        lorenz(t, z[:3], None, out[:3])
+        lorenz_along(t, z[:3], z[3:], None, out[3:])
+        return out
+
+    z = scipy.integrate.solve_ivp(
+        both, (0, 0.1), np.concatenate([x, frame]), method="DOP853", rtol=1e-12, atol=1e-12
+    ).y[:, -1]
+    growth = np.log(np.linalg.norm(z[3:])) / 0.1
+    assert float(found.exponent[0]) == pytest.approx(growth, abs=1e-6)
+    np.testing.assert_allclose(found.state, z[:3], rtol=1e-7)
+
+
+def test_descent_at_a_minimum_contracts_by_its_multipliers():
+    net = dl.LinearNetwork(widths=(1, 1, 1), target=[[2.0]])
+    descent = dl.GradientDescent(net, step_size=0.1)
+    found = dl.lyapunov_spectrum(descent, net.critical_state((0,)), n_steps=300, burn_in=100)
+    np.testing.assert_allclose(found.exponent, [0.0, np.log(0.6)], rtol=0, atol=1e-12)
+    assert abs(float(found.trace_rule)) < 1e-10
 
 
 # Covariant vectors.
