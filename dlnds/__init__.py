@@ -11,6 +11,7 @@ The architecture, from the bottom; a module imports only from lines below its ow
     classification, fibers   kind of any critical point; random points and dimension of fibers
     critical                 critical points by index set, canonical forms
     newton                   a critical point near any start, of any system
+    lyapunov                 Lyapunov exponents, covariant vectors, the Lyapunov function of runs
     integrate                flow, iterate: integration and iteration of any system
     stepping, events         one run under way: methods, coordinates, limits; events of networks
     distances                distances between orbits, runs projected to the quotient

@@ -20,6 +20,9 @@ from .integrate import iterate as iterate
 from .linearization import canonical_spectrum as canonical_spectrum
 from .linearization import inertia as inertia
 from .linearization import linearize as linearize
+from .lyapunov import covariant_vectors as covariant_vectors
+from .lyapunov import lyapunov_function as lyapunov_function
+from .lyapunov import lyapunov_spectrum as lyapunov_spectrum
 from .moments import check_assumptions as check_assumptions
 from .newton import find_critical_point as find_critical_point
 from .problems import load_problem as load_problem

@@ -23,6 +23,7 @@ from dlnds.systems.layers import flat
 from dlnds.systems.linear import LinearNetwork, check_network
 from dlnds.systems.protocol import Array
 
+_RESIDUAL = "distance of the moved state from the canonical one"
 #: Most critical points that one table may hold.
 MOST_POINTS = 100_000
 
@@ -208,7 +209,7 @@ def canonicalize(net: LinearNetwork, x: ArrayLike, *, rtol: float = 1e-8) -> xr.
             "state": ("parameter", canonical),
             "group_element": ("entry", flat(group) if group else np.zeros(0)),
             "moved_state": ("parameter", moved),
-            "residual": float(np.linalg.norm(moved - canonical)),
+            "residual": ((), float(np.linalg.norm(moved - canonical)), {"long_name": _RESIDUAL}),
             "learnt": ("mode", np.isin(np.arange(len(net.singular_values)), found.modes)),
             "critical_point": schema.index_set_label(found.modes),
             "ambiguous": np.int8(found.freedom > 0),

@@ -160,7 +160,7 @@ def flow(
     system.observables(stack[:1], names)
     task = Task(
         system=system,
-        span=_check_span(t_span),
+        span=check_span(t_span),
         t_eval=np.zeros(0),
         rtol=check_number("rtol", rtol, minimum=SMALLEST_RTOL, maximum=0.1),
         atol=0.0 if atol is None else check_number("atol", atol, minimum=0.0),
@@ -181,7 +181,7 @@ def flow(
         )
     if task.method == "radau" and system.jacobian is None and system.jvp is None:
         raise ValueError("method: 'radau' needs a system with a jacobian or a jvp")
-    with _bar(check_flag("progress", progress), len(stack), task.span) as track:
+    with progress_bar(check_flag("progress", progress), len(stack), task.span) as track:
         first = _integrate(task, stack[0], track())  # compiles what all need
         with ThreadPoolExecutor(workers) as pool:
             runs = [first, *pool.map(lambda x: _integrate(task, x, track()), stack[1:])]
@@ -320,7 +320,7 @@ def iterate(
     field, params = jit.ready(system.field, jit.FIELD), system.params
     image, states = np.empty_like(x), np.empty((max(1, min(_PAUSE, _BUFFER // x.size)), x.size))
     chunks, number, last = [_observe(system, names, np.zeros((1, 2)), x[None].copy())], 0, 0
-    with _bar(check_flag("progress", progress), 1, (0.0, float(n_steps))) as track:
+    with progress_bar(check_flag("progress", progress), 1, (0.0, float(n_steps))) as track:
         update = track()
         while number < n_steps:
             pause = min(n_steps, number + every * len(states))
@@ -445,7 +445,8 @@ def recorded(system: SystemProtocol, save: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*system.always_saved, *names)))
 
 
-def _check_span(t_span: Any) -> tuple[float, float]:
+def check_span(t_span: Any) -> tuple[float, float]:
+    """Return a first and a last time, which may be infinite."""
     pair = tuple(t_span) if np.iterable(t_span) and not isinstance(t_span, str) else ()
     if len(pair) != 2:
         raise ValueError(f"t_span: needs a first and a last time, got {t_span!r}")
@@ -468,7 +469,9 @@ def _check_grid(t_eval: ArrayLike, span: tuple[float, float]) -> Array:
 
 
 @contextlib.contextmanager
-def _bar(show: bool, runs: int, span: tuple[float, float]) -> Iterator[Callable[[], Tracker]]:
+def progress_bar(
+    show: bool, runs: int, span: tuple[float, float], what: str = "flow"
+) -> Iterator[Callable[[], Tracker]]:
     """Show the time integrated so far, over all runs; give what makes a tracker for each run."""
     total = runs * (span[1] - span[0]) if np.isfinite(span[1]) else None
 
@@ -477,7 +480,7 @@ def _bar(show: bool, runs: int, span: tuple[float, float]) -> Iterator[Callable[
 
         def update(t: float) -> None:
             nonlocal reached
-            bar.set_description_str("flow", refresh=False)
+            bar.set_description_str(what, refresh=False)
             bar.update(t - reached)
             reached = t
 

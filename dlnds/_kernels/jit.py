@@ -26,6 +26,8 @@ FIELD = types.void(types.float64, _vector, PARAMS, _vector)
 JVP = types.void(types.float64, _vector, _vector, PARAMS, _vector)
 #: ``jacobian(t, x, params, out)``
 JACOBIAN = types.void(types.float64, _vector, PARAMS, _matrix)
+#: ``tangent(t, x, vectors, params, out)`` returns the trace of the Jacobian
+TANGENT = types.float64(types.float64, _vector, _matrix, PARAMS, _matrix)
 #: ``restore(x, params, reference, thorough)`` moves the state, and returns whether it did
 RESTORE = types.boolean(_vector, PARAMS, _vector, types.boolean)
 

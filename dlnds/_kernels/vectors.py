@@ -134,3 +134,86 @@ def write_row_sum(builder, row, size, h, x, rows, out):
                 stage = load(builder, rows, builder.add(start, i), lanes)
                 total = multiply_add(builder, factor, stage, total)
             store(builder, total, out, i)
+
+
+def add_combination(weights, first, stride, rows, start, spacing, count, out, place):
+    """Add to row ``place`` of ``out`` a combination of ``count`` rows of another matrix.
+
+    The weights are the entries ``first``, ``first + stride``, … of an array, the rows ``start``,
+    ``start + spacing``, …; all arrays lie in C order.
+    """
+    chosen = weights.ravel()[first : first + (count - 1) * stride + 1 : stride]
+    out[place] += chosen @ rows[start : start + (count - 1) * spacing + 1 : spacing]
+
+
+@type_callable(add_combination)
+def _with_types(context):
+    def returned(weights, first, stride, rows, start, spacing, count, out, place):
+        used = (weights, rows, out)
+        dense = all(a.layout == "C" and a.dtype == types.float64 for a in used)
+        return types.none if dense and rows.ndim == out.ndim == 2 else None
+
+    return returned
+
+
+@lower_builtin(
+    add_combination,
+    *(types.Array, types.Integer, types.Integer),
+    *(types.Array, types.Integer, types.Integer, types.Integer),
+    *(types.Array, types.Integer),
+)
+def _write_combination(context, builder, signature, arguments):
+    weights, rows, out = arrays(context, builder, signature, arguments, (0, 3, 7))
+    first, stride, start, spacing, count, place = (
+        context.cast(builder, arguments[i], signature.args[i], types.int64)
+        for i in (1, 2, 4, 5, 6, 8)
+    )
+    size = builder.extract_value(out.shape, 1)
+    factors = builder.gep(weights.data, [first])
+    source = builder.gep(rows.data, [builder.mul(start, size)])
+    target = builder.gep(out.data, [builder.mul(place, size)])
+    step = builder.mul(spacing, size)
+    combination = _combination(builder.module)
+    builder.call(combination, (factors, stride, source, step, count, target, size))
+    return context.get_dummy_value()
+
+
+def _combination(module):
+    """Return the function that does it, not to be compiled into each of its callers."""
+    name = "dlnds.add_combination"
+    if name in module.globals:
+        return module.globals[name]
+    numbers = DOUBLE.as_pointer()
+    types_of = (numbers, INT64, numbers, INT64, INT64, numbers, INT64)
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), types_of), name)
+    function.linkage = "internal"
+    function.attributes.add("noinline")
+    factors, stride, source, step, count, target, size = function.args
+    builder = ir.IRBuilder(function.append_basic_block())
+    begin = INT64(0)
+    for lanes in (2 * LANES, LANES, 1):
+        end = builder.and_(size, INT64(-lanes))
+        with steps(builder, begin, end, lanes) as i:
+            total = load(builder, target, i, lanes)
+            total = _sum_of_rows(builder, factors, stride, source, step, count, i, total)
+            store(builder, total, target, i)
+        begin = end
+    builder.ret_void()
+    return function
+
+
+def _sum_of_rows(builder, factors, stride, source, step, count, offset, total):
+    """Return ``total`` and the lanes from ``offset`` on of all rows times their factors."""
+    before, lanes = builder.block, total.type.count
+    with steps(builder, INT64(0), count, 1) as j:
+        carried = builder.phi(total.type)
+        carried.add_incoming(total, before)
+        factor = builder.load(builder.gep(factors, [builder.mul(j, stride)]))
+        row = load(builder, source, builder.add(builder.mul(j, step), offset), lanes)
+        added = multiply_add(builder, repeat(builder, factor, lanes), row, carried)
+        carried.add_incoming(added, builder.block)
+        last = builder.block
+    result = builder.phi(total.type)
+    result.add_incoming(total, before)
+    result.add_incoming(added, last)
+    return result

@@ -1,6 +1,6 @@
 """Compilation of all kernels ahead of their first use."""
 
-from dlnds._kernels import balance, implicit, iterate, jit, linear, runge_kutta
+from dlnds._kernels import balance, implicit, iterate, jit, linear, runge_kutta, stacks, tangent
 
 
 def compile_all() -> None:
@@ -25,5 +25,12 @@ def compile_all() -> None:
         (runge_kutta.advance, runge_kutta.ADVANCE),
         (implicit.advance, implicit.ADVANCE),
         (iterate.iterate, iterate.ITERATE),
+        (stacks.tangent, jit.TANGENT),
+        (tangent.no_tangent, jit.TANGENT),
+        (tangent.tangent_field, tangent.MOVE),
+        (tangent.tangent_scale, tangent.MOVE),
+        (tangent.advance, tangent.ADVANCE),
+        (tangent.iterate, tangent.ITERATE),
+        (tangent.apply, tangent.APPLY),
     ):
         jit.ready(kernel, signature)

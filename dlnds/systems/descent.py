@@ -82,6 +82,31 @@ class GradientDescent(SystemProtocol):
         return self.system.field
 
     @property
+    def gradient_flow(self) -> bool:  # type: ignore[override]
+        """Whether the flow is one: then the map rests where that does."""
+        return self.system.gradient_flow
+
+    @property
+    def jvp(self) -> Kernel | None:  # type: ignore[override]
+        """That of the flow."""
+        return self.system.jvp
+
+    @property
+    def jacobian(self) -> Kernel | None:  # type: ignore[override]
+        """That of the flow."""
+        return self.system.jacobian
+
+    @property
+    def tangent(self) -> Kernel | None:  # type: ignore[override]
+        """That of the flow."""
+        return self.system.tangent
+
+    @property
+    def field_cost(self) -> float:  # type: ignore[override]
+        """That of the flow."""
+        return self.system.field_cost
+
+    @property
     def always_saved(self) -> tuple[str, ...]:  # type: ignore[override]
         """What runs of the flow always record."""
         return self.system.always_saved

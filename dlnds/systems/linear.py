@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dlnds import moments, schema
 from dlnds._kernels import linear as kernels
-from dlnds._kernels import losses, straight
+from dlnds._kernels import losses, stacks, straight
 from dlnds.errors import (
     check_array,
     check_flag,
@@ -347,6 +347,11 @@ class LinearNetwork(LayeredSystem):
     def jacobian(self) -> Kernel:  # type: ignore[override]
         """Minus the Hessian."""
         return kernels.jacobian
+
+    @property
+    def tangent(self) -> Kernel | None:  # type: ignore[override]
+        """Minus the Hessian times many vectors, computed from the inputs."""
+        return stacks.tangent if self._narrow_input else None
 
     def attributes(self) -> dict[str, Any]:
         """Return what the attributes of a Dataset say of the network."""

@@ -19,7 +19,8 @@ class SystemProtocol:
     """Questions that engines ask of a system, with the answers of one that knows no better.
 
     A system has at least ``dim``, ``field`` and ``params``. Kernels are compiled functions:
-    ``field(t, x, params, out)``, ``jvp(t, x, v, params, out)``, ``jacobian(t, x, params, out)`` and
+    ``field(t, x, params, out)``, ``jvp(t, x, v, params, out)``, ``jacobian(t, x, params, out)``,
+    ``tangent(t, x, vectors, params, out)`` (one vector a column) and
     ``error_scale(t, x, params, out)``, with ``params`` a pair of an int64 and a float64 vector.
     """
 
@@ -37,6 +38,8 @@ class SystemProtocol:
     jvp: Kernel | None = None
     #: The Jacobian matrix of the field, if it is known.
     jacobian: Kernel | None = None
+    #: The Jacobian times many vectors at once, which returns its trace, if it is known.
+    tangent: Kernel | None = None
     #: Whether the field is that of a flow, for the engines of continuous time.
     is_flow: ClassVar[bool] = True
     #: α and β of the map x → α x + β f(x), if the system is one for `iterate`.
