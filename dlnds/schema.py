@@ -177,7 +177,7 @@ REQUIRED: dict[str, dict[str, tuple[str, ...]]] = {
     "inertia": {"index": (), "nullity": (), "coindex": ()},
     "critical_point": {
         "state": ("parameter",),
-        "residual": ("norm of the field", ""),
+        "residual": ("iteration",),
         "step_norm": ("iteration",),
         "estimated_distance": ("iteration",),
         **dict.fromkeys(
