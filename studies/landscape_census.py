@@ -12,14 +12,15 @@ weight). Every point is classified by ranks of products, and the sign of its low
 eigenvalue is compared. Dimensions of the fibers over W = Σ are those of the points, next to the
 count Σ_{0<i<h} d_i² that is sometimes given for level sets.
 
-**What the figure shows.** Left: with the leading modes learnt, but not all, most points of deep
-networks are strict saddles; what is met as a non-strict one needs products that vanish in every
-pair of layers, which is the rarer the wider the hidden layers are, and the surer the fewer units
-are left beside the learnt ones. Over other index sets all points are strict, with two layers too.
-Middle: eigenvalues relative to the largest, sorted. Non-strict saddles have no negative one; they
-are told from minima by the many zeros that no direction of the fiber explains. Right: the dimension
-of {W = Σ} is Σ_i d_i d_{i−1} − r (d_0 + d_h − r); for widths 4,5,4,3 it is 40 and not 41, for 3,4,5
-it is 17 and not 16.
+**What the figure shows.** Left: with the leading modes learnt, but not all, most points are strict
+saddles. Non-strict ones need a vanishing product for every pair of layers: with two layers there
+are none, with three up to a tenth, and the more the deeper the network is and the fewer units are
+left beside the learnt ones: a third at widths 3,3,3,3,3 and r = 2, half at 2,2,2,2,2,2 and r = 1.
+Over other index sets all points are strict. Of 5,600 points none disagrees with the Hessian.
+Middle: eigenvalues relative to the largest, sorted. Non-strict saddles have no negative one, like
+minima; what tells them apart are more zeros than the fiber has dimensions. Right: the dimension of
+{W = Σ} is Σ_i d_i d_{i−1} − r (d_0 + d_h − r); for widths 4,5,4,3 it is 40 and not 41, for 3,4,5 it
+is 17 and not 16.
 
 Run it with ``python studies/landscape_census.py``; ``--quick`` samples fewer points.
 """

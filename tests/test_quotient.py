@@ -15,6 +15,8 @@ DEEP = st.builds(
     st.sampled_from(naive.KINDS),
 )
 
+NARROW = dl.LinearNetwork(widths=(2, 1, 2), target=np.diag([2.0, 1.0]))
+
 
 def random_turns(net, rng):
     return [np.linalg.qr(rng.normal(size=(d, d)))[0] for d in net.widths[1:-1]]
@@ -237,6 +239,7 @@ def test_runs_are_projected_to_the_quotient():
         (lambda net, x: dl.canonicalize(net, x), "^x: needs a critical point, got a relative"),
         (lambda net, x: dl.random_fiber_state(net, (0, 0)), "^modes: needs different"),
         (lambda net, x: dl.random_fiber_state(net, (7,)), "^modes: "),
+        (lambda net, x: dl.random_fiber_state(NARROW, (0, 1)), "^modes: .*narrowest layer has 1"),
         (lambda net, x: dl.orbit_basis("net", x), "^net: needs a network"),
     ],
 )  # fmt: skip
