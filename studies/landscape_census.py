@@ -16,7 +16,7 @@ count Σ_{0<i<h} d_i² that is sometimes given for level sets.
 saddles. Non-strict ones need a vanishing product for every pair of layers: with two layers there
 are none, with three up to a tenth, and the more the deeper the network is and the fewer units are
 left beside the learnt ones: a third at widths 3,3,3,3,3 and r = 2, half at 2,2,2,2,2,2 and r = 1.
-Over other index sets all points are strict. Of 5,600 points none disagrees with the Hessian.
+Over other index sets all points are strict. Of 5,500 points none disagrees with the Hessian.
 Middle: eigenvalues relative to the largest, sorted. Non-strict saddles have no negative one, like
 minima; what tells them apart are more zeros than the fiber has dimensions. Right: the dimension of
 {W = Σ} is Σ_i d_i d_{i−1} − r (d_0 + d_h − r); for widths 4,5,4,3 it is 40 and not 41, for 3,4,5 it
