@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from dlnds import schema
 from dlnds.critical import check_critical
 from dlnds.errors import check_array, check_generator, check_number, known_options
-from dlnds.moments import count_pairs, exceeds
+from dlnds.moments import turns
 from dlnds.systems import strings
 from dlnds.systems.layers import flat
 from dlnds.systems.linear import LinearNetwork, check_network
@@ -182,8 +182,7 @@ def canonical_dimensions(
     """Return the dimensions of orbit and fiber at the canonical points of index sets (point, mode).
 
     The last array tells where the fiber's is no lower bound, see `fiber_dimension`. But for equal
-    singular values all depend on the rank only: the Z blocks vanish, and the open modes lead from
-    outputs to inputs.
+    singular values all depend on the rank only.
     """
     inputs, modes = net.target.shape[1], int(np.count_nonzero(net.singular_values))
     widths = (inputs, *net.widths[1:])
@@ -191,18 +190,11 @@ def canonical_dimensions(
     orbit, fiber = np.zeros((2, len(ranks)), np.int64)
     complete = np.zeros(len(ranks), bool)
     for rank in np.unique(ranks).tolist():
-        counts = np.zeros((len(widths), len(widths)), np.int64)
-        counts[:, 0] = np.array(widths) - rank
-        counts[[0, -1], 0] -= modes - rank
-        counts[-1, 1] = modes - rank
-        found = strings.fiber_dimension(widths, rank, modes - rank, counts, strings.MANY_KINDS)
         here = ranks == rank
-        orbit[here] = sum(d * d - (d - rank) ** 2 for d in widths[1:-1])
+        orbit[here], found = strings.canonical_dimensions(widths, modes, rank, strings.MANY_KINDS)
         fiber[here] = found.largest + (net.widths[0] - inputs) * widths[1]
         complete[here] = found.complete
-    larger = exceeds(net.singular_values)
-    equal = ~(larger | larger.T) & (net.singular_values > 0.0)
-    return orbit, fiber + count_pairs(learnt, equal), complete
+    return orbit, fiber + turns(net.singular_values, learnt), complete
 
 
 def _random_links(units: Sequence[int], crossing: int, rng: np.random.Generator) -> list[Array]:

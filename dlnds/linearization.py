@@ -23,7 +23,7 @@ from dlnds.moments import count_pairs, exceeds
 from dlnds.systems import spectra
 from dlnds.systems.jacobians import dense_jacobian
 from dlnds.systems.linear import LinearNetwork, check_network
-from dlnds.systems.protocol import Array, SystemProtocol, check_flow
+from dlnds.systems.protocol import Array, KnownSpectrum, SystemProtocol, check_flow
 
 METHODS = ("auto", "known", "dense", "iterative")
 #: Which eigenvalues the iterative method finds.
@@ -35,6 +35,7 @@ class _Spectrum(NamedTuple):
 
     ``resolution`` is the rounding of dense eigenvalues, by which a state counts as an equilibrium.
     ``complete``: all of them are there; ``all_negative``: at least all that are negative.
+    ``dimensions`` of orbit and fiber, if they are known with them.
     """
 
     values: Any
@@ -44,6 +45,7 @@ class _Spectrum(NamedTuple):
     method: str
     complete: bool = True
     all_negative: bool = True
+    dimensions: tuple[int, int, bool] | None = None
 
 
 @known_options
@@ -156,7 +158,7 @@ def linearize(
             raise ValueError("method: the spectrum at this state is not known; use 'dense'")
         found = _dense(system, t, state, zero_tolerance)
     else:
-        found = _known(system, *known, zero_tolerance)
+        found = _known(system, known, zero_tolerance)
     return _dataset(system, t, state, found)
 
 
@@ -184,13 +186,14 @@ def _check_end(
     return check_integer("n_eigenvalues", n_eigenvalues, minimum=1, maximum=system.dim)
 
 
-def _known(system: SystemProtocol, found: Array, word: str, tolerance: float | None) -> _Spectrum:
+def _known(system: SystemProtocol, known: KnownSpectrum, tolerance: float | None) -> _Spectrum:
+    found, word, dimensions = known
     values = np.sort(np.concatenate([found, np.zeros(system.dim - len(found))]))
     size = float(np.abs(found).max(initial=0.0))
     resolution = _rounding(system) * size
     if tolerance is None:
         tolerance = 0.0 if word == "closed_form" else resolution
-    return _Spectrum(values, size, resolution, tolerance, word)
+    return _Spectrum(values, size, resolution, tolerance, word, dimensions=dimensions)
 
 
 def _dense(system: SystemProtocol, t: float, x: Array, tolerance: float | None) -> _Spectrum:
@@ -288,7 +291,7 @@ def _at_equilibrium(
     attrs: dict[str, Any],
 ) -> dict[str, Any]:
     """Return what the symmetries say of the zeros; the tangents of the fiber are in the kernel."""
-    dimensions = system.orbit_dimensions(x)
+    dimensions = found.dimensions or system.orbit_dimensions(x)
     if dimensions is None:
         return {}
     orbit, fiber, attrs["fiber_is_exact"] = dimensions[0], dimensions[1], int(dimensions[2])

@@ -135,6 +135,12 @@ def count_pairs(learnt: NDArray[np.bool_], relation: NDArray[np.bool_]) -> NDArr
     return count
 
 
+def turns(sigma: Array, learnt: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return in how many dimensions W = P_S Σ can turn among equal singular values (point)."""
+    larger = exceeds(sigma)
+    return count_pairs(learnt, ~(larger | larger.T) & (sigma > 0.0))
+
+
 def canonical_frames(widths: Sequence[int], left: Array, right: Array) -> list[Array]:
     """Return orthonormal frames (d_i × r) of all levels: the hidden ones on units 1..r."""
     return [right, *(np.eye(width, left.shape[1]) for width in widths[1:-1]), left]

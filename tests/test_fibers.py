@@ -359,3 +359,5 @@ def test_an_ambiguous_rank_is_refused_with_both_ranks():
         dl.classify(net, x, rtol=1e-6)
     ranks = [int(dl.classify(net, x, rtol=rtol).between_rank[1]) for rtol in (1e-8, 1e-4)]
     assert ranks == [3, 1]
+    assert net.orbit_dimensions(x, rtol=1e-6) is None
+    assert net.orbit_dimensions(naive.state_of(net, 0)) is None

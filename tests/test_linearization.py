@@ -1,7 +1,5 @@
 """Spectra that are known, dense and iterative; rates, inertia, fibers."""
 
-import itertools
-
 import naive
 import numpy as np
 import pytest
@@ -316,30 +314,6 @@ def test_inertia_at_its_own_tolerance_is_the_closed_one(widths):
 # Fibers and rates.
 
 
-class WithFiber(dl.LinearNetwork):
-    """A network that is told the dimension of its fiber, and finds that of its orbit."""
-
-    fiber = 0
-
-    def orbit_dimensions(self, x):
-        layers, tangents = naive.split(self, x), []
-        for i, width in enumerate(self.widths[1:-1]):
-            for a, b in itertools.product(range(width), repeat=2):
-                K = np.zeros((width, width))
-                K[a, b] = 1.0
-                change = [np.zeros_like(w) for w in layers]
-                change[i], change[i + 1] = K @ layers[i], -layers[i + 1] @ K
-                tangents.append(self.pack(change))
-        orbit = np.linalg.matrix_rank(np.array(tangents), tol=1e-9) if tangents else 0
-        return int(orbit), max(int(orbit), self.fiber), True
-
-
-def with_fiber(net, dimension):
-    told = WithFiber(widths=net.widths, target=net.target, input_root=net.input_root)
-    object.__setattr__(told, "fiber", dimension)
-    return told
-
-
 def minima_dimension(net):
     """Dimension of the set of global minima of full rank r = min d_i, with ties of σ_r."""
     sigma, r = net.singular_values, min(*net.widths, net.target.shape[1])
@@ -352,10 +326,10 @@ def minima_dimension(net):
 @pytest.mark.parametrize("widths", [(3, 3, 3), (3, 5, 4, 2), (4, 2, 3, 4)])
 def test_the_fiber_is_taken_out_of_the_transverse_spectrum(widths, kind):
     net = naive.random_network(widths, 0, kind)
-    net = with_fiber(net, minima_dimension(net))
     x = change_bases(net, net.critical_state(tuple(range(net.max_rank))), 1, 0.3)
     found = dl.linearize(net, x)
     dl.schema.validate(found)
+    assert int(found.fiber_dimension) == minima_dimension(net)
     assert found.sizes["transverse"] == net.dim - int(found.fiber_dimension)
     assert int(found.degenerate_dimension) == 0
     assert int(found.fiber_dimension) == int(found.nullity) >= int(found.orbit_dimension)
@@ -365,10 +339,16 @@ def test_the_fiber_is_taken_out_of_the_transverse_spectrum(widths, kind):
 
 
 def test_degenerate_directions_are_what_is_left_of_the_kernel():
-    """At A_S, h ≥ 3, the kernel is the tangent of the orbit and all weights between other units."""
-    net = with_fiber(dl.LinearNetwork(widths=(4,) * 4, target=np.diag([4.0, 3.0, 2.0, 1.0])), 0)
+    """At A_S, h ≥ 3, the kernel is the tangent of the orbit and all weights between other units.
+
+    The fiber holds some of the latter: 2 × 2 blocks Z_1, Z_2, Z_3 around the open modes of which no
+    neighbours may meet; if all have rank 1 that leaves 3 + 2 + 1 dimensions, one alone has 4.
+    """
+    net = dl.LinearNetwork(widths=(4,) * 4, target=np.diag([4.0, 3.0, 2.0, 1.0]))
     found = dl.linearize(net, net.critical_state((0, 1)))
-    assert int(found.degenerate_dimension) == 3 * 2**2
+    assert int(found.nullity) - int(found.orbit_dimension) == 3 * 2**2
+    assert int(found.fiber_dimension) - int(found.orbit_dimension) == 6
+    assert int(found.degenerate_dimension) == 3 * 2**2 - 6
     assert found.transverse_eigenvalue.values[0] == 0.0
     assert float(found.convergence_rate) == 0.0
     saddle = dl.linearize(net, net.critical_state((0, 2)))
@@ -377,16 +357,16 @@ def test_degenerate_directions_are_what_is_left_of_the_kernel():
 
 
 def test_states_that_are_not_critical_have_no_fiber():
-    net = with_fiber(naive.random_network((3, 3, 3), 0), 9)
+    net = naive.random_network((3, 3, 3), 0)
     found = dl.linearize(net, naive.state_of(net, 0))
     assert not {"fiber_dimension", "transverse_eigenvalue", "convergence_rate"} & set(found)
 
 
 def test_a_fiber_whose_zeros_the_tolerance_misses_is_said_to_be_unresolved():
-    net = with_fiber(naive.random_network((3, 3, 3), 0), 18)
-    x = net.critical_state((0, 1, 2))
-    found = dl.linearize(net, x)
-    assert found.attrs["unresolved_fiber"] == 9
+    net = naive.random_network((3, 3, 3), 0)
+    x = change_bases(net, net.critical_state((0, 1, 2)), 1, 0.3)
+    found = dl.linearize(net, x, method="dense", zero_tolerance=1e-300)
+    assert 0 < found.attrs["unresolved_fiber"] <= int(found.fiber_dimension) == 9
     assert not {"degenerate_dimension", "transverse_eigenvalue", "convergence_rate"} & set(found)
 
 
@@ -402,14 +382,12 @@ def test_rates_at_canonical_points_are_ends_of_the_spectrum(widths, sigma):
     target = np.zeros((widths[-1], widths[0]))
     np.fill_diagonal(target, sigma)
     net = dl.LinearNetwork(widths=widths, target=target)
-    net = with_fiber(net, 0)
     points = dl.build_atlas(net)["points"].to_dataset()
     departure, convergence = points.departure_rate.values, points.convergence_rate.values
     kinds = dl.schema.decode(points.kind).values
     for k, modes in enumerate(index_sets(net)):
         least = kinds[k] == "global_minimum" and (len(modes) == min(widths) or net.depth == 1)
-        told = with_fiber(net, minima_dimension(net) if least and net.depth > 1 else 0)
-        found = dl.linearize(told, net.critical_state(modes), method="dense")
+        found = dl.linearize(net, net.critical_state(modes), method="dense")
         expected = float(found.get("departure_rate", 0.0))
         assert departure[k] == pytest.approx(expected, rel=1e-9, abs=1e-12)
         expected = float(found.get("convergence_rate", 0.0))
@@ -440,7 +418,6 @@ def test_rates_at_balanced_minima_follow_their_formulas(depth):
 def test_runs_converge_at_the_stated_rate():
     """The loss above the minimum falls by exp(−2 λ t) along the slowest direction."""
     net = naive.random_network((3, 4, 3), 4)
-    net = with_fiber(net, minima_dimension(net))
     x = net.critical_state((0, 1, 2))
     rate = float(dl.linearize(net, x).convergence_rate)
     values, vectors = np.linalg.eigh(net.hessian(x))

@@ -25,7 +25,14 @@ from dlnds.errors import (
 from dlnds.systems import spectra, starts, strings
 from dlnds.systems.bases import is_identity, turning, unit_bases
 from dlnds.systems.layers import LayeredSystem, check_widths, flat
-from dlnds.systems.protocol import Array, Kernel, Params, Reduction, unchanged
+from dlnds.systems.protocol import (
+    Array,
+    Kernel,
+    KnownSpectrum,
+    Params,
+    Reduction,
+    unchanged,
+)
 
 #: Widths above which states are integrated as they are: turning them costs more than it gives.
 WIDEST_BASIS = 512
@@ -484,7 +491,7 @@ class LinearNetwork(LayeredSystem):
 
         return Reduction(small, resting[places], lift, embed)
 
-    def known_spectrum(self, x: Array) -> tuple[Array, str] | None:
+    def known_spectrum(self, x: Array) -> KnownSpectrum | None:
         """Return the Hessian's eigenvalues at balanced critical points and at perfect fits."""
         return spectra.known_spectrum(self, self._layers(x))
 

@@ -17,15 +17,6 @@ def moved(layers: Sequence[Array], group: Sequence[Array]) -> list[Array]:
     return result
 
 
-def vertical(layers: Sequence[Array], algebra: Sequence[Array]) -> list[Array]:
-    """Return the derivative K_i W_i − W_i K_{i−1} of the action along K_1, …, K_{h−1}."""
-    result = [np.zeros_like(w) for w in layers]
-    for i, k in enumerate(algebra):
-        result[i] += k @ layers[i]
-        result[i + 1] -= layers[i + 1] @ k
-    return result
-
-
 def generators(layers: Sequence[Array], orthogonal: bool) -> Array:
     """Return the tangent vectors (generator, parameter) of the orbit through a state.
 

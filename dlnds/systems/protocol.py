@@ -96,13 +96,8 @@ class SystemProtocol:
         """Tell whether a run that is at ``x`` has reached its limit to the accuracy ``rtol``."""
         return False
 
-    def known_spectrum(self, x: Array) -> tuple[Array, str] | None:
-        """Return the eigenvalues of the Hessian at ``x`` if they are known without it.
-
-        All that may be nonzero, the others being exact zeros, and a word for how they are known:
-        ``"closed_form"`` if none of them is zero, ``"gram"`` if they are computed from a smaller
-        matrix.
-        """
+    def known_spectrum(self, x: Array) -> "KnownSpectrum | None":
+        """Return the eigenvalues of the Hessian at ``x`` if they are known without it."""
         return None
 
     def generators(self, x: Array) -> Array:
@@ -124,6 +119,19 @@ class SystemProtocol:
     def attributes(self) -> dict[str, Any]:
         """Return what the attributes of a Dataset say of the system."""
         return {"system": type(self).__name__}
+
+
+class KnownSpectrum(NamedTuple):
+    """Eigenvalues that are known without the matrix: all that may be nonzero.
+
+    ``method`` is ``"closed_form"`` if none of them is zero, ``"gram"`` if they are computed from a
+    smaller matrix. ``dimensions`` are those of `SystemProtocol.orbit_dimensions`, if they come with
+    it.
+    """
+
+    eigenvalues: Array
+    method: str
+    dimensions: tuple[int, int, bool] | None = None
 
 
 class Reduction(NamedTuple):

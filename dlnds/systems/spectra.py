@@ -8,8 +8,9 @@ import numpy as np
 import scipy.linalg
 
 from dlnds.errors import check_memory
-from dlnds.moments import exceeds
-from dlnds.systems.protocol import Array
+from dlnds.moments import exceeds, turns
+from dlnds.systems import strings
+from dlnds.systems.protocol import Array, KnownSpectrum
 
 if TYPE_CHECKING:
     from dlnds.systems.linear import LinearNetwork
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 ACCURACY = 1e-12
 
 
-def known_spectrum(net: "LinearNetwork", layers: tuple[Array, ...]) -> tuple[Array, str] | None:
+def known_spectrum(net: "LinearNetwork", layers: tuple[Array, ...]) -> KnownSpectrum | None:
     """Return the eigenvalues that may be nonzero, and how they are known, or None.
 
     ``"closed_form"``: at a balanced critical point of a whitened problem, an orthogonal change of
@@ -30,9 +31,21 @@ def known_spectrum(net: "LinearNetwork", layers: tuple[Array, ...]) -> tuple[Arr
         if chosen is not None:
             found, left_out = canonical_eigenvalues(net, chosen)
             if left_out <= ACCURACY * found.max(initial=0.0):
-                return found, "closed_form"
+                return KnownSpectrum(found, "closed_form", _canonical_dimensions(net, chosen))
     values = _gram_eigenvalues(net, layers)
-    return None if values is None else (values, "gram")
+    return None if values is None else KnownSpectrum(values, "gram")
+
+
+def _canonical_dimensions(net: "LinearNetwork", chosen: list[int]) -> tuple[int, int, bool] | None:
+    """Return the dimensions of orbit and fiber at A_S of a whitened problem, see `strings`."""
+    if net.depth == 1:
+        return None
+    sigma = net.singular_modes[1]
+    learnt = np.isin(np.arange(len(sigma)), chosen)
+    orbit, fiber = strings.canonical_dimensions(
+        net.widths, int(np.count_nonzero(sigma)), len(chosen), strings.FEW_KINDS
+    )
+    return orbit, fiber.largest + int(turns(sigma, learnt[None])[0]), fiber.complete
 
 
 def canonical_eigenvalues(net: "LinearNetwork", chosen: list[int]) -> tuple[Array, float]:

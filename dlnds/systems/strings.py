@@ -107,9 +107,12 @@ def learnt(net: Any, x: Array, rtol: float) -> Learnt:
 
 def _equal(sigma: Array) -> list[Counts]:
     """Return the positive singular values of which there are several, in groups of equal ones."""
-    positive, larger = np.flatnonzero(sigma), exceeds(sigma)
-    cuts = [j for j in positive[1:] if larger[j, j - 1]]
-    return [group for group in np.split(positive, cuts) if len(group) > 1]
+    positive = np.flatnonzero(sigma)
+    apart = np.diagonal(exceeds(sigma), -1)[: max(len(positive) - 1, 0)]
+    if apart.all():
+        return []
+    groups = np.split(positive, np.flatnonzero(apart) + 1)
+    return [group for group in groups if len(group) > 1]
 
 
 def _relative_gradient(layers: Sequence[Array], target: Array, size: float) -> float:
@@ -163,6 +166,9 @@ def adapted_bases(
 def residual_blocks(net: Any, x: Array, found: Learnt, rtol: float) -> list[Array]:
     """Return Z_1, …, Z_h and B of a critical point; Z_i below ``rtol`` ‖W_i‖ are set to zero."""
     layers, r = image_layers(net, x, rtol), len(found.sizes)
+    units = [layers[0].shape[1] - r, *(len(w) - r for w in layers)]
+    if not any(units):  # no residual network
+        return [np.zeros((0, 0))] * len(units)
     bases, inverses = adapted_bases(layers, found.left, found.sizes, found.right)
     blocks = []
     for w, inverse, basis in zip(layers, inverses[1:], bases[:-1], strict=True):
@@ -375,6 +381,22 @@ def _descend(start: Counts, maps: Counts, exchanges: Counts, passes: Counts) -> 
                 break
             counts = after[forms.argmin()]
     return int(counts @ maps @ counts)
+
+
+def canonical_dimensions(
+    widths: Sequence[int], modes: int, rank: int, most: int
+) -> tuple[int, FiberDimension]:
+    """Return the dimensions of the GL orbit and of the fiber at a canonical point of some rank.
+
+    Its Z blocks vanish, and the open modes of the target, of ``modes`` in all, lead from outputs to
+    inputs.
+    """
+    counts = np.zeros((len(widths), len(widths)), np.int64)
+    counts[:, 0] = np.array(widths) - rank
+    counts[[0, -1], 0] -= modes - rank
+    counts[-1, 1] = modes - rank
+    orbit = sum(d * d - (d - rank) ** 2 for d in widths[1:-1])
+    return orbit, fiber_dimension(widths, rank, modes - rank, counts, most)
 
 
 def dimensions(
