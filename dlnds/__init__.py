@@ -5,7 +5,7 @@ The architecture, from the bottom; a module imports only from lines below its ow
     plot, accessor, cli      pictures, Dataset accessor, command line
     atlas                    critical points, arcs and spectra of one problem in one tree
     escape                   saddles that a run visits, escape times
-    arcs                     arcs from critical points, with exact loss
+    arcs, graph              arcs from critical points, with exact loss; connecting orbits
     linearization            Hessian spectrum, index, nullity, rates; closed forms
     exact                    closed forms of the flow, as runs
     classification, fibers   kind of any critical point; random points and dimension of fibers

@@ -14,6 +14,8 @@ from .escape import saddle_visits as saddle_visits
 from .exact import exact_flow as exact_flow
 from .fibers import fiber_dimension as fiber_dimension
 from .fibers import random_fiber_state as random_fiber_state
+from .graph import connections as connections
+from .graph import edge_states as edge_states
 from .integrate import as_run as as_run
 from .integrate import flow as flow
 from .integrate import iterate as iterate

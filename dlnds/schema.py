@@ -15,6 +15,7 @@ from dlnds.errors import check_array, check_integer, known_options
 Labelled = TypeVar("Labelled", xr.Dataset, xr.DataArray)
 
 POINT_KINDS = ("global_minimum", "strict_saddle", "nonstrict_saddle", "not_critical")
+EDGE_KINDS = ("add", "swap")
 ARC_KINDS = ("decreasing", "increasing", "constant")
 STOP_REASONS = (
     "end_reached",
@@ -35,6 +36,7 @@ LIMIT_DECISIONS = ("none", "small_residual", "no_force")
 DESCRIPTIONS = {
     "alpha": ("size of the added mode in every layer", r"$\alpha/\sigma_j^{1/h}$"),
     "ambiguous": ("other index sets name the same point", ""),
+    "angle": ("angle of the moving mode", r"$\varphi$"),
     "arc": ("arc", ""),
     "between_rank": ("rank of the layers between the pair", r"$\mathrm{rank}\,W_{j+1:i-1}$"),
     "closest": ("smallest relative distance", ""),
@@ -58,6 +60,7 @@ DESCRIPTIONS = {
     "drop": ("loss drop", r"$-\Delta L$"),
     "duration": ("duration of the visit", ""),
     "earlier": ("earlier layer of the pair", ""),
+    "edge": ("connection", ""),
     "eigen": ("number of the eigenvalue", ""),
     "eigenvalue": ("eigenvalue", r"$\lambda$"),
     "eigenvalue_imag": ("imaginary part of the eigenvalue", r"$\mathrm{Im}\,\lambda$"),
@@ -70,6 +73,7 @@ DESCRIPTIONS = {
     "excess": ("loss above the global minimum", r"$L-L_{\min}$"),
     "exit": ("time of exit", r"$t$"),
     "exponent": ("Lyapunov exponent", r"$\lambda_j$"),
+    "family_dimension": ("dimension of the family of connections", ""),
     "feature": ("original input", ""),
     "fiber_dimension": ("local dimension of the fiber", ""),
     "finite_time_exponent": ("finite-time Lyapunov exponent", r"$\lambda_j(t)$"),
@@ -84,6 +88,7 @@ DESCRIPTIONS = {
     "input": ("input", ""),
     "integrated_rate": ("integral of the squared gradient", r"$\int\|\nabla L\|^2 dt$"),
     "is_complete": ("all kinds of points were tried: 1 yes, 0 no", ""),
+    "is_generic": ("connection is on the generic path", ""),
     "is_smooth": ("fiber is smooth: 1 yes, 0 not known to be", ""),
     "isotropy": ("group of turns that leave the state where it is", ""),
     "isotropy_dimension": ("dimension of the isotropy group", ""),
@@ -102,6 +107,7 @@ DESCRIPTIONS = {
     "loss": ("loss", r"$L$"),
     "loss_rate": ("rate of change of the loss", r"$-\|\nabla L\|^2$"),
     "mode": ("mode", r"$j$"),
+    "mode_lost": ("mode that is lost, -1 if none", r"$i$"),
     "mode_residual": ("deviation of mode strengths from 0 or 1", ""),
     "mode_strength": ("strength of the mode", r"$u_j^T W v_j$"),
     "monotone": ("the loss never rises: 1 yes, 0 no", ""),
@@ -121,6 +127,7 @@ DESCRIPTIONS = {
     "output": ("output", ""),
     "pair": ("pair of layers", ""),
     "parameter": ("number of the weight in the state", ""),
+    "point": ("sample of the orbit", ""),
     "predicted_escape_time": ("escape time by the exact law", r"$t$"),
     "product": ("end-to-end map", r"$W$"),
     "rank": ("rank", r"$r$"),
@@ -133,8 +140,10 @@ DESCRIPTIONS = {
     "rise": ("largest rise of the loss between rows", ""),
     "row": ("row of the weight in its layer", ""),
     "sample": ("run", ""),
+    "scale": ("distance from the saddle at the start", r"$\varepsilon$"),
     "sheet_dimension": ("dimension of the points of the same kind", ""),
     "singular_value": ("singular value", r"$\sigma_j$"),
+    "size": ("singular value of the moving mode in every layer", r"$s$"),
     "smallest_nonzero": ("smallest singular value that counts as nonzero", ""),
     "source": ("index set where the arc starts", ""),
     "standard_error": ("standard error of the exponent", ""),
@@ -193,6 +202,11 @@ REQUIRED: dict[str, dict[str, tuple[str, ...]]] = {
         "loss": ("arc", "alpha"),
         "exact_loss": ("arc", "alpha"),
     },
+    "connections": {
+        **dict.fromkeys(("source", "target", "kind", "drop", "length", "rate", "order"), ("edge",)),
+        **dict.fromkeys(("size", "angle", "loss"), ("edge", "point")),
+    },
+    "edge_path": {"state": ("point", "parameter"), "loss": ("point",)},
     "lyapunov": {
         "exponent": ("eigen",),
         "finite_time_exponent": ("eigen",),
@@ -226,6 +240,7 @@ _FLAGGED = {
     ("classification", "kind"): POINT_KINDS,
     ("critical_point", "convergence"): CONVERGENCES,
     ("arcs", "kind"): ARC_KINDS,
+    ("connections", "kind"): EDGE_KINDS,
     ("run", "stop_reason"): STOP_REASONS,
     ("run", "limit_kind"): LIMIT_KINDS,
     ("run", "limit_decision"): LIMIT_DECISIONS,
