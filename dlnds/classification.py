@@ -8,10 +8,11 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from dlnds import schema
-from dlnds.errors import check_array, check_number, known_options
+from dlnds.critical import check_point
+from dlnds.errors import known_options
 from dlnds.moments import count_pairs, exceeds
 from dlnds.systems import strings
-from dlnds.systems.linear import LinearNetwork, check_network
+from dlnds.systems.linear import LinearNetwork
 
 
 @known_options
@@ -71,9 +72,7 @@ def classify(net: LinearNetwork, x: ArrayLike, *, rtol: float = 1e-8) -> xr.Data
     >>> dl.schema.decode(point.kind).item(), int(point.order_of_descent)
     ('nonstrict_saddle', 3)
     """
-    check_network(net)
-    state = check_array("x", x, ndim=1, shape=(net.dim,))
-    rtol = check_number("rtol", rtol, minimum=1e-15, maximum=0.1)
+    state, rtol = check_point(net, x, rtol)
     found = strings.learnt(net, state, rtol)
     loss = float(net.loss(state))
     learnt = np.isin(np.arange(len(net.singular_values)), found.modes)
@@ -93,7 +92,7 @@ def classify(net: LinearNetwork, x: ArrayLike, *, rtol: float = 1e-8) -> xr.Data
     }
     attrs = {**net.attributes(), "rtol": rtol}
     if found.is_critical(rtol):
-        blocks = strings.residual_blocks(net, state, found, rtol)
+        blocks = strings.residual_blocks(net, found, rtol)
         counted = strings.count_strings(blocks, rtol, net.depth - 1)
         variables.update(_decided(net, learnt, counted, not any(z.any() for z in blocks[:-1])))
         attrs["smallest_kept"] = counted.smallest_kept

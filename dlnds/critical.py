@@ -193,9 +193,7 @@ def canonicalize(net: LinearNetwork, x: ArrayLike, *, rtol: float = 1e-8) -> xr.
     >>> canon.critical_point.item(), bool(canon.residual < 1e-15)
     ('{1}', True)
     """
-    check_network(net)
-    state = check_array("x", x, ndim=1, shape=(net.dim,))
-    rtol = check_number("rtol", rtol, minimum=1e-15, maximum=0.1)
+    state, rtol = check_point(net, x, rtol)
     found = check_critical(net, state, rtol)
     left, sizes, right = net.map_modes(found.left, found.sizes, found.right)
     layers = net.unpack(state)
@@ -227,6 +225,13 @@ def _entry_coordinates(sizes: Sequence[int]) -> dict[str, Any]:
     names = ("hidden", "unit", "unit_before")
     parts = zip(names, (hidden, rows, columns), strict=True)
     return {name: ("entry", part) for name, part in parts}
+
+
+def check_point(net: LinearNetwork, x: ArrayLike, rtol: float) -> tuple[Array, float]:
+    """Return a state and a tolerance for whether it is critical, if they can be that."""
+    check_network(net)
+    state = check_array("x", x, ndim=1, shape=(net.dim,))
+    return state, check_number("rtol", rtol, minimum=1e-15, maximum=0.1)
 
 
 def check_critical(net: LinearNetwork, x: Array, rtol: float) -> strings.Learnt:

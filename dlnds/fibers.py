@@ -10,8 +10,8 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from dlnds import schema
-from dlnds.critical import check_critical
-from dlnds.errors import check_array, check_generator, check_number, known_options
+from dlnds.critical import check_critical, check_point
+from dlnds.errors import check_generator, known_options
 from dlnds.moments import turns
 from dlnds.systems import strings
 from dlnds.systems.layers import flat
@@ -148,9 +148,7 @@ def fiber_dimension(net: LinearNetwork, x: ArrayLike, *, rtol: float = 1e-8) -> 
     >>> int(fiber.fiber_dimension), int(fiber.orbit_dimension)
     (17, 15)
     """
-    check_network(net)
-    state = check_array("x", x, ndim=1, shape=(net.dim,))
-    rtol = check_number("rtol", rtol, minimum=1e-15, maximum=0.1)
+    state, rtol = check_point(net, x, rtol)
     found = check_critical(net, state, rtol)
     orbit, fiber, counted = strings.dimensions(net, state, found, rtol, strings.MOST_KINDS)
     sizes = np.sort(np.abs(np.linalg.eigvalsh(net.hessian(state))))[::-1]

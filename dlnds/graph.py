@@ -13,7 +13,7 @@ from dlnds import schema
 from dlnds.critical import critical_points
 from dlnds.errors import check_array, check_integer, check_memory, known_options
 from dlnds.exact import growth_time
-from dlnds.moments import balanced_layers, canonical_frames, exceeds
+from dlnds.moments import balanced_layers, canonical_frames, equal, exceeds
 from dlnds.systems.layers import flat
 from dlnds.systems.linear import LinearNetwork, check_network
 from dlnds.systems.protocol import Array
@@ -178,13 +178,11 @@ def _family_dimensions(
     sigma: Array, edges: Sequence[tuple[tuple[int, ...], tuple[int, int]]]
 ) -> NDArray[np.int64]:
     """Return how many dimensions of directions of equal modes an edge is one of."""
-    larger = exceeds(sigma)
-    equal = ~(larger | larger.T)
-    dimensions = []
+    same, dimensions = equal(sigma), []
     for s, (i, j) in edges:
         learnt = np.isin(np.arange(len(sigma)), s)
-        lost = int(np.count_nonzero(equal[i] & learnt)) - 1 if i >= 0 else 0
-        dimensions.append(lost + int(np.count_nonzero(equal[j] & ~learnt)) - 1)
+        lost = int(np.count_nonzero(same[i] & learnt)) - 1 if i >= 0 else 0
+        dimensions.append(lost + int(np.count_nonzero(same[j] & ~learnt)) - 1)
     return np.array(dimensions, np.int64)
 
 

@@ -19,7 +19,7 @@ from dlnds.errors import (
     check_number,
     known_options,
 )
-from dlnds.moments import count_pairs, exceeds
+from dlnds.moments import count_pairs, equal, exceeds
 from dlnds.systems import spectra
 from dlnds.systems.jacobians import dense_jacobian
 from dlnds.systems.linear import LinearNetwork, check_network
@@ -391,9 +391,8 @@ def canonical_inertia(
     inputs, outputs = net.target.shape[1], net.widths[-1]
     if net.depth == 1:
         return np.zeros_like(rank), np.full_like(rank, (net.widths[0] - inputs) * outputs)
-    larger = exceeds(sigma)
-    index = count_pairs(learnt, larger)
-    nonzero = rank * (inputs + outputs - rank) - count_pairs(learnt, ~(larger | larger.T))
+    index = count_pairs(learnt, exceeds(sigma))
+    nonzero = rank * (inputs + outputs - rank) - count_pairs(learnt, equal(sigma))
     if net.depth == 2:
         spare = (net.widths[1] - rank) * ((~learnt) & (sigma > 0.0)).sum(axis=1)
         index, nonzero = index + spare, nonzero + 2 * spare

@@ -128,6 +128,12 @@ def exceeds(sigma: Array) -> NDArray[np.bool_]:
     return larger
 
 
+def equal(sigma: Array) -> NDArray[np.bool_]:
+    """Tell at (j, k) whether σ_j and σ_k are equal up to rounding."""
+    larger = exceeds(sigma)
+    return ~(larger | larger.T)
+
+
 def count_pairs(learnt: NDArray[np.bool_], relation: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Count for each set S (point, mode) the pairs j ∈ S, k ∉ S that stand in a relation (j, k)."""
     inside, outside = learnt.astype(np.int64), (~learnt).astype(np.int64)
@@ -137,8 +143,7 @@ def count_pairs(learnt: NDArray[np.bool_], relation: NDArray[np.bool_]) -> NDArr
 
 def turns(sigma: Array, learnt: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Return in how many dimensions W = P_S Σ can turn among equal singular values (point)."""
-    larger = exceeds(sigma)
-    return count_pairs(learnt, ~(larger | larger.T) & (sigma > 0.0))
+    return count_pairs(learnt, equal(sigma) & (sigma > 0.0))
 
 
 def canonical_frames(widths: Sequence[int], left: Array, right: Array) -> list[Array]:

@@ -112,3 +112,10 @@ widths = st.lists(st.integers(1, 5), min_size=2, max_size=6)
 seeds = st.integers(0, 2**32 - 1)
 networks = st.builds(random_network, widths, seeds, st.sampled_from(KINDS))
 whitened_networks = st.builds(random_network, widths, seeds)
+small_networks = st.builds(
+    random_network,
+    st.lists(st.integers(1, 4), min_size=2, max_size=5),
+    seeds,
+    st.sampled_from(KINDS),
+    st.sampled_from([None, 1, 2]),
+)

@@ -6,18 +6,9 @@ import naive
 import numpy as np
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 import dlnds as dl
 from dlnds.systems import strings
-
-PROBLEMS = st.builds(
-    naive.random_network,
-    st.lists(st.integers(1, 4), min_size=2, max_size=5),
-    naive.seeds,
-    st.sampled_from(naive.KINDS),
-    st.sampled_from([None, 1, 2]),
-)
 
 
 def random_point(net, rng):
@@ -40,7 +31,7 @@ def rank_of(rows):
     return int(np.count_nonzero(values > 1e-8 * max(values[0], 1e-6)))
 
 
-@given(PROBLEMS, naive.seeds)
+@given(naive.small_networks, naive.seeds)
 def test_fiber_states_are_critical_over_their_index_set(net, seed):
     x, modes = random_point(net, np.random.default_rng(seed))
     assert np.abs(naive.field(net, x)).max() < 1e-13 * size_of(net, x)
@@ -87,14 +78,14 @@ def test_every_kind_of_fiber_point_is_reached(widths, sigma, modes):
     for _ in range(30 * len(expected)):
         x = dl.random_fiber_state(net, modes, rng=rng)
         learnt = strings.learnt(net, x, 1e-8)
-        blocks = strings.residual_blocks(net, x, learnt, 1e-8)
+        blocks = strings.residual_blocks(net, learnt, 1e-8)
         counts = strings.count_strings(blocks, 1e-8, net.depth - 1).counts
         found.add(tuple(int(counts[a, n - 1]) for a, n in arcs))
     assert found == expected
     assert len(expected) > 2
 
 
-@given(PROBLEMS, naive.seeds)
+@given(naive.small_networks, naive.seeds)
 def test_all_layers_split_into_what_is_learnt_and_z_blocks(net, seed):
     """Up to GL every critical point is block-diagonal, also where W_1 reads learnt inputs."""
     x, modes = random_point(net, np.random.default_rng(seed))
@@ -115,7 +106,7 @@ def test_all_layers_split_into_what_is_learnt_and_z_blocks(net, seed):
     np.testing.assert_allclose(canon.residual, residual, rtol=1e-12)
 
 
-@given(PROBLEMS, naive.seeds)
+@given(naive.small_networks, naive.seeds)
 def test_dimensions_are_those_of_the_tangent_spaces(net, seed):
     """The orbit by its generators; the sheet by those of the ends that keep W and Σ besides."""
     x, modes = random_point(net, np.random.default_rng(seed))
@@ -149,7 +140,7 @@ def test_dimensions_are_those_of_the_tangent_spaces(net, seed):
     assert int(fiber.sheet_dimension) == rank_of(np.concatenate(rows))
 
 
-@given(PROBLEMS, naive.seeds)
+@given(naive.small_networks, naive.seeds)
 def test_sheets_lie_between_the_orbit_and_the_kernel(net, seed):
     x, _ = random_point(net, np.random.default_rng(seed))
     fiber = dl.fiber_dimension(net, x)
@@ -255,7 +246,7 @@ def order_by_subsets(net, x, r):
     raise AssertionError
 
 
-@given(PROBLEMS, naive.seeds)
+@given(naive.small_networks, naive.seeds)
 def test_order_of_descent_is_the_smallest_set_of_layers(net, seed):
     rng = np.random.default_rng(seed)
     for r in range(min(net.max_rank, 3)):
@@ -280,7 +271,7 @@ def test_canonical_points_below_full_rank_have_the_depth_as_order(depth):
     assert int(dl.classify(net, net.critical_state((1,))).order_of_descent) == 2
 
 
-@given(PROBLEMS, naive.seeds)
+@given(naive.small_networks, naive.seeds)
 def test_the_kind_is_that_of_the_whole_orbit(net, seed):
     rng = np.random.default_rng(seed)
     x, _ = random_point(net, rng)
@@ -311,7 +302,7 @@ def test_a_small_gradient_is_not_critical():
             refuses(net, x)
 
 
-@given(PROBLEMS, naive.seeds)
+@given(naive.small_networks, naive.seeds)
 def test_critical_points_found_near_a_fiber_lie_over_its_index_set(net, seed):
     """The end-to-end maps of critical points are isolated, so a small step leads to no other."""
     rng = np.random.default_rng(seed)

@@ -6,24 +6,15 @@ import naive
 import numpy as np
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 import dlnds as dl
-
-small = st.builds(
-    naive.random_network,
-    st.lists(st.integers(1, 4), min_size=2, max_size=5),
-    naive.seeds,
-    st.sampled_from(naive.KINDS),
-    st.sampled_from([None, 1, 2]),
-)
 
 
 def index_sets(net):
     return [dl.schema.index_set_modes(s) for s in dl.critical_points(net).critical_point.values]
 
 
-@given(small)
+@given(naive.small_networks)
 def test_critical_points_are_critical_and_have_the_stated_loss(net):
     points = dl.critical_points(net)
     dl.schema.validate(points)
@@ -36,7 +27,7 @@ def test_critical_points_are_critical_and_have_the_stated_loss(net):
         assert net.identify(x) == dl.schema.index_set_label(modes)
 
 
-@given(small)
+@given(naive.small_networks)
 def test_all_index_sets_are_listed_once(net):
     positive = np.flatnonzero(net.singular_values)
     if net.depth == 1:
@@ -47,14 +38,14 @@ def test_all_index_sets_are_listed_once(net):
     assert index_sets(net) == [tuple(int(m) for m in s) for s in expected]
 
 
-@given(small)
+@given(naive.small_networks)
 def test_kinds_of_canonical_points_follow_the_rule(net):
     kinds = dl.schema.decode(dl.critical_points(net).kind).values
     for modes, kind in zip(index_sets(net), kinds, strict=True):
         assert kind == naive.kinds_by_rule(net, modes)
 
 
-@given(small)
+@given(naive.small_networks)
 def test_kinds_agree_with_the_hessian(net):
     """A strict saddle has a negative eigenvalue, the others have none."""
     kinds = dl.schema.decode(dl.critical_points(net).kind).values
@@ -111,7 +102,7 @@ def test_closed_spectra_at_every_index_set(widths):
             dl.schema.validate(dense)
 
 
-@given(small)
+@given(naive.small_networks)
 def test_inertia_of_the_atlas_is_that_of_the_dense_hessian(net):
     """At canonical points the inertia is that of the whitened problem, for every C."""
     points = dl.build_atlas(net)["points"].to_dataset()
@@ -124,7 +115,7 @@ def test_inertia_of_the_atlas_is_that_of_the_dense_hessian(net):
         assert int(spectrum.nullity) == points["nullity"][k]
 
 
-@given(small)
+@given(naive.small_networks)
 def test_the_atlas_says_of_canonical_points_what_is_found_at_them(net):
     """Orders, dimensions and rates without a state, against those of the state."""
     points = dl.build_atlas(net)["points"].to_dataset()
@@ -192,7 +183,7 @@ def test_linearization_of_any_system_by_differences(b, index):
     )
 
 
-@given(small)
+@given(naive.small_networks)
 def test_arcs_follow_their_closed_form_and_descend(net):
     points = dl.critical_points(net)
     arcs = dl.activation_arcs(net, points, n_alpha=9)

@@ -10,13 +10,6 @@ import dlnds as dl
 from dlnds import lanczos
 from dlnds.linearization import canonical_rates
 
-small = st.builds(
-    naive.random_network,
-    st.lists(st.integers(1, 4), min_size=2, max_size=5),
-    naive.seeds,
-    st.sampled_from(naive.KINDS),
-    st.sampled_from([None, 1, 2]),
-)
 whitened = st.builds(
     naive.random_network,
     st.lists(st.integers(1, 4), min_size=2, max_size=5),
@@ -180,7 +173,7 @@ def states(net, seed):
 
 
 @settings(max_examples=20)
-@given(small, naive.seeds)
+@given(naive.small_networks, naive.seeds)
 def test_iterative_spectra_are_the_ends_of_dense_ones(net, seed):
     for x in states(net, seed):
         full = dense(net, x)
@@ -287,7 +280,7 @@ def test_other_losses_have_iterative_spectra():
 # Inertia.
 
 
-@given(small, naive.seeds)
+@given(naive.small_networks, naive.seeds)
 def test_inertia_by_factorization_is_that_of_the_spectrum(net, seed):
     for x in states(net, seed):
         full = dense(net, x)

@@ -8,7 +8,7 @@ import numpy as np
 import scipy.linalg
 
 from dlnds.errors import check_memory
-from dlnds.moments import exceeds, turns
+from dlnds.moments import equal, turns
 from dlnds.systems import strings
 from dlnds.systems.protocol import Array, KnownSpectrum
 
@@ -62,8 +62,7 @@ def canonical_eigenvalues(net: "LinearNetwork", chosen: list[int]) -> tuple[Arra
     s = learnt ** (1.0 / depth)
     powers = (s**2)[:, None] ** np.arange(depth)
     strength = (s ** (depth - 2))[:, None]
-    larger = exceeds(sigma)
-    differ = (larger | larger.T)[chosen][:, rest]
+    differ = ~equal(sigma)[chosen][:, rest]
     differences = strength * (learnt[:, None] - others)
     parts = [
         powers[:, ::-1] @ powers.T,

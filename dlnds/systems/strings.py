@@ -36,6 +36,8 @@ class AmbiguousRankError(ValueError):
 class Learnt(NamedTuple):
     """What a state has learnt, and how far it is from being critical."""
 
+    #: The layers as the target sees them, see `image_layers`.
+    layers: list[Array]
     modes: tuple[int, ...]
     #: Dimensions in which W can turn among equal singular values: other index sets name it then.
     freedom: int
@@ -100,9 +102,17 @@ def learnt(net: Any, x: Array, rtol: float) -> Learnt:
     chosen = strength > 0.5
     modes = np.flatnonzero(chosen)
     residual = float(np.abs(strength - chosen).max(initial=0.0))
-    gradient = _relative_gradient(image_layers(net, x, rtol), net.target, float(sigma[0]))
-    numbers = tuple(modes.tolist())
-    return Learnt(numbers, freedom, U[:, modes], sigma[modes], V[:, modes], residual, gradient)
+    layers = image_layers(net, x, rtol)
+    return Learnt(
+        layers=layers,
+        modes=tuple(modes.tolist()),
+        freedom=freedom,
+        left=U[:, modes],
+        sizes=sigma[modes],
+        right=V[:, modes],
+        mode_residual=residual,
+        relative_gradient=_relative_gradient(layers, net.target, float(sigma[0])),
+    )
 
 
 def _equal(sigma: Array) -> list[Counts]:
@@ -163,9 +173,9 @@ def adapted_bases(
     return bases, inverses
 
 
-def residual_blocks(net: Any, x: Array, found: Learnt, rtol: float) -> list[Array]:
+def residual_blocks(net: Any, found: Learnt, rtol: float) -> list[Array]:
     """Return Z_1, …, Z_h and B of a critical point; Z_i below ``rtol`` ‖W_i‖ are set to zero."""
-    layers, r = image_layers(net, x, rtol), len(found.sizes)
+    layers, r = found.layers, len(found.sizes)
     units = [layers[0].shape[1] - r, *(len(w) - r for w in layers)]
     if not any(units):  # no residual network
         return [np.zeros((0, 0))] * len(units)
@@ -235,15 +245,6 @@ def _counts(ranks: Counts) -> Counts:
     earlier = np.roll(ranks, 1, axis=0)
     counts: Counts = ranks[:, :-2] - earlier[:, 1:-1] - ranks[:, 1:-1] + earlier[:, 2:]
     return counts
-
-
-def with_learnt(counts: Counts, rank: int) -> Counts:
-    """Return the counts (node, arrows) with ``rank`` strings more from inputs to outputs."""
-    nodes = len(counts)
-    full = np.zeros((nodes, max(counts.shape[1], nodes)), np.int64)
-    full[:, : counts.shape[1]] = counts
-    full[0, nodes - 1] += rank
-    return full
 
 
 def homomorphisms(counts: Counts, within: Sequence[int] | None = None) -> int:
@@ -407,19 +408,20 @@ def dimensions(
     Input directions without data, which W K does not see, are free. Where W itself can turn among
     equal singular values, the points with the same loss count as one fiber.
     """
-    blocks, rank, depth = residual_blocks(net, x, found, rtol), len(found.sizes), net.depth
+    blocks, rank, depth = residual_blocks(net, found, rtol), len(found.sizes), net.depth
     strings, inputs = count_strings(blocks, rtol, depth - 1), net.target.shape[1]
     unseen = net.widths[0] - inputs
     open_modes = int(np.count_nonzero(net.singular_modes[1])) - rank
     fiber = fiber_dimension((inputs, *net.widths[1:]), rank, open_modes, strings.counts, most)
     if unseen:
-        first = np.hstack([blocks[0], _unseen_block(net, x, found, rtol)])
+        first = np.hstack([blocks[0], _unseen_block(net, x, found)])
         closing = np.zeros((first.shape[1], len(net.target) - rank))
         linear = count_strings([first, *blocks[1:-1], closing], rtol, depth).counts
     else:
         start, length = np.indices(strings.ranks.shape)
         linear = _counts(np.where(start + length <= depth, strings.ranks, 0))
-    orbit = orbit_dimension(net.widths, with_learnt(linear, rank))
+    linear[0, depth] += rank  # the learnt modes, from inputs to outputs
+    orbit = orbit_dimension(net.widths, linear)
     return orbit, _with_free(fiber, unseen * net.widths[1] + found.freedom), strings
 
 
@@ -427,10 +429,9 @@ def _with_free(fiber: FiberDimension, free: int) -> FiberDimension:
     return FiberDimension(fiber.sheet + free, fiber.largest + free, fiber.complete)
 
 
-def _unseen_block(net: Any, x: Array, found: Learnt, rtol: float) -> Array:
+def _unseen_block(net: Any, x: Array, found: Learnt) -> Array:
     """Return what the residual network's first layer reads of inputs without data."""
-    layers = image_layers(net, x, rtol)
-    _, inverses = adapted_bases(layers, found.left, found.sizes, found.right)
+    _, inverses = adapted_bases(found.layers, found.left, found.sizes, found.right)
     unseen = scipy.linalg.null_space(net.input_root.T)
     block: Array = inverses[1][len(found.sizes) :] @ net._layers(x)[0] @ unseen
     return block
