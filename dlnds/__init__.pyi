@@ -16,6 +16,7 @@ from .fibers import fiber_dimension as fiber_dimension
 from .fibers import random_fiber_state as random_fiber_state
 from .graph import connections as connections
 from .graph import edge_states as edge_states
+from .growth import grow_manifold as grow_manifold
 from .integrate import as_run as as_run
 from .integrate import flow as flow
 from .integrate import iterate as iterate
@@ -25,6 +26,8 @@ from .linearization import linearize as linearize
 from .lyapunov import covariant_vectors as covariant_vectors
 from .lyapunov import lyapunov_function as lyapunov_function
 from .lyapunov import lyapunov_spectrum as lyapunov_spectrum
+from .manifolds import stable_manifold as stable_manifold
+from .manifolds import unstable_manifold as unstable_manifold
 from .moments import check_assumptions as check_assumptions
 from .newton import find_critical_point as find_critical_point
 from .problems import load_problem as load_problem

@@ -202,6 +202,19 @@ REQUIRED: dict[str, dict[str, tuple[str, ...]]] = {
         "loss": ("arc", "alpha"),
         "exact_loss": ("arc", "alpha"),
     },
+    "manifold": {
+        "frame": ("direction", "parameter"),
+        "rate": ("direction",),
+        "order": ("direction",),
+        "state": ("parameter",),
+    },
+    "fibres": {
+        "state": ("fibre", "time", "parameter"),
+        **dict.fromkeys(("elapsed_time", "loss"), ("fibre", "time")),
+        **dict.fromkeys(
+            ("imbalance_residual", "end", "end_kind", "stop_reason", "start_size"), ("fibre",)
+        ),
+    },
     "connections": {
         **dict.fromkeys(("source", "target", "kind", "drop", "length", "rate", "order"), ("edge",)),
         **dict.fromkeys(("size", "angle", "loss"), ("edge", "point")),
@@ -241,6 +254,8 @@ _FLAGGED = {
     ("critical_point", "convergence"): CONVERGENCES,
     ("arcs", "kind"): ARC_KINDS,
     ("connections", "kind"): EDGE_KINDS,
+    ("fibres", "stop_reason"): STOP_REASONS,
+    ("fibres", "end_kind"): LIMIT_KINDS,
     ("run", "stop_reason"): STOP_REASONS,
     ("run", "limit_kind"): LIMIT_KINDS,
     ("run", "limit_decision"): LIMIT_DECISIONS,

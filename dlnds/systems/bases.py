@@ -32,7 +32,7 @@ def turning(widths: Sequence[int], bases: Sequence[Array]) -> Callable[[Array], 
             b @ states[:, i:j].reshape(count, b.shape[1], a.shape[1]) @ a.T
             for (i, j), (a, b) in zip(itertools.pairwise(ends), pairs, strict=True)
         ]
-        return np.concatenate([w.reshape(count, -1) for w in turned], axis=1)
+        return np.concatenate([w.reshape(count, w.shape[1] * w.shape[2]) for w in turned], axis=1)
 
     return lift
 

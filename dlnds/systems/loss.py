@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from dlnds._kernels import linear as kernels
 from dlnds.errors import known_options
 from dlnds.losses import FORMS, Loss
 from dlnds.systems.layers import LayeredSystem, check_widths
+from dlnds.systems.linear import LinearNetwork
 from dlnds.systems.protocol import Array, Kernel, Params
 
 _NORMALIZED = {True: "loss divided by the number of samples", False: "loss not divided"}
@@ -116,6 +118,24 @@ class LossNetwork(LayeredSystem):
 
     def _loss(self, states: Array) -> Any:
         return self.criterion.values(self._product(states))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class BackwardNetwork(LossNetwork):
+    """The flow of a network against time, +∇ℓ in place of −∇ℓ; its ``loss`` is still ℓ."""
+
+    @property
+    def params(self) -> Params:  # type: ignore[override]
+        """As of the network, with the other sign of the loss."""
+        sizes, numbers = super().params
+        numbers[-2] = -self.criterion.factor
+        return sizes, numbers
+
+
+def against_time(net: LinearNetwork) -> BackwardNetwork:
+    """Return the flow of a network with the square loss against time."""
+    root = np.eye(net.widths[0]) if net.input_root is None else net.input_root
+    return BackwardNetwork(net.widths, Loss("power", root, net.target, normalize=False))
 
 
 LossNetwork.__init__ = known_options(LossNetwork.__init__)  # type: ignore[method-assign]

@@ -27,8 +27,9 @@ def known_spectrum(net: "LinearNetwork", layers: tuple[Array, ...]) -> KnownSpec
     the covariance and the representative, where the Hessian is JᵀJ, J the derivative of W K.
     """
     if net.whitened:
-        chosen = [] if net.depth == 1 else _balanced_modes(net, layers)
-        if chosen is not None:
+        balanced = ([], []) if net.depth == 1 else balanced_frames(net, layers)
+        if balanced is not None:
+            chosen = balanced[0]
             found, left_out = canonical_eigenvalues(net, chosen)
             if left_out <= ACCURACY * found.max(initial=0.0):
                 return KnownSpectrum(found, "closed_form", _canonical_dimensions(net, chosen))
@@ -77,12 +78,14 @@ def canonical_eigenvalues(net: "LinearNetwork", chosen: list[int]) -> tuple[Arra
     return found, float(np.abs(differences[~differ]).max(initial=0.0))
 
 
-def _balanced_modes(net: "LinearNetwork", layers: tuple[Array, ...]) -> list[int] | None:
-    """Return S if the layers are W_i = U_i diag(σ_j^{1/h}) U_{i−1}ᵀ, U_h and U_0 modes of Σ.
+def balanced_frames(
+    net: "LinearNetwork", layers: tuple[Array, ...]
+) -> tuple[list[int], list[Array]] | None:
+    """Return S and U_0, …, U_h if the layers are W_i = U_i diag(σ_j^{1/h}) U_{i−1}ᵀ, or None.
 
-    The frames U_i are found one after the other, each the nearest to orthonormal ones; comparing
-    the layers with what they give, instead of the C_i, squares no small singular value. A relative
-    change of the layers by δ changes the Hessian by less than 4 h δ.
+    U_h and U_0 are modes of Σ. The frames are found one after the other, each the nearest to
+    orthonormal ones; comparing the layers with what they give, instead of the C_i, squares no small
+    singular value. A relative change of the layers by δ changes the Hessian by less than 4 h δ.
     """
     limit = ACCURACY / (4.0 * net.depth)
     norms = [float(np.linalg.norm(w)) for w in layers]
@@ -95,19 +98,18 @@ def _balanced_modes(net: "LinearNetwork", layers: tuple[Array, ...]) -> list[int
     if chosen is None or len(chosen) > min(net.widths):
         return None
     if not chosen:
-        return None if any(w.any() for w in layers) else []
-    size, first = sizes[chosen], right[: len(chosen)].T
-    frame = first
+        empty = [np.zeros((d, 0)) for d in net.widths]
+        return None if any(w.any() for w in layers) else ([], empty)
+    size, frames = sizes[chosen], [right[: len(chosen)].T]
     for w in layers:
-        left, _, turn = np.linalg.svd((w @ frame) * size, full_matrices=False)
-        after = left @ turn
-        if not np.linalg.norm(w - (after * size) @ frame.T) <= limit * scale:
+        left, _, turn = np.linalg.svd((w @ frames[-1]) * size, full_matrices=False)
+        frames.append(left @ turn)
+        if not np.linalg.norm(w - (frames[-1] * size) @ frames[-2].T) <= limit * scale:
             return None
-        frame = after
-    image = size**net.depth
-    misses = [net.target @ first - frame * image, net.target.T @ frame - first * image]
+    first, last, image = frames[0], frames[-1], size**net.depth
+    misses = [net.target @ first - last * image, net.target.T @ last - first * image]
     allowed = limit * float(net.singular_modes[1][0])
-    return chosen if all(np.linalg.norm(miss) <= allowed for miss in misses) else None
+    return (chosen, frames) if all(np.linalg.norm(m) <= allowed for m in misses) else None
 
 
 def _matching(values: Array, sizes: Array, allowed: float) -> list[int] | None:

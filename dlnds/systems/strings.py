@@ -414,7 +414,7 @@ def dimensions(
     open_modes = int(np.count_nonzero(net.singular_modes[1])) - rank
     fiber = fiber_dimension((inputs, *net.widths[1:]), rank, open_modes, strings.counts, most)
     if unseen:
-        first = np.hstack([blocks[0], _unseen_block(net, x, found)])
+        first = np.hstack([blocks[0], unseen_block(net, x, found)])
         closing = np.zeros((first.shape[1], len(net.target) - rank))
         linear = count_strings([first, *blocks[1:-1], closing], rtol, depth).counts
     else:
@@ -429,7 +429,7 @@ def _with_free(fiber: FiberDimension, free: int) -> FiberDimension:
     return FiberDimension(fiber.sheet + free, fiber.largest + free, fiber.complete)
 
 
-def _unseen_block(net: Any, x: Array, found: Learnt) -> Array:
+def unseen_block(net: Any, x: Array, found: Learnt) -> Array:
     """Return what the residual network's first layer reads of inputs without data."""
     _, inverses = adapted_bases(found.layers, found.left, found.sizes, found.right)
     unseen = scipy.linalg.null_space(net.input_root.T)
