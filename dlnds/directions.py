@@ -12,8 +12,9 @@ from dlnds.systems import taylor
 from dlnds.systems.protocol import Array
 
 NEWTON_STEPS = 25
-#: Components above which only the steepest directions are looked for.
-MOST_COMPONENTS = 24
+#: Components up to which all KKT points are looked for, and up to which second derivatives are
+#: taken; in spaces above that only two ascents are made.
+FEW_COMPONENTS, SOME_COMPONENTS = 24, 150
 
 
 class LeadingForm(NamedTuple):
@@ -86,19 +87,21 @@ def _without_orbit(kernel: Array, generators: Array) -> Array:
 def escape_points(form: LeadingForm, sign: float, n_starts: int = 8) -> list[EscapePoint]:
     """Return KKT points of sign · N with positive values, the steepest first, one for each value.
 
-    From random starts, by ascent and Newton's method and, in up to 24 components, by that alone,
+    From random starts, by ascent and Newton's method and, in few components, by that alone,
     which also comes to points that are not maxima. Those of one value are orbits of the symmetries.
     """
     size = form.basis.shape[1]
-    starts = np.random.default_rng(0).normal(size=(n_starts, size))
+    starts = np.random.default_rng(0).normal(
+        size=(n_starts if size <= SOME_COMPONENTS else 2, size)
+    )
     found: list[EscapePoint] = []
     for start in starts / np.linalg.norm(starts, axis=1)[:, None]:
         ends = [_ascent(form, sign, start)]
-        if size <= MOST_COMPONENTS:
+        if size <= FEW_COMPONENTS:
             ends.append(start)
         for c in ends:
             point = _polished(form, sign, c)
-            if point is not None and not any(np.isclose(point[1], p.value, 1e-7) for p in found):
+            if point is not None and not any(np.isclose(point[1], p.value, 1e-6) for p in found):
                 number = _dimension(form, sign, *point)
                 found.append(EscapePoint(form.basis @ point[0], point[1], number))
     return sorted(found, key=lambda p: -p.value)
@@ -115,7 +118,7 @@ def _ascent(form: LeadingForm, sign: float, start: Array) -> Array:
         value = float(gradient @ u) / form.order
         return -value, (form.order * value * u - gradient) / size
 
-    best = scipy.optimize.minimize(minus, start, jac=True, method="CG")
+    best = scipy.optimize.minimize(minus, start, jac=True, method="CG", options={"gtol": 1e-8})
     end: Array = best.x / np.linalg.norm(best.x)
     return end
 
@@ -133,21 +136,24 @@ def _polished(form: LeadingForm, sign: float, start: Array) -> tuple[Array, floa
         along = gradient + hessian @ c
         return np.vstack([hessian - np.outer(c, along) - (gradient @ c) * unit, 2.0 * c])
 
-    for _ in range(NEWTON_STEPS):  # least norm: KKT points come in orbits
+    second = len(start) <= SOME_COMPONENTS
+    for _ in range(NEWTON_STEPS if second else 0):  # least norm: KKT points come in orbits
         step = np.linalg.lstsq(slope(start), -lack(start), rcond=1e-9)[0]
         size = float(np.linalg.norm(step))
         start = start + step * min(1.0, 0.5 / max(size, 1e-300))
         if size < 1e-12:
             break
-    gradient = sign * form.gradient(start)
+    gradient, allowed = sign * form.gradient(start), 1e-9 if second else 1e-4
     value = float(gradient @ start) / form.order
-    if not (value > 0.0 and np.linalg.norm(lack(start)) <= 1e-9 * np.linalg.norm(gradient)):
+    if not (value > 0.0 and np.linalg.norm(lack(start)) <= allowed * np.linalg.norm(gradient)):
         return None
     return start, value
 
 
 def _dimension(form: LeadingForm, sign: float, c: Array, value: float) -> int:
     """Return one plus the number of directions in which N does not decrease on the sphere."""
+    if len(c) > SOME_COMPONENTS:
+        return 1
     unit, hessian = np.eye(len(c)), sign * _hessian(form, c)
     across = unit - np.outer(c, c)
     curvature = across @ (hessian - form.order * value * unit) @ across
