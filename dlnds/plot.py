@@ -56,7 +56,7 @@ def levels(atlas: xr.DataTree, *, ax: "Axes | None" = None) -> "Axes":
     from matplotlib.collections import LineCollection
 
     ax = _axes(ax, figsize=(9.0, 6.0))
-    points, arcs = atlas["points"].to_dataset(), atlas["arcs"].to_dataset()
+    points, arcs = atlas["points"].to_dataset(), _additions(atlas["arcs"].to_dataset())
     if arcs.sizes["arc"]:
         ranks = points["rank"].sel(critical_point=arcs["source"].values).values
         part = arcs if arcs.sizes["arc"] <= _MOST_CURVES else arcs.isel(alpha=[0, -1])
@@ -289,6 +289,12 @@ def _lines(ax: "Axes", run: xr.Dataset, name: str, **style: Any) -> None:
         pick = {} if member is None else {"sample": member}
         ax.plot(time.isel(pick), values.isel(pick), **style)
     ax.set_xlabel(_label(run[clock]))
+
+
+def _additions(arcs: xr.Dataset) -> xr.Dataset:
+    """Return the arcs that add one mode."""
+    shape, kind = (schema.decode(arcs[name]).values for name in ("shape", "kind"))
+    return arcs.isel(arc=(shape == "activation") & (kind == "decreasing"))
 
 
 def _path_labels(points: xr.Dataset) -> list[tuple[str, float, float]]:

@@ -17,6 +17,17 @@ Labelled = TypeVar("Labelled", xr.Dataset, xr.DataArray)
 POINT_KINDS = ("global_minimum", "strict_saddle", "nonstrict_saddle", "not_critical")
 EDGE_KINDS = ("add", "swap")
 ARC_KINDS = ("decreasing", "increasing", "constant")
+#: Rows of the table of arcs: what moves along them.
+ARC_SHAPES = (
+    "orbit",
+    "fiber",
+    "plateau",
+    "activation",
+    "cross",
+    "scaling",
+    "rotation",
+    "rotation_kept",
+)
 STOP_REASONS = (
     "end_reached",
     "limit_reached",
@@ -34,10 +45,11 @@ LIMIT_DECISIONS = ("none", "small_residual", "no_force")
 
 #: name: (long name, TeX symbol). All quantities of this package are pure numbers, units "1".
 DESCRIPTIONS = {
-    "alpha": ("size of the added mode in every layer", r"$\alpha/\sigma_j^{1/h}$"),
+    "alpha": ("place along the arc", r"$\alpha/\alpha_{\mathrm{end}}$"),
     "ambiguous": ("other index sets name the same point", ""),
     "angle": ("angle of the moving mode", r"$\varphi$"),
     "arc": ("arc", ""),
+    "arc_parameter": ("size, change or angle of what moves along the arc", r"$\alpha,\ \theta$"),
     "between_rank": ("rank of the layers between the pair", r"$\mathrm{rank}\,W_{j+1:i-1}$"),
     "closest": ("smallest relative distance", ""),
     "coindex": ("number of positive eigenvalues", ""),
@@ -87,6 +99,7 @@ DESCRIPTIONS = {
     "index": ("Morse index", ""),
     "input": ("input", ""),
     "integrated_rate": ("integral of the squared gradient", r"$\int\|\nabla L\|^2 dt$"),
+    "is_critical": ("all states along the arc are critical: 1 yes, 0 no", ""),
     "is_complete": ("all kinds of points were tried: 1 yes, 0 no", ""),
     "is_generic": ("connection is on the generic path", ""),
     "is_smooth": ("fiber is smooth: 1 yes, 0 not known to be", ""),
@@ -108,12 +121,14 @@ DESCRIPTIONS = {
     "loss_rate": ("rate of change of the loss", r"$-\|\nabla L\|^2$"),
     "mode": ("mode", r"$j$"),
     "mode_lost": ("mode that is lost, -1 if none", r"$i$"),
+    "mode_read": ("mode whose input a cross channel reads, -1 if none", r"$k$"),
     "mode_residual": ("deviation of mode strengths from 0 or 1", ""),
     "mode_strength": ("strength of the mode", r"$u_j^T W v_j$"),
     "monotone": ("the loss never rises: 1 yes, 0 no", ""),
     "moved_state": ("state moved by the group element", r"$P\cdot x$"),
     "multiplicity": ("order of the zero in its degenerate directions", r"$m$"),
     "n_iterations": ("iterations", ""),
+    "n_layers": ("layers that change along the arc", ""),
     "n_jac": ("evaluations of the Jacobian", ""),
     "n_rhs": ("evaluations of the vector field", ""),
     "n_steps": ("accepted steps", ""),
@@ -141,6 +156,7 @@ DESCRIPTIONS = {
     "row": ("row of the weight in its layer", ""),
     "sample": ("run", ""),
     "scale": ("distance from the saddle at the start", r"$\varepsilon$"),
+    "shape": ("what moves along the arc", ""),
     "sheet_dimension": ("dimension of the points of the same kind", ""),
     "singular_value": ("singular value", r"$\sigma_j$"),
     "size": ("singular value of the moving mode in every layer", r"$s$"),
@@ -151,7 +167,7 @@ DESCRIPTIONS = {
     "step": ("saved step", ""),
     "step_norm": ("length of the step", ""),
     "stop_reason": ("why the run ended", ""),
-    "target": ("index set where the arc ends", ""),
+    "target": ("index set where the arc ends, empty if at no critical point", ""),
     "tightened": ("all pairs of layers are tightened: 1 yes, 0 no, -1 not critical", ""),
     "tightened_pair": ("pair is tightened", ""),
     "time": ("time", r"$t$"),
@@ -194,14 +210,10 @@ REQUIRED: dict[str, dict[str, tuple[str, ...]]] = {
         ),
     },
     "arcs": {
-        "source": ("arc",),
-        "target": ("arc",),
-        "kind": ("arc",),
-        "order": ("arc",),
-        "drop": ("arc",),
-        "loss": ("arc", "alpha"),
-        "exact_loss": ("arc", "alpha"),
+        **dict.fromkeys(("source", "target", "shape", "kind", "mode", "order", "drop"), ("arc",)),
+        **dict.fromkeys(("arc_parameter", "loss", "exact_loss"), ("arc", "alpha")),
     },
+    "arc_path": {"state": ("alpha", "parameter"), "loss": ("alpha",)},
     "connections": {
         **dict.fromkeys(("source", "target", "kind", "drop", "length", "rate", "order"), ("edge",)),
         **dict.fromkeys(("size", "angle", "loss"), ("edge", "point")),
@@ -240,6 +252,7 @@ _FLAGGED = {
     ("classification", "kind"): POINT_KINDS,
     ("critical_point", "convergence"): CONVERGENCES,
     ("arcs", "kind"): ARC_KINDS,
+    ("arcs", "shape"): ARC_SHAPES,
     ("connections", "kind"): EDGE_KINDS,
     ("run", "stop_reason"): STOP_REASONS,
     ("run", "limit_kind"): LIMIT_KINDS,
