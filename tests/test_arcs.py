@@ -2,6 +2,7 @@
 
 import itertools
 
+import matplotlib.pyplot as plt
 import naive
 import numpy as np
 import pytest
@@ -432,3 +433,55 @@ def test_unclear_ranks_are_said_to_be():
 def test_arcs_can_be_saved(tmp_path):
     dl.save(ARCS, tmp_path / "arcs.nc")
     assert dl.load(tmp_path / "arcs.nc").identical(ARCS)
+
+
+# The picture.
+
+
+@pytest.fixture
+def new_figures():
+    yield
+    plt.close("all")
+
+
+def test_every_arc_is_drawn_and_listed(new_figures):
+    net = diagonal((3, 4, 4, 3), (3.0, 2.0, 1.0))
+    table = dl.build_atlas(net, n_alpha=5)["arcs"]
+    ax = dl.plot.arcs(table, source="{1}")
+    part = table.to_dataset().isel(arc=table.source.values == "{1}")
+    drawn = sorted(tuple(line.get_ydata()) for line in ax.lines if len(line.get_ydata()))
+    assert drawn == sorted(map(tuple, part.loss.values.tolist()))
+    listed = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert listed == [
+        "decreasing (4)", "activation: 0, 2", "rotation: 1→0", "rotation, strength kept: 1→0",
+        "increasing (8)", "activation, sign −: 0, 2", "cross: 2→0, 0→2", "scaling: 1",
+        "rotation: 1→2", "rotation, strength kept: 1→2",
+        "constant (5)", "orbit: 1", "plateau: 0, 2",
+    ]  # fmt: skip
+    assert {text.get_text() for text in ax.texts} == {"{0,1}", "{1,2}", "{0}"}
+    assert ax.get_title() == "arcs from {1}"
+
+
+def test_labels_of_ends_do_not_overlap_where_arcs_end_close_together(new_figures):
+    sigma = np.sqrt(1.0 + 0.001 * np.arange(8.0, 0.0, -1.0))
+    net = diagonal((8, 8, 8), sigma)
+    ax = dl.plot.arcs(dl.critical_arcs(net, np.zeros(net.dim), n_alpha=5))
+    places = np.sort([text.xyann[1] for text in ax.texts])
+    assert len(places) == 8
+    low, high = ax.get_ylim()
+    assert np.diff(places).min() > 0.034 * (high - low)
+    assert np.mean(places) == pytest.approx(np.mean([text.xy[1] for text in ax.texts]))
+
+
+def test_pictures_of_arcs_say_what_they_need(new_figures):
+    table = dl.build_atlas(NET, n_alpha=3)["arcs"]
+    assert dl.critical_arcs(NET, X, n_alpha=3).dlnds.plot().get_title() == "arcs from {1}"
+    with pytest.raises(ValueError, match="^source: there are arcs from 4 points, needs one, as"):
+        dl.plot.arcs(table)
+    with pytest.raises(ValueError, match=r"^source: no arc starts at '\{2\}'"):
+        dl.plot.arcs(table, source="{2}")
+    with pytest.raises(ValueError, match="^arcs: needs the schema 'arcs'"):
+        dl.plot.arcs(dl.critical_points(NET))
+    nothing = diagonal((2, 2), (2.0, 1.0))
+    arcs = dl.critical_arcs(nothing, nothing.critical_state((0, 1)))
+    assert dl.plot.arcs(arcs).get_title() == "no arcs"
