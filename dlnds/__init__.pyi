@@ -2,7 +2,8 @@ from . import events as events
 from . import losses as losses
 from . import plot as plot
 from . import schema as schema
-from .arcs import activation_arcs as activation_arcs
+from .arcs import arc_states as arc_states
+from .arcs import critical_arcs as critical_arcs
 from .atlas import build_atlas as build_atlas
 from .classification import classify as classify
 from .critical import canonicalize as canonicalize

@@ -8,7 +8,7 @@ import xarray as xr
 
 from dlnds import schema
 from dlnds._version import __version__
-from dlnds.arcs import activation_arcs
+from dlnds.arcs import canonical_arcs
 from dlnds.critical import critical_points
 from dlnds.errors import known_options
 from dlnds.fibers import canonical_dimensions
@@ -42,14 +42,18 @@ def build_atlas(
     -------
     xarray.DataTree
         Schema ``atlas``: ``points`` as of `critical_points`, with what holds at A_S (below);
-        ``arcs`` as of `activation_arcs`; ``modes``, the singular modes of the target;
-        ``assumptions``, as of `check_assumptions`.
+        ``arcs``, as of `critical_arcs`, from all these points; ``modes``, the singular modes of the
+        target; ``assumptions``, as of `check_assumptions`.
 
         At A_S: ``index`` (Morse index; the fiber lies in the kernel, so that ``transverse_index``
         is the same) and ``nullity`` of the Hessian, ``order_of_descent``, ``orbit_dimension``,
         ``fiber_dimension`` and its ``is_complete`` as of `fiber_dimension`, and for whitened
         networks the rates ``departure_rate`` (0 if no eigenvalue is negative) and
         ``convergence_rate`` (0 but at minima without degenerate directions).
+
+        Arcs that add a mode lead to a point which is listed. Of more than 100,000 arcs only those
+        that descend to another point are kept, or of these only those that add a mode; the
+        attribute ``selection`` of the node says ``all``, ``descending`` or ``activations``.
 
     Raises
     ------
@@ -67,7 +71,7 @@ def build_atlas(
     points = points.assign(_at_canonical_points(net, points))
     nodes = {
         "points": schema.finish(points, "critical_points", {}),
-        "arcs": activation_arcs(net, points, n_alpha=n_alpha, progress=progress),
+        "arcs": canonical_arcs(net, points, n_alpha, progress),
         "modes": net.modes,
         "assumptions": net.assumptions,
     }

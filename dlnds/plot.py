@@ -1,5 +1,6 @@
 """Pictures of Datasets. Every function draws into ``ax``, or into new axes, and returns them."""
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,25 @@ _KIND_STYLE = {
     "not_critical": ("x", "black", 30.0),
 }
 
+
+#: Colours of arcs by kind and shape: cold ones descend, warm ones rise.
+_ARC_COLOURS = {
+    "decreasing": {"activation": "#2166ac", "rotation": "#1b7837", "rotation_kept": "#7fbf7b"},
+    "increasing": {
+        "activation": "#b2182b",
+        "cross": "#e08214",
+        "scaling": "#8c510a",
+        "rotation": "#c51b7d",
+        "rotation_kept": "#e9a3c9",
+    },
+    "constant": dict.fromkeys(("orbit", "fiber", "plateau", "rotation"), "#4d4d4d"),
+}
+_ARC_NAMES = {
+    ("increasing", "activation"): "activation, sign −",
+    ("increasing", "rotation_kept"): "rotation, strength kept",
+    ("decreasing", "rotation_kept"): "rotation, strength kept",
+}
+_ARC_DASHES = {"rotation_kept": "--", "cross": "-.", "scaling": (0, (1, 1))}
 
 _MOST_CURVES = 5000
 
@@ -56,7 +76,7 @@ def levels(atlas: xr.DataTree, *, ax: "Axes | None" = None) -> "Axes":
     from matplotlib.collections import LineCollection
 
     ax = _axes(ax, figsize=(9.0, 6.0))
-    points, arcs = atlas["points"].to_dataset(), atlas["arcs"].to_dataset()
+    points, arcs = atlas["points"].to_dataset(), _additions(atlas["arcs"].to_dataset())
     if arcs.sizes["arc"]:
         ranks = points["rank"].sel(critical_point=arcs["source"].values).values
         part = arcs if arcs.sizes["arc"] <= _MOST_CURVES else arcs.isel(alpha=[0, -1])
@@ -241,6 +261,156 @@ def spectrum(linearization: xr.Dataset, *, ax: "Axes | None" = None) -> "Axes":
     return ax
 
 
+@known_options
+def arcs(
+    arcs: xr.Dataset | xr.DataTree, *, source: str | None = None, ax: "Axes | None" = None
+) -> "Axes":
+    """Draw the loss along all arcs from one critical point.
+
+    The legend lists by kind what moves along them, with the modes j or i→j; darker lines are of
+    leading modes. Where descending arcs end at a critical point, its index set is written. Rising
+    arcs are cut off at twice the largest drop above the point.
+
+    Parameters
+    ----------
+    arcs
+        What `critical_arcs` returns, or the node ``arcs`` of an atlas.
+    source
+        Index set of the point, such as ``"{0,2}"``; needed if arcs from several points are given.
+    ax
+        Axes to draw into.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    ValueError
+        If these are no arcs, or the source is missing or not among them.
+
+    Examples
+    --------
+    >>> import dlnds as dl
+    >>> net = dl.LinearNetwork(widths=(2, 3, 3, 2), target=[[2.0, 0.0], [0.0, 1.0]])
+    >>> arcs = dl.critical_arcs(net, net.critical_state((1,)))
+    >>> dl.plot.arcs(arcs).get_title()
+    'arcs from {1}'
+    """
+    _check("arcs", arcs, "arcs")
+    chosen, label = _from_source(
+        arcs.to_dataset() if isinstance(arcs, xr.DataTree) else arcs, source
+    )
+    ax = _axes(ax, figsize=(10.0, 5.5))
+    for kind, part in _groups(chosen, "kind", schema.ARC_KINDS):
+        ax.plot([], [], " ", label=f"{kind} ({part.sizes['arc']})")
+        for shape, group in _groups(part, "shape", schema.ARC_SHAPES):
+            _draw_group(ax, group, _ARC_COLOURS[kind][shape], _ARC_DASHES.get(shape, "-"))
+            name = _ARC_NAMES.get((kind, shape), schema.spoken(shape))
+            ax.lines[-1].set_label(f"{name}{_moving_modes(group)}")
+    _cut_off(ax, chosen)
+    _label_ends(ax, chosen)
+    ax.set_xlim(0.0, 1.0)
+    ax.set_xlabel(_label(chosen["alpha"]))
+    ax.set_ylabel(_label(chosen["loss"]))
+    ax.set_title(f"arcs from {label}" if label else "no arcs")
+    if chosen.sizes["arc"]:
+        legend = ax.legend(loc="upper left", bbox_to_anchor=(1.16, 1.02), fontsize=8, frameon=False)
+        for text in legend.get_texts():
+            text.set_fontweight("bold" if text.get_text().endswith(")") else "normal")
+    return ax
+
+
+def _from_source(arcs: xr.Dataset, source: str | None) -> tuple[xr.Dataset, str]:
+    """Return the arcs from one point, and its index set."""
+    labels = sorted({str(label) for label in arcs["source"].values}, key=lambda s: (len(s), s))
+    if source is None:
+        if len(labels) > 1:
+            raise ValueError(
+                f"source: there are arcs from {len(labels)} points, needs one, as {labels[1]!r}"
+            )
+        return arcs, "".join(labels)
+    if source not in labels:
+        raise ValueError(f"source: no arc starts at {source!r}{nearest(source, labels[:20])}")
+    return arcs.isel(arc=np.flatnonzero(arcs["source"].values == source)), source
+
+
+def _groups(arcs: xr.Dataset, name: str, words: Sequence[str]) -> Iterator[tuple[str, xr.Dataset]]:
+    """Return the arcs by the words of a flag, in the order of the words."""
+    flags = arcs[name].values
+    for number, word in enumerate(words):
+        if (flags == number).any():
+            yield word, arcs.isel(arc=np.flatnonzero(flags == number))
+
+
+def _draw_group(ax: "Axes", group: xr.Dataset, colour: str, dashes: Any) -> None:
+    """Draw arcs of one kind and shape, those of leading modes darkest and last."""
+    from matplotlib.colors import to_rgb
+
+    base, modes = np.array(to_rgb(colour)), group["mode"].values
+    _, ranks = np.unique(modes, return_inverse=True)
+    for place in np.argsort(-modes, kind="stable"):
+        pale = 0.6 * ranks[place] / (int(ranks.max()) + 1)
+        shade = tuple((1.0 - pale) * base + pale)
+        ax.plot(group["alpha"], group["loss"][place], color=shade, linestyle=dashes, linewidth=1.6)
+
+
+def _cut_off(ax: "Axes", arcs: xr.Dataset) -> None:
+    drop = float(arcs["drop"].max()) if arcs.sizes["arc"] else 0.0
+    if drop > 0.0:
+        top = float(arcs["loss"][0, 0]) + 2.0 * drop
+        ax.set_ylim(top=min(top, ax.get_ylim()[1]))
+
+
+def _moving_modes(group: xr.Dataset) -> str:
+    """Return the modes that move along arcs of one shape, as text for a legend."""
+    lost, gained, read = (group[n].values.tolist() for n in ("mode_lost", "mode", "mode_read"))
+    if max(gained) < 0:
+        return ""
+    turned = schema.ARC_SHAPES[int(group["shape"].values[0])].startswith("rotation")
+    if turned or max(read) >= 0:
+        pairs = [f"{i}→{j}" for i, j in zip(lost if turned else read, gained, strict=True)]
+        return ": " + (", ".join(pairs) if len(pairs) <= 4 else f"{len(pairs)} pairs of modes")
+    modes = sorted(set(gained))
+    return ": " + (", ".join(map(str, modes)) if len(modes) <= 6 else f"{len(modes)} modes")
+
+
+def _label_ends(ax: "Axes", arcs: xr.Dataset) -> None:
+    """Write beside the axes the index sets where descending arcs end."""
+    part = arcs.isel(
+        arc=np.flatnonzero((arcs["drop"].values > 0.0) & (arcs["target"].values != ""))
+    )
+    pairs = zip(part["loss"].values[:, -1].tolist(), part["target"].values.tolist(), strict=True)
+    ends = sorted(pairs)
+    low, high = ax.get_ylim()
+    gap = min(0.035, 1.0 / max(len(ends), 1)) * (high - low)
+    places = _spread([loss for loss, _ in ends], gap)
+    for (loss, target), place in zip(ends, places, strict=True):
+        ax.annotate(
+            target, (1.0, loss), (1.04, place), xycoords=("axes fraction", "data"),
+            textcoords=("axes fraction", "data"), va="center", fontsize=8, annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": "0.6", "linewidth": 0.6},
+        )  # fmt: skip
+
+
+def _spread(values: Sequence[float], gap: float) -> list[float]:
+    """Return ascending values moved to lie a gap apart, those that are close around their mean."""
+    groups: list[list[float]] = []
+    for value in values:
+        groups.append([value])
+        while len(groups) > 1 and _first(groups[-1], gap) - _last(groups[-2], gap) < gap:
+            groups[-2:] = [groups[-2] + groups[-1]]
+    return [_first(group, gap) + k * gap for group in groups for k in range(len(group))]
+
+
+def _first(group: Sequence[float], gap: float) -> float:
+    return float(np.mean(group)) - 0.5 * gap * (len(group) - 1)
+
+
+def _last(group: Sequence[float], gap: float) -> float:
+    return float(np.mean(group)) + 0.5 * gap * (len(group) - 1)
+
+
 def by_schema(data: xr.Dataset | xr.DataTree, **options: Any) -> "Axes":
     """Draw a Dataset or tree by the function that fits its schema.
 
@@ -249,7 +419,7 @@ def by_schema(data: xr.Dataset | xr.DataTree, **options: Any) -> "Axes":
     ValueError
         If there is no picture for it.
     """
-    functions = {"atlas": levels, "run": loss, "linearization": spectrum}
+    functions = {"atlas": levels, "run": loss, "linearization": spectrum, "arcs": arcs}
     kind = data.attrs.get("schema")
     if kind not in functions:
         raise ValueError(f"data: there is no picture for schema {kind!r}{nearest(kind, functions)}")
@@ -289,6 +459,12 @@ def _lines(ax: "Axes", run: xr.Dataset, name: str, **style: Any) -> None:
         pick = {} if member is None else {"sample": member}
         ax.plot(time.isel(pick), values.isel(pick), **style)
     ax.set_xlabel(_label(run[clock]))
+
+
+def _additions(arcs: xr.Dataset) -> xr.Dataset:
+    """Return the arcs that add one mode."""
+    shape, kind = (schema.decode(arcs[name]).values for name in ("shape", "kind"))
+    return arcs.isel(arc=(shape == "activation") & (kind == "decreasing"))
 
 
 def _path_labels(points: xr.Dataset) -> list[tuple[str, float, float]]:

@@ -17,6 +17,17 @@ Labelled = TypeVar("Labelled", xr.Dataset, xr.DataArray)
 POINT_KINDS = ("global_minimum", "strict_saddle", "nonstrict_saddle", "not_critical")
 EDGE_KINDS = ("add", "swap")
 ARC_KINDS = ("decreasing", "increasing", "constant")
+#: Rows of the table of arcs: what moves along them.
+ARC_SHAPES = (
+    "orbit",
+    "fiber",
+    "plateau",
+    "activation",
+    "cross",
+    "scaling",
+    "rotation",
+    "rotation_kept",
+)
 STOP_REASONS = (
     "end_reached",
     "limit_reached",
@@ -34,10 +45,11 @@ LIMIT_DECISIONS = ("none", "small_residual", "no_force")
 
 #: name: (long name, TeX symbol). All quantities of this package are pure numbers, units "1".
 DESCRIPTIONS = {
-    "alpha": ("size of the added mode in every layer", r"$\alpha/\sigma_j^{1/h}$"),
+    "alpha": ("place along the arc", r"$\alpha/\alpha_{\mathrm{end}}$"),
     "ambiguous": ("other index sets name the same point", ""),
     "angle": ("angle of the moving mode", r"$\varphi$"),
     "arc": ("arc", ""),
+    "arc_parameter": ("size, change or angle of what moves along the arc", r"$\alpha,\ \theta$"),
     "between_rank": ("rank of the layers between the pair", r"$\mathrm{rank}\,W_{j+1:i-1}$"),
     "closest": ("smallest relative distance", ""),
     "coindex": ("number of positive eigenvalues", ""),
@@ -64,6 +76,9 @@ DESCRIPTIONS = {
     "eigen": ("number of the eigenvalue", ""),
     "eigenvalue": ("eigenvalue", r"$\lambda$"),
     "eigenvalue_imag": ("imaginary part of the eigenvalue", r"$\mathrm{Im}\,\lambda$"),
+    "elapsed_time": ("time since the start", r"$t$"),
+    "end": ("index set that the run ends at", ""),
+    "end_kind": ("what the run ends at", ""),
     "entry": ("time of entry", r"$t$"),
     "error": ("estimated distance to the critical point", ""),
     "escape_time": ("escape time", r"$t$"),
@@ -84,10 +99,12 @@ DESCRIPTIONS = {
     "holds": ("assumption holds: 1 yes, 0 no, -1 not checked", ""),
     "horizontal": ("part across the orbit", ""),
     "imbalance": ("largest imbalance of two layers", r"$\max_i\|C_i\|_F$"),
+    "imbalance_residual": ("largest deviation of the conserved quantities", r"$\|C_i - C_i(x)\|$"),
     "index": ("Morse index", ""),
     "input": ("input", ""),
     "integrated_rate": ("integral of the squared gradient", r"$\int\|\nabla L\|^2 dt$"),
     "is_complete": ("all kinds of points were tried: 1 yes, 0 no", ""),
+    "is_critical": ("all states along the arc are critical: 1 yes, 0 no", ""),
     "is_generic": ("connection is on the generic path", ""),
     "is_smooth": ("fiber is smooth: 1 yes, 0 not known to be", ""),
     "isotropy": ("group of turns that leave the state where it is", ""),
@@ -108,6 +125,7 @@ DESCRIPTIONS = {
     "loss_rate": ("rate of change of the loss", r"$-\|\nabla L\|^2$"),
     "mode": ("mode", r"$j$"),
     "mode_lost": ("mode that is lost, -1 if none", r"$i$"),
+    "mode_read": ("mode whose input a cross channel reads, -1 if none", r"$k$"),
     "mode_residual": ("deviation of mode strengths from 0 or 1", ""),
     "mode_strength": ("strength of the mode", r"$u_j^T W v_j$"),
     "monotone": ("the loss never rises: 1 yes, 0 no", ""),
@@ -115,6 +133,7 @@ DESCRIPTIONS = {
     "multiplicity": ("order of the zero in its degenerate directions", r"$m$"),
     "n_iterations": ("iterations", ""),
     "n_jac": ("evaluations of the Jacobian", ""),
+    "n_layers": ("layers that change along the arc", ""),
     "n_rhs": ("evaluations of the vector field", ""),
     "n_steps": ("accepted steps", ""),
     "next_mode": ("mode that is learnt next", r"$j$"),
@@ -141,17 +160,20 @@ DESCRIPTIONS = {
     "row": ("row of the weight in its layer", ""),
     "sample": ("run", ""),
     "scale": ("distance from the saddle at the start", r"$\varepsilon$"),
+    "shape": ("what moves along the arc", ""),
     "sheet_dimension": ("dimension of the points of the same kind", ""),
     "singular_value": ("singular value", r"$\sigma_j$"),
     "size": ("singular value of the moving mode in every layer", r"$s$"),
     "smallest_nonzero": ("smallest singular value that counts as nonzero", ""),
     "source": ("index set where the arc starts", ""),
     "standard_error": ("standard error of the exponent", ""),
+    "start_size": ("distance of the start from the critical point", r"$\delta$"),
     "state": ("state", r"$x$"),
     "step": ("saved step", ""),
     "step_norm": ("length of the step", ""),
     "stop_reason": ("why the run ended", ""),
-    "target": ("index set where the arc ends", ""),
+    "tangent": ("direction of the start", ""),
+    "target": ("index set where the arc ends, empty if at no critical point", ""),
     "tightened": ("all pairs of layers are tightened: 1 yes, 0 no, -1 not critical", ""),
     "tightened_pair": ("pair is tightened", ""),
     "time": ("time", r"$t$"),
@@ -194,13 +216,8 @@ REQUIRED: dict[str, dict[str, tuple[str, ...]]] = {
         ),
     },
     "arcs": {
-        "source": ("arc",),
-        "target": ("arc",),
-        "kind": ("arc",),
-        "order": ("arc",),
-        "drop": ("arc",),
-        "loss": ("arc", "alpha"),
-        "exact_loss": ("arc", "alpha"),
+        **dict.fromkeys(("source", "target", "shape", "kind", "mode", "order", "drop"), ("arc",)),
+        **dict.fromkeys(("arc_parameter", "loss", "exact_loss"), ("arc", "alpha")),
     },
     "manifold": {
         "frame": ("direction", "parameter"),
@@ -215,6 +232,7 @@ REQUIRED: dict[str, dict[str, tuple[str, ...]]] = {
             ("imbalance_residual", "end", "end_kind", "stop_reason", "start_size"), ("fibre",)
         ),
     },
+    "arc_path": {"state": ("alpha", "parameter"), "loss": ("alpha",)},
     "connections": {
         **dict.fromkeys(("source", "target", "kind", "drop", "length", "rate", "order"), ("edge",)),
         **dict.fromkeys(("size", "angle", "loss"), ("edge", "point")),
@@ -253,6 +271,7 @@ _FLAGGED = {
     ("classification", "kind"): POINT_KINDS,
     ("critical_point", "convergence"): CONVERGENCES,
     ("arcs", "kind"): ARC_KINDS,
+    ("arcs", "shape"): ARC_SHAPES,
     ("connections", "kind"): EDGE_KINDS,
     ("fibres", "stop_reason"): STOP_REASONS,
     ("fibres", "end_kind"): LIMIT_KINDS,

@@ -49,7 +49,7 @@ def test_main_job_from_data_to_atlas(tmp_path):
     atlas = dl.load(tmp_path / "atlas.nc")
     dl.schema.validate(atlas)
     assert atlas["points"].sizes["critical_point"] == 256
-    assert atlas["arcs"].sizes["arc"] == 1024
+    assert atlas["arcs"].sizes["arc"] == 7 * 1024 + 3 * 3584
     assert atlas["run"].attrs["limit"] == "{0,1,2,3,4,5,6,7}"
     assert "number of samples" in atlas.attrs["normalization"]
     modes = atlas["modes"].to_dataset()

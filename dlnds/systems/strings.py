@@ -45,6 +45,8 @@ class Learnt(NamedTuple):
     left: Array
     sizes: Array
     right: Array
+    #: U (d_h × m) and V (k × m) of all modes, turned among equal σ_j as those that are learnt.
+    frames: tuple[Array, Array]
     #: Largest deviation of a mode's strength from 0 or 1.
     mode_residual: float
     #: Largest ‖∇_i‖ relative to what the sizes of the layers allow.
@@ -110,6 +112,7 @@ def learnt(net: Any, x: Array, rtol: float) -> Learnt:
         left=U[:, modes],
         sizes=sigma[modes],
         right=V[:, modes],
+        frames=(U, V),
         mode_residual=residual,
         relative_gradient=_relative_gradient(layers, net.target, float(sigma[0])),
     )
