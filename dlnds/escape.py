@@ -71,8 +71,8 @@ def saddle_visits(net: LinearNetwork, run: xr.Dataset, *, radius: float = 0.05) 
     run
         A run with ``state`` or ``product`` (`flow`, `exact_flow`, `as_run`), or one member of a
         stack; rows that it did not reach are left out. With ``mode_strength`` too, modes far below
-        the rounding of those already learnt are seen. For a whitened network ``mode_strength`` and
-        ``singular_value`` are enough; ``closest`` is then known to 1e-8.
+        the rounding of those already learnt are seen. ``mode_strength`` alone is enough;
+        ``closest`` is then known to 1e-8.
     radius
         Size of the neighbourhoods, relative to ‖Σ‖_F.
 
@@ -90,7 +90,7 @@ def saddle_visits(net: LinearNetwork, run: xr.Dataset, *, radius: float = 0.05) 
     Raises
     ------
     ValueError, TypeError
-        If the run is of another network, or has neither states nor end-to-end maps.
+        If the run is of another network, or has no states, end-to-end maps or strengths of modes.
 
     Notes
     -----
@@ -151,7 +151,7 @@ def read_run(net: LinearNetwork, run: object, name: str = "run") -> Trace:
     run = check_runs(name, net, run)
     if "sample" in run.dims:
         raise TypeError(f"{name}: needs one run, got a stack; observed_connections takes these")
-    run = _finite_rows(net, run, name)
+    run = _finite_rows(run, name)
     left, sigma, right = net.singular_modes
     size = float(np.linalg.norm(net.target)) or 1.0
     image = _images(net, run)
@@ -161,8 +161,8 @@ def read_run(net: LinearNetwork, run: object, name: str = "run") -> Trace:
     learnt = net.is_learnt(strength)
     nearest = np.where(learnt, sigma, 0.0)
     if image is None:
-        squares = run["singular_value"].values ** 2
-        square = squares.sum(axis=-1) + ((nearest - 2.0 * strength) * nearest).sum(axis=-1)
+        lacking = np.where(learnt, 0.0, sigma)
+        square = 2.0 * run["loss"].values + ((2.0 * strength - sigma) * lacking).sum(axis=-1)
         distance = np.sqrt(np.maximum(square, 0.0))
     else:
         distance = np.linalg.norm(image - (left * nearest[:, None, :]) @ right.T, axis=(-2, -1))
@@ -170,15 +170,16 @@ def read_run(net: LinearNetwork, run: object, name: str = "run") -> Trace:
     return Trace(time, low, strength, learnt, distance / size)
 
 
-def _finite_rows(net: LinearNetwork, run: xr.Dataset, name: str) -> xr.Dataset:
+def _finite_rows(run: xr.Dataset, name: str) -> xr.Dataset:
     """Return what tells the map of a run, up to the first row that is not all numbers."""
     known = [n for n in ("product", "state") if n in run][:1]
-    least = ["singular_value", "mode_strength"]
-    if not known and not (net.whitened and set(least) <= set(run.variables)):
+    strength = [n for n in ("mode_strength",) if n in run]
+    if not known and not strength:
         raise ValueError(
-            f"{name}: needs states or end-to-end maps; use flow(..., save=['product'])"
+            f"{name}: needs states, end-to-end maps or strengths of modes; use "
+            "flow(..., save=['mode_strength'])"
         )
-    names = ["time", "time_low", *(known or least[:1]), *(n for n in least[1:] if n in run)]
+    names = ["time", "time_low", "loss", *known, *strength]
     rows = run["time_low"].dims[0]
     run = run.reset_coords()[names].transpose(rows, ...)
     numbers = np.ones(run.sizes[rows], bool)
@@ -189,7 +190,7 @@ def _finite_rows(net: LinearNetwork, run: xr.Dataset, name: str) -> xr.Dataset:
 
 
 def _images(net: LinearNetwork, run: xr.Dataset) -> Array | None:
-    """Return W K at every row; None where strengths and singular values must do."""
+    """Return W K at every row; None where strengths and the loss must do."""
     if "product" in run:
         return net.image_of(run["product"].values)
     if "state" in run:

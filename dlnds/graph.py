@@ -141,7 +141,7 @@ def connections(
         raise ValueError(f"scales: needs positive distances, got {distances.min()}")
     points = _nodes(net, max_rank, modes, rank)
     sigma, learnt = net.singular_values, points["learnt"].values
-    check_memory("n_points", (3 * count + 8) * _count_edges(learnt, sigma))
+    check_memory("n_points", (3 * count + 8) * count_edges(points))
     edges = _edges(learnt, sigma)
     pairs, which = np.unique([edges.lost, edges.gained], axis=1, return_inverse=True)
     orbits = [_orbit(sigma, i, j, net.depth, count, distances) for i, j in pairs.T.tolist()]
@@ -225,7 +225,9 @@ def _exchangeable(learnt: NDArray[np.bool_], sigma: Array) -> NDArray[np.bool_]:
     return larger
 
 
-def _count_edges(learnt: NDArray[np.bool_], sigma: Array) -> int:
+def count_edges(points: xr.Dataset) -> int:
+    """Return how many connections there are between the critical points of a table."""
+    learnt, sigma = points["learnt"].values, points["singular_value"].values
     swaps = count_pairs(learnt, _exchangeable(learnt, sigma))
     return int(np.count_nonzero(_joinable(learnt)) + swaps.sum())
 

@@ -33,8 +33,8 @@ def observed_connections(
     net
         The network that the runs are of.
     runs
-        A stack of runs, or one run, with what `saddle_visits` needs. For many runs of a whitened
-        network ``save=["singular_value", "mode_strength"]`` is the least.
+        A stack of runs, or one run, with what `saddle_visits` needs; ``save=["mode_strength"]`` is
+        the least.
     radius
         Size of the neighbourhoods, as for `saddle_visits`.
 
@@ -82,7 +82,7 @@ def observed_connections(
     >>> import numpy as np, dlnds as dl
     >>> net = dl.LinearNetwork(widths=(2, 2, 2), target=[[3.0, 0.0], [0.0, 1.0]])
     >>> starts = np.stack([net.initial(scale=1e-3, rng=seed) for seed in range(5)])
-    >>> runs = dl.flow(net, starts, save=["singular_value", "mode_strength"])
+    >>> runs = dl.flow(net, starts, save=["mode_strength"])
     >>> seen = dl.observed_connections(net, runs)
     >>> sorted(set(seen.sequence.values.tolist())), seen.visited.values.tolist()
     (['{} {0} {0,1}'], [5, 5])
