@@ -98,7 +98,8 @@ def observed_connections(
     ]
     texts = [" ".join(schema.index_set_label(visit.modes) for visit in path) for path in paths]
     reasons = schema.decode(runs["stop_reason"]).values
-    dataset = xr.merge([_edges(net, paths), _points(net, paths)]).assign(
+    edges, points = _edges(net, paths), _points(net, paths)
+    dataset = edges.assign(points.data_vars).assign(
         sequence=("sample", np.array(texts, dtype=np.str_)),
         stop_reason=("sample", runs["stop_reason"].values),
     )
@@ -263,6 +264,6 @@ def overlay(graph: xr.Dataset, observed: xr.Dataset) -> xr.Dataset:
         column[seen] = values[rows]
         columns[name] = ("edge", column)
     outside = int(observed["visited"].sum()) - int(observed["visited"].values[rows].sum())
-    attrs = {key: observed.attrs[key] for key in ("radius", "n_runs", "n_failed")}
-    attrs |= {**graph.attrs, "n_outside": outside}
+    counts = {key: observed.attrs[key] for key in ("radius", "n_runs", "n_failed")}
+    attrs = {**graph.attrs, **counts, "n_outside": outside}
     return schema.finish(graph.assign(columns), "connections", attrs)
