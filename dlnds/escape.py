@@ -98,10 +98,11 @@ def saddle_visits(net: LinearNetwork, run: xr.Dataset, *, radius: float = 0.05) 
     mode: t = [F(p_1/σ) − F(p_0/σ)] / (h σ^{2−2/h}) for an added mode, that of the turn for a swap.
     Every run that starts small follows it in the end, so that the growth takes the predicted time
     up to a part that vanishes with the start: at Gaussian starts of 1e-2 and 1e-3 within 8 % and
-    0.1 % (widths 3, 6, …, 3, depths 2 to 4). The escape from the strength at the entry follows it
-    only if the run is on the orbit by then, as balanced, aligned runs are. Others still turn to it,
-    and what they show of the mode may be the tilt of another one: in the same runs at depth 3 and 4
-    the later escapes took 3 to 3e4 times as long as predicted.
+    0.1 % (σ = 4, 2, 1, widths 3, 6, …, 3, depths 2 to 4; close modes disturb each other more, those
+    of the semantic data by up to 25 % at 1e-2). The escape from the strength at the entry follows
+    it only if the run is on the orbit by then, as balanced, aligned runs are. Others still turn to
+    it, and what they show of the mode may be the tilt of another one: in the same runs at depth 3
+    and 4 the later escapes took 3 to 3e4 times as long as predicted.
 
     References
     ----------
