@@ -4,6 +4,7 @@ The architecture, from the bottom; a module imports only from lines below its ow
 
     plot, accessor, cli      pictures, Dataset accessor, command line
     atlas                    critical points, arcs and spectra of one problem in one tree
+    visits                   what ensembles of runs do, over the graph of connections
     escape                   saddles that a run visits, escape times
     arcs, graph              arcs from critical points, with exact loss; connecting orbits
     linearization            Hessian spectrum, index, nullity, rates; closed forms

@@ -44,5 +44,7 @@ from .systems.descent import GradientDescent as GradientDescent
 from .systems.linear import LinearNetwork as LinearNetwork
 from .systems.loss import LossNetwork as LossNetwork
 from .systems.system import System as System
+from .visits import observed_connections as observed_connections
+from .visits import overlay as overlay
 
 __version__: str

@@ -1,4 +1,4 @@
-"""The landscape atlas: critical points, arcs and modes of one problem in one tree."""
+"""The landscape atlas: critical points, arcs, connections and modes of one problem in one tree."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,10 +10,17 @@ from dlnds import schema
 from dlnds._version import __version__
 from dlnds.arcs import canonical_arcs
 from dlnds.critical import critical_points
-from dlnds.errors import known_options
+from dlnds.errors import check_generator, check_integer, known_options
 from dlnds.fibers import canonical_dimensions
+from dlnds.graph import connections, count_edges
+from dlnds.integrate import flow
 from dlnds.linearization import canonical_inertia, canonical_rates
 from dlnds.systems.linear import LinearNetwork
+from dlnds.systems.protocol import Array
+from dlnds.visits import observed_connections, overlay
+
+#: Most connections that an atlas holds.
+MOST_CONNECTIONS = 250_000
 
 
 @known_options
@@ -23,6 +30,11 @@ def build_atlas(
     modes: Sequence[int] | None = None,
     *,
     n_alpha: int = 33,
+    n_runs: int = 0,
+    scale: float = 1e-2,
+    rng: Any = None,
+    max_steps: int = 100_000,
+    workers: int = 1,
     progress: bool = False,
 ) -> xr.DataTree:
     """Return the atlas of a network's landscape.
@@ -34,16 +46,26 @@ def build_atlas(
     max_rank, modes
         Which index sets to list, as for `critical_points`.
     n_alpha
-        Samples of each arc.
+        Samples of each arc, and of each connecting orbit.
+    n_runs
+        How many runs from Gaussian starts to observe.
+    scale, rng
+        Standard deviation of the weights they start from, and seed or `numpy.random.Generator`
+        (SPEC 7): the first start is ``net.initial("gaussian", scale=scale, rng=rng)``.
+    max_steps, workers
+        For these runs, as for `flow`.
     progress
-        Show a progress bar.
+        Show progress bars.
 
     Returns
     -------
     xarray.DataTree
         Schema ``atlas``: ``points`` as of `critical_points`, with what holds at A_S (below);
         ``arcs``, as of `critical_arcs`, from all these points; ``modes``, the singular modes of the
-        target; ``assumptions``, as of `check_assumptions`.
+        target; ``assumptions``, as of `check_assumptions`. For whitened networks ``connections``,
+        as of `connections`; more than 250,000 are left out, and the attribute ``n_connections``
+        tells how many there are. With runs ``visits``, as of `observed_connections`, which are also
+        laid over the connections as by `overlay`.
 
         At A_S: ``index`` (Morse index; the fiber lies in the kernel, so that ``transverse_index``
         is the same) and ``nullity`` of the Hessian, ``order_of_descent``, ``orbit_dimension``,
@@ -58,7 +80,7 @@ def build_atlas(
     Raises
     ------
     ValueError, TypeError
-        As `critical_points`.
+        As `critical_points`, and for the runs as `flow`.
 
     Examples
     --------
@@ -67,6 +89,8 @@ def build_atlas(
     >>> atlas["points"]["index"].values.tolist(), atlas["points"]["nullity"].values.tolist()
     ([0, 0, 1, 0], [21, 18, 18, 17])
     """
+    count = check_integer("n_runs", n_runs, minimum=0)
+    generator = check_generator("rng", rng)
     points = critical_points(net, max_rank, modes)
     points = points.assign(_at_canonical_points(net, points))
     nodes = {
@@ -75,9 +99,30 @@ def build_atlas(
         "modes": net.modes,
         "assumptions": net.assumptions,
     }
+    attrs = {"schema": "atlas", "dlnds_version": __version__, **net.attributes()}
+    if net.whitened:
+        attrs["n_connections"] = count_edges(points)
+        if attrs["n_connections"] <= MOST_CONNECTIONS:
+            nodes["connections"] = connections(net, max_rank, modes, n_points=n_alpha)
+    if count:
+        starts = [net.initial(scale=scale, rng=generator) for _ in range(count)]
+        nodes["visits"] = _visits(
+            net, np.stack(starts), max_steps=max_steps, workers=workers, progress=progress
+        ).assign_attrs(start_scale=scale, rng_entropy=_entropy(generator))
+        if "connections" in nodes:
+            nodes["connections"] = overlay(nodes["connections"], nodes["visits"])
     tree = xr.DataTree.from_dict(nodes)
-    tree.attrs = {"schema": "atlas", "dlnds_version": __version__, **net.attributes()}
+    tree.attrs = attrs
     return tree
+
+
+def _entropy(generator: np.random.Generator) -> str:
+    return str(getattr(generator.bit_generator.seed_seq, "entropy", ""))
+
+
+def _visits(net: LinearNetwork, starts: Array, **options: Any) -> xr.Dataset:
+    """Return what runs did, of which no more is kept than how strong their modes are."""
+    return observed_connections(net, flow(net, starts, save=("mode_strength",), **options))
 
 
 def _at_canonical_points(net: LinearNetwork, points: xr.Dataset) -> dict[str, Any]:

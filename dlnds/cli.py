@@ -1,9 +1,11 @@
 """The command ``dlnds``."""
 
 import argparse
+import itertools
 import math
 import os
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _in_options(message: str) -> str:
     """Return an error message with the option in place of the argument's name."""
     name, colon, rest = message.partition(": ")
-    options = {"path": "--data", "rng": "--seed"}
+    options = {"path": "--data", "rng": "--seed", "n_runs": "--runs"}
     for same in ("hidden", "max_rank", "modes", "out", "scale", "max_steps", "transform"):
         options[same] = "--" + same.replace("_", "-")
     return options.get(name, name) + colon + rest
@@ -61,8 +63,8 @@ def _add_atlas(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "atlas",
         help="compute the landscape atlas of a data set",
         description="Compute the landscape atlas of a data set: its critical points, the arcs "
-        "between them, and one training run from a small random start. Prints a table, writes a "
-        "netCDF file and pictures beside it.",
+        "between them, and training runs from small random starts. Prints a table, writes a netCDF "
+        "file and pictures beside it.",
         epilog="CSV: the first line names the columns, inputs 'x:NAME', outputs 'y:NAME', "
         "optionally one column 'sample' with names; each further line is one sample, all values "
         "are numbers.",
@@ -86,9 +88,10 @@ def _add_atlas(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="what to do with each column first; a data set has its own way, a file none",
     )
     add("--raw-inputs", action="store_true", help="keep the input covariance: do not whiten")
-    add("--scale", type=float, default=1e-2, help="standard deviation of the run's random start")
-    add("--seed", type=int, default=0, help="seed of the random start")
-    add("--max-steps", type=_positive, default=20_000, help="steps after which the run is cut off")
+    add("--runs", type=int, default=8, metavar="N", help="runs to count the visits of; 0 for none")
+    add("--scale", type=float, default=1e-2, help="standard deviation of the random starts of runs")
+    add("--seed", type=int, default=0, help="seed of the random starts")
+    add("--max-steps", type=_positive, default=20_000, help="steps after which a run is cut off")
     add("--rows", type=int, default=40, help="rows of the table to print; 0 or less prints all")
     add("--quiet", action="store_true", help="no progress bars")
     atlas.set_defaults(run=_atlas)
@@ -113,7 +116,16 @@ def _atlas(options: argparse.Namespace) -> int:
     data = dl.read_csv(options.data, transform=options.transform)
     net = dl.LinearNetwork.from_data(data.X, data.Y, options.hidden, whiten=not options.raw_inputs)
     start = net.initial("gaussian", scale=options.scale, rng=options.seed)
-    atlas = dl.build_atlas(net, options.max_rank, options.modes, progress=not options.quiet)
+    atlas = dl.build_atlas(
+        net,
+        options.max_rank,
+        options.modes,
+        n_runs=options.runs,
+        scale=options.scale,
+        rng=options.seed,
+        max_steps=options.max_steps,
+        progress=not options.quiet,
+    )
     run = dl.flow(
         net,
         start,
@@ -131,6 +143,8 @@ def _atlas(options: argparse.Namespace) -> int:
     print(_heading(data, net, atlas))
     print(_table(atlas["points"].to_dataset(), options.rows))
     print(_story(run))
+    if "visits" in atlas.children:
+        print(_visits(atlas["visits"].to_dataset()))
     print("\nwritten:", *[f"  {path}" for path in (options.out, *pictures)], sep="\n")
     return 0
 
@@ -183,10 +197,17 @@ def _summary(net: dl.LinearNetwork, atlas: xr.DataTree) -> list[str]:
     modes = np.count_nonzero(net.singular_values)
     total = sum(math.comb(modes, r) for r in range(net.max_rank + 1)) if net.depth > 1 else 1
     listed = "" if len(kinds) == total else f" listed, of {total:,}"
-    return [
+    lines = [
         _assumptions(atlas["assumptions"].to_dataset()),
         f"{_count(len(kinds), 'critical point')} up to symmetry{listed}: " + ", ".join(counts),
     ]
+    if "connections" in atlas.children:
+        edges = schema.decode(atlas["connections"].to_dataset()["kind"]).values
+        add, swap = (int(np.sum(edges == kind)) for kind in schema.EDGE_KINDS)
+        lines.append(f"{_count(add + swap, 'connection')}: {add:,} add a mode, {swap:,} swap two")
+    elif "n_connections" in atlas.attrs:
+        lines.append(f"{_count(atlas.attrs['n_connections'], 'connection')}, too many for the file")
+    return lines
 
 
 def _count(number: int, noun: str) -> str:
@@ -275,6 +296,39 @@ def _story(run: xr.Dataset) -> str:
             "\nit needs a larger --scale, more --max-steps, or columns of like size (--transform)"
         )
     return f"\ntraining run: {schema.spoken(reason)} {where}{hint}"
+
+
+def _visits(seen: xr.Dataset) -> str:
+    """Return in a few lines what an ensemble of runs did."""
+    runs, failed = seen.attrs["n_runs"], seen.attrs["n_failed"]
+    kinds = schema.decode(seen["kind"]).values
+    orbits = seen.isel(edge=kinds != "other")
+    lines = [
+        f"{_count(runs, 'run')} from such starts: "
+        f"{_count(seen.sizes['critical_point'], 'critical point')} visited by "
+        f"{_count(len(kinds), 'transition')}, {orbits.sizes['edge']:,} of them connections"
+        + (f"; {failed:,} cut off" if failed else "")
+    ]
+    common = Counter(seen["sequence"].values.tolist()).most_common(1)
+    for sequence, times in common:
+        lines.append(f"most often ({times:,} of {runs:,}) they learn {_learning(sequence)}")
+    ratios = (orbits["mean_growth_time"] / orbits["law_growth_time"]).dropna("edge").values
+    if ratios.size:
+        lines.append(
+            f"on connections a mode grows in {ratios.min():.2f} to {ratios.max():.2f} times the "
+            "time of the law"
+        )
+    return "\n".join(lines)
+
+
+def _learning(sequence: str) -> str:
+    """Return the modes that are learnt from saddle to saddle: ``0, 1, 2+3, 5 for 4``."""
+    sets = [set(schema.index_set_modes(label)) for label in sequence.split()]
+    parts = []
+    for before, after in itertools.pairwise([set(), *sets] if sets and sets[0] else sets):
+        gained, lost = ("+".join(map(str, sorted(s))) for s in (after - before, before - after))
+        parts.append(f"{gained or 'nothing'} for {lost}" if lost else gained)
+    return "modes " + ", ".join(parts) if parts else "no mode"
 
 
 def _draw(atlas: xr.DataTree, out: Path, net: dl.LinearNetwork) -> list[Path]:

@@ -16,6 +16,8 @@ Labelled = TypeVar("Labelled", xr.Dataset, xr.DataArray)
 
 POINT_KINDS = ("global_minimum", "strict_saddle", "nonstrict_saddle", "not_critical")
 EDGE_KINDS = ("add", "swap")
+#: Of transitions that runs made: ``other`` are those that are no connecting orbit.
+OBSERVED_KINDS = (*EDGE_KINDS, "other")
 ARC_KINDS = ("decreasing", "increasing", "constant")
 #: Rows of the table of arcs: what moves along them.
 ARC_SHAPES = (
@@ -79,6 +81,7 @@ DESCRIPTIONS = {
     "elapsed_time": ("time since the start", r"$t$"),
     "end": ("index set that the run ends at", ""),
     "end_kind": ("what the run ends at", ""),
+    "ended": ("number of runs that end there", ""),
     "entry": ("time of entry", r"$t$"),
     "error": ("estimated distance to the critical point", ""),
     "escape_time": ("escape time", r"$t$"),
@@ -96,6 +99,7 @@ DESCRIPTIONS = {
     "gradient_norm": ("norm of the gradient", r"$\|\nabla L\|$"),
     "group_element": ("matrices that move the state to its canonical form", r"$P_i$"),
     "growth_rate": ("growth rate of the vector", r"$v^T J v$"),
+    "growth_time": ("time of growth from a twentieth to half", r"$t$"),
     "holds": ("assumption holds: 1 yes, 0 no, -1 not checked", ""),
     "horizontal": ("part across the orbit", ""),
     "imbalance": ("largest imbalance of two layers", r"$\max_i\|C_i\|_F$"),
@@ -104,6 +108,7 @@ DESCRIPTIONS = {
     "input": ("input", ""),
     "integrated_rate": ("integral of the squared gradient", r"$\int\|\nabla L\|^2 dt$"),
     "is_complete": ("all kinds of points were tried: 1 yes, 0 no", ""),
+    "is_connection": ("transition is a connecting orbit: 1 yes, 0 no", ""),
     "is_critical": ("all states along the arc are critical: 1 yes, 0 no", ""),
     "is_generic": ("connection is on the generic path", ""),
     "is_smooth": ("fiber is smooth: 1 yes, 0 not known to be", ""),
@@ -114,6 +119,8 @@ DESCRIPTIONS = {
     "kind": ("kind", ""),
     "largest_zero": ("largest singular value that counts as zero", ""),
     "later": ("later layer of the pair", ""),
+    "law_escape_time": ("escape time by the law, of balanced aligned starts", r"$t$"),
+    "law_growth_time": ("time of growth by the law", r"$t$"),
     "layer": ("layer of the weight", ""),
     "learnt": ("mode is learnt", ""),
     "left": ("left singular vector", r"$u_j$"),
@@ -123,6 +130,10 @@ DESCRIPTIONS = {
     "limit_kind": ("kind of the limit", ""),
     "loss": ("loss", r"$L$"),
     "loss_rate": ("rate of change of the loss", r"$-\|\nabla L\|^2$"),
+    "mean_duration": ("mean duration of the visits", r"$t$"),
+    "mean_entry": ("mean time of entry", r"$t$"),
+    "mean_escape_time": ("mean escape time of the runs", r"$t$"),
+    "mean_growth_time": ("mean time of growth of the runs", r"$t$"),
     "mode": ("mode", r"$j$"),
     "mode_lost": ("mode that is lost, -1 if none", r"$i$"),
     "mode_read": ("mode whose input a cross channel reads, -1 if none", r"$k$"),
@@ -148,6 +159,8 @@ DESCRIPTIONS = {
     "parameter": ("number of the weight in the state", ""),
     "point": ("sample of the orbit", ""),
     "predicted_escape_time": ("escape time by the exact law", r"$t$"),
+    "predicted_growth_time": ("time of growth by the law", r"$t$"),
+    "probability": ("part of the departures from the source", ""),
     "product": ("end-to-end map", r"$W$"),
     "rank": ("rank", r"$r$"),
     "rate": ("rate of change of the loss", r"$-\|\nabla L\|^2$"),
@@ -160,6 +173,7 @@ DESCRIPTIONS = {
     "row": ("row of the weight in its layer", ""),
     "sample": ("run", ""),
     "scale": ("distance from the saddle at the start", r"$\varepsilon$"),
+    "sequence": ("saddles visited, in their order", ""),
     "shape": ("what moves along the arc", ""),
     "sheet_dimension": ("dimension of the points of the same kind", ""),
     "singular_value": ("singular value", r"$\sigma_j$"),
@@ -169,6 +183,8 @@ DESCRIPTIONS = {
     "standard_error": ("standard error of the exponent", ""),
     "start_size": ("distance of the start from the critical point", r"$\delta$"),
     "state": ("state", r"$x$"),
+    "std_escape_time": ("standard deviation of the escape time", r"$t$"),
+    "std_growth_time": ("standard deviation of the time of growth", r"$t$"),
     "step": ("saved step", ""),
     "step_norm": ("length of the step", ""),
     "stop_reason": ("why the run ended", ""),
@@ -185,6 +201,8 @@ DESCRIPTIONS = {
     "value": ("Lyapunov function", r"$V$"),
     "vector": ("covariant Lyapunov vector", r"$v_j$"),
     "vertical": ("part along the orbit", ""),
+    "visited": ("number of runs that went there", ""),
+    "visitors": ("number of runs that rest near it", ""),
     "volume_rate": ("mean growth rate of volume", r"$\overline{\mathrm{tr}\,J}$"),
 }
 
@@ -238,6 +256,12 @@ REQUIRED: dict[str, dict[str, tuple[str, ...]]] = {
         **dict.fromkeys(("size", "angle", "loss"), ("edge", "point")),
     },
     "edge_path": {"state": ("point", "parameter"), "loss": ("point",)},
+    "observed_connections": {
+        **dict.fromkeys(("source", "target", "kind", "is_connection", "visited"), ("edge",)),
+        **dict.fromkeys(("probability", "drop", "mean_escape_time"), ("edge",)),
+        **dict.fromkeys(("visitors", "mean_entry", "mean_duration"), ("critical_point",)),
+        **dict.fromkeys(("sequence", "stop_reason"), ("sample",)),
+    },
     "lyapunov": {
         "exponent": ("eigen",),
         "finite_time_exponent": ("eigen",),
@@ -275,6 +299,8 @@ _FLAGGED = {
     ("connections", "kind"): EDGE_KINDS,
     ("fibres", "stop_reason"): STOP_REASONS,
     ("fibres", "end_kind"): LIMIT_KINDS,
+    ("observed_connections", "kind"): OBSERVED_KINDS,
+    ("observed_connections", "stop_reason"): STOP_REASONS,
     ("run", "stop_reason"): STOP_REASONS,
     ("run", "limit_kind"): LIMIT_KINDS,
     ("run", "limit_decision"): LIMIT_DECISIONS,

@@ -36,6 +36,8 @@ def test_main_job_from_data_to_atlas(tmp_path):
     for word in ("rank", "loss", "kind", "Morse index", "nullity", "order", "fiber", "rate"):
         assert word in titles
     assert "256 critical points" in done.stdout
+    assert "2,816 connections: 1,024 add a mode, 1,792 swap two" in done.stdout
+    assert "8 runs from such starts: " in done.stdout
     last = next(line for line in lines if line.startswith("{0,1,2,3,4,5,6,7}"))
     assert last.split() == [
         *("{0,1,2,3,4,5,6,7}", "8", "0.000000", "global", "minimum"),
@@ -51,6 +53,12 @@ def test_main_job_from_data_to_atlas(tmp_path):
     assert atlas["points"].sizes["critical_point"] == 256
     assert atlas["arcs"].sizes["arc"] == 7 * 1024 + 3 * 3584
     assert atlas["run"].attrs["limit"] == "{0,1,2,3,4,5,6,7}"
+    assert atlas["connections"].sizes["edge"] == 2816
+    visits = atlas["visits"].to_dataset()
+    assert visits.sizes["sample"] == 8
+    assert visits.attrs["rng_entropy"] == atlas["run"].attrs["rng_entropy"] == "0"
+    one = dl.saddle_visits(dl.load_problem("semantic", hidden=(16, 16)), atlas["run"].to_dataset())
+    assert visits.sequence.values[0].split() == one.critical_point.values.tolist()
     assert "number of samples" in atlas.attrs["normalization"]
     modes = atlas["modes"].to_dataset()
     learnt = (modes.left * modes.singular_value).dot(modes.reading, dim="mode")
@@ -77,7 +85,15 @@ def test_own_csv_file_through_the_installed_command(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "extra", [[], ["--raw-inputs"], ["--max-rank", "1"], ["--modes", "0", "2"], ["--rows", "3"]]
+    "extra",
+    [
+        [],
+        ["--raw-inputs"],
+        ["--max-rank", "1"],
+        ["--modes", "0", "2"],
+        ["--rows", "3"],
+        ["--runs", "0"],
+    ],
 )
 def test_variants_in_process(tmp_path, capsys, extra):
     out = str(tmp_path / "atlas.nc")
@@ -99,7 +115,27 @@ def test_variants_in_process(tmp_path, capsys, extra):
     assert code == 0
     text = capsys.readouterr().out
     assert ("more rows" in text) == (extra == ["--rows", "3"])
+    assert ("runs from such starts" in text) == (extra != ["--runs", "0"])
+    assert ("connections: " in text) == (extra != ["--raw-inputs"])
     dl.schema.validate(dl.load(out))
+
+
+def test_runs_are_told_in_a_few_lines():
+    """Modes at once, swaps, and runs that were cut off."""
+    net = dl.LinearNetwork(widths=(3, 3, 3, 3), target=np.diag([3.0, 2.0, 1.0]))
+    swap = dl.edge_states(dl.connections(net), ("{1}", "{0}")).state.values[1]
+    starts = [swap, net.initial("aligned", scale=0.01)]
+    runs = dl.flow(net, np.stack(starts), save=["mode_strength"])
+    text = cli._visits(dl.observed_connections(net, runs.isel(sample=[0])))
+    assert text.splitlines()[:2] == [
+        "1 run from such starts: 2 critical points visited by 1 transition, 1 of them connections",
+        "most often (1 of 1) they learn modes 1, 0 for 1",
+    ]
+    assert text.splitlines()[2].startswith("on connections a mode grows in 1.00 to 1.00 times")
+    cut = dl.flow(net, np.stack(starts), save=["mode_strength"], max_steps=5)
+    assert "; 2 cut off" in cli._visits(dl.observed_connections(net, cut))
+    assert cli._learning("{} {0,2} {0,1,2}") == "modes 0+2, 1"
+    assert cli._learning("{}") == "no mode"
 
 
 @pytest.mark.parametrize(
@@ -113,6 +149,7 @@ def test_variants_in_process(tmp_path, capsys, extra):
         ("--out none/atlas.nc", "--out: none/atlas.nc is a folder, or lies in none that exists"),
         ("--data linnerud --modes 7", "--modes: needs at least 0 and at most 2"),
         ("--data linnerud --seed -1", "--seed: "),
+        ("--data linnerud --runs -1", "--runs: needs at least 0"),
     ],
 )
 def test_errors_are_one_line_and_leave_no_files(tmp_path, monkeypatch, capsys, arguments, message):

@@ -1,13 +1,16 @@
 """The saddle-connection graph: edges by formula against the flow itself."""
 
 import math
+from itertools import combinations
 
 import naive
 import numpy as np
 import pytest
+from scipy.integrate import simpson, solve_ivp
 from scipy.special import ellipe, hyp2f1
 
 import dlnds as dl
+from dlnds.graph import orbit_time
 
 
 def network(widths, sigma):
@@ -152,6 +155,34 @@ def test_escape_times_grow_like_the_laws():
             assert slower[k] / slow[k] == pytest.approx(100.0, rel=1e-3)
 
 
+def test_escape_times_do_not_depend_on_the_other_scales_asked_for():
+    """All scales share the pieces of one integral; far out its integrand is constant."""
+    net, scales = network((2, 2, 2, 2), (2.0, 0.9)), [0.3, 1e-3, 1e-12, 1e-40]
+    together = dl.connections(net, scales=scales).escape_time.values
+    alone = np.column_stack([dl.connections(net, scales=[s]).escape_time.values for s in scales])
+    np.testing.assert_allclose(together, alone, rtol=1e-13)
+    swap = dl.connections(net, scales=scales)
+    swap = swap.isel(edge=int(np.flatnonzero(dl.schema.decode(swap.kind) == "swap")[0]))
+    grown = np.diff(swap.escape_time.values) * float(swap.rate)
+    np.testing.assert_allclose(grown[1:], np.log([1e9, 1e28]), rtol=1e-6)
+
+
+def test_strengths_of_modes_tell_the_time_along_an_edge():
+    """At two layers tan²φ σ_i/σ_j is a logistic curve with twice the rate; NaN off the edge."""
+    sigma = np.array([2.0, 0.9])
+    start, end = np.array([0.001, 0.7]) * sigma[0]
+    odds = np.log(np.array([start, end]) / (sigma[0] - np.array([start, end])))
+    time = orbit_time(sigma, 1, 0, 2, start, end)
+    assert time == pytest.approx((odds[1] - odds[0]) / (2 * 1.1), rel=1e-12)
+    assert orbit_time(sigma, 1, 0, 2, end, start) == pytest.approx(-time, rel=1e-12)
+    far = orbit_time(sigma, 1, 0, 3, 1e-60, 1e-20)
+    assert far == pytest.approx(np.log(1e40) / (2 * 0.9 ** (1 / 3) * 1.1), rel=1e-12)
+    assert orbit_time(sigma, -1, 0, 3, 0.1, 1.0) == pytest.approx(
+        naive.time_between(0.1, 1.0, 2.0, 3), rel=1e-9
+    )
+    assert np.isnan([orbit_time(sigma, 1, 0, 2, *p) for p in ((-1.0, 1.0), (1.0, 2.5))]).all()
+
+
 def test_equal_singular_values_make_families_and_no_swaps():
     graph = dl.connections(network((3, 3, 3), (2.0, 2.0, 1.0)))
     first = graph.isel(edge=graph.source.values == "{}")
@@ -167,6 +198,94 @@ def test_a_single_layer_has_no_connections():
     dl.schema.validate(graph)
 
 
+@pytest.mark.parametrize("depth", [2, 3, 4])
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_the_restricted_graph_has_the_swaps_between_sets_of_that_size(depth, rank):
+    net = network((4,) * (depth + 1), (3.0, 2.0, 0.9, 0.7))
+    whole, graph = dl.connections(net), dl.connections(net, rank=rank)
+    dl.schema.validate(graph)
+    sizes = [len(dl.schema.index_set_modes(s)) for s in whole.source.values]
+    swaps = (dl.schema.decode(whole.kind).values == "swap") & (np.array(sizes) == rank)
+    kept = whole.isel(edge=swaps)
+    assert graph.sizes["edge"] == rank * (4 - rank) * math.comb(4, rank) / 2
+    for name in ("source", "target", "length", "rate", "drop", "escape_time", "size", "loss"):
+        np.testing.assert_array_equal(graph[name], kept[name])
+    best = dl.schema.index_set_label(range(rank))
+    assert graph.attrs["minima"] == best
+    assert best not in graph.source.values
+    others = set(graph.source.values)  # strict saddles of the restricted problem: swaps leave them
+    assert others | {best} == {dl.schema.index_set_label(s) for s in combinations(range(4), rank)}
+    assert (graph.order == 2).all()
+
+
+def test_restricted_minima_with_equal_values_are_all_named():
+    graph = dl.connections(network((3, 3, 3), (2.0, 1.0, 1.0)), rank=2)
+    assert graph.attrs["minima"] == "{0,1} {0,2}"
+
+
+def metric(W, Z, rank, depth):
+    """g_W(Z, Z) by the eigenvalues of 𝒜_W on u_i v_kᵀ, at a known rank."""
+    U, s, Vt = np.linalg.svd(W)
+    total = 0.0
+    for (i, k), z in np.ndenumerate(U.T @ Z @ Vt.T):
+        a, b = (s[m] if m < rank else 0.0 for m in (i, k))
+        if a == b == 0.0:
+            continue
+        value = depth * a ** (2 - 2 / depth)
+        if abs(a - b) > 1e-9 * a:
+            value = (a**2 - b**2) / (a ** (2 / depth) - b ** (2 / depth))
+        total += z**2 / value
+    return total
+
+
+@pytest.mark.parametrize("depth", [2, 3, 4])
+def test_lengths_of_swaps_are_lengths_in_the_metric_of_the_restricted_problem(depth):
+    """∫√g_W(W', W') along the map, by Simpson's rule: error about (π/400)⁴ of the length."""
+    net = network((3,) * (depth + 1), (2.0, 0.9, 0.5))
+    graph = dl.connections(net, rank=2, n_points=401)
+    for edge in range(graph.sizes["edge"]):
+        W = net.product(dl.edge_states(graph, edge).state.values)
+        step = 1.0 / (len(W) - 1)
+        Z = np.gradient(W, step, axis=0, edge_order=2)
+        Z[2:-2] = (8.0 * (W[3:-1] - W[1:-3]) - (W[4:] - W[:-4])) / (12.0 * step)
+        speed = np.sqrt([metric(w, z, 2, depth) for w, z in zip(W, Z, strict=True)])
+        assert simpson(speed, dx=step) == pytest.approx(float(graph.length[edge]), rel=1e-5)
+
+
+@pytest.mark.parametrize("depth", [2, 3])
+def test_runs_of_the_restricted_problem_follow_the_swaps_in_their_time(depth):
+    """Ẇ = 𝒜_W(Σ − W), from a point of the edge until half of the drop is lost."""
+    sigma = np.array([2.0, 0.9, 0.5])
+    graph = dl.connections(network((3,) * (depth + 1), sigma), rank=1, n_points=401)
+    for edge in range(graph.sizes["edge"]):
+        row, states = graph.isel(edge=edge), dl.edge_states(graph, edge).state.values
+        W = network((3,) * (depth + 1), sigma).product(states)
+        near = 8
+        distance = float(np.linalg.norm(states[near] - states[0]))
+        scales = [distance]
+        law = float(dl.connections(network((3,) * (depth + 1), sigma), rank=1, scales=scales)
+                    .escape_time[edge, 0])  # fmt: skip
+        half = float(row.loss[0] - 0.5 * row["drop"])
+
+        def force(_, w, depth=depth):
+            # On rank one: 𝒜_W(Z) = s^{2−2/h}(u uᵀ Z + Z v vᵀ + (h − 2) u uᵀ Z v vᵀ).
+            w = w.reshape(3, 3)
+            U, s, Vt = np.linalg.svd(w)
+            u, v, Z = np.outer(U[:, 0], U[:, 0]), np.outer(Vt[0], Vt[0]), np.diag(sigma) - w
+            return (s[0] ** (2 - 2 / depth) * (u @ Z + Z @ v + (depth - 2) * u @ Z @ v)).ravel()
+
+        def lost(_, w, half=half):
+            return 0.5 * np.sum((np.diag(sigma) - w.reshape(3, 3)) ** 2) - half
+
+        lost.terminal = True
+        run = solve_ivp(force, (0, 3 * law), W[near].ravel(), rtol=1e-9, atol=1e-12, events=lost)
+        # The distance from the saddle is measured straight there and along the tangent here: a
+        # relative error distance² of the start, of a time that grows like its logarithm.
+        assert run.t_events[0][0] == pytest.approx(law, rel=distance**2)
+        gaps = [np.linalg.norm(W - w.reshape(3, 3), axis=(1, 2)).min() for w in run.y.T]
+        assert max(gaps) < 0.01 * np.linalg.norm(W[0] - W[-1])
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -175,6 +294,12 @@ def test_a_single_layer_has_no_connections():
         (lambda net: dl.edge_states(dl.connections(net), 10**6), "^edge: needs at least 0"),
         (lambda net: dl.edge_states(dl.connections(net), ("{}", "{9}")), "^edge: there is none"),
         (lambda net: dl.edge_states(net, 0), "^graph: needs the Dataset"),
+        (lambda net: dl.connections(net, rank=0), "^rank: needs at least 1 and at most 2, got 0"),
+        (lambda net: dl.connections(net, rank=3), "^rank: needs at least 1 and at most 2, got 3"),
+        (lambda net: dl.connections(net, rank=1.0), "^rank: needs an integer"),
+        (lambda net: dl.connections(net, 1, rank=1), "^rank: stands in place of max_rank"),
+        (lambda net: dl.connections(net, modes=[1], rank=2), "^rank: needs at least 1 and at most"),
+        (lambda net: dl.connections(network((2, 2), (2.0, 1.0)), rank=1), "^rank: needs a network"),
         (lambda net: dl.connections("net"), "^net: needs a LinearNetwork"),
     ],
 )

@@ -202,3 +202,50 @@ def test_a_loss_of_one_layer_has_one_critical_point():
     assert atlas["points"].critical_point.values.tolist() == ["{0,1}"]
     assert atlas["points"]["nullity"].values.tolist() == [2]
     assert atlas["arcs"].sizes["arc"] == 0
+
+
+def test_the_atlas_holds_connections_and_what_runs_did():
+    net = dl.LinearNetwork(widths=(2, 3, 3, 2), target=np.diag([2.0, 1.0]))
+    atlas = dl.build_atlas(net, n_runs=3, scale=1e-3, rng=5)
+    dl.schema.validate(atlas)
+    starts = [net.initial(scale=1e-3, rng=rng) for rng in [np.random.default_rng(5)] for _ in "abc"]
+    runs = dl.flow(net, np.stack(starts), save=["mode_strength"])
+    seen = dl.observed_connections(net, runs)
+    visits, graph = (atlas[name].to_dataset() for name in ("visits", "connections"))
+    assert visits.drop_attrs(deep=False).identical(seen.drop_attrs(deep=False))
+    assert visits.attrs["start_scale"] == 1e-3
+    assert graph.drop_attrs(deep=False).identical(
+        dl.overlay(dl.connections(net), seen).drop_attrs(deep=False)
+    )
+    assert atlas.identical(dl.build_atlas(net, n_runs=3, scale=1e-3, rng=5, workers=2))
+    plain = dl.build_atlas(net)
+    assert "visits" not in plain.children
+    assert plain["connections"].to_dataset().identical(dl.connections(net))
+    raw = dl.build_atlas(naive.random_network((2, 3, 2), 0, "full"), n_runs=1, rng=0)
+    assert "connections" not in raw.children
+    assert raw["visits"].attrs["n_runs"] == 1
+
+
+def test_an_atlas_of_too_many_connections_tells_their_number(monkeypatch):
+    net = dl.LinearNetwork(widths=(3, 3, 3), target=np.diag([3.0, 2.0, 1.0]))
+    monkeypatch.setattr("dlnds.atlas.MOST_CONNECTIONS", 17)
+    atlas = dl.build_atlas(net)
+    assert "connections" not in atlas.children
+    assert atlas.attrs["n_connections"] == dl.connections(net).sizes["edge"] == 18
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_runs": -1}, "^n_runs: needs at least 0"),
+        ({"n_runs": 1.5}, "^n_runs: needs an integer"),
+        ({"n_runs": 1, "scale": -1.0}, "^scale: "),
+        ({"n_runs": 1, "rng": -1}, "^rng: "),
+        ({"n_runs": 1, "workers": 0}, "^workers: "),
+        ({"n_run": 1}, "^n_run: "),
+    ],
+)
+def test_bad_ensembles_of_an_atlas_are_named(options, message):
+    net = dl.LinearNetwork(widths=(2, 2, 2), target=np.diag([2.0, 1.0]))
+    with pytest.raises((ValueError, TypeError), match=message):
+        dl.build_atlas(net, **options)

@@ -1,20 +1,25 @@
-"""Figures of the landscape: known spectra, assembled Hessian, spectra without a matrix.
+"""Figures of the landscape: spectra known, assembled and without a matrix; atlas, connections.
 
 Run by ``nox -s bench``. Every figure is the median of several runs beside its goal; a miss is
 printed as a miss.
 """
 
+import contextlib
+import io
 import os
 import resource
+import tempfile
 import time
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import scipy.linalg
-from common import alternate, available, median_time, note, report
+from common import alternate, available, median_time, note, report, seconds
 from threadpoolctl import threadpool_limits
 
 import dlnds as dl
+from dlnds import cli
 
 SIZE = 16
 NET = dl.LinearNetwork(widths=(SIZE,) * 5, target=np.random.default_rng(0).normal(size=(SIZE,) * 2))
@@ -114,8 +119,45 @@ def negative_eigenvalues(widths, modes):
     report(f"{name}: {closed} negative eigenvalues", wall, 60, "s", at_most=True)
 
 
+def whole_atlas():
+    """The command, warm: 256 points, all connections, 9 runs, pictures and file."""
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = ["atlas", "--quiet", "--out", str(Path(folder) / "atlas.nc")]
+
+        def job():
+            with contextlib.redirect_stdout(io.StringIO()):
+                assert cli.main(arguments) == 0
+
+        job()
+        report("whole atlas of the semantic data set", seconds(job), 20, "s", at_most=True)
+
+
+def time_of_connections():
+    """Seconds for each 1,000 edges of 8, 10 and 12 modes, and for far and near starts."""
+    times = {}
+    for modes in (8, 10, 12):
+        net = dl.LinearNetwork((modes,) * 4, np.diag(np.linspace(2.0, 0.5, modes)))
+        graph = dl.connections(net)
+        edges = graph.sizes["edge"]
+        times[modes] = median_time(lambda net=net: dl.connections(net), 5) * 1000 / edges
+        tracemalloc.start()
+        dl.connections(net)
+        peak = tracemalloc.get_traced_memory()[1] / graph.nbytes
+        tracemalloc.stop()
+        note(f"{modes} modes: {edges:,} edges, {1e3 * times[modes]:.1f} ms for each 1,000; peak "
+             f"memory {peak:.2f} times the result of {graph.nbytes / 1e6:.0f} MB")  # fmt: skip
+    report("time of an edge, 12 modes against 8", times[12] / times[8], 1, "x", at_most=True)
+    report("peak memory against the result, 12 modes", peak, 3, "x", at_most=True)
+    far, near = (
+        median_time(lambda s=s: dl.connections(net, 4, scales=[s]), 5) for s in (1e-2, 1e-12)
+    )
+    report("time at distance 1e-12 against 1e-2", near / far, 1.2, "x", at_most=True)
+
+
 if __name__ == "__main__":
     print(f"dlnds {dl.__version__}, numpy {np.__version__}, {os.cpu_count()} cores")
+    whole_atlas()
+    time_of_connections()
     known_spectrum("at a perfect fit", tuple(range(SIZE)), 0.05, 20)
     known_spectrum("at a balanced saddle", (0, 2, 3, 7), None, 50)
     known_spectrum("at a balanced minimum", tuple(range(SIZE)), None, 50)
