@@ -288,7 +288,7 @@ def _draw(atlas: xr.DataTree, out: Path, net: dl.LinearNetwork) -> list[Path]:
 
     run, points = atlas["run"].to_dataset(), atlas["points"].to_dataset()
     axes = {
-        "levels": plot.levels(atlas),
+        "graph": plot.graph(atlas),
         "loss": plot.loss(run, points=points),
         "singular-values": plot.singular_values(run, modes=net.modes if net.whitened else None),
     }

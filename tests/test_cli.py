@@ -20,7 +20,7 @@ def call(*arguments, cwd, command=(sys.executable, "-m", "dlnds")):
 
 
 def check_pictures(folder, stem="atlas"):
-    for name in ("levels", "loss", "singular-values"):
+    for name in ("graph", "loss", "singular-values"):
         picture = matplotlib.image.imread(folder / f"{stem}-{name}.png")
         assert picture.shape[0] > 500
         assert 0.001 < np.mean(picture[..., :3].min(axis=-1) < 0.9) < 0.9, "an empty picture"
@@ -42,7 +42,7 @@ def test_main_job_from_data_to_atlas(tmp_path):
         *("0", "672", "0", "672", "-0.25"),
     ]
     assert "100%" in done.stderr
-    for name in ("atlas.nc", "atlas-levels.png", "atlas-loss.png", "atlas-singular-values.png"):
+    for name in ("atlas.nc", "atlas-graph.png", "atlas-loss.png", "atlas-singular-values.png"):
         assert name in done.stdout
         assert (tmp_path / name).is_file()
     check_pictures(tmp_path)
