@@ -115,8 +115,6 @@ def _atlas(options: argparse.Namespace) -> int:
     net = dl.LinearNetwork.from_data(data.X, data.Y, options.hidden, whiten=not options.raw_inputs)
     start = net.initial("gaussian", scale=options.scale, rng=options.seed)
     atlas = dl.build_atlas(net, options.max_rank, options.modes, progress=not options.quiet)
-    if options.html:
-        page.check(atlas)
     run = dl.flow(
         net,
         start,
@@ -129,6 +127,8 @@ def _atlas(options: argparse.Namespace) -> int:
     names = {"output": data.feature_out.values, "feature": data.feature_in.values}
     atlas["modes"] = schema.finish(net.modes.assign_coords(names), "modes", {})
     atlas.attrs.update({key: str(value) for key, value in data.attrs.items()}, data=options.data)
+    if options.html:
+        page.check(atlas)
     dl.save(atlas, options.out)
     pictures = _draw(atlas, options.out, net)
     if options.html:

@@ -186,20 +186,24 @@ const goal = (a) => data.labels[data.arcs.target[a]] ?? data.arcs.target[a];
 
 // Arcs of a point: a chart of the loss along each, and a list.
 function arcs(n) {
-  const mine = data.arcs.source.flatMap((source, a) => (source === n ? [a] : []));
+  const { source, kind, drop } = data.arcs;  // below: those that descend first, the deepest ahead
+  const mine = source.flatMap((from, a) => (from === n ? [a] : []))
+    .sort((a, b) => kind[a] - kind[b] || (drop ? drop[b] - drop[a] : 0));
   const heading = make("h3", {}, `Arcs from here (${mine.length})`);
   if (!mine.length) return [heading];
   const start = data.points.loss[n];
   const paths = chart(mine, start);
+  const shape = (a) => (data.shapes.length ? [data.shapes[data.arcs.shape[a]]] : []);
   const lines = mine.map((a, i) => {
-    const cells = [go(data.arcs.target[a]), data.arcKinds[data.arcs.kind[a]],
-      brief(data.arcs.order?.[a]), brief(data.arcs.drop?.[a])];
+    const cells = [go(data.arcs.target[a]), data.arcKinds[kind[a]], ...shape(a),
+      brief(data.arcs.order?.[a]), brief(drop?.[a])];
     const row = make("tr", { "data-a": a }, ...cells.map((cell) => make("td", {}, cell)));
     row.addEventListener("pointerenter", () => paths.lines[i].classList.add("strong"));
     row.addEventListener("pointerleave", () => paths.lines[i].classList.remove("strong"));
     return row;
   });
-  return [heading, paths.picture, table("arcs", ["target", "kind", "order", "drop"], lines)];
+  const titles = ["target", "kind", ...(data.shapes.length ? ["shape"] : []), "order", "drop"];
+  return [heading, paths.picture, table("arcs", titles, lines)];
 }
 
 function chart(mine, start) {

@@ -84,11 +84,11 @@ def save_page(atlas: xr.DataTree, path: str | os.PathLike[str]) -> None:
 
     Examples
     --------
-    >>> import tempfile, dlnds as dl
+    >>> import pathlib, tempfile, dlnds as dl
     >>> atlas = dl.build_atlas(dl.LinearNetwork(widths=(2, 3, 3, 2), target=[[2.0, 0], [0, 1.0]]))
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     dl.save_page(atlas, f"{folder}/atlas.html")
-    ...     open(f"{folder}/atlas.html", encoding="utf-8").readline().strip()
+    ...     pathlib.Path(folder, "atlas.html").read_text(encoding="utf-8")[:15]
     '<!DOCTYPE html>'
     """
     check(atlas)
@@ -249,22 +249,24 @@ def _arcs(atlas: xr.DataTree, points: xr.Dataset) -> dict[str, Any]:
     top = max(float(loss.max(initial=0.0)), 1e-300)
     curves, which = np.unique(np.round(change / top, DIGITS + 1) * top, axis=0, return_inverse=True)
     target = [str(label) for label in node["target"].values[chosen]]
+    numbers = [name for name in ("order", "drop", "shape") if name in node]
     return {
         "arcs": {
             "source": source.tolist(),
             "target": [row.get(label, label) for label in target],
             "kind": _plain(node["kind"].values[chosen]),
             "curve": which.ravel().tolist(),
-            **{
-                name: _plain(node[name].values[chosen])
-                for name in ("order", "drop")
-                if name in node
-            },
+            **{name: _plain(node[name].values[chosen]) for name in numbers},
         },
         "curves": _plain(curves),
         "alpha": _plain(node["alpha"].values),
         "arcKinds": list(schema.ARC_KINDS),
+        "shapes": [schema.spoken(word) for word in _meanings(node, "shape")],
     }
+
+
+def _meanings(node: xr.Dataset, name: str) -> list[str]:
+    return str(node[name].attrs["flag_meanings"]).split() if name in node else []
 
 
 def _listed_arcs(atlas: xr.DataTree) -> layout.Rows:

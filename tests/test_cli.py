@@ -77,7 +77,8 @@ def test_own_csv_file_through_the_installed_command(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "extra", [[], ["--raw-inputs"], ["--max-rank", "1"], ["--modes", "0", "2"], ["--rows", "3"]]
+    "extra",
+    [[], ["--raw-inputs"], ["--max-rank", "1"], ["--modes", "0", "2"], ["--rows", "3"], ["--html"]],
 )
 def test_variants_in_process(tmp_path, capsys, extra):
     out = str(tmp_path / "atlas.nc")
@@ -99,6 +100,8 @@ def test_variants_in_process(tmp_path, capsys, extra):
     assert code == 0
     text = capsys.readouterr().out
     assert ("more rows" in text) == (extra == ["--rows", "3"])
+    page = tmp_path / "atlas.html"
+    assert page.exists() == (str(page) in text) == (extra == ["--html"])
     dl.schema.validate(dl.load(out))
 
 
@@ -127,9 +130,10 @@ def test_errors_are_one_line_and_leave_no_files(tmp_path, monkeypatch, capsys, a
 
 def test_the_data_are_not_overwritten(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "mine.nc").write_text("x:a,y:b\n1,2\n2,3\n")
-    assert cli.main(["atlas", "--data", "mine.nc", "--out", "mine.nc"]) == 2
-    assert "--out: would overwrite the data" in capsys.readouterr().err
+    for name, option in (("mine.nc", []), ("mine.html", ["--html"])):
+        (tmp_path / name).write_text("x:a,y:b\n1,2\n2,3\n")
+        assert cli.main(["atlas", "--data", name, "--out", "mine.nc", *option]) == 2
+        assert "--out: would overwrite the data" in capsys.readouterr().err
 
 
 def test_a_run_that_does_not_end_says_what_would_help(tmp_path, capsys):

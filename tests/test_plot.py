@@ -237,15 +237,15 @@ def shown(ax):
 def check_labels(ax):
     ax.figure.canvas.draw()
     boxes, texts = shown(ax)
-    for a, b in itertools.combinations(boxes, 2):
-        assert not a.overlaps(b)
-    marks = ax.transData.transform(drawn(ax)[0])
+    low, high = (np.array([getattr(box, end) for box in boxes]) for end in ("min", "max"))
     legend = ax.get_legend().get_window_extent()
-    for box in boxes:
-        assert not box.overlaps(legend)
-        assert not any(box.contains(*mark) for mark in marks)
-        assert ax.bbox.contains(box.x0, box.y0)
-        assert ax.bbox.contains(box.x1, box.y1)
+    low, high = np.vstack([low, legend.min]), np.vstack([high, legend.max])
+    apart = (high[:, None] <= low).any(axis=-1)
+    assert (apart | apart.T)[~np.eye(len(low), dtype=bool)].all()
+    marks = ax.transData.transform(drawn(ax)[0])[:, None]
+    assert not ((marks > low[:-1]) & (marks < high[:-1])).all(axis=-1).any()
+    assert (low >= ax.bbox.min).all()
+    assert (high <= ax.bbox.max).all()
     return texts
 
 
@@ -273,12 +273,12 @@ def test_all_labels_of_small_atlases_are_shown():
 
 
 def test_points_keep_apart():
-    """By at least the radius of a mark, where 70 of them share a column."""
+    """Disks of the saddles, 4 points wide, do not touch, though 70 of them share a column."""
     ax = dl.plot.graph(of_256_points())
-    ax.figure.canvas.draw()
+    ax.autoscale_view()
     places = ax.transData.transform(drawn(ax)[0])
     distances = np.linalg.norm(places[:, None] - places, axis=-1)
-    assert distances[~np.eye(256, dtype=bool)].min() > 2.0 * ax.figure.dpi / 72.0
+    assert distances[~np.eye(256, dtype=bool)].min() > 4.0 * ax.figure.dpi / 72.0
 
 
 @hypothesis.given(st.integers(0, 2**32 - 1), st.integers(1, 30))
@@ -335,7 +335,11 @@ def test_without_connections_the_arcs_are_drawn_by_their_mode():
     atlas = dl.build_atlas(net)
     ax = dl.plot.graph(atlas)
     _, layers = drawn(ax)
-    assert sum(len(layer.get_paths()) for layer in layers[1:]) == atlas["arcs"].sizes["arc"] == 12
+    arcs = atlas["arcs"].to_dataset()
+    down = np.flatnonzero(dl.schema.decode(arcs.kind) == "decreasing")
+    ends = zip(arcs.source.values[down], arcs.target.values[down], strict=True)
+    joined = {pair for pair in ends if pair[1]}
+    assert sum(len(layer.get_paths()) for layer in layers[1:]) == len(joined) >= 12
     colours = np.vstack(
         [layer.get_edgecolors()[:, :3] for layer in layers[1:] if layer.get_paths()]
     )
