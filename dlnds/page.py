@@ -42,15 +42,19 @@ _SHAPES = (
 _SEEN = {False: "", True: ' class="seen"'}
 #: Labels are tried on at most so many points.
 _MOST_LABELS = 400
-#: Sizes of letters and lines for few edges and for many.
-_SIZES = {
-    False: {
+#: Sizes of letters and lines: up to so many edges.
+_SIZES: dict[float, dict[str, float]] = {
+    300: {
         **{"label_size": 11.5, "path_size": 14.0, "plain_width": 1.1, "plain_opacity": 0.6},
-        **{"lead_width": 2.2, "lead_opacity": 1.0},
+        **{"lead_width": 2.2, "lead_opacity": 1.0, "mark_edge": 0.8},
     },
-    True: {
+    MOST_EDGES: {
         **{"label_size": 9.0, "path_size": 12.0, "plain_width": 0.6, "plain_opacity": 0.35},
-        **{"lead_width": 1.2, "lead_opacity": 0.8},
+        **{"lead_width": 1.2, "lead_opacity": 0.8, "mark_edge": 0.8},
+    },
+    np.inf: {
+        **{"label_size": 9.0, "path_size": 12.0, "plain_width": 0.4, "plain_opacity": 0.2},
+        **{"lead_width": 0.5, "lead_opacity": 0.25, "mark_edge": 0.3},
     },
 }
 
@@ -116,7 +120,7 @@ def _page(atlas: xr.DataTree) -> str:
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
     edges, points = layout.edges(atlas), atlas["points"].to_dataset()
     orbit, orbits = _orbits(atlas, edges)
-    sizes = _SIZES[len(edges.kind) >= 300]
+    sizes = next(sizes for most, sizes in _SIZES.items() if len(edges.kind) <= most)
     parts = {
         # Nothing is loaded, and no script runs but ours.
         "policy": f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
