@@ -43,6 +43,18 @@ def slow(session: nox.Session) -> None:
 
 
 @nox.session
+def browser(session: nox.Session) -> None:
+    """Look at the page of an atlas in Chromium, which has to be installed with its driver."""
+    missing = [tool for tool in ("chromium", "chromedriver") if shutil.which(tool) is None]
+    if missing:
+        session.error(f"needs {', '.join(missing)}: apt-get install chromium chromium-driver")
+    install(session, "browser")
+    outside(session)
+    config = f"--config-file={ROOT / 'pyproject.toml'}"
+    session.run("pytest", config, "-m", "browser", str(ROOT / "tests"), *session.posargs)
+
+
+@nox.session
 def coverage(session: nox.Session) -> None:
     """Measure branch coverage with the compiler off, so that kernels count."""
     install(session, "coverage")
@@ -51,7 +63,7 @@ def coverage(session: nox.Session) -> None:
         "pytest",
         f"--config-file={ROOT / 'pyproject.toml'}",
         "-m",
-        "not slow and not compiled",
+        "not slow and not compiled and not browser",
         "-W",  # numpy scalars warn where compiled arithmetic gives infinity or NaN
         "ignore::RuntimeWarning",
         "--cov=dlnds",

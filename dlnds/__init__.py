@@ -3,6 +3,8 @@
 The architecture, from the bottom; a module imports only from lines below its own::
 
     plot, accessor, cli      pictures, Dataset accessor, command line
+    graph_plot, page         the saddle-connection graph as a picture and as an HTML page
+    layout, canvas           where points and labels of an atlas go; what pictures share
     atlas                    critical points, arcs and spectra of one problem in one tree
     visits                   what ensembles of runs do, over the graph of connections
     escape                   saddles that a run visits, escape times

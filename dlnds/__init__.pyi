@@ -31,6 +31,7 @@ from .manifolds import stable_manifold as stable_manifold
 from .manifolds import unstable_manifold as unstable_manifold
 from .moments import check_assumptions as check_assumptions
 from .newton import find_critical_point as find_critical_point
+from .page import save_page as save_page
 from .problems import load_problem as load_problem
 from .problems import problem_names as problem_names
 from .problems import read_csv as read_csv

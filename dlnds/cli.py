@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 import dlnds as dl
-from dlnds import schema
+from dlnds import page, schema
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -93,6 +93,7 @@ def _add_atlas(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     add("--seed", type=int, default=0, help="seed of the random starts")
     add("--max-steps", type=_positive, default=20_000, help="steps after which a run is cut off")
     add("--rows", type=int, default=40, help="rows of the table to print; 0 or less prints all")
+    add("--html", action="store_true", help="write the atlas as a page for the browser, too")
     add("--quiet", action="store_true", help="no progress bars")
     atlas.set_defaults(run=_atlas)
 
@@ -112,7 +113,7 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
 
 def _atlas(options: argparse.Namespace) -> int:
-    _check_out(options.out, options.data)
+    _check_out(options.out, options.data, options.html)
     data = dl.read_csv(options.data, transform=options.transform)
     net = dl.LinearNetwork.from_data(data.X, data.Y, options.hidden, whiten=not options.raw_inputs)
     start = net.initial("gaussian", scale=options.scale, rng=options.seed)
@@ -138,8 +139,13 @@ def _atlas(options: argparse.Namespace) -> int:
     names = {"output": data.feature_out.values, "feature": data.feature_in.values}
     atlas["modes"] = schema.finish(net.modes.assign_coords(names), "modes", {})
     atlas.attrs.update({key: str(value) for key, value in data.attrs.items()}, data=options.data)
+    if options.html:
+        page.check(atlas)
     dl.save(atlas, options.out)
     pictures = _draw(atlas, options.out, net)
+    if options.html:
+        pictures.append(options.out.with_suffix(".html"))
+        dl.save_page(atlas, pictures[-1])
     print(_heading(data, net, atlas))
     print(_table(atlas["points"].to_dataset(), options.rows))
     print(_story(run))
@@ -149,13 +155,14 @@ def _atlas(options: argparse.Namespace) -> int:
     return 0
 
 
-def _check_out(out: Path, data: str) -> None:
+def _check_out(out: Path, data: str, with_page: bool) -> None:
     """Refuse, before anything is computed, a file that cannot or should not be written."""
     if out.suffix != ".nc":
         raise ValueError(f"out: needs a file name that ends in .nc, got {out}")
     if out.is_dir() or not out.parent.is_dir():
         raise ValueError(f"out: {out} is a folder, or lies in none that exists")
-    if Path(data).exists() and out.exists() and out.samefile(data):
+    written = [out, out.with_suffix(".html")] if with_page else [out]
+    if any(path.exists() and Path(data).exists() and path.samefile(data) for path in written):
         raise ValueError(f"out: would overwrite the data in {data}")
 
 
@@ -342,7 +349,7 @@ def _draw(atlas: xr.DataTree, out: Path, net: dl.LinearNetwork) -> list[Path]:
 
     run, points = atlas["run"].to_dataset(), atlas["points"].to_dataset()
     axes = {
-        "levels": plot.levels(atlas),
+        "graph": plot.graph(atlas),
         "loss": plot.loss(run, points=points),
         "singular-values": plot.singular_values(run, modes=net.modes if net.whitened else None),
     }

@@ -6,19 +6,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from dlnds import schema
+from dlnds import layout, schema
+from dlnds.canvas import KIND_STYLE as _KIND_STYLE
+from dlnds.canvas import axes as _axes
+from dlnds.canvas import check as _check
+from dlnds.canvas import label as _label
+from dlnds.canvas import mode_bar as _mode_bar
+from dlnds.canvas import mode_colours as _mode_colours
+from dlnds.canvas import mode_norm as _mode_norm
 from dlnds.errors import known_options, nearest
+from dlnds.graph_plot import graph as graph
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-_KIND_STYLE = {
-    "global_minimum": ("*", "#1b7837", 130.0),
-    "strict_saddle": ("o", "#4575b4", 16.0),
-    "nonstrict_saddle": ("D", "#d73027", 34.0),
-    "not_critical": ("x", "black", 30.0),
-}
-
 
 #: Colours of arcs by kind and shape: cold ones descend, warm ones rise.
 _ARC_COLOURS = {
@@ -419,36 +419,11 @@ def by_schema(data: xr.Dataset | xr.DataTree, **options: Any) -> "Axes":
     ValueError
         If there is no picture for it.
     """
-    functions = {"atlas": levels, "run": loss, "linearization": spectrum, "arcs": arcs}
+    functions = {"atlas": graph, "run": loss, "linearization": spectrum, "arcs": arcs}
     kind = data.attrs.get("schema")
     if kind not in functions:
         raise ValueError(f"data: there is no picture for schema {kind!r}{nearest(kind, functions)}")
     return functions[kind](data, **options)  # type: ignore[operator, no-any-return]
-
-
-def _check(name: str, data: Any, wanted: str) -> None:
-    labelled = isinstance(data, xr.Dataset | xr.DataTree)
-    got = data.attrs.get("schema") if labelled else type(data).__name__
-    if got != wanted:
-        raise ValueError(f"{name}: needs the schema {wanted!r}, got {got!r}")
-
-
-def _axes(ax: "Axes | None", figsize: tuple[float, float]) -> "Axes":
-    from matplotlib.axes import Axes
-
-    if ax is None:
-        import matplotlib.pyplot as plt
-
-        ax = plt.subplots(figsize=figsize, layout="constrained")[1]
-    if not isinstance(ax, Axes):
-        raise TypeError(f"ax: needs matplotlib axes, got {type(ax).__name__}")
-    return ax
-
-
-def _label(variable: xr.DataArray) -> str:
-    """Return the axis label that a variable's attributes give."""
-    long_name, symbol = variable.attrs.get("long_name", variable.name), variable.attrs.get("symbol")
-    return f"{long_name} {symbol}" if symbol else str(long_name)
 
 
 def _lines(ax: "Axes", run: xr.Dataset, name: str, **style: Any) -> None:
@@ -468,36 +443,7 @@ def _additions(arcs: xr.Dataset) -> xr.Dataset:
 
 
 def _path_labels(points: xr.Dataset) -> list[tuple[str, float, float]]:
-    """Return short label, rank and loss of the points {}, {0}, {0,1}, …, the generic path."""
-    learnt, ranks = points["learnt"].values, points["rank"].values
-    leading = np.arange(learnt.shape[1]) < ranks[:, None]
-    places = np.flatnonzero((learnt == leading).all(axis=1))
-    labels = points.critical_point.values
-    return [
-        (
-            labels[i] if ranks[i] < 5 else f"{{0…{ranks[i] - 1}}}",
-            float(ranks[i]),
-            float(points["loss"][i]),
-        )
-        for i in places
-    ]
-
-
-def _mode_colours(count: int) -> Any:
-    import matplotlib
-
-    return matplotlib.colormaps["viridis"].resampled(max(count, 1))
-
-
-def _mode_norm(count: int) -> Any:
-    from matplotlib.colors import BoundaryNorm
-
-    return BoundaryNorm(np.arange(max(count, 1) + 1) - 0.5, max(count, 1))
-
-
-def _mode_bar(ax: "Axes", count: int, label: str) -> None:
-    from matplotlib.cm import ScalarMappable
-
-    colours = ScalarMappable(_mode_norm(count), _mode_colours(count))
-    bar = ax.figure.colorbar(colours, ax=ax, ticks=range(0, count, max(1, count // 10)), pad=0.02)
-    bar.set_label(label)
+    """Return short label, rank and loss of the points of the generic path."""
+    labels, ranks, losses = layout.path_labels(points), points["rank"].values, points["loss"].values
+    path = np.flatnonzero(layout.generic_path(points))
+    return [(labels[i], float(ranks[i]), float(losses[i])) for i in path]

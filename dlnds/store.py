@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,18 +53,11 @@ def save(data: xr.Dataset | xr.DataTree, path: str | os.PathLike[str]) -> None:
     """
     if not isinstance(data, xr.Dataset | xr.DataTree):
         raise TypeError(f"data: needs a Dataset or a DataTree, got {type(data).__name__}")
-    path = _as_path(path)
-    if path.is_dir():
-        raise ValueError(f"path: {path} is a folder, needs the name of a file")
-    if not path.parent.is_dir():
-        raise ValueError(f"path: the folder {path.parent} does not exist")
     tree = data if isinstance(data, xr.DataTree) else xr.DataTree(data)
-    _check_attributes(tree)
-    marked = tree.copy()
-    marked.attrs = {**tree.attrs, DIGEST: content_digest(tree)}
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    try:
+    with replacing(path) as temporary:
+        _check_attributes(tree)
+        marked = tree.copy()
+        marked.attrs = {**tree.attrs, DIGEST: content_digest(tree)}
         try:
             marked.to_netcdf(temporary, engine="h5netcdf", encoding=_encoding(marked))
         except (TypeError, ValueError, NotImplementedError) as error:
@@ -71,6 +65,20 @@ def save(data: xr.Dataset | xr.DataTree, path: str | os.PathLike[str]) -> None:
         if _read(temporary)[1] != marked.attrs[DIGEST]:
             raise TypeError("data: holds values or types that netCDF does not give back unchanged")
         _seal(temporary)
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[str]:
+    """Yield a temporary name in the folder of a file, which it replaces when all went well."""
+    path = _as_path(path)
+    if path.is_dir():
+        raise ValueError(f"path: {path} is a folder, needs the name of a file")
+    if not path.parent.is_dir():
+        raise ValueError(f"path: the folder {path.parent} does not exist")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    os.close(handle)
+    try:
+        yield temporary
         _flush(temporary)
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)

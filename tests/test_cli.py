@@ -20,7 +20,7 @@ def call(*arguments, cwd, command=(sys.executable, "-m", "dlnds")):
 
 
 def check_pictures(folder, stem="atlas"):
-    for name in ("levels", "loss", "singular-values"):
+    for name in ("graph", "loss", "singular-values"):
         picture = matplotlib.image.imread(folder / f"{stem}-{name}.png")
         assert picture.shape[0] > 500
         assert 0.001 < np.mean(picture[..., :3].min(axis=-1) < 0.9) < 0.9, "an empty picture"
@@ -44,7 +44,7 @@ def test_main_job_from_data_to_atlas(tmp_path):
         *("0", "672", "0", "672", "-0.25"),
     ]
     assert "100%" in done.stderr
-    for name in ("atlas.nc", "atlas-levels.png", "atlas-loss.png", "atlas-singular-values.png"):
+    for name in ("atlas.nc", "atlas-graph.png", "atlas-loss.png", "atlas-singular-values.png"):
         assert name in done.stdout
         assert (tmp_path / name).is_file()
     check_pictures(tmp_path)
@@ -93,6 +93,7 @@ def test_own_csv_file_through_the_installed_command(tmp_path):
         ["--modes", "0", "2"],
         ["--rows", "3"],
         ["--runs", "0"],
+        ["--html"],
     ],
 )
 def test_variants_in_process(tmp_path, capsys, extra):
@@ -117,6 +118,8 @@ def test_variants_in_process(tmp_path, capsys, extra):
     assert ("more rows" in text) == (extra == ["--rows", "3"])
     assert ("runs from such starts" in text) == (extra != ["--runs", "0"])
     assert ("connections: " in text) == (extra != ["--raw-inputs"])
+    page = tmp_path / "atlas.html"
+    assert page.exists() == (str(page) in text) == (extra == ["--html"])
     dl.schema.validate(dl.load(out))
 
 
@@ -164,9 +167,10 @@ def test_errors_are_one_line_and_leave_no_files(tmp_path, monkeypatch, capsys, a
 
 def test_the_data_are_not_overwritten(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "mine.nc").write_text("x:a,y:b\n1,2\n2,3\n")
-    assert cli.main(["atlas", "--data", "mine.nc", "--out", "mine.nc"]) == 2
-    assert "--out: would overwrite the data" in capsys.readouterr().err
+    for name, option in (("mine.nc", []), ("mine.html", ["--html"])):
+        (tmp_path / name).write_text("x:a,y:b\n1,2\n2,3\n")
+        assert cli.main(["atlas", "--data", name, "--out", "mine.nc", *option]) == 2
+        assert "--out: would overwrite the data" in capsys.readouterr().err
 
 
 def test_a_run_that_does_not_end_says_what_would_help(tmp_path, capsys):

@@ -1,10 +1,17 @@
 """Pictures: what is in them, and that they say what it is."""
 
+import functools
+import itertools
+
+import hypothesis
+import hypothesis.strategies as st
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import xarray as xr
 
 import dlnds as dl
+from dlnds import graph_plot, layout
 
 NET = dl.LinearNetwork(widths=(3, 4, 4, 3), target=np.diag([3.0, 2.0, 1.0]))
 ATLAS = dl.build_atlas(NET)
@@ -83,6 +90,8 @@ def test_other_data_are_refused():
         dl.plot.loss(dl.flow(spin, [0.0], (0, 1)))
     for name, call in [
         ("atlas", lambda: dl.plot.levels(RUN)),
+        ("atlas", lambda: dl.plot.graph(RUN)),
+        ("ax", lambda: dl.plot.graph(ATLAS, ax=3)),
         ("run", lambda: dl.plot.loss(np.zeros(3))),
         ("run", lambda: dl.plot.singular_values(ATLAS)),
         ("points", lambda: dl.plot.loss(RUN, points=RUN)),
@@ -97,5 +106,262 @@ def test_other_data_are_refused():
 
 
 def test_problems_with_one_critical_point_can_be_drawn():
-    dl.plot.levels(dl.build_atlas(dl.LinearNetwork(widths=(2, 2), target=np.eye(2))))
-    dl.plot.levels(dl.build_atlas(dl.LinearNetwork(widths=(2, 2, 2), target=np.zeros((2, 2)))))
+    for net in (
+        dl.LinearNetwork(widths=(2, 2), target=np.eye(2)),
+        dl.LinearNetwork(widths=(2, 2, 2), target=np.zeros((2, 2))),
+    ):
+        atlas = dl.build_atlas(net)
+        dl.plot.levels(atlas)
+        dl.plot.graph(atlas).figure.canvas.draw()
+        atlas["connections"] = dl.connections(net)
+        dl.plot.graph(atlas).figure.canvas.draw()
+
+
+GRAPH = ATLAS.copy()
+GRAPH["connections"] = dl.connections(NET)
+WIDE = dl.LinearNetwork(widths=(8, 8, 8, 8), target=np.diag(1.5 * 0.8 ** np.arange(8.0)))
+
+
+@functools.cache
+def of_256_points():
+    atlas = dl.build_atlas(WIDE, n_alpha=2)
+    atlas["connections"] = dl.connections(WIDE, n_points=2)
+    return atlas
+
+
+def with_visits(atlas, *rows):
+    source, target, visited, probability, time = zip(*rows, strict=True)
+    visits = xr.Dataset(
+        {
+            "visited": ("edge", list(visited)),
+            "probability": ("edge", list(probability)),
+            "mean_escape_time": ("edge", list(time)),
+        },
+        coords={"source": ("edge", list(source)), "target": ("edge", list(target))},
+        attrs={"schema": "observed_connections", "dlnds_version": dl.__version__},
+    )
+    atlas = atlas.copy()
+    atlas["visits"] = visits
+    return atlas
+
+
+def drawn(ax):
+    """Return points, curves and widths, by layer, of what a picture of a graph shows."""
+    layers = sorted(ax.collections, key=lambda c: c.get_zorder())
+    points = [c for c in layers if len(c.get_offsets()) and c.get_zorder() == 3]
+    curves = [c for c in layers if c.get_zorder() < 2]
+    return np.vstack([c.get_offsets() for c in points]), curves
+
+
+def ends(curve):
+    vertices = curve.vertices
+    return (*vertices[0].round(9).tolist(), *vertices[-1].round(9).tolist())
+
+
+def test_the_graph_shows_every_point_at_its_loss_and_every_connection_once():
+    ax = dl.plot.graph(GRAPH)
+    points, layers = drawn(ax)
+    table = GRAPH["points"].to_dataset()
+    assert sorted(points[:, 1]) == sorted(table.loss.values)
+    x = dict(zip(points[:, 1].tolist(), points[:, 0].tolist(), strict=True))  # losses are distinct
+    places = np.array([x[level] for level in table.loss.values.tolist()])
+    assert np.abs(places - table["rank"].values).max() < 0.5
+    graph = GRAPH["connections"]
+    band, edges = layers[0], [p for layer in layers[1:] for p in layer.get_paths()]
+    assert len(band.get_paths()) == 3
+    loss = table.loss.to_series()
+    expected = [
+        (round(x[loss[a]], 9), round(loss[a], 9), round(x[loss[b]], 9), round(loss[b], 9))
+        for a, b in zip(graph.source.values, graph.target.values, strict=True)
+    ]
+    assert sorted(map(ends, edges)) == sorted(expected)
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("rank $r$", "loss $L$")
+    labels = [t.get_text() for t in ax.get_legend().get_texts()]
+    assert labels == [
+        *("global minimum (1)", "strict saddle (4)", "non-strict saddle (3)"),
+        *("adds a mode (12)", "swaps two modes (6)"),
+        *("fastest way out of each saddle (7)", "generic path (3)"),
+    ]
+
+
+def test_connections_are_coloured_by_time_and_bent_by_kind():
+    ax = dl.plot.graph(GRAPH)
+    graph = GRAPH["connections"].to_dataset()
+    bar = next(a for a in ax.figure.axes if a is not ax)
+    assert bar.get_ylabel() == r"escape time $t$ from $\varepsilon = 0.001$"
+    times = np.sort(graph.escape_time.sel(scale=1e-3).values)
+    np.testing.assert_allclose(bar.get_ylim(), times[[0, -1]])
+    kinds = dl.schema.decode(graph.kind).values
+    loss = GRAPH["points"].loss.to_series()
+    by_ends = {
+        (loss[a], loss[b]): (kind, float(time))
+        for a, b, kind, time in zip(
+            *(graph.source.values, graph.target.values, kinds),
+            graph.escape_time.sel(scale=1e-3).values,
+            strict=True,
+        )
+    }
+    brightness = {}
+    for layer in filter(lambda layer: layer.get_paths(), drawn(ax)[1][1:]):
+        for path, colour in zip(layer.get_paths(), layer.get_edgecolors(), strict=True):
+            begin, control, end = path.vertices
+            kind, time = by_ends[begin[1], end[1]]
+            bend = control[0] - 0.5 * (begin[0] + end[0])
+            assert (bend > 0.04) == (kind == "swap")
+            assert bend > -1e-12
+            brightness[time] = colour[:3].sum()
+    assert len(brightness) == 6  # three modes to add, three pairs to swap
+    assert (np.diff([brightness[t] for t in sorted(brightness)]) > 0).all()
+
+
+def test_the_fastest_way_out_of_each_saddle_stands_out():
+    edges = layout.edges(GRAPH)
+    lead = layout.leading(edges)
+    for source in range(8):
+        mine = edges.take(edges.source == source)
+        chosen = edges.take((edges.source == source) & lead)
+        assert len(chosen.time) == (1 if len(mine.time) else 0)
+        assert chosen.time.tolist() == [min(mine.time)] if len(mine.time) else True
+    weak, strong = drawn(dl.plot.graph(GRAPH))[1][1:3]
+    assert len(strong.get_paths()) == lead.sum() == 7
+    assert strong.get_linewidth()[0] > 2.0 * weak.get_linewidth()[0]
+
+
+def shown(ax):
+    """Return the boxes of the labels that are drawn, in pixels, and their texts."""
+    renderer = ax.figure.canvas.get_renderer()
+    texts = [t for t in ax.texts if t.get_visible()]
+    return [t.get_window_extent(renderer) for t in texts], [t.get_text() for t in texts]
+
+
+def check_labels(ax):
+    ax.figure.canvas.draw()
+    boxes, texts = shown(ax)
+    low, high = (np.array([getattr(box, end) for box in boxes]) for end in ("min", "max"))
+    legend = ax.get_legend().get_window_extent()
+    low, high = np.vstack([low, legend.min]), np.vstack([high, legend.max])
+    apart = (high[:, None] <= low).any(axis=-1)
+    assert (apart | apart.T)[~np.eye(len(low), dtype=bool)].all()
+    marks = ax.transData.transform(drawn(ax)[0])[:, None]
+    assert not ((marks > low[:-1]) & (marks < high[:-1])).all(axis=-1).any()
+    assert (low >= ax.bbox.min).all()
+    assert (high <= ax.bbox.max).all()
+    return texts
+
+
+def test_labels_never_overlap_whatever_the_size_of_the_picture():
+    atlas = of_256_points()
+    ax = dl.plot.graph(atlas)
+    texts = check_labels(ax)
+    path = ["{}", "{0}", "{0,1}", "{0,1,2}", "{0,1,2,3}", "{0…4}", "{0…5}", "{0…6}", "{0…7}"]
+    assert texts[:9] == path
+    assert len(texts) > 60
+    ax.set_title("a title")
+    ax.figure.set_size_inches(6.0, 4.0)
+    assert 9 <= len(check_labels(ax)) < len(texts)
+    ax.set_xlim(3.4, 4.6)
+    inside = check_labels(ax)
+    assert len(inside) > 20
+    assert all(3 <= len(dl.schema.index_set_modes(text)) <= 5 for text in inside[1:])
+
+
+def test_all_labels_of_small_atlases_are_shown():
+    net = dl.LinearNetwork(widths=(4, 5, 5, 4), target=np.diag([3.0, 2.2, 1.3, 0.6]))
+    atlas = dl.build_atlas(net)
+    atlas["connections"] = dl.connections(net)
+    assert set(check_labels(dl.plot.graph(atlas))) == set(atlas["points"].critical_point.values)
+
+
+def test_points_keep_apart():
+    """Disks of the saddles, 4 points wide, do not touch, though 70 of them share a column."""
+    ax = dl.plot.graph(of_256_points())
+    ax.autoscale_view()
+    places = ax.transData.transform(drawn(ax)[0])
+    distances = np.linalg.norm(places[:, None] - places, axis=-1)
+    assert distances[~np.eye(256, dtype=bool)].min() > 4.0 * ax.figure.dpi / 72.0
+
+
+@hypothesis.given(st.integers(0, 2**32 - 1), st.integers(1, 30))
+def test_labels_that_fit_touch_nothing(seed, count):
+    rng = np.random.default_rng(seed)
+    anchors = rng.uniform(0.0, 100.0, (count, 2))
+    sizes = rng.uniform(1.0, 20.0, (count, 2))
+    obstacles = np.hstack([anchors - 0.5, anchors + 0.5])
+    corners = layout.fit_labels(sizes.tolist(), anchors, [2.0] * count, obstacles, (0, 0, 100, 100))
+    boxes = [
+        (*corner, *(np.array(corner) + size))
+        for corner, size in zip(corners, sizes, strict=True)
+        if corner is not None
+    ]
+    for box in boxes:
+        assert min(box) >= 0.0
+        assert max(box) <= 100.0
+    for a, b in itertools.combinations([*boxes, *map(tuple, obstacles)], 2):
+        both_obstacles = a in map(tuple, obstacles)
+        apart = a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
+        assert apart or both_obstacles
+    if count == 1 and (np.abs(anchors - 50.0) < 25.0).all():
+        assert corners[0] is not None
+
+
+def test_what_runs_did_is_laid_over_the_graph():
+    atlas = with_visits(
+        GRAPH,
+        ("{}", "{0}", 10, 1.0, 5.0),
+        ("{0}", "{0,2}", 2, 0.2, 7.0),
+        ("{0}", "{0,1,2}", 1, 0.1, 9.0),  # no connection joins these
+        ("{1}", "{0}", 0, 0.0, np.nan),  # no run went there
+        ("{7}", "{0}", 3, 1.0, 1.0),  # not in the atlas
+    )
+    ax = dl.plot.graph(atlas)
+    *_, casing, dotted, core = drawn(ax)[1]
+    assert len(casing.get_paths()) == len(core.get_paths()) == 2
+    assert min(casing.get_linewidth()) > min(core.get_linewidth())
+    widths = core.get_linewidth()
+    assert max(widths) > 2.0 * min(widths)
+    assert len(dotted.get_paths()) == 1
+    assert "taken by runs (3)" in [t.get_text() for t in ax.get_legend().get_texts()]
+    edges = layout.edges(atlas)
+    assert edges.kind.tolist().count("observed") == 1
+    order = layout.importance(atlas["points"].to_dataset(), edges)
+    labels = atlas["points"].critical_point.values[order].tolist()
+    assert labels[:5] == ["{}", "{0}", "{0,1}", "{0,1,2}", "{0,2}"]
+
+
+def test_without_connections_the_arcs_are_drawn_by_their_mode():
+    net = dl.LinearNetwork.from_moments(
+        np.diag([3.0, 2.0, 1.0]), np.diag([1.0, 2.0, 0.5]), hidden=(3, 3), whiten=False
+    )
+    atlas = dl.build_atlas(net)
+    ax = dl.plot.graph(atlas)
+    _, layers = drawn(ax)
+    arcs = atlas["arcs"].to_dataset()
+    down = np.flatnonzero(dl.schema.decode(arcs.kind) == "decreasing")
+    ends = zip(arcs.source.values[down], arcs.target.values[down], strict=True)
+    joined = {pair for pair in ends if pair[1]}
+    assert sum(len(layer.get_paths()) for layer in layers[1:]) == len(joined) >= 12
+    colours = np.vstack(
+        [layer.get_edgecolors()[:, :3] for layer in layers[1:] if layer.get_paths()]
+    )
+    assert len(np.unique(colours, axis=0)) == 3
+    bar = next(a for a in ax.figure.axes if a is not ax)
+    assert bar.get_ylabel() == "mode added along the arc"
+    assert "largest drop of each saddle (7)" in [t.get_text() for t in ax.get_legend().get_texts()]
+
+
+def test_of_many_edges_the_fastest_are_drawn(monkeypatch):
+    monkeypatch.setattr(graph_plot, "MOST_EDGES", 10)
+    ax = dl.plot.graph(GRAPH)
+    drawn_edges = sum(len(layer.get_paths()) for layer in drawn(ax)[1][1:])
+    edges = layout.edges(GRAPH)
+    assert drawn_edges == (layout.leading(edges) | edges.generic).sum() == 7
+    assert ax.get_legend().get_texts()[-1].get_text() == "11 others are not drawn"
+
+
+@pytest.mark.slow
+def test_graphs_of_4096_points_can_be_drawn():
+    net = dl.LinearNetwork(widths=(12, 12, 12, 12), target=np.diag(5.0 * 0.8 ** np.arange(12.0)))
+    atlas = dl.build_atlas(net, n_alpha=2)
+    atlas["connections"] = dl.connections(net, n_points=2)
+    texts = check_labels(dl.plot.graph(atlas))
+    assert texts[:3] == ["{}", "{0}", "{0,1}"]

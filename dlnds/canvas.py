@@ -1,0 +1,67 @@
+"""What all pictures share: axes, labels from attributes, colours of modes, marks of points."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+#: Marker, colour and area of each kind of point.
+KIND_STYLE = {
+    "global_minimum": ("*", "#1b7837", 130.0),
+    "strict_saddle": ("o", "#4575b4", 16.0),
+    "nonstrict_saddle": ("D", "#d73027", 34.0),
+    "not_critical": ("x", "black", 30.0),
+}
+
+
+def check(name: str, data: Any, wanted: str) -> None:
+    """Refuse what has another schema than the wanted one."""
+    labelled = isinstance(data, xr.Dataset | xr.DataTree)
+    got = data.attrs.get("schema") if labelled else type(data).__name__
+    if got != wanted:
+        raise ValueError(f"{name}: needs the schema {wanted!r}, got {got!r}")
+
+
+def axes(ax: "Axes | None", figsize: tuple[float, float]) -> "Axes":
+    """Return the axes to draw into: new ones of this size if none are given."""
+    from matplotlib.axes import Axes
+
+    if ax is None:
+        import matplotlib.pyplot as plt
+
+        ax = plt.subplots(figsize=figsize, layout="constrained")[1]
+    if not isinstance(ax, Axes):
+        raise TypeError(f"ax: needs matplotlib axes, got {type(ax).__name__}")
+    return ax
+
+
+def label(variable: xr.DataArray) -> str:
+    """Return the axis label that a variable's attributes give."""
+    long_name, symbol = variable.attrs.get("long_name", variable.name), variable.attrs.get("symbol")
+    return f"{long_name} {symbol}" if symbol else str(long_name)
+
+
+def mode_colours(count: int) -> Any:
+    """Return a colour map of so many modes."""
+    import matplotlib
+
+    return matplotlib.colormaps["viridis"].resampled(max(count, 1))
+
+
+def mode_norm(count: int) -> Any:
+    """Return what takes the number of a mode to its colour."""
+    from matplotlib.colors import BoundaryNorm
+
+    return BoundaryNorm(np.arange(max(count, 1) + 1) - 0.5, max(count, 1))
+
+
+def mode_bar(ax: "Axes", count: int, label: str) -> None:
+    """Add a bar of the colours of modes."""
+    from matplotlib.cm import ScalarMappable
+
+    colours = ScalarMappable(mode_norm(count), mode_colours(count))
+    bar = ax.figure.colorbar(colours, ax=ax, ticks=range(0, count, max(1, count // 10)), pad=0.02)
+    bar.set_label(label)
