@@ -38,6 +38,7 @@ from .problems import read_csv as read_csv
 from .quotient import act as act
 from .quotient import orbit_basis as orbit_basis
 from .quotient import split_tangent as split_tangent
+from .residuals import Residual as Residual
 from .schema import weights as weights
 from .store import load as load
 from .store import save as save

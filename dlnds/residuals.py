@@ -1,0 +1,127 @@
+"""Equations F(x, p) = 0 with a parameter, for continuation."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dlnds.errors import known_options
+
+Array = NDArray[np.float64]
+
+#: Relative steps of differences: one-sided errors of order h² for central ones.
+_STEP = float(np.finfo(float).eps) ** (1.0 / 3.0)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Residual:
+    """An equation F(x, p) = 0 for x (component) that depends on one parameter p.
+
+    Parameters
+    ----------
+    fun
+        ``fun(x, p)`` returns F (component): for a flow the field, so that eigenvalues of its
+        Jacobian with a positive real part are unstable.
+    jacobian
+        ``jacobian(x, p)`` returns ∂F/∂x (component × component); ``None`` differences ``fun``.
+    derivative
+        ``derivative(x, p)`` returns ∂F/∂p (component); ``None`` differences ``fun``.
+    generators
+        ``generators(x, p)`` returns tangent vectors (generator × component) that span the tangent
+        space of the symmetry orbit at x; ``None`` declares that there is no symmetry.
+    symmetric
+        Whether the Jacobian is symmetric, as that of a gradient flow.
+    parameter
+        Name of p.
+    observe
+        ``observe(x, p)`` returns numbers by name that a branch records.
+    coordinates
+        Labels of the components, as those of a system's dim ``parameter``.
+    attributes
+        What Datasets say of the problem.
+
+    Examples
+    --------
+    >>> import dlnds as dl
+    >>> fold = dl.Residual(lambda x, p: p + x**2)
+    >>> fold.matrix([0.5], 0.0).round(6).tolist()
+    [[1.0]]
+    """
+
+    fun: Callable[[Array, float], Array]
+    jacobian: Callable[[Array, float], Array] | None = None
+    _: KW_ONLY
+    derivative: Callable[[Array, float], Array] | None = None
+    generators: Callable[[Array, float], Array] | None = None
+    symmetric: bool = False
+    parameter: str = "p"
+    observe: Callable[[Array, float], Mapping[str, float]] | None = None
+    coordinates: Mapping[str, Any] = field(default_factory=dict)
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("fun", "jacobian", "derivative", "generators", "observe"):
+            given = getattr(self, name)
+            if not callable(given) and (given is not None or name == "fun"):
+                raise TypeError(f"{name}: needs a function, got {given!r}")
+        if not isinstance(self.parameter, str) or not self.parameter:
+            raise TypeError(f"parameter: needs a name, got {self.parameter!r}")
+
+    def __repr__(self) -> str:
+        """Name the parameter."""
+        return f"Residual(parameter={self.parameter!r})"
+
+    def value(self, x: ArrayLike, p: float) -> Array:
+        """Return F(x, p).
+
+        Raises
+        ------
+        ValueError
+            If ``fun`` does not return as many finite numbers as x has.
+        """
+        state = np.asarray(x, float)
+        found = np.asarray(self.fun(state, p), float)
+        if found.shape != state.shape:
+            raise ValueError(
+                f"fun: needs to return as many numbers as x has, {state.shape}, got {found.shape}"
+            )
+        return found
+
+    def matrix(self, x: ArrayLike, p: float) -> Array:
+        """Return ∂F/∂x."""
+        state = np.asarray(x, float)
+        if self.jacobian is not None:
+            found = np.asarray(self.jacobian(state, p), float)
+            if found.shape != (state.size, state.size):
+                raise ValueError(
+                    f"jacobian: needs a matrix of shape {(state.size, state.size)}, got "
+                    f"{found.shape}"
+                )
+            return found
+        step = _STEP * max(1.0, float(np.abs(state).max(initial=0.0)))
+        columns = [
+            (self.value(state + e, p) - self.value(state - e, p)) / (2.0 * step)
+            for e in step * np.eye(state.size)
+        ]
+        return np.stack(columns, axis=1)
+
+    def slope(self, x: ArrayLike, p: float) -> Array:
+        """Return ∂F/∂p."""
+        state = np.asarray(x, float)
+        if self.derivative is not None:
+            return np.asarray(self.derivative(state, p), float)
+        step = _STEP * max(1.0, abs(p))
+        slope: Array = (self.value(state, p + step) - self.value(state, p - step)) / (2.0 * step)
+        return slope
+
+    def orbit(self, x: ArrayLike, p: float) -> Array:
+        """Return the tangent vectors of the orbit (generator × component), none if undeclared."""
+        state = np.asarray(x, float)
+        if self.generators is None:
+            return np.zeros((0, state.size))
+        return np.asarray(self.generators(state, p), float).reshape(-1, state.size)
+
+
+Residual.__init__ = known_options(Residual.__init__)  # type: ignore[method-assign]
