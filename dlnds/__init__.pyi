@@ -6,6 +6,8 @@ from .arcs import arc_states as arc_states
 from .arcs import critical_arcs as critical_arcs
 from .atlas import build_atlas as build_atlas
 from .classification import classify as classify
+from .continuation import branch as branch
+from .continuation import special_points as special_points
 from .critical import canonicalize as canonicalize
 from .critical import critical_points as critical_points
 from .distances import orbit_distance as orbit_distance

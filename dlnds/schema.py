@@ -30,6 +30,16 @@ ARC_SHAPES = (
     "rotation",
     "rotation_kept",
 )
+#: What is special at a point of a branch.
+BRANCH_EVENTS = (
+    "none",
+    "fold",
+    "branch_point",
+    "hopf",
+    "index_change",
+    "symmetry_change",
+    "user",
+)
 STOP_REASONS = (
     "end_reached",
     "limit_reached",
@@ -251,6 +261,14 @@ REQUIRED: dict[str, dict[str, tuple[str, ...]]] = {
         ),
     },
     "arc_path": {"state": ("alpha", "parameter"), "loss": ("alpha",)},
+    "branch": {
+        **dict.fromkeys(("state", "tangent"), ("step", "parameter")),
+        **dict.fromkeys(
+            ("p", "arclength", "residual", "index", "nullity", "orbit_dimension", "event"),
+            ("step",),
+        ),
+        "transverse_eigenvalue": ("step", "eigen"),
+    },
     "connections": {
         **dict.fromkeys(("source", "target", "kind", "drop", "length", "rate", "order"), ("edge",)),
         **dict.fromkeys(("size", "angle", "loss"), ("edge", "point")),
@@ -297,6 +315,7 @@ _FLAGGED = {
     ("arcs", "kind"): ARC_KINDS,
     ("arcs", "shape"): ARC_SHAPES,
     ("connections", "kind"): EDGE_KINDS,
+    ("branch", "event"): BRANCH_EVENTS,
     ("fibres", "stop_reason"): STOP_REASONS,
     ("fibres", "end_kind"): LIMIT_KINDS,
     ("observed_connections", "kind"): OBSERVED_KINDS,

@@ -1,0 +1,426 @@
+"""Steps along branches of solutions of F(x, p) = 0 modulo symmetry, and the events between them."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import scipy.interpolate
+import scipy.linalg
+import scipy.optimize
+from tqdm import tqdm
+
+from dlnds.errors import check_flag
+from dlnds.residuals import Array, Residual
+
+#: Singular values of generators, and of Jacobians, below this fraction of the largest are zero.
+RANK_RTOL = 1e-9
+#: Newton steps of a correction; a step that takes more is halved.
+MOST_ITERATIONS = 8
+#: Newton steps that a step length is adapted to, and the smallest cosine of successive tangents.
+USUAL_ITERATIONS, LEAST_COSINE = 3, 0.95
+#: Eigenvalues below this fraction of the largest are zero at a located point.
+KERNEL_RTOL = 1e-6
+
+#: Reciprocal condition of a bordered system below which it is solved in its regular part only.
+SINGULAR = 1e-10
+
+#: A function of x and p whose zeros are located.
+Event = Callable[[Array, float], float]
+
+
+class Point(NamedTuple):
+    """A solution, with what is known of the branch there."""
+
+    x: Array
+    p: float
+    #: Unit tangent (component, and p last), orthogonal to the orbit.
+    tangent: Array
+    #: Orthonormal basis (component × generator) of the orbit's tangent space.
+    basis: Array
+    #: Eigenvalues of the Jacobian across the orbit, by ascending real part.
+    values: Array
+    iterations: int
+    residual: float
+    multiplier: float
+
+
+class Special(NamedTuple):
+    """A located event: what it is, and how well it is known."""
+
+    point: Point
+    #: Distance from the point before.
+    distance: float
+    kind: str = "none"
+    test_value: float = 0.0
+    accuracy: float = 0.0
+    kernel: int = 0
+
+
+class Problem(NamedTuple):
+    """What all steps of one branch share."""
+
+    residual: Residual
+    rtol: float
+    #: Dimension of the kernel that is taken out without generators, or −1 if they are declared.
+    nullity: int
+    events: tuple[Event, ...]
+
+
+class Course(NamedTuple):
+    """How far, and in which steps, a branch is followed."""
+
+    bounds: tuple[float, float]
+    step: float
+    limits: tuple[float, float]
+    max_points: int
+    rtol: float
+    n_eigenvalues: int
+    events: tuple[Event, ...]
+
+
+class Row(NamedTuple):
+    """A point of a branch, its distance along it, and what is special there."""
+
+    point: Point
+    distance: float
+    special: Special | None = None
+
+
+def _orbit(problem: Problem, x: Array, p: float, tangent: Array) -> Array:
+    """Return an orthonormal basis of the directions in which solutions are not isolated."""
+    residual = problem.residual
+    if problem.nullity < 0:
+        rows = residual.orbit(x, p)
+        if not rows.any():
+            return np.zeros((x.size, 0))
+        _, sizes, frame = np.linalg.svd(rows, full_matrices=False)
+        basis: Array = frame[: int(np.count_nonzero(sizes > RANK_RTOL * sizes[0]))].T
+        return basis
+    if not problem.nullity:
+        return np.zeros((x.size, 0))
+    wide = np.column_stack([residual.matrix(x, p), residual.slope(x, p)])
+    kernel = np.asarray(np.linalg.svd(wide)[2][-problem.nullity - 1 :], float)
+    along = kernel.T @ (kernel @ tangent)
+    rest = kernel - np.outer(kernel @ along, along) / float(along @ along)
+    across: Array = np.linalg.svd(rest)[2][: problem.nullity, :-1].T
+    return across
+
+
+def _bordered(residual: Residual, x: Array, p: float, tangent: Array, basis: Array) -> Array:
+    """Return the Jacobian of F with multipliers on the orbit, the arclength, and the slice."""
+    n, g = x.size, basis.shape[1]
+    matrix = np.zeros((n + 1 + g, n + 1 + g))
+    matrix[:n, :n] = residual.matrix(x, p)
+    matrix[:n, n] = residual.slope(x, p)
+    matrix[:n, n + 1 :] = basis
+    matrix[n, : n + 1] = tangent
+    matrix[n + 1 :, :n] = basis.T
+    return matrix
+
+
+def _solved(matrix: Array, right: Array) -> Array | None:
+    """Return the solution of a bordered system, of least norm where it is singular."""
+    if not (np.isfinite(matrix).all() and np.isfinite(right).all()):
+        return None
+    factors, pivots, info = scipy.linalg.lapack.dgetrf(matrix)
+    size = float(np.abs(matrix).sum(axis=0).max())
+    condition = 0.0 if info else scipy.linalg.lapack.dgecon(factors, size)[0]
+    if condition > SINGULAR:
+        return np.asarray(scipy.linalg.lapack.dgetrs(factors, pivots, right)[0], float)
+    return np.asarray(np.linalg.lstsq(matrix, right, rcond=10.0 * SINGULAR)[0], float)
+
+
+def corrected(
+    problem: Problem, x: Array, p: float, tangent: Array
+) -> tuple[Array, float, Array, int, float, float] | None:
+    """Return the solution in the plane through (x, p) across the tangent and the orbit, or None."""
+    residual = problem.residual
+    basis, n = _orbit(problem, x, p, tangent), x.size
+    start, multiplier, last = np.append(x, p), 0.0, np.inf
+    point = start.copy()
+    for iteration in range(1, MOST_ITERATIONS + 1):
+        x, p = point[:n], float(point[n])
+        lack = point - start
+        force = residual.value(x, p)
+        right = -np.concatenate([force, [tangent @ lack], basis.T @ lack[:n]])
+        step = _solved(_bordered(residual, x, p, tangent, basis), right)
+        if step is None or not np.isfinite(step).all():
+            return None
+        point = point + step[: n + 1]
+        multiplier = float(np.abs(step[n + 1 :]).max(initial=0.0))
+        size = float(np.linalg.norm(step[: n + 1])) / (1.0 + float(np.linalg.norm(point)))
+        if size <= problem.rtol or (size <= 1e3 * problem.rtol and size > 0.5 * last):
+            x, p = point[:n].copy(), float(point[n])
+            rest = float(np.linalg.norm(residual.value(x, p)))
+            return x, p, basis, iteration, rest, multiplier
+        if size > 0.9 * last and iteration > 2:
+            return None
+        last = size
+    return None
+
+
+def solution_near(problem: Problem, x: Array, p: float, tangent: Array) -> Point | None:
+    """Return the solution near a prediction with its tangent and spectrum, or None."""
+    found = corrected(problem, x, p, tangent)
+    if found is None:
+        return None
+    x, p, _, iterations, rest, multiplier = found
+    return _described(problem, x, p, tangent, iterations, rest, multiplier)
+
+
+def _described(
+    problem: Problem,
+    x: Array,
+    p: float,
+    tangent: Array,
+    iterations: int,
+    rest: float,
+    multiplier: float,
+) -> Point | None:
+    """Return a solution with its tangent and spectrum."""
+    basis = _orbit(problem, x, p, tangent)
+    matrix = _bordered(problem.residual, x, p, tangent, basis)
+    right = np.zeros(len(matrix))
+    right[x.size] = 1.0
+    solution = _solved(matrix, right)
+    if solution is None or not np.linalg.norm(solution[: x.size + 1]):
+        return None
+    ahead = solution[: x.size + 1] / np.linalg.norm(solution[: x.size + 1])
+    values = _transverse(problem.residual, matrix[: x.size, : x.size], basis)
+    return Point(x, p, ahead, basis, values, iterations, rest, multiplier)
+
+
+def _transverse(residual: Residual, jacobian: Array, basis: Array) -> Array:
+    """Return the eigenvalues of a Jacobian across the orbit, by ascending real part."""
+    if residual.symmetric:
+        size = 1.0 + 2.0 * float(np.linalg.norm(jacobian))
+        shifted = 0.5 * (jacobian + jacobian.T) - size * (basis @ basis.T)
+        lowest: Array = scipy.linalg.eigvalsh(shifted, check_finite=False)[basis.shape[1] :]
+        return lowest
+    across = scipy.linalg.null_space(basis.T) if basis.shape[1] else np.eye(len(jacobian))
+    values = scipy.linalg.eigvals(across.T @ jacobian @ across)
+    ordered: Array = values[np.lexsort((values.imag, values.real))]
+    return ordered
+
+
+def walk(
+    problem: Problem, start: Point, course: Course
+) -> Iterator[tuple[Point, list[Special], float, str]]:
+    """Yield one point after the other, the events before it, its distance, and why it is the last.
+
+    The reason is empty but at the end.
+    """
+    (low, high), step, limits, *_ = course
+    here, travelled, left = start, 0.0, False
+    while True:
+        ahead = _advanced(problem, here, step, limits)
+        if ahead is None:
+            yield here, [], travelled, "step_too_small"
+            return
+        there, taken, step = ahead
+        special, reason = _located(problem, here, there, taken), ""
+        outside = [q for q in (*special, Special(there, taken)) if not low <= q.point.p <= high]
+        if outside:
+            far = outside[0]
+            bound = low if far.point.p < low else high
+            ended = _at_bound(problem, here, far.distance, bound)
+            there, taken = ended or (far.point, far.distance)
+            special = [q for q in special if q.distance < taken]
+            reason = "bound_reached"
+        travelled += taken
+        gap = float(np.linalg.norm(np.append(there.x - start.x, there.p - start.p)))
+        left = left or gap > 3.0 * limits[1]
+        if left and gap < taken and there.tangent @ start.tangent > 0.0:
+            reason = "closed"
+        yield there, special, travelled, reason
+        if reason:
+            return
+        here = there
+
+
+def _advanced(
+    problem: Problem, here: Point, step: float, limits: tuple[float, float]
+) -> tuple[Point, float, float] | None:
+    """Return the next point, the step that led there, and the one to try next."""
+    while step >= limits[0]:
+        there = _ahead(problem, here, step)
+        if there is not None:
+            cosine = float(there.tangent @ here.tangent)
+            if cosine >= LEAST_COSINE or (step < 2.0 * limits[0] and cosine > 0.0):
+                ease = 1.5 ** float(np.clip(USUAL_ITERATIONS - there.iterations + 1, -2, 2))
+                if cosine < 0.99:
+                    ease = min(ease, 0.8)
+                return there, step, float(np.clip(ease * step, limits[0], limits[1]))
+        step *= 0.5
+    return None
+
+
+def _ahead(problem: Problem, here: Point, step: float) -> Point | None:
+    """Return the point at a distance along the tangent."""
+    n = here.x.size
+    x, p = here.x + step * here.tangent[:n], here.p + step * float(here.tangent[n])
+    return solution_near(problem, x, p, here.tangent)
+
+
+def zero_between(
+    problem: Problem, here: Point, step: float, test: Callable[[Point], float]
+) -> tuple[Point, float] | None:
+    """Return where a test function of points vanishes within a step, and how far that is.
+
+    Next to branch points Newton's method has nothing to hold on to: there the point is interpolated
+    between four of its neighbours.
+    """
+    known: dict[float, Point] = {0.0: here}
+
+    def value(s: float) -> float:
+        if s not in known:
+            point = _ahead(problem, here, s)
+            if point is None:
+                raise ArithmeticError
+            known[s] = point
+        return test(known[s])
+
+    try:
+        place = float(scipy.optimize.brentq(value, 0.0, step, xtol=1e-15, rtol=1e-14))
+        value(place)
+        return known[place], place
+    except ArithmeticError:
+        return _interpolated(problem, here, step, test, known)
+    except ValueError:
+        return None
+
+
+def _interpolated(
+    problem: Problem,
+    here: Point,
+    step: float,
+    test: Callable[[Point], float],
+    known: dict[float, Point],
+) -> tuple[Point, float] | None:
+    """Return a zero of a test function, and the point there, by cubic interpolation around it."""
+    sides = [sorted((abs(test(q)), s) for s, q in known.items() if test(q) * sign > 0.0)
+             for sign in (1.0, -1.0)]  # fmt: skip
+    if not all(sides):
+        return None
+    (one, first), (other, second) = sides[0][0], sides[1][0]
+    guess = (first * other + second * one) / (one + other)
+    for width in 0.01 * step * 2.0 ** np.arange(5):
+        places = guess + width * np.array([-2.0, -1.0, 1.0, 2.0])
+        points = [_ahead(problem, here, s) for s in places.tolist()]
+        if all(point is not None for point in points):
+            break
+    else:
+        return None
+    rows = [np.concatenate([[test(q)], q.x, [q.p], q.tangent]) for q in points if q is not None]
+    curve = scipy.interpolate.BarycentricInterpolator(places, rows)
+    try:
+        place = float(scipy.optimize.brentq(lambda s: float(curve(s)[0]), places[0], places[-1]))
+    except ValueError:
+        return None
+    n, row = here.x.size, curve(place)
+    x, p, tangent = row[1 : n + 1], float(row[n + 1]), row[n + 2 :]
+    rest = float(np.linalg.norm(problem.residual.value(x, p)))
+    point = _described(problem, x, p, tangent / np.linalg.norm(tangent), 0, rest, 0.0)
+    if point is None:
+        return None
+    return point._replace(tangent=tangent / np.linalg.norm(tangent)), place
+
+
+def _at_bound(
+    problem: Problem, here: Point, step: float, bound: float
+) -> tuple[Point, float] | None:
+    """Return where a step first has p at a bound."""
+    found = zero_between(problem, here, step, lambda point: point.p - bound)
+    return None if found is None else (found[0]._replace(p=bound), found[1])
+
+
+def unstable(point: Point) -> int:
+    """Return the number of eigenvalues with a positive real part."""
+    positive: int = int((np.asarray(point.values).real > 0.0).sum())
+    return positive
+
+
+def _located(problem: Problem, here: Point, there: Point, step: float) -> list[Special]:
+    """Return the events between two points, in their order."""
+    found: list[Special] = []
+
+    size = max(float(np.abs(point.values).max(initial=0.0)) for point in (here, there))
+
+    def add(test: Callable[[Point], float], kind: str) -> None:
+        place = zero_between(problem, here, step, test)
+        if place is None:
+            return
+        point, s = place
+        kernel = int(np.count_nonzero(np.abs(point.values) <= KERNEL_RTOL * size))
+        word = kind
+        if kind == "fold" and len(null_directions(problem, point.x, point.p, KERNEL_RTOL)) > 1:
+            word = "branch_point"
+        if kind != "user" and _orbit_rank(problem, point) < there.basis.shape[1]:
+            word = "symmetry_change"
+        value = test(point)
+        found.append(Special(point, s, word, value, abs(value), kernel))
+
+    folded = here.tangent[-1] * there.tangent[-1] < 0.0
+    if folded:
+        add(lambda point: float(point.tangent[-1]), "fold")
+    before, after = unstable(here), unstable(there)
+    crossed = abs(after - before)
+    same = len(here.values) == len(there.values)
+    if same and crossed > int(folded):
+        number = len(here.values) - max(before, after)
+        if _is_pair(there.values, number) or _is_pair(here.values, number):
+            add(lambda point: float(point.values[number].real), "hopf")
+        elif not folded:
+            add(lambda point: float(point.values[number].real), "branch_point")
+    for event in problem.events:
+        signs = event(here.x, here.p), event(there.x, there.p)
+        if signs[0] * signs[1] < 0.0:
+            add(lambda point, event=event: float(event(point.x, point.p)), "user")  # type: ignore[misc]
+    return sorted(found, key=lambda special: special.distance)
+
+
+def _is_pair(values: Array, number: int) -> bool:
+    return bool(np.iscomplexobj(values) and abs(values[number].imag) > 1e-8 * np.abs(values).max())
+
+
+def _orbit_rank(problem: Problem, point: Point) -> int:
+    """Return the dimension of the orbit, with what is nearly zero at a located point counted so."""
+    if problem.nullity >= 0:
+        return int(point.basis.shape[1])
+    rows = problem.residual.orbit(point.x, point.p)
+    sizes = np.asarray(np.linalg.svd(rows, compute_uv=False), float)
+    rank: int = int((sizes > KERNEL_RTOL * sizes.max(initial=0.0)).sum())
+    return rank
+
+
+def null_directions(problem: Problem, x: Array, p: float, rtol: float = 1e3 * RANK_RTOL) -> Array:
+    """Return the null directions (direction, component and p) of the equation across the orbit."""
+    basis = _orbit(problem, x, p, np.append(np.zeros(x.size), 1.0))
+    rows = np.column_stack([problem.residual.matrix(x, p), problem.residual.slope(x, p)])
+    rows = np.vstack([rows, np.column_stack([basis.T, np.zeros(basis.shape[1])])])
+    _, sizes, frame = np.linalg.svd(rows)
+    rank = int(np.count_nonzero(sizes > rtol * sizes[0]))
+    return frame[min(rank, x.size) :]
+
+
+def turned(point: Point) -> Point:
+    """Return a point of the same branch in the other direction."""
+    return point._replace(tangent=-point.tangent)
+
+
+def collected(
+    problem: Problem, start: Point, course: Course, progress: bool
+) -> tuple[list[Row], str]:
+    """Return the rows of one side, special points among them, and why it ends."""
+    rows: list[Row] = []
+    steps = itertools.islice(walk(problem, start, course), course.max_points)
+    name, quiet = problem.residual.parameter, not check_flag("progress", progress)
+    before, reason = 0.0, ""
+    for point, special, distance, reason in tqdm(steps, name, course.max_points, disable=quiet):
+        if reason == "step_too_small":
+            break
+        rows += [Row(found.point, before + found.distance, found) for found in special]
+        rows.append(Row(point, distance))
+        before = distance
+    return rows, reason or "max_points"

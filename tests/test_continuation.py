@@ -1,0 +1,272 @@
+"""Branches against normal forms, discretized equations, and weight decay, all with known truths."""
+
+import numpy as np
+import pytest
+from scipy.stats import ortho_group
+
+import dlnds as dl
+
+
+def events(branch):
+    """Kind, p, and dimension of the kernel of the special points."""
+    found = dl.special_points(branch)
+    kinds = dl.schema.decode(found.event).values.tolist()
+    return list(
+        zip(kinds, found.p.values.tolist(), found.kernel_dimension.values.tolist(), strict=True)
+    )
+
+
+def weight_decay(widths, sigma):
+    """Equilibria of L + λ/2 Σ‖W_i‖², written out by hand."""
+    target = np.zeros((widths[-1], widths[0]))
+    np.fill_diagonal(target, sigma)
+    net = dl.LinearNetwork(widths=widths, target=target)
+    unit = np.eye(net.dim)
+    return net, dl.Residual(
+        lambda x, p: -net.gradient(x) - p * x,
+        lambda x, p: -net.hessian(x) - p * unit,
+        derivative=lambda x, p: -x,
+        generators=lambda x, p: net.generators(x, orthogonal=True),
+        symmetric=True,
+        parameter="weight decay",
+        observe=lambda x, p: {"size": float(np.linalg.norm(x)), "loss": float(net.loss(x))},
+    )
+
+
+def decayed(net, sizes):
+    """The aligned balanced state with the given size of each mode in every layer."""
+    layers = []
+    for before, after in zip(net.widths, net.widths[1:], strict=False):
+        w = np.zeros((after, before))
+        w[range(len(sizes)), range(len(sizes))] = sizes
+        layers.append(w)
+    return net.pack(layers)
+
+
+def size_at(sigma, decay, depth):
+    """The larger root of λ = s^{h−2} (σ − s^h)."""
+    s = sigma ** (1.0 / depth)
+    for _ in range(100):
+        f = s ** (depth - 2) * (sigma - s**depth) - decay
+        slope = (depth - 2) * sigma * s ** (depth - 3) - (2 * depth - 2) * s ** (2 * depth - 3)
+        s -= f / slope
+    return s
+
+
+def test_folds_of_plain_equations_are_located():
+    fold = dl.branch(lambda x, p: p + x**2, [1.0], -1.0, bounds=(-1.5, 1.0))
+    dl.schema.validate(fold)
+    assert [(kind, round(p, 12)) for kind, p, _ in events(fold)] == [("fold", 0.0)]
+    cubic = dl.branch(lambda x, p: p + x - x**3 / 3, [-2.2], 2.2 - 2.2**3 / 3, bounds=(-2.0, 2.0))
+    (first, up, one), (second, down, other) = events(cubic)
+    assert (first, second, one, other) == ("fold", "fold", 1, 1)
+    assert sorted([up, down]) == pytest.approx([-2 / 3, 2 / 3], abs=1e-12)
+    assert cubic.attrs["first_stop"] == cubic.attrs["last_stop"] == "bound_reached"
+    assert cubic.p.values[[0, -1]].tolist() in ([-2.0, 2.0], [2.0, -2.0])
+
+
+@pytest.mark.parametrize("form", [lambda x, p: p * x - x**2, lambda x, p: p * x - x**3])
+def test_branch_points_of_normal_forms_are_located(form):
+    line = dl.branch(form, [0.0], -1.0, bounds=(-1.5, 1.0))
+    ((kind, p, kernel),) = events(line)
+    assert (kind, kernel) == ("branch_point", 1)
+    assert abs(p) < 1e-10
+    assert line["index"].values[[0, -1]].tolist() == [0, 1]
+
+
+def bratu(n):
+    second = np.diag(np.full(n - 1, 1.0), 1) + np.diag(np.full(n - 1, 1.0), -1) - 2.0 * np.eye(n)
+    A = second * (n + 1) ** 2
+    return dl.Residual(
+        lambda x, p: A @ x + p * np.exp(x),
+        lambda x, p: A + p * np.diag(np.exp(x)),
+        derivative=lambda x, p: np.exp(x),
+        symmetric=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("n", "truth"),
+    [(1, 2.943035529), (2, 3.310914971), (4, 3.439807790), (49, 3.513099391)],
+)
+def test_the_fold_of_the_bratu_problem(n, truth):
+    curve = dl.branch(bratu(n), np.zeros(n), 0.0, bounds=(0.0, 4.0), direction="up", max_points=40)
+    assert curve.attrs["first_stop"] == "start"
+    assert int(curve.attrs["start_step"]) == 0
+    kind, p, kernel = events(curve)[0]
+    assert (kind, kernel) == ("fold", 1)
+    assert p == pytest.approx(truth, abs=6e-10)
+    assert float(curve.residual.max()) < 1e-9
+
+
+def test_hopf_points_are_located():
+    """Brusselator: B = 1 + A²; Lorenz: pitchfork at r = 1, Hopf at r = 470/19."""
+    A = 2.0
+    brusselator = dl.Residual(
+        lambda x, b: np.array([A - (b + 1) * x[0] + x[0] ** 2 * x[1], b * x[0] - x[0] ** 2 * x[1]])
+    )
+    steady = dl.branch(brusselator, [A, 0.5], 1.0, bounds=(0.5, 8.0))
+    ((kind, p, kernel),) = events(steady)
+    assert (kind, kernel) == ("hopf", 0)
+    assert p == pytest.approx(1 + A**2, abs=1e-9)
+    lorenz = dl.Residual(
+        lambda x, r: np.array(
+            [10 * (x[1] - x[0]), x[0] * (r - x[2]) - x[1], x[0] * x[1] - 8 / 3 * x[2]]
+        )
+    )
+    zero = dl.branch(lorenz, np.zeros(3), 0.5, bounds=(0.0, 5.0))
+    assert [(kind, round(p, 9)) for kind, p, _ in events(zero)] == [("branch_point", 1.0)]
+    q = np.sqrt(8 / 3)
+    pair = dl.branch(lorenz, [q, q, 1.0], 2.0, bounds=(0.5, 30.0), step_max=2.0)
+    found = events(pair)
+    assert [kind for kind, _, _ in found] == ["hopf", "branch_point", "hopf"]
+    assert [p for _, p, _ in found] == pytest.approx([470 / 19, 1.0, 470 / 19], abs=1e-8)
+
+
+def test_kernels_of_any_dimension_are_counted():
+    """F_i = −x_i + λ x_i/i − x_i³, i repeated i times."""
+    m = np.repeat(np.arange(1.0, 5.0), np.arange(1, 5))
+    line = dl.branch(
+        dl.Residual(
+            lambda x, p: -x + p * x / m - x**3,
+            lambda x, p: np.diag(p / m - 1.0 - 3.0 * x**2),
+            symmetric=True,
+        ),
+        np.zeros(len(m)),
+        0.5,
+        bounds=(0.0, 5.0),
+    )
+    assert [(kind, kernel) for kind, _, kernel in events(line)] == [
+        ("branch_point", i) for i in (1, 2, 3, 4)
+    ]
+    np.testing.assert_allclose([p for _, p, _ in events(line)], [1, 2, 3, 4], atol=1e-12)
+
+
+@pytest.mark.parametrize("symmetry", ["declared", "minimum_norm"])
+@pytest.mark.parametrize(("depth", "sigma"), [(3, (4.0, 3.0, 2.0, 1.0)), (4, (3.0, 1.5))])
+def test_weight_decay_folds_where_theory_says(depth, sigma, symmetry):
+    """s^h = (h − 2) σ/(2h − 2), λ = s^{h−2} h σ/(2h − 2), with the orbit as the only nullity."""
+    d = len(sigma)
+    net, equation = weight_decay((d,) * (depth + 1), sigma)
+    start = decayed(net, [size_at(s, 0.01, depth) for s in sigma])
+    curve = dl.branch(
+        equation, start, 0.01, bounds=(0.005, 5.0), direction="up", symmetry=symmetry,
+        max_points=80,
+    )  # fmt: skip
+    dl.schema.validate(curve)
+    lowest = min(sigma)
+    s = ((depth - 2) * lowest / (2 * depth - 2)) ** (1 / depth)
+    kind, p, kernel = events(curve)[0]
+    assert (kind, kernel) == ("fold", 1)
+    assert p == pytest.approx(s ** (depth - 2) * depth * lowest / (2 * depth - 2), rel=1e-12)
+    orbit = (depth - 1) * d * (d - 1) // 2
+    assert set(curve.orbit_dimension.values.tolist()) == {orbit}
+    regular = curve.event.values == 0
+    assert (curve.nullity.values[regular] == orbit).all()
+    assert float(curve.multiplier.max()) < 1e-10
+    for k in range(0, curve.sizes["step"], 5):  # each row is where theory has a mode
+        values = np.linalg.svd(net.unpack(curve.state[k].values)[0], compute_uv=False)
+        decay = values ** (depth - 2) * (np.array(sigma) - values**depth)
+        np.testing.assert_allclose(decay, float(curve.p[k]), atol=1e-10)
+
+
+def test_a_dying_mode_of_two_layers_is_a_branch_point():
+    """h = 2: λ = σ − s², a pitchfork at λ = σ with its kernel beyond the orbit of dimension one."""
+    net, equation = weight_decay((3, 3, 3), (3.0, 2.0, 1.0))
+    start = decayed(net, np.sqrt(np.array([3.0, 2.0, 1.0]) - 0.5))
+    curve = dl.branch(equation, start, 0.5, bounds=(0.4, 2.0), direction="up")
+    ((kind, p, kernel),) = events(curve)
+    assert (kind, kernel) == ("branch_point", 1)
+    assert p == pytest.approx(1.0, abs=1e-10)
+    assert curve.attrs["last_stop"] == "bound_reached"
+    np.testing.assert_allclose(float(curve.p[-1]), 0.4, rtol=1e-14)
+
+
+def test_diagrams_do_not_depend_on_the_representative():
+    net, equation = weight_decay((3, 4, 3, 3), (3.0, 2.0, 1.0))
+    start = decayed(net, [size_at(s, 0.02, 3) for s in (3.0, 2.0, 1.0)])
+    rng = np.random.default_rng(0)
+    group = [ortho_group.rvs(d, random_state=rng) for d in (4, 3)]
+    options = {"bounds": (0.01, 2.0), "direction": "up", "max_points": 40}
+    here, there = (
+        dl.branch(equation, x, 0.02, **options) for x in (start, dl.act(net, group, start))
+    )
+    assert here.sizes == there.sizes
+    for name in ("p", "arclength", "size", "loss", "transverse_eigenvalue"):
+        np.testing.assert_allclose(there[name], here[name], atol=1e-10)
+    for name in ("index", "event", "orbit_dimension", "nullity"):
+        np.testing.assert_array_equal(there[name], here[name])
+    moved = np.stack([dl.act(net, group, x) for x in here.state.values])
+    np.testing.assert_allclose(there.state, moved, atol=1e-9)  # no drift along the orbit
+
+
+def test_a_circle_is_closed():
+    circle = dl.branch(lambda x, p: x**2 + p**2 - 1.0, [1.0], 0.0, bounds=(-2.0, 2.0),
+                       direction="up", step_max=0.1)  # fmt: skip
+    assert circle.attrs["last_stop"] == "closed"
+    assert [kind for kind, _, _ in events(circle)] == ["fold", "fold"]
+    assert float(circle.arclength[-1]) == pytest.approx(2 * np.pi, rel=2e-2)
+
+
+def test_user_events_and_observations():
+    curve = dl.branch(
+        dl.Residual(lambda x, p: p - x, observe=lambda x, p: {"square": float(x[0] ** 2)}),
+        [0.0],
+        0.0,
+        bounds=(-1.0, 1.0),
+        events=[lambda x, p: x[0] - 0.3],
+    )
+    assert [(kind, round(p, 12)) for kind, p, _ in events(curve)] == [("user", 0.3)]
+    np.testing.assert_allclose(curve.square, curve.p**2, atol=1e-14)
+    assert (np.diff(curve.arclength) > 0.0).all()
+    assert float(curve.arclength[curve.attrs["start_step"]]) == 0.0
+
+
+def test_two_equal_calls_give_identical_branches():
+    net, equation = weight_decay((2, 2, 2, 2), (2.0, 1.0))
+    start = decayed(net, [size_at(s, 0.05, 3) for s in (2.0, 1.0)])
+    one, two = (dl.branch(equation, start, 0.05, bounds=(0.01, 1.0)) for _ in range(2))
+    assert one.identical(two)
+
+
+def test_traps_end_in_errors_that_say_what_to_do():
+    net, equation = weight_decay((2, 2, 2, 2), (2.0, 1.0))
+    start = decayed(net, [size_at(s, 0.05, 3) for s in (2.0, 1.0)])
+    bare = dl.Residual(equation.fun, equation.jacobian, symmetric=True)
+    with pytest.raises(ValueError, match="^residual: at the start.*declare generators"):
+        dl.branch(bare, start, 0.05, bounds=(0.01, 1.0))
+    wrong = dl.Residual(lambda x, p: p - x**3 - x, lambda x, p: np.array([[5.0]]))
+    with pytest.raises(dl.ConvergenceError, match="^x0: Newton's method finds no.*Jacobian"):
+        dl.branch(wrong, [2.0], 0.0, bounds=(-1.0, 1.0))
+    with pytest.raises(dl.ConvergenceError, match="^x0: "):
+        dl.branch(lambda x, p: p + x**2 + 1.0, [1.0], 0.0, bounds=(-0.5, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bounds": (1.0, 0.0)}, "^bounds: needs"),
+        ({"bounds": 3.0}, "^bounds: needs"),
+        ({"p0": 7.0}, "^p0: needs -1 to 1"),
+        ({"step": -1.0}, "^step: needs"),
+        ({"step_min": 0.0}, "^step_min: needs"),
+        ({"step_max": 1e-9}, "^step_max: needs"),
+        ({"direction": "left"}, "^direction: "),
+        ({"symmetry": "none"}, "^symmetry: "),
+        ({"max_points": 0}, "^max_points: needs"),
+        ({"events": ["x"]}, "^events: needs functions"),
+        ({"x0": [np.nan]}, "^x0: "),
+        ({"residual": 3.0}, "^fun: needs a function"),
+        ({"residual": lambda x, p: np.zeros(2)}, "^fun: needs to return as many numbers"),
+        ({"stepp": 1.0}, "^stepp: "),
+    ],
+)
+def test_bad_input_is_named(change, message):
+    options = {"residual": lambda x, p: p + x, "x0": [0.0], "p0": 0.0, "bounds": (-1.0, 1.0)}
+    with pytest.raises((ValueError, TypeError), match=message):
+        dl.branch(**{**options, **change})
+
+
+def test_special_points_need_a_branch():
+    with pytest.raises(TypeError, match="^branch: needs the Dataset"):
+        dl.special_points(3)
