@@ -5,6 +5,7 @@ from . import schema as schema
 from .arcs import arc_states as arc_states
 from .arcs import critical_arcs as critical_arcs
 from .atlas import build_atlas as build_atlas
+from .bifurcation import diagram as diagram
 from .classification import classify as classify
 from .continuation import branch as branch
 from .continuation import special_points as special_points

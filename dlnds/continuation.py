@@ -133,9 +133,9 @@ def branch(
     p = check_number("p0", p0, minimum=course.bounds[0], maximum=course.bounds[1])
     direction = check_choice("direction", direction, DIRECTIONS)
     check_memory("max_points", 4 * course.max_points * x.size + 4 * x.size**2)
-    problem = Problem(equation, course.rtol, -1, course.events)
+    problem = Problem(equation, course.rtol, -1, course.events, course.limits[1])
     symmetry = check_choice("symmetry", symmetry, SYMMETRIES)
-    problem, first = _start(problem, x, p, symmetry == "minimum_norm")
+    problem, first = start_of(problem, x, p, symmetry == "minimum_norm")
     rows, stops = [Row(first, 0.0)], {}
     for way, sign in (("down", -1.0), ("up", 1.0)):
         if direction not in (way, "both"):
@@ -189,7 +189,7 @@ def check_bounds(name: str, value: Any) -> tuple[float, float]:
     return low, high
 
 
-def _start(problem: Problem, x: Array, p: float, minimum_norm: bool) -> tuple[Problem, Point]:
+def start_of(problem: Problem, x: Array, p: float, minimum_norm: bool) -> tuple[Problem, Point]:
     """Return the solution at p0 with a tangent towards larger p, or say what is wrong with it."""
     residual, n = problem.residual, x.size
     upwards = np.zeros(n + 1)

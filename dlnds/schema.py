@@ -305,9 +305,13 @@ REQUIRED: dict[str, dict[str, tuple[str, ...]]] = {
         ("critical_point", "entry", "exit", "duration", "closest", "escape_time"), ("visit",)
     ),
     "atlas": {},
+    "diagram": {},
 }
 #: nodes that a tree must have.
-REQUIRED_NODES = {"atlas": {"points": "critical_points", "arcs": "arcs"}}
+REQUIRED_NODES = {
+    "atlas": {"points": "critical_points", "arcs": "arcs"},
+    "diagram": {"branch_0": "branch"},
+}
 _FLAGGED = {
     ("critical_points", "kind"): POINT_KINDS,
     ("classification", "kind"): POINT_KINDS,

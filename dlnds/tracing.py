@@ -55,6 +55,8 @@ class Special(NamedTuple):
     test_value: float = 0.0
     accuracy: float = 0.0
     kernel: int = 0
+    #: Largest modulus of an eigenvalue around it, which its zeros are compared with.
+    size: float = 0.0
 
 
 class Problem(NamedTuple):
@@ -65,6 +67,8 @@ class Problem(NamedTuple):
     #: Dimension of the kernel that is taken out without generators, or −1 if they are declared.
     nullity: int
     events: tuple[Event, ...]
+    #: Length that components are compared with: the largest step.
+    unit: float = 1.0
 
 
 class Course(NamedTuple):
@@ -95,7 +99,7 @@ def _orbit(problem: Problem, x: Array, p: float, tangent: Array) -> Array:
         if not rows.any():
             return np.zeros((x.size, 0))
         _, sizes, frame = np.linalg.svd(rows, full_matrices=False)
-        basis: Array = frame[: int(np.count_nonzero(sizes > RANK_RTOL * sizes[0]))].T
+        basis: Array = frame[: int((sizes > RANK_RTOL * max(sizes[0], problem.unit)).sum())].T
         return basis
     if not problem.nullity:
         return np.zeros((x.size, 0))
@@ -354,12 +358,15 @@ def _located(problem: Problem, here: Point, there: Point, step: float) -> list[S
         point, s = place
         kernel = int(np.count_nonzero(np.abs(point.values) <= KERNEL_RTOL * size))
         word = kind
-        if kind == "fold" and len(null_directions(problem, point.x, point.p, KERNEL_RTOL)) > 1:
+        value = test(point)
+        if kind != "user" and abs(value) > KERNEL_RTOL * max(size, 1.0):
+            return  # a jump of the spectrum, and no zero
+        tolerance = KERNEL_RTOL * size
+        if kind == "fold" and len(null_directions(problem, point.x, point.p, tolerance)) > 1:
             word = "branch_point"
         if kind != "user" and _orbit_rank(problem, point) < there.basis.shape[1]:
             word = "symmetry_change"
-        value = test(point)
-        found.append(Special(point, s, word, value, abs(value), kernel))
+        found.append(Special(point, s, word, value, abs(value), kernel, size))
 
     folded = here.tangent[-1] * there.tangent[-1] < 0.0
     if folded:
@@ -367,8 +374,8 @@ def _located(problem: Problem, here: Point, there: Point, step: float) -> list[S
     before, after = unstable(here), unstable(there)
     crossed = abs(after - before)
     same = len(here.values) == len(there.values)
-    if same and crossed > int(folded):
-        number = len(here.values) - max(before, after)
+    number = len(here.values) - max(before, after)
+    if same and crossed > int(folded) and abs(here.values[number]) > KERNEL_RTOL * size:
         if _is_pair(there.values, number) or _is_pair(here.values, number):
             add(lambda point: float(point.values[number].real), "hopf")
         elif not folded:
@@ -390,17 +397,20 @@ def _orbit_rank(problem: Problem, point: Point) -> int:
         return int(point.basis.shape[1])
     rows = problem.residual.orbit(point.x, point.p)
     sizes = np.asarray(np.linalg.svd(rows, compute_uv=False), float)
-    rank: int = int((sizes > KERNEL_RTOL * sizes.max(initial=0.0)).sum())
+    rank: int = int((sizes > KERNEL_RTOL * sizes.max(initial=problem.unit)).sum())
     return rank
 
 
-def null_directions(problem: Problem, x: Array, p: float, rtol: float = 1e3 * RANK_RTOL) -> Array:
-    """Return the null directions (direction, component and p) of the equation across the orbit."""
+def null_directions(problem: Problem, x: Array, p: float, tolerance: float = 0.0) -> Array:
+    """Return the null directions (direction, component and p) of the equation across the orbit.
+
+    Singular values up to ``tolerance`` are zero, and up to the one for Jacobians.
+    """
     basis = _orbit(problem, x, p, np.append(np.zeros(x.size), 1.0))
     rows = np.column_stack([problem.residual.matrix(x, p), problem.residual.slope(x, p)])
     rows = np.vstack([rows, np.column_stack([basis.T, np.zeros(basis.shape[1])])])
     _, sizes, frame = np.linalg.svd(rows)
-    rank = int(np.count_nonzero(sizes > rtol * sizes[0]))
+    rank = int((sizes > max(1e3 * RANK_RTOL * sizes[0], tolerance)).sum())
     return frame[min(rank, x.size) :]
 
 
