@@ -29,10 +29,11 @@ from dlnds.tracing import (
     null_directions,
     solution_near,
     turned,
-    unstable,
 )
 
 DIRECTIONS = ("both", "up", "down")
+#: Eigenvalues below this fraction of the largest along a branch count as zero for the index.
+ZERO = 1e-9
 SYMMETRIES = ("declared", "minimum_norm")
 
 
@@ -232,6 +233,8 @@ def as_dataset(
     kernels = np.array([0 if s is None else s.kernel for s in special])
     orbits = np.array([point.basis.shape[1] for point in points])
     nan = float("nan")
+    size = max(float(np.abs(point.values).max(initial=0.0)) for point in points)
+    index = [(point.values.real > ZERO * size).sum() for point in points]
     variables: dict[str, Any] = {
         "state": (("step", "parameter"), np.stack([point.x for point in points])),
         "tangent": (("step", "parameter"), np.stack([point.tangent[:n] for point in points])),
@@ -241,7 +244,7 @@ def as_dataset(
         "multiplier": ("step", np.array([point.multiplier for point in points])),
         "newton_iterations": ("step", np.array([point.iterations for point in points])),
         "transverse_eigenvalue": (("step", "eigen"), near.real),
-        "index": ("step", np.array([unstable(point) for point in points])),
+        "index": ("step", np.array(index, np.int64)),
         "orbit_dimension": ("step", orbits),
         "nullity": ("step", orbits + kernels),
         "event": ("step", schema.flag(schema.BRANCH_EVENTS, words)),

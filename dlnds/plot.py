@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 
 from dlnds import layout, schema
+from dlnds.branch_plot import branches as branches
 from dlnds.canvas import KIND_STYLE as _KIND_STYLE
 from dlnds.canvas import axes as _axes
 from dlnds.canvas import check as _check
@@ -419,7 +420,14 @@ def by_schema(data: xr.Dataset | xr.DataTree, **options: Any) -> "Axes":
     ValueError
         If there is no picture for it.
     """
-    functions = {"atlas": graph, "run": loss, "linearization": spectrum, "arcs": arcs}
+    functions = {
+        "atlas": graph,
+        "run": loss,
+        "linearization": spectrum,
+        "arcs": arcs,
+        "branch": branches,
+        "diagram": branches,
+    }
     kind = data.attrs.get("schema")
     if kind not in functions:
         raise ValueError(f"data: there is no picture for schema {kind!r}{nearest(kind, functions)}")

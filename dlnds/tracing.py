@@ -218,13 +218,13 @@ def walk(
     (low, high), step, limits, *_ = course
     here, travelled, left = start, 0.0, False
     while True:
-        ahead = _advanced(problem, here, step, limits)
+        ahead = _to_bound(problem, here, step, course) or _advanced(problem, here, step, limits)
         if ahead is None:
             yield here, [], travelled, "step_too_small"
             return
         there, taken, step = ahead
         special, reason = _located(problem, here, there, taken), ""
-        outside = [q for q in (*special, Special(there, taken)) if not low <= q.point.p <= high]
+        outside = [q for q in (*special, Special(there, taken)) if not low < q.point.p < high]
         if outside:
             far = outside[0]
             bound = low if far.point.p < low else high
@@ -241,6 +241,30 @@ def walk(
         if reason:
             return
         here = there
+
+
+def _to_bound(
+    problem: Problem, here: Point, step: float, course: Course
+) -> tuple[Point, float, float] | None:
+    """Return the point at a bound, as `_advanced` does, if a step would lead beyond it.
+
+    Beyond its bounds an equation need not be defined.
+    """
+    slope, (low, high) = float(here.tangent[-1]), course.bounds
+    if low <= here.p + step * slope <= high:
+        return None
+    bound = high if slope > 0.0 else low
+    size, fixed = (bound - here.p) / slope, np.zeros(here.x.size + 1)
+    fixed[-1] = 1.0
+    found = corrected(problem, here.x + size * here.tangent[:-1], bound, fixed)
+    if found is None:
+        return None
+    x, _, _, iterations, rest, multiplier = found
+    there = _described(problem, x, bound, here.tangent, iterations, rest, multiplier)
+    taken = float(here.tangent @ np.append(x - here.x, bound - here.p))
+    if there is None or there.tangent @ here.tangent < LEAST_COSINE or not 0.0 < taken <= step:
+        return None
+    return there, taken, step
 
 
 def _advanced(
