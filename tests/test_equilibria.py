@@ -239,6 +239,27 @@ def test_differenced_and_given_derivatives_of_a_path_agree():
     assert not np.array_equal(differenced, exact)
 
 
+def test_one_data_set_becomes_another_and_paths_are_told_apart():
+    nets = [raw_and_whitened(seed)[1] for seed in range(3)]
+    paths = [dl.equilibria(nets[0], "target", path=(nets[0].target, n.target)) for n in nets[1:]]
+    for residual, net in zip(paths, nets[1:], strict=True):
+        x = net.critical_state((0, 1))
+        assert np.abs(residual.value(x, 1.0)).max() < 1e-13
+        assert residual.observe(x, 1.0)["loss"] < 1e-26
+    assert len({residual.attributes["path_digest"] for residual in paths}) == 2
+
+
+def test_a_specialized_network_has_the_same_equations():
+    net, _ = raw_and_whitened(0)
+    x = naive.state_of(net, 0)
+    ends = (net.target, 2.0 * net.target)
+    for vary, more in (("weight_decay", {}), ("target", {"path": ends}), ("covariance", {})):
+        plain, fast = (dl.equilibria(n, vary, **more) for n in (net, net.specialized()))
+        value = plain.value(x, 0.4)
+        close = {"rtol": 0.0, "atol": 1e-14 * np.abs(value).max()}
+        np.testing.assert_allclose(fast.value(x, 0.4), value, **close)
+
+
 @pytest.mark.parametrize("depth", [2, 3])
 def test_the_index_jumps_where_singular_values_cross(depth):
     net = dl.LinearNetwork(widths=(2,) * (depth + 1), target=np.eye(2))
@@ -341,14 +362,18 @@ def test_a_covariance_that_is_not_positive_is_refused(fixed):
 # What is recorded.
 
 
-def test_ranks_do_not_depend_on_units():
-    for unit in (1e-12, 1.0, 1e12):
-        target = unit * np.diag([3.0, 2.0, 0.0])
-        net = dl.LinearNetwork(widths=(3, 3, 3), target=target, input_root=unit * np.eye(3))
-        residual = dl.equilibria(net, "weight_decay")
-        for modes in ((), (0,), (0, 1)):
-            x = net.critical_state(modes) + naive.state_of(net, 0, 1e-13)
-            assert residual.observe(x, 0.0)["rank"] == len(modes)
+@pytest.mark.parametrize("outputs", [1e-12, 1.0, 1e12])
+@pytest.mark.parametrize("inputs", [1e-12, 1.0, 1e12])
+def test_ranks_do_not_depend_on_units(outputs, inputs):
+    target, root = outputs * np.diag([3.0, 2.0, 0.0]), inputs * np.eye(3)
+    net = dl.LinearNetwork(widths=(3, 3, 3), target=target, input_root=root)
+    noise = naive.state_of(net, 0, 1e-13 * np.sqrt(outputs / inputs))
+    residual = dl.equilibria(net, "weight_decay")
+    for modes in ((), (0,), (0, 1)):
+        assert residual.observe(net.critical_state(modes) + noise, 0.0)["rank"] == len(modes)
+
+
+def test_ranks_without_a_target_are_those_of_the_map():
     net = dl.LinearNetwork(widths=(2, 2, 2), target=np.zeros((2, 2)))
     residual = dl.equilibria(net, "weight_decay")
     assert residual.observe(np.zeros(8), 0.0) == dict.fromkeys(
@@ -490,7 +515,7 @@ CASES = [
     (
         ValueError,
         "path",
-        lambda: dl.equilibria(NET, "target", path=lambda p: EYE / p).value(X, np.inf * 0),
+        lambda: dl.equilibria(NET, "target", path=lambda p: np.nan * EYE).value(X, 0.0),
     ),
     (ValueError, "fixed", lambda: dl.equilibria(NET, "weight_decay", fixed="map")),
     (ValueError, "fixed", lambda: dl.equilibria(RAW, "covariance", fixed="moments")),
