@@ -16,6 +16,8 @@ The architecture, from the bottom; a module imports only from lines below its ow
     newton                   a critical point near any start, of any system
     lyapunov                 Lyapunov exponents, covariant vectors, the Lyapunov function of runs
     integrate                flow, iterate: integration and iteration of any system
+    families                 equilibria as equations with a parameter: decay, data, any number
+    residuals                equations F(x, p) = 0, for continuation
     stepping, events         one run under way: methods, coordinates, limits; events of networks
     distances                distances between orbits, runs projected to the quotient
     quotient                 group action, orbit bases, isotropy, horizontal parts

@@ -16,6 +16,7 @@ from .distances import quotient_run as quotient_run
 from .errors import ConvergenceError as ConvergenceError
 from .escape import saddle_visits as saddle_visits
 from .exact import exact_flow as exact_flow
+from .families import equilibria as equilibria
 from .fibers import fiber_dimension as fiber_dimension
 from .fibers import random_fiber_state as random_fiber_state
 from .graph import connections as connections

@@ -1,6 +1,7 @@
 """The action W_i → P_i W_i P_{i−1}^{-1} of GL(d_1) × … × GL(d_{h−1}), and its generators."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import scipy.linalg
@@ -43,3 +44,24 @@ def generators(layers: Sequence[Array], orthogonal: bool) -> Array:
         else:
             parts.append(rows.reshape(d * d, -1))
     return np.concatenate(parts)
+
+
+def tangents(widths: Sequence[int], orthogonal: bool) -> Callable[[Array], Array]:
+    """Return `generators` as a function of the flat state, many times as fast.
+
+    Each of their entries is plus or minus one weight: which, is read off a state of labels.
+    """
+    sizes = [rows * columns for columns, rows in itertools.pairwise(widths)]
+    labels = np.split(np.arange(1.0, sum(sizes) + 1.0), np.cumsum(sizes)[:-1])
+    shapes = zip(labels, widths[1:], widths[:-1], strict=True)
+    signed = generators([label.reshape(a, b) for label, a, b in shapes], orthogonal)
+    places = np.flatnonzero(signed)
+    found = signed.ravel()[places]
+    weights, signs, shape = np.abs(found).astype(np.intp) - 1, np.sign(found), signed.shape
+
+    def vectors(x: Array) -> Array:
+        rows = np.zeros(shape)
+        rows.ravel()[places] = signs * x[weights]
+        return rows
+
+    return vectors
