@@ -297,7 +297,8 @@ def zero_between(
     """Return where a test function of points vanishes within a step, and how far that is.
 
     Next to branch points Newton's method has nothing to hold on to: there the point is interpolated
-    between four of its neighbours.
+    between six of its neighbours, at
+    the distance at which that solves the equation best.
     """
     known: dict[float, Point] = {0.0: here}
 
@@ -326,33 +327,39 @@ def _interpolated(
     test: Callable[[Point], float],
     known: dict[float, Point],
 ) -> tuple[Point, float] | None:
-    """Return a zero of a test function, and the point there, by cubic interpolation around it."""
+    """Return a zero of a test function, and the point there, by interpolation around it."""
     sides = [sorted((abs(test(q)), s) for s, q in known.items() if test(q) * sign > 0.0)
              for sign in (1.0, -1.0)]  # fmt: skip
     if not all(sides):
         return None
     (one, first), (other, second) = sides[0][0], sides[1][0]
     guess = (first * other + second * one) / (one + other)
-    for width in 0.01 * step * 2.0 ** np.arange(5):
-        places = guess + width * np.array([-2.0, -1.0, 1.0, 2.0])
-        points = [_ahead(problem, here, s) for s in places.tolist()]
-        if all(point is not None for point in points):
-            break
-    else:
-        return None
+    widths = 0.01 * step * 2.0 ** np.arange(6)
+    offsets = np.array([-3.0, -2.0, -1.0, 1.0, 2.0, 3.0])
+    tried = [_through(problem, here, guess + width * offsets, test) for width in widths]
+    found = [pair for pair in tried if pair is not None]
+    return min(found, key=lambda pair: pair[0].residual, default=None)
+
+
+def _through(
+    problem: Problem, here: Point, places: Array, test: Callable[[Point], float]
+) -> tuple[Point, float] | None:
+    """Return the zero of the interpolation through points at distances from one of the branch."""
+    points = [_ahead(problem, here, s) for s in places.tolist()]
     rows = [np.concatenate([[test(q)], q.x, [q.p], q.tangent]) for q in points if q is not None]
+    if len(rows) < len(places):
+        return None
     curve = scipy.interpolate.BarycentricInterpolator(places, rows)
     try:
         place = float(scipy.optimize.brentq(lambda s: float(curve(s)[0]), places[0], places[-1]))
-    except ValueError:
+    except ValueError:  # no zero between them
         return None
     n, row = here.x.size, curve(place)
     x, p, tangent = row[1 : n + 1], float(row[n + 1]), row[n + 2 :]
+    tangent = tangent / np.linalg.norm(tangent)
     rest = float(np.linalg.norm(problem.residual.value(x, p)))
-    point = _described(problem, x, p, tangent / np.linalg.norm(tangent), 0, rest, 0.0)
-    if point is None:
-        return None
-    return point._replace(tangent=tangent / np.linalg.norm(tangent)), place
+    point = _described(problem, x, p, tangent, 0, rest, 0.0)
+    return None if point is None else (point._replace(tangent=tangent), place)
 
 
 def _at_bound(
