@@ -40,7 +40,7 @@ def _in_options(message: str) -> str:
     """Return an error message with the option in place of the argument's name."""
     name, colon, rest = message.partition(": ")
     options = {"path": "--data", "rng": "--seed", "n_runs": "--runs"}
-    for same in ("hidden", "max_rank", "modes", "out", "scale", "max_steps", "transform"):
+    for same in ("hidden", "max_rank", "modes", "out", "scale", "max_steps", "transform", "saddle"):
         options[same] = "--" + same.replace("_", "-")
     return options.get(name, name) + colon + rest
 
@@ -92,6 +92,7 @@ def _add_atlas(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     add("--scale", type=float, default=1e-2, help="standard deviation of the random starts of runs")
     add("--seed", type=int, default=0, help="seed of the random starts")
     add("--max-steps", type=_positive, default=20_000, help="steps after which a run is cut off")
+    add("--saddle", nargs="*", type=int, metavar="J", help="index set whose arcs to draw, else {}")
     add("--rows", type=int, default=40, help="rows of the table to print; 0 or less prints all")
     add("--html", action="store_true", help="write the atlas as a page for the browser, too")
     add("--quiet", action="store_true", help="no progress bars")
@@ -127,6 +128,7 @@ def _atlas(options: argparse.Namespace) -> int:
         max_steps=options.max_steps,
         progress=not options.quiet,
     )
+    saddle = _saddle(atlas, options.saddle)
     run = dl.flow(
         net,
         start,
@@ -142,7 +144,7 @@ def _atlas(options: argparse.Namespace) -> int:
     if options.html:
         page.check(atlas)
     dl.save(atlas, options.out)
-    pictures = _draw(atlas, options.out, net)
+    pictures = _draw(atlas, options.out, net, saddle)
     if options.html:
         pictures.append(options.out.with_suffix(".html"))
         dl.save_page(atlas, pictures[-1])
@@ -153,6 +155,17 @@ def _atlas(options: argparse.Namespace) -> int:
         print(_visits(atlas["visits"].to_dataset()))
     print("\nwritten:", *[f"  {path}" for path in (options.out, *pictures)], sep="\n")
     return 0
+
+
+def _saddle(atlas: xr.DataTree, modes: Sequence[int] | None) -> str:
+    """Return the label of the critical point whose arcs are drawn, or '' if it has none."""
+    label = schema.index_set_label(modes or ())
+    sources = atlas["arcs"].to_dataset()["source"].values
+    if label in sources:
+        return label
+    if modes is not None:
+        raise ValueError(f"saddle: no arc starts at {label}; it needs modes of a critical point")
+    return ""
 
 
 def _check_out(out: Path, data: str, with_page: bool) -> None:
@@ -338,7 +351,7 @@ def _learning(sequence: str) -> str:
     return "modes " + ", ".join(parts) if parts else "no mode"
 
 
-def _draw(atlas: xr.DataTree, out: Path, net: dl.LinearNetwork) -> list[Path]:
+def _draw(atlas: xr.DataTree, out: Path, net: dl.LinearNetwork, saddle: str) -> list[Path]:
     """Write the pictures beside the file and return their names."""
     import matplotlib
 
@@ -353,12 +366,15 @@ def _draw(atlas: xr.DataTree, out: Path, net: dl.LinearNetwork) -> list[Path]:
         "loss": plot.loss(run, points=points),
         "singular-values": plot.singular_values(run, modes=net.modes if net.whitened else None),
     }
+    if saddle:
+        axes["arcs"] = plot.arcs(atlas["arcs"].to_dataset(), source=saddle)
     for name in ("loss", "singular-values"):
         axes[name].set_xlim(run["time"].values[0], _last_of_interest(run))
     paths = []
     for name, ax in axes.items():
         paths.append(out.with_name(f"{out.stem}-{name}.png"))
-        ax.set_title(str(atlas.attrs.get("title", "")))
+        title = str(atlas.attrs.get("title", ""))
+        ax.set_title(f"{title}: arcs from {saddle}" if name == "arcs" else title)
         figure = ax.get_figure(root=True)
         assert figure is not None
         figure.savefig(paths[-1], dpi=150)

@@ -45,7 +45,7 @@ def grow_manifold(
     n_points: int = 65,
     reach: float | None = None,
     rtol: float = 1e-8,
-    max_steps: int = 100_000,
+    max_steps: int = 10_000,
     rng: Any = None,
     workers: int = 1,
     progress: bool = False,
@@ -86,9 +86,9 @@ def grow_manifold(
         runs. ``tangent(fibre, parameter)`` is the
         direction that each starts in, and ``start_size`` how
         far from the point. ``length`` of the path. ``end``, the index set of the critical value
-        that it ends at, with ``end_kind`` and ``stop_reason``; a backward run that has gone as far
-        as ``reach`` ends at none. ``imbalance_residual(fibre)`` is the largest ‖C_i − C_i(x)‖_F
-        along it, which would be zero on the manifold.
+        that it ends at, or near where ``end_kind`` is ``none``, and ``stop_reason``; a backward run
+        that has gone as far as ``reach`` ends at none. ``imbalance_residual(fibre)`` is the largest
+        ‖C_i − C_i(x)‖_F along it, which would be zero on the manifold.
 
     Raises
     ------
@@ -314,7 +314,7 @@ def _grow(
         states[rows],
         float(way[-1]),
         int(run["stop_reason"]),
-        base.net.identify(states[-1]) if int(run["limit_kind"]) else "",
+        "" if base.stable and not int(run["limit_kind"]) else base.net.identify(states[-1]),
         int(run["limit_kind"]),
     )
 

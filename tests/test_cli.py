@@ -20,7 +20,7 @@ def call(*arguments, cwd, command=(sys.executable, "-m", "dlnds")):
 
 
 def check_pictures(folder, stem="atlas"):
-    for name in ("graph", "loss", "singular-values"):
+    for name in ("graph", "arcs", "loss", "singular-values"):
         picture = matplotlib.image.imread(folder / f"{stem}-{name}.png")
         assert picture.shape[0] > 500
         assert 0.001 < np.mean(picture[..., :3].min(axis=-1) < 0.9) < 0.9, "an empty picture"
@@ -94,6 +94,7 @@ def test_own_csv_file_through_the_installed_command(tmp_path):
         ["--rows", "3"],
         ["--runs", "0"],
         ["--html"],
+        ["--saddle", "0"],
     ],
 )
 def test_variants_in_process(tmp_path, capsys, extra):
