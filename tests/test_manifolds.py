@@ -269,6 +269,7 @@ NETWORKS = [
 ]
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize(("widths", "sigma"), NETWORKS)
 def test_fibres_along_the_directions_find_every_edge_of_the_graph(widths, sigma):
     net = network(widths, sigma)
@@ -292,6 +293,7 @@ def test_fibres_along_the_directions_find_every_edge_of_the_graph(widths, sigma)
     assert found == edges
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("place", ["canonical", "turned", "moved"])
 @pytest.mark.parametrize(("widths", "sigma"), NETWORKS)
 def test_loss_falls_along_unstable_and_rises_along_backward_stable_fibres(widths, sigma, place):
