@@ -1,7 +1,7 @@
 """Steps along branches of solutions of F(x, p) = 0 modulo symmetry, and the events between them."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +19,8 @@ RANK_RTOL = 1e-9
 MOST_ITERATIONS = 8
 #: Newton steps that a step length is adapted to, and the smallest cosine of successive tangents.
 USUAL_ITERATIONS, LEAST_COSINE = 3, 0.95
+#: Largest steps away from its origin from which a branch may come back to it.
+AWAY = 3.0
 #: Eigenvalues below this fraction of the largest are zero at a located point.
 KERNEL_RTOL = 1e-6
 
@@ -84,11 +86,22 @@ class Course(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A point of a branch, its distance along it, and what is special there."""
+    """A point of a branch, its distance along it, the step to try next, what is special there."""
 
     point: Point
     distance: float
+    next_step: float
     special: Special | None = None
+
+
+class Trail(NamedTuple):
+    """How a branch came to the point that it is followed from."""
+
+    #: Where it started: a branch that comes back there is closed.
+    origin: Point
+    travelled: float = 0.0
+    #: Whether it was away from its origin.
+    left: bool = False
 
 
 def _orbit(problem: Problem, x: Array, p: float, tangent: Array) -> Array:
@@ -209,18 +222,18 @@ def _transverse(residual: Residual, jacobian: Array, basis: Array) -> Array:
 
 
 def walk(
-    problem: Problem, start: Point, course: Course
-) -> Iterator[tuple[Point, list[Special], float, str]]:
-    """Yield one point after the other, the events before it, its distance, and why it is the last.
+    problem: Problem, start: Point, course: Course, trail: Trail | None = None
+) -> Iterator[tuple[Row, list[Special], str]]:
+    """Yield one row after the other, the events before it, and why it is the last.
 
     The reason is empty but at the end.
     """
     (low, high), step, limits, *_ = course
-    here, travelled, left = start, 0.0, False
+    here, (origin, travelled, left) = start, trail or Trail(start)
     while True:
         ahead = _to_bound(problem, here, step, course) or _advanced(problem, here, step, limits)
         if ahead is None:
-            yield here, [], travelled, "step_too_small"
+            yield Row(here, travelled, step), [], "step_too_small"
             return
         there, taken, step = ahead
         special, reason = _located(problem, here, there, taken), ""
@@ -233,14 +246,19 @@ def walk(
             special = [q for q in special if q.distance < taken]
             reason = "bound_reached"
         travelled += taken
-        gap = float(np.linalg.norm(np.append(there.x - start.x, there.p - start.p)))
-        left = left or gap > 3.0 * limits[1]
-        if left and gap < taken and there.tangent @ start.tangent > 0.0:
+        gap = distance_between(there, origin)
+        left = left or gap > AWAY * limits[1]
+        if left and gap < taken and there.tangent @ origin.tangent > 0.0:
             reason = "closed"
-        yield there, special, travelled, reason
+        yield Row(there, travelled, step), special, reason
         if reason:
             return
         here = there
+
+
+def distance_between(one: Point, other: Point) -> float:
+    """Return the distance of two points in (x, p)."""
+    return float(np.linalg.norm(np.append(one.x - other.x, one.p - other.p)))
 
 
 def _to_bound(
@@ -450,18 +468,30 @@ def turned(point: Point) -> Point:
     return point._replace(tangent=-point.tangent)
 
 
+def reversed_rows(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows of one side in the direction of those of the other."""
+    return [row._replace(point=turned(row.point), distance=-row.distance) for row in reversed(rows)]
+
+
+def stored(problem: Problem, x: Array, p: float, tangent: Array) -> Point | None:
+    """Return a point that was found before, as it was, with its spectrum."""
+    rest = float(np.linalg.norm(problem.residual.value(x, p)))
+    point = _described(problem, x, p, tangent, 0, rest, 0.0)
+    return None if point is None else point._replace(tangent=tangent)
+
+
 def collected(
-    problem: Problem, start: Point, course: Course, progress: bool
+    problem: Problem, start: Point, course: Course, progress: bool, trail: Trail | None = None
 ) -> tuple[list[Row], str]:
     """Return the rows of one side, special points among them, and why it ends."""
     rows: list[Row] = []
-    steps = itertools.islice(walk(problem, start, course), course.max_points)
+    steps = itertools.islice(walk(problem, start, course, trail), course.max_points)
     name, quiet = problem.residual.parameter, not check_flag("progress", progress)
-    before, reason = 0.0, ""
-    for point, special, distance, reason in tqdm(steps, name, course.max_points, disable=quiet):
+    before, reason = trail.travelled if trail else 0.0, ""
+    for row, special, reason in tqdm(steps, name, course.max_points, disable=quiet):
         if reason == "step_too_small":
             break
-        rows += [Row(found.point, before + found.distance, found) for found in special]
-        rows.append(Row(point, distance))
-        before = distance
+        rows += [Row(q.point, before + q.distance, row.next_step, q) for q in special]
+        rows.append(row)
+        before = row.distance
     return rows, reason or "max_points"
