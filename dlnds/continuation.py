@@ -120,7 +120,8 @@ def branch(
     multipliers μ vanish at solutions. This bordered system is regular at regular points and folds.
     Steps follow the number of Newton iterations and the turn of the tangent. Test functions (the
     component of the tangent along p, eigenvalues across the orbit) are brought to zero by Brent's
-    method on corrected points.
+    method on corrected points. Where the orbit loses dimensions and no eigenvalue changes sign, as
+    where a learnt mode vanishes, the declared generators tell it, compared from point to point.
 
     Examples
     --------

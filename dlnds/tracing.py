@@ -491,10 +491,9 @@ def _flip(problem: Problem, here: Point, there: Point) -> Callable[[Point], floa
     rows = residual.orbit(here.x, here.p)
     seen, change = rows @ basis, residual.orbit(there.x, there.p) - rows
     least = scipy.linalg.eigvalsh(seen.T @ seen, subset_by_index=[0, 0])[0]
-    wide = change if change.shape[0] < change.shape[1] else change.T
-    n = len(wide)
-    if least > scipy.linalg.eigvalsh(wide @ wide.T, subset_by_index=[n - 1, n - 1])[0]:
-        return None  # by Weyl's inequality no singular value of G reaches zero
+    # By Weyl's inequality no singular value of G reaches zero; the cheaper norm is the larger one.
+    if least > np.sum(change**2) or least > float(np.linalg.norm(change, 2)) ** 2:
+        return None
     back = np.linalg.pinv(seen)
 
     def test(point: Point) -> float:
