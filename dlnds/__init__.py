@@ -15,10 +15,13 @@ The architecture, from the bottom; a module imports only from lines below its ow
     critical                 critical points by index set, canonical forms
     newton                   a critical point near any start, of any system
     lyapunov                 Lyapunov exponents, covariant vectors, the Lyapunov function of runs
+    bifurcation, restart     branches that cross; stored branches extended and merged
     integrate                flow, iterate: integration and iteration of any system
+    continuation             branches of solutions of an equation, modulo symmetry
     families                 equilibria as equations with a parameter: decay, data, any number
-    residuals                equations F(x, p) = 0, for continuation
     stepping, events         one run under way: methods, coordinates, limits; events of networks
+    tracing                  one branch under way: steps, corrections, what is located between
+    residuals                equations F(x, p) = 0, for continuation
     distances                distances between orbits, runs projected to the quotient
     quotient                 group action, orbit bases, isotropy, horizontal parts
     problems                 the data sets of data/ and CSV files as networks

@@ -43,6 +43,8 @@ from .quotient import act as act
 from .quotient import orbit_basis as orbit_basis
 from .quotient import split_tangent as split_tangent
 from .residuals import Residual as Residual
+from .restart import extend_branch as extend_branch
+from .restart import merge_branches as merge_branches
 from .schema import weights as weights
 from .store import load as load
 from .store import save as save

@@ -21,6 +21,7 @@ from dlnds.tracing import (
     Row,
     collected,
     null_directions,
+    reversed_rows,
     solution_near,
     turned,
     zero_between,
@@ -119,7 +120,8 @@ def diagram(
                 queue.clear()
                 break
             side, stop = collected(problem, start, course, progress)
-            rows = [Row(crossing.point._replace(tangent=start.tangent), 0.0), *side]
+            first = crossing.point._replace(tangent=start.tangent)
+            rows = [Row(first, 0.0, course.step), *side]
             found.append(_Traced(rows, {"down": "start", "up": stop}, parent, number, level + 1))
             queue += [(len(found) - 1, level + 1, row) for row in _crossings(found[-1])]
     return _tree(problem, found, course, complete)
@@ -139,10 +141,11 @@ def _whole(problem: Problem, first: Point, course: Course, progress: bool) -> _T
     """Return the branch through a point, in both directions."""
     up, last = collected(problem, first, course, progress)
     if last == "closed":
-        return _Traced([Row(first, 0.0), *up], {"down": "start", "up": last})
+        return _Traced([Row(first, 0.0, course.step), *up], {"down": "start", "up": last})
     down, end = collected(problem, turned(first), course, progress)
-    back = [row._replace(point=turned(row.point), distance=-row.distance) for row in down]
-    return _Traced([*back[::-1], Row(first, 0.0), *up], {"down": end, "up": last})
+    return _Traced(
+        [*reversed_rows(down), Row(first, 0.0, course.step), *up], {"down": end, "up": last}
+    )
 
 
 def _crossings(traced: _Traced) -> Iterator[int]:

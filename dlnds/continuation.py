@@ -27,8 +27,8 @@ from dlnds.tracing import (
     collected,
     corrected,
     null_directions,
+    reversed_rows,
     solution_near,
-    turned,
 )
 
 DIRECTIONS = ("both", "up", "down")
@@ -91,16 +91,18 @@ def branch(
         Schema ``branch``, dim ``step`` in the order along the branch, with the coordinate ``p``:
         ``state(step, parameter)``; ``tangent(step, parameter)`` and ``tangent_p``, the unit tangent
         in the direction of the rows; ``arclength`` from the start; ``residual`` ‖F‖; ``multiplier``
-        on the orbit, zero where the symmetry is one; ``newton_iterations``;
-        ``transverse_eigenvalue(step, eigen)`` nearest to zero, with
-        ``transverse_eigenvalue_imag`` unless the Jacobian is symmetric; ``index``, the number of
+        on the orbit, zero where the symmetry is one; ``newton_iterations``; ``next_step``, the
+        distance to try next, away from the start; ``transverse_eigenvalue(step, eigen)`` nearest to
+        zero, with ``transverse_eigenvalue_imag`` unless the Jacobian is symmetric, and the largest
+        modulus of all, ``spectral_radius``; ``index``, the number of
         eigenvalues with a positive real part; ``orbit_dimension``; ``nullity``, with what else
         is zero; and what the residual observes. Special points are rows with ``event`` set, flags
         ``fold``, ``branch_point``, ``hopf``, ``symmetry_change`` (the orbit loses dimension there)
         and ``user``; of these ``test_value``, ``accuracy`` and ``kernel_dimension`` are known.
         Attributes: ``start_step``, and why the branch ends on both sides, ``first_stop`` and
         ``last_stop``: ``bound_reached``, ``max_points``, ``step_too_small``, ``closed`` or
-        ``start``.
+        ``start``; ``bounds``, ``step_min``, ``step_max``, ``rtol`` and ``symmetry``, with which
+        `extend_branch` goes on.
 
     Raises
     ------
@@ -118,7 +120,8 @@ def branch(
     multipliers μ vanish at solutions. This bordered system is regular at regular points and folds.
     Steps follow the number of Newton iterations and the turn of the tangent. Test functions (the
     component of the tangent along p, eigenvalues across the orbit) are brought to zero by Brent's
-    method on corrected points.
+    method on corrected points. Where the orbit loses dimensions and no eigenvalue changes sign, as
+    where a learnt mode vanishes, the declared generators tell it, compared from point to point.
 
     Examples
     --------
@@ -137,18 +140,14 @@ def branch(
     problem = Problem(equation, course.rtol, -1, course.events, course.limits[1])
     symmetry = check_choice("symmetry", symmetry, SYMMETRIES)
     problem, first = start_of(problem, x, p, symmetry == "minimum_norm")
-    rows, stops = [Row(first, 0.0)], {}
+    rows, stops = [Row(first, 0.0, course.step)], {}
     for way, sign in (("down", -1.0), ("up", 1.0)):
         if direction not in (way, "both"):
             stops[way] = "start"
             continue
         ahead = first._replace(tangent=sign * first.tangent)
         side, stops[way] = collected(problem, ahead, course, progress)
-        if way == "down":
-            back = [row._replace(point=turned(row.point), distance=-row.distance) for row in side]
-            rows = [*back[::-1], *rows]
-        else:
-            rows = [*rows, *side]
+        rows = [*reversed_rows(side), *rows] if way == "down" else [*rows, *side]
     return as_dataset(problem, rows, course, stops)
 
 
@@ -224,17 +223,33 @@ def as_dataset(
     problem: Problem, rows: Sequence[Row], course: Course, stops: dict[str, str]
 ) -> xr.Dataset:
     """Return the rows of a branch as a Dataset."""
+    attrs = {
+        **problem.residual.attributes,
+        "rtol": course.rtol,
+        "bounds": np.array(course.bounds),
+        "step_min": course.limits[0],
+        "step_max": course.limits[1],
+        "symmetry": SYMMETRIES[problem.nullity >= 0],
+        "start_step": next(k for k, row in enumerate(rows) if row.distance == 0.0),
+        "first_stop": stops["down"],
+        "last_stop": stops["up"],
+    }
+    return schema.finish(tabulated(problem, rows, course.n_eigenvalues), "branch", attrs)
+
+
+def tabulated(problem: Problem, rows: Sequence[Row], n_eigenvalues: int) -> xr.Dataset:
+    """Return the variables of the rows of a branch."""
     residual = problem.residual
     points = [row.point for row in rows]
     n = points[0].x.size
-    near = np.stack([_nearest(point.values, min(course.n_eigenvalues, n)) for point in points])
+    near = np.stack([_nearest(point.values, min(n_eigenvalues, n)) for point in points])
     special = [row.special for row in rows]
     words = ["none" if s is None else s.kind for s in special]
     kernels = np.array([0 if s is None else s.kernel for s in special])
     orbits = np.array([point.basis.shape[1] for point in points])
     nan = float("nan")
-    size = max(float(np.abs(point.values).max(initial=0.0)) for point in points)
-    index = [(point.values.real > ZERO * size).sum() for point in points]
+    radii = np.array([float(np.abs(point.values).max(initial=0.0)) for point in points])
+    index = [(point.values.real > ZERO * radii.max()).sum() for point in points]
     variables: dict[str, Any] = {
         "state": (("step", "parameter"), np.stack([point.x for point in points])),
         "tangent": (("step", "parameter"), np.stack([point.tangent[:n] for point in points])),
@@ -243,7 +258,9 @@ def as_dataset(
         "residual": ("step", np.array([point.residual for point in points])),
         "multiplier": ("step", np.array([point.multiplier for point in points])),
         "newton_iterations": ("step", np.array([point.iterations for point in points])),
+        "next_step": ("step", np.array([row.next_step for row in rows])),
         "transverse_eigenvalue": (("step", "eigen"), near.real),
+        "spectral_radius": ("step", radii),
         "index": ("step", np.array(index, np.int64)),
         "orbit_dimension": ("step", orbits),
         "nullity": ("step", orbits + kernels),
@@ -262,14 +279,7 @@ def as_dataset(
         "p": ("step", np.array([point.p for point in points]), {"long_name": residual.parameter}),
         **residual.coordinates,
     }
-    attrs = {
-        **residual.attributes,
-        "rtol": course.rtol,
-        "start_step": next(k for k, row in enumerate(rows) if row.distance == 0.0),
-        "first_stop": stops["down"],
-        "last_stop": stops["up"],
-    }
-    return schema.finish(xr.Dataset(variables, coords=coords), "branch", attrs)
+    return xr.Dataset(variables, coords=coords)
 
 
 def _nearest(values: Array, count: int) -> Array:

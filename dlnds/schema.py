@@ -158,6 +158,7 @@ DESCRIPTIONS = {
     "n_rhs": ("evaluations of the vector field", ""),
     "n_steps": ("accepted steps", ""),
     "next_mode": ("mode that is learnt next", r"$j$"),
+    "next_step": ("step length to try next", ""),
     "nullity": ("nullity of the Hessian", ""),
     "orbit_dimension": ("dimension of the symmetry orbit", ""),
     "orbit_distance": ("distance of the orbits", r"$d$"),
@@ -190,6 +191,7 @@ DESCRIPTIONS = {
     "size": ("singular value of the moving mode in every layer", r"$s$"),
     "smallest_nonzero": ("smallest singular value that counts as nonzero", ""),
     "source": ("index set where the arc starts", ""),
+    "spectral_radius": ("largest modulus of an eigenvalue across the orbit", r"$\rho$"),
     "standard_error": ("standard error of the exponent", ""),
     "start_size": ("distance of the start from the critical point", r"$\delta$"),
     "state": ("state", r"$x$"),
@@ -267,6 +269,7 @@ REQUIRED: dict[str, dict[str, tuple[str, ...]]] = {
             ("p", "arclength", "residual", "index", "nullity", "orbit_dimension", "event"),
             ("step",),
         ),
+        **dict.fromkeys(("tangent_p", "next_step", "spectral_radius"), ("step",)),
         "transverse_eigenvalue": ("step", "eigen"),
     },
     "connections": {

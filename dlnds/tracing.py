@@ -1,7 +1,7 @@
 """Steps along branches of solutions of F(x, p) = 0 modulo symmetry, and the events between them."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,9 +19,13 @@ RANK_RTOL = 1e-9
 MOST_ITERATIONS = 8
 #: Newton steps that a step length is adapted to, and the smallest cosine of successive tangents.
 USUAL_ITERATIONS, LEAST_COSINE = 3, 0.95
+#: Largest steps away from its origin from which a branch may come back to it.
+AWAY = 3.0
 #: Eigenvalues below this fraction of the largest are zero at a located point.
 KERNEL_RTOL = 1e-6
 
+#: Components of tangents along p that are rounding: along branches at a constant p nothing folds.
+VERTICAL = 1e-10
 #: Reciprocal condition of a bordered system below which it is solved in its regular part only.
 SINGULAR = 1e-10
 
@@ -43,6 +47,10 @@ class Point(NamedTuple):
     iterations: int
     residual: float
     multiplier: float
+
+
+#: What finds a zero of a test function within a step, and how far that is.
+Zero = Callable[["Problem", Point, float, Callable[[Point], float]], "tuple[Point, float] | None"]
 
 
 class Special(NamedTuple):
@@ -84,11 +92,22 @@ class Course(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A point of a branch, its distance along it, and what is special there."""
+    """A point of a branch, its distance along it, the step to try next, what is special there."""
 
     point: Point
     distance: float
+    next_step: float
     special: Special | None = None
+
+
+class Trail(NamedTuple):
+    """How a branch came to the point that it is followed from."""
+
+    #: Where it started: a branch that comes back there is closed.
+    origin: Point
+    travelled: float = 0.0
+    #: Whether it was away from its origin.
+    left: bool = False
 
 
 def _orbit(problem: Problem, x: Array, p: float, tangent: Array) -> Array:
@@ -209,18 +228,18 @@ def _transverse(residual: Residual, jacobian: Array, basis: Array) -> Array:
 
 
 def walk(
-    problem: Problem, start: Point, course: Course
-) -> Iterator[tuple[Point, list[Special], float, str]]:
-    """Yield one point after the other, the events before it, its distance, and why it is the last.
+    problem: Problem, start: Point, course: Course, trail: Trail | None = None
+) -> Iterator[tuple[Row, list[Special], str]]:
+    """Yield one row after the other, the events before it, and why it is the last.
 
     The reason is empty but at the end.
     """
     (low, high), step, limits, *_ = course
-    here, travelled, left = start, 0.0, False
+    here, (origin, travelled, left) = start, trail or Trail(start)
     while True:
         ahead = _to_bound(problem, here, step, course) or _advanced(problem, here, step, limits)
         if ahead is None:
-            yield here, [], travelled, "step_too_small"
+            yield Row(here, travelled, step), [], "step_too_small"
             return
         there, taken, step = ahead
         special, reason = _located(problem, here, there, taken), ""
@@ -233,14 +252,19 @@ def walk(
             special = [q for q in special if q.distance < taken]
             reason = "bound_reached"
         travelled += taken
-        gap = float(np.linalg.norm(np.append(there.x - start.x, there.p - start.p)))
-        left = left or gap > 3.0 * limits[1]
-        if left and gap < taken and there.tangent @ start.tangent > 0.0:
+        gap = distance_between(there, origin)
+        left = left or gap > AWAY * limits[1]
+        if left and gap < taken and there.tangent @ origin.tangent > 0.0:
             reason = "closed"
-        yield there, special, travelled, reason
+        yield Row(there, travelled, step), special, reason
         if reason:
             return
         here = there
+
+
+def distance_between(one: Point, other: Point) -> float:
+    """Return the distance of two points in (x, p)."""
+    return float(np.linalg.norm(np.append(one.x - other.x, one.p - other.p)))
 
 
 def _to_bound(
@@ -328,17 +352,28 @@ def _interpolated(
     known: dict[float, Point],
 ) -> tuple[Point, float] | None:
     """Return a zero of a test function, and the point there, by interpolation around it."""
+    found = _interpolations(problem, here, step, test, known)
+    return min(found, key=lambda pair: pair[0].residual, default=None)
+
+
+def _interpolations(
+    problem: Problem,
+    here: Point,
+    step: float,
+    test: Callable[[Point], float],
+    known: dict[float, Point],
+) -> list[tuple[Point, float]]:
+    """Return what interpolations of rising widths give for a zero of a test function."""
     sides = [sorted((abs(test(q)), s) for s, q in known.items() if test(q) * sign > 0.0)
              for sign in (1.0, -1.0)]  # fmt: skip
     if not all(sides):
-        return None
+        return []
     (one, first), (other, second) = sides[0][0], sides[1][0]
     guess = (first * other + second * one) / (one + other)
     widths = 0.01 * step * 2.0 ** np.arange(6)
     offsets = np.array([-3.0, -2.0, -1.0, 1.0, 2.0, 3.0])
     tried = [_through(problem, here, guess + width * offsets, test) for width in widths]
-    found = [pair for pair in tried if pair is not None]
-    return min(found, key=lambda pair: pair[0].residual, default=None)
+    return [pair for pair in tried if pair is not None]
 
 
 def _through(
@@ -362,6 +397,24 @@ def _through(
     return None if point is None else (point._replace(tangent=tangent), place)
 
 
+def _zero_of_flip(
+    problem: Problem, here: Point, step: float, test: Callable[[Point], float]
+) -> tuple[Point, float] | None:
+    """Return where the orbit loses dimensions, and how far that is.
+
+    Where generators vanish there may be solutions at every p, which Newton's method takes for those
+    of the branch: the point is interpolated between some at such distances that it depends least
+    on them.
+    """
+    there = _ahead(problem, here, step)
+    if there is None:
+        return None
+    tried = _interpolations(problem, here, step, test, {0.0: here, step: there})
+    pairs = itertools.pairwise(tried)
+    steady = min(pairs, key=lambda pair: distance_between(pair[0][0], pair[1][0]), default=None)
+    return None if steady is None else steady[1]
+
+
 def _at_bound(
     problem: Problem, here: Point, step: float, bound: float
 ) -> tuple[Point, float] | None:
@@ -382,8 +435,8 @@ def _located(problem: Problem, here: Point, there: Point, step: float) -> list[S
 
     size = max(float(np.abs(point.values).max(initial=0.0)) for point in (here, there))
 
-    def add(test: Callable[[Point], float], kind: str) -> None:
-        place = zero_between(problem, here, step, test)
+    def add(test: Callable[[Point], float], kind: str, zero: Zero = zero_between) -> None:
+        place = zero(problem, here, step, test)
         if place is None:
             return
         point, s = place
@@ -395,11 +448,15 @@ def _located(problem: Problem, here: Point, there: Point, step: float) -> list[S
         tolerance = KERNEL_RTOL * size
         if kind == "fold" and len(null_directions(problem, point.x, point.p, tolerance)) > 1:
             word = "branch_point"
-        if kind != "user" and _orbit_rank(problem, point) < there.basis.shape[1]:
+        lost = _orbit_rank(problem, point) < there.basis.shape[1]
+        if kind == "symmetry_change" and not lost:
+            return  # the orbit turned
+        if kind != "user" and lost:
             word = "symmetry_change"
         found.append(Special(point, s, word, value, abs(value), kernel, size))
 
-    folded = here.tangent[-1] * there.tangent[-1] < 0.0
+    slopes = float(here.tangent[-1]), float(there.tangent[-1])
+    folded = slopes[0] * slopes[1] < 0.0 and max(map(abs, slopes)) > VERTICAL
     if folded:
         add(lambda point: float(point.tangent[-1]), "fold")
     before, after = unstable(here), unstable(there)
@@ -411,11 +468,39 @@ def _located(problem: Problem, here: Point, there: Point, step: float) -> list[S
             add(lambda point: float(point.values[number].real), "hopf")
         elif not folded:
             add(lambda point: float(point.values[number].real), "branch_point")
+    flip = _flip(problem, here, there)
+    if flip is not None and not any(q.kind == "symmetry_change" for q in found):
+        add(flip, "symmetry_change", _zero_of_flip)
     for event in problem.events:
         signs = event(here.x, here.p), event(there.x, there.p)
         if signs[0] * signs[1] < 0.0:
             add(lambda point, event=event: float(event(point.x, point.p)), "user")  # type: ignore[misc]
     return sorted(found, key=lambda special: special.distance)
+
+
+def _flip(problem: Problem, here: Point, there: Point) -> Callable[[Point], float] | None:
+    """Return what changes sign where the orbit loses dimensions between two points, if it may.
+
+    Generators G(x) are compared with what they are at the first point, on an orthonormal basis B of
+    what they span there: (G(x_0) B)⁺ G(x) B is the identity there, and has a negative eigenvalue
+    after some of them vanished. All that do so together have the same ones.
+    """
+    basis, residual = here.basis, problem.residual
+    if problem.nullity >= 0 or not basis.shape[1] or basis.shape != there.basis.shape:
+        return None
+    rows = residual.orbit(here.x, here.p)
+    seen, change = rows @ basis, residual.orbit(there.x, there.p) - rows
+    least = scipy.linalg.eigvalsh(seen.T @ seen, subset_by_index=[0, 0])[0]
+    # By Weyl's inequality no singular value of G reaches zero; the cheaper norm is the larger one.
+    if least > np.sum(change**2) or least > float(np.linalg.norm(change, 2)) ** 2:
+        return None
+    back = np.linalg.pinv(seen)
+
+    def test(point: Point) -> float:
+        matrix = back @ (residual.orbit(point.x, point.p) @ basis)
+        return float(scipy.linalg.eigvals(matrix).real.min())
+
+    return test if test(there) < 0.0 else None
 
 
 def _is_pair(values: Array, number: int) -> bool:
@@ -450,18 +535,30 @@ def turned(point: Point) -> Point:
     return point._replace(tangent=-point.tangent)
 
 
+def reversed_rows(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows of one side in the direction of those of the other."""
+    return [row._replace(point=turned(row.point), distance=-row.distance) for row in reversed(rows)]
+
+
+def stored(problem: Problem, x: Array, p: float, tangent: Array) -> Point | None:
+    """Return a point that was found before, as it was, with its spectrum."""
+    rest = float(np.linalg.norm(problem.residual.value(x, p)))
+    point = _described(problem, x, p, tangent, 0, rest, 0.0)
+    return None if point is None else point._replace(tangent=tangent)
+
+
 def collected(
-    problem: Problem, start: Point, course: Course, progress: bool
+    problem: Problem, start: Point, course: Course, progress: bool, trail: Trail | None = None
 ) -> tuple[list[Row], str]:
     """Return the rows of one side, special points among them, and why it ends."""
     rows: list[Row] = []
-    steps = itertools.islice(walk(problem, start, course), course.max_points)
+    steps = itertools.islice(walk(problem, start, course, trail), course.max_points)
     name, quiet = problem.residual.parameter, not check_flag("progress", progress)
-    before, reason = 0.0, ""
-    for point, special, distance, reason in tqdm(steps, name, course.max_points, disable=quiet):
+    before, reason = trail.travelled if trail else 0.0, ""
+    for row, special, reason in tqdm(steps, name, course.max_points, disable=quiet):
         if reason == "step_too_small":
             break
-        rows += [Row(found.point, before + found.distance, found) for found in special]
-        rows.append(Row(point, distance))
-        before = distance
+        rows += [Row(q.point, before + q.distance, row.next_step, q) for q in special]
+        rows.append(row)
+        before = row.distance
     return rows, reason or "max_points"

@@ -270,3 +270,70 @@ def test_bad_input_is_named(change, message):
 def test_special_points_need_a_branch():
     with pytest.raises(TypeError, match="^branch: needs the Dataset"):
         dl.special_points(3)
+
+
+def along(sigma, change, learnt, depth):
+    """Aligned A_S with as many hidden units as learnt modes, and the path diag(σ + θ change)."""
+    first = np.diag(sigma)
+    rank, modes = len(learnt), list(learnt)
+    size = np.diag(np.array(sigma)[modes] ** (1.0 / depth))
+    unit = np.eye(len(sigma))[modes]
+    widths = (len(sigma), *(rank,) * (depth - 1), len(sigma))
+    net = dl.LinearNetwork(widths=widths, target=first)
+    equation = dl.equilibria(net, "target", path=[first, first + np.diag(change)])
+    return net, equation, net.pack([size @ unit, *[size] * (depth - 2), unit.T @ size])
+
+
+@pytest.mark.parametrize("depth", [2, 3])
+@pytest.mark.parametrize(("learnt", "before", "after"), [((0, 1), 1, 0), ((2,), 1, 2)])
+def test_the_index_jumps_where_a_learnt_mode_crosses_another(depth, learnt, before, after):
+    """Σ = diag(3, 1 + θ, 2 − θ): the eigenvalue s_j^{h−2} (σ_j − σ_k) vanishes at θ = 1/2."""
+    _, equation, start = along([3.0, 1.0, 2.0], [0.0, 1.0, -1.0], learnt, depth)
+    curve = dl.branch(
+        equation, start, 0.0, bounds=(0.0, 1.0), direction="up", step_max=0.2, n_eigenvalues=20
+    )
+    ((kind, p, kernel),) = events(curve)
+    assert (kind, kernel) == ("branch_point", 1)
+    assert p == pytest.approx(0.5, abs=1e-12)
+    regular = curve.isel(step=curve.event.values == 0)
+    assert set(regular["index"].values[regular.p.values < 0.5]) == {before}
+    assert set(regular["index"].values[regular.p.values > 0.5]) == {after}
+    sigma = np.array([np.full(curve.sizes["step"], 3.0), 1.0 + curve.p, 2.0 - curve.p])
+    mode, other = (1, 2) if 1 in learnt else (2, 1)
+    known = -(sigma[mode] ** (1.0 - 2.0 / depth)) * (sigma[mode] - sigma[other])
+    gaps = np.abs(curve.transverse_eigenvalue.values - known[:, None])
+    assert np.nanmin(gaps, axis=1).max() < 1e-12
+
+
+@pytest.mark.parametrize(("depth", "end"), [(2, 0.0), (3, 1.0)])
+@pytest.mark.parametrize("learnt", [(2,), (0, 2)])
+def test_the_orbit_loses_dimensions_where_a_learnt_mode_vanishes(depth, end, learnt):
+    """σ = 1 − 2θ = s^h: two layers turn round at s = 0, three go through it without a fold."""
+    net, equation, start = along([3.0, 2.0, 1.0], [0.0, 0.0, -2.0], learnt, depth)
+    curve = dl.branch(equation, start, 0.0, bounds=(0.0, 1.0), direction="up", step_max=0.2)
+    ((kind, p, _),) = events(curve)
+    assert kind == "symmetry_change"
+    assert p == pytest.approx(0.5, abs=1e-12)
+    assert float(curve.p[-1]) == end
+    (row,) = np.flatnonzero(curve.event.values)
+    ranks = np.full(curve.sizes["step"], float(len(learnt)))
+    ranks[row] -= 1.0
+    np.testing.assert_array_equal(curve["rank"], ranks)
+    for x, q in zip(curve.state.values, curve.p.values, strict=True):
+        known = np.zeros(3)
+        known[list(learnt)] = np.array([3.0, 2.0, 1.0 - 2.0 * q])[list(learnt)]
+        np.testing.assert_allclose(net.product(x), np.diag(known), atol=1e-12)
+
+
+def test_nothing_folds_along_a_branch_at_constant_p():
+    """At σ_j = σ_k the critical points of any projector between u_j and u_k are one such branch."""
+    net, equation, _ = along([3.0, 1.0, 2.0], [0.0, 1.0, -1.0], (0, 1), 3)
+    turned = np.array([[1.0, 0.0, 0.0], [0.0, np.cos(0.3), np.sin(0.3)]])
+    size = np.diag(np.cbrt([3.0, 1.5]))
+    start = net.pack([size @ turned, size, turned.T @ size])
+    curve = dl.branch(
+        equation, start, 0.5, bounds=(0.0, 1.0), direction="up", step_max=0.2, max_points=40
+    )
+    np.testing.assert_allclose(curve.p, 0.5, atol=1e-11)
+    assert float(curve.arclength[-1]) > 1.0
+    assert events(curve) == []
