@@ -1,6 +1,6 @@
 """Branches of solutions of F(x, p) = 0, modulo declared symmetry, as Datasets."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -137,6 +137,14 @@ def branch(
     problem = Problem(equation, course.rtol, -1, course.events, course.limits[1])
     symmetry = check_choice("symmetry", symmetry, SYMMETRIES)
     problem, first = start_of(problem, x, p, symmetry == "minimum_norm")
+    rows, stops = followed(problem, first, course, direction, progress)
+    return as_dataset(problem, rows, course, stops)
+
+
+def followed(
+    problem: Problem, first: Point, course: Course, direction: str, progress: bool
+) -> tuple[list[Row], dict[str, str]]:
+    """Return the rows of a branch from one of its points, and why it ends on both sides."""
     rows, stops = [Row(first, 0.0)], {}
     for way, sign in (("down", -1.0), ("up", 1.0)):
         if direction not in (way, "both"):
@@ -149,7 +157,7 @@ def branch(
             rows = [*back[::-1], *rows]
         else:
             rows = [*rows, *side]
-    return as_dataset(problem, rows, course, stops)
+    return rows, stops
 
 
 def check_course(
@@ -160,7 +168,7 @@ def check_course(
     max_points: int,
     rtol: float,
     n_eigenvalues: int,
-    events: Sequence[Event],
+    events: Sequence[Callable[..., float]],
 ) -> Course:
     """Return the options of a branch, if they can be that."""
     smallest = check_number("step_min", step_min, minimum=1e-14)
@@ -287,7 +295,7 @@ def special_points(branch: xr.Dataset) -> xr.Dataset:
     Parameters
     ----------
     branch
-        What `branch` returns.
+        What `branch` or `fold_curve` returns.
 
     Returns
     -------

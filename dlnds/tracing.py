@@ -69,6 +69,12 @@ class Problem(NamedTuple):
     events: tuple[Event, ...]
     #: Length that components are compared with: the largest step.
     unit: float = 1.0
+    #: Of an equation that is made from another one: the eigenvalues of that one, from x, p and the
+    #: basis of the orbit, and events by kind, in place of folds.
+    spectrum: Callable[[Array, float, Array], Array] | None = None
+    kinds: tuple[tuple[str, Event], ...] = ()
+    #: Makes the problem of the step that starts at a point; all steps share one without it.
+    renewed: Callable[[Point], "Problem"] | None = None
 
 
 class Course(NamedTuple):
@@ -80,7 +86,7 @@ class Course(NamedTuple):
     max_points: int
     rtol: float
     n_eigenvalues: int
-    events: tuple[Event, ...]
+    events: tuple[Callable[..., float], ...]
 
 
 class Row(NamedTuple):
@@ -91,7 +97,7 @@ class Row(NamedTuple):
     special: Special | None = None
 
 
-def _orbit(problem: Problem, x: Array, p: float, tangent: Array) -> Array:
+def orbit_basis(problem: Problem, x: Array, p: float, tangent: Array) -> Array:
     """Return an orthonormal basis of the directions in which solutions are not isolated."""
     residual = problem.residual
     if problem.nullity < 0:
@@ -123,7 +129,7 @@ def _bordered(residual: Residual, x: Array, p: float, tangent: Array, basis: Arr
     return matrix
 
 
-def _solved(matrix: Array, right: Array) -> Array | None:
+def solved(matrix: Array, right: Array) -> Array | None:
     """Return the solution of a bordered system, of least norm where it is singular."""
     if not (np.isfinite(matrix).all() and np.isfinite(right).all()):
         return None
@@ -140,7 +146,7 @@ def corrected(
 ) -> tuple[Array, float, Array, int, float, float] | None:
     """Return the solution in the plane through (x, p) across the tangent and the orbit, or None."""
     residual = problem.residual
-    basis, n = _orbit(problem, x, p, tangent), x.size
+    basis, n = orbit_basis(problem, x, p, tangent), x.size
     start, multiplier, last = np.append(x, p), 0.0, np.inf
     point = start.copy()
     for iteration in range(1, MOST_ITERATIONS + 1):
@@ -148,7 +154,7 @@ def corrected(
         lack = point - start
         force = residual.value(x, p)
         right = -np.concatenate([force, [tangent @ lack], basis.T @ lack[:n]])
-        step = _solved(_bordered(residual, x, p, tangent, basis), right)
+        step = solved(_bordered(residual, x, p, tangent, basis), right)
         if step is None or not np.isfinite(step).all():
             return None
         point = point + step[: n + 1]
@@ -183,19 +189,22 @@ def _described(
     multiplier: float,
 ) -> Point | None:
     """Return a solution with its tangent and spectrum."""
-    basis = _orbit(problem, x, p, tangent)
+    basis = orbit_basis(problem, x, p, tangent)
     matrix = _bordered(problem.residual, x, p, tangent, basis)
     right = np.zeros(len(matrix))
     right[x.size] = 1.0
-    solution = _solved(matrix, right)
+    solution = solved(matrix, right)
     if solution is None or not np.linalg.norm(solution[: x.size + 1]):
         return None
     ahead = solution[: x.size + 1] / np.linalg.norm(solution[: x.size + 1])
-    values = _transverse(problem.residual, matrix[: x.size, : x.size], basis)
+    if problem.spectrum is not None:
+        values = problem.spectrum(x, p, basis)
+    else:
+        values = transverse_values(problem.residual, matrix[: x.size, : x.size], basis)
     return Point(x, p, ahead, basis, values, iterations, rest, multiplier)
 
 
-def _transverse(residual: Residual, jacobian: Array, basis: Array) -> Array:
+def transverse_values(residual: Residual, jacobian: Array, basis: Array) -> Array:
     """Return the eigenvalues of a Jacobian across the orbit, by ascending real part."""
     if residual.symmetric:
         size = 1.0 + 2.0 * float(np.linalg.norm(jacobian))
@@ -218,6 +227,7 @@ def walk(
     (low, high), step, limits, *_ = course
     here, travelled, left = start, 0.0, False
     while True:
+        problem = problem.renewed(here) if problem.renewed else problem
         ahead = _to_bound(problem, here, step, course) or _advanced(problem, here, step, limits)
         if ahead is None:
             yield here, [], travelled, "step_too_small"
@@ -399,23 +409,38 @@ def _located(problem: Problem, here: Point, there: Point, step: float) -> list[S
             word = "symmetry_change"
         found.append(Special(point, s, word, value, abs(value), kernel, size))
 
-    folded = here.tangent[-1] * there.tangent[-1] < 0.0
+    for kind, test in _tests(problem, here, there, size):
+        add(test, kind)
+    return sorted(found, key=lambda special: special.distance)
+
+
+def _tests(
+    problem: Problem, here: Point, there: Point, size: float
+) -> Iterator[tuple[str, Callable[[Point], float]]]:
+    """Yield the kinds of events between two points, each with a function that vanishes there."""
+    yield from _spectral_tests(problem, here, there, size)
+    for kind, event in (*problem.kinds, *(("user", event) for event in problem.events)):
+        if event(here.x, here.p) * event(there.x, there.p) < 0.0:
+            yield kind, lambda point, event=event: float(event(point.x, point.p))  # type: ignore[misc]
+
+
+def _spectral_tests(
+    problem: Problem, here: Point, there: Point, size: float
+) -> Iterator[tuple[str, Callable[[Point], float]]]:
+    """Yield the tests of where the branch turns, and of where eigenvalues cross zero."""
+    folded = problem.spectrum is None and here.tangent[-1] * there.tangent[-1] < 0.0
     if folded:
-        add(lambda point: float(point.tangent[-1]), "fold")
+        yield "fold", lambda point: float(point.tangent[-1])
     before, after = unstable(here), unstable(there)
     crossed = abs(after - before)
     same = len(here.values) == len(there.values)
     number = len(here.values) - max(before, after)
     if same and crossed > int(folded) and abs(here.values[number]) > KERNEL_RTOL * size:
         if _is_pair(there.values, number) or _is_pair(here.values, number):
-            add(lambda point: float(point.values[number].real), "hopf")
+            yield "hopf", lambda point: float(point.values[number].real)
         elif not folded:
-            add(lambda point: float(point.values[number].real), "branch_point")
-    for event in problem.events:
-        signs = event(here.x, here.p), event(there.x, there.p)
-        if signs[0] * signs[1] < 0.0:
-            add(lambda point, event=event: float(event(point.x, point.p)), "user")  # type: ignore[misc]
-    return sorted(found, key=lambda special: special.distance)
+            word = "branch_point" if problem.spectrum is None else "index_change"
+            yield word, lambda point: float(point.values[number].real)
 
 
 def _is_pair(values: Array, number: int) -> bool:
@@ -437,7 +462,7 @@ def null_directions(problem: Problem, x: Array, p: float, tolerance: float = 0.0
 
     Singular values up to ``tolerance`` are zero, and up to the one for Jacobians.
     """
-    basis = _orbit(problem, x, p, np.append(np.zeros(x.size), 1.0))
+    basis = orbit_basis(problem, x, p, np.append(np.zeros(x.size), 1.0))
     rows = np.column_stack([problem.residual.matrix(x, p), problem.residual.slope(x, p)])
     rows = np.vstack([rows, np.column_stack([basis.T, np.zeros(basis.shape[1])])])
     _, sizes, frame = np.linalg.svd(rows)
