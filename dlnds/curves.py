@@ -219,8 +219,8 @@ class _Folds:
         matrix[:n, -1], matrix[-1, :n] = self.left, self.right
         last = np.eye(n + g + 1)[-1]
         ahead, back = solved(matrix, last), solved(matrix.T, last)
-        if ahead is None or back is None:  # J is not finite, which Newton's method answers to
-            return np.full(n, np.nan), np.full(n, np.nan), float("nan")
+        if ahead is None or back is None:  # J is not finite: Newton's method gives up for this g
+            return self.right, self.left, float("nan")
         return ahead[:n], back[:n], float(ahead[-1])
 
     def matrix(self, y: Array, q: float) -> Array:
@@ -312,9 +312,11 @@ def _bordered_at(
     """Return the equations of folds with borders from the null vectors of J at a fold."""
     residual, unit = at(q), course.limits[1]
     jacobian, basis = residual.matrix(x, p), _basis(residual, x, p, unit)
-    size = float(np.linalg.norm(np.column_stack([jacobian, residual.slope(x, p)]), 2))
+    size = float(np.linalg.norm(np.column_stack([jacobian, residual.slope(x, p)])))
     empty = np.zeros((basis.shape[1], basis.shape[1]))
     whole = np.block([[jacobian, size * basis], [size * basis.T, empty]])
+    if not np.isfinite(whole).all():
+        raise ValueError(f"point: needs a fold, ∂F/∂x is not finite there at q0 = {q}")
     left, sizes, right = np.linalg.svd(whole)
     count = int((sizes <= KERNEL_RTOL * size).sum())
     if count != 1:

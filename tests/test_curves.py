@@ -29,6 +29,7 @@ def kinds(curve):
 
 
 CUBIC = {"x0": [-2.0], "p0": -2.0, "q0": 3.0, "bounds": (-3.0, 3.0)}
+FOLD = first_fold(cubic, **CUBIC)
 
 
 @pytest.mark.parametrize("exact", [True, False])
@@ -254,27 +255,46 @@ def test_differences_stay_between_the_bounds():
         asked.append(q)
         return cubic(q)
 
-    fold = first_fold(cubic, **CUBIC)
-    curve = dl.fold_curve(family, fold, 3.0, bounds=(2.0, 3.0), direction="down")
+    curve = dl.fold_curve(family, FOLD, 3.0, bounds=(2.0, 3.0), direction="down")
     assert min(asked) > 2.0 - 1e-5
     assert max(asked) == 3.0
     np.testing.assert_allclose(27 * curve.p**2, 4 * curve.q**3, rtol=1e-12)
 
 
-def test_curves_restart_from_their_rows_and_are_reproduced():
-    fold = first_fold(cubic, **CUBIC)
-    one, two = (dl.fold_curve(cubic, fold, 3.0, bounds=(-1.0, 4.0)) for _ in range(2))
+def test_curves_restart_from_their_rows_are_reproduced_and_drawn():
+    one, two = (dl.fold_curve(cubic, FOLD, 3.0, bounds=(-1.0, 4.0)) for _ in range(2))
     assert one.identical(two)
     row = one.isel(step=4)
     again = dl.fold_curve(cubic, row, float(row.q), bounds=(-1.0, 4.0))
     np.testing.assert_allclose(27 * again.p**2, 4 * again.q**3, atol=1e-12)
     assert kinds(again) == ["cusp"]
-
-
-def test_curves_are_drawn():
-    curve = dl.fold_curve(cubic, first_fold(cubic, **CUBIC), 3.0, bounds=(-1.0, 4.0))
-    ax = dl.plot.branches(curve, x="q", y="p")
+    ax = dl.plot.branches(one, x="q", y="p")
     assert "cusp" in [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def test_curves_end_where_the_equation_does():
+    def family(q):
+        plain = cubic(q)
+        return dl.Residual(plain.fun, lambda x, p: plain.jacobian(x, p) if abs(x[0]) < 1.05
+                           else np.array([[np.nan]]))  # fmt: skip
+
+    curve = dl.fold_curve(family, FOLD, 3.0, bounds=(0.5, 4.0))
+    last = "first_stop" if abs(curve.state[0, 0]) > 1.0 else "last_stop"
+    assert curve.attrs[last] == "step_too_small"
+    assert float(np.abs(curve.state).max()) == pytest.approx(1.05, abs=1e-2)
+    with pytest.raises(ValueError, match="^point: needs a fold, ∂F/∂x is not finite"):
+        dl.fold_curve(lambda q: dl.Residual(cubic(q).fun, lambda x, p: np.full((1, 1), np.nan)),
+                      FOLD, 3.0, bounds=(0.5, 4.0))  # fmt: skip
+
+
+def test_errors_of_families_are_passed_on():
+    def family(q):
+        if q < 3.0:
+            raise ValueError(f"path: ends at 3, got {q}")
+        return cubic(q)
+
+    with pytest.raises(ValueError, match="^path: ends at 3"):
+        dl.fold_curve(family, FOLD, 3.0, bounds=(0.5, 4.0))
 
 
 @pytest.mark.parametrize(
@@ -297,9 +317,6 @@ def test_bad_input_is_named(change, message):
     options = {"family": cubic, "point": FOLD, "q0": 3.0, "bounds": (-1.0, 4.0)}
     with pytest.raises((ValueError, TypeError), match=message):
         dl.fold_curve(**{**options, **change})
-
-
-FOLD = first_fold(cubic, **CUBIC)
 
 
 def test_points_that_are_no_folds_are_refused():
