@@ -211,6 +211,7 @@ DESCRIPTIONS = {
     "transverse": ("number of the eigenvalue across the fiber", ""),
     "transverse_eigenvalue": ("eigenvalue across the fiber", r"$\lambda$"),
     "transverse_index": ("Morse index across the fiber", ""),
+    "unfolding": ("what F lacks of a branch point", r"$\varepsilon$"),
     "value": ("Lyapunov function", r"$V$"),
     "vector": ("covariant Lyapunov vector", r"$v_j$"),
     "vertical": ("part along the orbit", ""),

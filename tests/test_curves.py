@@ -282,7 +282,7 @@ def test_curves_end_where_the_equation_does():
     last = "first_stop" if abs(curve.state[0, 0]) > 1.0 else "last_stop"
     assert curve.attrs[last] == "step_too_small"
     assert float(np.abs(curve.state).max()) == pytest.approx(1.05, abs=1e-2)
-    with pytest.raises(ValueError, match="^point: needs a fold, ∂F/∂x is not finite"):
+    with pytest.raises(ValueError, match="^point: needs a finite ∂F/∂x"):
         dl.fold_curve(lambda q: dl.Residual(cubic(q).fun, lambda x, p: np.full((1, 1), np.nan)),
                       FOLD, 3.0, bounds=(0.5, 4.0))  # fmt: skip
 
@@ -304,7 +304,7 @@ def test_errors_of_families_are_passed_on():
         ({"family": lambda q: q}, "^family: needs to return a Residual"),
         ({"point": 3.0}, "^point: needs a row of special_points"),
         ({"q0": 5.0}, "^q0: needs -1 to 4"),
-        ({"q0": 1.0}, "^point: needs a fold, where"),
+        ({"q0": 1.0}, "^point: needs ∂F/∂x to have a kernel"),
         ({"bounds": (1.0, 0.0)}, "^bounds: needs"),
         ({"direction": "left"}, "^direction: "),
         ({"parameter": ""}, "^parameter: needs a name"),
@@ -323,14 +323,14 @@ def test_points_that_are_no_folds_are_refused():
     line = dl.branch(cubic(3.0), [-2.0], -2.0, bounds=(-3.0, 3.0))
     with pytest.raises(ValueError, match="^point: needs one row"):
         dl.fold_curve(cubic, dl.special_points(line), 3.0, bounds=(-1.0, 4.0))
-    with pytest.raises(ValueError, match="^point: needs a fold, where.*got dimension 0"):
+    with pytest.raises(ValueError, match="^point: needs ∂F/∂x to have a kernel.*got dimension 0"):
         dl.fold_curve(cubic, line.isel(step=0), 3.0, bounds=(-1.0, 4.0))
 
     def pitchfork(q):
         return lambda x, p: np.array([(p - q) * x[0] - x[0] ** 3, -x[1]])
 
     crossing = dl.special_points(dl.branch(pitchfork(0.0), [0.0, 0.0], -1.0, bounds=(-2.0, 1.0)))
-    with pytest.raises(ValueError, match="^point: needs a fold of one branch.*pitchforks"):
+    with pytest.raises(ValueError, match="^point: needs a fold that moves.*branch_point_curve"):
         dl.fold_curve(pitchfork, crossing, 0.0, bounds=(-1.0, 1.0))
 
     def jumping(q):  # the fold is there, but F is of another branch
@@ -339,3 +339,60 @@ def test_points_that_are_no_folds_are_refused():
     fold = first_fold(lambda q: lambda x, p: p - x**2, [1.0], 1.0, 0.0, bounds=(-1.0, 2.0))
     with pytest.raises(dl.ConvergenceError, match="^point: Newton's method finds no fold"):
         dl.fold_curve(jumping, fold, 0.0, bounds=(-1.0, 1.0))
+
+
+@pytest.mark.parametrize(("power", "rate"), [(2, 0.0), (3, 0.0), (3, 0.4)])
+def test_branch_points_of_normal_forms_are_followed(power, rate):
+    """(p − q²) x ± x^k − rate x²·(…) on x = 0, beside a stable component: p = q²."""
+
+    def family(q):
+        return lambda x, p: np.array(
+            [(p - q**2) * x[0] - x[0] ** power + rate * q * x[0] * x[1], -x[1] + rate * x[0] ** 2]
+        )
+
+    line = dl.branch(family(1.0), [0.0, 0.0], 0.0, bounds=(-1.0, 2.0))
+    point = dl.special_points(line)
+    curve = dl.branch_point_curve(family, point, 1.0, bounds=(-1.0, 1.5))
+    dl.schema.validate(curve)
+    np.testing.assert_allclose(curve.p, curve.q**2, atol=1e-9)
+    assert float(np.abs(curve.state).max()) < 1e-9
+    assert float(np.abs(curve.unfolding).max()) < 1e-9
+    assert set(curve.kernel_dimension.values.tolist()) == {1}
+    assert curve.q.values[[0, -1]].tolist() == [-1.0, 1.5]
+    assert kinds(curve) == []
+
+
+def test_a_dying_mode_of_two_layers_is_followed():
+    """h = 2: the pitchfork at λ = σ as σ changes, the other modes at s² = σ_j − λ."""
+    family = decay_of((3, 3, 3), 4.0, 3.0)
+    net = network((3, 3, 3), [4.0, 3.0, 1.0])
+    start = decayed(net, np.sqrt(np.array([4.0, 3.0, 1.0]) - 0.5))
+    rng = np.random.default_rng(2)
+    group = [ortho_group.rvs(3, random_state=rng)]
+    curves = []
+    for x in (start, dl.act(net, group, start)):
+        line = dl.branch(family(1.0), x, 0.5, bounds=(0.4, 1.5), direction="up", max_points=20)
+        point = dl.special_points(line)
+        curves.append(dl.branch_point_curve(family, point, 1.0, bounds=(0.5, 2.0)))
+    here, there = curves
+    np.testing.assert_allclose(here.p, here.q, rtol=1e-11)
+    assert set(here.orbit_dimension.values.tolist()) == {3}
+    values = np.linalg.svd(dl.weights(here, layer=1).values, compute_uv=False)
+    np.testing.assert_allclose(values[:, :2] ** 2, np.subtract.outer([4.0, 3.0], here.q.values).T,
+                               rtol=1e-10)  # fmt: skip
+    assert here.sizes == there.sizes
+    for name in ("p", "q", "arclength", "loss", "transverse_eigenvalue"):
+        np.testing.assert_allclose(there[name], here[name], atol=1e-9)
+
+
+def test_families_in_which_branches_come_apart_are_refused():
+    def family(q):
+        return lambda x, p: np.array([p * x[0] - x[0] ** 3 + 0.1 * q, -x[1]])
+
+    line = dl.branch(family(0.0), [0.0, 0.0], -1.0, bounds=(-2.0, 1.0))
+    point = dl.special_points(line)
+    with pytest.raises(ValueError, match="^family: needs to keep the branch point"):
+        dl.branch_point_curve(family, point, 0.0, bounds=(-1.0, 1.0))
+    with pytest.raises(ValueError, match="^point: needs a branch point that moves with q"):
+        dl.branch_point_curve(lambda q: lambda x, p: np.array([(p - q) ** 2 - x[0] ** 4, -x[1]]),
+                              point, 0.0, bounds=(-1.0, 1.0))  # fmt: skip
