@@ -15,7 +15,7 @@ The architecture, from the bottom; a module imports only from lines below its ow
     critical                 critical points by index set, canonical forms
     newton                   a critical point near any start, of any system
     lyapunov                 Lyapunov exponents, covariant vectors, the Lyapunov function of runs
-    curves                   curves of folds of branches in two parameters, cusps
+    curves                   folds and branch points in two parameters, cusps
     integrate                flow, iterate: integration and iteration of any system
     families                 equilibria as equations with a parameter: decay, data, any number
     residuals                equations F(x, p) = 0, for continuation

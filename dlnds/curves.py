@@ -91,7 +91,8 @@ def fold_curve(
         condition of a fold; eigenvalues, ``index`` and ``kernel_dimension`` are those of ∂F/∂x.
         Located points have ``event`` set: ``cusp``, where two curves of folds end in each other;
         ``branch_point``, where the curve turns in q: at that q two branches in p cross, or a closed
-        one shrinks to a point; and ``user``. The attributes are those of ``family(q0)``.
+        one shrinks to a point; ``index_change`` and ``hopf``, where another eigenvalue or a pair of
+        them crosses zero; and ``user``. The attributes are those of ``family(q0)``.
 
     Raises
     ------
@@ -466,10 +467,15 @@ def _slope(
     step = min(_STEP * max(1.0, abs(s)), 0.25 * (high - low))
     middle = min(max(s, low + 2.0 * step), high - 2.0 * step)
     places = np.clip(middle + step * np.arange(-2.0, 3.0), low, high)
-    powers = np.vander((places - s) / step, increasing=True).T
-    weights = np.linalg.solve(powers, np.eye(5)[1]) / step
-    used = np.abs(weights) > 1e-9 / step
-    return sum(c * function(float(t)) for c, t in zip(weights[used], places[used], strict=True))
+    weights = zip(_weights(float((middle - s) / step)), places.tolist(), strict=True)
+    return sum(c / step * function(t) for c, t in weights if abs(c) > 1e-9)
+
+
+@functools.lru_cache(maxsize=64)
+def _weights(offset: float) -> tuple[float, ...]:
+    """Return what to weigh five equidistant values with for the derivative off their middle."""
+    powers = np.vander(offset + np.arange(-2.0, 3.0), increasing=True).T
+    return tuple(np.linalg.solve(powers, np.eye(5)[1]).tolist())
 
 
 def _borders_at(
