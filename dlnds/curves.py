@@ -484,7 +484,8 @@ def _borders_at(
     """Return J bordered by its null vectors at a point."""
     residual, unit = at(q), course.limits[1]
     jacobian, basis = residual.matrix(x, p), _basis(residual, x, p, unit)
-    size = float(np.linalg.norm(np.column_stack([jacobian, residual.slope(x, p)])))
+    change = unit * _slope(lambda s: residual.matrix(x, s), p)  # all there is in p x − x³
+    size = float(np.linalg.norm(np.column_stack([jacobian, residual.slope(x, p), change])))
     empty = np.zeros((basis.shape[1], basis.shape[1]))
     whole = np.block([[jacobian, size * basis], [size * basis.T, empty]])
     if not np.isfinite(whole).all():

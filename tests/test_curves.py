@@ -362,6 +362,17 @@ def test_branch_points_of_normal_forms_are_followed(power, rate):
     assert kinds(curve) == []
 
 
+def test_a_pitchfork_with_nothing_beside_it_is_followed():
+    """J and F_p vanish as a whole: what is zero is told by how J changes."""
+
+    def family(q):
+        return lambda x, p: (p - q) * x - x**3
+
+    point = dl.special_points(dl.branch(family(0.0), [0.0], -1.0, bounds=(-2.0, 1.0)))
+    curve = dl.branch_point_curve(family, point, 0.0, bounds=(-0.5, 0.5))
+    np.testing.assert_allclose(curve.p, curve.q, atol=1e-10)
+
+
 def test_a_dying_mode_of_two_layers_is_followed():
     """h = 2: the pitchfork at λ = σ as σ changes, the other modes at s² = σ_j − λ."""
     family = decay_of((3, 3, 3), 4.0, 3.0)
