@@ -16,6 +16,7 @@ The architecture, from the bottom; a module imports only from lines below its ow
     newton                   a critical point near any start, of any system
     lyapunov                 Lyapunov exponents, covariant vectors, the Lyapunov function of runs
     bifurcation, restart     branches that cross; stored branches extended and merged
+    curves                   folds and branch points in two parameters, cusps
     integrate                flow, iterate: integration and iteration of any system
     continuation             branches of solutions of an equation, modulo symmetry
     families                 equilibria as equations with a parameter: decay, data, any number

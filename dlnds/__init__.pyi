@@ -11,6 +11,8 @@ from .continuation import branch as branch
 from .continuation import special_points as special_points
 from .critical import canonicalize as canonicalize
 from .critical import critical_points as critical_points
+from .curves import branch_point_curve as branch_point_curve
+from .curves import fold_curve as fold_curve
 from .distances import orbit_distance as orbit_distance
 from .distances import quotient_run as quotient_run
 from .errors import ConvergenceError as ConvergenceError

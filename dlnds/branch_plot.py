@@ -20,6 +20,7 @@ _MARKERS = {
     "index_change": ("v", "#7b3294"),
     "symmetry_change": ("D", "#7b3294"),
     "user": ("x", "black"),
+    "cusp": ("*", "#1a9850"),
 }
 
 
@@ -36,7 +37,7 @@ def branches(
     Parameters
     ----------
     data
-        What `branch` or `diagram` returns.
+        What `branch`, `diagram` or `fold_curve` returns.
     x, y
         Variables to draw against each other: any that has one number a row, such as ``"p"``,
         ``"arclength"``, ``"index"`` or what the residual observes; ``"norm"`` is ‖x‖, which ``y``

@@ -1,6 +1,6 @@
 """Branches of solutions of F(x, p) = 0, modulo declared symmetry, as Datasets."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -140,6 +140,14 @@ def branch(
     problem = Problem(equation, course.rtol, -1, course.events, course.limits[1])
     symmetry = check_choice("symmetry", symmetry, SYMMETRIES)
     problem, first = start_of(problem, x, p, symmetry == "minimum_norm")
+    rows, stops = followed(problem, first, course, direction, progress)
+    return as_dataset(problem, rows, course, stops)
+
+
+def followed(
+    problem: Problem, first: Point, course: Course, direction: str, progress: bool
+) -> tuple[list[Row], dict[str, str]]:
+    """Return the rows of a branch from one of its points, and why it ends on both sides."""
     rows, stops = [Row(first, 0.0, course.step)], {}
     for way, sign in (("down", -1.0), ("up", 1.0)):
         if direction not in (way, "both"):
@@ -148,7 +156,7 @@ def branch(
         ahead = first._replace(tangent=sign * first.tangent)
         side, stops[way] = collected(problem, ahead, course, progress)
         rows = [*reversed_rows(side), *rows] if way == "down" else [*rows, *side]
-    return as_dataset(problem, rows, course, stops)
+    return rows, stops
 
 
 def check_course(
@@ -159,7 +167,7 @@ def check_course(
     max_points: int,
     rtol: float,
     n_eigenvalues: int,
-    events: Sequence[Event],
+    events: Sequence[Callable[..., float]],
 ) -> Course:
     """Return the options of a branch, if they can be that."""
     smallest = check_number("step_min", step_min, minimum=1e-14)
@@ -297,7 +305,7 @@ def special_points(branch: xr.Dataset) -> xr.Dataset:
     Parameters
     ----------
     branch
-        What `branch` returns.
+        What `branch` or `fold_curve` returns.
 
     Returns
     -------

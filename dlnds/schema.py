@@ -39,6 +39,7 @@ BRANCH_EVENTS = (
     "index_change",
     "symmetry_change",
     "user",
+    "cusp",
 )
 STOP_REASONS = (
     "end_reached",
@@ -173,6 +174,7 @@ DESCRIPTIONS = {
     "predicted_growth_time": ("time of growth by the law", r"$t$"),
     "probability": ("part of the departures from the source", ""),
     "product": ("end-to-end map", r"$W$"),
+    "q": ("second parameter", r"$q$"),
     "rank": ("rank", r"$r$"),
     "rate": ("rate of change of the loss", r"$-\|\nabla L\|^2$"),
     "reading": ("what the mode reads from the original inputs", r"$K^{+T} v_j$"),
@@ -201,6 +203,7 @@ DESCRIPTIONS = {
     "step_norm": ("length of the step", ""),
     "stop_reason": ("why the run ended", ""),
     "tangent": ("direction of the start", ""),
+    "tangent_q": ("direction along the second parameter", ""),
     "target": ("index set where the arc ends, empty if at no critical point", ""),
     "tightened": ("all pairs of layers are tightened: 1 yes, 0 no, -1 not critical", ""),
     "tightened_pair": ("pair is tightened", ""),
@@ -210,6 +213,7 @@ DESCRIPTIONS = {
     "transverse": ("number of the eigenvalue across the fiber", ""),
     "transverse_eigenvalue": ("eigenvalue across the fiber", r"$\lambda$"),
     "transverse_index": ("Morse index across the fiber", ""),
+    "unfolding": ("what F lacks of a branch point", r"$\varepsilon$"),
     "value": ("Lyapunov function", r"$V$"),
     "vector": ("covariant Lyapunov vector", r"$v_j$"),
     "vertical": ("part along the orbit", ""),

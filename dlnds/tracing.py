@@ -77,6 +77,12 @@ class Problem(NamedTuple):
     events: tuple[Event, ...]
     #: Length that components are compared with: the largest step.
     unit: float = 1.0
+    #: Of an equation that is made from another one: the eigenvalues of that one, from x, p and the
+    #: basis of the orbit, and events by kind, in place of folds.
+    spectrum: Callable[[Array, float, Array], Array] | None = None
+    kinds: tuple[tuple[str, Event], ...] = ()
+    #: Makes the problem of the step that starts at a point; all steps share one without it.
+    renewed: Callable[[Point], "Problem"] | None = None
 
 
 class Course(NamedTuple):
@@ -88,7 +94,7 @@ class Course(NamedTuple):
     max_points: int
     rtol: float
     n_eigenvalues: int
-    events: tuple[Event, ...]
+    events: tuple[Callable[..., float], ...]
 
 
 class Row(NamedTuple):
@@ -110,7 +116,7 @@ class Trail(NamedTuple):
     left: bool = False
 
 
-def _orbit(problem: Problem, x: Array, p: float, tangent: Array) -> Array:
+def orbit_basis(problem: Problem, x: Array, p: float, tangent: Array) -> Array:
     """Return an orthonormal basis of the directions in which solutions are not isolated."""
     residual = problem.residual
     if problem.nullity < 0:
@@ -142,7 +148,7 @@ def _bordered(residual: Residual, x: Array, p: float, tangent: Array, basis: Arr
     return matrix
 
 
-def _solved(matrix: Array, right: Array) -> Array | None:
+def solved(matrix: Array, right: Array) -> Array | None:
     """Return the solution of a bordered system, of least norm where it is singular."""
     if not (np.isfinite(matrix).all() and np.isfinite(right).all()):
         return None
@@ -159,7 +165,7 @@ def corrected(
 ) -> tuple[Array, float, Array, int, float, float] | None:
     """Return the solution in the plane through (x, p) across the tangent and the orbit, or None."""
     residual = problem.residual
-    basis, n = _orbit(problem, x, p, tangent), x.size
+    basis, n = orbit_basis(problem, x, p, tangent), x.size
     start, multiplier, last = np.append(x, p), 0.0, np.inf
     point = start.copy()
     for iteration in range(1, MOST_ITERATIONS + 1):
@@ -167,7 +173,7 @@ def corrected(
         lack = point - start
         force = residual.value(x, p)
         right = -np.concatenate([force, [tangent @ lack], basis.T @ lack[:n]])
-        step = _solved(_bordered(residual, x, p, tangent, basis), right)
+        step = solved(_bordered(residual, x, p, tangent, basis), right)
         if step is None or not np.isfinite(step).all():
             return None
         point = point + step[: n + 1]
@@ -202,19 +208,22 @@ def _described(
     multiplier: float,
 ) -> Point | None:
     """Return a solution with its tangent and spectrum."""
-    basis = _orbit(problem, x, p, tangent)
+    basis = orbit_basis(problem, x, p, tangent)
     matrix = _bordered(problem.residual, x, p, tangent, basis)
     right = np.zeros(len(matrix))
     right[x.size] = 1.0
-    solution = _solved(matrix, right)
+    solution = solved(matrix, right)
     if solution is None or not np.linalg.norm(solution[: x.size + 1]):
         return None
     ahead = solution[: x.size + 1] / np.linalg.norm(solution[: x.size + 1])
-    values = _transverse(problem.residual, matrix[: x.size, : x.size], basis)
+    if problem.spectrum is not None:
+        values = problem.spectrum(x, p, basis)
+    else:
+        values = transverse_values(problem.residual, matrix[: x.size, : x.size], basis)
     return Point(x, p, ahead, basis, values, iterations, rest, multiplier)
 
 
-def _transverse(residual: Residual, jacobian: Array, basis: Array) -> Array:
+def transverse_values(residual: Residual, jacobian: Array, basis: Array) -> Array:
     """Return the eigenvalues of a Jacobian across the orbit, by ascending real part."""
     if residual.symmetric:
         size = 1.0 + 2.0 * float(np.linalg.norm(jacobian))
@@ -237,6 +246,7 @@ def walk(
     (low, high), step, limits, *_ = course
     here, (origin, travelled, left) = start, trail or Trail(start)
     while True:
+        problem = problem.renewed(here) if problem.renewed else problem
         ahead = _to_bound(problem, here, step, course) or _advanced(problem, here, step, limits)
         if ahead is None:
             yield Row(here, travelled, step), [], "step_too_small"
@@ -455,27 +465,43 @@ def _located(problem: Problem, here: Point, there: Point, step: float) -> list[S
             word = "symmetry_change"
         found.append(Special(point, s, word, value, abs(value), kernel, size))
 
+    for kind, test in _tests(problem, here, there, size):
+        add(test, kind)
+    flip = _flip(problem, here, there)
+    if flip is not None and not any(q.kind == "symmetry_change" for q in found):
+        add(flip, "symmetry_change", _zero_of_flip)
+    return sorted(found, key=lambda special: special.distance)
+
+
+def _tests(
+    problem: Problem, here: Point, there: Point, size: float
+) -> Iterator[tuple[str, Callable[[Point], float]]]:
+    """Yield the kinds of events between two points, each with a function that vanishes there."""
+    yield from _spectral_tests(problem, here, there, size)
+    for kind, event in (*problem.kinds, *(("user", event) for event in problem.events)):
+        if event(here.x, here.p) * event(there.x, there.p) < 0.0:
+            yield kind, lambda point, event=event: float(event(point.x, point.p))  # type: ignore[misc]
+
+
+def _spectral_tests(
+    problem: Problem, here: Point, there: Point, size: float
+) -> Iterator[tuple[str, Callable[[Point], float]]]:
+    """Yield the tests of where the branch turns, and of where eigenvalues cross zero."""
     slopes = float(here.tangent[-1]), float(there.tangent[-1])
     folded = slopes[0] * slopes[1] < 0.0 and max(map(abs, slopes)) > VERTICAL
+    folded = folded and problem.spectrum is None
     if folded:
-        add(lambda point: float(point.tangent[-1]), "fold")
+        yield "fold", lambda point: float(point.tangent[-1])
     before, after = unstable(here), unstable(there)
     crossed = abs(after - before)
     same = len(here.values) == len(there.values)
     number = len(here.values) - max(before, after)
     if same and crossed > int(folded) and abs(here.values[number]) > KERNEL_RTOL * size:
         if _is_pair(there.values, number) or _is_pair(here.values, number):
-            add(lambda point: float(point.values[number].real), "hopf")
+            yield "hopf", lambda point: float(point.values[number].real)
         elif not folded:
-            add(lambda point: float(point.values[number].real), "branch_point")
-    flip = _flip(problem, here, there)
-    if flip is not None and not any(q.kind == "symmetry_change" for q in found):
-        add(flip, "symmetry_change", _zero_of_flip)
-    for event in problem.events:
-        signs = event(here.x, here.p), event(there.x, there.p)
-        if signs[0] * signs[1] < 0.0:
-            add(lambda point, event=event: float(event(point.x, point.p)), "user")  # type: ignore[misc]
-    return sorted(found, key=lambda special: special.distance)
+            word = "branch_point" if problem.spectrum is None else "index_change"
+            yield word, lambda point: float(point.values[number].real)
 
 
 def _flip(problem: Problem, here: Point, there: Point) -> Callable[[Point], float] | None:
@@ -522,7 +548,7 @@ def null_directions(problem: Problem, x: Array, p: float, tolerance: float = 0.0
 
     Singular values up to ``tolerance`` are zero, and up to the one for Jacobians.
     """
-    basis = _orbit(problem, x, p, np.append(np.zeros(x.size), 1.0))
+    basis = orbit_basis(problem, x, p, np.append(np.zeros(x.size), 1.0))
     rows = np.column_stack([problem.residual.matrix(x, p), problem.residual.slope(x, p)])
     rows = np.vstack([rows, np.column_stack([basis.T, np.zeros(basis.shape[1])])])
     _, sizes, frame = np.linalg.svd(rows)
