@@ -8,6 +8,7 @@ import numpy as np
 import scipy.interpolate
 import scipy.linalg
 import scipy.optimize
+from scipy.linalg import lapack
 from tqdm import tqdm
 
 from dlnds.errors import check_flag
@@ -24,6 +25,14 @@ KERNEL_RTOL = 1e-6
 
 #: Reciprocal condition of a bordered system below which it is solved in its regular part only.
 SINGULAR = 1e-10
+#: Reciprocal condition of the generators' Gram matrix above which their rank is full beyond doubt.
+INDEPENDENT = 1e-4
+#: Relative Newton step after which the factors serve again: they are wrong by as much.
+SMALL = 1e-4
+#: Components above which a symmetric Jacobian is not diagonalized.
+LARGE = 600
+#: Vectors of a block Krylov space beyond those wanted, blocks at most, and relative residuals.
+SPARE, MOST_BLOCKS, RITZ_RTOL = 8, 12, 1e-11
 
 #: A function of x and p whose zeros are located.
 Event = Callable[[Array, float], float]
@@ -38,7 +47,8 @@ class Point(NamedTuple):
     tangent: Array
     #: Orthonormal basis (component × generator) of the orbit's tangent space.
     basis: Array
-    #: Eigenvalues of the Jacobian across the orbit, by ascending real part.
+    #: Eigenvalues of the Jacobian across the orbit, by ascending real part. Of a symmetric one of
+    #: more than `LARGE` components, ∓ a bound of them instead of those not among the nearest to 0.
     values: Array
     iterations: int
     residual: float
@@ -69,6 +79,8 @@ class Problem(NamedTuple):
     events: tuple[Event, ...]
     #: Length that components are compared with: the largest step.
     unit: float = 1.0
+    #: Eigenvalues nearest to zero that have to be known.
+    nearest: int = 24
 
 
 class Course(NamedTuple):
@@ -98,9 +110,11 @@ def _orbit(problem: Problem, x: Array, p: float, tangent: Array) -> Array:
         rows = residual.orbit(x, p)
         if not rows.any():
             return np.zeros((x.size, 0))
+        basis = _orthonormal(rows, problem.unit)
+        if basis is not None:
+            return basis
         _, sizes, frame = np.linalg.svd(rows, full_matrices=False)
-        basis: Array = frame[: int((sizes > RANK_RTOL * max(sizes[0], problem.unit)).sum())].T
-        return basis
+        return frame[: int((sizes > RANK_RTOL * max(sizes[0], problem.unit)).sum())].T
     if not problem.nullity:
         return np.zeros((x.size, 0))
     wide = np.column_stack([residual.matrix(x, p), residual.slope(x, p)])
@@ -111,28 +125,62 @@ def _orbit(problem: Problem, x: Array, p: float, tangent: Array) -> Array:
     return across
 
 
-def _bordered(residual: Residual, x: Array, p: float, tangent: Array, basis: Array) -> Array:
-    """Return the Jacobian of F with multipliers on the orbit, the arclength, and the slice."""
-    n, g = x.size, basis.shape[1]
-    matrix = np.zeros((n + 1 + g, n + 1 + g))
-    matrix[:n, :n] = residual.matrix(x, p)
-    matrix[:n, n] = residual.slope(x, p)
-    matrix[:n, n + 1 :] = basis
-    matrix[n, : n + 1] = tangent
-    matrix[n + 1 :, :n] = basis.T
-    return matrix
+def _orthonormal(rows: Array, unit: float) -> Array | None:
+    """Return an orthonormal basis of the span of rows that are clearly independent, or None.
 
-
-def _solved(matrix: Array, right: Array) -> Array | None:
-    """Return the solution of a bordered system, of least norm where it is singular."""
-    if not (np.isfinite(matrix).all() and np.isfinite(right).all()):
+    By Cholesky's factors of their Gram matrix, which for many generators is much faster than a
+    singular value decomposition; the error is rounding over its condition.
+    """
+    gram = rows @ rows.T
+    size = float(np.abs(gram).sum(axis=0).max())
+    factor, info = lapack.dpotrf(gram, lower=1)
+    if info or len(rows) > rows.shape[1]:
         return None
-    factors, pivots, info = scipy.linalg.lapack.dgetrf(matrix)
+    condition = lapack.dpocon(factor, size, uplo="L")[0]
+    if condition < INDEPENDENT or condition * size < INDEPENDENT * unit**2:
+        return None
+    basis: Array = scipy.linalg.blas.dtrsm(1.0, factor, rows, lower=1).T
+    return basis
+
+
+class _Bordered(NamedTuple):
+    """The Jacobian of F with the arclength, pinned along the orbit, and its factors.
+
+    In place of multipliers on the orbit −c B Bᵀ is added, which has the same solutions: there F is
+    orthogonal to the orbit's directions, or transverse to them, so that c Bᵀ(x − start) vanishes.
+    """
+
+    matrix: Array
+    factors: Array
+    pivots: Array
+    regular: bool
+
+    def solve(self, right: Array) -> Array:
+        """Return the solution, of least norm where the system is singular."""
+        if self.regular:
+            return np.asarray(lapack.dgetrs(self.factors, self.pivots, right)[0], float)
+        return np.asarray(np.linalg.lstsq(self.matrix, right, rcond=10.0 * SINGULAR)[0], float)
+
+
+def _pinned(jacobian: Array, basis: Array) -> tuple[Array, float]:
+    """Return J − c B Bᵀ, which has no kernel along the orbit, and c."""
+    size = 1.0 + 2.0 * float(np.linalg.norm(jacobian))
+    return (jacobian - (size * basis) @ basis.T if basis.shape[1] else jacobian), size
+
+
+def _bordered(pinned: Array, slope: Array, tangent: Array) -> _Bordered | None:
+    """Return the factorized system of a pinned Jacobian, or None if it is not finite."""
+    n = len(slope)
+    matrix = np.empty((n + 1, n + 1), order="F")
+    matrix[:n, :n] = pinned
+    matrix[:n, n] = slope
+    matrix[n] = tangent
     size = float(np.abs(matrix).sum(axis=0).max())
-    condition = 0.0 if info else scipy.linalg.lapack.dgecon(factors, size)[0]
-    if condition > SINGULAR:
-        return np.asarray(scipy.linalg.lapack.dgetrs(factors, pivots, right)[0], float)
-    return np.asarray(np.linalg.lstsq(matrix, right, rcond=10.0 * SINGULAR)[0], float)
+    if not np.isfinite(size):
+        return None
+    factors, pivots, info = lapack.dgetrf(matrix)
+    condition = 0.0 if info else lapack.dgecon(factors, size)[0]
+    return _Bordered(matrix, factors, pivots, condition > SINGULAR)
 
 
 def corrected(
@@ -141,23 +189,25 @@ def corrected(
     """Return the solution in the plane through (x, p) across the tangent and the orbit, or None."""
     residual = problem.residual
     basis, n = _orbit(problem, x, p, tangent), x.size
-    start, multiplier, last = np.append(x, p), 0.0, np.inf
-    point = start.copy()
+    start, last = np.append(x, p), np.inf
+    point, system, weight = start.copy(), None, 1.0
     for iteration in range(1, MOST_ITERATIONS + 1):
         x, p = point[:n], float(point[n])
+        if system is None or last > SMALL:
+            pinned, weight = _pinned(residual.matrix(x, p), basis)
+            system = _bordered(pinned, residual.slope(x, p), tangent)
         lack = point - start
-        force = residual.value(x, p)
-        right = -np.concatenate([force, [tangent @ lack], basis.T @ lack[:n]])
-        step = _solved(_bordered(residual, x, p, tangent, basis), right)
+        force = residual.value(x, p) - weight * (basis @ (basis.T @ lack[:n]))
+        step = None if system is None else system.solve(-np.append(force, tangent @ lack))
         if step is None or not np.isfinite(step).all():
             return None
-        point = point + step[: n + 1]
-        multiplier = float(np.abs(step[n + 1 :]).max(initial=0.0))
-        size = float(np.linalg.norm(step[: n + 1])) / (1.0 + float(np.linalg.norm(point)))
+        point = point + step
+        size = float(np.linalg.norm(step)) / (1.0 + float(np.linalg.norm(point)))
         if size <= problem.rtol or (size <= 1e3 * problem.rtol and size > 0.5 * last):
             x, p = point[:n].copy(), float(point[n])
             rest = float(np.linalg.norm(residual.value(x, p)))
-            return x, p, basis, iteration, rest, multiplier
+            drift = np.abs(basis.T @ (x - start[:n])).max(initial=0.0)
+            return x, p, basis, iteration, rest, weight * float(drift)
         if size > 0.9 * last and iteration > 2:
             return None
         last = size
@@ -184,28 +234,99 @@ def _described(
 ) -> Point | None:
     """Return a solution with its tangent and spectrum."""
     basis = _orbit(problem, x, p, tangent)
-    matrix = _bordered(problem.residual, x, p, tangent, basis)
-    right = np.zeros(len(matrix))
-    right[x.size] = 1.0
-    solution = _solved(matrix, right)
-    if solution is None or not np.linalg.norm(solution[: x.size + 1]):
+    jacobian = problem.residual.matrix(x, p)
+    pinned, bound = _pinned(jacobian, basis)
+    system = _bordered(pinned, problem.residual.slope(x, p), tangent)
+    if system is None:
         return None
-    ahead = solution[: x.size + 1] / np.linalg.norm(solution[: x.size + 1])
-    values = _transverse(problem.residual, matrix[: x.size, : x.size], basis)
+    ahead = system.solve(np.append(np.zeros(x.size), 1.0))
+    if not np.linalg.norm(ahead):
+        return None
+    ahead = ahead / np.linalg.norm(ahead)
+    if problem.residual.symmetric:
+        values = _symmetric_values(pinned, basis.shape[1], bound, problem.nearest)
+    else:
+        values = _transverse(jacobian, basis)
     return Point(x, p, ahead, basis, values, iterations, rest, multiplier)
 
 
-def _transverse(residual: Residual, jacobian: Array, basis: Array) -> Array:
+def _transverse(jacobian: Array, basis: Array) -> Array:
     """Return the eigenvalues of a Jacobian across the orbit, by ascending real part."""
-    if residual.symmetric:
-        size = 1.0 + 2.0 * float(np.linalg.norm(jacobian))
-        shifted = 0.5 * (jacobian + jacobian.T) - size * (basis @ basis.T)
-        lowest: Array = scipy.linalg.eigvalsh(shifted, check_finite=False)[basis.shape[1] :]
-        return lowest
     across = scipy.linalg.null_space(basis.T) if basis.shape[1] else np.eye(len(jacobian))
     values = scipy.linalg.eigvals(across.T @ jacobian @ across)
     ordered: Array = values[np.lexsort((values.imag, values.real))]
     return ordered
+
+
+def _symmetric_values(pinned: Array, orbit: int, bound: float, nearest: int) -> Array:
+    """Return the eigenvalues across the orbit, those along which are at −bound."""
+    matrix = 0.5 * (pinned + pinned.T)
+    if len(matrix) > LARGE:
+        values = _nearest_values(matrix, orbit, bound, nearest)
+        if values is not None:
+            return values
+    lowest: Array = np.linalg.eigvalsh(matrix)[orbit:]
+    return lowest
+
+
+def _nearest_values(matrix: Array, orbit: int, bound: float, nearest: int) -> Array | None:
+    """Return the eigenvalues nearest to zero, ∓bound for the others, or None if one is zero.
+
+    How many are positive is known from the inertia of the factors.
+    """
+    solve, positive = _inverse(matrix)
+    near = None if solve is None else _ritz_values(matrix, solve, nearest, bound)
+    if near is None:
+        return None
+    zero = len(matrix) - orbit - positive
+    low, high = near[near < 0.0][-zero or len(near) :], near[near > 0.0][:positive]
+    values = np.concatenate([np.full(zero, -bound), np.full(positive, bound)])
+    values[zero - len(low) : zero] = low
+    values[zero : zero + len(high)] = high
+    return values
+
+
+def _inverse(matrix: Array) -> tuple[Callable[[Array], Array] | None, int]:
+    """Return what multiplies by the inverse, and the number of positive eigenvalues.
+
+    Cholesky's factors, a fourth of the time, where there are none; Bunch's and Kaufman's else.
+    """
+    factor, info = lapack.dpotrf(-matrix, lower=1)
+    if not info:
+        return lambda right: -lapack.dpotrs(factor, right, lower=1)[0], 0
+    factors, pivots, info = lapack.dsytrf(matrix, lower=1, lwork=64 * len(matrix))
+    if info:
+        return None, 0
+    pairs = np.flatnonzero(pivots < 0)[::2]  # blocks of two rows have one eigenvalue of each sign
+    single = np.diagonal(factors)[pivots > 0]
+    positive = len(pairs) + int(np.count_nonzero(single > 0.0))
+    return lambda right: lapack.dsytrs(factors, pivots, right, lower=1)[0], positive
+
+
+def _ritz_values(
+    matrix: Array, solve: Callable[[Array], Array], nearest: int, bound: float
+) -> Array | None:
+    """Return the eigenvalues nearest to zero, by a block Krylov space of the inverse, or None."""
+    width = nearest + SPARE
+    block = np.random.default_rng(0).normal(size=(len(matrix), width))
+    space, images = np.empty((len(matrix), 0)), np.empty((len(matrix), 0))
+    for number in range(MOST_BLOCKS):
+        for _ in range(2):
+            block = np.linalg.qr(block - space @ (space.T @ block))[0]
+        image = solve(block)
+        space, images = np.hstack([space, block]), np.hstack([images, image])
+        block = image
+        if number % 2 == 0:
+            continue
+        inverse, turn = np.linalg.eigh(space.T @ images)
+        vectors = space @ turn[:, np.argsort(-np.abs(inverse))[:nearest]]
+        products = matrix @ vectors
+        values = np.einsum("ij,ij->j", vectors, products)
+        if np.abs(values).min() <= KERNEL_RTOL * bound:
+            return None
+        if np.linalg.norm(products - vectors * values, axis=0).max() <= RITZ_RTOL * bound:
+            return np.sort(values)
+    return None
 
 
 def walk(
