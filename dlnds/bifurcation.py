@@ -100,7 +100,10 @@ def diagram(
     levels = check_integer("depth", depth, minimum=0)
     most = check_integer("max_branches", max_branches, minimum=1)
     problem, first = start_of(
-        Problem(equation, course.rtol, -1, course.events, course.limits[1]), x, p, False
+        Problem(equation, course.rtol, -1, course.events, course.limits[1], course.n_eigenvalues),
+        x,
+        p,
+        False,
     )
     check_flag("progress", progress)
     found = [_whole(problem, first, course, progress)]

@@ -12,6 +12,7 @@ from scipy.linalg import lapack
 from tqdm import tqdm
 
 from dlnds.errors import check_flag
+from dlnds.lanczos import spectral_radius
 from dlnds.residuals import Array, Residual
 
 #: Singular values of generators, and of Jacobians, below this fraction of the largest are zero.
@@ -25,14 +26,19 @@ KERNEL_RTOL = 1e-6
 
 #: Reciprocal condition of a bordered system below which it is solved in its regular part only.
 SINGULAR = 1e-10
+#: And above which nothing but the branch's direction is in its kernel.
+CLEAR = 1e4 * RANK_RTOL
 #: Reciprocal condition of the generators' Gram matrix above which their rank is full beyond doubt.
 INDEPENDENT = 1e-4
 #: Relative Newton step after which the factors serve again: they are wrong by as much.
 SMALL = 1e-4
 #: Components above which a symmetric Jacobian is not diagonalized.
 LARGE = 600
-#: Vectors of a block Krylov space beyond those wanted, blocks at most, and relative residuals.
-SPARE, MOST_BLOCKS, RITZ_RTOL = 8, 12, 1e-11
+#: Rounding of a product, in terms of the sizes of its factors.
+EPSILON = 8.0 * float(np.finfo(float).eps)
+#: Eigenvalues that are known of it at least; vectors of a block Krylov space beyond those, its
+#: blocks at most, and relative residuals.
+FEWEST, SPARE, MOST_BLOCKS, RITZ_RTOL = 12, 20, 12, 1e-11
 
 #: A function of x and p whose zeros are located.
 Event = Callable[[Array, float], float]
@@ -48,7 +54,7 @@ class Point(NamedTuple):
     #: Orthonormal basis (component × generator) of the orbit's tangent space.
     basis: Array
     #: Eigenvalues of the Jacobian across the orbit, by ascending real part. Of a symmetric one of
-    #: more than `LARGE` components, ∓ a bound of them instead of those not among the nearest to 0.
+    #: more than `LARGE` components, those not nearest to 0 are replaced by ∓ the largest of these.
     values: Array
     iterations: int
     residual: float
@@ -80,7 +86,7 @@ class Problem(NamedTuple):
     #: Length that components are compared with: the largest step.
     unit: float = 1.0
     #: Eigenvalues nearest to zero that have to be known.
-    nearest: int = 24
+    nearest: int = 6
 
 
 class Course(NamedTuple):
@@ -146,68 +152,101 @@ def _orthonormal(rows: Array, unit: float) -> Array | None:
 class _Bordered(NamedTuple):
     """The Jacobian of F with the arclength, pinned along the orbit, and its factors.
 
-    In place of multipliers on the orbit −c B Bᵀ is added, which has the same solutions: there F is
-    orthogonal to the orbit's directions, or transverse to them, so that c Bᵀ(x − start) vanishes.
+    In place of multipliers on the orbit −c B Bᵀ is added, which has the same solutions: the values
+    of F are across the orbit, so that both they and c Bᵀ(x − start) vanish.
     """
 
     matrix: Array
     factors: Array
     pivots: Array
-    regular: bool
+    #: An estimate of its reciprocal condition.
+    condition: float
 
-    def solve(self, right: Array) -> Array:
+    def solve(self, right: Array, transposed: bool = False) -> Array:
         """Return the solution, of least norm where the system is singular."""
-        if self.regular:
-            return np.asarray(lapack.dgetrs(self.factors, self.pivots, right)[0], float)
-        return np.asarray(np.linalg.lstsq(self.matrix, right, rcond=10.0 * SINGULAR)[0], float)
+        if self.condition > SINGULAR:  # the factors are those of the transpose
+            found, _ = lapack.dgetrs(self.factors, self.pivots, right, trans=int(not transposed))
+            return np.asarray(found, float)
+        matrix = self.matrix.T if transposed else self.matrix
+        return np.asarray(np.linalg.lstsq(matrix, right, rcond=10.0 * SINGULAR)[0], float)
 
 
-def _pinned(jacobian: Array, basis: Array) -> tuple[Array, float]:
-    """Return J − c B Bᵀ, which has no kernel along the orbit, and c."""
-    size = 1.0 + 2.0 * float(np.linalg.norm(jacobian))
-    return (jacobian - (size * basis) @ basis.T if basis.shape[1] else jacobian), size
+class _Corrected(NamedTuple):
+    """A solution, and the system that Newton's method solved last on the way to it."""
+
+    x: Array
+    p: float
+    basis: Array
+    iterations: int
+    residual: float
+    multiplier: float
+    system: _Bordered | None = None
+    weight: float = 1.0
 
 
-def _bordered(pinned: Array, slope: Array, tangent: Array) -> _Bordered | None:
+def _pin(basis: Array, size: float) -> Array | float:
+    """Return −c B Bᵀ, which takes the kernel along the orbit out of a Jacobian."""
+    if not basis.shape[1]:
+        return 0.0
+    pin: Array = basis @ basis.T
+    pin *= -size
+    return pin
+
+
+def _usual_size(jacobian: Array) -> float:
+    """Return the root mean square of the singular values, or 1 if they are 0."""
+    return float(np.linalg.norm(jacobian)) / np.sqrt(len(jacobian)) or 1.0
+
+
+def _bordered(
+    jacobian: Array, pin: Array | float, slope: Array, tangent: Array
+) -> _Bordered | None:
     """Return the factorized system of a pinned Jacobian, or None if it is not finite."""
     n = len(slope)
-    matrix = np.empty((n + 1, n + 1), order="F")
-    matrix[:n, :n] = pinned
+    matrix = np.empty((n + 1, n + 1))
+    np.add(jacobian, pin, out=matrix[:n, :n])
     matrix[:n, n] = slope
     matrix[n] = tangent
-    size = float(np.abs(matrix).sum(axis=0).max())
+    size = float(lapack.dlange("1", matrix.T))
     if not np.isfinite(size):
         return None
-    factors, pivots, info = lapack.dgetrf(matrix)
+    factors, pivots, info = lapack.dgetrf(matrix.T)
     condition = 0.0 if info else lapack.dgecon(factors, size)[0]
-    return _Bordered(matrix, factors, pivots, condition > SINGULAR)
+    return _Bordered(matrix, factors, pivots, condition)
 
 
 def corrected(
     problem: Problem, x: Array, p: float, tangent: Array
 ) -> tuple[Array, float, Array, int, float, float] | None:
     """Return the solution in the plane through (x, p) across the tangent and the orbit, or None."""
+    found = _corrected(problem, x, p, tangent)
+    return None if found is None else found[:6]
+
+
+def _corrected(problem: Problem, x: Array, p: float, tangent: Array) -> _Corrected | None:
     residual = problem.residual
     basis, n = _orbit(problem, x, p, tangent), x.size
     start, last = np.append(x, p), np.inf
-    point, system, weight = start.copy(), None, 1.0
+    jacobian = residual.matrix(x, p)
+    weight = _usual_size(jacobian)
+    pin, point = _pin(basis, weight), start.copy()
+    system = _bordered(jacobian, pin, residual.slope(x, p), tangent)
     for iteration in range(1, MOST_ITERATIONS + 1):
         x, p = point[:n], float(point[n])
-        if system is None or last > SMALL:
-            pinned, weight = _pinned(residual.matrix(x, p), basis)
-            system = _bordered(pinned, residual.slope(x, p), tangent)
+        if iteration > 1 and last > SMALL:
+            system = _bordered(residual.matrix(x, p), pin, residual.slope(x, p), tangent)
         lack = point - start
         force = residual.value(x, p) - weight * (basis @ (basis.T @ lack[:n]))
         step = None if system is None else system.solve(-np.append(force, tangent @ lack))
-        if step is None or not np.isfinite(step).all():
+        if system is None or step is None or not np.isfinite(step).all():
             return None
         point = point + step
         size = float(np.linalg.norm(step)) / (1.0 + float(np.linalg.norm(point)))
         if size <= problem.rtol or (size <= 1e3 * problem.rtol and size > 0.5 * last):
             x, p = point[:n].copy(), float(point[n])
             rest = float(np.linalg.norm(residual.value(x, p)))
-            drift = np.abs(basis.T @ (x - start[:n])).max(initial=0.0)
-            return x, p, basis, iteration, rest, weight * float(drift)
+            drift = weight * float(np.abs(basis.T @ (x - start[:n])).max(initial=0.0))
+            return _Corrected(x, p, basis, iteration, rest, drift, system, weight)
         if size > 0.9 * last and iteration > 2:
             return None
         last = size
@@ -216,38 +255,48 @@ def corrected(
 
 def solution_near(problem: Problem, x: Array, p: float, tangent: Array) -> Point | None:
     """Return the solution near a prediction with its tangent and spectrum, or None."""
-    found = corrected(problem, x, p, tangent)
-    if found is None:
-        return None
-    x, p, _, iterations, rest, multiplier = found
-    return _described(problem, x, p, tangent, iterations, rest, multiplier)
+    found = _corrected(problem, x, p, tangent)
+    return None if found is None else _described(problem, tangent, found)
 
 
-def _described(
-    problem: Problem,
-    x: Array,
-    p: float,
-    tangent: Array,
-    iterations: int,
-    rest: float,
-    multiplier: float,
-) -> Point | None:
+def _described(problem: Problem, tangent: Array, found: _Corrected) -> Point | None:
     """Return a solution with its tangent and spectrum."""
+    x, p, _, iterations, rest, multiplier, *_ = found
     basis = _orbit(problem, x, p, tangent)
-    jacobian = problem.residual.matrix(x, p)
-    pinned, bound = _pinned(jacobian, basis)
-    system = _bordered(pinned, problem.residual.slope(x, p), tangent)
-    if system is None:
+    jacobian, slope = problem.residual.matrix(x, p), problem.residual.slope(x, p)
+    ahead = _refined(jacobian, slope, tangent, found)
+    if ahead is None:
+        system = _bordered(jacobian, _pin(basis, _usual_size(jacobian)), slope, tangent)
+        ahead = None if system is None else system.solve(np.append(np.zeros(x.size), 1.0))
+    if ahead is None or not np.linalg.norm(ahead):
         return None
-    ahead = system.solve(np.append(np.zeros(x.size), 1.0))
-    if not np.linalg.norm(ahead):
-        return None
-    ahead = ahead / np.linalg.norm(ahead)
+    ahead[:-1] -= basis @ (basis.T @ ahead[:-1])
+    ahead /= np.linalg.norm(ahead)
     if problem.residual.symmetric:
-        values = _symmetric_values(pinned, basis.shape[1], bound, problem.nearest)
+        values = _symmetric_values(jacobian, basis, problem.nearest)
     else:
         values = _transverse(jacobian, basis)
     return Point(x, p, ahead, basis, values, iterations, rest, multiplier)
+
+
+def _refined(jacobian: Array, slope: Array, tangent: Array, found: _Corrected) -> Array | None:
+    """Return a null vector of [∂F/∂x, ∂F/∂p] by the factors of the last system, or None.
+
+    They are those of a point nearby, so that iterative refinement converges at once.
+    """
+    if found.system is None:
+        return None
+    n, basis, right = len(slope), found.basis, np.zeros(len(slope) + 1)
+    right[n] = 1.0
+    ahead, rest = np.zeros(n + 1), right
+    for _ in range(MOST_ITERATIONS):
+        ahead = ahead + found.system.solve(rest)
+        drift = found.weight * (basis @ (basis.T @ ahead[:n]))
+        image = jacobian @ ahead[:n] + slope * ahead[n] - drift
+        rest = right - np.append(image, tangent @ ahead)
+        if np.linalg.norm(rest) <= EPSILON * (1.0 + found.weight) * np.linalg.norm(ahead):
+            return ahead
+    return None
 
 
 def _transverse(jacobian: Array, basis: Array) -> Array:
@@ -258,30 +307,32 @@ def _transverse(jacobian: Array, basis: Array) -> Array:
     return ordered
 
 
-def _symmetric_values(pinned: Array, orbit: int, bound: float, nearest: int) -> Array:
-    """Return the eigenvalues across the orbit, those along which are at −bound."""
-    matrix = 0.5 * (pinned + pinned.T)
+def _symmetric_values(jacobian: Array, basis: Array, nearest: int) -> Array:
+    """Return the eigenvalues of a symmetric Jacobian across the orbit."""
+    size, orbit = 1.0 + 2.0 * float(np.linalg.norm(jacobian)), basis.shape[1]
+    matrix = _pin(basis, size) + jacobian
     if len(matrix) > LARGE:
-        values = _nearest_values(matrix, orbit, bound, nearest)
-        if values is not None:
-            return values
-    lowest: Array = np.linalg.eigvalsh(matrix)[orbit:]
-    return lowest
+        known = _nearest_values(matrix, orbit, max(nearest, FEWEST), RITZ_RTOL * size)
+        if known is not None:
+            return known
+    return np.asarray(np.linalg.eigvalsh(0.5 * (matrix + matrix.T))[orbit:], float)
 
 
-def _nearest_values(matrix: Array, orbit: int, bound: float, nearest: int) -> Array | None:
-    """Return the eigenvalues nearest to zero, ∓bound for the others, or None if one is zero.
+def _nearest_values(matrix: Array, orbit: int, nearest: int, error: float) -> Array | None:
+    """Return the eigenvalues nearest to zero and, for the others, ∓ the largest of their moduli.
 
-    How many are positive is known from the inertia of the factors.
+    How many are positive is known from the inertia of the factors. None if an eigenvalue is zero,
+    which the inverse does not resolve, or the residuals ‖J v − value v‖ are not within the error.
     """
     solve, positive = _inverse(matrix)
-    near = None if solve is None else _ritz_values(matrix, solve, nearest, bound)
-    if near is None:
+    near = None if solve is None else _ritz_values(matrix, solve, nearest, error)
+    if near is None or np.abs(near).min() <= KERNEL_RTOL * np.abs(near).max():
         return None
+    bound = float(np.abs(near).max())
     zero = len(matrix) - orbit - positive
-    low, high = near[near < 0.0][-zero or len(near) :], near[near > 0.0][:positive]
+    low, high = near[near < 0.0][::-1][:zero], near[near > 0.0][:positive]
     values = np.concatenate([np.full(zero, -bound), np.full(positive, bound)])
-    values[zero - len(low) : zero] = low
+    values[zero - len(low) : zero] = low[::-1]
     values[zero : zero + len(high)] = high
     return values
 
@@ -291,20 +342,19 @@ def _inverse(matrix: Array) -> tuple[Callable[[Array], Array] | None, int]:
 
     Cholesky's factors, a fourth of the time, where there are none; Bunch's and Kaufman's else.
     """
-    factor, info = lapack.dpotrf(-matrix, lower=1)
+    factor, info = lapack.dpotrf(-matrix.T, overwrite_a=1)
     if not info:
-        return lambda right: -lapack.dpotrs(factor, right, lower=1)[0], 0
-    factors, pivots, info = lapack.dsytrf(matrix, lower=1, lwork=64 * len(matrix))
+        return lambda right: -lapack.dpotrs(factor, right)[0], 0
+    factors, pivots, info = lapack.dsytrf(matrix.T, lower=1, lwork=64 * len(matrix))
     if info:
         return None, 0
-    pairs = np.flatnonzero(pivots < 0)[::2]  # blocks of two rows have one eigenvalue of each sign
-    single = np.diagonal(factors)[pivots > 0]
-    positive = len(pairs) + int(np.count_nonzero(single > 0.0))
+    pairs = np.count_nonzero(pivots < 0) // 2  # blocks of two rows have one eigenvalue of each sign
+    positive = int(pairs + np.count_nonzero(np.diagonal(factors)[pivots > 0] > 0.0))
     return lambda right: lapack.dsytrs(factors, pivots, right, lower=1)[0], positive
 
 
 def _ritz_values(
-    matrix: Array, solve: Callable[[Array], Array], nearest: int, bound: float
+    matrix: Array, solve: Callable[[Array], Array], nearest: int, error: float
 ) -> Array | None:
     """Return the eigenvalues nearest to zero, by a block Krylov space of the inverse, or None."""
     width = nearest + SPARE
@@ -312,7 +362,8 @@ def _ritz_values(
     space, images = np.empty((len(matrix), 0)), np.empty((len(matrix), 0))
     for number in range(MOST_BLOCKS):
         for _ in range(2):
-            block = np.linalg.qr(block - space @ (space.T @ block))[0]
+            block = block - space @ (space.T @ block)
+        block = np.linalg.qr(block)[0]
         image = solve(block)
         space, images = np.hstack([space, block]), np.hstack([images, image])
         block = image
@@ -320,12 +371,12 @@ def _ritz_values(
             continue
         inverse, turn = np.linalg.eigh(space.T @ images)
         vectors = space @ turn[:, np.argsort(-np.abs(inverse))[:nearest]]
+        vectors /= np.linalg.norm(vectors, axis=0)
         products = matrix @ vectors
         values = np.einsum("ij,ij->j", vectors, products)
-        if np.abs(values).min() <= KERNEL_RTOL * bound:
-            return None
-        if np.linalg.norm(products - vectors * values, axis=0).max() <= RITZ_RTOL * bound:
-            return np.sort(values)
+        if np.linalg.norm(products - vectors * values, axis=0).max() <= error:
+            ordered: Array = np.sort(values)
+            return ordered
     return None
 
 
@@ -377,11 +428,11 @@ def _to_bound(
     bound = high if slope > 0.0 else low
     size, fixed = (bound - here.p) / slope, np.zeros(here.x.size + 1)
     fixed[-1] = 1.0
-    found = corrected(problem, here.x + size * here.tangent[:-1], bound, fixed)
+    found = _corrected(problem, here.x + size * here.tangent[:-1], bound, fixed)
     if found is None:
         return None
-    x, _, _, iterations, rest, multiplier = found
-    there = _described(problem, x, bound, here.tangent, iterations, rest, multiplier)
+    x = found.x
+    there = _described(problem, here.tangent, found._replace(p=bound))
     taken = float(here.tangent @ np.append(x - here.x, bound - here.p))
     if there is None or there.tangent @ here.tangent < LEAST_COSINE or not 0.0 < taken <= step:
         return None
@@ -479,7 +530,8 @@ def _through(
     x, p, tangent = row[1 : n + 1], float(row[n + 1]), row[n + 2 :]
     tangent = tangent / np.linalg.norm(tangent)
     rest = float(np.linalg.norm(problem.residual.value(x, p)))
-    point = _described(problem, x, p, tangent, 0, rest, 0.0)
+    found = _Corrected(x, p, np.zeros((n, 0)), 0, rest, 0.0)
+    point = _described(problem, tangent, found)
     return None if point is None else (point._replace(tangent=tangent), place)
 
 
@@ -558,12 +610,30 @@ def null_directions(problem: Problem, x: Array, p: float, tolerance: float = 0.0
 
     Singular values up to ``tolerance`` are zero, and up to the one for Jacobians.
     """
-    basis = _orbit(problem, x, p, np.append(np.zeros(x.size), 1.0))
-    rows = np.column_stack([problem.residual.matrix(x, p), problem.residual.slope(x, p)])
+    upwards = np.append(np.zeros(x.size), 1.0)
+    basis = _orbit(problem, x, p, upwards)
+    jacobian, slope = problem.residual.matrix(x, p), problem.residual.slope(x, p)
+    if not tolerance:
+        system = _bordered(jacobian, _pin(basis, _usual_size(jacobian)), slope, upwards)
+        if system is not None and _is_regular(system):
+            only = system.solve(upwards)
+            return only[None] / np.linalg.norm(only)
+    rows = np.column_stack([jacobian, slope])
     rows = np.vstack([rows, np.column_stack([basis.T, np.zeros(basis.shape[1])])])
-    _, sizes, frame = np.linalg.svd(rows)
+    _, sizes, frame = np.linalg.svd(rows, full_matrices=len(rows) <= x.size)
     rank = int((sizes > max(1e3 * RANK_RTOL * sizes[0], tolerance)).sum())
-    return frame[min(rank, x.size) :]
+    null: Array = frame[min(rank, x.size) :]
+    return null
+
+
+def _is_regular(system: _Bordered) -> bool:
+    """Tell whether a bordered system is clearly regular, much faster than by singular values."""
+    if system.condition <= SINGULAR:
+        return False
+    matrix, n = system.matrix, len(system.matrix)
+    largest = spectral_radius(lambda v: matrix.T @ (matrix @ v), n)
+    inverse = spectral_radius(lambda v: system.solve(system.solve(v, transposed=True)), n)
+    return largest * inverse < CLEAR**-2
 
 
 def turned(point: Point) -> Point:
