@@ -1,6 +1,7 @@
 """Steps along branches of solutions of F(x, p) = 0 modulo symmetry, and the events between them."""
 
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -184,6 +185,18 @@ class _Corrected(NamedTuple):
     weight: float = 1.0
 
 
+def _joined(x: Array, p: float) -> Array:
+    """Return a state and a number as one vector."""
+    joined = np.empty(len(x) + 1)
+    joined[:-1], joined[-1] = x, p
+    return joined
+
+
+def _length(v: Array) -> float:
+    """Return ‖v‖, for short vectors several times as fast as numpy's norm."""
+    return math.sqrt(v @ v)
+
+
 def _pin(basis: Array, size: float) -> Array | float:
     """Return −c B Bᵀ, which takes the kernel along the orbit out of a Jacobian."""
     if not basis.shape[1]:
@@ -226,7 +239,7 @@ def corrected(
 def _corrected(problem: Problem, x: Array, p: float, tangent: Array) -> _Corrected | None:
     residual = problem.residual
     basis, n = _orbit(problem, x, p, tangent), x.size
-    start, last = np.append(x, p), np.inf
+    start, last = _joined(x, p), np.inf
     jacobian = residual.matrix(x, p)
     weight = _usual_size(jacobian)
     pin, point = _pin(basis, weight), start.copy()
@@ -237,14 +250,17 @@ def _corrected(problem: Problem, x: Array, p: float, tangent: Array) -> _Correct
             system = _bordered(residual.matrix(x, p), pin, residual.slope(x, p), tangent)
         lack = point - start
         force = residual.value(x, p) - weight * (basis @ (basis.T @ lack[:n]))
-        step = None if system is None else system.solve(-np.append(force, tangent @ lack))
-        if system is None or step is None or not np.isfinite(step).all():
+        right = _joined(force, float(tangent @ lack))
+        if system is None or not np.isfinite(right @ right):
             return None
-        point = point + step
-        size = float(np.linalg.norm(step)) / (1.0 + float(np.linalg.norm(point)))
+        step = system.solve(right)
+        point = point - step
+        size = _length(step) / (1.0 + _length(point))
+        if not np.isfinite(size):
+            return None
         if size <= problem.rtol or (size <= 1e3 * problem.rtol and size > 0.5 * last):
             x, p = point[:n].copy(), float(point[n])
-            rest = float(np.linalg.norm(residual.value(x, p)))
+            rest = _length(residual.value(x, p))
             drift = weight * float(np.abs(basis.T @ (x - start[:n])).max(initial=0.0))
             return _Corrected(x, p, basis, iteration, rest, drift, system, weight)
         if size > 0.9 * last and iteration > 2:
@@ -271,7 +287,7 @@ def _described(problem: Problem, tangent: Array, found: _Corrected) -> Point | N
     if ahead is None or not np.linalg.norm(ahead):
         return None
     ahead[:-1] -= basis @ (basis.T @ ahead[:-1])
-    ahead /= np.linalg.norm(ahead)
+    ahead /= _length(ahead)
     if problem.residual.symmetric:
         values = _symmetric_values(jacobian, basis, problem.nearest)
     else:
@@ -293,8 +309,8 @@ def _refined(jacobian: Array, slope: Array, tangent: Array, found: _Corrected) -
         ahead = ahead + found.system.solve(rest)
         drift = found.weight * (basis @ (basis.T @ ahead[:n]))
         image = jacobian @ ahead[:n] + slope * ahead[n] - drift
-        rest = right - np.append(image, tangent @ ahead)
-        if np.linalg.norm(rest) <= EPSILON * (1.0 + found.weight) * np.linalg.norm(ahead):
+        rest = right - _joined(image, float(tangent @ ahead))
+        if _length(rest) <= EPSILON * (1.0 + found.weight) * _length(ahead):
             return ahead
     return None
 
