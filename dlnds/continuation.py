@@ -112,10 +112,13 @@ def branch(
 
     Notes
     -----
-    Predictor along the tangent; corrector by Newton's method for F = B μ in the plane through the
-    prediction that is orthogonal to the tangent and to the orbit, whose tangent space there has the
-    orthonormal basis B, from a singular value decomposition of the generators at each point. The
-    multipliers μ vanish at solutions. This bordered system is regular at regular points and folds.
+    Predictor along the tangent; corrector by Newton's method for F = c B Bᵀ (x − x̂) in the plane
+    through the prediction x̂ that is orthogonal to the tangent, where the columns of B are an
+    orthonormal basis of the orbit's tangent space there and c is the size of the Jacobian. The
+    multipliers c Bᵀ (x − x̂) vanish at solutions, which so are in the slice across the orbit. This
+    bordered system is regular at regular points and folds. With more than 600 components and a
+    symmetric Jacobian the index is that of the factors of ∂F/∂x − c B Bᵀ, and the eigenvalues
+    nearest to zero come from a Krylov space of its inverse.
     Steps follow the number of Newton iterations and the turn of the tangent. Test functions (the
     component of the tangent along p, eigenvalues across the orbit) are brought to zero by Brent's
     method on corrected points.

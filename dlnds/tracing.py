@@ -376,10 +376,9 @@ def _ritz_values(
     width = nearest + SPARE
     block = np.random.default_rng(0).normal(size=(len(matrix), width))
     space, images = np.empty((len(matrix), 0)), np.empty((len(matrix), 0))
-    for number in range(MOST_BLOCKS):
-        for _ in range(2):
-            block = block - space @ (space.T @ block)
-        block = np.linalg.qr(block)[0]
+    for number in range(min(MOST_BLOCKS, len(matrix) // width)):
+        for _ in range(2):  # the first leaves rounding only where the space is closed
+            block = np.linalg.qr(block - space @ (space.T @ block))[0]
         image = solve(block)
         space, images = np.hstack([space, block]), np.hstack([images, image])
         block = image
