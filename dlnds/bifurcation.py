@@ -100,9 +100,10 @@ def diagram(
     p = check_number("p0", p0, minimum=course.bounds[0], maximum=course.bounds[1])
     levels = check_integer("depth", depth, minimum=0)
     most = check_integer("max_branches", max_branches, minimum=1)
-    problem, first = start_of(
-        Problem(equation, course.rtol, -1, course.events, course.limits[1]), x, p, False
+    problem = Problem(
+        equation, course.rtol, -1, course.events, course.limits[1], course.n_eigenvalues
     )
+    problem, first = start_of(problem, x, p, False)
     check_flag("progress", progress)
     found = [_whole(problem, first, course, progress)]
     queue = [(0, 0, row) for row in _crossings(found[0])]

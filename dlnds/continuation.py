@@ -114,10 +114,13 @@ def branch(
 
     Notes
     -----
-    Predictor along the tangent; corrector by Newton's method for F = B μ in the plane through the
-    prediction that is orthogonal to the tangent and to the orbit, whose tangent space there has the
-    orthonormal basis B, from a singular value decomposition of the generators at each point. The
-    multipliers μ vanish at solutions. This bordered system is regular at regular points and folds.
+    Predictor along the tangent; corrector by Newton's method for F = c B Bᵀ (x − x̂) in the plane
+    through the prediction x̂ that is orthogonal to the tangent, where the columns of B are an
+    orthonormal basis of the orbit's tangent space there and c is the size of the Jacobian. The
+    multipliers c Bᵀ (x − x̂) vanish at solutions, which so are in the slice across the orbit. This
+    bordered system is regular at regular points and folds. With more than 600 components and a
+    symmetric Jacobian the index is that of the factors of ∂F/∂x − c B Bᵀ, and the eigenvalues
+    nearest to zero come from a Krylov space of its inverse.
     Steps follow the number of Newton iterations and the turn of the tangent. Test functions (the
     component of the tangent along p, eigenvalues across the orbit) are brought to zero by Brent's
     method on corrected points. Where the orbit loses dimensions and no eigenvalue changes sign, as
@@ -137,7 +140,9 @@ def branch(
     p = check_number("p0", p0, minimum=course.bounds[0], maximum=course.bounds[1])
     direction = check_choice("direction", direction, DIRECTIONS)
     check_memory("max_points", 4 * course.max_points * x.size + 4 * x.size**2)
-    problem = Problem(equation, course.rtol, -1, course.events, course.limits[1])
+    problem = Problem(
+        equation, course.rtol, -1, course.events, course.limits[1], course.n_eigenvalues
+    )
     symmetry = check_choice("symmetry", symmetry, SYMMETRIES)
     problem, first = start_of(problem, x, p, symmetry == "minimum_norm")
     rows, stops = followed(problem, first, course, direction, progress)

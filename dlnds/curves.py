@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import xarray as xr
+from scipy.linalg import lapack
 
 from dlnds import schema
 from dlnds.continuation import DIRECTIONS, ZERO, as_dataset, check_course, followed, start_of
@@ -21,13 +22,13 @@ from dlnds.errors import (
 from dlnds.residuals import Array, Residual
 from dlnds.tracing import (
     KERNEL_RTOL,
+    SINGULAR,
     Course,
     Event,
     Point,
     Problem,
     Row,
     orbit_basis,
-    solved,
     transverse_values,
 )
 
@@ -307,7 +308,7 @@ class _Borders:
         """Return v, w and g, of which v and w are null vectors of J where g vanishes."""
         matrix, n = self.whole(y, q), self.left.size
         last = np.eye(len(matrix))[-1]
-        ahead, back = solved(matrix, last), solved(matrix.T, last)
+        ahead, back = _solved(matrix, last), _solved(matrix.T, last)
         if ahead is None or back is None:  # J is not finite: Newton's method gives up for this g
             return self.right, self.left, float("nan")
         return ahead[:n], back[:n], float(ahead[-1])
@@ -444,12 +445,24 @@ class _Crossings:
         matrix = self.borders.whole(y, q)
         right = np.zeros(len(matrix))
         right[:n] = self.borders.at(q).slope(*self.borders.split(y))
-        z = solved(matrix, right)
+        z = _solved(matrix, right)
         return w / np.linalg.norm(w), np.zeros(n) if z is None else z[:n]
 
     def kinds(self) -> tuple[tuple[str, Event], ...]:
         """Return what may be special on the curve, beside the spectrum."""
         return ()
+
+
+def _solved(matrix: Array, right: Array) -> Array | None:
+    """Return the solution of a bordered system, of least norm where it is singular."""
+    if not (np.isfinite(matrix).all() and np.isfinite(right).all()):
+        return None
+    factors, pivots, info = lapack.dgetrf(matrix)
+    size = float(np.abs(matrix).sum(axis=0).max())
+    condition = 0.0 if info else lapack.dgecon(factors, size)[0]
+    if condition > SINGULAR:
+        return np.asarray(lapack.dgetrs(factors, pivots, right)[0], float)
+    return np.asarray(np.linalg.lstsq(matrix, right, rcond=10.0 * SINGULAR)[0], float)
 
 
 def _basis(residual: Residual, x: Array, p: float, unit: float) -> Array:
@@ -531,7 +544,7 @@ def _problem(
     events = tuple(wrapped(event) for event in course.events)
     return Problem(
         residual, course.rtol, -1, events, course.limits[1],
-        borders.spectrum, equations.kinds(), renewed,
+        spectrum=borders.spectrum, kinds=equations.kinds(), renewed=renewed,
     )  # fmt: skip
 
 

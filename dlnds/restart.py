@@ -105,7 +105,7 @@ def extend_branch(
     course = course._replace(step=float(np.clip(end.next_step, *course.limits)))
     _check_inside(course.bounds, end, forward)
     nullity = int(end.orbit_dimension) if attrs["symmetry"] == "minimum_norm" else -1
-    problem = Problem(equation, course.rtol, nullity, course.events, course.limits[1])
+    problem = Problem(equation, course.rtol, nullity, course.events, course.limits[1], n)
     trail = _trail(problem, branch, course, forward)
     start = _end_point(problem, end, forward)
     stop = f"{side}_stop"

@@ -1,6 +1,7 @@
 """Steps along branches of solutions of F(x, p) = 0 modulo symmetry, and the events between them."""
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -8,9 +9,11 @@ import numpy as np
 import scipy.interpolate
 import scipy.linalg
 import scipy.optimize
+from scipy.linalg import lapack
 from tqdm import tqdm
 
 from dlnds.errors import check_flag
+from dlnds.lanczos import spectral_radius
 from dlnds.residuals import Array, Residual
 
 #: Singular values of generators, and of Jacobians, below this fraction of the largest are zero.
@@ -28,6 +31,19 @@ KERNEL_RTOL = 1e-6
 VERTICAL = 1e-10
 #: Reciprocal condition of a bordered system below which it is solved in its regular part only.
 SINGULAR = 1e-10
+#: And above which nothing but the branch's direction is in its kernel.
+CLEAR = 1e4 * RANK_RTOL
+#: Reciprocal condition of the generators' Gram matrix above which their rank is full beyond doubt.
+INDEPENDENT = 1e-4
+#: Relative Newton step after which the factors serve again: they are wrong by as much.
+SMALL = 1e-4
+#: Components above which a symmetric Jacobian is not diagonalized.
+LARGE = 600
+#: Rounding of a product, in terms of the sizes of its factors.
+EPSILON = 8.0 * float(np.finfo(float).eps)
+#: Eigenvalues that are known of it at least; vectors of a block Krylov space beyond those, its
+#: blocks at most, and relative residuals.
+FEWEST, SPARE, MOST_BLOCKS, RITZ_RTOL = 12, 20, 12, 1e-11
 
 #: A function of x and p whose zeros are located.
 Event = Callable[[Array, float], float]
@@ -42,7 +58,8 @@ class Point(NamedTuple):
     tangent: Array
     #: Orthonormal basis (component × generator) of the orbit's tangent space.
     basis: Array
-    #: Eigenvalues of the Jacobian across the orbit, by ascending real part.
+    #: Eigenvalues of the Jacobian across the orbit, by ascending real part. Of a symmetric one of
+    #: more than `LARGE` components, those not nearest to 0 are replaced by ∓ the largest of these.
     values: Array
     iterations: int
     residual: float
@@ -77,6 +94,8 @@ class Problem(NamedTuple):
     events: tuple[Event, ...]
     #: Length that components are compared with: the largest step.
     unit: float = 1.0
+    #: Eigenvalues nearest to zero that have to be known.
+    nearest: int = 6
     #: Of an equation that is made from another one: the eigenvalues of that one, from x, p and the
     #: basis of the orbit, and events by kind, in place of folds.
     spectrum: Callable[[Array, float, Array], Array] | None = None
@@ -123,9 +142,11 @@ def orbit_basis(problem: Problem, x: Array, p: float, tangent: Array) -> Array:
         rows = residual.orbit(x, p)
         if not rows.any():
             return np.zeros((x.size, 0))
+        basis = _orthonormal(rows, problem.unit)
+        if basis is not None:
+            return basis
         _, sizes, frame = np.linalg.svd(rows, full_matrices=False)
-        basis: Array = frame[: int((sizes > RANK_RTOL * max(sizes[0], problem.unit)).sum())].T
-        return basis
+        return frame[: int((sizes > RANK_RTOL * max(sizes[0], problem.unit)).sum())].T
     if not problem.nullity:
         return np.zeros((x.size, 0))
     wide = np.column_stack([residual.matrix(x, p), residual.slope(x, p)])
@@ -136,53 +157,137 @@ def orbit_basis(problem: Problem, x: Array, p: float, tangent: Array) -> Array:
     return across
 
 
-def _bordered(residual: Residual, x: Array, p: float, tangent: Array, basis: Array) -> Array:
-    """Return the Jacobian of F with multipliers on the orbit, the arclength, and the slice."""
-    n, g = x.size, basis.shape[1]
-    matrix = np.zeros((n + 1 + g, n + 1 + g))
-    matrix[:n, :n] = residual.matrix(x, p)
-    matrix[:n, n] = residual.slope(x, p)
-    matrix[:n, n + 1 :] = basis
-    matrix[n, : n + 1] = tangent
-    matrix[n + 1 :, :n] = basis.T
-    return matrix
+def _orthonormal(rows: Array, unit: float) -> Array | None:
+    """Return an orthonormal basis of the span of rows that are clearly independent, or None.
 
-
-def solved(matrix: Array, right: Array) -> Array | None:
-    """Return the solution of a bordered system, of least norm where it is singular."""
-    if not (np.isfinite(matrix).all() and np.isfinite(right).all()):
+    By Cholesky's factors of their Gram matrix, which for many generators is much faster than a
+    singular value decomposition; the error is rounding over its condition.
+    """
+    gram = rows @ rows.T
+    size = float(np.abs(gram).sum(axis=0).max())
+    factor, info = lapack.dpotrf(gram, lower=1)
+    if info or len(rows) > rows.shape[1]:
         return None
-    factors, pivots, info = scipy.linalg.lapack.dgetrf(matrix)
-    size = float(np.abs(matrix).sum(axis=0).max())
-    condition = 0.0 if info else scipy.linalg.lapack.dgecon(factors, size)[0]
-    if condition > SINGULAR:
-        return np.asarray(scipy.linalg.lapack.dgetrs(factors, pivots, right)[0], float)
-    return np.asarray(np.linalg.lstsq(matrix, right, rcond=10.0 * SINGULAR)[0], float)
+    condition = lapack.dpocon(factor, size, uplo="L")[0]
+    if condition < INDEPENDENT or condition * size < INDEPENDENT * unit**2:
+        return None
+    basis: Array = scipy.linalg.blas.dtrsm(1.0, factor, rows, lower=1).T
+    return basis
+
+
+class _Bordered(NamedTuple):
+    """The Jacobian of F with the arclength, pinned along the orbit, and its factors.
+
+    In place of multipliers on the orbit −c B Bᵀ is added, which has the same solutions: the values
+    of F are across the orbit, so that both they and c Bᵀ(x − start) vanish.
+    """
+
+    matrix: Array
+    factors: Array
+    pivots: Array
+    #: An estimate of its reciprocal condition.
+    condition: float
+
+    def solve(self, right: Array, transposed: bool = False) -> Array:
+        """Return the solution, of least norm where the system is singular."""
+        if self.condition > SINGULAR:  # the factors are those of the transpose
+            found, _ = lapack.dgetrs(self.factors, self.pivots, right, trans=int(not transposed))
+            return np.asarray(found, float)
+        matrix = self.matrix.T if transposed else self.matrix
+        return np.asarray(np.linalg.lstsq(matrix, right, rcond=10.0 * SINGULAR)[0], float)
+
+
+class _Corrected(NamedTuple):
+    """A solution, and the system that Newton's method solved last on the way to it."""
+
+    x: Array
+    p: float
+    basis: Array
+    iterations: int
+    residual: float
+    multiplier: float
+    system: _Bordered | None = None
+    weight: float = 1.0
+
+
+def _joined(x: Array, p: float) -> Array:
+    """Return a state and a number as one vector."""
+    joined = np.empty(len(x) + 1)
+    joined[:-1], joined[-1] = x, p
+    return joined
+
+
+def _length(v: Array) -> float:
+    """Return ‖v‖, for short vectors several times as fast as numpy's norm."""
+    return math.sqrt(v @ v)
+
+
+def _pin(basis: Array, size: float) -> Array | float:
+    """Return −c B Bᵀ, which takes the kernel along the orbit out of a Jacobian."""
+    if not basis.shape[1]:
+        return 0.0
+    pin: Array = basis @ basis.T
+    pin *= -size
+    return pin
+
+
+def _usual_size(jacobian: Array) -> float:
+    """Return the root mean square of the singular values, or 1 if they are 0."""
+    return float(np.linalg.norm(jacobian)) / np.sqrt(len(jacobian)) or 1.0
+
+
+def _bordered(
+    jacobian: Array, pin: Array | float, slope: Array, tangent: Array
+) -> _Bordered | None:
+    """Return the factorized system of a pinned Jacobian, or None if it is not finite."""
+    n = len(slope)
+    matrix = np.empty((n + 1, n + 1))
+    np.add(jacobian, pin, out=matrix[:n, :n])
+    matrix[:n, n] = slope
+    matrix[n] = tangent
+    size = float(lapack.dlange("1", matrix.T))
+    if not np.isfinite(size):
+        return None
+    factors, pivots, info = lapack.dgetrf(matrix.T)
+    condition = 0.0 if info else lapack.dgecon(factors, size)[0]
+    return _Bordered(matrix, factors, pivots, condition)
 
 
 def corrected(
     problem: Problem, x: Array, p: float, tangent: Array
 ) -> tuple[Array, float, Array, int, float, float] | None:
     """Return the solution in the plane through (x, p) across the tangent and the orbit, or None."""
+    found = _corrected(problem, x, p, tangent)
+    return None if found is None else found[:6]
+
+
+def _corrected(problem: Problem, x: Array, p: float, tangent: Array) -> _Corrected | None:
     residual = problem.residual
     basis, n = orbit_basis(problem, x, p, tangent), x.size
-    start, multiplier, last = np.append(x, p), 0.0, np.inf
-    point = start.copy()
+    start, last = _joined(x, p), np.inf
+    jacobian = residual.matrix(x, p)
+    weight = _usual_size(jacobian)
+    pin, point = _pin(basis, weight), start.copy()
+    system = _bordered(jacobian, pin, residual.slope(x, p), tangent)
     for iteration in range(1, MOST_ITERATIONS + 1):
         x, p = point[:n], float(point[n])
+        if iteration > 1 and last > SMALL:
+            system = _bordered(residual.matrix(x, p), pin, residual.slope(x, p), tangent)
         lack = point - start
-        force = residual.value(x, p)
-        right = -np.concatenate([force, [tangent @ lack], basis.T @ lack[:n]])
-        step = solved(_bordered(residual, x, p, tangent, basis), right)
-        if step is None or not np.isfinite(step).all():
+        force = residual.value(x, p) - weight * (basis @ (basis.T @ lack[:n]))
+        right = _joined(force, float(tangent @ lack))
+        if system is None or not np.isfinite(right @ right):
             return None
-        point = point + step[: n + 1]
-        multiplier = float(np.abs(step[n + 1 :]).max(initial=0.0))
-        size = float(np.linalg.norm(step[: n + 1])) / (1.0 + float(np.linalg.norm(point)))
+        step = system.solve(right)
+        point = point - step
+        size = _length(step) / (1.0 + _length(point))
+        if not np.isfinite(size):
+            return None
         if size <= problem.rtol or (size <= 1e3 * problem.rtol and size > 0.5 * last):
             x, p = point[:n].copy(), float(point[n])
-            rest = float(np.linalg.norm(residual.value(x, p)))
-            return x, p, basis, iteration, rest, multiplier
+            rest = _length(residual.value(x, p))
+            drift = weight * float(np.abs(basis.T @ (x - start[:n])).max(initial=0.0))
+            return _Corrected(x, p, basis, iteration, rest, drift, system, weight)
         if size > 0.9 * last and iteration > 2:
             return None
         last = size
@@ -191,49 +296,135 @@ def corrected(
 
 def solution_near(problem: Problem, x: Array, p: float, tangent: Array) -> Point | None:
     """Return the solution near a prediction with its tangent and spectrum, or None."""
-    found = corrected(problem, x, p, tangent)
-    if found is None:
-        return None
-    x, p, _, iterations, rest, multiplier = found
-    return _described(problem, x, p, tangent, iterations, rest, multiplier)
+    found = _corrected(problem, x, p, tangent)
+    return None if found is None else _described(problem, tangent, found)
 
 
-def _described(
-    problem: Problem,
-    x: Array,
-    p: float,
-    tangent: Array,
-    iterations: int,
-    rest: float,
-    multiplier: float,
-) -> Point | None:
+def _described(problem: Problem, tangent: Array, found: _Corrected) -> Point | None:
     """Return a solution with its tangent and spectrum."""
+    x, p, _, iterations, rest, multiplier, *_ = found
     basis = orbit_basis(problem, x, p, tangent)
-    matrix = _bordered(problem.residual, x, p, tangent, basis)
-    right = np.zeros(len(matrix))
-    right[x.size] = 1.0
-    solution = solved(matrix, right)
-    if solution is None or not np.linalg.norm(solution[: x.size + 1]):
+    jacobian, slope = problem.residual.matrix(x, p), problem.residual.slope(x, p)
+    ahead = _refined(jacobian, slope, tangent, found)
+    if ahead is None:
+        system = _bordered(jacobian, _pin(basis, _usual_size(jacobian)), slope, tangent)
+        ahead = None if system is None else system.solve(np.append(np.zeros(x.size), 1.0))
+    if ahead is None or not np.linalg.norm(ahead):
         return None
-    ahead = solution[: x.size + 1] / np.linalg.norm(solution[: x.size + 1])
+    ahead[:-1] -= basis @ (basis.T @ ahead[:-1])
+    ahead /= _length(ahead)
     if problem.spectrum is not None:
         values = problem.spectrum(x, p, basis)
     else:
-        values = transverse_values(problem.residual, matrix[: x.size, : x.size], basis)
+        values = transverse_values(problem.residual, jacobian, basis, problem.nearest)
     return Point(x, p, ahead, basis, values, iterations, rest, multiplier)
 
 
-def transverse_values(residual: Residual, jacobian: Array, basis: Array) -> Array:
-    """Return the eigenvalues of a Jacobian across the orbit, by ascending real part."""
+def _refined(jacobian: Array, slope: Array, tangent: Array, found: _Corrected) -> Array | None:
+    """Return a null vector of [∂F/∂x, ∂F/∂p] by the factors of the last system, or None.
+
+    They are those of a point nearby, so that iterative refinement converges at once.
+    """
+    if found.system is None:
+        return None
+    n, basis, right = len(slope), found.basis, np.zeros(len(slope) + 1)
+    right[n] = 1.0
+    ahead, rest = np.zeros(n + 1), right
+    for _ in range(MOST_ITERATIONS):
+        ahead = ahead + found.system.solve(rest)
+        drift = found.weight * (basis @ (basis.T @ ahead[:n]))
+        image = jacobian @ ahead[:n] + slope * ahead[n] - drift
+        rest = right - _joined(image, float(tangent @ ahead))
+        if _length(rest) <= EPSILON * (1.0 + found.weight) * _length(ahead):
+            return ahead
+    return None
+
+
+def transverse_values(
+    residual: Residual, jacobian: Array, basis: Array, nearest: int = FEWEST
+) -> Array:
+    """Return the eigenvalues of a Jacobian across the orbit, by ascending real part.
+
+    Of large symmetric ones only those ``nearest`` to zero are exact, see `_nearest_values`.
+    """
     if residual.symmetric:
-        size = 1.0 + 2.0 * float(np.linalg.norm(jacobian))
-        shifted = 0.5 * (jacobian + jacobian.T) - size * (basis @ basis.T)
-        lowest: Array = scipy.linalg.eigvalsh(shifted, check_finite=False)[basis.shape[1] :]
-        return lowest
+        return _symmetric_values(jacobian, basis, nearest)
     across = scipy.linalg.null_space(basis.T) if basis.shape[1] else np.eye(len(jacobian))
     values = scipy.linalg.eigvals(across.T @ jacobian @ across)
     ordered: Array = values[np.lexsort((values.imag, values.real))]
     return ordered
+
+
+def _symmetric_values(jacobian: Array, basis: Array, nearest: int) -> Array:
+    """Return the eigenvalues of a symmetric Jacobian across the orbit."""
+    size, orbit = 1.0 + 2.0 * float(np.linalg.norm(jacobian)), basis.shape[1]
+    matrix = _pin(basis, size) + jacobian
+    if len(matrix) > LARGE:
+        known = _nearest_values(matrix, orbit, max(nearest, FEWEST), RITZ_RTOL * size)
+        if known is not None:
+            return known
+    return np.asarray(np.linalg.eigvalsh(0.5 * (matrix + matrix.T))[orbit:], float)
+
+
+def _nearest_values(matrix: Array, orbit: int, nearest: int, error: float) -> Array | None:
+    """Return the eigenvalues nearest to zero and, for the others, ∓ the largest of their moduli.
+
+    How many are positive is known from the inertia of the factors. None if an eigenvalue is zero,
+    which the inverse does not resolve, or the residuals ‖J v − value v‖ are not within the error.
+    """
+    solve, positive = _inverse(matrix)
+    near = None if solve is None else _ritz_values(matrix, solve, nearest, error)
+    if near is None or np.abs(near).min() <= KERNEL_RTOL * np.abs(near).max():
+        return None
+    bound = float(np.abs(near).max())
+    zero = len(matrix) - orbit - positive
+    low, high = near[near < 0.0][::-1][:zero], near[near > 0.0][:positive]
+    values = np.concatenate([np.full(zero, -bound), np.full(positive, bound)])
+    values[zero - len(low) : zero] = low[::-1]
+    values[zero : zero + len(high)] = high
+    return values
+
+
+def _inverse(matrix: Array) -> tuple[Callable[[Array], Array] | None, int]:
+    """Return what multiplies by the inverse, and the number of positive eigenvalues.
+
+    Cholesky's factors, a fourth of the time, where there are none; Bunch's and Kaufman's else.
+    """
+    factor, info = lapack.dpotrf(-matrix.T, overwrite_a=1)
+    if not info:
+        return lambda right: -lapack.dpotrs(factor, right)[0], 0
+    factors, pivots, info = lapack.dsytrf(matrix.T, lower=1, lwork=64 * len(matrix))
+    if info:
+        return None, 0
+    pairs = np.count_nonzero(pivots < 0) // 2  # blocks of two rows have one eigenvalue of each sign
+    positive = int(pairs + np.count_nonzero(np.diagonal(factors)[pivots > 0] > 0.0))
+    return lambda right: lapack.dsytrs(factors, pivots, right, lower=1)[0], positive
+
+
+def _ritz_values(
+    matrix: Array, solve: Callable[[Array], Array], nearest: int, error: float
+) -> Array | None:
+    """Return the eigenvalues nearest to zero, by a block Krylov space of the inverse, or None."""
+    width = nearest + SPARE
+    block = np.random.default_rng(0).normal(size=(len(matrix), width))
+    space, images = np.empty((len(matrix), 0)), np.empty((len(matrix), 0))
+    for number in range(min(MOST_BLOCKS, len(matrix) // width)):
+        for _ in range(2):  # the first leaves rounding only where the space is closed
+            block = np.linalg.qr(block - space @ (space.T @ block))[0]
+        image = solve(block)
+        space, images = np.hstack([space, block]), np.hstack([images, image])
+        block = image
+        if number % 2 == 0:
+            continue
+        inverse, turn = np.linalg.eigh(space.T @ images)
+        vectors = space @ turn[:, np.argsort(-np.abs(inverse))[:nearest]]
+        vectors /= np.linalg.norm(vectors, axis=0)
+        products = matrix @ vectors
+        values = np.einsum("ij,ij->j", vectors, products)
+        if np.linalg.norm(products - vectors * values, axis=0).max() <= error:
+            ordered: Array = np.sort(values)
+            return ordered
+    return None
 
 
 def walk(
@@ -290,11 +481,11 @@ def _to_bound(
     bound = high if slope > 0.0 else low
     size, fixed = (bound - here.p) / slope, np.zeros(here.x.size + 1)
     fixed[-1] = 1.0
-    found = corrected(problem, here.x + size * here.tangent[:-1], bound, fixed)
+    found = _corrected(problem, here.x + size * here.tangent[:-1], bound, fixed)
     if found is None:
         return None
-    x, _, _, iterations, rest, multiplier = found
-    there = _described(problem, x, bound, here.tangent, iterations, rest, multiplier)
+    x = found.x
+    there = _described(problem, here.tangent, found._replace(p=bound))
     taken = float(here.tangent @ np.append(x - here.x, bound - here.p))
     if there is None or there.tangent @ here.tangent < LEAST_COSINE or not 0.0 < taken <= step:
         return None
@@ -403,7 +594,8 @@ def _through(
     x, p, tangent = row[1 : n + 1], float(row[n + 1]), row[n + 2 :]
     tangent = tangent / np.linalg.norm(tangent)
     rest = float(np.linalg.norm(problem.residual.value(x, p)))
-    point = _described(problem, x, p, tangent, 0, rest, 0.0)
+    found = _Corrected(x, p, np.zeros((n, 0)), 0, rest, 0.0)
+    point = _described(problem, tangent, found)
     return None if point is None else (point._replace(tangent=tangent), place)
 
 
@@ -488,7 +680,7 @@ def _spectral_tests(
 ) -> Iterator[tuple[str, Callable[[Point], float]]]:
     """Yield the tests of where the branch turns, and of where eigenvalues cross zero."""
     slopes = float(here.tangent[-1]), float(there.tangent[-1])
-    folded = slopes[0] * slopes[1] < 0.0 and max(map(abs, slopes)) > VERTICAL
+    folded = slopes[0] * slopes[1] < 0.0 and abs(slopes[0]) > VERTICAL  # no fold to start with
     folded = folded and problem.spectrum is None
     if folded:
         yield "fold", lambda point: float(point.tangent[-1])
@@ -548,12 +740,30 @@ def null_directions(problem: Problem, x: Array, p: float, tolerance: float = 0.0
 
     Singular values up to ``tolerance`` are zero, and up to the one for Jacobians.
     """
-    basis = orbit_basis(problem, x, p, np.append(np.zeros(x.size), 1.0))
-    rows = np.column_stack([problem.residual.matrix(x, p), problem.residual.slope(x, p)])
+    upwards = np.append(np.zeros(x.size), 1.0)
+    basis = orbit_basis(problem, x, p, upwards)
+    jacobian, slope = problem.residual.matrix(x, p), problem.residual.slope(x, p)
+    if not tolerance:
+        system = _bordered(jacobian, _pin(basis, _usual_size(jacobian)), slope, upwards)
+        if system is not None and _is_regular(system):
+            only = system.solve(upwards)
+            return only[None] / np.linalg.norm(only)
+    rows = np.column_stack([jacobian, slope])
     rows = np.vstack([rows, np.column_stack([basis.T, np.zeros(basis.shape[1])])])
-    _, sizes, frame = np.linalg.svd(rows)
+    _, sizes, frame = np.linalg.svd(rows, full_matrices=len(rows) <= x.size)
     rank = int((sizes > max(1e3 * RANK_RTOL * sizes[0], tolerance)).sum())
-    return frame[min(rank, x.size) :]
+    null: Array = frame[min(rank, x.size) :]
+    return null
+
+
+def _is_regular(system: _Bordered) -> bool:
+    """Tell whether a bordered system is clearly regular, much faster than by singular values."""
+    if system.condition <= SINGULAR:
+        return False
+    matrix, n = system.matrix, len(system.matrix)
+    largest = spectral_radius(lambda v: matrix.T @ (matrix @ v), n)
+    inverse = spectral_radius(lambda v: system.solve(system.solve(v, transposed=True)), n)
+    return largest * inverse < CLEAR**-2
 
 
 def turned(point: Point) -> Point:
@@ -569,7 +779,8 @@ def reversed_rows(rows: Sequence[Row]) -> list[Row]:
 def stored(problem: Problem, x: Array, p: float, tangent: Array) -> Point | None:
     """Return a point that was found before, as it was, with its spectrum."""
     rest = float(np.linalg.norm(problem.residual.value(x, p)))
-    point = _described(problem, x, p, tangent, 0, rest, 0.0)
+    found = _Corrected(x, p, np.zeros((x.size, 0)), 0, rest, 0.0)
+    point = _described(problem, tangent, found)
     return None if point is None else point._replace(tangent=tangent)
 
 
