@@ -4,11 +4,14 @@ The architecture, from the bottom; a module imports only from lines below its ow
 
     plot, accessor, cli      pictures, Dataset accessor, command line
     graph_plot, page         the saddle-connection graph as a picture and as an HTML page
+    branch_plot              branches and diagrams as pictures
     layout, canvas           where points and labels of an atlas go; what pictures share
     atlas                    critical points, arcs and spectra of one problem in one tree
     visits                   what ensembles of runs do, over the graph of connections
     escape                   saddles that a run visits, escape times
     arcs, graph              arcs from critical points, with exact loss; connecting orbits
+    growth                   runs along stable and unstable manifolds
+    manifolds, directions    how runs leave and reach a critical point; leading forms
     linearization            Hessian spectrum, index, nullity, rates; closed forms
     exact                    closed forms of the flow, as runs
     classification, fibers   kind of any critical point; random points and dimension of fibers
