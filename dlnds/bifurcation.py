@@ -20,7 +20,9 @@ from dlnds.tracing import (
     Problem,
     Row,
     collected,
+    distance_between,
     null_directions,
+    posed,
     reversed_rows,
     solution_near,
     turned,
@@ -100,10 +102,7 @@ def diagram(
     p = check_number("p0", p0, minimum=course.bounds[0], maximum=course.bounds[1])
     levels = check_integer("depth", depth, minimum=0)
     most = check_integer("max_branches", max_branches, minimum=1)
-    problem = Problem(
-        equation, course.rtol, -1, course.events, course.limits[1], course.n_eigenvalues
-    )
-    problem, first = start_of(problem, x, p, False)
+    problem, first = start_of(posed(equation, course), x, p, False)
     check_flag("progress", progress)
     found = [_whole(problem, first, course, progress)]
     queue = [(0, 0, row) for row in _crossings(found[0])]
@@ -210,7 +209,7 @@ def _is_on(problem: Problem, point: Point, known: _Traced) -> bool:
     for here, there in itertools.pairwise(rows):
         if (here.p - point.p) * (there.p - point.p) > 0.0:
             continue
-        step = float(np.linalg.norm(np.append(there.x - here.x, there.p - here.p)))
+        step = distance_between(here, there)
         if _same(problem, here, point) or _same(problem, there, point):
             return True
         size = abs(float(np.linalg.norm(here.x)) - float(np.linalg.norm(point.x)))

@@ -27,6 +27,7 @@ from dlnds.tracing import (
     collected,
     corrected,
     null_directions,
+    posed,
     reversed_rows,
     solution_near,
 )
@@ -140,11 +141,8 @@ def branch(
     p = check_number("p0", p0, minimum=course.bounds[0], maximum=course.bounds[1])
     direction = check_choice("direction", direction, DIRECTIONS)
     check_memory("max_points", 4 * course.max_points * x.size + 4 * x.size**2)
-    problem = Problem(
-        equation, course.rtol, -1, course.events, course.limits[1], course.n_eigenvalues
-    )
     symmetry = check_choice("symmetry", symmetry, SYMMETRIES)
-    problem, first = start_of(problem, x, p, symmetry == "minimum_norm")
+    problem, first = start_of(posed(equation, course), x, p, symmetry == "minimum_norm")
     rows, stops = followed(problem, first, course, direction, progress)
     return as_dataset(problem, rows, course, stops)
 

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import xarray as xr
-from scipy.linalg import lapack
 
 from dlnds import schema
 from dlnds.continuation import DIRECTIONS, ZERO, as_dataset, check_course, followed, start_of
@@ -22,12 +21,12 @@ from dlnds.errors import (
 from dlnds.residuals import Array, Residual
 from dlnds.tracing import (
     KERNEL_RTOL,
-    SINGULAR,
     Course,
     Event,
     Point,
     Problem,
     Row,
+    factorized,
     orbit_basis,
     transverse_values,
 )
@@ -306,11 +305,11 @@ class _Borders:
 
     def null_vectors(self, y: Array, q: float) -> tuple[Array, Array, float]:
         """Return v, w and g, of which v and w are null vectors of J where g vanishes."""
-        matrix, n = self.whole(y, q), self.left.size
-        last = np.eye(len(matrix))[-1]
-        ahead, back = _solved(matrix, last), _solved(matrix.T, last)
-        if ahead is None or back is None:  # J is not finite: Newton's method gives up for this g
+        n, factors = self.left.size, factorized(self.whole(y, q))
+        if factors is None:  # J is not finite: Newton's method gives up for this g
             return self.right, self.left, float("nan")
+        last = np.eye(len(factors.matrix))[-1]
+        ahead, back = factors.solve(last), factors.solve(last, transposed=True)
         return ahead[:n], back[:n], float(ahead[-1])
 
     def bend(self, y: Array, q: float, v: Array) -> Array:
@@ -442,27 +441,16 @@ class _Crossings:
     def _answer(self, y: Array, q: float) -> tuple[Array, Array]:
         """Return w, of length 1, and the z with J z = F_p that changes of w come from."""
         n, (_, w, _) = self.borders.left.size, self.borders.null_vectors(y, q)
-        matrix = self.borders.whole(y, q)
-        right = np.zeros(len(matrix))
+        factors = factorized(self.borders.whole(y, q))
+        if factors is None:
+            return w / np.linalg.norm(w), np.zeros(n)
+        right = np.zeros(len(factors.matrix))
         right[:n] = self.borders.at(q).slope(*self.borders.split(y))
-        z = _solved(matrix, right)
-        return w / np.linalg.norm(w), np.zeros(n) if z is None else z[:n]
+        return w / np.linalg.norm(w), factors.solve(right)[:n]
 
     def kinds(self) -> tuple[tuple[str, Event], ...]:
         """Return what may be special on the curve, beside the spectrum."""
         return ()
-
-
-def _solved(matrix: Array, right: Array) -> Array | None:
-    """Return the solution of a bordered system, of least norm where it is singular."""
-    if not (np.isfinite(matrix).all() and np.isfinite(right).all()):
-        return None
-    factors, pivots, info = lapack.dgetrf(matrix)
-    size = float(np.abs(matrix).sum(axis=0).max())
-    condition = 0.0 if info else lapack.dgecon(factors, size)[0]
-    if condition > SINGULAR:
-        return np.asarray(lapack.dgetrs(factors, pivots, right)[0], float)
-    return np.asarray(np.linalg.lstsq(matrix, right, rcond=10.0 * SINGULAR)[0], float)
 
 
 def _basis(residual: Residual, x: Array, p: float, unit: float) -> Array:

@@ -19,6 +19,7 @@ from dlnds.tracing import (
     collected,
     corrected,
     distance_between,
+    posed,
     reversed_rows,
     stored,
     turned,
@@ -105,7 +106,7 @@ def extend_branch(
     course = course._replace(step=float(np.clip(end.next_step, *course.limits)))
     _check_inside(course.bounds, end, forward)
     nullity = int(end.orbit_dimension) if attrs["symmetry"] == "minimum_norm" else -1
-    problem = Problem(equation, course.rtol, nullity, course.events, course.limits[1], n)
+    problem = posed(equation, course, nullity)
     trail = _trail(problem, branch, course, forward)
     start = _end_point(problem, end, forward)
     stop = f"{side}_stop"
@@ -173,7 +174,7 @@ def _end_point(problem: Problem, end: xr.Dataset, forward: bool) -> Point:
     """Return the point of an end with its tangent away from the branch."""
     x, p, tangent = _numbers(end)
     found = corrected(problem, x, p, tangent)
-    if found is None or np.linalg.norm(found[0] - x) > SAME_END * (1.0 + np.linalg.norm(x)):
+    if found is None or np.linalg.norm(found.x - x) > SAME_END * (1.0 + np.linalg.norm(x)):
         force = float(np.linalg.norm(problem.residual.value(x, p)))
         raise ValueError(
             f"residual: needs that of the branch, but at its end ‖F‖ = {force:.3g}, it was "

@@ -116,6 +116,13 @@ class Course(NamedTuple):
     events: tuple[Callable[..., float], ...]
 
 
+def posed(residual: Residual, course: Course, nullity: int = -1) -> Problem:
+    """Return what the steps of a course share."""
+    return Problem(
+        residual, course.rtol, nullity, course.events, course.limits[1], course.n_eigenvalues
+    )
+
+
 class Row(NamedTuple):
     """A point of a branch, its distance along it, the step to try next, what is special there."""
 
@@ -175,12 +182,8 @@ def _orthonormal(rows: Array, unit: float) -> Array | None:
     return basis
 
 
-class _Bordered(NamedTuple):
-    """The Jacobian of F with the arclength, pinned along the orbit, and its factors.
-
-    In place of multipliers on the orbit −c B Bᵀ is added, which has the same solutions: the values
-    of F are across the orbit, so that both they and c Bᵀ(x − start) vanish.
-    """
+class Factors(NamedTuple):
+    """A matrix and its triangular factors."""
 
     matrix: Array
     factors: Array
@@ -197,7 +200,7 @@ class _Bordered(NamedTuple):
         return np.asarray(np.linalg.lstsq(matrix, right, rcond=10.0 * SINGULAR)[0], float)
 
 
-class _Corrected(NamedTuple):
+class Corrected(NamedTuple):
     """A solution, and the system that Newton's method solved last on the way to it."""
 
     x: Array
@@ -206,7 +209,7 @@ class _Corrected(NamedTuple):
     iterations: int
     residual: float
     multiplier: float
-    system: _Bordered | None = None
+    system: Factors | None = None
     weight: float = 1.0
 
 
@@ -236,32 +239,32 @@ def _usual_size(jacobian: Array) -> float:
     return float(np.linalg.norm(jacobian)) / np.sqrt(len(jacobian)) or 1.0
 
 
-def _bordered(
-    jacobian: Array, pin: Array | float, slope: Array, tangent: Array
-) -> _Bordered | None:
-    """Return the factorized system of a pinned Jacobian, or None if it is not finite."""
-    n = len(slope)
-    matrix = np.empty((n + 1, n + 1))
-    np.add(jacobian, pin, out=matrix[:n, :n])
-    matrix[:n, n] = slope
-    matrix[n] = tangent
+def factorized(matrix: Array) -> Factors | None:
+    """Return the factors of a matrix, None if it is not finite."""
     size = float(lapack.dlange("1", matrix.T))
     if not np.isfinite(size):
         return None
     factors, pivots, info = lapack.dgetrf(matrix.T)
     condition = 0.0 if info else lapack.dgecon(factors, size)[0]
-    return _Bordered(matrix, factors, pivots, condition)
+    return Factors(matrix, factors, pivots, condition)
 
 
-def corrected(
-    problem: Problem, x: Array, p: float, tangent: Array
-) -> tuple[Array, float, Array, int, float, float] | None:
+def _bordered(jacobian: Array, pin: Array | float, slope: Array, tangent: Array) -> Factors | None:
+    """Return the factorized Jacobian of F with the arclength, pinned along the orbit.
+
+    In place of multipliers on the orbit the pin −c B Bᵀ is added, which has the same solutions: the
+    values of F are across the orbit, so that both they and c Bᵀ(x − start) vanish.
+    """
+    n = len(slope)
+    matrix = np.empty((n + 1, n + 1))
+    np.add(jacobian, pin, out=matrix[:n, :n])
+    matrix[:n, n] = slope
+    matrix[n] = tangent
+    return factorized(matrix)
+
+
+def corrected(problem: Problem, x: Array, p: float, tangent: Array) -> Corrected | None:
     """Return the solution in the plane through (x, p) across the tangent and the orbit, or None."""
-    found = _corrected(problem, x, p, tangent)
-    return None if found is None else found[:6]
-
-
-def _corrected(problem: Problem, x: Array, p: float, tangent: Array) -> _Corrected | None:
     residual = problem.residual
     basis, n = orbit_basis(problem, x, p, tangent), x.size
     start, last = _joined(x, p), np.inf
@@ -287,7 +290,7 @@ def _corrected(problem: Problem, x: Array, p: float, tangent: Array) -> _Correct
             x, p = point[:n].copy(), float(point[n])
             rest = _length(residual.value(x, p))
             drift = weight * float(np.abs(basis.T @ (x - start[:n])).max(initial=0.0))
-            return _Corrected(x, p, basis, iteration, rest, drift, system, weight)
+            return Corrected(x, p, basis, iteration, rest, drift, system, weight)
         if size > 0.9 * last and iteration > 2:
             return None
         last = size
@@ -296,11 +299,11 @@ def _corrected(problem: Problem, x: Array, p: float, tangent: Array) -> _Correct
 
 def solution_near(problem: Problem, x: Array, p: float, tangent: Array) -> Point | None:
     """Return the solution near a prediction with its tangent and spectrum, or None."""
-    found = _corrected(problem, x, p, tangent)
+    found = corrected(problem, x, p, tangent)
     return None if found is None else _described(problem, tangent, found)
 
 
-def _described(problem: Problem, tangent: Array, found: _Corrected) -> Point | None:
+def _described(problem: Problem, tangent: Array, found: Corrected) -> Point | None:
     """Return a solution with its tangent and spectrum."""
     x, p, _, iterations, rest, multiplier, *_ = found
     basis = orbit_basis(problem, x, p, tangent)
@@ -320,7 +323,7 @@ def _described(problem: Problem, tangent: Array, found: _Corrected) -> Point | N
     return Point(x, p, ahead, basis, values, iterations, rest, multiplier)
 
 
-def _refined(jacobian: Array, slope: Array, tangent: Array, found: _Corrected) -> Array | None:
+def _refined(jacobian: Array, slope: Array, tangent: Array, found: Corrected) -> Array | None:
     """Return a null vector of [∂F/∂x, ∂F/∂p] by the factors of the last system, or None.
 
     They are those of a point nearby, so that iterative refinement converges at once.
@@ -481,12 +484,11 @@ def _to_bound(
     bound = high if slope > 0.0 else low
     size, fixed = (bound - here.p) / slope, np.zeros(here.x.size + 1)
     fixed[-1] = 1.0
-    found = _corrected(problem, here.x + size * here.tangent[:-1], bound, fixed)
+    found = corrected(problem, here.x + size * here.tangent[:-1], bound, fixed)
     if found is None:
         return None
-    x = found.x
     there = _described(problem, here.tangent, found._replace(p=bound))
-    taken = float(here.tangent @ np.append(x - here.x, bound - here.p))
+    taken = float(here.tangent @ np.append(found.x - here.x, bound - here.p))
     if there is None or there.tangent @ here.tangent < LEAST_COSINE or not 0.0 < taken <= step:
         return None
     return there, taken, step
@@ -522,8 +524,7 @@ def zero_between(
     """Return where a test function of points vanishes within a step, and how far that is.
 
     Next to branch points Newton's method has nothing to hold on to: there the point is interpolated
-    between six of its neighbours, at
-    the distance at which that solves the equation best.
+    between six of its neighbours, at the distance at which that solves the equation best.
     """
     known: dict[float, Point] = {0.0: here}
 
@@ -594,7 +595,7 @@ def _through(
     x, p, tangent = row[1 : n + 1], float(row[n + 1]), row[n + 2 :]
     tangent = tangent / np.linalg.norm(tangent)
     rest = float(np.linalg.norm(problem.residual.value(x, p)))
-    found = _Corrected(x, p, np.zeros((n, 0)), 0, rest, 0.0)
+    found = Corrected(x, p, np.zeros((n, 0)), 0, rest, 0.0)
     point = _described(problem, tangent, found)
     return None if point is None else (point._replace(tangent=tangent), place)
 
@@ -756,7 +757,7 @@ def null_directions(problem: Problem, x: Array, p: float, tolerance: float = 0.0
     return null
 
 
-def _is_regular(system: _Bordered) -> bool:
+def _is_regular(system: Factors) -> bool:
     """Tell whether a bordered system is clearly regular, much faster than by singular values."""
     if system.condition <= SINGULAR:
         return False
@@ -779,7 +780,7 @@ def reversed_rows(rows: Sequence[Row]) -> list[Row]:
 def stored(problem: Problem, x: Array, p: float, tangent: Array) -> Point | None:
     """Return a point that was found before, as it was, with its spectrum."""
     rest = float(np.linalg.norm(problem.residual.value(x, p)))
-    found = _Corrected(x, p, np.zeros((x.size, 0)), 0, rest, 0.0)
+    found = Corrected(x, p, np.zeros((x.size, 0)), 0, rest, 0.0)
     point = _described(problem, tangent, found)
     return None if point is None else point._replace(tangent=tangent)
 
