@@ -9,11 +9,11 @@ import xarray as xr
 from numpy.typing import ArrayLike
 
 from dlnds._version import __version__
+from dlnds.bordered import KERNEL_RTOL
 from dlnds.continuation import as_dataset, check_course, start_of
 from dlnds.errors import check_array, check_flag, check_integer, check_number, known_options
 from dlnds.residuals import Array, Residual
 from dlnds.tracing import (
-    KERNEL_RTOL,
     Course,
     Event,
     Point,

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from dlnds import schema
+from dlnds.bordered import KERNEL_RTOL, factorized, transverse_values
 from dlnds.continuation import DIRECTIONS, ZERO, as_dataset, check_course, followed, start_of
 from dlnds.errors import (
     ConvergenceError,
@@ -20,15 +21,12 @@ from dlnds.errors import (
 )
 from dlnds.residuals import Array, Residual
 from dlnds.tracing import (
-    KERNEL_RTOL,
     Course,
     Event,
     Point,
     Problem,
     Row,
-    factorized,
     orbit_basis,
-    transverse_values,
 )
 
 #: A function of x, p and q whose zeros are located.

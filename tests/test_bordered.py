@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import dlnds as dl
-from dlnds import tracing
+from dlnds import bordered
 
 SIGMA = np.arange(8.0, 0.0, -1.0)
 
@@ -23,12 +23,12 @@ def decay_of(modes):
 @pytest.mark.parametrize("modes", [(1,) * 8, (1,) * 6 + (-1, -1), (1,) * 6 + (-1, 0)])
 def test_large_problems_have_the_index_and_nearest_eigenvalues_of_small_ones(monkeypatch, modes):
     equation, start = decay_of(modes)
-    branches, known, nearest = [], [], tracing._nearest_values
+    branches, known, nearest = [], [], bordered._nearest_values
     monkeypatch.setattr(
-        tracing, "_nearest_values", lambda *given: known.append(nearest(*given)) or known[-1]
+        bordered, "_nearest_values", lambda *given: known.append(nearest(*given)) or known[-1]
     )
     for large in (10**6, 50):
-        monkeypatch.setattr(tracing, "LARGE", large)
+        monkeypatch.setattr(bordered, "LARGE", large)
         branches.append(
             dl.branch(equation, start, 0.01, bounds=(0.005, 5.0), direction="up", max_points=18)
         )
@@ -48,7 +48,7 @@ def test_the_inertia_of_an_indefinite_matrix_is_counted():
     frame = np.linalg.qr(np.random.default_rng(0).normal(size=(30, 30)))[0]
     values = np.concatenate([-np.arange(1.0, 24.0), np.arange(1.0, 8.0)])
     for matrix, positive in ((zero_diagonal, 4), (frame * values @ frame.T, 7), (-np.eye(5), 0)):
-        solve, count = tracing._inverse(np.ascontiguousarray(matrix))
+        solve, count = bordered._inverse(np.ascontiguousarray(matrix))
         assert count == positive
         right = np.eye(len(matrix))
         np.testing.assert_allclose(matrix @ solve(right), right, atol=1e-12)
@@ -56,9 +56,9 @@ def test_the_inertia_of_an_indefinite_matrix_is_counted():
 
 def test_nearly_dependent_generators_are_left_to_singular_values():
     rows = np.random.default_rng(0).normal(size=(3, 6))
-    basis = tracing._orthonormal(rows, 1.0)
+    basis = bordered.orthonormal(rows, 1.0)
     np.testing.assert_allclose(basis.T @ basis, np.eye(3), atol=1e-12)
     np.testing.assert_allclose(basis @ (basis.T @ rows.T), rows.T, atol=1e-12)
     rows[2] = rows[0] + 1e-3 * rows[1]
-    assert tracing._orthonormal(rows, 1.0) is None
-    assert tracing._orthonormal(1e-4 * np.eye(3, 6), 1.0) is None
+    assert bordered.orthonormal(rows, 1.0) is None
+    assert bordered.orthonormal(1e-4 * np.eye(3, 6), 1.0) is None
