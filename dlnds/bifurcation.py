@@ -100,6 +100,7 @@ def diagram(
     x = check_array("x0", x0, ndim=1)
     course = check_course(bounds, step, step_min, step_max, max_points, rtol, n_eigenvalues, events)
     p = check_number("p0", p0, minimum=course.bounds[0], maximum=course.bounds[1])
+    check_integer("n_eigenvalues", n_eigenvalues, minimum=1)
     levels = check_integer("depth", depth, minimum=0)
     most = check_integer("max_branches", max_branches, minimum=1)
     problem, first = start_of(posed(equation, course), x, p, False)

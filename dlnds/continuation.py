@@ -28,6 +28,7 @@ from dlnds.tracing import (
     corrected,
     null_directions,
     posed,
+    radius,
     reversed_rows,
     solution_near,
 )
@@ -82,7 +83,8 @@ def branch(
     rtol
         Last Newton step, relative to the size of (x, p).
     n_eigenvalues
-        How many eigenvalues across the orbit to record, those nearest to zero.
+        How many eigenvalues across the orbit to record, those nearest to zero. With 0 and a
+        symmetric Jacobian they are only counted by their signs, which takes less time.
     progress
         Show a progress bar.
 
@@ -95,11 +97,12 @@ def branch(
         on the orbit, zero where the symmetry is one; ``newton_iterations``; ``next_step``, the
         distance to try next, away from the start; ``transverse_eigenvalue(step, eigen)`` nearest to
         zero, with ``transverse_eigenvalue_imag`` unless the Jacobian is symmetric, and the largest
-        modulus of all, ``spectral_radius``; ``index``, the number of
-        eigenvalues with a positive real part; ``orbit_dimension``; ``nullity``, with what else
-        is zero; and what the residual observes. Special points are rows with ``event`` set, flags
-        ``fold``, ``branch_point``, ``hopf``, ``symmetry_change`` (the orbit loses dimension there)
-        and ``user``; of these ``test_value``, ``accuracy`` and ``kernel_dimension`` are known.
+        modulus of all, ``spectral_radius`` (a bound of it if they are only counted); ``index``, the
+        number of eigenvalues with a positive real part; ``orbit_dimension``; ``nullity``, with what
+        else is zero; and what the residual observes. Special points are rows with ``event`` set,
+        flags ``fold``, ``branch_point``, ``hopf``, ``symmetry_change`` (the orbit loses dimension
+        there) and ``user``; of these ``test_value``, ``accuracy`` and ``kernel_dimension`` are
+        known.
         Attributes: ``start_step``, and why the branch ends on both sides, ``first_stop`` and
         ``last_stop``: ``bound_reached``, ``max_points``, ``step_too_small``, ``closed`` or
         ``start``; ``bounds``, ``step_min``, ``step_max``, ``rtol`` and ``symmetry``, with which
@@ -184,7 +187,7 @@ def check_course(
         limits=(smallest, largest),
         max_points=check_integer("max_points", max_points, minimum=1),
         rtol=check_number("rtol", rtol, minimum=1e-15, maximum=1e-3),
-        n_eigenvalues=check_integer("n_eigenvalues", n_eigenvalues, minimum=1),
+        n_eigenvalues=check_integer("n_eigenvalues", n_eigenvalues, minimum=0),
         events=tuple(events),
     )
 
@@ -259,7 +262,7 @@ def tabulated(problem: Problem, rows: Sequence[Row], n_eigenvalues: int) -> xr.D
     kernels = np.array([0 if s is None else s.kernel for s in special])
     orbits = np.array([point.basis.shape[1] for point in points])
     nan = float("nan")
-    radii = np.array([float(np.abs(point.values).max(initial=0.0)) for point in points])
+    radii = np.array([radius(point) for point in points])
     index = [(point.values.real > ZERO * radii.max()).sum() for point in points]
     variables: dict[str, Any] = {
         "state": (("step", "parameter"), np.stack([point.x for point in points])),
@@ -282,15 +285,23 @@ def tabulated(problem: Problem, rows: Sequence[Row], n_eigenvalues: int) -> xr.D
     }
     if not residual.symmetric:
         variables["transverse_eigenvalue_imag"] = (("step", "eigen"), near.imag)
-    if residual.observe is not None:
-        seen = [residual.observe(point.x, point.p) for point in points]
-        for name in seen[0]:
-            variables[name] = ("step", np.array([row[name] for row in seen]))
+    variables |= {name: ("step", row) for name, row in _observed(residual, points).items()}
     coords = {
         "p": ("step", np.array([point.p for point in points]), {"long_name": residual.parameter}),
         **residual.coordinates,
     }
     return xr.Dataset(variables, coords=coords)
+
+
+def _observed(residual: Residual, points: Sequence[Point]) -> dict[str, Array]:
+    """Return what the residual observes of points, by name."""
+    if residual.observe is None:
+        return {}
+    if residual.vectorized:
+        states, places = np.stack([q.x for q in points]), np.array([q.p for q in points])
+        return dict(residual.observe(states, places))
+    seen = [residual.observe(q.x, q.p) for q in points]
+    return {name: np.array([row[name] for row in seen]) for name in seen[0]}
 
 
 def _nearest(values: Array, count: int) -> Array:

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from dlnds._kernels import jit
 from dlnds.errors import check_array, check_choice, check_integer, known_options
-from dlnds.residuals import Residual
+from dlnds.residuals import MOST_COMPILED, Compiled, Residual
 from dlnds.systems import orbits
 from dlnds.systems.layers import LayeredSystem, flat
 from dlnds.systems.linear import LinearNetwork
@@ -234,9 +234,19 @@ def _with_decay(net: LinearNetwork | LossNetwork) -> Residual:
         symmetric=True,
         parameter="weight_decay",
         observe=lambda x, p: _observed(net, x, net._loss(x), size),
+        vectorized=True,
         coordinates=net.coordinates(),
         attributes={**net.attributes(), "vary": "weight_decay"},
+        compiled=_compiled_decay(net),
     )
+
+
+def _compiled_decay(net: LinearNetwork | LossNetwork) -> Compiled | None:
+    """Return the equation with weight decay as compiled functions, of small networks."""
+    if net.dim > MOST_COMPILED:
+        return None
+    action = orbits.action(net.widths, orthogonal=True)
+    return Compiled(net.field, net.jacobian, net.params, 1.0, *action)
 
 
 def _tangents(net: LayeredSystem) -> Callable[[bool], Callable[[Array], Array]]:
@@ -250,14 +260,15 @@ def _fitting_size(target: Array, root: Array | None) -> float:
     return float(np.linalg.norm(target, 2)) / (inputs or 1.0)
 
 
-def _observed(net: LayeredSystem, x: Array, loss: Any, size: float) -> dict[str, float]:
-    """Return the numbers that a branch records of a state."""
+def _observed(net: LayeredSystem, x: Array, loss: Any, size: float) -> dict[str, Any]:
+    """Return the numbers that a branch records of a state, or of each of a stack."""
     values = np.linalg.svd(net._product(x), compute_uv=False)
+    least = RANK * np.maximum(size, values[..., :1])
     return {
-        "loss": float(loss),
-        "rank": float(np.count_nonzero(values > RANK * max(size, values[0]))),
-        "imbalance": float(net._imbalance(x)),
-        "product_norm": float(np.linalg.norm(values)),
+        "loss": 1.0 * loss,
+        "rank": 1.0 * np.count_nonzero(values > least, axis=-1),
+        "imbalance": net._imbalance(x),
+        "product_norm": np.linalg.norm(values, axis=-1),
     }
 
 

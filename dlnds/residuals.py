@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,6 +13,24 @@ Array = NDArray[np.float64]
 
 #: Relative steps of differences: one-sided errors of order h² for central ones.
 _STEP = float(np.finfo(float).eps) ** (1.0 / 3.0)
+#: Components above which LAPACK is faster than compiled loops.
+MOST_COMPILED = 150
+
+
+class Compiled(NamedTuple):
+    """The parts of F(x, p) = f(p, x) − decay · p x as compiled functions, for steps without Python.
+
+    ``field`` and ``jacobian`` are kernels of a system, with p in the place of time. Each entry of
+    the generators is plus or minus one component of x: ``action`` (2 × entry) holds its place in
+    the flat matrix of ``n_generators`` rows, and the component, from 1 on, with the sign.
+    """
+
+    field: Callable[..., None]
+    jacobian: Callable[..., None]
+    params: tuple[NDArray[np.int64], Array]
+    decay: float
+    action: NDArray[np.int64]
+    n_generators: int
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -37,10 +55,15 @@ class Residual:
         Name of p.
     observe
         ``observe(x, p)`` returns numbers by name that a branch records.
+    vectorized
+        Whether ``observe`` takes many states (step × component) with their p (step), too, and
+        returns a number for each.
     coordinates
         Labels of the components, as those of a system's dim ``parameter``.
     attributes
         What Datasets say of the problem.
+    compiled
+        The same equation as compiled functions, if it has such; ``p`` must not be 0 then.
 
     Examples
     --------
@@ -57,9 +80,11 @@ class Residual:
     generators: Callable[[Array, float], Array] | None = None
     symmetric: bool = False
     parameter: str = "p"
-    observe: Callable[[Array, float], Mapping[str, float]] | None = None
+    observe: Callable[[Array, Any], Mapping[str, Any]] | None = None
+    vectorized: bool = False
     coordinates: Mapping[str, Any] = field(default_factory=dict)
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    compiled: Compiled | None = None
 
     def __post_init__(self) -> None:
         for name in ("fun", "jacobian", "derivative", "generators", "observe"):

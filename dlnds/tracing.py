@@ -9,9 +9,12 @@ import numpy as np
 import scipy.interpolate
 import scipy.linalg
 import scipy.optimize
+from scipy.linalg import lapack
 from tqdm import tqdm
 
+from dlnds._kernels import branches
 from dlnds.bordered import (
+    FEWEST,
     KERNEL_RTOL,
     RANK_RTOL,
     Factors,
@@ -24,17 +27,20 @@ from dlnds.bordered import (
 )
 from dlnds.errors import check_flag
 from dlnds.residuals import Array, Residual
+from dlnds.strides import Limits, Stride, next_step, strides
 
-#: Newton steps of a correction; a step that takes more is halved.
-MOST_ITERATIONS = 8
-#: Newton steps that a step length is adapted to, and the smallest cosine of successive tangents.
-USUAL_ITERATIONS, LEAST_COSINE = 3, 0.95
+#: Steps of iterative refinement at most.
+MOST_REFINEMENTS = 8
+#: Smallest cosine of successive tangents.
+LEAST_COSINE = 0.95
+#: Part of a step that is taken where the whole would end on a zero of an eigenvalue.
+SHORTER = 0.9
+#: Steps that compiled functions take at once.
+CHUNK = 8
 #: Largest steps away from its origin from which a branch may come back to it.
 AWAY = 3.0
 #: Components of tangents along p that are rounding: along branches at a constant p nothing folds.
 VERTICAL = 1e-10
-#: Relative Newton step after which the factors serve again: they are wrong by as much.
-SMALL = 1e-4
 #: Rounding of a product, in terms of the sizes of its factors.
 EPSILON = 8.0 * float(np.finfo(float).eps)
 
@@ -57,6 +63,8 @@ class Point(NamedTuple):
     iterations: int
     residual: float
     multiplier: float
+    #: How many times smaller the second Newton step was than the first.
+    contraction: float = 0.0
 
 
 #: What finds a zero of a test function within a step, and how far that is.
@@ -166,6 +174,7 @@ class Corrected(NamedTuple):
     iterations: int
     residual: float
     multiplier: float
+    contraction: float = 0.0
     system: Factors | None = None
     weight: float = 1.0
 
@@ -191,10 +200,9 @@ def corrected(problem: Problem, x: Array, p: float, tangent: Array) -> Corrected
     weight = usual_size(jacobian)
     pin, point = pinned(basis, weight), start.copy()
     system = bordered_system(jacobian, pin, residual.slope(x, p), tangent)
-    for iteration in range(1, MOST_ITERATIONS + 1):
+    contraction, fresh = 0.0, True
+    for iteration in range(1, branches.MOST_ITERATIONS + 1):
         x, p = point[:n], float(point[n])
-        if iteration > 1 and last > SMALL:
-            system = bordered_system(residual.matrix(x, p), pin, residual.slope(x, p), tangent)
         lack = point - start
         force = residual.value(x, p) - weight * (basis @ (basis.T @ lack[:n]))
         right = _joined(force, float(tangent @ lack))
@@ -203,28 +211,59 @@ def corrected(problem: Problem, x: Array, p: float, tangent: Array) -> Corrected
         step = system.solve(right)
         point = point - step
         size = _length(step) / (1.0 + _length(point))
+        contraction = size / last if iteration == 2 else contraction
         if not np.isfinite(size):
             return None
-        if size <= problem.rtol or (size <= 1e3 * problem.rtol and size > 0.5 * last):
+        if size <= problem.rtol or (fresh and size <= 1e3 * problem.rtol and size > 0.5 * last):
             x, p = point[:n].copy(), float(point[n])
             rest = _length(residual.value(x, p))
             drift = weight * float(np.abs(basis.T @ (x - start[:n])).max(initial=0.0))
-            return Corrected(x, p, basis, iteration, rest, drift, system, weight)
+            return Corrected(x, p, basis, iteration, rest, drift, contraction, system, weight)
         if size > 0.9 * last and iteration > 2:
             return None
+        fresh = iteration > 1 and size > branches.CONTRACTION * last
+        if fresh:
+            x, p = point[:n], float(point[n])
+            system = bordered_system(residual.matrix(x, p), pin, residual.slope(x, p), tangent)
         last = size
     return None
 
 
 def solution_near(problem: Problem, x: Array, p: float, tangent: Array) -> Point | None:
     """Return the solution near a prediction with its tangent and spectrum, or None."""
+    for stride in _strides(problem, _joined(x, p), tangent):
+        return _met(problem, stride)
     found = corrected(problem, x, p, tangent)
     return None if found is None else _described(problem, tangent, found)
 
 
+def _strides(
+    problem: Problem, point: Array, tangent: Array, step: float = 0.0, course: Course | None = None
+) -> Iterator[Stride]:
+    """Return the next solutions of a course, or the one near a point, if they are compiled."""
+    compiled = problem.residual.compiled
+    if compiled is None or problem.nullity >= 0 or problem.spectrum is not None:
+        return iter(())
+    limits, count = Limits(problem.rtol, problem.unit), 1
+    if course is not None:
+        limits = Limits(*limits[:2], *course.bounds, *course.limits, LEAST_COSINE)
+        count = min(CHUNK, course.max_points)
+    return strides(compiled, limits, point, tangent, step, count)
+
+
+def _met(problem: Problem, stride: Stride) -> Point:
+    """Return a solution that compiled functions found, with its spectrum."""
+    x, p, basis = stride.point[:-1], float(stride.point[-1]), stride.basis
+    values = transverse_values(problem.residual, stride.jacobian, basis, problem.nearest)
+    return Point(
+        *(x, p, stride.tangent, basis, values),
+        *(stride.iterations, stride.residual, stride.multiplier, stride.contraction),
+    )
+
+
 def _described(problem: Problem, tangent: Array, found: Corrected) -> Point | None:
     """Return a solution with its tangent and spectrum."""
-    x, p, _, iterations, rest, multiplier, *_ = found
+    x, p, _, iterations, rest, multiplier, contraction, *_ = found
     basis = orbit_basis(problem, x, p, tangent)
     jacobian, slope = problem.residual.matrix(x, p), problem.residual.slope(x, p)
     ahead = _refined(jacobian, slope, tangent, found)
@@ -239,7 +278,7 @@ def _described(problem: Problem, tangent: Array, found: Corrected) -> Point | No
         values = problem.spectrum(x, p, basis)
     else:
         values = transverse_values(problem.residual, jacobian, basis, problem.nearest)
-    return Point(x, p, ahead, basis, values, iterations, rest, multiplier)
+    return Point(x, p, ahead, basis, values, iterations, rest, multiplier, contraction)
 
 
 def _refined(jacobian: Array, slope: Array, tangent: Array, found: Corrected) -> Array | None:
@@ -252,7 +291,7 @@ def _refined(jacobian: Array, slope: Array, tangent: Array, found: Corrected) ->
     n, basis, right = len(slope), found.basis, np.zeros(len(slope) + 1)
     right[n] = 1.0
     ahead, rest = np.zeros(n + 1), right
-    for _ in range(MOST_ITERATIONS):
+    for _ in range(MOST_REFINEMENTS):
         ahead = ahead + found.system.solve(rest)
         drift = found.weight * (basis @ (basis.T @ ahead[:n]))
         image = jacobian @ ahead[:n] + slope * ahead[n] - drift
@@ -271,13 +310,25 @@ def walk(
     """
     (low, high), step, limits, *_ = course
     here, (origin, travelled, left) = start, trail or Trail(start)
+    ready: Iterator[Stride] = iter(())
     while True:
         problem = problem.renewed(here) if problem.renewed else problem
-        ahead = _to_bound(problem, here, step, course) or _advanced(problem, here, step, limits)
-        if ahead is None:
-            yield Row(here, travelled, step), [], "step_too_small"
-            return
-        there, taken, step = ahead
+        stride = next(ready, None)
+        if stride is None:
+            ready = _strides(problem, _joined(here.x, here.p), here.tangent, step, course)
+            stride = next(ready, None)
+        if stride is not None:
+            there, taken, step = _met(problem, stride), stride.taken, stride.next_step
+        else:
+            ahead = _to_bound(problem, here, step, course) or _advanced(problem, here, step, limits)
+            if ahead is None:
+                yield Row(here, travelled, step), [], "step_too_small"
+                return
+            there, taken, step = ahead
+        if _is_on_zero(there) and not _is_on_zero(here):
+            ready, shorter = iter(()), _ahead(problem, here, SHORTER * taken)
+            if shorter is not None:
+                there, taken = shorter, SHORTER * taken
         special, reason = _located(problem, here, there, taken), ""
         outside = [q for q in (*special, Special(there, taken)) if not low < q.point.p < high]
         if outside:
@@ -296,6 +347,11 @@ def walk(
         if reason:
             return
         here = there
+
+
+def _is_on_zero(point: Point) -> bool:
+    """Tell whether an eigenvalue is zero, so that it is on no side where it could change sign."""
+    return bool(np.abs(point.values).min(initial=np.inf) <= KERNEL_RTOL * radius(point))
 
 
 def distance_between(one: Point, other: Point) -> float:
@@ -335,10 +391,7 @@ def _advanced(
         if there is not None:
             cosine = float(there.tangent @ here.tangent)
             if cosine >= LEAST_COSINE or (step < 2.0 * limits[0] and cosine > 0.0):
-                ease = 1.5 ** float(np.clip(USUAL_ITERATIONS - there.iterations + 1, -2, 2))
-                if cosine < 0.99:
-                    ease = min(ease, 0.8)
-                return there, step, float(np.clip(ease * step, limits[0], limits[1]))
+                return there, step, next_step(step, there.contraction, cosine, *limits)
         step *= 0.5
     return None
 
@@ -460,15 +513,28 @@ def _at_bound(
 
 def unstable(point: Point) -> int:
     """Return the number of eigenvalues with a positive real part."""
-    positive: int = int((np.asarray(point.values).real > 0.0).sum())
-    return positive
+    return len(point.values) - int(np.searchsorted(point.values.real, 0.0, side="right"))
+
+
+def radius(point: Point) -> float:
+    """Return the largest modulus of an eigenvalue."""
+    values = point.values
+    if np.iscomplexobj(values):
+        return float(np.abs(values).max(initial=0.0))
+    return max(-float(values[0]), float(values[-1])) if len(values) else 0.0
 
 
 def _located(problem: Problem, here: Point, there: Point, step: float) -> list[Special]:
     """Return the events between two points, in their order."""
+    size = max(radius(here), radius(there))
+    tests, flip = list(_tests(problem, here, there, size)), _flip(problem, here, there)
+    if not tests and flip is None:
+        return []
+    if not problem.nearest:  # signs alone have no zeros
+        problem = problem._replace(nearest=FEWEST)
+        here, there = _with_values(problem, here), _with_values(problem, there)
+        return _located(problem, here, there, step)
     found: list[Special] = []
-
-    size = max(float(np.abs(point.values).max(initial=0.0)) for point in (here, there))
 
     def add(test: Callable[[Point], float], kind: str, zero: Zero = zero_between) -> None:
         place = zero(problem, here, step, test)
@@ -490,12 +556,20 @@ def _located(problem: Problem, here: Point, there: Point, step: float) -> list[S
             word = "symmetry_change"
         found.append(Special(point, s, word, value, abs(value), kernel, size))
 
-    for kind, test in _tests(problem, here, there, size):
+    for kind, test in tests:
         add(test, kind)
-    flip = _flip(problem, here, there)
     if flip is not None and not any(q.kind == "symmetry_change" for q in found):
         add(flip, "symmetry_change", _zero_of_flip)
     return sorted(found, key=lambda special: special.distance)
+
+
+def _with_values(problem: Problem, point: Point) -> Point:
+    """Return a point with the eigenvalues that the problem asks for."""
+    if problem.spectrum is not None:
+        return point
+    jacobian = problem.residual.matrix(point.x, point.p)
+    values = transverse_values(problem.residual, jacobian, point.basis, problem.nearest)
+    return point._replace(values=values)
 
 
 def _tests(
@@ -541,10 +615,12 @@ def _flip(problem: Problem, here: Point, there: Point) -> Callable[[Point], floa
         return None
     rows = residual.orbit(here.x, here.p)
     seen, change = rows @ basis, residual.orbit(there.x, there.p) - rows
-    least = scipy.linalg.eigvalsh(seen.T @ seen, subset_by_index=[0, 0])[0]
+    gram = seen.T @ seen
     # By Weyl's inequality no singular value of G reaches zero; the cheaper norm is the larger one.
-    if least > np.sum(change**2) or least > float(np.linalg.norm(change, 2)) ** 2:
-        return None
+    for norm in ("fro", 2):
+        shift = float(np.linalg.norm(change, norm)) ** 2
+        if not lapack.dpotrf(gram - shift * np.eye(len(gram)))[1]:
+            return None
     back = np.linalg.pinv(seen)
 
     def test(point: Point) -> float:
