@@ -26,6 +26,7 @@ The architecture, from the bottom; a module imports only from lines below its ow
     stepping, events         one run under way: methods, coordinates, limits; events of networks
     tracing                  one branch under way: steps, corrections, what is located between
     bordered                 their linear algebra: bordered systems, spectra across orbits
+    strides                  several of their steps at once, compiled
     residuals                equations F(x, p) = 0, for continuation
     distances                distances between orbits, runs projected to the quotient
     quotient                 group action, orbit bases, isotropy, horizontal parts

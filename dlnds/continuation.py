@@ -37,6 +37,7 @@ DIRECTIONS = ("both", "up", "down")
 #: Eigenvalues below this fraction of the largest along a branch count as zero for the index.
 ZERO = 1e-9
 SYMMETRIES = ("declared", "minimum_norm")
+PREDICTORS = ("tangent", "secant")
 
 
 @known_options
@@ -52,6 +53,7 @@ def branch(
     direction: str = "both",
     events: Sequence[Event] = (),
     symmetry: str = "declared",
+    predictor: str = "tangent",
     max_points: int = 1000,
     rtol: float = 1e-12,
     n_eigenvalues: int = 6,
@@ -78,6 +80,9 @@ def branch(
         ``"declared"``: solutions are continued across the orbit that the generators of the residual
         span. ``"minimum_norm"``: generators are not needed, the kernel of the Jacobian at the start
         is taken for the tangent space of the orbit, and a space of that dimension at each point.
+    predictor
+        ``"tangent"``, or ``"secant"`` through the last two points, where the derivative by p is not
+        to be trusted; the corrections are across it.
     max_points
         Points in each direction at most.
     rtol
@@ -98,15 +103,15 @@ def branch(
         distance to try next, away from the start; ``transverse_eigenvalue(step, eigen)`` nearest to
         zero, with ``transverse_eigenvalue_imag`` unless the Jacobian is symmetric, and the largest
         modulus of all, ``spectral_radius`` (a bound of it if they are only counted); ``index``, the
-        number of eigenvalues with a positive real part; ``orbit_dimension``; ``nullity``, with what
-        else is zero; and what the residual observes. Special points are rows with ``event`` set,
-        flags ``fold``, ``branch_point``, ``hopf``, ``symmetry_change`` (the orbit loses dimension
-        there) and ``user``; of these ``test_value``, ``accuracy`` and ``kernel_dimension`` are
-        known.
-        Attributes: ``start_step``, and why the branch ends on both sides, ``first_stop`` and
-        ``last_stop``: ``bound_reached``, ``max_points``, ``step_too_small``, ``closed`` or
-        ``start``; ``bounds``, ``step_min``, ``step_max``, ``rtol`` and ``symmetry``, with which
-        `extend_branch` goes on.
+        number of eigenvalues with a positive real part; ``orbit_dimension``;
+        ``isotropy_dimension``, how many independent generators vanish; ``nullity``, that of the
+        orbit with what else is zero; and what the residual observes. Special points are rows with
+        ``event`` set, flags ``fold``, ``branch_point``, ``hopf``, ``symmetry_change`` (the orbit
+        loses dimension there) and ``user``; of these ``test_value``, ``accuracy`` and
+        ``kernel_dimension`` are known. Attributes: ``start_step``, and why the branch ends on both
+        sides, ``first_stop`` and ``last_stop``: ``bound_reached``, ``max_points``,
+        ``step_too_small``, ``closed`` or ``start``; ``bounds``, ``step_min``, ``step_max``,
+        ``rtol``, ``symmetry`` and ``predictor``, with which `extend_branch` goes on.
 
     Raises
     ------
@@ -118,14 +123,14 @@ def branch(
 
     Notes
     -----
-    Predictor along the tangent; corrector by Newton's method for F = c B Bᵀ (x − x̂) in the plane
-    through the prediction x̂ that is orthogonal to the tangent, where the columns of B are an
-    orthonormal basis of the orbit's tangent space there and c is the size of the Jacobian. The
-    multipliers c Bᵀ (x − x̂) vanish at solutions, which so are in the slice across the orbit. This
-    bordered system is regular at regular points and folds. With more than 600 components and a
+    Predictor along the tangent or the secant; corrector by Newton's method for F = c B Bᵀ (x − x̂)
+    in the plane through the prediction x̂ that is orthogonal to the tangent, where the columns of B
+    are an orthonormal basis of the orbit's tangent space there and c is the size of the Jacobian.
+    The multipliers c Bᵀ (x − x̂) vanish at solutions, which so are in the slice across the orbit.
+    This bordered system is regular at regular points and folds. With more than 600 components and a
     symmetric Jacobian the index is that of the factors of ∂F/∂x − c B Bᵀ, and the eigenvalues
     nearest to zero come from a Krylov space of its inverse.
-    Steps follow the number of Newton iterations and the turn of the tangent. Test functions (the
+    Steps follow the contraction of the corrections and the turn of the tangent. Test functions (the
     component of the tangent along p, eigenvalues across the orbit) are brought to zero by Brent's
     method on corrected points. Where the orbit loses dimensions and no eigenvalue changes sign, as
     where a learnt mode vanishes, the declared generators tell it, compared from point to point.
@@ -141,6 +146,7 @@ def branch(
     equation = residual if isinstance(residual, Residual) else Residual(residual)
     x = check_array("x0", x0, ndim=1)
     course = check_course(bounds, step, step_min, step_max, max_points, rtol, n_eigenvalues, events)
+    course = course._replace(secant=check_choice("predictor", predictor, PREDICTORS) == "secant")
     p = check_number("p0", p0, minimum=course.bounds[0], maximum=course.bounds[1])
     direction = check_choice("direction", direction, DIRECTIONS)
     check_memory("max_points", 4 * course.max_points * x.size + 4 * x.size**2)
@@ -244,6 +250,7 @@ def as_dataset(
         "step_min": course.limits[0],
         "step_max": course.limits[1],
         "symmetry": SYMMETRIES[problem.nullity >= 0],
+        "predictor": PREDICTORS[course.secant],
         "start_step": next(k for k, row in enumerate(rows) if row.distance == 0.0),
         "first_stop": stops["down"],
         "last_stop": stops["up"],
@@ -277,6 +284,7 @@ def tabulated(problem: Problem, rows: Sequence[Row], n_eigenvalues: int) -> xr.D
         "spectral_radius": ("step", radii),
         "index": ("step", np.array(index, np.int64)),
         "orbit_dimension": ("step", orbits),
+        **_isotropy(problem, points),
         "nullity": ("step", orbits + kernels),
         "event": ("step", schema.flag(schema.BRANCH_EVENTS, words)),
         "test_value": ("step", np.array([nan if s is None else s.test_value for s in special])),
@@ -291,6 +299,15 @@ def tabulated(problem: Problem, rows: Sequence[Row], n_eigenvalues: int) -> xr.D
         **residual.coordinates,
     }
     return xr.Dataset(variables, coords=coords)
+
+
+def _isotropy(problem: Problem, points: Sequence[Point]) -> dict[str, Any]:
+    """Return how many independent declared generators vanish at points."""
+    residual = problem.residual
+    if residual.generators is None or problem.nullity >= 0:
+        return {}
+    counts = [len(residual.orbit(q.x, q.p)) - q.basis.shape[1] for q in points]
+    return {"isotropy_dimension": ("step", np.array(counts, np.int64))}
 
 
 def _observed(residual: Residual, points: Sequence[Point]) -> dict[str, Array]:

@@ -65,6 +65,8 @@ class Point(NamedTuple):
     multiplier: float
     #: How many times smaller the second Newton step was than the first.
     contraction: float = 0.0
+    #: Unit vector along which the next point is predicted; None for the tangent.
+    heading: Array | None = None
 
 
 #: What finds a zero of a test function within a step, and how far that is.
@@ -115,6 +117,7 @@ class Course(NamedTuple):
     rtol: float
     n_eigenvalues: int
     events: tuple[Callable[..., float], ...]
+    secant: bool = False
 
 
 def posed(residual: Residual, course: Course, nullity: int = -1) -> Problem:
@@ -244,6 +247,8 @@ def _strides(
     compiled = problem.residual.compiled
     if compiled is None or problem.nullity >= 0 or problem.spectrum is not None:
         return iter(())
+    if course is not None and course.secant:
+        return iter(())
     limits, count = Limits(problem.rtol, problem.unit), 1
     if course is not None:
         limits = Limits(*limits[:2], *course.bounds, *course.limits, LEAST_COSINE)
@@ -346,7 +351,7 @@ def walk(
         yield Row(there, travelled, step), special, reason
         if reason:
             return
-        here = there
+        here = headed(here, there) if course.secant else there
 
 
 def _is_on_zero(point: Point) -> bool:
@@ -397,10 +402,15 @@ def _advanced(
 
 
 def _ahead(problem: Problem, here: Point, step: float) -> Point | None:
-    """Return the point at a distance along the tangent."""
-    n = here.x.size
-    x, p = here.x + step * here.tangent[:n], here.p + step * float(here.tangent[n])
-    return solution_near(problem, x, p, here.tangent)
+    """Return the point at a distance along the tangent, or the secant of the step before."""
+    n, ahead = here.x.size, here.tangent if here.heading is None else here.heading
+    return solution_near(problem, here.x + step * ahead[:n], here.p + step * float(ahead[n]), ahead)
+
+
+def headed(before: Point, here: Point) -> Point:
+    """Return a point with the direction in which it lies from the one before."""
+    ahead = _joined(here.x - before.x, here.p - before.p)
+    return here._replace(heading=ahead / _length(ahead))
 
 
 def zero_between(

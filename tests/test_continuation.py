@@ -340,3 +340,36 @@ def test_nothing_folds_along_a_branch_at_constant_p():
     np.testing.assert_allclose(curve.p, 0.5, atol=1e-11)
     assert float(curve.arclength[-1]) > 1.0
     assert events(curve) == []
+
+
+def test_the_secant_leads_along_the_same_curve():
+    net, equation = weight_decay((2, 2, 2), [3.0, 2.0])
+    start = decayed(net, np.sqrt([2.5, 1.5]))
+    options = {"bounds": (0.1, 2.9), "direction": "up", "step_max": 0.2}
+    secant, tangent = (
+        dl.branch(equation, start, 0.5, predictor=word, **options) for word in ("secant", "tangent")
+    )
+    assert (secant.attrs["predictor"], tangent.attrs["predictor"]) == ("secant", "tangent")
+    assert not np.allclose(secant.p[:6], tangent.p[:6], atol=1e-6)
+    for curve in (secant, tangent):
+        assert float(curve.residual.max()) < 1e-11
+    located = [events(curve) for curve in (secant, tangent)]
+    assert [(k, n) for k, _, n in located[0]] == [(k, n) for k, _, n in located[1]]
+    assert [p for _, p, _ in located[0]] == pytest.approx([p for _, p, _ in located[1]], abs=1e-10)
+    fold = dl.branch(lambda x, p: p + x**2, [1.0], -1.0, bounds=(-1.5, 1.0), predictor="secant")
+    assert [(k, round(p, 12)) for k, p, _ in events(fold)] == [("fold", 0.0)]
+    with pytest.raises(ValueError, match="^predictor: "):
+        dl.branch(equation, start, 0.5, predictor="cubic", **options)
+
+
+def test_the_dimension_of_the_isotropy_completes_that_of_the_orbit():
+    """Rank r of d = 3 leaves O(3 − r) in each of two hidden layers."""
+    net = dl.LinearNetwork(widths=(3, 3, 3, 3), target=np.diag([4.0, 3.0, 2.0]))
+    equation = dl.equilibria(net, "weight_decay")
+    for rank, isotropy in ((3, 0), (2, 0), (1, 2), (0, 6)):
+        sizes = [size_at(s, 0.05, 3) for s in (4.0, 3.0, 2.0)[:rank]]
+        curve = dl.branch(equation, decayed(net, sizes), 0.05, bounds=(0.01, 0.5), max_points=3)
+        assert (curve.isotropy_dimension == isotropy).all()
+        assert (curve.orbit_dimension == 6 - isotropy).all()
+    plain = dl.branch(lambda x, p: p - x, [0.0], 0.0, bounds=(-1.0, 1.0))
+    assert "isotropy_dimension" not in plain

@@ -1,6 +1,16 @@
 """Compilation of all kernels ahead of their first use."""
 
-from dlnds._kernels import balance, implicit, iterate, jit, linear, runge_kutta, stacks, tangent
+from dlnds._kernels import (
+    balance,
+    branches,
+    implicit,
+    iterate,
+    jit,
+    linear,
+    runge_kutta,
+    stacks,
+    tangent,
+)
 
 
 def compile_all() -> None:
@@ -25,6 +35,7 @@ def compile_all() -> None:
         (runge_kutta.advance, runge_kutta.ADVANCE),
         (implicit.advance, implicit.ADVANCE),
         (iterate.iterate, iterate.ITERATE),
+        (branches.follow, branches.FOLLOW),
         (stacks.tangent, jit.TANGENT),
         (tangent.no_tangent, jit.TANGENT),
         (tangent.tangent_field, tangent.MOVE),
