@@ -7,6 +7,7 @@ import contracts
 import naive
 import numpy as np
 import pytest
+import scipy.integrate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -242,6 +243,319 @@ def test_best_maps_follow_the_target():
     branch = dl.branch(family, prod.critical_state((0, 1)), 0.0, bounds=(0.0, 1.0))
     s = np.linalg.svd(path[1], compute_uv=False)
     assert branch.loss.values[-1] == pytest.approx(0.5 * s[2] ** 2, rel=1e-8)
+
+
+# The manifold and its metric.
+
+
+def points():
+    """A state of each depth on matrices 5 × 4 of rank 3, and two tangent vectors."""
+    for depth in (1, 2, 3, 4, 7):
+        net = naive.random_network((4, *(5,) * (depth - 1), 5), depth, "full")
+        prod = dl.ProductFlow(net, rank=3)
+        rng = np.random.default_rng(depth)
+        W = np.linalg.multi_dot(
+            [
+                np.linalg.qr(rng.normal(size=(5, 3)))[0],
+                np.diag([2.0, 1.3, 0.7]),
+                np.linalg.qr(rng.normal(size=(4, 3)))[0].T,
+            ]
+        )
+        x = prod.factor(W)
+        yield prod, x, W, [prod.projection(x, rng.normal(size=(5, 4))) for _ in range(2)]
+
+
+POINTS = pytest.mark.parametrize("case", list(points()), ids=lambda case: f"h={case[0].depth}")
+
+
+@POINTS
+def test_the_operator_is_its_definition_and_self_adjoint(case):
+    prod, x, W, _ = case
+    rng = np.random.default_rng(0)
+    Z, Y = rng.normal(size=(2, 5, 4))
+    image = prod.operator(x, Z)
+    assert np.sum(image * Y) == pytest.approx(np.sum(Z * prod.operator(x, Y)), rel=1e-12)
+    assert np.sum(image * Z) >= 0.0
+    np.testing.assert_allclose(prod.projection(x, image), image, rtol=0, atol=1e-13)
+    if prod.depth > 1:
+        expected = naive.riemannian_operator(W, Z, prod.depth, prod.rank)
+        np.testing.assert_allclose(image, expected, rtol=0, atol=1e-12)
+    else:
+        np.testing.assert_allclose(image, prod.projection(x, Z), rtol=0, atol=1e-14)
+
+
+@POINTS
+def test_eigenvalues_of_the_operator_are_quotients_of_singular_values(case):
+    """(s_i² − s_k²)/(s_i^{2/h} − s_k^{2/h}), h s_i^{2−2/h}, s_i^{2−2/h}, and zero."""
+    prod, x, W, _ = case
+    U, s, Vt = np.linalg.svd(W)
+    h, s = prod.depth, np.append(s[:3], [0.0, 0.0])
+    for i, k in itertools.product(range(5), range(4)):
+        if s[i] == s[k] == 0.0:
+            expected = 0.0
+        elif i == k:
+            expected = h * s[i] ** (2 - 2 / h)
+        else:
+            expected = (
+                1.0 if h == 1 else (s[i] ** 2 - s[k] ** 2) / (s[i] ** (2 / h) - s[k] ** (2 / h))
+            )
+        Z = np.outer(U[:, i], Vt[k])
+        np.testing.assert_allclose(prod.operator(x, Z), expected * Z, rtol=0, atol=1e-12)
+
+
+@POINTS
+def test_the_image_of_the_operator_is_the_tangent_space(case):
+    prod, x, W, tangents = case
+    images = [prod.operator(x, Z).ravel() for Z in np.eye(20).reshape(20, 5, 4)]
+    assert np.linalg.matrix_rank(images, tol=1e-10) == 3 * (5 + 4 - 3)
+    for Z in tangents:
+        Y = prod.inverse_operator(x, Z)
+        np.testing.assert_allclose(prod.operator(x, Y), Z, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(prod.projection(x, Y), Y, rtol=0, atol=1e-12)
+        curve = [np.linalg.svd(W + t * Z, compute_uv=False)[3] for t in (1e-2, 1e-3)]
+        assert curve[1] <= 0.02 * curve[0]  # tangent: the fourth singular value is O(t²)
+
+
+@POINTS
+def test_the_metric_is_its_integral(case):
+    """(sin(π/h)/π) ∫_0^∞ tr[(tI + WWᵀ)^{-1} Z_1 (tI + WᵀW)^{-1} Z_2ᵀ] t^{1/h} dt."""
+    prod, x, W, (Z1, Z2) = case
+    h, found = prod.depth, prod.inner_product(x, Z1, Z2)
+    assert found == pytest.approx(prod.inner_product(x, Z2, Z1), rel=1e-12)
+    if h == 1:
+        assert found == pytest.approx(np.sum(Z1 * Z2), rel=1e-12)
+        return
+
+    U, s, Vt = np.linalg.svd(W)
+    left, right = np.append(s[:3], [0.0, 0.0]) ** 2, np.append(s[:3], 0.0) ** 2
+    weights = (U.T @ Z1 @ Vt.T) * (U.T @ Z2 @ Vt.T)
+    weights[3:, 3:] = 0.0  # tangent vectors have nothing there
+
+    def integrand(r):
+        """With t = e^r, in singular vectors, where the inverses are diagonal."""
+        t = np.exp(r)
+        return np.sum(weights / np.multiply.outer(t + left, t + right)) * t ** (1 / h + 1)
+
+    value, _ = scipy.integrate.quad(integrand, -40.0 * h, 80.0, epsabs=0, epsrel=1e-10, limit=400)
+    assert found == pytest.approx(np.sin(np.pi / h) / np.pi * value, rel=1e-9)
+
+
+@POINTS
+def test_runs_have_the_speed_of_the_metric(case):
+    """‖ẋ‖² = g_W(Ẇ, Ẇ) for the balanced network, = −dL/dt, the norm of the gradient squared."""
+    prod, x, _, _ = case
+    xi = prod.riemannian_gradient(x)
+    np.testing.assert_allclose(moved(prod, x, -field_of(prod, x)), xi, rtol=0, atol=1e-11)
+    square = prod.inner_product(x, xi, xi)
+    assert square == pytest.approx(np.sum(xi * gradient(prod, x)), rel=1e-11)
+    found = prod.observables(x[None], ["loss_rate", "gradient_norm"])
+    assert -found["loss_rate"].item() == pytest.approx(square, rel=1e-11)
+    assert found["gradient_norm"].item() ** 2 == pytest.approx(square, rel=1e-11)
+    if prod.depth > 1:
+        speed = np.linalg.norm(prod.network.gradient(prod.lift(x)))
+        assert speed**2 == pytest.approx(square, rel=1e-11)
+
+
+@POINTS
+def test_retraction_is_the_nearest_map_and_agrees_to_second_order(case):
+    prod, x, W, (Z, _) = case
+    U, s, Vt = np.linalg.svd(W + 0.3 * Z, full_matrices=False)
+    nearest = (U[:, :3] * s[:3]) @ Vt[:3]
+    found = prod.product(prod.retraction(x, 0.3 * Z))
+    np.testing.assert_allclose(found, nearest, rtol=0, atol=1e-13)
+    errors = [
+        np.linalg.norm(prod.product(prod.retraction(x, t * Z)) - W - t * Z) for t in (1e-2, 5e-3)
+    ]
+    assert 3.5 < errors[0] / errors[1] < 4.5
+
+
+@POINTS
+def test_lifts_move_the_map_across_the_turns(case):
+    prod, x, _, (Z, _) = case
+    v = prod.horizontal_lift(x, Z)
+    np.testing.assert_allclose(moved(prod, x, v), Z, rtol=0, atol=1e-13)
+    (A, B), (dA, dB) = prod.unpack(x), prod.unpack(v)
+    drift = A.T @ dA + dA.T @ A - B.T @ dB - dB.T @ B
+    assert np.abs(drift).max() < 1e-13
+    assert np.abs(prod.generators(x, orthogonal=True) @ v).max() < 1e-13
+
+
+@POINTS
+def test_the_hessian_is_half_the_lie_derivative_of_the_metric(case):
+    """2 g(Hess Z_1, Z_2) = ξ g(v_1, v_2) + g(v_1', v_2) + g(v_1, v_2'), in factors."""
+    prod, x, _, tangents = case
+    first, second = (prod.riemannian_hessian(x, Z) for Z in tangents)
+    value = prod.inner_product(x, first, tangents[1])
+    assert value == pytest.approx(prod.inner_product(x, tangents[0], second), rel=1e-10)
+    one, other = (prod.horizontal_lift(x, Z) for Z in tangents)
+
+    def metric(state, v, w):
+        return prod.inner_product(state, moved(prod, state, v), moved(prod, state, w))
+
+    def along(v):
+        return -contracts.call(prod.jvp, jit.JVP, prod.dim, 0.0, x, v, prod.params)
+
+    e, xi = 1e-4, -field_of(prod, x)
+    slopes = [metric(x + t * xi, one, other) for t in (2 * e, e, -e, -2 * e)]
+    change = (8.0 * (slopes[1] - slopes[2]) - slopes[0] + slopes[3]) / (12.0 * e)
+    lie = change + metric(x, along(one), other) + metric(x, one, along(other))
+    size = abs(change) + abs(metric(x, along(one), other))
+    assert abs(value - 0.5 * lie) <= 1e-7 * size
+
+
+def test_one_layer_has_the_fixed_rank_geometry_of_pymanopt():
+    """h = 1: the metric of the space around; the same tangents, lengths, steps and gradients."""
+    pymanopt = pytest.importorskip("pymanopt")
+    prod, x, W, (Z, Y) = next(points())
+    manifold = pymanopt.manifolds.FixedRankEmbedded(5, 4, 3)
+    U, s, Vt = np.linalg.svd(W, full_matrices=False)
+    place = type(manifold.random_point())(U[:, :3], s[:3], Vt[:3])
+
+    def matrix(tangent):
+        return (place.u @ tangent.M + tangent.Up) @ place.vt + place.u @ tangent.Vp.T
+
+    first, second = (manifold.projection(place, T) for T in (Z + np.ones((5, 4)), Y))
+    tangent = prod.projection(x, Z + np.ones((5, 4)))
+    np.testing.assert_allclose(matrix(first), tangent, rtol=0, atol=1e-13)
+    found = prod.inner_product(x, tangent, Y)
+    assert found == pytest.approx(manifold.inner_product(place, first, second), rel=1e-12)
+    there = manifold.retraction(place, first)
+    np.testing.assert_allclose(
+        prod.product(prod.retraction(x, tangent)), (there.u * there.s) @ there.vt, atol=1e-12
+    )
+    slopes = svd_gradient(gradient(prod, x), place.u, place.s, place.vt)
+    found = manifold.euclidean_to_riemannian_gradient(place, slopes)
+    np.testing.assert_allclose(matrix(found), prod.riemannian_gradient(x), rtol=0, atol=1e-11)
+
+
+def svd_gradient(G, u, s, vt):
+    """Derivatives by u, s and vt of a function of u diag(s) vt with the gradient G."""
+    return G @ vt.T * s, np.diagonal(u.T @ G @ vt.T), s[:, None] * (u.T @ G)
+
+
+def test_pymanopt_reaches_the_same_minimum():
+    pymanopt = pytest.importorskip("pymanopt")
+    net = naive.random_network((4, 5, 5), 3, "full")
+    prod, manifold = dl.ProductFlow(net, rank=2), pymanopt.manifolds.FixedRankEmbedded(5, 4, 2)
+    K = naive.root(net)
+
+    @pymanopt.function.numpy(manifold)
+    def cost(u, s, vt):
+        return 0.5 * np.linalg.norm((u * s) @ vt @ K - net.target) ** 2
+
+    @pymanopt.function.numpy(manifold)
+    def slopes(u, s, vt):
+        return svd_gradient(((u * s) @ vt @ K - net.target) @ K.T, u, s, vt)
+
+    problem = pymanopt.Problem(manifold, cost, euclidean_gradient=slopes)
+    optimizer = pymanopt.optimizers.ConjugateGradient(
+        verbosity=0, max_iterations=4000, min_gradient_norm=1e-9
+    )
+    x = prod.initial(scale=0.8, rng=0)
+    U, s, Vt = np.linalg.svd(prod.product(x), full_matrices=False)
+    begin = type(manifold.random_point())(U[:, :2], s[:2], Vt[:2])
+    u, s, vt = optimizer.run(problem, initial_point=begin).point
+    run = dl.flow(prod, x, rtol=1e-10)
+    np.testing.assert_allclose(prod.product(run.state[-1].values), (u * s) @ vt, atol=1e-6)
+
+
+# Critical points.
+
+
+@pytest.mark.parametrize("kind", ["whitened", "full"])
+@pytest.mark.parametrize(("widths", "rank"), CASES)
+def test_critical_points_are_the_index_sets_of_the_rank(widths, rank, kind):
+    prod = flow_of(widths, rank, kind=kind)
+    table = dl.critical_points(prod)
+    dl.schema.validate(table)
+    sigma = prod.network.singular_values
+    expected = list(itertools.combinations(range(len(sigma)), rank))
+    labels = [dl.schema.index_set_label(chosen) for chosen in expected]
+    assert table.critical_point.values.tolist() == labels
+    for chosen, word in zip(expected, dl.schema.decode(table.kind).values, strict=True):
+        x = prod.critical_state(chosen)
+        assert np.abs(field_of(prod, x)).max() < 1e-11 * np.abs(x).max()
+        assert prod.identify(x) == dl.schema.index_set_label(chosen)
+        assert word == ("global_minimum" if chosen == tuple(range(rank)) else "strict_saddle")
+        spectrum = dl.linearize(prod, x)
+        swaps = sum(
+            sigma[q] > sigma[j] for j in chosen for q in range(len(sigma)) if q not in chosen
+        )
+        assert int(spectrum["index"]) == swaps
+        assert int(spectrum.nullity) == rank**2
+        assert (word == "strict_saddle") == (swaps > 0)
+
+
+@pytest.mark.parametrize("kind", ["whitened", "full", "singular"])
+@pytest.mark.parametrize(
+    ("widths", "chosen"), [((3, 3), (1,)), ((4, 3, 3), (0, 2)), ((3, 4, 3, 4), (1,))]
+)
+def test_known_spectra_are_those_of_the_jacobian(widths, chosen, kind):
+    prod = flow_of(widths, len(chosen), kind=kind)
+    if kind == "singular" and max(chosen) > len(prod.network.singular_values) - 1:
+        return
+    x = prod.critical_state(chosen)
+    known, dense = dl.linearize(prod, x), dl.linearize(prod, x, method="dense")
+    assert known.attrs["method"] == ("closed_form" if kind == "whitened" else "gram")
+    scale = float(np.abs(known.eigenvalue).max())
+    np.testing.assert_allclose(known.eigenvalue, dense.eigenvalue, rtol=0, atol=1e-10 * scale)
+    assert np.abs(dense.eigenvalue_imag).max() <= 1e-10 * scale
+    values, vectors = prod.hessian_modes(x)
+    for value, Z in zip(values, vectors, strict=True):
+        assert prod.inner_product(x, Z, Z) == pytest.approx(1.0, rel=1e-12)
+        np.testing.assert_allclose(
+            prod.riemannian_hessian(x, Z), value * Z, rtol=0, atol=1e-11 * scale * np.abs(Z).max()
+        )
+
+
+@pytest.mark.parametrize("kind", ["whitened", "full"])
+def test_runs_leave_saddles_along_their_unstable_directions(kind):
+    """At rate σ_j^{1−2/h}(σ_q − σ_j), and to the best map."""
+    prod = flow_of((4, 4, 4, 4), 2, kind=kind)
+    x = prod.critical_state((1, 3))
+    mani = dl.unstable_manifold(prod, x)
+    dl.schema.validate(mani)
+    assert mani.attrs["dimension"] == mani.sizes["direction"] == 3
+    spectrum = dl.linearize(prod, x)
+    rates = np.sort(spectrum.eigenvalue.values)[::-1][:3]
+    np.testing.assert_allclose(mani.rate, rates, rtol=1e-10)
+    if kind == "whitened":
+        sigma = prod.network.singular_values
+        j, q = mani.mode_lost.values, mani["mode"].values
+        np.testing.assert_allclose(mani.rate, sigma[j] ** (1 / 3) * (sigma[q] - sigma[j]))
+    J = np.empty((prod.dim, prod.dim))
+    jit.ready(prod.jacobian, jit.JACOBIAN)(0.0, x, prod.params, J)
+    generators = prod.generators(x)
+    for v, rate in zip(mani.frame.values, mani.rate.values, strict=True):
+        excess = J @ v - rate * v  # along the orbit, if anywhere
+        excess -= np.linalg.lstsq(generators.T, excess, rcond=None)[0] @ generators
+        assert np.abs(excess).max() < 1e-10 * np.abs(J).max()
+    run = dl.flow(prod, x + 1e-4 * mani.frame.values[0])
+    assert run.limit == "{0,1}"
+    stable = dl.stable_manifold(prod, x)
+    assert stable.sizes["direction"] + 3 == 2 * (4 + 4 - 2)
+
+
+@pytest.mark.parametrize("extra", [(), (1,), (2, 0)])
+def test_entropy_is_the_volume_of_the_orbit(extra):
+    """√(van(s²)/van(s^{2/h})), times Π s_a^{(d_i−k)/h} for wider layers: a determinant.
+
+    The tangent vectors K_i of O(d_i) span the orbit; its volume element is √det of their Gram
+    matrix modulo what leaves the layers as they are.
+    """
+    k, h = 3, 3
+    hidden = tuple(k + (extra[i] if i < len(extra) else 0) for i in range(h - 1))
+    net = dl.LinearNetwork((4, *hidden, 5), target=np.eye(5, 4))
+    prod, rng = dl.ProductFlow(net, rank=k), np.random.default_rng(0)
+    offsets = []
+    for _ in range(4):
+        s = rng.uniform(0.3, 2.0, size=k)
+        U, V = (np.linalg.qr(rng.normal(size=(d, k)))[0] for d in (5, 4))
+        x = prod.factor((U * s) @ V.T)
+        values = np.linalg.svd(net.generators(prod.lift(x), orthogonal=True), compute_uv=False)
+        volume = np.log(values[values > 1e-9 * values[0]]).sum()
+        offsets.append(volume - prod.entropy(x))
+    np.testing.assert_allclose(offsets, offsets[0], rtol=0, atol=1e-11)
 
 
 @pytest.mark.parametrize(

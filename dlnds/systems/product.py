@@ -22,12 +22,21 @@ from dlnds.errors import (
     check_generator,
     check_integer,
     check_integers,
+    check_memory,
     check_number,
     known_options,
 )
+from dlnds.systems import fixed_rank, spectra, strings
 from dlnds.systems.layers import flat
 from dlnds.systems.linear import LinearNetwork
-from dlnds.systems.protocol import Array, Kernel, Params, Reduction, SystemProtocol
+from dlnds.systems.protocol import (
+    Array,
+    Kernel,
+    KnownSpectrum,
+    Params,
+    Reduction,
+    SystemProtocol,
+)
 
 #: Singular values of a map below this fraction of the largest count as zero.
 RANK = 1e-12
@@ -35,6 +44,8 @@ RANK = 1e-12
 BALANCED = 1e-8
 #: Singular values of the target that differ by less than this part of the largest count as equal.
 SAME = 1e-10
+#: Relative gradient, and imbalance, up to which a spectrum is that of a critical point.
+CRITICAL = 1e-12
 START_KINDS = ("gaussian", "aligned")
 
 
@@ -83,6 +94,7 @@ class ProductFlow(SystemProtocol):
     """
 
     has_working_basis: ClassVar[bool] = True
+    descends = True
     always_saved: ClassVar[tuple[str, ...]] = ("loss", "loss_rate")
     unaffected: ClassVar[frozenset[str]] = frozenset(
         {"loss", "loss_rate", "singular_value", "mode_strength", "rank_gap", "entropy"}
@@ -218,6 +230,39 @@ class ProductFlow(SystemProtocol):
         """Return the dimensions of the orbit of GL(k) and of the critical points at ``x``."""
         return self.factors.orbit_dimensions(x, rtol)
 
+    def known_spectrum(self, x: Array) -> KnownSpectrum | None:
+        """Return minus the eigenvalues of the Riemannian Hessian at critical points.
+
+        In closed form for whitened problems, otherwise of the symmetric matrix in a basis that is
+        orthonormal in g_W. The zeros of the turns and of unequal factors are left to the engine.
+        """
+        found = strings.learnt(self.factors, x, CRITICAL)
+        size = float(np.sum(x**2))
+        if not found.is_critical(CRITICAL) or len(found.modes) < self.rank:
+            return None
+        if float(self.factors._imbalance(x)) > CRITICAL * size:
+            return None
+        if self.network.whitened:
+            values, left_out = spectra.map_eigenvalues(self.network, list(found.modes), self.depth)
+            if left_out <= spectra.ACCURACY * values.max():
+                return KnownSpectrum(-values, "closed_form", self.orbit_dimensions(x))
+        return KnownSpectrum(-self.hessian_modes(x)[0], "gram", self.orbit_dimensions(x))
+
+    def hessian_modes(self, x: ArrayLike) -> tuple[Array, Array]:
+        """Return eigenvalues, ascending, and eigenvectors of the Riemannian Hessian at a state.
+
+        The vectors (mode, d_h, d_0) are tangent and orthonormal in g_W; k (d_0 + d_h − k) of them.
+        """
+        w, state = self._point(x)
+        basis = fixed_rank.orthonormal_basis(w)
+        check_memory("x", 3 * basis.size)
+        flat_basis = basis.reshape(len(basis), -1)
+        G, C = self._gradient(state), self._covariance
+        images = [fixed_rank.inverse_operator(w, fixed_rank.hessian(w, Z, G, Z @ C)) for Z in basis]
+        matrix = np.stack(images).reshape(len(basis), -1) @ flat_basis.T
+        values, vectors = np.linalg.eigh(0.5 * (matrix + matrix.T))
+        return values, np.tensordot(vectors.T, basis, axes=1)
+
     def generators(self, x: ArrayLike, *, orthogonal: bool = False) -> Array:
         """Return tangent vectors (generator, parameter) of (A, B) → (A P, B P^{-T}).
 
@@ -334,13 +379,86 @@ class ProductFlow(SystemProtocol):
         """Return ½‖Σ − W K‖_F² of a state or of each in a stack (…, parameter)."""
         return self.factors.loss(x)
 
+    # The manifold and its metric; tangent vectors are matrices Z (d_h × d_0).
+
+    def _point(self, x: ArrayLike) -> tuple[fixed_rank.Point, Array]:
+        state = check_array("x", x, ndim=1, shape=(self.dim,))
+        A, B = self.unpack(state)
+        w = fixed_rank.point(A, B, self.depth)
+        if not w.s[-1] > RANK * w.s[0]:
+            raise ValueError(f"x: needs a product of rank {self.rank}")
+        return w, state
+
+    def _matrix(self, name: str, value: ArrayLike) -> Array:
+        return check_array(name, value, ndim=2, shape=self._ends)
+
+    @cached_property
+    def _covariance(self) -> Array:
+        """C = K Kᵀ."""
+        root = self.network.input_root
+        return np.eye(self.network.widths[0]) if root is None else root @ root.T
+
+    def _gradient(self, state: Array) -> Array:
+        residual, root = self.factors._residual(state), self.network.input_root
+        return -residual if root is None else -residual @ root.T
+
+    def operator(self, x: ArrayLike, Z: ArrayLike) -> Array:
+        """Return 𝒜_W(Z) = Σ_j (WWᵀ)^{(h−j)/h} Z (WᵀW)^{(j−1)/h} for any matrix Z (d_h × d_0).
+
+        Self-adjoint, with the tangent space at W as its image. For h = 1 the projection to it.
+        """
+        return fixed_rank.operator(self._point(x)[0], self._matrix("Z", Z))
+
+    def inverse_operator(self, x: ArrayLike, Z: ArrayLike) -> Array:
+        """Return the tangent Y with 𝒜_W(Y) = Z, of the tangent part of Z."""
+        return fixed_rank.inverse_operator(self._point(x)[0], self._matrix("Z", Z))
+
+    def inner_product(self, x: ArrayLike, first: ArrayLike, second: ArrayLike) -> float:
+        """Return g_W(Z_1, Z_2) = ⟨𝒜_W^{-1} Z_1, Z_2⟩ of the tangent parts of two matrices."""
+        one, other = self._matrix("first", first), self._matrix("second", second)
+        return fixed_rank.inner_product(self._point(x)[0], one, other)
+
+    def projection(self, x: ArrayLike, Z: ArrayLike) -> Array:
+        """Return the tangent part U UᵀZ + Z V Vᵀ − U UᵀZ V Vᵀ of a matrix."""
+        return fixed_rank.projection(self._point(x)[0], self._matrix("Z", Z))
+
+    def retraction(self, x: ArrayLike, Z: ArrayLike) -> Array:
+        """Return the state of the map of rank k that is nearest to W + Z, for a tangent Z."""
+        return self.pack(fixed_rank.retraction(self._point(x)[0], self._matrix("Z", Z)))
+
+    def horizontal_lift(self, x: ArrayLike, Z: ArrayLike) -> Array:
+        """Return the change (parameter) of a state with the change Z of W, across its turns."""
+        w, state = self._point(x)
+        dA, dB = fixed_rank.horizontal_lift(w, self.unpack(state)[0], self._matrix("Z", Z))
+        return flat([dB.T, dA])
+
+    def riemannian_gradient(self, x: ArrayLike) -> Array:
+        """Return 𝒜_W(∇ℓ(W)), minus the velocity of W."""
+        w, state = self._point(x)
+        return fixed_rank.gradient(w, self._gradient(state))
+
+    def riemannian_hessian(self, x: ArrayLike, Z: ArrayLike) -> Array:
+        """Return the Riemannian Hessian of the loss along a tangent Z: ∇_Z grad ℓ.
+
+        Self-adjoint in g_W.
+
+        Notes
+        -----
+        g(Hess Z_1, Z_2) is half the Lie derivative of g along ξ = grad ℓ. With Y = 𝒜^{-1} Z and
+        G = ∇ℓ(W) it is ⟨Z_1, Z_2 C⟩ + ½⟨Y_1, 𝒜'[Z_2] G⟩ + ½⟨Y_2, 𝒜'[Z_1] G⟩ − ½⟨Y_1, 𝒜'[ξ] Y_2⟩.
+        """
+        w, state = self._point(x)
+        tangent = fixed_rank.projection(w, self._matrix("Z", Z))
+        G = self._gradient(state)
+        return fixed_rank.hessian(w, tangent, G, tangent @ self._covariance)
+
     def velocity(self, x: ArrayLike, signal: ArrayLike) -> Array:
         """Return the field at a state if minus the gradient of the loss by W is ``signal``.
 
         The lift of 𝒜_W(R) to the factors, for any R (d_h × d_0).
         """
         state = check_array("x", x, ndim=1, shape=(self.dim,))
-        R = check_array("signal", signal, ndim=2, shape=self._ends)
+        R = self._matrix("signal", signal)
         out, W = np.empty(self.dim), self.factors._product(state)
         net = LinearNetwork(self.network.widths, W + R)
         jit.ready(self.field, jit.FIELD)(0.0, state, ProductFlow(net, self.rank).params, out)
