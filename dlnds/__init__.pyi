@@ -53,6 +53,7 @@ from .store import save as save
 from .systems.descent import GradientDescent as GradientDescent
 from .systems.linear import LinearNetwork as LinearNetwork
 from .systems.loss import LossNetwork as LossNetwork
+from .systems.product import ProductFlow as ProductFlow
 from .systems.system import System as System
 from .visits import observed_connections as observed_connections
 from .visits import overlay as overlay

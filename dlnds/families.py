@@ -16,9 +16,11 @@ from dlnds.systems import orbits
 from dlnds.systems.layers import LayeredSystem, flat
 from dlnds.systems.linear import LinearNetwork
 from dlnds.systems.loss import LossNetwork
+from dlnds.systems.product import ProductFlow
 from dlnds.systems.protocol import Array, Params, SystemProtocol, check_flow
 from dlnds.systems.system import System
 
+Network = LinearNetwork | ProductFlow
 Path = Callable[[float], ArrayLike] | Sequence[ArrayLike]
 #: Σ and K (None for the identity) at a value of the parameter.
 Data = Callable[[float], tuple[Array, Array | None]]
@@ -44,11 +46,13 @@ def equilibria(
     Parameters
     ----------
     system
-        A `LinearNetwork`, for weight decay also a `LossNetwork`, or a `System`, taken at time 0.
+        A `LinearNetwork` or a `ProductFlow`, for weight decay also a `LossNetwork`, or a `System`,
+        taken at time 0.
     vary
         What p is:
 
-        - ``"weight_decay"``: λ in L + (λ/2) Σ_i ‖W_i‖_F².
+        - ``"weight_decay"``: λ in L + (λ/2) Σ_i ‖W_i‖_F²; for a `ProductFlow` of the layers of the
+          balanced networks over W, where it adds −hλW to Ẇ.
         - ``"target"``: θ along a ``path`` Σ(θ); a K of raw inputs stays.
         - ``"covariance"``: t in the input covariance C(t) = (1 − t) I + t C, from whitened inputs
           at t = 0 to the raw ones at t = 1.
@@ -116,11 +120,11 @@ def equilibria(
     ):
         if value is not None and vary != kind:
             raise ValueError(f"{name}: belongs to vary={kind!r}, got vary={vary!r}")
-    if isinstance(system, LinearNetwork) and vary == "target":
+    if isinstance(system, LinearNetwork | ProductFlow) and vary == "target":
         return _along_targets(system, path, path_derivative)
-    if isinstance(system, LinearNetwork) and vary == "covariance":
+    if isinstance(system, LinearNetwork | ProductFlow) and vary == "covariance":
         return _along_covariances(system, check_choice("fixed", fixed or "target", FIXED))
-    if isinstance(system, LinearNetwork | LossNetwork):
+    if isinstance(system, LinearNetwork | LossNetwork | ProductFlow):
         return _with_decay(system)
     assert isinstance(system, System)
     return _with_number(system, vary)
@@ -128,13 +132,14 @@ def equilibria(
 
 def _kinds(system: SystemProtocol) -> tuple[str, ...]:
     """Return what may be varied of a system, by name; nothing if it has numbers to vary."""
-    if isinstance(system, LinearNetwork):
+    if isinstance(system, LinearNetwork | ProductFlow):
         return KINDS
     if isinstance(system, LossNetwork):
         return KINDS[:1]
     if not isinstance(system, System):
         raise TypeError(
-            f"system: needs a LinearNetwork, LossNetwork or System, got {type(system).__name__}"
+            "system: needs a LinearNetwork, LossNetwork, ProductFlow or System, got "
+            f"{type(system).__name__}"
         )
     return ()
 
@@ -205,53 +210,61 @@ def _evaluations(
     return fun, columns
 
 
-def _with_decay(net: LinearNetwork | LossNetwork) -> Residual:
-    """Return the critical points of L + (λ/2)‖x‖²."""
+def _layered(system: Network | LossNetwork) -> LayeredSystem:
+    """Return the network of the layers that a state holds."""
+    return system.factors if isinstance(system, ProductFlow) else system
+
+
+def _with_decay(net: Network | LossNetwork) -> Residual:
+    """Return the critical points of L + (λ/2) Σ_i ‖W_i‖²."""
     given = net.params
+    share = 0.5 * net.depth if isinstance(net, ProductFlow) else 1.0  # −hλW, by two factors
     field, matrix = _evaluations(net, lambda _: given)
     assert matrix is not None
-    tangents = _tangents(net)
-    if isinstance(net, LinearNetwork):
-        size = _fitting_size(net.target, net.input_root)
+    layered, tangents = _layered(net), _tangents(net)
+    if isinstance(layered, LinearNetwork):
+        size = _fitting_size(layered.target, layered.input_root)
     else:
-        size = _fitting_size(net.criterion.targets, net.criterion.inputs)
+        assert isinstance(layered, LossNetwork)
+        size = _fitting_size(layered.criterion.targets, layered.criterion.inputs)
 
     def fun(x: Array, p: float) -> Array:
         out = field(x, p)
-        out -= p * x
+        out -= p * share * x
         return out
 
     def jacobian(x: Array, p: float) -> Array:
         out = matrix(x, p)
-        out.flat[:: len(out) + 1] -= p
+        out.flat[:: len(out) + 1] -= p * share
         return out
 
     return Residual(
         fun,
         jacobian,
-        derivative=lambda x, p: -x,
+        derivative=lambda x, p: -share * x,
         generators=lambda x, p: tangents(p != 0.0)(x),
-        symmetric=True,
+        symmetric=net.gradient_flow,
         parameter="weight_decay",
-        observe=lambda x, p: _observed(net, x, net._loss(x), size),
+        observe=lambda x, p: _observed(layered, x, layered._loss(x), size),
         vectorized=True,
         coordinates=net.coordinates(),
         attributes={**net.attributes(), "vary": "weight_decay"},
-        compiled=_compiled_decay(net),
+        compiled=_compiled_decay(net, share),
     )
 
 
-def _compiled_decay(net: LinearNetwork | LossNetwork) -> Compiled | None:
+def _compiled_decay(net: Network | LossNetwork, share: float) -> Compiled | None:
     """Return the equation with weight decay as compiled functions, of small networks."""
     if net.dim > MOST_COMPILED:
         return None
-    action = orbits.action(net.widths, orthogonal=True)
-    return Compiled(net.field, net.jacobian, net.params, 1.0, *action)
+    action = orbits.action(_layered(net).widths, orthogonal=True)
+    return Compiled(net.field, net.jacobian, net.params, share, *action)
 
 
-def _tangents(net: LayeredSystem) -> Callable[[bool], Callable[[Array], Array]]:
+def _tangents(net: Network | LossNetwork) -> Callable[[bool], Callable[[Array], Array]]:
     """Return what gives, for orthogonal groups or for GL, generators as a function of x."""
-    return functools.cache(lambda orthogonal: orbits.tangents(net.widths, orthogonal))
+    widths = _layered(net).widths
+    return functools.cache(lambda orthogonal: orbits.tangents(widths, orthogonal))
 
 
 def _fitting_size(target: Array, root: Array | None) -> float:
@@ -273,7 +286,7 @@ def _observed(net: LayeredSystem, x: Array, loss: Any, size: float) -> dict[str,
 
 
 def _along_targets(
-    net: LinearNetwork, path: Path | None, derivative: Callable[[float], ArrayLike] | None
+    net: Network, path: Path | None, derivative: Callable[[float], ArrayLike] | None
 ) -> Residual:
     """Return the critical points as the target moves along a path."""
     if path is None:
@@ -281,7 +294,8 @@ def _along_targets(
     if derivative is not None and not callable(derivative):
         raise TypeError(f"path_derivative: needs a function of θ, got {derivative!r}")
     about: dict[str, Any] = {"vary": "target"}
-    shape, root = net.target.shape, net.input_root
+    data = net.network if isinstance(net, ProductFlow) else net
+    shape, root = data.target.shape, data.input_root
     if callable(path):
         target = _checked("path", path, shape)
         change = None if derivative is None else _checked("path_derivative", derivative, shape)
@@ -332,8 +346,9 @@ def _checked(
     return checked
 
 
-def _along_covariances(net: LinearNetwork, fixed: str) -> Residual:
+def _along_covariances(system: Network, fixed: str) -> Residual:
     """Return the critical points from whitened to raw inputs."""
+    net = system.network if isinstance(system, ProductFlow) else system
     root = net.whitening if net.input_root is None else net.input_root
     if root is None:
         raise ValueError(
@@ -347,6 +362,7 @@ def _along_covariances(net: LinearNetwork, fixed: str) -> Residual:
     raw = LinearNetwork(
         net.widths, net.target, root, normalization=net.normalization, specialize=net.specialize
     )
+    flow = ProductFlow(raw, system.rank) if isinstance(system, ProductFlow) else raw
     U, s, Vt = np.linalg.svd(root)
     rate = (U * (s**2 - 1.0)) @ U.T
     best = raw.target @ (Vt.T / s) @ U.T
@@ -357,14 +373,14 @@ def _along_covariances(net: LinearNetwork, fixed: str) -> Residual:
         return target, (U * sizes) @ Vt
 
     def slope(x: Array, p: float) -> Array:
-        signal = -raw._product(x) @ rate
+        signal = -flow.product(x) @ rate
         if fixed == "target":  # M' = Σ K'ᵀ
             signal += raw.target @ (Vt.T * ((s**2 - 1.0) / (2.0 * _interpolated(s, p)))) @ U.T
         else:  # M' = W C'
             signal += best @ rate
-        return _sent_back(raw, x, signal)
+        return _sent_back(flow, x, signal)
 
-    return _of_data(raw, data, slope, {"vary": "covariance", "fixed": fixed})
+    return _of_data(flow, data, slope, {"vary": "covariance", "fixed": fixed})
 
 
 def _interpolated(s: Array, p: float) -> Array:
@@ -376,23 +392,23 @@ def _interpolated(s: Array, p: float) -> Array:
 
 
 def _of_data(
-    net: LinearNetwork,
+    net: Network,
     data: Data,
     slope: Callable[[Array, float], Array] | None,
     about: dict[str, Any],
 ) -> Residual:
     """Return the critical points of networks that differ in their numbers alone."""
     sizes, _ = net.params
-    tangents = _tangents(net)
+    layered, tangents = _layered(net), _tangents(net)
 
     def params(p: float) -> Params:
         return sizes, flat(part for part in data(p) if part is not None)
 
     def observe(x: Array, p: float) -> dict[str, float]:
         target, root = data(p)
-        product = net._product(x)
+        product = layered._product(x)
         misfit = target - (product if root is None else product @ root)
-        return _observed(net, x, 0.5 * np.sum(misfit**2), _fitting_size(target, root))
+        return _observed(layered, x, 0.5 * np.sum(misfit**2), _fitting_size(target, root))
 
     fun, jacobian = _evaluations(net, params)
     return Residual(
@@ -400,7 +416,7 @@ def _of_data(
         jacobian,
         derivative=slope,
         generators=lambda x, p: tangents(False)(x),
-        symmetric=True,
+        symmetric=net.gradient_flow,
         parameter=about["vary"],
         observe=observe,
         coordinates=net.coordinates(),
@@ -408,8 +424,13 @@ def _of_data(
     )
 
 
-def _sent_back(net: LayeredSystem, x: Array, signal: Array) -> Array:
-    """Return W_{i+1:h}ᵀ G W_{1:i−1}ᵀ of all layers i, as a vector, for a matrix G (d_h × d_0)."""
+def _sent_back(net: Network, x: Array, signal: Array) -> Array:
+    """Return the field where minus the gradient of the loss by W is G (d_h × d_0).
+
+    W_{i+1:h}ᵀ G W_{1:i−1}ᵀ of all layers i.
+    """
+    if isinstance(net, ProductFlow):
+        return net.velocity(x, signal)
     layers = net._layers(x)
     images = list(itertools.accumulate(layers[:-1], lambda product, w: w @ product))
     parts = []

@@ -36,6 +36,7 @@ class LayeredSystem(SystemProtocol):
     """
 
     gradient_flow: ClassVar[bool] = True
+    descends = True
     always_saved: ClassVar[tuple[str, ...]] = ("loss", "loss_rate")
     #: Kinds that `initial` knows.
     start_kinds: ClassVar[tuple[str, ...]] = ("gaussian", "balanced", "delta_balanced")
