@@ -31,6 +31,7 @@ from dlnds.tracing import (
     radius,
     reversed_rows,
     solution_near,
+    turned,
 )
 
 DIRECTIONS = ("both", "up", "down")
@@ -73,7 +74,7 @@ def branch(
     step, step_min, step_max
         Distance between points, in (x, p): the first one, and its limits.
     direction
-        ``"up"`` or ``"down"`` in p from the start, or ``"both"``.
+        ``"up"`` or ``"down"`` in p from the start, or ``"both"``; closed ones are gone round once.
     events
         Functions of x and p whose zeros are located too.
     symmetry
@@ -106,9 +107,9 @@ def branch(
         number of eigenvalues with a positive real part; ``orbit_dimension``;
         ``isotropy_dimension``, how many independent generators vanish; ``nullity``, that of the
         orbit with what else is zero; and what the residual observes. Special points are rows with
-        ``event`` set, flags ``fold``, ``branch_point``, ``hopf``, ``symmetry_change`` (the orbit
-        loses dimension there) and ``user``; of these ``test_value``, ``accuracy`` and
-        ``kernel_dimension`` are known. Attributes: ``start_step``, and why the branch ends on both
+        ``event`` set, flags ``fold``, ``branch_point``, ``hopf``, ``symmetry_change`` (there the
+        orbit has fewer dimensions than around it, or more) and ``user``; of these ``test_value``,
+        ``accuracy`` and ``kernel_dimension`` are known. Attributes: ``start_step``, and why the branch ends on both
         sides, ``first_stop`` and ``last_stop``: ``bound_reached``, ``max_points``,
         ``step_too_small``, ``closed`` or ``start``; ``bounds``, ``step_min``, ``step_max``,
         ``rtol``, ``symmetry`` and ``predictor``, with which `extend_branch` goes on.
@@ -132,8 +133,11 @@ def branch(
     nearest to zero come from a Krylov space of its inverse.
     Steps follow the contraction of the corrections and the turn of the tangent. Test functions (the
     component of the tangent along p, eigenvalues across the orbit) are brought to zero by Brent's
-    method on corrected points. Where the orbit loses dimensions and no eigenvalue changes sign, as
-    where a learnt mode vanishes, the declared generators tell it, compared from point to point.
+    method on corrected points. Along branches of gradients at a constant p it is the component of
+    ∂F/∂p along the tangent that vanishes where others cross. Where the orbit loses dimensions and
+    no eigenvalue changes sign, as where a learnt mode vanishes, the declared generators tell it,
+    compared from point to point. Where it gains some, at a value of p that the residual declares,
+    the special point is put at this value.
 
     Examples
     --------
@@ -160,14 +164,13 @@ def followed(
     problem: Problem, first: Point, course: Course, direction: str, progress: bool
 ) -> tuple[list[Row], dict[str, str]]:
     """Return the rows of a branch from one of its points, and why it ends on both sides."""
-    rows, stops = [Row(first, 0.0, course.step)], {}
-    for way, sign in (("down", -1.0), ("up", 1.0)):
-        if direction not in (way, "both"):
-            stops[way] = "start"
-            continue
-        ahead = first._replace(tangent=sign * first.tangent)
-        side, stops[way] = collected(problem, ahead, course, progress)
-        rows = [*reversed_rows(side), *rows] if way == "down" else [*rows, *side]
+    rows, stops = [Row(first, 0.0, course.step)], {"down": "start", "up": "start"}
+    if direction != "down":
+        side, stops["up"] = collected(problem, first, course, progress)
+        rows += side
+    if direction != "up" and stops["up"] != "closed":
+        side, stops["down"] = collected(problem, turned(first), course, progress)
+        rows = [*reversed_rows(side), *rows]
     return rows, stops
 
 

@@ -1,13 +1,13 @@
 """Equations F(x, p) = 0 with a parameter, for continuation."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dlnds.errors import known_options
+from dlnds.errors import check_number, known_options
 
 Array = NDArray[np.float64]
 
@@ -49,6 +49,12 @@ class Residual:
     generators
         ``generators(x, p)`` returns tangent vectors (generator × component) that span the tangent
         space of the symmetry orbit at x; ``None`` declares that there is no symmetry.
+    invariants
+        ``invariants(x, p)`` returns numbers that are equal on whole orbits and tell one from
+        another; ``None`` if ‖x‖ and the eigenvalues of the Jacobian are such, as for orthogonal
+        groups.
+    symmetric_at
+        Values of p at which the orbits are larger than at all others around them.
     symmetric
         Whether the Jacobian is symmetric, as that of a gradient flow.
     parameter
@@ -78,6 +84,8 @@ class Residual:
     _: KW_ONLY
     derivative: Callable[[Array, float], Array] | None = None
     generators: Callable[[Array, float], Array] | None = None
+    invariants: Callable[[Array, float], Array] | None = None
+    symmetric_at: Sequence[float] = ()
     symmetric: bool = False
     parameter: str = "p"
     observe: Callable[[Array, Any], Mapping[str, Any]] | None = None
@@ -87,12 +95,16 @@ class Residual:
     compiled: Compiled | None = None
 
     def __post_init__(self) -> None:
-        for name in ("fun", "jacobian", "derivative", "generators", "observe"):
+        for name in ("fun", "jacobian", "derivative", "generators", "invariants", "observe"):
             given = getattr(self, name)
             if not callable(given) and (given is not None or name == "fun"):
                 raise TypeError(f"{name}: needs a function, got {given!r}")
         if not isinstance(self.parameter, str) or not self.parameter:
             raise TypeError(f"parameter: needs a name, got {self.parameter!r}")
+        if not np.iterable(self.symmetric_at):
+            raise TypeError(f"symmetric_at: needs values of p, got {self.symmetric_at!r}")
+        values = tuple(check_number("symmetric_at", value) for value in self.symmetric_at)
+        object.__setattr__(self, "symmetric_at", values)
 
     def __repr__(self) -> str:
         """Name the parameter."""

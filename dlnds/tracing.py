@@ -41,6 +41,8 @@ CHUNK = 8
 AWAY = 3.0
 #: Components of tangents along p that are rounding: along branches at a constant p nothing folds.
 VERTICAL = 1e-10
+#: Part of a step that shows the direction in which it changes something.
+NEARBY = 1e-4
 #: Rounding of a product, in terms of the sizes of its factors.
 EPSILON = 8.0 * float(np.finfo(float).eps)
 
@@ -344,9 +346,8 @@ def walk(
             special = [q for q in special if q.distance < taken]
             reason = "bound_reached"
         travelled += taken
-        gap = distance_between(there, origin)
-        left = left or gap > AWAY * limits[1]
-        if left and gap < taken and there.tangent @ origin.tangent > 0.0:
+        left = left or distance_between(there, origin) > AWAY * limits[1]
+        if left and _is_back(problem, here, there, origin, taken):
             reason = "closed"
         yield Row(there, travelled, step), special, reason
         if reason:
@@ -357,6 +358,31 @@ def walk(
 def _is_on_zero(point: Point) -> bool:
     """Tell whether an eigenvalue is zero, so that it is on no side where it could change sign."""
     return bool(np.abs(point.values).min(initial=np.inf) <= KERNEL_RTOL * radius(point))
+
+
+def _is_back(problem: Problem, here: Point, there: Point, origin: Point, taken: float) -> bool:
+    """Tell whether a step led back to the origin of a branch, or of its orbit where invariants do.
+
+    Groups with unbounded orbits may lead back to another point of the orbit.
+    """
+    known = problem.residual.invariants
+    if known is None:
+        return distance_between(there, origin) < taken and bool(
+            there.tangent @ origin.tangent > 0.0
+        )
+
+    def seen(point: Point, ahead: float = 0.0) -> Array:
+        moved = _joined(point.x, point.p) + ahead * point.tangent
+        return _joined(known(moved[:-1], float(moved[-1])), float(moved[-1]))
+
+    now, start = seen(there), seen(origin)
+    change, onward = now - seen(here), seen(origin, NEARBY * taken) - start
+    return _length(now - start) < _length(change) and bool(change @ onward > 0.0)
+
+
+def is_vertical(here: Point, there: Point) -> bool:
+    """Tell whether a step is along a branch at a constant p."""
+    return bool(max(abs(here.tangent[-1]), abs(there.tangent[-1])) <= VERTICAL)
 
 
 def distance_between(one: Point, other: Point) -> float:
@@ -495,13 +521,13 @@ def _through(
     return None if point is None else (point._replace(tangent=tangent), place)
 
 
-def _zero_of_flip(
+def _steady_zero(
     problem: Problem, here: Point, step: float, test: Callable[[Point], float]
 ) -> tuple[Point, float] | None:
-    """Return where the orbit loses dimensions, and how far that is.
+    """Return where the orbit loses dimensions, or others cross at all p, and how far that is.
 
-    Where generators vanish there may be solutions at every p, which Newton's method takes for those
-    of the branch: the point is interpolated between some at such distances that it depends least
+    There may be solutions at every p there, which Newton's method takes for those of the branch:
+    the point is interpolated between some at such distances that it depends least
     on them.
     """
     there = _ahead(problem, here, step)
@@ -538,7 +564,8 @@ def _located(problem: Problem, here: Point, there: Point, step: float) -> list[S
     """Return the events between two points, in their order."""
     size = max(radius(here), radius(there))
     tests, flip = list(_tests(problem, here, there, size)), _flip(problem, here, there)
-    if not tests and flip is None:
+    lift = _lift(problem, here, there)
+    if not tests and flip is None and lift is None:
         return []
     if not problem.nearest:  # signs alone have no zeros
         problem = problem._replace(nearest=FEWEST)
@@ -551,25 +578,29 @@ def _located(problem: Problem, here: Point, there: Point, step: float) -> list[S
         if place is None:
             return
         point, s = place
-        kernel = int(np.count_nonzero(np.abs(point.values) <= KERNEL_RTOL * size))
         word = kind
         value = test(point)
         if kind != "user" and abs(value) > KERNEL_RTOL * max(size, 1.0):
             return  # a jump of the spectrum, and no zero
+        larger = None if kind == "user" else _at_larger_orbit(problem, point, there.basis.shape[1])
+        point = larger or point
+        kernel = int(np.count_nonzero(np.abs(point.values) <= KERNEL_RTOL * size))
         tolerance = KERNEL_RTOL * size
         if kind == "fold" and len(null_directions(problem, point.x, point.p, tolerance)) > 1:
             word = "branch_point"
         lost = _orbit_rank(problem, point) < there.basis.shape[1]
         if kind == "symmetry_change" and not lost:
             return  # the orbit turned
-        if kind != "user" and lost:
+        if larger is not None or (kind != "user" and lost):
             word = "symmetry_change"
         found.append(Special(point, s, word, value, abs(value), kernel, size))
 
     for kind, test in tests:
         add(test, kind)
+    if lift is not None:
+        add(lift, "branch_point", _steady_zero)
     if flip is not None and not any(q.kind == "symmetry_change" for q in found):
-        add(flip, "symmetry_change", _zero_of_flip)
+        add(flip, "symmetry_change", _steady_zero)
     return sorted(found, key=lambda special: special.distance)
 
 
@@ -613,6 +644,22 @@ def _spectral_tests(
             yield word, lambda point: float(point.values[number].real)
 
 
+def _lift(problem: Problem, here: Point, there: Point) -> Callable[[Point], float] | None:
+    """Return what changes sign where others cross a branch at a constant p, if it does.
+
+    The branch's direction is the kernel of a symmetric ∂F/∂x: where ∂F/∂p is orthogonal to it,
+    solutions leave for other p.
+    """
+    residual = problem.residual
+    if not residual.symmetric or problem.spectrum is not None or not is_vertical(here, there):
+        return None
+
+    def test(point: Point) -> float:
+        return float(point.tangent[:-1] @ residual.slope(point.x, point.p))
+
+    return test if test(here) * test(there) < 0.0 else None
+
+
 def _flip(problem: Problem, here: Point, there: Point) -> Callable[[Point], float] | None:
     """Return what changes sign where the orbit loses dimensions between two points, if it may.
 
@@ -652,6 +699,21 @@ def _orbit_rank(problem: Problem, point: Point) -> int:
     sizes = np.asarray(np.linalg.svd(rows, compute_uv=False), float)
     rank: int = int((sizes > KERNEL_RTOL * sizes.max(initial=problem.unit)).sum())
     return rank
+
+
+def _at_larger_orbit(problem: Problem, point: Point, dimension: int) -> Point | None:
+    """Return a located point at the value of p next to it at which its orbit is larger, or None.
+
+    Rounding leaves it beside that value, where the generators do not span the larger orbit.
+    """
+    if problem.nullity >= 0:
+        return None
+    for value in problem.residual.symmetric_at:
+        if abs(point.p - value) <= RANK_RTOL * (1.0 + abs(value)):
+            there = stored(problem, point.x, value, point.tangent)
+            if there is not None and there.basis.shape[1] > dimension:
+                return there
+    return None
 
 
 def null_directions(problem: Problem, x: Array, p: float, tolerance: float = 0.0) -> Array:
@@ -697,6 +759,9 @@ def collected(
     problem: Problem, start: Point, course: Course, progress: bool, trail: Trail | None = None
 ) -> tuple[list[Row], str]:
     """Return the rows of one side, special points among them, and why it ends."""
+    bound = course.bounds[int(start.tangent[-1] > 0.0)]
+    if abs(start.p - bound) <= course.rtol * (1.0 + abs(bound)) and start.tangent[-1]:
+        return [], "bound_reached"
     rows: list[Row] = []
     steps = itertools.islice(walk(problem, start, course, trail), course.max_points)
     name, quiet = problem.residual.parameter, not check_flag("progress", progress)

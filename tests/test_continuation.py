@@ -211,6 +211,54 @@ def test_a_circle_is_closed():
     assert float(circle.arclength[-1]) == pytest.approx(2 * np.pi, rel=2e-2)
 
 
+def test_a_closed_branch_is_gone_round_once():
+    def circle(x, p):
+        return x**2 + p**2 - 1.0
+
+    options = {"bounds": (-2.0, 2.0), "step_max": 0.1}
+    both, up = (dl.branch(circle, [1.0], 0.0, direction=way, **options) for way in ("both", "up"))
+    assert both.identical(up)
+    assert (both.attrs["first_stop"], both.attrs["last_stop"]) == ("start", "closed")
+    tree = dl.diagram(circle, [1.0], 0.0, **options)
+    np.testing.assert_array_equal(tree["branch_0"].state, both.state)
+
+
+def test_nothing_is_followed_beyond_the_bound_that_a_branch_starts_at():
+    for p, sides in ((0.0, ("bound_reached", "bound_reached")), (0.5, ("bound_reached",) * 2)):
+        line = dl.branch(lambda x, p: p - 2.0 * x, [0.5 * p], p, bounds=(0.0, 1.0))
+        assert (line.attrs["first_stop"], line.attrs["last_stop"]) == sides
+        assert line.p.values[[0, -1]].tolist() == [0.0, 1.0]
+        assert (np.diff(line.p) > 0.0).all()
+
+
+@pytest.mark.parametrize(("depth", "d"), [(2, 2), (3, 2), (4, 1), (3, 3)])
+def test_the_symmetry_changes_where_the_weight_decay_vanishes(depth, d):
+    """Without decay the orbit is that of GL, of Σ_i d² dimensions at a point of full rank.
+
+    At λ ≠ 0 the eigenvalues on what is left of it have the sign of −λ: they all change at once.
+    """
+    sigma = np.arange(d, 0, -1.0) + 1.0
+    net = dl.LinearNetwork(widths=(d,) * (depth + 1), target=np.diag(sigma))
+    start = decayed(net, [size_at(s, 0.1, depth) for s in sigma])
+    equation = dl.equilibria(net, "weight_decay")
+    curve = dl.branch(equation, start, 0.1, bounds=(-0.3, 0.2))
+    dl.schema.validate(curve)
+    assert events(curve) == [("symmetry_change", 0.0, 0)]
+    (row,) = np.flatnonzero(curve.event.values)
+    small, large = (depth - 1) * d * (d - 1) // 2, (depth - 1) * d * d
+    orbits = np.full(curve.sizes["step"], small)
+    orbits[row] = large
+    np.testing.assert_array_equal(curve.orbit_dimension, orbits)
+    np.testing.assert_array_equal(curve.nullity, orbits)
+    index = np.where(curve.p < 0.0, large - small, 0)
+    np.testing.assert_array_equal(curve["index"], index)
+    x = curve.state.values[row]
+    assert np.abs(net.gradient(x)).max() < 1e-13
+    # No branch of other p starts there: what crosses is the orbit.
+    tree = dl.diagram(equation, start, 0.1, bounds=(-0.3, 0.2))
+    assert list(tree.children) == ["branch_0"]
+
+
 def test_user_events_and_observations():
     curve = dl.branch(
         dl.Residual(lambda x, p: p - x, observe=lambda x, p: {"square": float(x[0] ** 2)}),
@@ -339,7 +387,14 @@ def test_nothing_folds_along_a_branch_at_constant_p():
     )
     np.testing.assert_allclose(curve.p, 0.5, atol=1e-11)
     assert float(curve.arclength[-1]) > 1.0
-    assert events(curve) == []
+    # Those at which the projector is on one of the modes go on to other θ.
+    found = dl.special_points(curve)
+    assert [kind for kind, _, _ in events(curve)] == ["branch_point"] * found.sizes["step"]
+    strengths = [np.diag(net.product(x))[1:] / 1.5 for x in found.state.values]
+    np.testing.assert_allclose(np.sort(strengths), [[0.0, 1.0]] * len(strengths), atol=1e-10)
+    first, second = np.argmax(strengths, axis=1)[:2]
+    assert first != second
+    assert {kernel for _, _, kernel in events(curve)} == {1}
 
 
 def test_the_secant_leads_along_the_same_curve():
