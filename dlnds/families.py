@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from dlnds._kernels import jit
 from dlnds.errors import check_array, check_choice, check_integer, known_options
 from dlnds.residuals import MOST_COMPILED, Compiled, Residual
-from dlnds.systems import orbits
+from dlnds.systems import conserved, orbits, strings
 from dlnds.systems.layers import LayeredSystem, flat
 from dlnds.systems.linear import LinearNetwork
 from dlnds.systems.loss import LossNetwork
@@ -26,10 +26,14 @@ Path = Callable[[float], ArrayLike] | Sequence[ArrayLike]
 Data = Callable[[float], tuple[Array, Array | None]]
 
 #: What `equilibria` varies of a network, and what stays as the input covariance changes.
-KINDS = ("weight_decay", "target", "covariance")
+KINDS = ("weight_decay", "target", "covariance", "imbalance")
 FIXED = ("target", "map")
 #: Singular values of W above this fraction of what fits the data, and of the largest, are counted.
 RANK = 1e-9
+#: How well the ends of an arc along a fiber are critical, and over the same map.
+CRITICAL = 1e-8
+
+Imbalances = Callable[[float], list[Array]]
 
 
 @known_options
@@ -56,12 +60,17 @@ def equilibria(
         - ``"target"``: θ along a ``path`` Σ(θ); a K of raw inputs stays.
         - ``"covariance"``: t in the input covariance C(t) = (1 − t) I + t C, from whitened inputs
           at t = 0 to the raw ones at t = 1.
+        - ``"imbalance"``: θ along a ``path`` of the conserved C_i*(θ), through critical points with
+          these C_i: an arc along the fiber over one critical value.
         - the place of a number in the ``parameters`` of a `System`.
     path
         For ``"target"``: a function of θ that returns Σ (d_h × k), or a pair of targets, at θ = 0
-        and θ = 1, with a straight line between (and beyond) them.
+        and θ = 1, with a straight line between (and beyond) them. For ``"imbalance"``: a pair of
+        critical states over the same map, whose C_i are joined by a straight line, or a function of
+        θ that returns symmetric matrices C_1*, …, C_{h−1}* (each d_i × d_i).
     path_derivative
-        Function of θ that returns Σ'(θ), if the path is a function; otherwise F is differenced.
+        Function of θ that returns Σ'(θ), or the C_i*'(θ), if the path is a function; otherwise F is
+        differenced.
     fixed
         For ``"covariance"``, what stays as C changes: ``"target"``, Σ = M C^{-1/2}, as by default,
         or ``"map"``, the map M C^{-1} that fits best.
@@ -78,8 +87,10 @@ def equilibria(
     ------
     ValueError, TypeError
         If the system has nothing of that kind to vary, or a path is missing or of another shape.
-        The functions of the result raise if a path leaves that shape or C(t) is not positive
-        definite, which it is for all t from 0 to 1.
+        For a pair of states: if one is not critical, their maps differ or have a rank below the
+        smallest width, or the C_i are not free to change at both. The functions of the result raise
+        if a path leaves its shape, or C(t) is not positive definite, which it is for all t from 0
+        to 1.
 
     Notes
     -----
@@ -93,6 +104,17 @@ def equilibria(
     and t = 0 is the whitened network of the same data. With a fixed map the data of all t have the
     same teacher, but σ_j changes, so that modes may cross. K(t) is the root U k(t) Vᵀ of C(t) for
     K(1) = U s Vᵀ, k² = 1 − t + t s².
+
+    Along a fiber F = −∇L − ¼ ∇ Σ_i ‖C_i − C_i*(θ)‖_F². The second part, E_i W_i − W_i E_{i−1} of
+    E_i = C_i − C_i*, is tangent to the orbit of GL, ∇L is orthogonal to it: both vanish where F
+    does, and C_i = C_i* wherever the C_i are free to change. There ∂F/∂x = −∇²L − ½ DCᵀDC, where
+    each part vanishes on the range of the other, so that the index is that of L. Solutions at one θ
+    are a manifold, in general no group orbit; ``generators`` span its tangent space, what changes
+    neither W nor a C_i, of dimension Σ_i d_i d_{i−1} − r(d_0 + d_h − r) − Σ_{0<i<h} d_i(d_i + 1)/2,
+    which is Σ d_i(d_i − 1)/2 if all hidden widths are the rank r. Then every arc goes on to any θ:
+    the C_i are free at all points, and bounded only where the weights are. The state at θ = 1 has
+    the C_i of the second one, and need not be it. In wider networks they are not free at balanced
+    states, nor at others that leave hidden units unused; arcs turn back or end at such states.
 
     References
     ----------
@@ -108,20 +130,29 @@ def equilibria(
     0.0
     >>> decay.observe(x, 3.0)
     {'loss': 6.5, 'rank': 1.0, 'imbalance': 0.0, 'product_norm': 1.0}
+    >>> net = dl.LinearNetwork(widths=(1, 1, 1), target=[[2.0]])
+    >>> along = dl.equilibria(net, "imbalance", path=([2**0.5, 2**0.5], [2.0, 1.0]))
+    >>> arc = dl.branch(along, [2**0.5, 2**0.5], 0.0, bounds=(0.0, 1.0))
+    >>> arc.state[-1].values.round(12).tolist()  # a² − b² = 3, ab = 2
+    [2.0, 1.0]
     """
     check_flow(system)
     kinds = _kinds(system)
     if kinds:
         vary = check_choice("vary", vary, kinds)
-    for name, value, kind in (
-        ("path", path, "target"),
-        ("path_derivative", path_derivative, "target"),
-        ("fixed", fixed, "covariance"),
+    along = ("target", "imbalance")
+    for name, value, allowed in (
+        ("path", path, along),
+        ("path_derivative", path_derivative, along),
+        ("fixed", fixed, ("covariance",)),
     ):
-        if value is not None and vary != kind:
-            raise ValueError(f"{name}: belongs to vary={kind!r}, got vary={vary!r}")
+        if value is not None and vary not in allowed:
+            words = " and ".join(f"vary={kind!r}" for kind in allowed)
+            raise ValueError(f"{name}: belongs to {words}, got vary={vary!r}")
     if isinstance(system, LinearNetwork | ProductFlow) and vary == "target":
         return _along_targets(system, path, path_derivative)
+    if isinstance(system, LinearNetwork) and vary == "imbalance":
+        return _along_imbalances(system, path, path_derivative)
     if isinstance(system, LinearNetwork | ProductFlow) and vary == "covariance":
         return _along_covariances(system, check_choice("fixed", fixed or "target", FIXED))
     if isinstance(system, LinearNetwork | LossNetwork | ProductFlow):
@@ -132,8 +163,10 @@ def equilibria(
 
 def _kinds(system: SystemProtocol) -> tuple[str, ...]:
     """Return what may be varied of a system, by name; nothing if it has numbers to vary."""
-    if isinstance(system, LinearNetwork | ProductFlow):
+    if isinstance(system, LinearNetwork):
         return KINDS
+    if isinstance(system, ProductFlow):
+        return KINDS[:3]
     if isinstance(system, LossNetwork):
         return KINDS[:1]
     if not isinstance(system, System):
@@ -303,7 +336,7 @@ def _along_targets(
     elif derivative is not None:
         raise ValueError("path_derivative: that of a pair of targets is known, leave it out")
     else:
-        first, last = _pair(path, shape)
+        first, last = _pair(path, shape, "targets")
         about["path_digest"] = hashlib.sha256(first.tobytes() + last.tobytes()).hexdigest()
 
         def target(p: float) -> Array:
@@ -320,14 +353,14 @@ def _along_targets(
     return _of_data(net, lambda p: (target(p), root), None if change is None else slope, about)
 
 
-def _pair(path: Any, shape: tuple[int, ...]) -> list[Array]:
+def _pair(path: Any, shape: tuple[int, ...], what: str) -> list[Array]:
     """Return the two ends of a straight path."""
     if isinstance(path, str | bytes | Mapping) or not np.iterable(path):
-        raise TypeError(f"path: needs a function of θ or a pair of targets, got {path!r}")
+        raise TypeError(f"path: needs a function of θ or a pair of {what}, got {path!r}")
     ends = list(path)
     if len(ends) != 2:
-        raise ValueError(f"path: needs two targets, at θ = 0 and θ = 1, got {len(ends)}")
-    return [check_array("path", end, ndim=2, shape=shape) for end in ends]
+        raise ValueError(f"path: needs two {what}, at θ = 0 and θ = 1, got {len(ends)}")
+    return [check_array("path", end, ndim=len(shape), shape=shape) for end in ends]
 
 
 def _checked(
@@ -424,6 +457,136 @@ def _of_data(
         coordinates=net.coordinates(),
         attributes={**net.attributes(), **about},
     )
+
+
+def _along_imbalances(
+    net: LinearNetwork, path: Path | None, derivative: Callable[[float], ArrayLike] | None
+) -> Residual:
+    """Return the critical points over one critical value as the C_i move along a path."""
+    wanted, change, about = _path_of_imbalances(net, path, derivative)
+    given, tangents = net.params, _tangents(net)
+    field, matrix = _evaluations(net, lambda _: given)
+    assert matrix is not None
+    size = _fitting_size(net.target, net.input_root)
+    free = set(net.widths[1:-1]) == {min(net.widths)}
+    entries = conserved.entries(net.widths)
+
+    def lack(x: Array, p: float) -> list[Array]:
+        return [c - goal for c, goal in zip(net._imbalances(x), wanted(p), strict=True)]
+
+    def moved(x: Array) -> Array:
+        return conserved.derivative(net.widths, tangents(False)(x))
+
+    def fun(x: Array, p: float) -> Array:
+        return field(x, p) - conserved.generated(net._layers(x), lack(x, p))
+
+    def jacobian(x: Array, p: float) -> Array:
+        rows = moved(x)
+        bent = conserved.generating(net.widths, lack(x, p))
+        return matrix(x, p) - 0.5 * (rows.T @ rows) - bent
+
+    def generators(x: Array, p: float) -> Array:
+        change = moved(x)[entries]
+        if free:
+            return conserved.turning(tangents(True)(x), change)
+        return conserved.fixing(net, x, change)
+
+    def slope(x: Array, p: float) -> Array:
+        assert change is not None
+        return conserved.generated(net._layers(x), change(p))
+
+    return Residual(
+        fun,
+        jacobian,
+        derivative=None if change is None else slope,
+        generators=generators,
+        invariants=lambda x, p: np.append(net._image(x), net.conserved(x)),
+        symmetric=True,
+        parameter="imbalance",
+        observe=lambda x, p: _observed(net, x, net._loss(x), size),
+        coordinates=net.coordinates(),
+        attributes={**net.attributes(), **about},
+    )
+
+
+def _path_of_imbalances(
+    net: LinearNetwork, path: Path | None, derivative: Callable[[float], ArrayLike] | None
+) -> tuple[Imbalances, Imbalances | None, dict[str, Any]]:
+    """Return C_i*(θ), their derivatives if they are known, and what the attributes say of them."""
+    if net.depth == 1:
+        raise ValueError("system: vary='imbalance' needs a network with hidden layers")
+    if path is None:
+        raise ValueError("path: vary='imbalance' needs a pair of critical states or a function")
+    if derivative is not None and not callable(derivative):
+        raise TypeError(f"path_derivative: needs a function of θ, got {derivative!r}")
+    about: dict[str, Any] = {"vary": "imbalance"}
+    if callable(path):
+        change = None if derivative is None else _symmetric("path_derivative", derivative, net)
+        return _symmetric("path", path, net), change, about
+    if derivative is not None:
+        raise ValueError("path_derivative: that of a pair of states is known, leave it out")
+    first, last = (net._imbalances(x) for x in _ends_in_a_fiber(net, path))
+    about["path_digest"] = hashlib.sha256(flat([*first, *last]).tobytes()).hexdigest()
+
+    def between(p: float) -> list[Array]:
+        return [(1.0 - p) * a + p * b for a, b in zip(first, last, strict=True)]
+
+    return between, lambda p: [b - a for a, b in zip(first, last, strict=True)], about
+
+
+def _symmetric(name: str, function: Callable[[float], Any], net: LinearNetwork) -> Imbalances:
+    """Return a function whose matrices are symmetric, one for each hidden layer."""
+    shapes = [(d, d) for d in net.widths[1:-1]]
+
+    def checked(p: float) -> list[Array]:
+        found = [np.asarray(matrix, dtype=float) for matrix in function(p)]
+        if [matrix.shape for matrix in found] != shapes or not all(
+            np.isfinite(c).all() and np.allclose(c, c.T, rtol=0.0, atol=1e-12 * np.abs(c).max())
+            for c in found
+        ):
+            raise ValueError(
+                f"{name}: needs to return finite symmetric matrices of shapes {shapes}, got shapes "
+                f"{[matrix.shape for matrix in found]} at {p}"
+            )
+        return [0.5 * (matrix + matrix.T) for matrix in found]
+
+    return checked
+
+
+def _ends_in_a_fiber(net: LinearNetwork, path: Any) -> list[Array]:
+    """Return two critical states over the same map, if an arc can join their C_i."""
+    ends = _pair(path, (net.dim,), "critical states")
+    maps = [net._image(x) for x in ends]
+    gap = np.linalg.norm(maps[1] - maps[0])
+    if gap > CRITICAL * max(float(np.linalg.norm(net.target)), float(np.linalg.norm(maps[0]))):
+        raise ValueError(f"path: needs states over the same map, got maps that differ by {gap:.3g}")
+    for x in ends:
+        found = strings.learnt(net, x, CRITICAL)
+        if not found.is_critical(CRITICAL):
+            raise ValueError(
+                "path: needs critical states, got one with a relative gradient of "
+                f"{found.relative_gradient:.3g} (find_critical_point goes to one near by)"
+            )
+        _check_rank(net, x)
+    tangents = _tangents(net)(False)
+    if not all(conserved.is_free(net, conserved.derivative(net.widths, tangents(x))) for x in ends):
+        raise ValueError(
+            "path: needs states at which all C_i are free to change, but one has hidden units that "
+            f"it does not use; in a network with hidden widths of {min(net.widths)}, the rank of "
+            "the map, they always are"
+        )
+    return ends
+
+
+def _check_rank(net: LinearNetwork, x: Array) -> None:
+    """Refuse states over which the fiber is no manifold."""
+    sizes, least = np.linalg.svd(net._image(x), compute_uv=False), min(net.widths)
+    rank = int(np.count_nonzero(sizes > RANK * sizes[0]))
+    if rank < least:
+        raise ValueError(
+            f"path: vary='imbalance' needs a map whose rank is the smallest width, {least}, got "
+            f"rank {rank}; the same map has such a fiber in a network with hidden widths of {rank}"
+        )
 
 
 def _sent_back(net: Network, x: Array, signal: Array) -> Array:
