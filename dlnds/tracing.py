@@ -366,18 +366,19 @@ def _is_back(problem: Problem, here: Point, there: Point, origin: Point, taken: 
     Groups with unbounded orbits may lead back to another point of the orbit.
     """
     known = problem.residual.invariants
-    if known is None:
-        return distance_between(there, origin) < taken and bool(
-            there.tangent @ origin.tangent > 0.0
-        )
 
     def seen(point: Point, ahead: float = 0.0) -> Array:
+        assert known is not None
         moved = _joined(point.x, point.p) + ahead * point.tangent
         return _joined(known(moved[:-1], float(moved[-1])), float(moved[-1]))
 
-    now, start = seen(there), seen(origin)
-    change, onward = now - seen(here), seen(origin, NEARBY * taken) - start
-    return _length(now - start) < _length(change) and bool(change @ onward > 0.0)
+    if known is not None:
+        now, start = seen(there), seen(origin)
+        change, onward = now - seen(here), seen(origin, NEARBY * taken) - start
+        if _length(change) > VERTICAL * (1.0 + _length(now)):  # not along a fiber of equal ones
+            return _length(now - start) < _length(change) and bool(change @ onward > 0.0)
+    same_way = bool(there.tangent @ origin.tangent > 0.0)
+    return distance_between(there, origin) < taken and same_way
 
 
 def is_vertical(here: Point, there: Point) -> bool:
