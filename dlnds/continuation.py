@@ -109,10 +109,10 @@ def branch(
         orbit with what else is zero; and what the residual observes. Special points are rows with
         ``event`` set, flags ``fold``, ``branch_point``, ``hopf``, ``symmetry_change`` (there the
         orbit has fewer dimensions than around it, or more) and ``user``; of these ``test_value``,
-        ``accuracy`` and ``kernel_dimension`` are known. Attributes: ``start_step``, and why the branch ends on both
-        sides, ``first_stop`` and ``last_stop``: ``bound_reached``, ``max_points``,
-        ``step_too_small``, ``closed`` or ``start``; ``bounds``, ``step_min``, ``step_max``,
-        ``rtol``, ``symmetry`` and ``predictor``, with which `extend_branch` goes on.
+        ``accuracy`` and ``kernel_dimension`` are known. Attributes: ``start_step``, and why the
+        branch ends on both sides, ``first_stop`` and ``last_stop``: ``bound_reached``,
+        ``max_points``, ``step_too_small``, ``closed`` or ``start``; ``bounds``, ``step_min``,
+        ``step_max``, ``rtol``, ``symmetry`` and ``predictor``, with which `extend_branch` goes on.
 
     Raises
     ------

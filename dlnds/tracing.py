@@ -376,7 +376,8 @@ def _is_back(problem: Problem, here: Point, there: Point, origin: Point, taken: 
         now, start = seen(there), seen(origin)
         change, onward = now - seen(here), seen(origin, NEARBY * taken) - start
         if _length(change) > VERTICAL * (1.0 + _length(now)):  # not along a fiber of equal ones
-            return _length(now - start) < _length(change) and bool(change @ onward > 0.0)
+            passed = bool((now - start) @ onward >= 0.0)  # no gap is left before the origin
+            return passed and _length(now - start) < _length(change) and bool(change @ onward > 0.0)
     same_way = bool(there.tangent @ origin.tangent > 0.0)
     return distance_between(there, origin) < taken and same_way
 
