@@ -24,8 +24,10 @@ The architecture, from the bottom; a module imports only from lines below its ow
     continuation             branches of solutions of an equation, modulo symmetry
     families                 equilibria as equations with a parameter: decay, data, any number
     stepping, events         one run under way: methods, coordinates, limits; events of networks
-    tracing                  one branch under way: steps, corrections, what is located between
-    bordered                 their linear algebra: bordered systems, spectra across orbits
+    tracing                  one branch under way: steps, and why it ends
+    detection                events between two of its points, and where they are
+    corrections              one solution near a prediction, with tangent and spectrum
+    bordered                 linear algebra of branches: bordered systems, spectra across orbits
     strides                  several of their steps at once, compiled
     residuals                equations F(x, p) = 0, for continuation
     distances                distances between orbits, runs projected to the quotient

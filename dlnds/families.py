@@ -128,13 +128,8 @@ def equilibria(
     >>> s, x = 1.0, net.initial("aligned", scale=[1.0, 0.0])
     >>> float(abs(decay.value(x, s * (4.0 - s**3))).max())
     0.0
-    >>> decay.observe(x, 3.0)
+    >>> {name: float(value) for name, value in decay.observe(x, 3.0).items()}
     {'loss': 6.5, 'rank': 1.0, 'imbalance': 0.0, 'product_norm': 1.0}
-    >>> net = dl.LinearNetwork(widths=(1, 1, 1), target=[[2.0]])
-    >>> along = dl.equilibria(net, "imbalance", path=([2**0.5, 2**0.5], [2.0, 1.0]))
-    >>> arc = dl.branch(along, [2**0.5, 2**0.5], 0.0, bounds=(0.0, 1.0))
-    >>> arc.state[-1].values.round(12).tolist()  # a² − b² = 3, ab = 2
-    [2.0, 1.0]
     """
     check_flow(system)
     kinds = _kinds(system)

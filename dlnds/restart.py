@@ -7,24 +7,10 @@ import numpy as np
 import xarray as xr
 
 from dlnds.continuation import ZERO, check_course, tabulated
+from dlnds.corrections import Event, Point, Problem, corrected, distance_between, stored, turned
 from dlnds.errors import ConvergenceError, check_choice, known_options
 from dlnds.residuals import Array, Residual
-from dlnds.tracing import (
-    AWAY,
-    Course,
-    Event,
-    Point,
-    Problem,
-    Trail,
-    collected,
-    corrected,
-    distance_between,
-    headed,
-    posed,
-    reversed_rows,
-    stored,
-    turned,
-)
+from dlnds.tracing import AWAY, Course, Trail, collected, headed, posed, reversed_rows
 
 SIDES = ("last", "first")
 #: Attributes that tell how a branch was followed, and not of which equation it is.
