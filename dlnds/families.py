@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike
 from dlnds._kernels import jit
 from dlnds.errors import check_array, check_choice, check_integer, known_options
 from dlnds.residuals import Residual
-from dlnds.systems import orbits
-from dlnds.systems.layers import LayeredSystem, flat
+from dlnds.systems.homogeneous import HomogeneousNetwork
+from dlnds.systems.layers import LayeredSystem, WeightSystem, flat
 from dlnds.systems.linear import LinearNetwork
 from dlnds.systems.loss import LossNetwork
 from dlnds.systems.protocol import Array, Params, SystemProtocol, check_flow
@@ -25,6 +25,7 @@ Data = Callable[[float], tuple[Array, Array | None]]
 
 #: What `equilibria` varies of a network, and what stays as the input covariance changes.
 KINDS = ("weight_decay", "target", "covariance")
+HOMOGENEOUS_KINDS = ("weight_decay", "slope")
 FIXED = ("target", "map")
 #: Singular values of W above this fraction of what fits the data, and of the largest, are counted.
 RANK = 1e-9
@@ -44,7 +45,8 @@ def equilibria(
     Parameters
     ----------
     system
-        A `LinearNetwork`, for weight decay also a `LossNetwork`, or a `System`, taken at time 0.
+        A `LinearNetwork`, for weight decay also a `LossNetwork` or a `HomogeneousNetwork`, or a
+        `System`, taken at time 0.
     vary
         What p is:
 
@@ -52,6 +54,7 @@ def equilibria(
         - ``"target"``: θ along a ``path`` Σ(θ); a K of raw inputs stays.
         - ``"covariance"``: t in the input covariance C(t) = (1 − t) I + t C, from whitened inputs
           at t = 0 to the raw ones at t = 1.
+        - ``"slope"``: α of a `HomogeneousNetwork` with p ≥ 2.
         - the place of a number in the ``parameters`` of a `System`.
     path
         For ``"target"``: a function of θ that returns Σ (d_h × k), or a pair of targets, at θ = 0
@@ -67,8 +70,9 @@ def equilibria(
     Residual
         F is the field, so that eigenvalues of its Jacobian with a positive real part are unstable.
         Of a network it is minus a gradient: ``symmetric``, with an exact Jacobian, with
-        ``generators``, and it lets a branch record the ``loss`` (without the decay), the ``rank``
-        and the Frobenius norm ``product_norm`` of W, and the ``imbalance``, the largest ‖C_i‖_F.
+        ``generators``, and it lets a branch record the ``loss`` (without the decay) and, of W if
+        the network is linear, the ``rank`` and the Frobenius norm ``product_norm``, and the
+        ``imbalance``, the largest ‖C_i‖_F.
 
     Raises
     ------
@@ -120,7 +124,9 @@ def equilibria(
         return _along_targets(system, path, path_derivative)
     if isinstance(system, LinearNetwork) and vary == "covariance":
         return _along_covariances(system, check_choice("fixed", fixed or "target", FIXED))
-    if isinstance(system, LinearNetwork | LossNetwork):
+    if isinstance(system, HomogeneousNetwork) and vary == "slope":
+        return _along_slopes(system)
+    if isinstance(system, WeightSystem):
         return _with_decay(system)
     assert isinstance(system, System)
     return _with_number(system, vary)
@@ -130,12 +136,12 @@ def _kinds(system: SystemProtocol) -> tuple[str, ...]:
     """Return what may be varied of a system, by name; nothing if it has numbers to vary."""
     if isinstance(system, LinearNetwork):
         return KINDS
-    if isinstance(system, LossNetwork):
+    if isinstance(system, HomogeneousNetwork) and not system.is_linear:
+        return HOMOGENEOUS_KINDS
+    if isinstance(system, WeightSystem):
         return KINDS[:1]
     if not isinstance(system, System):
-        raise TypeError(
-            f"system: needs a LinearNetwork, LossNetwork or System, got {type(system).__name__}"
-        )
+        raise TypeError(f"system: needs a network or a System, got {type(system).__name__}")
     return ()
 
 
@@ -205,16 +211,12 @@ def _evaluations(
     return fun, columns
 
 
-def _with_decay(net: LinearNetwork | LossNetwork) -> Residual:
+def _with_decay(net: WeightSystem) -> Residual:
     """Return the critical points of L + (λ/2)‖x‖²."""
     given = net.params
     field, matrix = _evaluations(net, lambda _: given)
     assert matrix is not None
     tangents = _tangents(net)
-    if isinstance(net, LinearNetwork):
-        size = _fitting_size(net.target, net.input_root)
-    else:
-        size = _fitting_size(net.criterion.targets, net.criterion.inputs)
 
     def fun(x: Array, p: float) -> Array:
         out = field(x, p)
@@ -233,15 +235,43 @@ def _with_decay(net: LinearNetwork | LossNetwork) -> Residual:
         generators=lambda x, p: tangents(p != 0.0)(x),
         symmetric=True,
         parameter="weight_decay",
-        observe=lambda x, p: _observed(net, x, net._loss(x), size),
+        observe=_observer(net),
         coordinates=net.coordinates(),
         attributes={**net.attributes(), "vary": "weight_decay"},
     )
 
 
-def _tangents(net: LayeredSystem) -> Callable[[bool], Callable[[Array], Array]]:
-    """Return what gives, for orthogonal groups or for GL, generators as a function of x."""
-    return functools.cache(lambda orthogonal: orbits.tangents(net.widths, orthogonal))
+def _along_slopes(net: HomogeneousNetwork) -> Residual:
+    """Return the critical points as the slope of the rectifier changes."""
+    fun, jacobian = _evaluations(net, net.params_at_slope)
+    tangents = _tangents(net)(False)
+    criterion = net.criterion
+    return Residual(
+        fun,
+        jacobian,
+        generators=lambda x, p: tangents(x),
+        symmetric=True,
+        parameter="slope",
+        observe=lambda x, p: {"loss": criterion.of_image(net.outputs_at_slope(x, p))},
+        coordinates=net.coordinates(),
+        attributes={**net.attributes(), "vary": "slope"},
+    )
+
+
+def _tangents(net: WeightSystem) -> Callable[[bool], Callable[[Array], Array]]:
+    """Return what gives generators as a function of x, of all symmetries or of the flow's own."""
+    return functools.cache(net._tangents)
+
+
+def _observer(net: WeightSystem) -> Callable[[Array, float], dict[str, float]]:
+    """Return what gives the numbers that a branch with weight decay records of a state."""
+    if isinstance(net, LinearNetwork):
+        size = _fitting_size(net.target, net.input_root)
+    elif isinstance(net, LossNetwork):
+        size = _fitting_size(net.criterion.targets, net.criterion.inputs)
+    if not isinstance(net, LayeredSystem):
+        return lambda x, p: {"loss": float(net._loss(x))}
+    return lambda x, p: _observed(net, x, net._loss(x), size)
 
 
 def _fitting_size(target: Array, root: Array | None) -> float:

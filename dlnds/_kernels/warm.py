@@ -1,6 +1,16 @@
 """Compilation of all kernels ahead of their first use."""
 
-from dlnds._kernels import balance, implicit, iterate, jit, linear, runge_kutta, stacks, tangent
+from dlnds._kernels import (
+    balance,
+    homogeneous,
+    implicit,
+    iterate,
+    jit,
+    linear,
+    runge_kutta,
+    stacks,
+    tangent,
+)
 
 
 def compile_all() -> None:
@@ -18,6 +28,9 @@ def compile_all() -> None:
         (linear.loss_jvp_from_inputs, jit.JVP),
         (linear.loss_jvp_from_outputs, jit.JVP),
         (linear.loss_jacobian, jit.JACOBIAN),
+        (homogeneous.field, jit.FIELD),
+        (homogeneous.jvp, jit.JVP),
+        (homogeneous.jacobian, jit.JACOBIAN),
         (runge_kutta.error_scale, jit.FIELD),
         (runge_kutta.keep, jit.RESTORE),
         (runge_kutta.no_jacobian, jit.JACOBIAN),
