@@ -33,7 +33,7 @@ The architecture, from the bottom; a module imports only from lines below its ow
     distances                distances between orbits, runs projected to the quotient
     quotient                 group action, orbit bases, isotropy, horizontal parts
     problems                 the data sets of data/ and CSV files as networks
-    systems                  LinearNetwork, LossNetwork, ProductFlow, GradientDescent, System
+    systems                  linear, product, homogeneous and other systems: one protocol
     losses                   losses of the end-to-end map, other than the square one
     lanczos                  eigenvalues at one end from matrix-vector products
     moments                  second moments, whitening, singular modes, assumptions

@@ -13,7 +13,8 @@ from dlnds._kernels import jit
 from dlnds.errors import check_array, check_choice, check_integer, known_options
 from dlnds.residuals import MOST_COMPILED, Compiled, Residual
 from dlnds.systems import conserved, orbits, strings
-from dlnds.systems.layers import LayeredSystem, flat
+from dlnds.systems.homogeneous import HomogeneousNetwork
+from dlnds.systems.layers import LayeredSystem, WeightSystem, flat
 from dlnds.systems.linear import LinearNetwork
 from dlnds.systems.loss import LossNetwork
 from dlnds.systems.product import ProductFlow
@@ -27,6 +28,7 @@ Data = Callable[[float], tuple[Array, Array | None]]
 
 #: What `equilibria` varies of a network, and what stays as the input covariance changes.
 KINDS = ("weight_decay", "target", "covariance", "imbalance")
+HOMOGENEOUS_KINDS = ("weight_decay", "slope")
 FIXED = ("target", "map")
 #: Singular values of W above this fraction of what fits the data, and of the largest, are counted.
 RANK = 1e-9
@@ -50,8 +52,8 @@ def equilibria(
     Parameters
     ----------
     system
-        A `LinearNetwork` or a `ProductFlow`, for weight decay also a `LossNetwork`, or a `System`,
-        taken at time 0.
+        A `LinearNetwork` or a `ProductFlow`, for weight decay also a `LossNetwork` or a
+        `HomogeneousNetwork`, or a `System`, taken at time 0.
     vary
         What p is:
 
@@ -62,6 +64,7 @@ def equilibria(
           at t = 0 to the raw ones at t = 1.
         - ``"imbalance"``: θ along a ``path`` of the conserved C_i*(θ), through critical points with
           these C_i: an arc along the fiber over one critical value.
+        - ``"slope"``: α of a `HomogeneousNetwork` with p ≥ 2.
         - the place of a number in the ``parameters`` of a `System`.
     path
         For ``"target"``: a function of θ that returns Σ (d_h × k), or a pair of targets, at θ = 0
@@ -80,8 +83,9 @@ def equilibria(
     Residual
         F is the field, so that eigenvalues of its Jacobian with a positive real part are unstable.
         Of a network it is minus a gradient: ``symmetric``, with an exact Jacobian, with
-        ``generators``, and it lets a branch record the ``loss`` (without the decay), the ``rank``
-        and the Frobenius norm ``product_norm`` of W, and the ``imbalance``, the largest ‖C_i‖_F.
+        ``generators``, and it lets a branch record the ``loss`` (without the decay) and, of W if
+        the network is linear, the ``rank`` and the Frobenius norm ``product_norm``, and the
+        ``imbalance``, the largest ‖C_i‖_F.
 
     Raises
     ------
@@ -150,7 +154,9 @@ def equilibria(
         return _along_imbalances(system, path, path_derivative)
     if isinstance(system, LinearNetwork | ProductFlow) and vary == "covariance":
         return _along_covariances(system, check_choice("fixed", fixed or "target", FIXED))
-    if isinstance(system, LinearNetwork | LossNetwork | ProductFlow):
+    if isinstance(system, HomogeneousNetwork) and vary == "slope":
+        return _along_slopes(system)
+    if isinstance(system, WeightSystem | ProductFlow):
         return _with_decay(system)
     assert isinstance(system, System)
     return _with_number(system, vary)
@@ -162,13 +168,12 @@ def _kinds(system: SystemProtocol) -> tuple[str, ...]:
         return KINDS
     if isinstance(system, ProductFlow):
         return KINDS[:3]
-    if isinstance(system, LossNetwork):
+    if isinstance(system, HomogeneousNetwork) and not system.is_linear:
+        return HOMOGENEOUS_KINDS
+    if isinstance(system, WeightSystem):
         return KINDS[:1]
     if not isinstance(system, System):
-        raise TypeError(
-            "system: needs a LinearNetwork, LossNetwork, ProductFlow or System, got "
-            f"{type(system).__name__}"
-        )
+        raise TypeError(f"system: needs a network or a System, got {type(system).__name__}")
     return ()
 
 
@@ -238,23 +243,18 @@ def _evaluations(
     return fun, columns
 
 
-def _layered(system: Network | LossNetwork) -> LayeredSystem:
+def _layered(system: WeightSystem | ProductFlow) -> WeightSystem:
     """Return the network of the layers that a state holds."""
     return system.factors if isinstance(system, ProductFlow) else system
 
 
-def _with_decay(net: Network | LossNetwork) -> Residual:
+def _with_decay(net: WeightSystem | ProductFlow) -> Residual:
     """Return the critical points of L + (λ/2) Σ_i ‖W_i‖²."""
     given = net.params
     share = 0.5 * net.depth if isinstance(net, ProductFlow) else 1.0  # −hλW, by two factors
     field, matrix = _evaluations(net, lambda _: given)
     assert matrix is not None
     layered, tangents = _layered(net), _tangents(net)
-    if isinstance(layered, LinearNetwork):
-        size = _fitting_size(layered.target, layered.input_root)
-    else:
-        assert isinstance(layered, LossNetwork)
-        size = _fitting_size(layered.criterion.targets, layered.criterion.inputs)
 
     def fun(x: Array, p: float) -> Array:
         out = field(x, p)
@@ -274,7 +274,7 @@ def _with_decay(net: Network | LossNetwork) -> Residual:
         symmetric_at=(0.0,),
         symmetric=net.gradient_flow,
         parameter="weight_decay",
-        observe=lambda x, p: _observed(layered, x, layered._loss(x), size),
+        observe=_observer(layered),
         vectorized=True,
         coordinates=net.coordinates(),
         attributes={**net.attributes(), "vary": "weight_decay"},
@@ -282,18 +282,47 @@ def _with_decay(net: Network | LossNetwork) -> Residual:
     )
 
 
-def _compiled_decay(net: Network | LossNetwork, share: float) -> Compiled | None:
+def _compiled_decay(net: WeightSystem | ProductFlow, share: float) -> Compiled | None:
     """Return the equation with weight decay as compiled functions, of small networks."""
     if net.dim > MOST_COMPILED:
         return None
-    action = orbits.action(_layered(net).widths, orthogonal=True)
+    layered, action = _layered(net), (np.zeros((2, 0), np.int64), 0)
+    if not isinstance(layered, HomogeneousNetwork) or layered.is_linear:
+        action = orbits.action(layered.widths, orthogonal=True)
     return Compiled(net.field, net.jacobian, net.params, share, *action)
 
 
-def _tangents(net: Network | LossNetwork) -> Callable[[bool], Callable[[Array], Array]]:
-    """Return what gives, for orthogonal groups or for GL, generators as a function of x."""
-    widths = _layered(net).widths
-    return functools.cache(lambda orthogonal: orbits.tangents(widths, orthogonal))
+def _along_slopes(net: HomogeneousNetwork) -> Residual:
+    """Return the critical points as the slope of the rectifier changes."""
+    fun, jacobian = _evaluations(net, net.params_at_slope)
+    tangents = _tangents(net)(False)
+    criterion = net.criterion
+    return Residual(
+        fun,
+        jacobian,
+        generators=lambda x, p: tangents(x),
+        symmetric=True,
+        parameter="slope",
+        observe=lambda x, p: {"loss": criterion.of_image(net.outputs_at_slope(x, p))},
+        coordinates=net.coordinates(),
+        attributes={**net.attributes(), "vary": "slope"},
+    )
+
+
+def _tangents(net: WeightSystem | ProductFlow) -> Callable[[bool], Callable[[Array], Array]]:
+    """Return what gives generators as a function of x, of all symmetries or of the flow's own."""
+    return functools.cache(_layered(net)._tangents)
+
+
+def _observer(net: WeightSystem) -> Callable[[Array, Any], dict[str, Any]]:
+    """Return what gives the numbers that a branch with weight decay records of states."""
+    if isinstance(net, LinearNetwork):
+        size = _fitting_size(net.target, net.input_root)
+    elif isinstance(net, LossNetwork):
+        size = _fitting_size(net.criterion.targets, net.criterion.inputs)
+    if not isinstance(net, LayeredSystem):
+        return lambda x, p: {"loss": 1.0 * net._loss(x)}
+    return lambda x, p: _observed(net, x, net._loss(x), size)
 
 
 def _fitting_size(target: Array, root: Array | None) -> float:
@@ -429,6 +458,7 @@ def _of_data(
     """Return the critical points of networks that differ in their numbers alone."""
     sizes, _ = net.params
     layered, tangents = _layered(net), _tangents(net)
+    assert isinstance(layered, LinearNetwork)
 
     def params(p: float) -> Params:
         return sizes, flat(part for part in data(p) if part is not None)

@@ -3,6 +3,7 @@
 from dlnds._kernels import (
     balance,
     branches,
+    homogeneous,
     implicit,
     iterate,
     jit,
@@ -32,6 +33,9 @@ def compile_all() -> None:
         (product.field, jit.FIELD),
         (product.jvp, jit.JVP),
         (product.jacobian, jit.JACOBIAN),
+        (homogeneous.field, jit.FIELD),
+        (homogeneous.jvp, jit.JVP),
+        (homogeneous.jacobian, jit.JACOBIAN),
         (runge_kutta.error_scale, jit.FIELD),
         (runge_kutta.keep, jit.RESTORE),
         (runge_kutta.no_jacobian, jit.JACOBIAN),
