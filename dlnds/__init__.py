@@ -23,6 +23,8 @@ The architecture, from the bottom; a module imports only from lines below its ow
     integrate                flow, iterate: integration and iteration of any system
     continuation             branches of solutions of an equation, modulo symmetry
     families                 equilibria as equations with a parameter: decay, data, any number
+    paths                    critical points as the data or the conserved quantities follow a path
+    equations                fields and generators as functions of x and p
     stepping, events         one run under way: methods, coordinates, limits; events of networks
     tracing                  one branch under way: steps, and why it ends
     detection                events between two of its points, and where they are
