@@ -8,7 +8,7 @@ For minus the gradient R of the loss by W, and Φ = AᵀRB, the flow of W is tha
     Ȧ = R B F + A (½ T + D),    Ḃᵀ = F AᵀR + (½ T − D) Bᵀ,    F = N^{1−2/h},
 
 T = Σ_{1<j<h} N^{p_j} Φ N^{q_j}, p_j = 2(h−j)/h − 1, q_j = 2(j−1)/h − 1. The symmetric D that keeps
-AᵀA = BᵀB solves 2(N D + D N) = F K − K F + ½ (J N − N J), K = Φ − Φᵀ, J = T − Tᵀ. RB and AᵀR are
+AᵀA = BᵀB solves 2(N D + D N) = F Δ − Δ F + ½ (J N − N J), Δ = Φ − Φᵀ, J = T − Tᵀ. RB and AᵀR are
 the field of the two layers as a network of their own, which is this one for h = 2. For h = 1 the
 sum over j is −N^{-1} Φ N^{-1}: the flow projected to the tangent space of the matrices of rank k.
 """
@@ -44,7 +44,7 @@ def depth_of(params):
 @part
 def rotate(N, Q, a, b):
     """Make N[a, b] zero by a rotation, and turn the columns of Q along; tell if it was not."""
-    limit = np.finfo(np.float64).eps * np.sqrt(abs(N[a, a]) * abs(N[b, b]))
+    limit = N.shape[0] * np.finfo(np.float64).eps * np.sqrt(abs(N[a, a]) * abs(N[b, b]))
     if not abs(N[a, b]) > limit:
         return False
     tau = (N[b, b] - N[a, a]) / (2.0 * N[a, b])
@@ -128,6 +128,57 @@ def two_terms(change, D, first, last):
     scaled_sum(0.5, change, -1.0, D, last)
 
 
+@jit
+def force(t, x, params, out):
+    """Write the field of the two layers, RB = Σ(KᵀB) − A(BᵀCB) and AᵀR = (AᵀΣ − AᵀA BᵀK) Kᵀ.
+
+    So no matrix of the size of W is made, which would take longer than all products with it.
+    """
+    A, Bt, target = linear.layer(x, params, 2), linear.layer(x, params, 1), linear.target(params)
+    k, columns = Bt.shape[0], target.shape[1]
+    image, back, gram = np.empty((k, columns)), np.empty((k, columns)), np.empty((k, k))
+    linear.times_root(Bt, params, image)
+    multiply_right_transposed(image, image, gram, False)
+    left, tall = linear.layer(out, params, 2), np.empty((A.shape[0], k))
+    multiply_right_transposed(target, image, left, False)
+    multiply(A, gram, tall, False)
+    scaled_sum(1.0, left, -1.0, tall, left)
+    multiply_left_transposed(A, A, gram, False)
+    scaled_sum(-1.0, gram, 0.0, gram, gram)
+    multiply_left_transposed(A, target, back, False)
+    multiply(gram, image, back, True)
+    linear.times_root_transposed(back, params, linear.layer(out, params, 1))
+
+
+@part
+def force_change(x, v, params, out):
+    """Write the derivative of `force` along ``v``."""
+    A, Bt, target = linear.layer(x, params, 2), linear.layer(x, params, 1), linear.target(params)
+    dA, dBt = linear.layer(v, params, 2), linear.layer(v, params, 1)
+    k, columns = Bt.shape[0], target.shape[1]
+    image, change, back = np.empty((k, columns)), np.empty((k, columns)), np.empty((k, columns))
+    gram, d_gram, other = np.empty((k, k)), np.empty((k, k)), np.empty((k, k))
+    linear.times_root(Bt, params, image)
+    linear.times_root(dBt, params, change)
+    multiply_right_transposed(image, image, gram, False)
+    multiply_right_transposed(change, image, d_gram, False)
+    multiply_right_transposed(image, change, d_gram, True)
+    left, tall = linear.layer(out, params, 2), np.empty((A.shape[0], k))
+    multiply_right_transposed(target, change, left, False)
+    multiply(dA, gram, tall, False)
+    multiply(A, d_gram, tall, True)
+    scaled_sum(1.0, left, -1.0, tall, left)
+    multiply_left_transposed(A, A, gram, False)
+    multiply_left_transposed(dA, A, other, False)
+    multiply_left_transposed(A, dA, other, True)
+    scaled_sum(-1.0, gram, 0.0, gram, gram)
+    scaled_sum(-1.0, other, 0.0, other, other)
+    multiply_left_transposed(dA, target, back, False)
+    multiply(other, image, back, True)
+    multiply(gram, change, back, True)
+    linear.times_root_transposed(back, params, linear.layer(out, params, 1))
+
+
 @part
 def prepare(x, V, params, s):
     """Write into the workspaces ``s`` what the factors of the flow are at ``x``.
@@ -186,7 +237,7 @@ def workspaces(params):
 def field(t, x, params, out):
     """Write Ȧ and Ḃᵀ."""
     V, s = np.empty(x.size), workspaces(params)
-    linear.field_from_inputs(t, x, params, V)
+    force(t, x, params, V)
     prepare(x, V, params, s)
     two_terms(s[3], s[4], s[7], s[8])
     turned_out(s[0], s[7], s[6], s[9])
@@ -281,8 +332,8 @@ def factors_of(s):
 def jvp(t, x, v, params, out):
     """Write the derivative of `field` along ``v``."""
     V, dV, s, d = np.empty(x.size), np.empty(x.size), workspaces(params), workspaces(params)
-    linear.field_from_inputs(t, x, params, V)
-    linear.jvp_from_inputs(t, x, v, params, dV)
+    force(t, x, params, V)
+    force_change(x, v, params, dV)
     prepare(x, V, params, s)
     differentiate(x, v, V, dV, params, s, d, factors_of(s), out)
 
@@ -292,7 +343,7 @@ def jacobian(t, x, params, out):
     """Write the derivatives of `field` along all axes, from the Jacobian of the two layers."""
     n = x.size
     V, s, d = np.empty(n), workspaces(params), workspaces(params)
-    linear.field_from_inputs(t, x, params, V)
+    force(t, x, params, V)
     prepare(x, V, params, s)
     factors = factors_of(s)
     columns = np.empty((n, n))  # symmetric

@@ -13,7 +13,6 @@ from numpy.typing import ArrayLike
 
 from dlnds import moments
 from dlnds._kernels import balance, jit
-from dlnds._kernels import linear as two_layers
 from dlnds._kernels import product as kernels
 from dlnds.errors import (
     check_array,
@@ -487,13 +486,12 @@ class ProductFlow(SystemProtocol):
 
     def _slope(self, states: Array) -> Array:
         """Return g_W(Ẇ, Ẇ) = −⟨∇ℓ(W), Ẇ⟩, the rate at which the loss falls."""
-        params, below = self.params, self.factors.params
-        own = jit.ready(self.field, jit.FIELD)
-        plain: Kernel = jit.ready(two_layers.field_from_inputs, jit.FIELD)
+        params, own = self.params, jit.ready(self.field, jit.FIELD)
+        plain: Kernel = jit.ready(kernels.force, jit.FIELD)
         slopes, velocity, force = np.empty(len(states)), np.empty(self.dim), np.empty(self.dim)
         for i, x in enumerate(states):
             own(0.0, x, params, velocity)
-            plain(0.0, x, below, force)
+            plain(0.0, x, params, force)
             slopes[i] = max(0.0, float(velocity @ force))
         return slopes
 
