@@ -19,9 +19,10 @@ that begins small is waited for. Middle: imbalance is conserved, so that a nearl
 stays as near. Its map keeps a distance from the flow of the balanced one that is in proportion to
 the imbalance while this is small, and loses it at the end, where both have the same limit. Right:
 below the rank of the bottleneck the flow of rank k ends at a saddle of the network, the minimum
-among the maps of that rank. With small weights outside the rank the network comes to rest there too, and
-leaves for the best map of the next rank after a time like one over the size of these weights (three
-layers), so that 1e-6 of them keep the supervised network there for longer than the picture shows.
+among the maps of that rank. With small weights outside the rank the network comes to rest there
+too, and leaves for the best map of the next rank after a time like one over the size of these
+weights (three layers), so that 1e-6 of them keep the supervised network there for longer than the
+picture shows.
 
 Run it with ``python studies/riemannian_flow.py``; ``--quick`` takes less depths, times and starts.
 """

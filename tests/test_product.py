@@ -195,6 +195,28 @@ def test_a_run_ends_at_the_best_map_of_its_rank(widths, rank, kind):
     assert (np.diff(run.loss) <= 1e-13).all()
 
 
+@pytest.mark.parametrize("depth", [2, 3, 4])
+def test_modes_are_learnt_at_the_times_of_the_law(depth):
+    """ṗ = h p^{2−2/h}(σ − p) for each mode, from 1e-3 in every layer, over all plateaus."""
+    sigma, scale = np.array([3.0, 2.0, 1.0]), 1e-3
+    prod = dl.ProductFlow(dl.LinearNetwork((3,) * (depth + 1), target=np.diag(sigma)), rank=3)
+    events = [lambda t, x, j=j: prod.product(x)[j, j] - 0.5 * sigma[j] for j in range(3)]
+    run = dl.flow(prod, prod.initial("aligned", scale=scale), rtol=1e-9, events=events)
+    for j in range(3):
+        expected = naive.time_between(scale**depth, 0.5 * sigma[j], sigma[j], depth)
+        assert run.time.values[run.event == j] == pytest.approx(expected, rel=1e-6)
+    assert run.attrs["n_steps"] < 600
+    assert run.limit == "{0,1,2}"
+
+
+def test_a_run_rests_at_a_saddle_of_its_rank():
+    prod = dl.ProductFlow(dl.LinearNetwork((3, 3, 3, 3), target=np.diag([4.0, 1.0, 0.5])), rank=1)
+    run = dl.flow(prod, prod.critical_state((1,)))
+    assert run.dlnds.decode("stop_reason").item() == "at_rest"
+    assert run.dlnds.decode("limit_kind").item() == "saddle"
+    assert run.limit == "{1}"
+
+
 def test_every_engine_takes_the_flow():
     prod = flow_of((3, 4, 3, 3), 2)
     x, best = prod.initial(scale=0.8, rng=0), prod.critical_state((0, 1))
@@ -530,7 +552,7 @@ def test_runs_leave_saddles_along_their_unstable_directions(kind):
         excess = J @ v - rate * v  # along the orbit, if anywhere
         excess -= np.linalg.lstsq(generators.T, excess, rcond=None)[0] @ generators
         assert np.abs(excess).max() < 1e-10 * np.abs(J).max()
-    run = dl.flow(prod, x + 1e-4 * mani.frame.values[0])
+    run = dl.flow(prod, x + 1e-4 * mani.frame.values.sum(axis=0))
     assert run.limit == "{0,1}"
     stable = dl.stable_manifold(prod, x)
     assert stable.sizes["direction"] + 3 == 2 * (4 + 4 - 2)

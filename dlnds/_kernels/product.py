@@ -29,8 +29,8 @@ from dlnds._kernels.jit import jit, part
 
 #: Sweeps of Jacobi's method after which it is taken to have converged, as it does in under ten.
 SWEEPS = 40
-#: Eigenvalues below this are taken as this: negative powers of them stay finite.
-SMALLEST = 1e-280
+#: Eigenvalues below this are taken as this: products of negative powers of them stay finite.
+SMALLEST = 1e-90
 #: Square workspaces.
 SPACES = 11
 

@@ -205,6 +205,23 @@ class ProductFlow(SystemProtocol):
         )
         return ProductFlow(network, self.rank)
 
+    def deflate(self, x: Array, rtol: float) -> Reduction | None:
+        """Return the flow of the modes that are still to be learnt, if the others have been.
+
+        Where the factors, and so W, fall into two blocks, 𝒜_W does as well.
+        """
+        found = self.factors.deflate(x, rtol)
+        if found is None:
+            return None
+        rest = found.system
+        assert isinstance(rest, LinearNetwork)
+        inputs, rank, outputs = rest.widths
+        hidden = (d - self.rank + rank for d in self.network.widths[1:-1])
+        network = dataclasses.replace(
+            self.network, widths=(inputs, *hidden, outputs), target=rest.target, whitening=None
+        )
+        return found._replace(system=ProductFlow(network, rank))
+
     def identify(self, x: ArrayLike) -> str:
         """Return the index set of the modes that W has learnt, as a network's."""
         return self.factors.identify(x)
