@@ -31,8 +31,8 @@ from dlnds._kernels.jit import jit, part
 SWEEPS = 40
 #: Eigenvalues below this are taken as this: products of negative powers of them stay finite.
 SMALLEST = 1e-90
-#: Square workspaces.
-SPACES = 11
+#: Square workspaces: Q, N, Φ, T, D, F, and three to work with.
+SPACES = 9
 
 
 @part
@@ -105,6 +105,17 @@ def inner_terms(h):
     if h == 1:
         return 1, 1, -1.0
     return 2, h - 1, 1.0
+
+
+@part
+def inner_sum(h, x, y):
+    """Return the sum of x^{p_j} y^{q_j} over the terms of T."""
+    first, last, weight = inner_terms(h)
+    total = 0.0
+    for j in range(first, last + 1):
+        p, q = exponents(h, j)
+        total += weight * x**p * y**q
+    return total
 
 
 @part
@@ -197,16 +208,11 @@ def prepare(x, V, params, s):
         N[a, a] = max(N[a, a], SMALLEST)
     multiply_left_transposed(A, linear.layer(V, params, 2), T, False)
     turned_in(Q, T, work, phi)
-    first, last, weight = inner_terms(h)
     fill(0.0, D)
     for a in range(k):
         D[a, a] = N[a, a] ** (1.0 - 2.0 / h)
         for b in range(k):
-            total = 0.0
-            for j in range(first, last + 1):
-                p, q = exponents(h, j)
-                total += weight * N[a, a] ** p * N[b, b] ** q
-            T[a, b] = total * phi[a, b]
+            T[a, b] = inner_sum(h, N[a, a], N[b, b]) * phi[a, b]
     turned_out(Q, D, work, power)
     for a in range(k):
         for b in range(a):
@@ -233,32 +239,45 @@ def workspaces(params):
     return np.empty((SPACES, k, k))
 
 
+@part
+def factors_of(s):
+    """Return F, ½ T + D and ½ T − D in the basis of the state, from what `prepare` wrote."""
+    factors = np.empty((3, s.shape[1], s.shape[1]))
+    assign(s[5], factors[0])
+    two_terms(s[3], s[4], s[7], s[8])
+    turned_out(s[0], s[7], s[6], factors[1])
+    turned_out(s[0], s[8], s[6], factors[2])
+    return factors
+
+
 @jit
 def field(t, x, params, out):
     """Write Ȧ and Ḃᵀ."""
     V, s = np.empty(x.size), workspaces(params)
     force(t, x, params, V)
     prepare(x, V, params, s)
-    two_terms(s[3], s[4], s[7], s[8])
-    turned_out(s[0], s[7], s[6], s[9])
-    turned_out(s[0], s[8], s[6], s[10])
-    combine(V, x, s[5], s[9], s[10], params, out, False)
+    factors = factors_of(s)
+    combine(V, x, factors[0], factors[1], factors[2], params, out, False)
 
 
 @part
-def change_of_inner(h, N, phi, T_change, nu):
+def change_of_inner(h, N, phi, nu, left, right, d_T):
     """Add the part of the change of T that comes with the change ``nu`` of N."""
     k = N.shape[0]
     first, last, weight = inner_terms(h)
     for j in range(first, last + 1):
         p, q = exponents(h, j)
         for a in range(k):
-            for c in range(k):
-                left = weight * quotient(N[a, a], N[c, c], p) * nu[a, c]
-                right = weight * N[a, a] ** p * phi[a, c]
-                for b in range(k):
-                    T_change[a, b] += left * phi[c, b] * N[b, b] ** q
-                    T_change[a, b] += right * quotient(N[c, c], N[b, b], q) * nu[c, b]
+            for b in range(k):
+                left[a, b] = weight * quotient(N[a, a], N[b, b], p) * nu[a, b]
+                right[a, b] = weight * quotient(N[a, a], N[b, b], q) * nu[a, b]
+        for a in range(k):
+            for b in range(k):
+                before, after = 0.0, 0.0
+                for c in range(k):
+                    before += left[a, c] * phi[c, b]
+                    after += phi[a, c] * right[c, b]
+                d_T[a, b] += before * N[b, b] ** q + N[a, a] ** p * after
 
 
 @part
@@ -298,16 +317,11 @@ def differentiate(x, v, V, dV, params, s, d, factors, out):
     multiply_left_transposed(dA, linear.layer(V, params, 2), other, False)
     multiply_left_transposed(A, linear.layer(dV, params, 2), other, True)
     turned_in(Q, other, work, d_phi)
-    first, last, weight = inner_terms(h)
     for a in range(k):
         for b in range(k):
-            total = 0.0
-            for j in range(first, last + 1):
-                p, q = exponents(h, j)
-                total += weight * N[a, a] ** p * N[b, b] ** q
-            d_T[a, b] = total * d_phi[a, b]
+            d_T[a, b] = inner_sum(h, N[a, a], N[b, b]) * d_phi[a, b]
             d_F[a, b] = quotient(N[a, a], N[b, b], 1.0 - 2.0 / h) * nu[a, b]
-    change_of_inner(h, N, phi, d_T, nu)
+    change_of_inner(h, N, phi, nu, d[6], d[7], d_T)
     change_of_balance(h, N, phi, T, D, nu, d_phi, d_T, d_F, d_D)
     two_terms(d_T, d_D, nu, d_phi)
     turned_out(Q, d_F, work, other)
@@ -315,17 +329,6 @@ def differentiate(x, v, V, dV, params, s, d, factors, out):
     turned_out(Q, d_phi, work, d_D)
     combine(V, x, other, d_F, d_D, params, out, False)
     combine(dV, v, factors[0], factors[1], factors[2], params, out, True)
-
-
-@part
-def factors_of(s):
-    """Return F, ½ T + D and ½ T − D in the basis of the state."""
-    factors = np.empty((3, s.shape[1], s.shape[1]))
-    assign(s[5], factors[0])
-    two_terms(s[3], s[4], s[7], s[8])
-    turned_out(s[0], s[7], s[6], factors[1])
-    turned_out(s[0], s[8], s[6], factors[2])
-    return factors
 
 
 @jit
