@@ -271,6 +271,23 @@ def test_runs_can_be_stored_and_brought_along(tmp_path):
     np.testing.assert_array_equal(A[-1], prod.unpack(run.state.values[-1])[0])
 
 
+@pytest.mark.compiled
+@pytest.mark.parametrize("depth", [2, 3])
+def test_a_rank_above_that_of_the_target_is_kept_but_not_in_the_limit(depth):
+    """The spare singular values obey ṡ = −h s^{3−2/h}, and decay like a power."""
+    prod = dl.ProductFlow(dl.LinearNetwork((3,) * (depth + 1), target=np.diag([2.0, 0.0, 0.0])), 2)
+    x = prod.factor(np.diag([1.0, 0.5, 0.0]))
+    grid = np.array([0.0, 1.0, 1e3])
+    found = dl.flow(prod, x, (0.0, 1e3), grid, rtol=1e-10).state.values
+    power = 2.0 - 2.0 / depth
+    expected = (0.5**-power + power * depth * grid) ** (-1.0 / power)
+    np.testing.assert_allclose(prod.singular_values(found)[:, 1], expected, rtol=1e-7)
+    run = dl.flow(prod, x)
+    assert (run.limit, run.dlnds.decode("limit_kind").item()) == ("{0}", "global_minimum")
+    with pytest.raises(ValueError, match="^modes: .* no critical points of rank 2"):
+        dl.critical_points(prod)
+
+
 def test_a_run_rests_at_a_saddle_of_its_rank():
     prod = dl.ProductFlow(dl.LinearNetwork((3, 3, 3, 3), target=np.diag([4.0, 1.0, 0.5])), rank=1)
     run = dl.flow(prod, prod.critical_state((1,)))

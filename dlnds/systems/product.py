@@ -73,7 +73,9 @@ class ProductFlow(SystemProtocol):
     W = A Bᵀ with AᵀA = BᵀB, as layers Bᵀ (k × d_0) and A (d_h × k), each row by row: the rank is
     kept exactly, and no fractional power of a singular matrix is taken. It is fixed up to a turn of
     the k columns, O(k). For h = 2 the flow is that of the two layers Bᵀ and A as a network; for
-    h = 1 it is the gradient flow in the metric that the manifold has from the space around it.
+    h = 1 it is the gradient flow in the metric that the manifold has from the space around it,
+    which can reach a smaller rank in finite time, where no run gets further; for h ≥ 2 it cannot,
+    and if Σ has a smaller rank than k the k-th singular value decays for ever.
     The field is no Euclidean gradient in these factors. So eigenvalues of its Jacobian are not
     those of a Hessian, though at critical points, where minus the Jacobian is the Riemannian
     Hessian, they are real.
