@@ -69,10 +69,10 @@ def equilibria(
     -------
     Residual
         F is the field, so that eigenvalues of its Jacobian with a positive real part are unstable.
-        Of a network it is minus a gradient: ``symmetric``, with an exact Jacobian, with
-        ``generators``, and it lets a branch record the ``loss`` (without the decay) and, of W if
-        the network is linear, the ``rank`` and the Frobenius norm ``product_norm``, and the
-        ``imbalance``, the largest ‖C_i‖_F.
+        Of a network it is minus a gradient: ``symmetric`` (of a `ProductFlow` it is not), with an
+        exact Jacobian, with ``generators``, and it lets a branch record the ``loss`` (without the
+        decay) and, of W if the network is linear, the ``rank`` and the Frobenius norm
+        ``product_norm``, and the ``imbalance``, the largest ‖C_i‖_F.
 
     Raises
     ------

@@ -31,6 +31,7 @@ def compile_all() -> None:
         (linear.loss_jvp_from_outputs, jit.JVP),
         (linear.loss_jacobian, jit.JACOBIAN),
         (product.field, jit.FIELD),
+        (product.force, jit.FIELD),
         (product.jvp, jit.JVP),
         (product.jacobian, jit.JACOBIAN),
         (homogeneous.field, jit.FIELD),
