@@ -61,6 +61,8 @@ class Problem(NamedTuple):
     unit: float = 1.0
     #: Eigenvalues nearest to zero that have to be known.
     nearest: int = 6
+    #: Beyond these values of p the equation need not be defined.
+    bounds: tuple[float, float] = (-np.inf, np.inf)
     #: Of an equation that is made from another one: the eigenvalues of that one, from x, p and the
     #: basis of the orbit, and events by kind, in place of folds.
     spectrum: Callable[[Array, float, Array], Array] | None = None
@@ -136,6 +138,8 @@ def corrected(problem: Problem, x: Array, p: float, tangent: Array) -> Corrected
             return None
         step = system.solve(right)
         point = point - step
+        if not _is_within(point, problem.bounds):
+            return None
         size = length(step) / (1.0 + length(point))
         contraction = size / last if iteration == 2 else contraction
         if not np.isfinite(size):
@@ -153,6 +157,15 @@ def corrected(problem: Problem, x: Array, p: float, tangent: Array) -> Corrected
             system = bordered_system(residual.matrix(x, p), pin, residual.slope(x, p), tangent)
         last = size
     return None
+
+
+def _is_within(point: Array, bounds: tuple[float, float]) -> bool:
+    """Tell whether p is within bounds, and put it there where rounding alone moved it out."""
+    nearest = min(max(point[-1], bounds[0]), bounds[1])
+    if abs(point[-1] - nearest) > EPSILON * (1.0 + abs(nearest)):
+        return False
+    point[-1] = nearest
+    return True
 
 
 def solution_near(problem: Problem, x: Array, p: float, tangent: Array) -> Point | None:

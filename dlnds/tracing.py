@@ -55,7 +55,8 @@ class Course(NamedTuple):
 def posed(residual: Residual, course: Course, nullity: int = -1) -> Problem:
     """Return what the steps of a course share."""
     return Problem(
-        residual, course.rtol, nullity, course.events, course.limits[1], course.n_eigenvalues
+        *(residual, course.rtol, nullity, course.events, course.limits[1], course.n_eigenvalues),
+        bounds=course.bounds,
     )
 
 

@@ -428,3 +428,19 @@ def test_the_dimension_of_the_isotropy_completes_that_of_the_orbit():
         assert (curve.orbit_dimension == 6 - isotropy).all()
     plain = dl.branch(lambda x, p: p - x, [0.0], 0.0, bounds=(-1.0, 1.0))
     assert "isotropy_dimension" not in plain
+
+
+def test_an_equation_is_not_asked_beyond_the_bounds():
+    """Along p = x² corrections lead to larger p than predicted, next to the bound beyond it."""
+
+    def parabola(x, p):
+        if not 0.0 <= p <= 1.0:
+            raise ValueError("p: is outside")
+        return p - x**2
+
+    exact = dl.Residual(parabola, lambda x, p: np.diag(-2.0 * x), derivative=lambda x, p: [1.0])
+    for start in (0.5, 0.1, 0.93, 0.999):
+        curve = dl.branch(exact, [start], start**2, bounds=(0.0, 1.0), direction="up", step=0.4)
+        assert curve.attrs["last_stop"] == "bound_reached"
+        assert float(curve.p[-1]) == 1.0
+        np.testing.assert_allclose(curve.state[:, 0] ** 2, curve.p, atol=1e-12)
