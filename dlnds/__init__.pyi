@@ -13,6 +13,8 @@ from .critical import canonicalize as canonicalize
 from .critical import critical_points as critical_points
 from .curves import branch_point_curve as branch_point_curve
 from .curves import fold_curve as fold_curve
+from .directions import escape_directions as escape_directions
+from .directions import escape_time as escape_time
 from .distances import orbit_distance as orbit_distance
 from .distances import quotient_run as quotient_run
 from .errors import ConvergenceError as ConvergenceError

@@ -58,6 +58,7 @@ LIMIT_DECISIONS = ("none", "small_residual", "no_force")
 
 #: name: (long name, TeX symbol). All quantities of this package are pure numbers, units "1".
 DESCRIPTIONS = {
+    "active": ("hidden unit has weights: 1 yes, 0 no", ""),
     "alpha": ("place along the arc", r"$\alpha/\alpha_{\mathrm{end}}$"),
     "ambiguous": ("other index sets name the same point", ""),
     "angle": ("angle of the moving mode", r"$\varphi$"),
@@ -65,6 +66,7 @@ DESCRIPTIONS = {
     "arc_parameter": ("size, change or angle of what moves along the arc", r"$\alpha,\ \theta$"),
     "between_rank": ("rank of the layers between the pair", r"$\mathrm{rank}\,W_{j+1:i-1}$"),
     "closest": ("smallest relative distance", ""),
+    "count": ("number of ascents that came there", ""),
     "coindex": ("number of positive eigenvalues", ""),
     "column": ("column of the weight in its layer", ""),
     "complementary_rank": (
@@ -152,6 +154,7 @@ DESCRIPTIONS = {
     "mode_strength": ("strength of the mode", r"$u_j^T W v_j$"),
     "monotone": ("the loss never rises: 1 yes, 0 no", ""),
     "moved_state": ("state moved by the group element", r"$P\cdot x$"),
+    "multiplier": ("multiplier of the KKT point", r"$\lambda$"),
     "multiplicity": ("order of the zero in its degenerate directions", r"$m$"),
     "n_iterations": ("iterations", ""),
     "n_jac": ("evaluations of the Jacobian", ""),
@@ -172,6 +175,8 @@ DESCRIPTIONS = {
     "point": ("sample of the orbit", ""),
     "predicted_escape_time": ("escape time by the exact law", r"$t$"),
     "predicted_growth_time": ("time of growth by the law", r"$t$"),
+    "point": ("critical point", r"$x_*$"),
+    "positivity": ("second-order positivity", r"$\Delta$"),
     "probability": ("part of the departures from the source", ""),
     "product": ("end-to-end map", r"$W$"),
     "q": ("second parameter", r"$q$"),
@@ -213,6 +218,8 @@ DESCRIPTIONS = {
     "transverse": ("number of the eigenvalue across the fiber", ""),
     "transverse_eigenvalue": ("eigenvalue across the fiber", r"$\lambda$"),
     "transverse_index": ("Morse index across the fiber", ""),
+    "unit_layer": ("layer of the hidden unit", ""),
+    "unit_number": ("number of the hidden unit in its layer", ""),
     "unfolding": ("what F lacks of a branch point", r"$\varepsilon$"),
     "value": ("Lyapunov function", r"$V$"),
     "vector": ("covariant Lyapunov vector", r"$v_j$"),
@@ -301,6 +308,14 @@ REQUIRED: dict[str, dict[str, tuple[str, ...]]] = {
     "lyapunov_function": {
         **dict.fromkeys(("value", "rate", "decrease", "integrated_rate"), ("time",)),
         **dict.fromkeys(("rise", "monotone"), ()),
+    },
+    "escape_directions": {
+        "state": ("direction", "parameter"),
+        **dict.fromkeys(
+            ("order", "value", "multiplier", "residual", "positivity", "count"), ("direction",)
+        ),
+        "active": ("direction", "unit"),
+        "point": ("parameter",),
     },
     "modes": {
         "singular_value": ("mode",),

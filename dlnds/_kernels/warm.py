@@ -37,6 +37,7 @@ def compile_all() -> None:
         (runge_kutta.no_jvp, jit.JVP),
         (runge_kutta.advance, runge_kutta.ADVANCE),
         (implicit.advance, implicit.ADVANCE),
+        (ascent.climb, ascent.CLIMB),
         (iterate.iterate, iterate.ITERATE),
         (stacks.tangent, jit.TANGENT),
         (tangent.no_tangent, jit.TANGENT),
