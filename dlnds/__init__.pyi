@@ -40,6 +40,10 @@ from .manifolds import unstable_manifold as unstable_manifold
 from .moments import check_assumptions as check_assumptions
 from .newton import find_critical_point as find_critical_point
 from .page import save_page as save_page
+from .paths import compare_with_path as compare_with_path
+from .paths import escape_chain as escape_chain
+from .paths import escape_path as escape_path
+from .paths import zero_preserving as zero_preserving
 from .problems import load_problem as load_problem
 from .problems import problem_names as problem_names
 from .problems import read_csv as read_csv

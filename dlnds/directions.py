@@ -23,7 +23,7 @@ from dlnds.errors import (
 from dlnds.systems.forms import LeadingPart
 from dlnds.systems.jacobians import dense_jacobian
 from dlnds.systems.layers import WeightSystem
-from dlnds.systems.protocol import Array, SystemProtocol, check_flow
+from dlnds.systems.protocol import Array, SystemProtocol
 
 NEWTON_STEPS = 25
 #: Components up to which all KKT points of expanded forms are looked for, and up to which second
@@ -86,7 +86,7 @@ class Directions(NamedTuple):
     order: int
     residual: Array
     positivity: Array
-    count: NDArray[np.int64]
+    ascents: NDArray[np.int64]
     imbalance: Array
     lost: int = 0
 
@@ -130,7 +130,7 @@ def escape_directions(
         points are not isolated, and negative at saddles of N; ``count``, the number of ascents that
         came there; ``active(direction, unit)``, 1 for hidden units with weights once this
         direction is taken, with the coordinates ``unit_layer`` and ``unit_number``; ``imbalance``,
-        the largest |‖in‖² − p‖out‖²| of a hidden unit, zero by theory. ``point(parameter)`` is the
+        the largest |‖in‖² − p‖out‖²| of a hidden unit, zero by theory. ``at(parameter)`` is the
         critical point. KKT points that symmetries map to each other are one row. Attributes:
         ``n_starts``, and ``n_lost``, the number of ascents that came to no positive value.
 
@@ -150,8 +150,9 @@ def escape_directions(
     N = ⟨Σ, W_h…W_1⟩ at the origin, whose KKT points are the singular modes, of value σ_j h^{−h/2};
     elsewhere its leading form is expanded on the kernel of the Hessian as for `unstable_manifold`.
 
-    Ascents by steps of Barzilai and Borwein, then Newton's method for one of each kind of end: all
-    maxima that the starts lead to, and no other KKT points.
+    Ascents by steps of Barzilai and Borwein, then Newton's method for one of each kind of end: the
+    maxima that the starts lead to. Other KKT points, saddles of N, are found for linear networks
+    alone, where they are known.
 
     References
     ----------
@@ -163,7 +164,7 @@ def escape_directions(
     >>> net = dl.LinearNetwork(widths=(2, 3, 3, 2), target=np.diag([2.0, 1.0]))
     >>> kkt = dl.escape_directions(net, n_starts=20)
     >>> (kkt.value.values * 3**1.5).round(6).tolist(), kkt.order.values.tolist()
-    ([2.0], [3])
+    ([2.0, 1.0], [3, 3])
     """
     check_network(system)
     generator = check_generator("rng", rng)
@@ -178,7 +179,7 @@ def escape_directions(
     with tqdm(total=n_starts * len(forms), unit="start", disable=quiet) as bar:
         for form, part, embed in forms:
             starts = _starts(generator, n_starts, embed)
-            found.append(_searched(form, part, embed, starts, workers, bar.update))
+            found.append(_searched(form, part, embed, starts, system.dim, workers, bar.update))
     return _dataset(system, x, found, n_starts)
 
 
@@ -223,7 +224,7 @@ def _leading(
     """
     parts = system.leading_parts(x)
     if parts:
-        return [(_compiled(part), part, part.places) for part in parts]
+        return [(_compiled(part), part, part.embed) for part in parts]
     if not hasattr(system, "field_terms"):
         return []
     matrix, _ = dense_jacobian(system, 0.0, x)
@@ -286,6 +287,7 @@ def _searched(
     part: LeadingPart | None,
     embed: Array | NDArray[np.int64],
     starts: Array,
+    dim: int,
     workers: int,
     track: Callable[[int], Any],
 ) -> Directions:
@@ -301,8 +303,10 @@ def _searched(
     invariants = part.invariants if part else lambda states: states[..., :0]
     ends, values = starts[values > 0.0], values[values > 0.0]
     groups = _alike(values, invariants(ends), NEAR)
-    points = [_polished(form, ends[group[0]]) for group in groups]
-    kept = [(p, len(g)) for p, g in zip(points, groups, strict=True) if p is not None]
+    tried = [(ends[group[0]], len(group)) for group in groups]
+    tried += [(z, 0) for z in (part.known if part else [])]
+    points = [(_polished(form, u), number) for u, number in tried]
+    kept = [(point, number) for point, number in points if point is not None]
     u = np.reshape([p[0] for p, _ in kept], (-1, starts.shape[1]))
     value = np.array([p[1] for p, _ in kept])
     counts = np.array([number for _, number in kept], np.int64)
@@ -312,7 +316,11 @@ def _searched(
     u, value = u[first], value[first]
     known = [_lack_and_positivity(form, *pair) for pair in zip(u, value, strict=True)]
     lack, positivity = np.reshape(known, (-1, 2)).T
-    states = u @ embed.T if embed.ndim == 2 else u
+    if embed.ndim == 2:
+        states = u @ embed.T
+    else:
+        states = np.zeros((len(u), dim))
+        states[:, embed] = u
     imbalance = part.imbalance(u) if part else np.zeros(len(u))
     lost = len(starts) - int(count.sum())
     return Directions(states, value, form.degree, lack, positivity, count, imbalance, lost)
@@ -359,7 +367,8 @@ def _dataset(
     value = joined("value")
     place = np.lexsort((-value, order))
     states = joined("states")[place]
-    sizes = np.maximum(system.unit_sizes(states), system.unit_sizes(x) / (np.linalg.norm(x) or 1.0))
+    known = system._unit_sizes(x) / (np.linalg.norm(x) or 1.0)
+    sizes = np.maximum(system._unit_sizes(states), known)
     variables: dict[str, Any] = {
         "state": (("direction", "parameter"), states),
         "order": ("direction", order[place].astype(np.int64), {"long_name": "order of the form"}),
@@ -367,10 +376,10 @@ def _dataset(
         "multiplier": ("direction", (order * value)[place]),
         "residual": ("direction", joined("residual")[place]),
         "positivity": ("direction", joined("positivity")[place]),
-        "count": ("direction", joined("count")[place].astype(np.int64)),
+        "count": ("direction", joined("ascents")[place].astype(np.int64)),
         "imbalance": ("direction", joined("imbalance")[place]),
         "active": (("direction", "unit"), (sizes > ZERO_UNIT).astype(np.int8)),
-        "point": ("parameter", x),
+        "at": ("parameter", x),
     }
     coords = {
         **system.coordinates(),
@@ -383,9 +392,7 @@ def _dataset(
 
 
 @known_options
-def escape_time(
-    system: WeightSystem, direction: xr.Dataset | ArrayLike, delta: ArrayLike
-) -> Any:
+def escape_time(system: WeightSystem, direction: xr.Dataset | ArrayLike, delta: ArrayLike) -> Any:
     """Return T_δ, the time that the leading form takes from the size δ along a direction to others.
 
     Parameters

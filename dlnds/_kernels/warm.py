@@ -1,6 +1,7 @@
 """Compilation of all kernels ahead of their first use."""
 
 from dlnds._kernels import (
+    ascent,
     balance,
     homogeneous,
     implicit,

@@ -14,18 +14,21 @@ from dlnds.systems.protocol import Array, Kernel, Params
 class LeadingPart(NamedTuple):
     """−L at a critical point to leading order in weights that vanish there: a form N(z).
 
-    ``gradient`` and ``hessian`` are kernels with the signatures of a field and a Jacobian. The
-    weights z are those at ``places`` of the state. ``invariants`` gives of a stack (…, weight) of
-    z what symmetries leave as it is, ``imbalance`` how far they are from what holds at KKT points.
+    ``gradient`` and ``hessian`` are kernels with the signatures of a field and a Jacobian.
+    ``embed`` says where the weights z are in the state: the places of them, or an orthonormal
+    basis (parameter × weight). ``invariants`` gives of a stack (…, weight) of z what symmetries leave as
+    it is, ``imbalance`` how far they are from what holds at KKT points. ``known`` are KKT points
+    (point, weight) that need no search.
     """
 
     gradient: Kernel
     hessian: Kernel
     params: Params
     degree: int
-    places: NDArray[np.int64]
+    embed: Array | NDArray[np.int64]
     invariants: Callable[[Array], Array]
     imbalance: Callable[[Array], Array]
+    known: Array
 
 
 def pack_params(widths: Sequence[int], form: int, target: Array, *numbers: Array) -> Params:
@@ -62,7 +65,7 @@ def correlation(
     *,
     power: int = 1,
     slope: float = 1.0,
-    places: NDArray[np.int64] | None = None,
+    embed: Array | NDArray[np.int64] | None = None,
 ) -> LeadingPart:
     """Return the neural correlation function N = ⟨G, H(X; z)⟩ of a network with these widths.
 
@@ -75,7 +78,7 @@ def correlation(
     def invariants(states: Array) -> Array:
         layers = layers_of(widths, states)
         image = network_outputs(layers, inputs, power, slope)
-        parts = [image.reshape(*states.shape[:-1], -1)]
+        parts = [image.reshape(*states.shape[:-1], signal.size)]
         if power > 1:
             for into, out_of in itertools.pairwise(layers):
                 sizes = np.sum(into**2, axis=-1) + np.sum(out_of**2, axis=-2)
@@ -94,7 +97,23 @@ def correlation(
         kernels.jacobian,
         params,
         sum(power**k for k in range(len(widths) - 1)),
-        np.arange(number) if places is None else places,
+        np.arange(number) if embed is None else embed,
         invariants,
         imbalance,
+        rank_one_points(widths, signal @ inputs.T) if power == 1 else np.zeros((0, number)),
     )
+
+
+def rank_one_points(widths: Sequence[int], moment: Array) -> Array:
+    """Return the KKT points of ⟨M, W_h…W_1⟩ on the sphere that are singular modes of M.
+
+    Rank-one layers of norm h^{−1/2} through the first hidden units, with the value σ_j h^{−h/2}.
+    """
+    left, sigma, right = np.linalg.svd(moment, full_matrices=False)
+    rows = []
+    for j in np.flatnonzero(sigma > len(sigma) * np.finfo(float).eps * sigma[0]):
+        ends = [np.eye(1, d)[0] for d in widths]
+        ends[0], ends[-1] = right[j], left[:, j]
+        layers = [np.outer(b, a) for a, b in itertools.pairwise(ends)]
+        rows.append(np.concatenate([w.ravel() for w in layers]) / np.sqrt(len(layers)))
+    return np.reshape(rows, (-1, sum(b * a for a, b in itertools.pairwise(widths))))

@@ -255,14 +255,14 @@ class HomogeneousNetwork(WeightSystem):
         signal: Array,
         places: NDArray[np.int64] | None = None,
     ) -> LeadingPart:
-        return correlation(
-            widths, inputs, signal, power=self.power, slope=self.slope, places=places
-        )
+        return correlation(widths, inputs, signal, power=self.power, slope=self.slope, embed=places)
 
     def _signal(self, image: Array) -> Array:
         """Return −∂ℓ/∂S at outputs S."""
         loss, out = self.criterion, np.empty_like(image)
-        losses.signal(FORMS[loss.kind], loss.targets.copy(), loss.constants, image, out)
+        losses.signal(  # type: ignore[no-untyped-call]
+            FORMS[loss.kind], loss.targets.copy(), loss.constants, image, out
+        )
         return out
 
     def _both_ways(self, x: Array) -> tuple[list[Array], list[Array]]:

@@ -109,6 +109,7 @@ class WeightSystem(SystemProtocol):
             "state": variable(lambda states: states, "parameter"),
             "loss": variable(self._loss),
             "conserved": variable(self.conserved, "component"),
+            "unit_size": variable(self._unit_sizes, "unit"),
             "loss_rate": variable(lambda x: -np.sum(self._gradient(x) ** 2, axis=-1)),
             "gradient_norm": variable(lambda x: np.linalg.norm(self._gradient(x), axis=-1)),
         }
@@ -129,8 +130,11 @@ class WeightSystem(SystemProtocol):
 
     def unit_sizes(self, x: ArrayLike) -> Array:
         """Return for each hidden unit the norm of all its weights, of a state or of a stack."""
+        return self._unit_sizes(self._states(x))
+
+    def _unit_sizes(self, states: Array) -> Array:
         into, out_of = self._unit_weights
-        sizes: Array = np.sqrt(self._states(x) ** 2 @ (into | out_of).T.astype(float))
+        sizes: Array = np.sqrt(states**2 @ (into | out_of).T.astype(float))
         return sizes
 
     def pack(self, layers: Sequence[ArrayLike]) -> Array:
