@@ -33,6 +33,8 @@ FEW_COMPONENTS, SOME_COMPONENTS = 24, 150
 MOST_STEPS, CLIMBED = 3000, 1e-8
 #: Largest ‖∇N − λu‖/λ at a KKT point.
 KKT = 1e-10
+#: Components of a unit vector that are nothing but rounding.
+ROUNDING = 1e-16
 #: Relative differences of values and invariants up to which ends of ascents, and KKT points, are
 #: the same modulo symmetry.
 NEAR, SAME = 1e-5, 1e-7
@@ -98,6 +100,7 @@ def escape_directions(
     *,
     rng: Any = 0,
     n_starts: int = 200,
+    starts: ArrayLike | None = None,
     workers: int = 1,
     progress: bool = False,
 ) -> xr.Dataset:
@@ -114,6 +117,9 @@ def escape_directions(
         equal.
     n_starts
         Ascents for each leading form.
+    starts
+        States (start, parameter) to ascend from in place of random ones, at the origin: the
+        directions that runs from them turn to.
     workers
         Threads over which they are spread. The result does not depend on it.
     progress
@@ -137,7 +143,7 @@ def escape_directions(
     Raises
     ------
     ValueError, TypeError
-        If the state is not critical, or has the wrong shape, or the system knows no leading form.
+        If the state is not critical, or states have the wrong shape, or the system is no network.
 
     Notes
     -----
@@ -173,13 +179,20 @@ def escape_directions(
     x = np.zeros(system.dim)
     if at is not None:
         x = check_array("at", at, ndim=1, shape=(system.dim,))
+    given = None
+    if starts is not None:
+        given = check_array("starts", starts, ndim=2, shape=(system.dim,))
+        sizes = np.linalg.norm(given, axis=1)[:, None]
+        if x.any() or not sizes.all():
+            raise ValueError("starts: needs states other than zero, and no other critical point")
+        given, n_starts = given / sizes, len(given)
     found = _strict(system, x)
     forms = _leading(system, x)
     quiet = not check_flag("progress", progress)
     with tqdm(total=n_starts * len(forms), unit="start", disable=quiet) as bar:
         for form, part, embed in forms:
-            starts = _starts(generator, n_starts, embed)
-            found.append(_searched(form, part, embed, starts, system.dim, workers, bar.update))
+            units = _starts(generator, n_starts, embed) if given is None else given
+            found.append(_searched(form, part, embed, units, system.dim, workers, bar.update))
     return _dataset(system, x, found, n_starts)
 
 
@@ -577,7 +590,7 @@ def _polished(form: Form, start: Array) -> tuple[Array, float] | None:
     value = float(gradient @ start) / form.degree
     if not (value > 0.0 and np.linalg.norm(lack(start)) <= allowed * np.linalg.norm(gradient)):
         return None
-    return start, value
+    return np.where(np.abs(start) < ROUNDING, 0.0, start), value
 
 
 def _dimension(form: Form, c: Array, value: float) -> int:

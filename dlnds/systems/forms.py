@@ -16,9 +16,9 @@ class LeadingPart(NamedTuple):
 
     ``gradient`` and ``hessian`` are kernels with the signatures of a field and a Jacobian.
     ``embed`` says where the weights z are in the state: the places of them, or an orthonormal
-    basis (parameter × weight). ``invariants`` gives of a stack (…, weight) of z what symmetries leave as
-    it is, ``imbalance`` how far they are from what holds at KKT points. ``known`` are KKT points
-    (point, weight) that need no search.
+    basis (parameter × weight). ``invariants`` gives of a stack (…, weight) of z what symmetries
+    leave as it is, ``imbalance`` how far they are from what holds at KKT points. ``known`` are KKT
+    points (point, weight) that need no search.
     """
 
     gradient: Kernel
