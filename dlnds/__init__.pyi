@@ -29,6 +29,10 @@ from .growth import grow_manifold as grow_manifold
 from .integrate import as_run as as_run
 from .integrate import flow as flow
 from .integrate import iterate as iterate
+from .limiting import compare_with_path as compare_with_path
+from .limiting import escape_chain as escape_chain
+from .limiting import escape_path as escape_path
+from .limiting import zero_preserving as zero_preserving
 from .linearization import canonical_spectrum as canonical_spectrum
 from .linearization import inertia as inertia
 from .linearization import linearize as linearize
@@ -40,10 +44,6 @@ from .manifolds import unstable_manifold as unstable_manifold
 from .moments import check_assumptions as check_assumptions
 from .newton import find_critical_point as find_critical_point
 from .page import save_page as save_page
-from .paths import compare_with_path as compare_with_path
-from .paths import escape_chain as escape_chain
-from .paths import escape_path as escape_path
-from .paths import zero_preserving as zero_preserving
 from .problems import load_problem as load_problem
 from .problems import problem_names as problem_names
 from .problems import read_csv as read_csv
@@ -60,6 +60,7 @@ from .systems.descent import GradientDescent as GradientDescent
 from .systems.homogeneous import HomogeneousNetwork as HomogeneousNetwork
 from .systems.linear import LinearNetwork as LinearNetwork
 from .systems.loss import LossNetwork as LossNetwork
+from .systems.product import ProductFlow as ProductFlow
 from .systems.system import System as System
 from .visits import observed_connections as observed_connections
 from .visits import overlay as overlay

@@ -1,7 +1,7 @@
 """Branches that cross others: where they start, and diagrams of all that can be reached."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,24 +10,19 @@ from numpy.typing import ArrayLike
 
 from dlnds._version import __version__
 from dlnds.bordered import KERNEL_RTOL
-from dlnds.continuation import as_dataset, check_course, start_of
-from dlnds.errors import check_array, check_flag, check_integer, check_number, known_options
-from dlnds.residuals import Array, Residual
-from dlnds.tracing import (
-    Course,
+from dlnds.continuation import as_dataset, check_course, followed, start_of
+from dlnds.corrections import (
     Event,
     Point,
     Problem,
-    Row,
-    collected,
     distance_between,
     null_directions,
-    posed,
-    reversed_rows,
     solution_near,
-    turned,
-    zero_between,
 )
+from dlnds.detection import is_vertical, zero_between
+from dlnds.errors import check_array, check_flag, check_integer, check_number, known_options
+from dlnds.residuals import Array, Residual
+from dlnds.tracing import Course, Row, collected, posed
 
 #: Distances from a branch point, in terms of the step, at which other branches are looked for.
 DEPARTURES = (1.0, 0.25, 0.05)
@@ -86,8 +81,8 @@ def diagram(
     At a branch point the null directions of [∂F/∂x, ∂F/∂p] across the orbit and the branch are
     followed, and random mixtures of them where there are several; where a symmetry makes them a
     sphere they all give the same branch. Two solutions at the same p are taken for one orbit if
-    ‖x‖, ‖∂F/∂p‖, the eigenvalues across the orbit, and the orbit's dimension agree; no orbit is
-    followed twice.
+    the invariants of the residual or, if it has none, ‖x‖, ‖∂F/∂p‖ and the eigenvalues across the
+    orbit agree, and so does the orbit's dimension; no orbit is followed twice.
 
     Examples
     --------
@@ -100,11 +95,12 @@ def diagram(
     x = check_array("x0", x0, ndim=1)
     course = check_course(bounds, step, step_min, step_max, max_points, rtol, n_eigenvalues, events)
     p = check_number("p0", p0, minimum=course.bounds[0], maximum=course.bounds[1])
+    check_integer("n_eigenvalues", n_eigenvalues, minimum=1)
     levels = check_integer("depth", depth, minimum=0)
     most = check_integer("max_branches", max_branches, minimum=1)
     problem, first = start_of(posed(equation, course), x, p, False)
     check_flag("progress", progress)
-    found = [_whole(problem, first, course, progress)]
+    found = [_Traced(*followed(problem, first, course, "both", progress))]
     queue = [(0, 0, row) for row in _crossings(found[0])]
     complete = 1
     while queue:
@@ -135,17 +131,6 @@ class _Traced(NamedTuple):
     parent: int = -1
     number: int = -1
     level: int = 0
-
-
-def _whole(problem: Problem, first: Point, course: Course, progress: bool) -> _Traced:
-    """Return the branch through a point, in both directions."""
-    up, last = collected(problem, first, course, progress)
-    if last == "closed":
-        return _Traced([Row(first, 0.0, course.step), *up], {"down": "start", "up": last})
-    down, end = collected(problem, turned(first), course, progress)
-    return _Traced(
-        [*reversed_rows(down), Row(first, 0.0, course.step), *up], {"down": end, "up": last}
-    )
 
 
 def _crossings(traced: _Traced) -> Iterator[int]:
@@ -190,6 +175,10 @@ def _departed(problem: Problem, point: Point, v: Array, course: Course) -> Point
 
 
 def _invariants(problem: Problem, point: Point) -> Array:
+    """Return numbers that are equal on an orbit."""
+    known = problem.residual.invariants
+    if known is not None:
+        return np.asarray(known(point.x, point.p), float)
     slope = float(np.linalg.norm(problem.residual.slope(point.x, point.p)))
     sizes = [float(np.linalg.norm(point.x)), slope, float(point.basis.shape[1])]
     return np.concatenate([sizes, point.values.real])
@@ -207,18 +196,46 @@ def _is_on(problem: Problem, point: Point, known: _Traced) -> bool:
     """Tell whether a solution is on a branch that was followed, up to symmetry."""
     rows = [row.point for row in known.rows]
     for here, there in itertools.pairwise(rows):
-        if (here.p - point.p) * (there.p - point.p) > 0.0:
+        test = _level(problem, here, there, point)
+        if test is None or test(here) * test(there) > 0.0:
             continue
         step = distance_between(here, there)
         if _same(problem, here, point) or _same(problem, there, point):
             return True
-        size = abs(float(np.linalg.norm(here.x)) - float(np.linalg.norm(point.x)))
-        if not step or size > 3.0 * step:
+        if not step or _is_far(problem, here, there, point):
             continue
-        found = zero_between(problem, here, 1.2 * step, lambda q: q.p - point.p)
+        found = zero_between(problem, here, 1.2 * step, test)
         if found is not None and _same(problem, found[0], point):
             return True
     return False
+
+
+def _level(
+    problem: Problem, here: Point, there: Point, point: Point
+) -> Callable[[Point], float] | None:
+    """Return what vanishes where a step is at the level of a point, None if it is not comparable.
+
+    That is its p and, along a branch at a constant one, what it has of the change of invariants.
+    """
+    if not is_vertical(here, there):
+        return lambda q: q.p - point.p
+    if abs(here.p - point.p) > SAME * (1.0 + abs(point.p)):
+        return None
+    if not len(here.values) == len(there.values) == len(point.values):
+        return None
+    at, change = (_invariants(problem, q) for q in (point, there))
+    change = change - _invariants(problem, here)
+    return lambda q: float((_invariants(problem, q) - at) @ change)
+
+
+def _is_far(problem: Problem, here: Point, there: Point, point: Point) -> bool:
+    """Tell whether a solution is too far from a step to be on it."""
+    if problem.residual.invariants is None:
+        step, gap = distance_between(here, there), np.linalg.norm(here.x) - np.linalg.norm(point.x)
+        return bool(abs(gap) > 3.0 * step)
+    at, after, other = (_invariants(problem, q) for q in (here, there, point))
+    change = float(np.linalg.norm(after - at)) + SAME * (1.0 + float(np.linalg.norm(at)))
+    return bool(np.linalg.norm(other - at) > 3.0 * change + abs(there.p - here.p))
 
 
 def _tree(problem: Problem, found: Sequence[_Traced], course: Course, complete: int) -> xr.DataTree:

@@ -1,5 +1,7 @@
 """The linear algebra of steps along branches: bordered systems, orbits, spectra across them."""
 
+import functools
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -104,10 +106,13 @@ def bordered_system(
 
 
 def is_regular(system: Factors) -> bool:
-    """Tell whether a bordered system is clearly regular, much faster than by singular values."""
+    """Tell whether a bordered system is clearly regular, for large ones without singular values."""
     if system.condition <= SINGULAR:
         return False
     matrix, n = system.matrix, len(system.matrix)
+    if n <= LARGE:
+        sizes = np.linalg.svd(matrix, compute_uv=False)
+        return bool(sizes[-1] > CLEAR * sizes[0])
     largest = spectral_radius(lambda v: matrix.T @ (matrix @ v), n)
     inverse = spectral_radius(lambda v: system.solve(system.solve(v, transposed=True)), n)
     return largest * inverse < CLEAR**-2
@@ -118,7 +123,8 @@ def transverse_values(
 ) -> Array:
     """Return the eigenvalues of a Jacobian across the orbit, by ascending real part.
 
-    Of large symmetric ones only those ``nearest`` to zero are exact, see `_nearest_values`.
+    Of large symmetric ones only those ``nearest`` to zero are exact, see `_nearest_values`; of all
+    symmetric ones just the signs if ``nearest`` is 0.
     """
     if residual.symmetric:
         return _symmetric_values(jacobian, basis, nearest)
@@ -130,13 +136,19 @@ def transverse_values(
 
 def _symmetric_values(jacobian: Array, basis: Array, nearest: int) -> Array:
     """Return the eigenvalues of a symmetric Jacobian across the orbit."""
-    size, orbit = 1.0 + 2.0 * float(np.linalg.norm(jacobian)), basis.shape[1]
+    size, orbit = 1.0 + 2.0 * math.sqrt(np.vdot(jacobian, jacobian)), basis.shape[1]
     matrix = pinned(basis, size) + jacobian
+    if not nearest:
+        _, positive, least = _inverse(matrix)
+        if least > KERNEL_RTOL * size:
+            signs = np.full(len(matrix) - orbit, -size)
+            signs[len(signs) - positive :] = size
+            return signs
     if len(matrix) > LARGE:
         known = _nearest_values(matrix, orbit, max(nearest, FEWEST), RITZ_RTOL * size)
         if known is not None:
             return known
-    return np.asarray(np.linalg.eigvalsh(0.5 * (matrix + matrix.T))[orbit:], float)
+    return np.asarray(np.linalg.eigvalsh(matrix)[orbit:], float)
 
 
 def _nearest_values(matrix: Array, orbit: int, nearest: int, error: float) -> Array | None:
@@ -145,7 +157,7 @@ def _nearest_values(matrix: Array, orbit: int, nearest: int, error: float) -> Ar
     How many are positive is known from the inertia of the factors. None if an eigenvalue is zero,
     which the inverse does not resolve, or the residuals ‖J v − value v‖ are not within the error.
     """
-    solve, positive = _inverse(matrix)
+    solve, positive, _ = _inverse(matrix)
     near = None if solve is None else _ritz_values(matrix, solve, nearest, error)
     if near is None or np.abs(near).min() <= KERNEL_RTOL * np.abs(near).max():
         return None
@@ -158,20 +170,28 @@ def _nearest_values(matrix: Array, orbit: int, nearest: int, error: float) -> Ar
     return values
 
 
-def _inverse(matrix: Array) -> tuple[Callable[[Array], Array] | None, int]:
-    """Return what multiplies by the inverse, and the number of positive eigenvalues.
+def _inverse(matrix: Array) -> tuple[Callable[[Array], Array] | None, int, float]:
+    """Return what multiplies by the inverse, the number of positive eigenvalues, the least pivot.
 
     Cholesky's factors, a fourth of the time, where there are none; Bunch's and Kaufman's else.
     """
     factor, info = lapack.dpotrf(-matrix.T, overwrite_a=1)
     if not info:
-        return lambda right: -lapack.dpotrs(factor, right)[0], 0
+        least = float(np.diagonal(factor).min()) ** 2
+        return lambda right: -lapack.dpotrs(factor, right)[0], 0, least
     factors, pivots, info = lapack.dsytrf(matrix.T, lower=1, lwork=64 * len(matrix))
     if info:
-        return None, 0
+        return None, 0, 0.0
     pairs = np.count_nonzero(pivots < 0) // 2  # blocks of two rows have one eigenvalue of each sign
-    positive = int(pairs + np.count_nonzero(np.diagonal(factors)[pivots > 0] > 0.0))
-    return lambda right: lapack.dsytrs(factors, pivots, right, lower=1)[0], positive
+    single = np.diagonal(factors)[pivots > 0]
+    positive = int(pairs + np.count_nonzero(single > 0.0))
+    solve = functools.partial(_solved, factors, pivots)
+    return solve, positive, float(np.abs(single).min(initial=np.inf))
+
+
+def _solved(factors: Array, pivots: Array, right: Array) -> Array:
+    solution: Array = lapack.dsytrs(factors, pivots, right, lower=1)[0]
+    return solution
 
 
 def _ritz_values(

@@ -8,6 +8,16 @@ import xarray as xr
 from numpy.typing import ArrayLike
 
 from dlnds import schema
+from dlnds.corrections import (
+    Event,
+    Point,
+    Problem,
+    corrected,
+    null_directions,
+    radius,
+    solution_near,
+    turned,
+)
 from dlnds.errors import (
     ConvergenceError,
     check_array,
@@ -18,24 +28,13 @@ from dlnds.errors import (
     known_options,
 )
 from dlnds.residuals import Array, Residual
-from dlnds.tracing import (
-    Course,
-    Event,
-    Point,
-    Problem,
-    Row,
-    collected,
-    corrected,
-    null_directions,
-    posed,
-    reversed_rows,
-    solution_near,
-)
+from dlnds.tracing import Course, Row, collected, posed, reversed_rows
 
 DIRECTIONS = ("both", "up", "down")
 #: Eigenvalues below this fraction of the largest along a branch count as zero for the index.
 ZERO = 1e-9
 SYMMETRIES = ("declared", "minimum_norm")
+PREDICTORS = ("tangent", "secant")
 
 
 @known_options
@@ -51,6 +50,7 @@ def branch(
     direction: str = "both",
     events: Sequence[Event] = (),
     symmetry: str = "declared",
+    predictor: str = "tangent",
     max_points: int = 1000,
     rtol: float = 1e-12,
     n_eigenvalues: int = 6,
@@ -70,19 +70,23 @@ def branch(
     step, step_min, step_max
         Distance between points, in (x, p): the first one, and its limits.
     direction
-        ``"up"`` or ``"down"`` in p from the start, or ``"both"``.
+        ``"up"`` or ``"down"`` in p from the start, or ``"both"``; closed ones are gone round once.
     events
         Functions of x and p whose zeros are located too.
     symmetry
         ``"declared"``: solutions are continued across the orbit that the generators of the residual
         span. ``"minimum_norm"``: generators are not needed, the kernel of the Jacobian at the start
         is taken for the tangent space of the orbit, and a space of that dimension at each point.
+    predictor
+        ``"tangent"``, or ``"secant"`` through the last two points, where the derivative by p is not
+        to be trusted; the corrections are across it.
     max_points
         Points in each direction at most.
     rtol
         Last Newton step, relative to the size of (x, p).
     n_eigenvalues
-        How many eigenvalues across the orbit to record, those nearest to zero.
+        How many eigenvalues across the orbit to record, those nearest to zero. With 0 and a
+        symmetric Jacobian they are only counted by their signs, which takes less time.
     progress
         Show a progress bar.
 
@@ -95,15 +99,16 @@ def branch(
         on the orbit, zero where the symmetry is one; ``newton_iterations``; ``next_step``, the
         distance to try next, away from the start; ``transverse_eigenvalue(step, eigen)`` nearest to
         zero, with ``transverse_eigenvalue_imag`` unless the Jacobian is symmetric, and the largest
-        modulus of all, ``spectral_radius``; ``index``, the number of
-        eigenvalues with a positive real part; ``orbit_dimension``; ``nullity``, with what else
-        is zero; and what the residual observes. Special points are rows with ``event`` set, flags
-        ``fold``, ``branch_point``, ``hopf``, ``symmetry_change`` (the orbit loses dimension there)
-        and ``user``; of these ``test_value``, ``accuracy`` and ``kernel_dimension`` are known.
-        Attributes: ``start_step``, and why the branch ends on both sides, ``first_stop`` and
-        ``last_stop``: ``bound_reached``, ``max_points``, ``step_too_small``, ``closed`` or
-        ``start``; ``bounds``, ``step_min``, ``step_max``, ``rtol`` and ``symmetry``, with which
-        `extend_branch` goes on.
+        modulus of all, ``spectral_radius`` (a bound of it if they are only counted); ``index``, the
+        number of eigenvalues with a positive real part; ``orbit_dimension``;
+        ``isotropy_dimension``, how many independent generators vanish; ``nullity``, that of the
+        orbit with what else is zero; and what the residual observes. Special points are rows with
+        ``event`` set, flags ``fold``, ``branch_point``, ``hopf``, ``symmetry_change`` (there the
+        orbit has fewer dimensions than around it, or more) and ``user``; of these ``test_value``,
+        ``accuracy`` and ``kernel_dimension`` are known. Attributes: ``start_step``, and why the
+        branch ends on both sides, ``first_stop`` and ``last_stop``: ``bound_reached``,
+        ``max_points``, ``step_too_small``, ``closed`` or ``start``; ``bounds``, ``step_min``,
+        ``step_max``, ``rtol``, ``symmetry`` and ``predictor``, with which `extend_branch` goes on.
 
     Raises
     ------
@@ -115,17 +120,20 @@ def branch(
 
     Notes
     -----
-    Predictor along the tangent; corrector by Newton's method for F = c B Bᵀ (x − x̂) in the plane
-    through the prediction x̂ that is orthogonal to the tangent, where the columns of B are an
-    orthonormal basis of the orbit's tangent space there and c is the size of the Jacobian. The
-    multipliers c Bᵀ (x − x̂) vanish at solutions, which so are in the slice across the orbit. This
-    bordered system is regular at regular points and folds. With more than 600 components and a
+    Predictor along the tangent or the secant; corrector by Newton's method for F = c B Bᵀ (x − x̂)
+    in the plane through the prediction x̂ that is orthogonal to the tangent, where the columns of B
+    are an orthonormal basis of the orbit's tangent space there and c is the size of the Jacobian.
+    The multipliers c Bᵀ (x − x̂) vanish at solutions, which so are in the slice across the orbit.
+    This bordered system is regular at regular points and folds. With more than 600 components and a
     symmetric Jacobian the index is that of the factors of ∂F/∂x − c B Bᵀ, and the eigenvalues
     nearest to zero come from a Krylov space of its inverse.
-    Steps follow the number of Newton iterations and the turn of the tangent. Test functions (the
+    Steps follow the contraction of the corrections and the turn of the tangent. Test functions (the
     component of the tangent along p, eigenvalues across the orbit) are brought to zero by Brent's
-    method on corrected points. Where the orbit loses dimensions and no eigenvalue changes sign, as
-    where a learnt mode vanishes, the declared generators tell it, compared from point to point.
+    method on corrected points. Along branches of gradients at a constant p it is the component of
+    ∂F/∂p along the tangent that vanishes where others cross. Where the orbit loses dimensions and
+    no eigenvalue changes sign, as where a learnt mode vanishes, the declared generators tell it,
+    compared from point to point. Where it gains some, at a value of p that the residual declares,
+    the special point is put at this value.
 
     Examples
     --------
@@ -138,6 +146,7 @@ def branch(
     equation = residual if isinstance(residual, Residual) else Residual(residual)
     x = check_array("x0", x0, ndim=1)
     course = check_course(bounds, step, step_min, step_max, max_points, rtol, n_eigenvalues, events)
+    course = course._replace(secant=check_choice("predictor", predictor, PREDICTORS) == "secant")
     p = check_number("p0", p0, minimum=course.bounds[0], maximum=course.bounds[1])
     direction = check_choice("direction", direction, DIRECTIONS)
     check_memory("max_points", 4 * course.max_points * x.size + 4 * x.size**2)
@@ -151,14 +160,13 @@ def followed(
     problem: Problem, first: Point, course: Course, direction: str, progress: bool
 ) -> tuple[list[Row], dict[str, str]]:
     """Return the rows of a branch from one of its points, and why it ends on both sides."""
-    rows, stops = [Row(first, 0.0, course.step)], {}
-    for way, sign in (("down", -1.0), ("up", 1.0)):
-        if direction not in (way, "both"):
-            stops[way] = "start"
-            continue
-        ahead = first._replace(tangent=sign * first.tangent)
-        side, stops[way] = collected(problem, ahead, course, progress)
-        rows = [*reversed_rows(side), *rows] if way == "down" else [*rows, *side]
+    rows, stops = [Row(first, 0.0, course.step)], {"down": "start", "up": "start"}
+    if direction != "down":
+        side, stops["up"] = collected(problem, first, course, progress)
+        rows += side
+    if direction != "up" and stops["up"] != "closed":
+        side, stops["down"] = collected(problem, turned(first), course, progress)
+        rows = [*reversed_rows(side), *rows]
     return rows, stops
 
 
@@ -184,7 +192,7 @@ def check_course(
         limits=(smallest, largest),
         max_points=check_integer("max_points", max_points, minimum=1),
         rtol=check_number("rtol", rtol, minimum=1e-15, maximum=1e-3),
-        n_eigenvalues=check_integer("n_eigenvalues", n_eigenvalues, minimum=1),
+        n_eigenvalues=check_integer("n_eigenvalues", n_eigenvalues, minimum=0),
         events=tuple(events),
     )
 
@@ -241,6 +249,7 @@ def as_dataset(
         "step_min": course.limits[0],
         "step_max": course.limits[1],
         "symmetry": SYMMETRIES[problem.nullity >= 0],
+        "predictor": PREDICTORS[course.secant],
         "start_step": next(k for k, row in enumerate(rows) if row.distance == 0.0),
         "first_stop": stops["down"],
         "last_stop": stops["up"],
@@ -259,7 +268,7 @@ def tabulated(problem: Problem, rows: Sequence[Row], n_eigenvalues: int) -> xr.D
     kernels = np.array([0 if s is None else s.kernel for s in special])
     orbits = np.array([point.basis.shape[1] for point in points])
     nan = float("nan")
-    radii = np.array([float(np.abs(point.values).max(initial=0.0)) for point in points])
+    radii = np.array([radius(point) for point in points])
     index = [(point.values.real > ZERO * radii.max()).sum() for point in points]
     variables: dict[str, Any] = {
         "state": (("step", "parameter"), np.stack([point.x for point in points])),
@@ -274,6 +283,7 @@ def tabulated(problem: Problem, rows: Sequence[Row], n_eigenvalues: int) -> xr.D
         "spectral_radius": ("step", radii),
         "index": ("step", np.array(index, np.int64)),
         "orbit_dimension": ("step", orbits),
+        **_isotropy(problem, points),
         "nullity": ("step", orbits + kernels),
         "event": ("step", schema.flag(schema.BRANCH_EVENTS, words)),
         "test_value": ("step", np.array([nan if s is None else s.test_value for s in special])),
@@ -282,15 +292,32 @@ def tabulated(problem: Problem, rows: Sequence[Row], n_eigenvalues: int) -> xr.D
     }
     if not residual.symmetric:
         variables["transverse_eigenvalue_imag"] = (("step", "eigen"), near.imag)
-    if residual.observe is not None:
-        seen = [residual.observe(point.x, point.p) for point in points]
-        for name in seen[0]:
-            variables[name] = ("step", np.array([row[name] for row in seen]))
+    variables |= {name: ("step", row) for name, row in _observed(residual, points).items()}
     coords = {
         "p": ("step", np.array([point.p for point in points]), {"long_name": residual.parameter}),
         **residual.coordinates,
     }
     return xr.Dataset(variables, coords=coords)
+
+
+def _isotropy(problem: Problem, points: Sequence[Point]) -> dict[str, Any]:
+    """Return how many independent declared generators vanish at points."""
+    residual = problem.residual
+    if residual.generators is None or problem.nullity >= 0:
+        return {}
+    counts = [len(residual.orbit(q.x, q.p)) - q.basis.shape[1] for q in points]
+    return {"isotropy_dimension": ("step", np.array(counts, np.int64))}
+
+
+def _observed(residual: Residual, points: Sequence[Point]) -> dict[str, Array]:
+    """Return what the residual observes of points, by name."""
+    if residual.observe is None:
+        return {}
+    if residual.vectorized:
+        states, places = np.stack([q.x for q in points]), np.array([q.p for q in points])
+        return dict(residual.observe(states, places))
+    seen = [residual.observe(q.x, q.p) for q in points]
+    return {name: np.array([row[name] for row in seen]) for name in seen[0]}
 
 
 def _nearest(values: Array, count: int) -> Array:

@@ -21,6 +21,7 @@ from dlnds.moments import count_pairs, exceeds
 from dlnds.systems import orbits, strings
 from dlnds.systems.layers import flat
 from dlnds.systems.linear import LinearNetwork, check_network
+from dlnds.systems.product import ProductFlow
 from dlnds.systems.protocol import Array
 
 _RESIDUAL = "distance of the moved state from the canonical one"
@@ -30,7 +31,9 @@ MOST_POINTS = 100_000
 
 @known_options
 def critical_points(
-    net: LinearNetwork, max_rank: int | None = None, modes: Sequence[int] | None = None
+    net: LinearNetwork | ProductFlow,
+    max_rank: int | None = None,
+    modes: Sequence[int] | None = None,
 ) -> xr.Dataset:
     """Return one critical point for each critical value: the index sets of learnt modes.
 
@@ -40,7 +43,9 @@ def critical_points(
     Parameters
     ----------
     net
-        The network.
+        The network. Of a `ProductFlow` all critical points have its rank k: the sets of k modes,
+        a minimum if they are the k largest, and otherwise strict saddles of the loss on the
+        matrices of rank k.
     max_rank
         List only sets of at most this many modes.
     modes
@@ -81,27 +86,65 @@ def critical_points(
     >>> dl.schema.decode(points.kind).sel(critical_point="{1}").item()
     'strict_saddle'
     """
+    if isinstance(net, ProductFlow):
+        return _of_rank(net, max_rank, modes)
     check_network(net)
-    sigma = net.singular_values
     allowed = _allowed_modes(net, modes)
     top = min(net.max_rank, len(allowed))
     if max_rank is not None:
         top = min(top, check_integer("max_rank", max_rank, minimum=0))
-    ranks = range(top + 1)
+    ranks, sigma = range(top + 1), net.singular_modes[1]
     if net.depth == 1:
         if top < np.count_nonzero(sigma):
             raise ValueError("modes: a single layer has one critical point, with all modes learnt")
         ranks = range(top, top + 1)
+    sets, learnt = _index_sets(net, allowed, ranks)
+    return _table(net, sets, learnt, _canonical_kinds(net, learnt), net.attributes())
+
+
+def _of_rank(prod: ProductFlow, max_rank: int | None, modes: Sequence[int] | None) -> xr.Dataset:
+    """Return the critical points on the matrices of one rank."""
+    net, k = prod.network, prod.rank
+    allowed = _allowed_modes(net, modes)
+    if max_rank is not None and check_integer("max_rank", max_rank, minimum=0) < k:
+        raise ValueError(f"max_rank: needs at least the rank of the flow, {k}, got {max_rank}")
+    if len(allowed) < k:
+        raise ValueError(
+            f"modes: needs at least {k} modes with σ_j > 0, got {len(allowed)}; without them the "
+            f"loss has no critical points of rank {k}"
+        )
+    sets, learnt = _index_sets(net, allowed, range(k, k + 1))
+    top = count_pairs(learnt, exceeds(net.singular_values)) == 0
+    words = np.where(top, "global_minimum", "strict_saddle")
+    return _table(net, sets, learnt, schema.flag(schema.POINT_KINDS, words), prod.attributes())
+
+
+def _index_sets(
+    net: LinearNetwork, allowed: Sequence[int], ranks: Sequence[int]
+) -> tuple[list[tuple[int, ...]], NDArray[np.bool_]]:
+    """Return the sets of so many modes, and which modes they hold (point, mode)."""
     _check_count([math.comb(len(allowed), r) for r in ranks])
     sets = [s for r in ranks for s in itertools.combinations(allowed, r)]
-    learnt = np.zeros((len(sets), len(sigma)), bool)
+    learnt = np.zeros((len(sets), len(net.singular_modes[1])), bool)
     for row, chosen in zip(learnt, sets, strict=True):
         row[list(chosen)] = True
+    return sets, learnt
+
+
+def _table(
+    net: LinearNetwork,
+    sets: Sequence[tuple[int, ...]],
+    learnt: NDArray[np.bool_],
+    kinds: NDArray[np.int8],
+    attributes: dict[str, Any],
+) -> xr.Dataset:
+    """Return index sets with what is known of their critical points."""
+    sigma = net.singular_values
     variables = {
         "learnt": (("critical_point", "mode"), learnt),
         "rank": ("critical_point", learnt.sum(axis=1)),
         "loss": ("critical_point", 0.5 * np.sum(np.where(learnt, 0.0, sigma**2), axis=1)),
-        "kind": ("critical_point", _canonical_kinds(net, learnt)),
+        "kind": ("critical_point", kinds),
     }
     dataset = xr.Dataset(
         variables,
@@ -111,7 +154,7 @@ def critical_points(
             "singular_value": ("mode", sigma),
         },
     )
-    return schema.finish(dataset, "critical_points", net.attributes())
+    return schema.finish(dataset, "critical_points", attributes)
 
 
 def _allowed_modes(net: LinearNetwork, modes: Sequence[int] | None) -> tuple[int, ...]:

@@ -44,6 +44,9 @@ CRITICAL, ZERO = 1e-7, 1e-7
 ZERO_UNIT = 1e-9
 
 
+_MULTIPLIER = {"long_name": "multiplier of the KKT point", "symbol": r"$\lambda$"}
+
+
 class LeadingForm(NamedTuple):
     """The first homogeneous part of −L on the kernel of the Hessian, across the symmetry orbit.
 
@@ -386,7 +389,7 @@ def _dataset(
         "state": (("direction", "parameter"), states),
         "order": ("direction", order[place].astype(np.int64), {"long_name": "order of the form"}),
         "value": ("direction", value[place], {"long_name": "value of the form", "symbol": "$N$"}),
-        "multiplier": ("direction", (order * value)[place]),
+        "multiplier": ("direction", (order * value)[place], _MULTIPLIER),
         "residual": ("direction", joined("residual")[place]),
         "positivity": ("direction", joined("positivity")[place]),
         "count": ("direction", joined("ascents")[place].astype(np.int64)),

@@ -1,34 +1,28 @@
 """Equilibria of a system as equations with a parameter: weight decay, the data, any number."""
 
-import functools
-import hashlib
-import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from dlnds._kernels import jit
-from dlnds.errors import check_array, check_choice, check_integer, known_options
-from dlnds.residuals import Residual
+from dlnds.equations import evaluations, fitting_size, layered_in, observed, tangents_of
+from dlnds.errors import check_choice, check_integer, known_options
+from dlnds.paths import Path, along_covariances, along_imbalances, along_targets
+from dlnds.residuals import MOST_COMPILED, Compiled, Residual
+from dlnds.systems import orbits
 from dlnds.systems.homogeneous import HomogeneousNetwork
-from dlnds.systems.layers import LayeredSystem, WeightSystem, flat
+from dlnds.systems.layers import LayeredSystem, WeightSystem
 from dlnds.systems.linear import LinearNetwork
 from dlnds.systems.loss import LossNetwork
+from dlnds.systems.product import ProductFlow
 from dlnds.systems.protocol import Array, Params, SystemProtocol, check_flow
 from dlnds.systems.system import System
 
-Path = Callable[[float], ArrayLike] | Sequence[ArrayLike]
-#: Σ and K (None for the identity) at a value of the parameter.
-Data = Callable[[float], tuple[Array, Array | None]]
-
 #: What `equilibria` varies of a network, and what stays as the input covariance changes.
-KINDS = ("weight_decay", "target", "covariance")
+KINDS = ("weight_decay", "target", "covariance", "imbalance")
 HOMOGENEOUS_KINDS = ("weight_decay", "slope")
 FIXED = ("target", "map")
-#: Singular values of W above this fraction of what fits the data, and of the largest, are counted.
-RANK = 1e-9
 
 
 @known_options
@@ -45,22 +39,28 @@ def equilibria(
     Parameters
     ----------
     system
-        A `LinearNetwork`, for weight decay also a `LossNetwork` or a `HomogeneousNetwork`, or a
-        `System`, taken at time 0.
+        A `LinearNetwork` or a `ProductFlow`, for weight decay also a `LossNetwork` or a
+        `HomogeneousNetwork`, or a `System`, taken at time 0.
     vary
         What p is:
 
-        - ``"weight_decay"``: λ in L + (λ/2) Σ_i ‖W_i‖_F².
+        - ``"weight_decay"``: λ in L + (λ/2) Σ_i ‖W_i‖_F²; for a `ProductFlow` of the layers of the
+          balanced networks over W, where it adds −hλW to Ẇ.
         - ``"target"``: θ along a ``path`` Σ(θ); a K of raw inputs stays.
         - ``"covariance"``: t in the input covariance C(t) = (1 − t) I + t C, from whitened inputs
           at t = 0 to the raw ones at t = 1.
+        - ``"imbalance"``: θ along a ``path`` of the conserved C_i*(θ), through critical points with
+          these C_i: an arc along the fiber over one critical value.
         - ``"slope"``: α of a `HomogeneousNetwork` with p ≥ 2.
         - the place of a number in the ``parameters`` of a `System`.
     path
         For ``"target"``: a function of θ that returns Σ (d_h × k), or a pair of targets, at θ = 0
-        and θ = 1, with a straight line between (and beyond) them.
+        and θ = 1, with a straight line between (and beyond) them. For ``"imbalance"``: a pair of
+        critical states over the same map, whose C_i are joined by a straight line, or a function of
+        θ that returns symmetric matrices C_1*, …, C_{h−1}* (each d_i × d_i).
     path_derivative
-        Function of θ that returns Σ'(θ), if the path is a function; otherwise F is differenced.
+        Function of θ that returns Σ'(θ), or the C_i*'(θ), if the path is a function; otherwise F is
+        differenced.
     fixed
         For ``"covariance"``, what stays as C changes: ``"target"``, Σ = M C^{-1/2}, as by default,
         or ``"map"``, the map M C^{-1} that fits best.
@@ -78,8 +78,10 @@ def equilibria(
     ------
     ValueError, TypeError
         If the system has nothing of that kind to vary, or a path is missing or of another shape.
-        The functions of the result raise if a path leaves that shape or C(t) is not positive
-        definite, which it is for all t from 0 to 1.
+        For a pair of states: if one is not critical, their maps differ or have a rank below the
+        smallest width, or the C_i are not free to change at both. The functions of the result raise
+        if a path leaves its shape, or C(t) is not positive definite, which it is for all t from 0
+        to 1.
 
     Notes
     -----
@@ -94,6 +96,17 @@ def equilibria(
     same teacher, but σ_j changes, so that modes may cross. K(t) is the root U k(t) Vᵀ of C(t) for
     K(1) = U s Vᵀ, k² = 1 − t + t s².
 
+    Along a fiber F = −∇L − ¼ ∇ Σ_i ‖C_i − C_i*(θ)‖_F². The second part, E_i W_i − W_i E_{i−1} of
+    E_i = C_i − C_i*, is tangent to the orbit of GL, ∇L is orthogonal to it: both vanish where F
+    does, and C_i = C_i* wherever the C_i are free to change. There ∂F/∂x = −∇²L − ½ DCᵀDC, where
+    each part vanishes on the range of the other, so that the index is that of L. Solutions at one θ
+    are a manifold, in general no group orbit; ``generators`` span its tangent space, what changes
+    neither W nor a C_i, of dimension Σ_i d_i d_{i−1} − r(d_0 + d_h − r) − Σ_{0<i<h} d_i(d_i + 1)/2,
+    which is Σ d_i(d_i − 1)/2 if all hidden widths are the rank r. Then every arc goes on to any θ:
+    the C_i are free at all points, and bounded only where the weights are. The state at θ = 1 has
+    the C_i of the second one, and need not be it. In wider networks they are not free at balanced
+    states, nor at others that leave hidden units unused; arcs turn back or end at such states.
+
     References
     ----------
     WA25, section 2; BRTW22 and AMG24 for general covariance.
@@ -106,27 +119,31 @@ def equilibria(
     >>> s, x = 1.0, net.initial("aligned", scale=[1.0, 0.0])
     >>> float(abs(decay.value(x, s * (4.0 - s**3))).max())
     0.0
-    >>> decay.observe(x, 3.0)
+    >>> {name: float(value) for name, value in decay.observe(x, 3.0).items()}
     {'loss': 6.5, 'rank': 1.0, 'imbalance': 0.0, 'product_norm': 1.0}
     """
     check_flow(system)
     kinds = _kinds(system)
     if kinds:
         vary = check_choice("vary", vary, kinds)
-    for name, value, kind in (
-        ("path", path, "target"),
-        ("path_derivative", path_derivative, "target"),
-        ("fixed", fixed, "covariance"),
+    along = ("target", "imbalance")
+    for name, value, allowed in (
+        ("path", path, along),
+        ("path_derivative", path_derivative, along),
+        ("fixed", fixed, ("covariance",)),
     ):
-        if value is not None and vary != kind:
-            raise ValueError(f"{name}: belongs to vary={kind!r}, got vary={vary!r}")
-    if isinstance(system, LinearNetwork) and vary == "target":
-        return _along_targets(system, path, path_derivative)
-    if isinstance(system, LinearNetwork) and vary == "covariance":
-        return _along_covariances(system, check_choice("fixed", fixed or "target", FIXED))
+        if value is not None and vary not in allowed:
+            words = " and ".join(f"vary={kind!r}" for kind in allowed)
+            raise ValueError(f"{name}: belongs to {words}, got vary={vary!r}")
+    if isinstance(system, LinearNetwork | ProductFlow) and vary == "target":
+        return along_targets(system, path, path_derivative)
+    if isinstance(system, LinearNetwork) and vary == "imbalance":
+        return along_imbalances(system, path, path_derivative)
+    if isinstance(system, LinearNetwork | ProductFlow) and vary == "covariance":
+        return along_covariances(system, check_choice("fixed", fixed or "target", FIXED))
     if isinstance(system, HomogeneousNetwork) and vary == "slope":
         return _along_slopes(system)
-    if isinstance(system, WeightSystem):
+    if isinstance(system, WeightSystem | ProductFlow):
         return _with_decay(system)
     assert isinstance(system, System)
     return _with_number(system, vary)
@@ -136,6 +153,8 @@ def _kinds(system: SystemProtocol) -> tuple[str, ...]:
     """Return what may be varied of a system, by name; nothing if it has numbers to vary."""
     if isinstance(system, LinearNetwork):
         return KINDS
+    if isinstance(system, ProductFlow):
+        return KINDS[:3]
     if isinstance(system, HomogeneousNetwork) and not system.is_linear:
         return HOMOGENEOUS_KINDS
     if isinstance(system, WeightSystem):
@@ -158,7 +177,7 @@ def _with_number(system: System, vary: Any) -> Residual:
         numbers[place] = p
         return sizes, numbers
 
-    fun, jacobian = _evaluations(system, params)
+    fun, jacobian = evaluations(system, params)
     energy = system.energy
 
     def observe(x: Array, p: float) -> dict[str, float]:
@@ -175,76 +194,54 @@ def _with_number(system: System, vary: Any) -> Residual:
     )
 
 
-def _evaluations(
-    system: SystemProtocol, params: Callable[[float], Params]
-) -> tuple[Callable[[Array, float], Array], Callable[[Array, float], Array] | None]:
-    """Return the field of a system and its Jacobian, if it has one, as functions of x and p."""
-    field = jit.ready(system.field, jit.FIELD)
-
-    def fun(x: Array, p: float) -> Array:
-        state = np.array(x, dtype=float)
-        out = np.empty_like(state)
-        field(0.0, state, params(p), out)
-        return out
-
-    if system.jacobian is not None:
-        whole = jit.ready(system.jacobian, jit.JACOBIAN)
-
-        def jacobian(x: Array, p: float) -> Array:
-            state = np.array(x, dtype=float)
-            out = np.zeros((state.size, state.size))
-            whole(0.0, state, params(p), out)
-            return out
-
-        return fun, jacobian
-    if system.jvp is None:
-        return fun, None
-    along = jit.ready(system.jvp, jit.JVP)
-
-    def columns(x: Array, p: float) -> Array:
-        state, numbers = np.array(x, dtype=float), params(p)
-        out = np.zeros((state.size, state.size))
-        for direction, row in zip(np.eye(state.size), out, strict=True):
-            along(0.0, state, direction, numbers, row)
-        return out.T.copy()
-
-    return fun, columns
-
-
-def _with_decay(net: WeightSystem) -> Residual:
-    """Return the critical points of L + (λ/2)‖x‖²."""
+def _with_decay(net: WeightSystem | ProductFlow) -> Residual:
+    """Return the critical points of L + (λ/2) Σ_i ‖W_i‖²."""
     given = net.params
-    field, matrix = _evaluations(net, lambda _: given)
+    share = 0.5 * net.depth if isinstance(net, ProductFlow) else 1.0  # −hλW, by two factors
+    field, matrix = evaluations(net, lambda _: given)
     assert matrix is not None
-    tangents = _tangents(net)
+    layered, tangents = layered_in(net), tangents_of(net)
 
     def fun(x: Array, p: float) -> Array:
         out = field(x, p)
-        out -= p * x
+        out -= p * share * x
         return out
 
     def jacobian(x: Array, p: float) -> Array:
         out = matrix(x, p)
-        out.flat[:: len(out) + 1] -= p
+        out.flat[:: len(out) + 1] -= p * share
         return out
 
     return Residual(
         fun,
         jacobian,
-        derivative=lambda x, p: -x,
+        derivative=lambda x, p: -share * x,
         generators=lambda x, p: tangents(p != 0.0)(x),
-        symmetric=True,
+        symmetric_at=(0.0,),
+        symmetric=net.gradient_flow,
         parameter="weight_decay",
-        observe=_observer(net),
+        observe=_observer(layered),
+        vectorized=True,
         coordinates=net.coordinates(),
         attributes={**net.attributes(), "vary": "weight_decay"},
+        compiled=_compiled_decay(net, share),
     )
+
+
+def _compiled_decay(net: WeightSystem | ProductFlow, share: float) -> Compiled | None:
+    """Return the equation with weight decay as compiled functions, of small networks."""
+    if net.dim > MOST_COMPILED:
+        return None
+    layered, action = layered_in(net), (np.zeros((2, 0), np.int64), 0)
+    if not isinstance(layered, HomogeneousNetwork) or layered.is_linear:
+        action = orbits.action(layered.widths, orthogonal=True)
+    return Compiled(net.field, net.jacobian, net.params, share, *action)
 
 
 def _along_slopes(net: HomogeneousNetwork) -> Residual:
     """Return the critical points as the slope of the rectifier changes."""
-    fun, jacobian = _evaluations(net, net.params_at_slope)
-    tangents = _tangents(net)(False)
+    fun, jacobian = evaluations(net, net.params_at_slope)
+    tangents = tangents_of(net)(False)
     criterion = net.criterion
     return Residual(
         fun,
@@ -258,181 +255,12 @@ def _along_slopes(net: HomogeneousNetwork) -> Residual:
     )
 
 
-def _tangents(net: WeightSystem) -> Callable[[bool], Callable[[Array], Array]]:
-    """Return what gives generators as a function of x, of all symmetries or of the flow's own."""
-    return functools.cache(net._tangents)
-
-
-def _observer(net: WeightSystem) -> Callable[[Array, float], dict[str, float]]:
-    """Return what gives the numbers that a branch with weight decay records of a state."""
+def _observer(net: WeightSystem) -> Callable[[Array, Any], dict[str, Any]]:
+    """Return what gives the numbers that a branch with weight decay records of states."""
     if isinstance(net, LinearNetwork):
-        size = _fitting_size(net.target, net.input_root)
+        size = fitting_size(net.target, net.input_root)
     elif isinstance(net, LossNetwork):
-        size = _fitting_size(net.criterion.targets, net.criterion.inputs)
+        size = fitting_size(net.criterion.targets, net.criterion.inputs)
     if not isinstance(net, LayeredSystem):
-        return lambda x, p: {"loss": float(net._loss(x))}
-    return lambda x, p: _observed(net, x, net._loss(x), size)
-
-
-def _fitting_size(target: Array, root: Array | None) -> float:
-    """Return how large maps W are for which W K is as large as the target."""
-    inputs = 1.0 if root is None else float(np.linalg.norm(root, 2))
-    return float(np.linalg.norm(target, 2)) / (inputs or 1.0)
-
-
-def _observed(net: LayeredSystem, x: Array, loss: Any, size: float) -> dict[str, float]:
-    """Return the numbers that a branch records of a state."""
-    values = np.linalg.svd(net._product(x), compute_uv=False)
-    return {
-        "loss": float(loss),
-        "rank": float(np.count_nonzero(values > RANK * max(size, values[0]))),
-        "imbalance": float(net._imbalance(x)),
-        "product_norm": float(np.linalg.norm(values)),
-    }
-
-
-def _along_targets(
-    net: LinearNetwork, path: Path | None, derivative: Callable[[float], ArrayLike] | None
-) -> Residual:
-    """Return the critical points as the target moves along a path."""
-    if path is None:
-        raise ValueError("path: vary='target' needs a function of θ or a pair of targets")
-    if derivative is not None and not callable(derivative):
-        raise TypeError(f"path_derivative: needs a function of θ, got {derivative!r}")
-    about: dict[str, Any] = {"vary": "target"}
-    shape, root = net.target.shape, net.input_root
-    if callable(path):
-        target = _checked("path", path, shape)
-        change = None if derivative is None else _checked("path_derivative", derivative, shape)
-    elif derivative is not None:
-        raise ValueError("path_derivative: that of a pair of targets is known, leave it out")
-    else:
-        first, last = _pair(path, shape)
-        about["path_digest"] = hashlib.sha256(first.tobytes() + last.tobytes()).hexdigest()
-
-        def target(p: float) -> Array:
-            return (1.0 - p) * first + p * last
-
-        def change(p: float) -> Array:
-            return last - first
-
-    def slope(x: Array, p: float) -> Array:
-        assert change is not None
-        signal = change(p)
-        return _sent_back(net, x, signal if root is None else signal @ root.T)
-
-    return _of_data(net, lambda p: (target(p), root), None if change is None else slope, about)
-
-
-def _pair(path: Any, shape: tuple[int, ...]) -> list[Array]:
-    """Return the two ends of a straight path."""
-    if isinstance(path, str | bytes | Mapping) or not np.iterable(path):
-        raise TypeError(f"path: needs a function of θ or a pair of targets, got {path!r}")
-    ends = list(path)
-    if len(ends) != 2:
-        raise ValueError(f"path: needs two targets, at θ = 0 and θ = 1, got {len(ends)}")
-    return [check_array("path", end, ndim=2, shape=shape) for end in ends]
-
-
-def _checked(
-    name: str, function: Callable[[float], ArrayLike], shape: tuple[int, ...]
-) -> Callable[[float], Array]:
-    """Return a function whose matrices are looked at before kernels read them."""
-
-    def checked(p: float) -> Array:
-        matrix = np.asarray(function(p), dtype=float)
-        if matrix.shape != shape or not np.isfinite(matrix).all():
-            raise ValueError(
-                f"{name}: needs to return a finite matrix of shape {shape}, got shape "
-                f"{matrix.shape} at {p}"
-            )
-        return matrix
-
-    return checked
-
-
-def _along_covariances(net: LinearNetwork, fixed: str) -> Residual:
-    """Return the critical points from whitened to raw inputs."""
-    root = net.whitening if net.input_root is None else net.input_root
-    if root is None:
-        raise ValueError(
-            "system: vary='covariance' needs a network with an input covariance, as from_data makes"
-        )
-    if root.shape[0] != root.shape[1]:
-        raise ValueError(
-            "system: vary='covariance' needs an input covariance of full rank, got rank "
-            f"{root.shape[1]} in {root.shape[0]} inputs"
-        )
-    raw = LinearNetwork(
-        net.widths, net.target, root, normalization=net.normalization, specialize=net.specialize
-    )
-    U, s, Vt = np.linalg.svd(root)
-    rate = (U * (s**2 - 1.0)) @ U.T
-    best = raw.target @ (Vt.T / s) @ U.T
-
-    def data(p: float) -> tuple[Array, Array]:
-        sizes = _interpolated(s, p)
-        target = raw.target if fixed == "target" else raw.target @ (Vt.T * (sizes / s)) @ Vt
-        return target, (U * sizes) @ Vt
-
-    def slope(x: Array, p: float) -> Array:
-        signal = -raw._product(x) @ rate
-        if fixed == "target":  # M' = Σ K'ᵀ
-            signal += raw.target @ (Vt.T * ((s**2 - 1.0) / (2.0 * _interpolated(s, p)))) @ U.T
-        else:  # M' = W C'
-            signal += best @ rate
-        return _sent_back(raw, x, signal)
-
-    return _of_data(raw, data, slope, {"vary": "covariance", "fixed": fixed})
-
-
-def _interpolated(s: Array, p: float) -> Array:
-    """Return the singular values of K(t), which are s at t = 1 and ones at t = 0."""
-    squares = (1.0 - p) + p * s**2
-    if not squares.min() > 0.0:
-        raise ValueError(f"p: the input covariance is not positive definite at t = {p}")
-    return np.sqrt(squares)
-
-
-def _of_data(
-    net: LinearNetwork,
-    data: Data,
-    slope: Callable[[Array, float], Array] | None,
-    about: dict[str, Any],
-) -> Residual:
-    """Return the critical points of networks that differ in their numbers alone."""
-    sizes, _ = net.params
-    tangents = _tangents(net)
-
-    def params(p: float) -> Params:
-        return sizes, flat(part for part in data(p) if part is not None)
-
-    def observe(x: Array, p: float) -> dict[str, float]:
-        target, root = data(p)
-        product = net._product(x)
-        misfit = target - (product if root is None else product @ root)
-        return _observed(net, x, 0.5 * np.sum(misfit**2), _fitting_size(target, root))
-
-    fun, jacobian = _evaluations(net, params)
-    return Residual(
-        fun,
-        jacobian,
-        derivative=slope,
-        generators=lambda x, p: tangents(False)(x),
-        symmetric=True,
-        parameter=about["vary"],
-        observe=observe,
-        coordinates=net.coordinates(),
-        attributes={**net.attributes(), **about},
-    )
-
-
-def _sent_back(net: LayeredSystem, x: Array, signal: Array) -> Array:
-    """Return W_{i+1:h}ᵀ G W_{1:i−1}ᵀ of all layers i, as a vector, for a matrix G (d_h × d_0)."""
-    layers = net._layers(x)
-    images = list(itertools.accumulate(layers[:-1], lambda product, w: w @ product))
-    parts = []
-    for w, image in zip(layers[:0:-1], images[::-1], strict=True):
-        parts.append(signal @ image.T)
-        signal = w.T @ signal
-    return flat([*parts, signal][::-1])
+        return lambda x, p: {"loss": 1.0 * net._loss(x)}
+    return lambda x, p: observed(net, x, net._loss(x), size)

@@ -1,5 +1,6 @@
 """Stable and unstable submanifolds of critical points, also where the Hessian fails."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,22 +11,27 @@ from numpy.typing import ArrayLike, NDArray
 from dlnds import directions, schema
 from dlnds.critical import check_critical, check_point
 from dlnds.errors import check_memory, known_options
+from dlnds.moments import exceeds
 from dlnds.systems import orbits, saddles, strings
 from dlnds.systems.bases import turning
 from dlnds.systems.jacobians import dense_jacobian
 from dlnds.systems.linear import LinearNetwork
+from dlnds.systems.product import ProductFlow
 from dlnds.systems.protocol import Array
 from dlnds.systems.saddles import Dimensions, Directions
 
 
 @known_options
-def unstable_manifold(net: LinearNetwork, x: ArrayLike, *, rtol: float = 1e-8) -> xr.Dataset:
+def unstable_manifold(
+    net: LinearNetwork | ProductFlow, x: ArrayLike, *, rtol: float = 1e-8
+) -> xr.Dataset:
     """Return the directions in which runs leave a critical point, and how fast and many they are.
 
     Parameters
     ----------
     net
-        The network.
+        The network, or the `ProductFlow` of one, whose critical points have strict directions only:
+        for whitened problems with the rate σ_j^{1−2/h} (σ_q − σ_j) along u_q v_jᵀ + u_j v_qᵀ.
     x
         Critical state (parameter), canonical or not.
     rtol
@@ -85,7 +91,9 @@ def unstable_manifold(net: LinearNetwork, x: ArrayLike, *, rtol: float = 1e-8) -
 
 
 @known_options
-def stable_manifold(net: LinearNetwork, x: ArrayLike, *, rtol: float = 1e-8) -> xr.Dataset:
+def stable_manifold(
+    net: LinearNetwork | ProductFlow, x: ArrayLike, *, rtol: float = 1e-8
+) -> xr.Dataset:
     """Return the directions in which runs come to a critical point, and how fast and many they are.
 
     Parameters
@@ -141,10 +149,16 @@ class _Hessian(NamedTuple):
     zero: NDArray[np.bool_]
 
 
-def _manifold(net: LinearNetwork, x: ArrayLike, rtol: float, stable: bool) -> xr.Dataset:
-    state, rtol = check_point(net, x, rtol)
-    found = check_critical(net, state, rtol)
-    local = _local(net, state, found, rtol, stable)
+def _manifold(
+    net: LinearNetwork | ProductFlow, x: ArrayLike, rtol: float, stable: bool
+) -> xr.Dataset:
+    layered = net.factors if isinstance(net, ProductFlow) else net
+    state, rtol = check_point(layered, x, rtol)
+    found = check_critical(layered, state, rtol)
+    if isinstance(net, ProductFlow):
+        local = _of_maps(net, state, found, rtol, stable)
+    else:
+        local = _local(net, state, found, rtol, stable)
     frame, rate, order, mode, lost = local.directions
     dataset = xr.Dataset(
         {
@@ -195,6 +209,49 @@ def _local(
     quotient = whole - _isotropy_orbit(net, x, joint.frame)
     complete = not hessian.zero.any() or net.depth == 1
     return _Local(joint, Dimensions(whole, quotient, complete), strict, "dense")
+
+
+def _of_maps(
+    prod: ProductFlow, x: Array, found: strings.Learnt, rtol: float, stable: bool
+) -> _Local:
+    """Return the directions on the matrices of one rank: those of the Riemannian Hessian."""
+    if prod.network.whitened and not found.freedom and not stable:
+        joint, method = _swaps(prod, x, found), "closed_form"
+    else:
+        values, vectors = prod.hessian_modes(x)
+        side = (values if stable else -values) > rtol * np.abs(values).max()
+        frame = _unit([prod.horizontal_lift(x, Z) for Z in vectors[side]], prod.dim)
+        count = int(side.sum())
+        none = np.full(count, -1)
+        joint = Directions(frame, np.abs(values[side]), np.full(count, 2), none, none)
+        method = "dense"
+    strict = len(joint.rate)
+    return _Local(
+        saddles.joined([joint], prod.dim), Dimensions(strict, strict, True), strict, method
+    )
+
+
+def _swaps(prod: ProductFlow, x: Array, found: strings.Learnt) -> Directions:
+    """Return the unstable directions of a whitened problem: a mode turns towards a larger one."""
+    left, sigma, right = prod.network.singular_modes
+    rest = [q for q in range(len(sigma)) if q not in found.modes]
+    pairs = [(q, j) for j in found.modes for q in rest if exceeds(sigma)[j, q]]
+    changes = [np.outer(left[:, q], right[:, j]) for q, j in pairs]
+    changes = [
+        Z + np.outer(left[:, j], right[:, q]) for Z, (q, j) in zip(changes, pairs, strict=True)
+    ]
+    power = 1.0 - 2.0 / prod.depth
+    rates = np.array([sigma[j] ** power * (sigma[q] - sigma[j]) for q, j in pairs])
+    modes = np.array(pairs, np.int64).reshape(-1, 2)
+    frame = _unit([prod.horizontal_lift(x, Z) for Z in changes], prod.dim)
+    return Directions(frame, rates, np.full(len(pairs), 2), modes[:, 0], modes[:, 1])
+
+
+def _unit(rows: Sequence[Array], dim: int) -> Array:
+    """Return vectors (direction, parameter) of length one."""
+    frame = np.reshape(rows, (-1, dim))
+    unit: Array = frame / np.linalg.norm(frame, axis=1, keepdims=True)
+    return unit
 
 
 def _residual_weights(net: LinearNetwork, x: Array, found: strings.Learnt, rtol: float) -> bool:

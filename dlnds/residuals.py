@@ -1,18 +1,36 @@
 """Equations F(x, p) = 0 with a parameter, for continuation."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dlnds.errors import known_options
+from dlnds.errors import check_number, known_options
 
 Array = NDArray[np.float64]
 
 #: Relative steps of differences: one-sided errors of order h² for central ones.
 _STEP = float(np.finfo(float).eps) ** (1.0 / 3.0)
+#: Components above which LAPACK is faster than compiled loops.
+MOST_COMPILED = 150
+
+
+class Compiled(NamedTuple):
+    """The parts of F(x, p) = f(p, x) − decay · p x as compiled functions, for steps without Python.
+
+    ``field`` and ``jacobian`` are kernels of a system, with p in the place of time. Each entry of
+    the generators is plus or minus one component of x: ``action`` (2 × entry) holds its place in
+    the flat matrix of ``n_generators`` rows, and the component, from 1 on, with the sign.
+    """
+
+    field: Callable[..., None]
+    jacobian: Callable[..., None]
+    params: tuple[NDArray[np.int64], Array]
+    decay: float
+    action: NDArray[np.int64]
+    n_generators: int
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -31,16 +49,27 @@ class Residual:
     generators
         ``generators(x, p)`` returns tangent vectors (generator × component) that span the tangent
         space of the symmetry orbit at x; ``None`` declares that there is no symmetry.
+    invariants
+        ``invariants(x, p)`` returns numbers that are equal on whole orbits and tell one from
+        another; ``None`` if ‖x‖ and the eigenvalues of the Jacobian are such, as for orthogonal
+        groups.
+    symmetric_at
+        Values of p at which the orbits are larger than at all others around them.
     symmetric
         Whether the Jacobian is symmetric, as that of a gradient flow.
     parameter
         Name of p.
     observe
         ``observe(x, p)`` returns numbers by name that a branch records.
+    vectorized
+        Whether ``observe`` takes many states (step × component) with their p (step), too, and
+        returns a number for each.
     coordinates
         Labels of the components, as those of a system's dim ``parameter``.
     attributes
         What Datasets say of the problem.
+    compiled
+        The same equation as compiled functions, if it has such; ``p`` must not be 0 then.
 
     Examples
     --------
@@ -55,19 +84,27 @@ class Residual:
     _: KW_ONLY
     derivative: Callable[[Array, float], Array] | None = None
     generators: Callable[[Array, float], Array] | None = None
+    invariants: Callable[[Array, float], Array] | None = None
+    symmetric_at: Sequence[float] = ()
     symmetric: bool = False
     parameter: str = "p"
-    observe: Callable[[Array, float], Mapping[str, float]] | None = None
+    observe: Callable[[Array, Any], Mapping[str, Any]] | None = None
+    vectorized: bool = False
     coordinates: Mapping[str, Any] = field(default_factory=dict)
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    compiled: Compiled | None = None
 
     def __post_init__(self) -> None:
-        for name in ("fun", "jacobian", "derivative", "generators", "observe"):
+        for name in ("fun", "jacobian", "derivative", "generators", "invariants", "observe"):
             given = getattr(self, name)
             if not callable(given) and (given is not None or name == "fun"):
                 raise TypeError(f"{name}: needs a function, got {given!r}")
         if not isinstance(self.parameter, str) or not self.parameter:
             raise TypeError(f"parameter: needs a name, got {self.parameter!r}")
+        if not np.iterable(self.symmetric_at):
+            raise TypeError(f"symmetric_at: needs values of p, got {self.symmetric_at!r}")
+        values = tuple(check_number("symmetric_at", value) for value in self.symmetric_at)
+        object.__setattr__(self, "symmetric_at", values)
 
     def __repr__(self) -> str:
         """Name the parameter."""

@@ -7,27 +7,16 @@ import numpy as np
 import xarray as xr
 
 from dlnds.continuation import ZERO, check_course, tabulated
+from dlnds.corrections import Event, Point, Problem, corrected, distance_between, stored, turned
 from dlnds.errors import ConvergenceError, check_choice, known_options
 from dlnds.residuals import Array, Residual
-from dlnds.tracing import (
-    AWAY,
-    Course,
-    Event,
-    Point,
-    Problem,
-    Trail,
-    collected,
-    corrected,
-    distance_between,
-    posed,
-    reversed_rows,
-    stored,
-    turned,
-)
+from dlnds.tracing import AWAY, Course, Trail, collected, headed, posed, reversed_rows
 
 SIDES = ("last", "first")
 #: Attributes that tell how a branch was followed, and not of which equation it is.
 FOLLOWED = ("start_step", "first_stop", "last_stop", "bounds", "step_min", "step_max", "rtol")
+#: And those that are the same for the whole of one.
+KEPT = ("symmetry", "predictor")
 #: Relative distance up to which two ends are the same one.
 SAME_END = 1e-8
 
@@ -103,12 +92,14 @@ def extend_branch(
     low, high = _given(step_min, attrs["step_min"]), _given(step_max, attrs["step_max"])
     wanted, n = _given(bounds, tuple(attrs["bounds"].tolist())), branch.sizes["eigen"]
     course = check_course(wanted, high, low, high, max_points, attrs["rtol"], n, events)
-    course = course._replace(step=float(np.clip(end.next_step, *course.limits)))
+    step, secant = float(np.clip(end.next_step, *course.limits)), attrs["predictor"] == "secant"
+    course = course._replace(step=step, secant=secant)
     _check_inside(course.bounds, end, forward)
     nullity = int(end.orbit_dimension) if attrs["symmetry"] == "minimum_norm" else -1
     problem = posed(equation, course, nullity)
     trail = _trail(problem, branch, course, forward)
     start = _end_point(problem, end, forward)
+    start = _aimed(start, branch, forward) if secant else start
     stop = f"{side}_stop"
     if attrs[stop] == "closed" and distance_between(start, trail.origin) <= course.limits[1]:
         raise ValueError("branch: is closed, there is nothing beyond its end")
@@ -122,6 +113,15 @@ def extend_branch(
     return _joined(parts, {**attrs, **about})
 
 
+def _aimed(start: Point, branch: xr.Dataset, forward: bool) -> Point:
+    """Return the end of a branch with the direction in which it lies from the point before."""
+    regular = np.flatnonzero(branch.event.values == 0)
+    if len(regular) < 2:
+        return start
+    row = branch.isel(step=regular[-2 if forward else 1])
+    return headed(start._replace(x=row.state.values, p=float(row.p)), start)
+
+
 def _equal(one: Any, other: Any) -> bool:
     return bool(np.array_equal(one, other))
 
@@ -133,7 +133,7 @@ def _given(value: Any, default: Any) -> Any:
 def _check_branch(name: str, branch: Any) -> None:
     if not isinstance(branch, xr.Dataset) or branch.attrs.get("schema") != "branch":
         raise TypeError(f"{name}: needs the Dataset that branch returns")
-    missing = [word for word in (*FOLLOWED, "symmetry") if word not in branch.attrs]
+    missing = [word for word in (*FOLLOWED, *KEPT) if word not in branch.attrs]
     if missing or "next_step" not in branch or not branch.sizes["step"]:
         raise ValueError(f"{name}: lacks what it could be followed from, {missing or 'rows'}")
 

@@ -241,7 +241,7 @@ class Stepper:
             return ""
         force = np.abs(work[kernels.FIRST_STAGE]).max()
         settled = self.frame.settled(self.embed(work[[kernels.STATE]])[0], task.rtol)
-        if self.system.gradient_flow and (force == 0.0 or force < _NO_FORCE):
+        if self.system.descends and (force == 0.0 or force < _NO_FORCE):
             other = "saddle" if self.system.only_saddles else "critical_point"
             self.decision = ("global_minimum" if settled else other, "no_force")
             return "limit_reached" if counters[kernels.STEPS] else "at_rest"

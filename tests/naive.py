@@ -82,6 +82,21 @@ def adjacency_field(net, x):
     return sum(power(A, h - j).T @ (E - power(A, h)) @ power(A, j - 1).T for j in range(1, h + 1))
 
 
+def fractional_power(U, s, a):
+    """(U diag(s²) Uᵀ)^a at its known rank, with the identity for a = 0."""
+    return np.eye(len(U)) if a == 0 else (U * s ** (2.0 * a)) @ U.T
+
+
+def riemannian_operator(W, Z, depth, rank):
+    """𝒜_W(Z) = Σ_j (WWᵀ)^{(h−j)/h} Z (WᵀW)^{(j−1)/h} (BRTW22)."""
+    U, s, Vt = np.linalg.svd(W)
+    U, s, V = U[:, :rank], s[:rank], Vt[:rank].T
+    return sum(
+        fractional_power(U, s, (depth - j) / depth) @ Z @ fractional_power(V, s, (j - 1) / depth)
+        for j in range(1, depth + 1)
+    )
+
+
 def differences(function, x, step):
     """Central differences of order 4 along each coordinate, one column each."""
     columns = []

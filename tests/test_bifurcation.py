@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_continuation import decayed, events, weight_decay
+from test_continuation import along, decayed, events, weight_decay
 
 import dlnds as dl
 
@@ -89,6 +89,52 @@ def test_no_orbit_is_followed_twice_from_a_sphere_of_directions():
     radius = np.linalg.norm(ring.state.values, axis=1)
     np.testing.assert_allclose(radius**2, 0.5 * ring.p.values - 1.0, atol=1e-9)
     assert set(ring.orbit_dimension.values[1:].tolist()) == {2}
+
+
+@pytest.mark.parametrize("depth", [2, 3])
+def test_crossing_modes_are_joined_from_any_point_of_an_orbit_of_gl(depth):
+    """Σ = diag(3, 1 + θ, 2 − θ): {0,1} and {0,2} are joined at θ = 1/2 by all projectors between.
+
+    Orbits of GL are not compact: neither sizes nor eigenvalues of states are those of an orbit.
+    """
+    net, equation, start = along([3.0, 1.0, 2.0], [0.0, 1.0, -1.0], (0, 1), depth)
+    rng = np.random.default_rng(depth)
+    group = [rng.normal(size=(2, 2)) for _ in range(depth - 1)]
+    for x in (start, dl.act(net, group, start)):
+        tree = dl.diagram(equation, x, 0.0, bounds=(0.0, 1.0), depth=3, step_max=0.2)
+        first, circle, *others = branches(tree)
+        parents = [branch.attrs["parent"] for branch in (circle, *others)]
+        assert parents == ["branch_0", "branch_1", "branch_1"]
+        assert tree.attrs["complete"] == 1
+        for branch, mode in ((first, 1), *((other, 2) for other in others)):
+            regular = branch.isel(step=slice(mode == 2, None))  # without what was located before
+            for state, p in zip(regular.state.values, regular.p.values, strict=True):
+                sigma = np.array([3.0, 1.0 + p, 2.0 - p])
+                known = np.where(np.isin(np.arange(3), (0, mode)), sigma, 0.0)
+                np.testing.assert_allclose(net.product(state), np.diag(known), atol=1e-9)
+        ends = [branch.p.values[[0, -1]].round(12).tolist() for branch in (first, *others)]
+        assert ends[0] == [0.0, 1.0]
+        assert sorted(ends[1:]) == [[0.5, 0.0], [0.5, 1.0]]
+        # Round the circle once: a line between the modes comes back after half a turn.
+        np.testing.assert_allclose(circle.p, 0.5, atol=1e-9)
+        assert circle.attrs["last_stop"] == "closed"
+        W = np.stack([net.product(state) for state in circle.state.values]) / 1.5
+        doubled = np.unwrap(np.arctan2(2.0 * W[:, 1, 2], W[:, 1, 1] - W[:, 2, 2]))
+        turn = np.abs(np.diff(doubled))
+        assert abs(doubled[-1] - doubled[0]) == pytest.approx(2 * np.pi, abs=2.0 * turn.max())
+        np.testing.assert_allclose(np.trace(W[:, 1:, 1:], axis1=1, axis2=2), 1.0, atol=1e-9)
+
+
+def test_declared_invariants_decide_what_is_one_orbit():
+    """Of a pitchfork both halves are one orbit to |x|, and two to x."""
+
+    def form(x, p):
+        return p * x - x**3
+
+    for invariants, count in ((lambda x, p: np.abs(x), 2), (lambda x, p: x, 3)):
+        equation = dl.Residual(form, invariants=invariants)
+        tree = dl.diagram(equation, [0.0], -0.5, bounds=(-1.0, 1.0))
+        assert len(tree.children) == count
 
 
 def test_diagrams_stop_at_their_limits():

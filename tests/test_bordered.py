@@ -48,8 +48,9 @@ def test_the_inertia_of_an_indefinite_matrix_is_counted():
     frame = np.linalg.qr(np.random.default_rng(0).normal(size=(30, 30)))[0]
     values = np.concatenate([-np.arange(1.0, 24.0), np.arange(1.0, 8.0)])
     for matrix, positive in ((zero_diagonal, 4), (frame * values @ frame.T, 7), (-np.eye(5), 0)):
-        solve, count = bordered._inverse(np.ascontiguousarray(matrix))
+        solve, count, least = bordered._inverse(np.ascontiguousarray(matrix))
         assert count == positive
+        assert least > 1e-3
         right = np.eye(len(matrix))
         np.testing.assert_allclose(matrix @ solve(right), right, atol=1e-12)
 

@@ -96,7 +96,10 @@ def test_the_fold_of_the_bratu_problem(n, truth):
     kind, p, kernel = events(curve)[0]
     assert (kind, kernel) == ("fold", 1)
     assert p == pytest.approx(truth, abs=6e-10)
-    assert float(curve.residual.max()) < 1e-9
+    slope = np.linalg.norm(np.exp(curve.state), axis=1)  # ∂F/∂λ
+    stiffness = slope + float(curve.spectral_radius.max())
+    size = 1.0 + np.linalg.norm(curve.state, axis=1) + abs(curve.p)
+    assert (curve.residual <= 2e-12 * stiffness * size).all()  # twice the last Newton step
 
 
 def test_hopf_points_are_located():
@@ -206,6 +209,54 @@ def test_a_circle_is_closed():
     assert circle.attrs["last_stop"] == "closed"
     assert [kind for kind, _, _ in events(circle)] == ["fold", "fold"]
     assert float(circle.arclength[-1]) == pytest.approx(2 * np.pi, rel=2e-2)
+
+
+def test_a_closed_branch_is_gone_round_once():
+    def circle(x, p):
+        return x**2 + p**2 - 1.0
+
+    options = {"bounds": (-2.0, 2.0), "step_max": 0.1}
+    both, up = (dl.branch(circle, [1.0], 0.0, direction=way, **options) for way in ("both", "up"))
+    assert both.identical(up)
+    assert (both.attrs["first_stop"], both.attrs["last_stop"]) == ("start", "closed")
+    tree = dl.diagram(circle, [1.0], 0.0, **options)
+    np.testing.assert_array_equal(tree["branch_0"].state, both.state)
+
+
+def test_nothing_is_followed_beyond_the_bound_that_a_branch_starts_at():
+    for p, sides in ((0.0, ("bound_reached", "bound_reached")), (0.5, ("bound_reached",) * 2)):
+        line = dl.branch(lambda x, p: p - 2.0 * x, [0.5 * p], p, bounds=(0.0, 1.0))
+        assert (line.attrs["first_stop"], line.attrs["last_stop"]) == sides
+        assert line.p.values[[0, -1]].tolist() == [0.0, 1.0]
+        assert (np.diff(line.p) > 0.0).all()
+
+
+@pytest.mark.parametrize(("depth", "d"), [(2, 2), (3, 2), (4, 1), (3, 3)])
+def test_the_symmetry_changes_where_the_weight_decay_vanishes(depth, d):
+    """Without decay the orbit is that of GL, of Σ_i d² dimensions at a point of full rank.
+
+    At λ ≠ 0 the eigenvalues on what is left of it have the sign of −λ: they all change at once.
+    """
+    sigma = np.arange(d, 0, -1.0) + 1.0
+    net = dl.LinearNetwork(widths=(d,) * (depth + 1), target=np.diag(sigma))
+    start = decayed(net, [size_at(s, 0.1, depth) for s in sigma])
+    equation = dl.equilibria(net, "weight_decay")
+    curve = dl.branch(equation, start, 0.1, bounds=(-0.3, 0.2))
+    dl.schema.validate(curve)
+    assert events(curve) == [("symmetry_change", 0.0, 0)]
+    (row,) = np.flatnonzero(curve.event.values)
+    small, large = (depth - 1) * d * (d - 1) // 2, (depth - 1) * d * d
+    orbits = np.full(curve.sizes["step"], small)
+    orbits[row] = large
+    np.testing.assert_array_equal(curve.orbit_dimension, orbits)
+    np.testing.assert_array_equal(curve.nullity, orbits)
+    index = np.where(curve.p < 0.0, large - small, 0)
+    np.testing.assert_array_equal(curve["index"], index)
+    x = curve.state.values[row]
+    assert np.abs(net.gradient(x)).max() < 1e-13
+    # No branch of other p starts there: what crosses is the orbit.
+    tree = dl.diagram(equation, start, 0.1, bounds=(-0.3, 0.2))
+    assert list(tree.children) == ["branch_0"]
 
 
 def test_user_events_and_observations():
@@ -332,8 +383,48 @@ def test_nothing_folds_along_a_branch_at_constant_p():
     size = np.diag(np.cbrt([3.0, 1.5]))
     start = net.pack([size @ turned, size, turned.T @ size])
     curve = dl.branch(
-        equation, start, 0.5, bounds=(0.0, 1.0), direction="up", step_max=0.2, max_points=40
+        equation, start, 0.5, bounds=(0.0, 1.0), direction="up", step_max=0.2, max_points=120
     )
     np.testing.assert_allclose(curve.p, 0.5, atol=1e-11)
     assert float(curve.arclength[-1]) > 1.0
-    assert events(curve) == []
+    assert curve.attrs["last_stop"] == "closed"  # half a turn leads to the same orbit of GL
+    # Those at which the projector is on one of the modes go on to other θ.
+    found = dl.special_points(curve)
+    assert [kind for kind, _, _ in events(curve)] == ["branch_point"] * found.sizes["step"]
+    strengths = [np.diag(net.product(x))[1:] / 1.5 for x in found.state.values]
+    np.testing.assert_allclose(np.sort(strengths), [[0.0, 1.0]] * len(strengths), atol=1e-10)
+    assert sorted(np.argmax(strengths, axis=1)) == [0, 1]
+    assert {kernel for _, _, kernel in events(curve)} == {1}
+
+
+def test_the_secant_leads_along_the_same_curve():
+    net, equation = weight_decay((2, 2, 2), [3.0, 2.0])
+    start = decayed(net, np.sqrt([2.5, 1.5]))
+    options = {"bounds": (0.1, 2.9), "direction": "up", "step_max": 0.2}
+    secant, tangent = (
+        dl.branch(equation, start, 0.5, predictor=word, **options) for word in ("secant", "tangent")
+    )
+    assert (secant.attrs["predictor"], tangent.attrs["predictor"]) == ("secant", "tangent")
+    assert not np.allclose(secant.p[:6], tangent.p[:6], atol=1e-6)
+    for curve in (secant, tangent):
+        assert float(curve.residual.max()) < 1e-11
+    located = [events(curve) for curve in (secant, tangent)]
+    assert [(k, n) for k, _, n in located[0]] == [(k, n) for k, _, n in located[1]]
+    assert [p for _, p, _ in located[0]] == pytest.approx([p for _, p, _ in located[1]], abs=1e-10)
+    fold = dl.branch(lambda x, p: p + x**2, [1.0], -1.0, bounds=(-1.5, 1.0), predictor="secant")
+    assert [(k, round(p, 12)) for k, p, _ in events(fold)] == [("fold", 0.0)]
+    with pytest.raises(ValueError, match="^predictor: "):
+        dl.branch(equation, start, 0.5, predictor="cubic", **options)
+
+
+def test_the_dimension_of_the_isotropy_completes_that_of_the_orbit():
+    """Rank r of d = 3 leaves O(3 − r) in each of two hidden layers."""
+    net = dl.LinearNetwork(widths=(3, 3, 3, 3), target=np.diag([4.0, 3.0, 2.0]))
+    equation = dl.equilibria(net, "weight_decay")
+    for rank, isotropy in ((3, 0), (2, 0), (1, 2), (0, 6)):
+        sizes = [size_at(s, 0.05, 3) for s in (4.0, 3.0, 2.0)[:rank]]
+        curve = dl.branch(equation, decayed(net, sizes), 0.05, bounds=(0.01, 0.5), max_points=3)
+        assert (curve.isotropy_dimension == isotropy).all()
+        assert (curve.orbit_dimension == 6 - isotropy).all()
+    plain = dl.branch(lambda x, p: p - x, [0.0], 0.0, bounds=(-1.0, 1.0))
+    assert "isotropy_dimension" not in plain

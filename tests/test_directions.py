@@ -4,7 +4,7 @@ import pytest
 from scipy.special import hyp2f1
 
 import dlnds as dl
-from dlnds import directions, paths
+from dlnds import directions, limiting
 
 
 def teacher(widths, power=2, slope=0.0, **options):
@@ -390,8 +390,8 @@ def test_entries_are_accurate_to_the_next_order():
     """Relative order r^{2k}: what the corrected start neglects falls by 2^{2k} as r is halved."""
     net = teacher((4, 3, 1))
     first = dl.escape_directions(net, n_starts=5).isel(direction=0)
-    ray = paths._ray(net, first)
+    ray = limiting._ray(net, first)
     assert ray.gain == 3
-    errors = [paths._entry(net, ray, r) for r in (0.1, 0.05)]
+    errors = [limiting._entry(net, ray, r) for r in (0.1, 0.05)]
     bends = [np.linalg.norm(e.state / r - ray.u) for e, r in zip(errors, (0.1, 0.05), strict=True)]
     assert bends[0] / bends[1] == pytest.approx(8.0, rel=0.02)

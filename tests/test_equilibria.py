@@ -359,6 +359,162 @@ def test_a_covariance_that_is_not_positive_is_refused(fixed):
             residual.value(raw.critical_state((0,)), p)
 
 
+# Arcs along fibers.
+
+FIBERS = [
+    ((1, 1, 1), (0,)),
+    ((2, 2, 2), (0, 1)),
+    ((3, 2, 3), (1, 2)),
+    ((3, 2, 2, 4), (0, 2)),
+    ((3, 1, 1, 1, 2), (1,)),
+]
+
+
+def in_fiber(widths, modes, seed, kind="whitened"):
+    """A network, its balanced state over some modes, and another one of the fiber."""
+    net = naive.random_network(widths, seed, kind)
+    return net, net.critical_state(modes), dl.random_fiber_state(net, modes, rng=seed)
+
+
+def freedom(widths):
+    """Dimension of what changes neither W, of the smallest width as its rank, nor a C_i."""
+    r, weights = min(widths), sum(a * b for a, b in itertools.pairwise(widths))
+    fiber = weights - r * (widths[0] + widths[-1] - r)
+    return fiber - sum(d * (d + 1) // 2 for d in widths[1:-1])
+
+
+def conserved_along(net, ends, p):
+    return (1.0 - p) * net.conserved(ends[0]) + p * net.conserved(ends[1])
+
+
+@pytest.mark.parametrize("kind", ["whitened", "full"])
+@pytest.mark.parametrize("number", range(len(FIBERS)))
+def test_an_arc_along_a_fiber_goes_from_balanced_to_unbalanced_states(number, kind):
+    widths, modes = FIBERS[number]
+    net, *ends = in_fiber(widths, modes, number, kind)
+    assert freedom(widths) == sum(d * (d - 1) // 2 for d in widths[1:-1])
+    residual = dl.equilibria(net, "imbalance", path=ends)
+    arc = dl.branch(residual, ends[0], 0.0, bounds=(0.0, 1.0))
+    dl.schema.validate(arc)
+    assert (arc.attrs["first_stop"], arc.attrs["last_stop"]) == ("bound_reached", "bound_reached")
+    np.testing.assert_allclose(arc.p.values[[0, -1]], [0.0, 1.0], atol=1e-15)
+    assert not arc.event.any()
+    np.testing.assert_array_equal(arc.nullity, freedom(widths))
+    np.testing.assert_array_equal(arc.orbit_dimension, freedom(widths))
+    index = np.count_nonzero(np.linalg.eigvalsh(net.hessian(ends[0])) < -1e-9)
+    np.testing.assert_array_equal(arc["index"], index)
+    known = conserved_along(net, ends, arc.p.values[:, None])
+    for x, C in zip(arc.state.values, known, strict=True):
+        assert np.abs(net.gradient(x)).max() < 1e-10
+        np.testing.assert_allclose(net.conserved(x), C, atol=1e-10)
+        np.testing.assert_allclose(net.product(x), net.product(ends[0]), atol=1e-10)
+    assert np.ptp(arc.imbalance.values) > 0.1
+    assert np.ptp(arc.loss.values) < 1e-10
+
+
+def test_some_of_these_arcs_join_saddles():
+    indices = [
+        np.count_nonzero(np.linalg.eigvalsh(net.hessian(x)) < -1e-9)
+        for net, x, _ in (in_fiber(*fiber, seed) for seed, fiber in enumerate(FIBERS))
+    ]
+    assert indices[0] == indices[1] == 0
+    assert min(indices[2:]) > 0
+
+
+def test_an_arc_of_one_hidden_unit_is_known_in_closed_form():
+    """a b = σ and a² − b² = c: a² = (c + √(c² + 4σ²))/2."""
+    net = dl.LinearNetwork(widths=(1, 1, 1), target=[[2.0]])
+    c = 5.0
+    a = np.sqrt((c + np.hypot(c, 4.0)) / 2.0)
+    residual = dl.equilibria(net, "imbalance", path=([np.sqrt(2.0)] * 2, [a, 2.0 / a]))
+    arc = dl.branch(residual, [np.sqrt(2.0)] * 2, 0.0, bounds=(-1.0, 2.0))
+    known = np.sqrt((c * arc.p + np.hypot(c * arc.p, 4.0)) / 2.0)
+    np.testing.assert_allclose(arc.state, np.stack([known, 2.0 / known], axis=1), atol=1e-13)
+    assert arc.p.values[[0, -1]].tolist() == [-1.0, 2.0]
+
+
+@pytest.mark.parametrize(("widths", "modes"), [((3, 2, 4, 3), (0, 2)), ((2, 3, 3, 2), (0, 1))])
+def test_arcs_between_general_states_of_wider_layers(widths, modes):
+    net, balanced, first = in_fiber(widths, modes, 0)
+    last = dl.random_fiber_state(net, modes, rng=100)
+    residual = dl.equilibria(net, "imbalance", path=(first, last))
+    arc = dl.branch(residual, first, 0.0, bounds=(0.0, 1.0))
+    assert set(arc.nullity.values.tolist()) == {freedom(widths)}
+    known = conserved_along(net, (first, last), arc.p.values[:, None])
+    for x, C in zip(arc.state.values, known, strict=True):
+        np.testing.assert_allclose(net.conserved(x), C, atol=1e-10)
+        assert np.abs(net.gradient(x)).max() < 1e-10
+    # At the balanced state of such a network not all C_i are free: it is no end of an arc.
+    with pytest.raises(ValueError, match="^path: needs states at which all C_i are free to change"):
+        dl.equilibria(net, "imbalance", path=(balanced, last))
+    goals = net.imbalances(last)
+    residual = dl.equilibria(net, "imbalance", path=lambda p: [p * C for C in goals])
+    with pytest.raises(ValueError, match="^residual: at the start"):
+        dl.branch(residual, balanced, 0.0, bounds=(0.0, 1.0))
+
+
+@pytest.mark.parametrize("kind", naive.KINDS)
+@pytest.mark.parametrize("widths", [(2, 2, 2), (3, 2, 4, 3), (2, 3, 3, 2), (2, 1, 3)])
+def test_the_equation_of_a_fiber_is_exact_at_any_state(widths, kind):
+    """F is minus the gradient of L + ¼ Σ ‖C_i − C_i*‖²; differences as above."""
+    net = naive.random_network(widths, 1, kind)
+    x, other = naive.state_of(net, 1), naive.state_of(net, 2)
+    rows = [net.imbalances(y) for y in (other, naive.state_of(net, 3))]
+
+    def goals(p):
+        return [np.cos(p) * a + p**2 * b for a, b in zip(*rows, strict=True)]
+
+    def rates(p):
+        return [-np.sin(p) * a + 2.0 * p * b for a, b in zip(*rows, strict=True)]
+
+    residual = dl.equilibria(net, "imbalance", path=goals, path_derivative=rates)
+    plain = dl.equilibria(net, "imbalance", path=goals)
+    p = 0.4
+
+    def potential(y):
+        gaps = [c - goal for c, goal in zip(net.imbalances(y), goals(p), strict=True)]
+        return net.loss(y) + 0.25 * sum(np.sum(gap**2) for gap in gaps)
+
+    J = naive.differences(lambda y: residual.value(y, p), x, 1e-3)
+    size = np.abs(J).max() + potential(x)
+    near = {"rtol": 0.0, "atol": 1e-8 * size}
+    gradient = naive.differences(potential, x, 1e-3)
+    np.testing.assert_allclose(residual.value(x, p), -gradient, **near)
+    np.testing.assert_allclose(residual.matrix(x, p), J, **near)
+    np.testing.assert_allclose(residual.matrix(x, p), residual.matrix(x, p).T, atol=1e-13 * size)
+    slope = naive.differences(lambda q: residual.value(x, q[0]), np.array([p]), 1e-3)[:, 0]
+    np.testing.assert_allclose(residual.slope(x, p), slope, **near)
+    np.testing.assert_allclose(plain.slope(x, p), slope, **near)
+    # The generators keep the map and all C_i to first order, and nothing else does.
+    P = residual.orbit(x, p)
+    if kind != "singular":  # there W changes where no input is seen, too
+        sizes = np.linalg.svd(P, compute_uv=False)
+        assert (sizes > 1e-9 * np.abs(x).max()).sum() == freedom(widths)
+    K = naive.root(net)
+    for function in (net.conserved, lambda y: (net.product(y) @ K).ravel()):
+        change = naive.differences(function, x, 1e-3)
+        assert np.abs(change @ P.T).max(initial=0.0) < 1e-8 * np.abs(change).max()
+
+
+@pytest.mark.parametrize("widths", [(2, 2, 2), (3, 2, 2, 3)])
+def test_what_stays_along_a_fiber_is_the_kernel_and_no_orbit(widths):
+    net, x, y = in_fiber(widths, (0, 1), 3)
+    residual = dl.equilibria(net, "imbalance", path=(x, y))
+    for state, p in ((x, 0.0), (y, 1.0)):
+        J, P = residual.matrix(state, p), residual.orbit(state, p)
+        size = np.abs(J).max()
+        assert np.abs(residual.value(state, p)).max() < 1e-12 * size
+        assert np.abs(J @ P.T).max() < 1e-12 * size
+        small = np.abs(np.linalg.eigvalsh(J)) < 1e-9 * size
+        assert small.sum() == np.linalg.matrix_rank(P, tol=1e-9) == freedom(widths)
+    # It is the orthogonal group's tangent space where C = 0, which that keeps, and not elsewhere.
+    for state, p, inside in ((x, 0.0, True), (y, 1.0, False)):
+        turns = net.generators(state, orthogonal=True)
+        basis = scipy.linalg.orth(residual.orbit(state, p).T, rcond=1e-9)
+        outside = np.linalg.norm(turns - (turns @ basis) @ basis.T) / np.linalg.norm(turns)
+        assert (outside < 1e-12) if inside else (outside > 1e-3)
+
+
 # What is recorded.
 
 
@@ -458,6 +614,9 @@ EYE = np.eye(2)
 NET = dl.LinearNetwork(widths=(2, 3, 2), target=EYE)
 RAW = dl.LinearNetwork(widths=(2, 3, 2), target=EYE, input_root=[[1.0, 0.0], [1.0, 2.0]])
 FLAT = dl.LinearNetwork(widths=(2, 3, 1), target=[[1.0]], input_root=[[1.0], [2.0]])
+DEEP = dl.LinearNetwork(widths=(2, 2, 2, 2), target=np.diag([2.0, 1.0]))
+BOTH, ONE = DEEP.critical_state((0, 1)), DEEP.critical_state((0,))
+SINGLE = dl.LinearNetwork(widths=(2, 2), target=EYE)
 OTHER = dl.LossNetwork((3, 2, 1), losses(0)[0])
 PLAIN = dl.System(lorenz, **NUMBERS)
 BARE = dl.System(lambda t, x, params, out: None, dim=1)
@@ -467,6 +626,14 @@ X = np.ones(NET.dim)
 
 class Strange(dl.systems.protocol.SystemProtocol):
     dim = 1
+
+
+def fiber_of(*ends):
+    return dl.equilibria(DEEP, "imbalance", path=ends)
+
+
+def along_matrices(*matrices):
+    return dl.equilibria(DEEP, "imbalance", path=lambda p: matrices).value(BOTH, 0.0)
 
 
 CASES = [
@@ -517,6 +684,30 @@ CASES = [
         "path",
         lambda: dl.equilibria(NET, "target", path=lambda p: np.nan * EYE).value(X, 0.0),
     ),
+    (ValueError, "path", lambda: dl.equilibria(DEEP, "imbalance")),
+    (ValueError, "system", lambda: dl.equilibria(SINGLE, "imbalance", path=(EYE, EYE))),
+    (TypeError, "path", lambda: dl.equilibria(DEEP, "imbalance", path=1.0)),
+    (ValueError, "path", lambda: dl.equilibria(DEEP, "imbalance", path=(BOTH,))),
+    (ValueError, "path", lambda: dl.equilibria(DEEP, "imbalance", path=(BOTH, BOTH[:-1]))),
+    (ValueError, "path: needs states over the same map", lambda: fiber_of(BOTH, ONE)),
+    (ValueError, "path: needs critical states", lambda: fiber_of(np.ones(12), np.ones(12))),
+    (ValueError, "path: .* rank is the smallest width, 2, got rank 1", lambda: fiber_of(ONE, ONE)),
+    (
+        ValueError,
+        "path_derivative",
+        lambda: dl.equilibria(
+            DEEP, "imbalance", path=(BOTH, BOTH), path_derivative=lambda p: [EYE, EYE]
+        ),
+    ),
+    (
+        TypeError,
+        "path_derivative",
+        lambda: dl.equilibria(DEEP, "imbalance", path=lambda p: [EYE, EYE], path_derivative=2.0),
+    ),
+    (ValueError, "path", lambda: along_matrices(EYE)),
+    (ValueError, "path", lambda: along_matrices(EYE, np.eye(3))),
+    (ValueError, "path", lambda: along_matrices(EYE, np.nan * EYE)),
+    (ValueError, "path", lambda: along_matrices(EYE, np.triu(np.ones((2, 2))))),
     (ValueError, "fixed", lambda: dl.equilibria(NET, "weight_decay", fixed="map")),
     (ValueError, "fixed", lambda: dl.equilibria(RAW, "covariance", fixed="moments")),
     (TypeError, "fixed", lambda: dl.equilibria(RAW, "covariance", fixed=1)),
@@ -527,5 +718,19 @@ CASES = [
 
 @pytest.mark.parametrize(("kind", "name", "call"), CASES)
 def test_bad_input_is_named(kind, name, call):
-    with pytest.raises(kind, match=rf"^{name}: "):
+    with pytest.raises(kind, match=rf"^{name}" if ": " in name else rf"^{name}: "):
         call()
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        ({"symmetric_at": 0.0}, TypeError),
+        ({"symmetric_at": (np.nan,)}, ValueError),
+        ({"invariants": 1.0}, TypeError),
+    ],
+)
+def test_what_a_residual_declares_is_checked(change, kind):
+    (name,) = change
+    with pytest.raises(kind, match=rf"^{name}: "):
+        dl.Residual(lambda x, p: x, **change)

@@ -38,6 +38,10 @@ def stored(data, folder):
 
 CASES = {
     "cubic": (lambda: (cubic, [-2.2], 2.2 - 2.2**3 / 3), {"bounds": (-2.0, 2.0)}),
+    "secant": (
+        lambda: (cubic, [-2.2], 2.2 - 2.2**3 / 3),
+        {"bounds": (-2.0, 2.0), "predictor": "secant"},
+    ),
     "closed": (
         lambda: (circle, [1.0], 0.0),
         {"bounds": (-2.0, 2.0), "step_max": 0.1, "direction": "up"},

@@ -38,6 +38,7 @@ class WeightSystem(SystemProtocol):
     """
 
     gradient_flow: ClassVar[bool] = True
+    descends = True
     always_saved: ClassVar[tuple[str, ...]] = ("loss", "loss_rate")
     #: Kinds that `initial` knows.
     start_kinds: ClassVar[tuple[str, ...]] = ("gaussian",)

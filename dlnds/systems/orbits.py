@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import scipy.linalg
+from numpy.typing import NDArray
 
 from dlnds.systems.protocol import Array
 
@@ -47,17 +48,10 @@ def generators(layers: Sequence[Array], orthogonal: bool) -> Array:
 
 
 def tangents(widths: Sequence[int], orthogonal: bool) -> Callable[[Array], Array]:
-    """Return `generators` as a function of the flat state, many times as fast.
-
-    Each of their entries is plus or minus one weight: which, is read off a state of labels.
-    """
-    sizes = [rows * columns for columns, rows in itertools.pairwise(widths)]
-    labels = np.split(np.arange(1.0, sum(sizes) + 1.0), np.cumsum(sizes)[:-1])
-    shapes = zip(labels, widths[1:], widths[:-1], strict=True)
-    signed = generators([label.reshape(a, b) for label, a, b in shapes], orthogonal)
-    places = np.flatnonzero(signed)
-    found = signed.ravel()[places]
-    weights, signs, shape = np.abs(found).astype(np.intp) - 1, np.sign(found), signed.shape
+    """Return `generators` as a function of the flat state, many times as fast."""
+    (places, labels), count = action(widths, orthogonal)
+    weights, signs = np.abs(labels) - 1, np.sign(labels).astype(float)
+    shape = count, sum(a * b for a, b in itertools.pairwise(widths))
 
     def vectors(x: Array) -> Array:
         rows = np.zeros(shape)
@@ -65,3 +59,17 @@ def tangents(widths: Sequence[int], orthogonal: bool) -> Callable[[Array], Array
         return rows
 
     return vectors
+
+
+def action(widths: Sequence[int], orthogonal: bool) -> tuple[NDArray[np.int64], int]:
+    """Return where the entries of `generators` are, and how many these are.
+
+    Each nonzero entry is plus or minus one weight: which, is read off a state of labels. The first
+    row holds places in the flat matrix, the second the weights, from 1 on, with their signs.
+    """
+    sizes = [rows * columns for columns, rows in itertools.pairwise(widths)]
+    labels = np.split(np.arange(1.0, sum(sizes) + 1.0), np.cumsum(sizes)[:-1])
+    shapes = zip(labels, widths[1:], widths[:-1], strict=True)
+    signed = generators([label.reshape(a, b) for label, a, b in shapes], orthogonal)
+    places = np.flatnonzero(signed)
+    return np.stack([places, signed.ravel()[places].astype(np.int64)]), len(signed)

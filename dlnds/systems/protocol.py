@@ -28,6 +28,8 @@ class SystemProtocol:
     gradient_flow: ClassVar[bool] = False
     #: Critical points that are not global minima are all saddles.
     only_saddles: bool = False
+    #: Whether the field is minus a gradient in some metric: where it vanishes a run is over.
+    descends: bool = False
     #: Observables that every run records.
     always_saved: ClassVar[tuple[str, ...]] = ()
 
@@ -97,7 +99,10 @@ class SystemProtocol:
         return False
 
     def known_spectrum(self, x: Array) -> "KnownSpectrum | None":
-        """Return the eigenvalues of the Hessian at ``x`` if they are known without it."""
+        """Return the eigenvalues of the Hessian at ``x`` if they are known without it.
+
+        Of the Jacobian, if the field is no gradient.
+        """
         return None
 
     def generators(self, x: Array) -> Array:

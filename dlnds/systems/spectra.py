@@ -57,6 +57,21 @@ def canonical_eigenvalues(net: "LinearNetwork", chosen: list[int]) -> tuple[Arra
     depth, sigma = net.depth, net.singular_modes[1]
     if depth == 1:
         return np.ones(net.dim), 0.0
+    found, left_out = map_eigenvalues(net, chosen, depth)
+    if depth == 2:
+        others = np.delete(sigma, chosen)
+        spare = np.repeat(others[others > 0.0], net.widths[1] - len(chosen))
+        found = np.concatenate([found, spare, -spare])
+    return found, left_out
+
+
+def map_eigenvalues(net: "LinearNetwork", chosen: list[int], depth: int) -> tuple[Array, float]:
+    """Return those of `canonical_eigenvalues` whose directions move the end-to-end map.
+
+    These are the eigenvalues of the Riemannian Hessian of W at rank |S|, in the metric of ``depth``
+    balanced layers.
+    """
+    sigma = net.singular_modes[1]
     rest = np.ones(len(sigma), bool)
     rest[chosen] = False
     learnt, others = sigma[chosen], sigma[rest]
@@ -71,9 +86,6 @@ def canonical_eigenvalues(net: "LinearNetwork", chosen: list[int]) -> tuple[Arra
         differences[differ],
         np.repeat(s ** (2 * (depth - 1)), abs(net.widths[0] - net.widths[-1])),
     ]
-    if depth == 2:
-        spare = np.repeat(others[others > 0.0], net.widths[1] - len(chosen))
-        parts += [spare, -spare]
     found = np.concatenate([np.ravel(part) for part in parts])
     return found, float(np.abs(differences[~differ]).max(initial=0.0))
 

@@ -1,0 +1,306 @@
+"""Flow of the end-to-end map W = A Bᵀ of balanced networks, in factors of its rank.
+
+The state is that of two balanced layers, W_1 = Bᵀ (k × d_0) and W_2 = A (d_h × k), with the sizes
+of `linear` for them; the depth h follows, and then the last of those integers again. With
+N = AᵀA = BᵀB, (WWᵀ)^a = A N^{2a−1} Aᵀ for a > 0, so that no power of a singular matrix is taken.
+For minus the gradient R of the loss by W, and Φ = AᵀRB, the flow of W is that of
+
+    Ȧ = R B F + A (½ T + D),    Ḃᵀ = F AᵀR + (½ T − D) Bᵀ,    F = N^{1−2/h},
+
+T = Σ_{1<j<h} N^{p_j} Φ N^{q_j}, p_j = 2(h−j)/h − 1, q_j = 2(j−1)/h − 1. The symmetric D that keeps
+AᵀA = BᵀB solves 2(N D + D N) = F K − K F + ½ (J N − N J), K = Φ − Φᵀ, J = T − Tᵀ. RB and AᵀR are
+the field of the two layers as a network of their own, which is this one for h = 2. For h = 1 the
+sum over j is −N^{-1} Φ N^{-1}: the flow projected to the tangent space of the matrices of rank k.
+"""
+
+import numpy as np
+
+from dlnds._kernels import linear
+from dlnds._kernels.dense import (
+    assign,
+    assign_identity,
+    fill,
+    multiply,
+    multiply_left_transposed,
+    multiply_right_transposed,
+    scaled_sum,
+)
+from dlnds._kernels.jit import jit, part
+
+#: Sweeps of Jacobi's method after which it is taken to have converged, as it does in under ten.
+SWEEPS = 40
+#: Eigenvalues below this are taken as this: negative powers of them stay finite.
+SMALLEST = 1e-280
+#: Square workspaces.
+SPACES = 11
+
+
+@part
+def depth_of(params):
+    """Return h."""
+    return params[0][-2]
+
+
+@part
+def rotate(N, Q, a, b):
+    """Make N[a, b] zero by a rotation, and turn the columns of Q along; tell if it was not."""
+    limit = np.finfo(np.float64).eps * np.sqrt(abs(N[a, a]) * abs(N[b, b]))
+    if not abs(N[a, b]) > limit:
+        return False
+    tau = (N[b, b] - N[a, a]) / (2.0 * N[a, b])
+    t = 1.0 / (abs(tau) + np.sqrt(1.0 + tau * tau))
+    if tau < 0.0:
+        t = -t
+    c = 1.0 / np.sqrt(1.0 + t * t)
+    s = c * t
+    shift = t * N[a, b]
+    first, second = N[a, a] - shift, N[b, b] + shift
+    for i in range(N.shape[0]):
+        x, y = N[i, a], N[i, b]
+        N[i, a], N[i, b] = c * x - s * y, s * x + c * y
+        x, y = Q[i, a], Q[i, b]
+        Q[i, a], Q[i, b] = c * x - s * y, s * x + c * y
+    for i in range(N.shape[0]):
+        N[a, i], N[b, i] = N[i, a], N[i, b]
+    N[a, a], N[b, b], N[a, b], N[b, a] = first, second, 0.0, 0.0
+    return True
+
+
+@jit
+def diagonalize(N, Q):
+    """Write eigenvectors of a positive definite N into the columns of Q, eigenvalues onto N.
+
+    By Jacobi's method: rounding then changes small eigenvalues of a graded N (whose entries are
+    bounded by its diagonal) in terms of themselves. Others lose what is 1e-16 of the largest, and
+    with it the modes that are still to be learnt.
+    """
+    assign_identity(Q)
+    for _ in range(SWEEPS):
+        turned = False
+        for a in range(N.shape[0]):
+            for b in range(a + 1, N.shape[0]):
+                turned |= rotate(N, Q, a, b)
+        if not turned:
+            break
+
+
+@part
+def quotient(x, y, c):
+    """Return (x^c − y^c)/(x − y), or c x^{c−1}, for positive x and y, near or far."""
+    apart = np.log1p((x - y) / y)
+    if apart == 0.0:
+        return c * x ** (c - 1.0)
+    return y ** (c - 1.0) * np.expm1(c * apart) / np.expm1(apart)
+
+
+@part
+def exponents(h, j):
+    """Return p_j and q_j."""
+    return 2.0 * (h - j) / h - 1.0, 2.0 * (j - 1) / h - 1.0
+
+
+@part
+def inner_terms(h):
+    """Return the first and the last j, and the weight, of the terms of T."""
+    if h == 1:
+        return 1, 1, -1.0
+    return 2, h - 1, 1.0
+
+
+@part
+def turned_in(Q, a, work, out):
+    """Compute ``Qᵀ a Q``."""
+    multiply(a, Q, work, False)
+    multiply_left_transposed(Q, work, out, False)
+
+
+@part
+def turned_out(Q, a, work, out):
+    """Compute ``Q a Qᵀ``."""
+    multiply(Q, a, work, False)
+    multiply_right_transposed(work, Q, out, False)
+
+
+@part
+def two_terms(change, D, first, last):
+    """Write ½ T + D and ½ T − D."""
+    scaled_sum(0.5, change, 1.0, D, first)
+    scaled_sum(0.5, change, -1.0, D, last)
+
+
+@part
+def prepare(x, V, params, s):
+    """Write into the workspaces ``s`` what the factors of the flow are at ``x``.
+
+    The eigenvectors Q of N, its eigenvalues, Φ and T and D in that basis, and F in the basis of
+    the state. N is the mean of AᵀA and BᵀB.
+    """
+    A, Bt, h = linear.layer(x, params, 2), linear.layer(x, params, 1), depth_of(params)
+    Q, N, phi, T, D, power, work = s[0], s[1], s[2], s[3], s[4], s[5], s[6]
+    multiply_left_transposed(A, A, N, False)
+    multiply_right_transposed(Bt, Bt, N, True)
+    scaled_sum(0.5, N, 0.0, N, N)
+    diagonalize(N, Q)
+    k = N.shape[0]
+    for a in range(k):
+        N[a, a] = max(N[a, a], SMALLEST)
+    multiply_left_transposed(A, linear.layer(V, params, 2), T, False)
+    turned_in(Q, T, work, phi)
+    first, last, weight = inner_terms(h)
+    fill(0.0, D)
+    for a in range(k):
+        D[a, a] = N[a, a] ** (1.0 - 2.0 / h)
+        for b in range(k):
+            total = 0.0
+            for j in range(first, last + 1):
+                p, q = exponents(h, j)
+                total += weight * N[a, a] ** p * N[b, b] ** q
+            T[a, b] = total * phi[a, b]
+    turned_out(Q, D, work, power)
+    for a in range(k):
+        for b in range(a):
+            right = (D[a, a] - D[b, b]) * (phi[a, b] - phi[b, a])
+            right += 0.5 * (N[b, b] - N[a, a]) * (T[a, b] - T[b, a])
+            D[a, b] = D[b, a] = 0.5 * right / (N[a, a] + N[b, b])
+    for a in range(k):
+        D[a, a] = 0.0
+
+
+@part
+def combine(V, x, F, first, last, params, out, add):
+    """Write ``V_2 F + W_2 first`` and ``F V_1 + last W_1``, or add them."""
+    multiply(linear.layer(V, params, 2), F, linear.layer(out, params, 2), add)
+    multiply(linear.layer(x, params, 2), first, linear.layer(out, params, 2), True)
+    multiply(F, linear.layer(V, params, 1), linear.layer(out, params, 1), add)
+    multiply(last, linear.layer(x, params, 1), linear.layer(out, params, 1), True)
+
+
+@part
+def workspaces(params):
+    """Return the square workspaces."""
+    k = params[0][4]
+    return np.empty((SPACES, k, k))
+
+
+@jit
+def field(t, x, params, out):
+    """Write Ȧ and Ḃᵀ."""
+    V, s = np.empty(x.size), workspaces(params)
+    linear.field_from_inputs(t, x, params, V)
+    prepare(x, V, params, s)
+    two_terms(s[3], s[4], s[7], s[8])
+    turned_out(s[0], s[7], s[6], s[9])
+    turned_out(s[0], s[8], s[6], s[10])
+    combine(V, x, s[5], s[9], s[10], params, out, False)
+
+
+@part
+def change_of_inner(h, N, phi, T_change, nu):
+    """Add the part of the change of T that comes with the change ``nu`` of N."""
+    k = N.shape[0]
+    first, last, weight = inner_terms(h)
+    for j in range(first, last + 1):
+        p, q = exponents(h, j)
+        for a in range(k):
+            for c in range(k):
+                left = weight * quotient(N[a, a], N[c, c], p) * nu[a, c]
+                right = weight * N[a, a] ** p * phi[a, c]
+                for b in range(k):
+                    T_change[a, b] += left * phi[c, b] * N[b, b] ** q
+                    T_change[a, b] += right * quotient(N[c, c], N[b, b], q) * nu[c, b]
+
+
+@part
+def change_of_balance(h, N, phi, T, D, nu, d_phi, d_T, d_F, d_D):
+    """Write the change of D: that of the equation which it solves."""
+    k = N.shape[0]
+    c = 1.0 - 2.0 / h
+    for a in range(k):
+        for b in range(a + 1):
+            right = (N[a, a] ** c - N[b, b] ** c) * (d_phi[a, b] - d_phi[b, a])
+            right += 0.5 * (N[b, b] - N[a, a]) * (d_T[a, b] - d_T[b, a])
+            for i in range(k):
+                right += d_F[a, i] * (phi[i, b] - phi[b, i]) - (phi[a, i] - phi[i, a]) * d_F[i, b]
+                right += 0.5 * ((T[a, i] - T[i, a]) * nu[i, b] - nu[a, i] * (T[i, b] - T[b, i]))
+                right -= 2.0 * (nu[a, i] * D[i, b] + D[a, i] * nu[i, b])
+            d_D[a, b] = d_D[b, a] = 0.5 * right / (N[a, a] + N[b, b])
+
+
+@part
+def differentiate(x, v, V, dV, params, s, d, factors, out):
+    """Write the change of the field along ``v``, with that of the two-layer field, ``dV``.
+
+    ``factors`` are F, ½ T + D and ½ T − D in the basis of the state. Powers of N change by the
+    differences of Daleckii and Krein in its eigenvectors.
+    """
+    A, Bt, h = linear.layer(x, params, 2), linear.layer(x, params, 1), depth_of(params)
+    dA, dBt = linear.layer(v, params, 2), linear.layer(v, params, 1)
+    Q, N, phi, T, D, work = s[0], s[1], s[2], s[3], s[4], s[6]
+    nu, d_phi, d_T, d_F, d_D, other = d[0], d[1], d[2], d[3], d[4], d[5]
+    k = N.shape[0]
+    multiply_left_transposed(A, dA, d_T, False)
+    multiply_right_transposed(Bt, dBt, d_T, True)
+    for a in range(k):
+        for b in range(k):
+            other[a, b] = 0.5 * (d_T[a, b] + d_T[b, a])
+    turned_in(Q, other, work, nu)
+    multiply_left_transposed(dA, linear.layer(V, params, 2), other, False)
+    multiply_left_transposed(A, linear.layer(dV, params, 2), other, True)
+    turned_in(Q, other, work, d_phi)
+    first, last, weight = inner_terms(h)
+    for a in range(k):
+        for b in range(k):
+            total = 0.0
+            for j in range(first, last + 1):
+                p, q = exponents(h, j)
+                total += weight * N[a, a] ** p * N[b, b] ** q
+            d_T[a, b] = total * d_phi[a, b]
+            d_F[a, b] = quotient(N[a, a], N[b, b], 1.0 - 2.0 / h) * nu[a, b]
+    change_of_inner(h, N, phi, d_T, nu)
+    change_of_balance(h, N, phi, T, D, nu, d_phi, d_T, d_F, d_D)
+    two_terms(d_T, d_D, nu, d_phi)
+    turned_out(Q, d_F, work, other)
+    turned_out(Q, nu, work, d_F)
+    turned_out(Q, d_phi, work, d_D)
+    combine(V, x, other, d_F, d_D, params, out, False)
+    combine(dV, v, factors[0], factors[1], factors[2], params, out, True)
+
+
+@part
+def factors_of(s):
+    """Return F, ½ T + D and ½ T − D in the basis of the state."""
+    factors = np.empty((3, s.shape[1], s.shape[1]))
+    assign(s[5], factors[0])
+    two_terms(s[3], s[4], s[7], s[8])
+    turned_out(s[0], s[7], s[6], factors[1])
+    turned_out(s[0], s[8], s[6], factors[2])
+    return factors
+
+
+@jit
+def jvp(t, x, v, params, out):
+    """Write the derivative of `field` along ``v``."""
+    V, dV, s, d = np.empty(x.size), np.empty(x.size), workspaces(params), workspaces(params)
+    linear.field_from_inputs(t, x, params, V)
+    linear.jvp_from_inputs(t, x, v, params, dV)
+    prepare(x, V, params, s)
+    differentiate(x, v, V, dV, params, s, d, factors_of(s), out)
+
+
+@jit
+def jacobian(t, x, params, out):
+    """Write the derivatives of `field` along all axes, from the Jacobian of the two layers."""
+    n = x.size
+    V, s, d = np.empty(n), workspaces(params), workspaces(params)
+    linear.field_from_inputs(t, x, params, V)
+    prepare(x, V, params, s)
+    factors = factors_of(s)
+    columns = np.empty((n, n))  # symmetric
+    linear.jacobian(t, x, params, columns)
+    axis, column = np.zeros(n), np.empty(n)
+    for j in range(n):
+        axis[j] = 1.0
+        differentiate(x, axis, V, columns[j], params, s, d, factors, column)
+        axis[j] = 0.0
+        for i in range(n):
+            out[i, j] = column[i]

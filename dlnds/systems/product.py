@@ -1,0 +1,624 @@
+"""Riemannian gradient flow of the end-to-end map of balanced networks, at fixed rank."""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+import xarray as xr
+from numpy.typing import ArrayLike
+
+from dlnds import moments
+from dlnds._kernels import balance, jit
+from dlnds._kernels import linear as two_layers
+from dlnds._kernels import product as kernels
+from dlnds.errors import (
+    check_array,
+    check_choice,
+    check_finite,
+    check_generator,
+    check_integer,
+    check_integers,
+    check_memory,
+    check_number,
+    known_options,
+)
+from dlnds.systems import fixed_rank, spectra, strings
+from dlnds.systems.layers import flat
+from dlnds.systems.linear import LinearNetwork
+from dlnds.systems.protocol import (
+    Array,
+    Kernel,
+    KnownSpectrum,
+    Params,
+    Reduction,
+    SystemProtocol,
+)
+
+#: Singular values of a map below this fraction of the largest count as zero.
+RANK = 1e-12
+#: Largest imbalance of a network, relative to its largest layer squared, that counts as balanced.
+BALANCED = 1e-8
+#: Singular values of the target that differ by less than this part of the largest count as equal.
+SAME = 1e-10
+#: Relative gradient, and imbalance, up to which a spectrum is that of a critical point.
+CRITICAL = 1e-12
+START_KINDS = ("gaussian", "aligned")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ProductFlow(SystemProtocol):
+    """Gradient flow of the end-to-end map W of balanced networks, on the matrices of rank k.
+
+    The flow of a balanced network W = W_h…W_1 moves W by Ẇ = −𝒜_W(∇ℓ(W)), which is minus the
+    gradient of ℓ in the metric g_W(Z_1, Z_2) = ⟨𝒜_W^{-1} Z_1, Z_2⟩ of the manifold of rank k.
+
+    Parameters
+    ----------
+    network
+        The network: its data, depth and widths, whitened or raw.
+    rank
+        k, the rank of W, at most the smallest width.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If there is no map of that rank.
+
+    Notes
+    -----
+    𝒜_W(Z) = Σ_{j=1}^{h} (WWᵀ)^{(h−j)/h} Z (WᵀW)^{(j−1)/h}. The state holds thin factors of
+    W = A Bᵀ with AᵀA = BᵀB, as layers Bᵀ (k × d_0) and A (d_h × k), each row by row: the rank is
+    kept exactly, and no fractional power of a singular matrix is taken. It is fixed up to a turn of
+    the k columns, O(k). For h = 2 the flow is that of the two layers Bᵀ and A as a network; for
+    h = 1 it is the gradient flow in the metric that the manifold has from the space around it.
+    The field is no Euclidean gradient in these factors. So eigenvalues of its Jacobian are not
+    those of a Hessian, though at critical points, where minus the Jacobian is the Riemannian
+    Hessian, they are real.
+
+    References
+    ----------
+    BRTW22
+
+    Examples
+    --------
+    >>> import dlnds as dl
+    >>> net = dl.LinearNetwork(widths=(3, 4, 4, 2), target=[[3.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    >>> prod = dl.ProductFlow(net, rank=1)
+    >>> run = dl.flow(prod, prod.initial(scale=0.1, rng=0))
+    >>> run.limit, bool(abs(run.loss[-1] - 0.5) < 1e-12)
+    ('{0}', True)
+    """
+
+    has_working_basis: ClassVar[bool] = True
+    descends = True
+    always_saved: ClassVar[tuple[str, ...]] = ("loss", "loss_rate")
+    unaffected: ClassVar[frozenset[str]] = frozenset(
+        {"loss", "loss_rate", "singular_value", "mode_strength", "rank_gap", "entropy"}
+        | {"imbalance", "gradient_norm"}
+    )
+
+    network: LinearNetwork
+    rank: int
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.network, LinearNetwork):
+            raise TypeError(f"network: needs a LinearNetwork, got {type(self.network).__name__}")
+        narrowest = min(self.network.widths)
+        rank = check_integer("rank", self.rank, minimum=1)
+        if rank > narrowest:
+            raise ValueError(
+                f"rank: needs at most the smallest width, {narrowest} of {self.network.widths}, "
+                f"got {rank}"
+            )
+        object.__setattr__(self, "rank", rank)
+
+    @cached_property
+    def factors(self) -> LinearNetwork:
+        """The network of the two layers Bᵀ and A, with the same data: it has the same states."""
+        inputs, outputs = self.network.widths[0], self.network.widths[-1]
+        return dataclasses.replace(
+            self.network, widths=(inputs, self.rank, outputs), specialize=False
+        )
+
+    @property
+    def depth(self) -> int:
+        """Number of layers h of the network."""
+        return self.network.depth
+
+    @property
+    def lowest_loss(self) -> float:
+        """The smallest loss of a map of rank k: that of the k largest modes."""
+        return self.factors.lowest_loss
+
+    def __repr__(self) -> str:
+        """Give the network and the rank."""
+        return f"ProductFlow({self.network!r}, rank={self.rank})"
+
+    # What the engines ask.
+
+    @property
+    def dim(self) -> int:  # type: ignore[override]
+        """Numbers in the factors, k (d_0 + d_h); the manifold has k² less dimensions."""
+        return self.factors.dim
+
+    @property
+    def only_saddles(self) -> bool:  # type: ignore[override]
+        """Critical points of rank k are minima or saddles; there are some if Σ has rank k."""
+        return self.factors.max_rank == self.rank
+
+    @property
+    def params(self) -> Params:  # type: ignore[override]
+        """Those of the two layers, then the depth h, then the last integer again."""
+        sizes, numbers = self.factors.params
+        return np.append(sizes, [self.depth, sizes[-1]]), numbers
+
+    @property
+    def field(self) -> Kernel:  # type: ignore[override]
+        """Minus the Riemannian gradient, lifted to the factors."""
+        return kernels.field
+
+    @property
+    def jvp(self) -> Kernel:  # type: ignore[override]
+        """The derivative of the field along a direction."""
+        return kernels.jvp
+
+    @property
+    def jacobian(self) -> Kernel:  # type: ignore[override]
+        """The derivative of the field."""
+        return kernels.jacobian
+
+    @property
+    def field_cost(self) -> float:  # type: ignore[override]
+        """Nanoseconds of an evaluation of the field."""
+        return self.factors.field_cost + 60.0 * self.rank**3
+
+    @property
+    def error_scale(self) -> Kernel:  # type: ignore[override]
+        """As of two layers: a mode is judged by its own size."""
+        return balance.error_scale
+
+    @property
+    def restore(self) -> Kernel:  # type: ignore[override]
+        """What moves a state back to AᵀA = BᵀB, without changing W."""
+        return balance.restore
+
+    def invariants(self, x: Array) -> Array:
+        """Return AᵀA − BᵀB = 0, to which a run is kept."""
+        return np.zeros(self.rank**2)
+
+    def working_basis(self, x: Array) -> Reduction:
+        """Return the flow in the singular basis of the target, columns of the factors by size."""
+        turn = self.factors.working_basis(x)
+        system = self if turn.system is self.factors else self._in_mode_basis
+        return turn._replace(system=system)
+
+    @cached_property
+    def _in_mode_basis(self) -> "ProductFlow":
+        basis = self.factors._in_mode_basis
+        if basis is self.factors:
+            return self
+        network = dataclasses.replace(
+            self.network, target=basis.target, input_root=basis.input_root, whitening=None
+        )
+        return ProductFlow(network, self.rank)
+
+    def identify(self, x: ArrayLike) -> str:
+        """Return the index set of the modes that W has learnt, as a network's."""
+        return self.factors.identify(x)
+
+    def settled(self, x: Array, rtol: float) -> bool:
+        """Tell whether W is a best map of rank k to the accuracy of the run.
+
+        ‖W K − U_k Σ_k V_kᵀ‖ is at most 10 ``rtol`` ‖Σ‖ and a tenth of σ_k, or what rounding leaves.
+        Where that map is not the only one, or Σ has a smaller rank, the loss decides.
+        """
+        left, sigma, right = self.network.singular_modes
+        k = self.rank
+        gap = sigma[k - 1] - sigma[k] if k < len(sigma) else sigma[k - 1]
+        if not self.only_saddles or gap <= SAME * sigma[0]:
+            return self.factors.settled(x, rtol)
+        best = (left[:, :k] * sigma[:k]) @ right[:, :k].T
+        rounding = 64.0 * np.finfo(float).eps * sigma[0] ** 2 / gap
+        near = min(10.0 * rtol * float(np.linalg.norm(sigma)), 0.1 * float(sigma[k - 1]))
+        return bool(np.linalg.norm(self.factors._image(x) - best) <= max(near, rounding))
+
+    def orbit_dimensions(self, x: Array, rtol: float = 1e-8) -> tuple[int, int, bool] | None:
+        """Return the dimensions of the orbit of GL(k) and of the critical points at ``x``."""
+        return self.factors.orbit_dimensions(x, rtol)
+
+    def known_spectrum(self, x: Array) -> KnownSpectrum | None:
+        """Return minus the eigenvalues of the Riemannian Hessian at critical points.
+
+        In closed form for whitened problems, otherwise of the symmetric matrix in a basis that is
+        orthonormal in g_W. The zeros of the turns and of unequal factors are left to the engine.
+        """
+        found = strings.learnt(self.factors, x, CRITICAL)
+        size = float(np.sum(x**2))
+        if not found.is_critical(CRITICAL) or len(found.modes) < self.rank:
+            return None
+        if float(self.factors._imbalance(x)) > CRITICAL * size:
+            return None
+        if self.network.whitened:
+            values, left_out = spectra.map_eigenvalues(self.network, list(found.modes), self.depth)
+            if left_out <= spectra.ACCURACY * values.max():
+                return KnownSpectrum(-values, "closed_form", self.orbit_dimensions(x))
+        return KnownSpectrum(-self.hessian_modes(x)[0], "gram", self.orbit_dimensions(x))
+
+    def hessian_modes(self, x: ArrayLike) -> tuple[Array, Array]:
+        """Return eigenvalues, ascending, and eigenvectors of the Riemannian Hessian at a state.
+
+        The vectors (mode, d_h, d_0) are tangent and orthonormal in g_W; k (d_0 + d_h − k) of them.
+        """
+        w, state = self._point(x)
+        basis = fixed_rank.orthonormal_basis(w)
+        check_memory("x", 3 * basis.size)
+        flat_basis = basis.reshape(len(basis), -1)
+        G, C = self._gradient(state), self._covariance
+        images = [fixed_rank.inverse_operator(w, fixed_rank.hessian(w, Z, G, Z @ C)) for Z in basis]
+        matrix = np.stack(images).reshape(len(basis), -1) @ flat_basis.T
+        values, vectors = np.linalg.eigh(0.5 * (matrix + matrix.T))
+        return values, np.tensordot(vectors.T, basis, axes=1)
+
+    def generators(self, x: ArrayLike, *, orthogonal: bool = False) -> Array:
+        """Return tangent vectors (generator, parameter) of (A, B) → (A P, B P^{-T}).
+
+        P in GL(k) keeps W and so what is critical; ``orthogonal`` P keep AᵀA = BᵀB and the flow.
+        """
+        return self.factors.generators(x, orthogonal=orthogonal)
+
+    def coordinates(self) -> dict[str, Any]:
+        """Return the coordinates of two layers, Bᵀ and A."""
+        return self.factors.coordinates()
+
+    def attributes(self) -> dict[str, Any]:
+        """Return what the attributes of a Dataset say of the flow."""
+        return {
+            **self.network.attributes(),
+            "system": type(self).__name__,
+            "rank": self.rank,
+            "problem_digest": self.digest,
+        }
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of that of the network and of the rank."""
+        return hashlib.sha256(f"{self.network.digest} {self.rank}".encode()).hexdigest()
+
+    def _observables(self) -> Mapping[str, Callable[[Array], xr.Variable]]:
+        def variable(
+            function: Callable[[Array], Any], *dims: str
+        ) -> Callable[[Array], xr.Variable]:
+            return lambda states: xr.Variable(("time", *dims), function(states))
+
+        known = self.factors._observables()
+        return {
+            **{name: known[name] for name in ("state", "loss", "product", "imbalance")},
+            "mode_strength": known["mode_strength"],
+            "singular_value": variable(self._padded_singular_values, "mode"),
+            "rank_gap": variable(lambda x: self._singular_values(x)[:, -1]),
+            "entropy": variable(self._entropy),
+            "loss_rate": variable(lambda x: -self._slope(x)),
+            "gradient_norm": variable(lambda x: np.sqrt(self._slope(x))),
+        }
+
+    # States and what they mean.
+
+    def _states(self, x: ArrayLike) -> Array:
+        return check_array("x", x, ndim=(1, 2, 3), shape=(self.dim,))
+
+    def unpack(self, x: ArrayLike) -> tuple[Array, Array]:
+        """Return the factors A (d_h × k) and B (d_0 × k) of a state, or of each in a stack."""
+        first, last = self.factors.unpack(x)
+        return last, np.swapaxes(first, -1, -2)
+
+    def pack(self, factors: Sequence[ArrayLike]) -> Array:
+        """Return the state of A Bᵀ for any factors A (d_h × k) and B (d_0 × k) of rank k.
+
+        If AᵀA = BᵀB the state holds them as they are, and otherwise others with the same product.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the factors have other shapes, or their product has a smaller rank.
+        """
+        if isinstance(factors, np.ndarray | str) or not np.iterable(factors):
+            raise TypeError("factors: needs a pair of matrices")
+        pair = list(factors)
+        if len(pair) != 2:
+            raise ValueError(f"factors: needs two matrices, got {len(pair)}")
+        A, B = (
+            check_array("factors", part, ndim=2, shape=(size, self.rank))
+            for part, size in zip(pair, self._ends, strict=True)
+        )
+        left, right = A.T @ A, B.T @ B
+        if not np.abs(left - right).max() <= 1e-14 * np.abs(left).max():
+            (Q, first), (P, last) = np.linalg.qr(A), np.linalg.qr(B)
+            U, s, Vt = np.linalg.svd(first @ last.T)
+            A, B = Q @ U * np.sqrt(s), P @ Vt.T * np.sqrt(s)
+        else:
+            s = np.linalg.eigvalsh(left)[::-1]
+        if not s[-1] > RANK * s[0]:
+            raise ValueError(
+                f"factors: needs a product of rank {self.rank}, got singular values from "
+                f"{s[0]:.3g} to {s[-1]:.3g}"
+            )
+        return flat([B.T, A])
+
+    def factor(self, W: ArrayLike) -> Array:
+        """Return the state of an end-to-end map W (d_h × d_0).
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the map has another shape, or not the rank k.
+
+        Examples
+        --------
+        >>> import dlnds as dl
+        >>> net = dl.LinearNetwork(widths=(2, 3, 2), target=[[2.0, 0.0], [0.0, 1.0]])
+        >>> prod = dl.ProductFlow(net, rank=1)
+        >>> prod.product(prod.factor([[1.0, 1.0], [0.0, 0.0]])).round(12).tolist()
+        [[1.0, 1.0], [0.0, 0.0]]
+        """
+        U, s, Vt = np.linalg.svd(check_array("W", W, ndim=2, shape=self._ends), full_matrices=False)
+        found = int(np.count_nonzero(s > RANK * s[0]))
+        if found != self.rank:
+            raise ValueError(f"W: needs the rank {self.rank}, got {found}")
+        root, k = np.sqrt(s[: self.rank]), self.rank
+        return flat([root[:, None] * Vt[:k], U[:, :k] * root])
+
+    def product(self, x: ArrayLike) -> Array:
+        """Return the end-to-end map W (d_h × d_0) of a state, or of each in a stack."""
+        return self.factors.product(x)
+
+    def loss(self, x: ArrayLike) -> Any:
+        """Return ½‖Σ − W K‖_F² of a state or of each in a stack (…, parameter)."""
+        return self.factors.loss(x)
+
+    # The manifold and its metric; tangent vectors are matrices Z (d_h × d_0).
+
+    def _point(self, x: ArrayLike) -> tuple[fixed_rank.Point, Array]:
+        state = check_array("x", x, ndim=1, shape=(self.dim,))
+        A, B = self.unpack(state)
+        w = fixed_rank.point(A, B, self.depth)
+        if not w.s[-1] > RANK * w.s[0]:
+            raise ValueError(f"x: needs a product of rank {self.rank}")
+        return w, state
+
+    def _matrix(self, name: str, value: ArrayLike) -> Array:
+        return check_array(name, value, ndim=2, shape=self._ends)
+
+    @cached_property
+    def _covariance(self) -> Array:
+        """C = K Kᵀ."""
+        root = self.network.input_root
+        return np.eye(self.network.widths[0]) if root is None else root @ root.T
+
+    def _gradient(self, state: Array) -> Array:
+        residual, root = self.factors._residual(state), self.network.input_root
+        return -residual if root is None else -residual @ root.T
+
+    def operator(self, x: ArrayLike, Z: ArrayLike) -> Array:
+        """Return 𝒜_W(Z) = Σ_j (WWᵀ)^{(h−j)/h} Z (WᵀW)^{(j−1)/h} for any matrix Z (d_h × d_0).
+
+        Self-adjoint, with the tangent space at W as its image. For h = 1 the projection to it.
+        """
+        return fixed_rank.operator(self._point(x)[0], self._matrix("Z", Z))
+
+    def inverse_operator(self, x: ArrayLike, Z: ArrayLike) -> Array:
+        """Return the tangent Y with 𝒜_W(Y) = Z, of the tangent part of Z."""
+        return fixed_rank.inverse_operator(self._point(x)[0], self._matrix("Z", Z))
+
+    def inner_product(self, x: ArrayLike, first: ArrayLike, second: ArrayLike) -> float:
+        """Return g_W(Z_1, Z_2) = ⟨𝒜_W^{-1} Z_1, Z_2⟩ of the tangent parts of two matrices."""
+        one, other = self._matrix("first", first), self._matrix("second", second)
+        return fixed_rank.inner_product(self._point(x)[0], one, other)
+
+    def projection(self, x: ArrayLike, Z: ArrayLike) -> Array:
+        """Return the tangent part U UᵀZ + Z V Vᵀ − U UᵀZ V Vᵀ of a matrix."""
+        return fixed_rank.projection(self._point(x)[0], self._matrix("Z", Z))
+
+    def retraction(self, x: ArrayLike, Z: ArrayLike) -> Array:
+        """Return the state of the map of rank k that is nearest to W + Z, for a tangent Z."""
+        return self.pack(fixed_rank.retraction(self._point(x)[0], self._matrix("Z", Z)))
+
+    def horizontal_lift(self, x: ArrayLike, Z: ArrayLike) -> Array:
+        """Return the change (parameter) of a state with the change Z of W, across its turns."""
+        w, state = self._point(x)
+        dA, dB = fixed_rank.horizontal_lift(w, self.unpack(state)[0], self._matrix("Z", Z))
+        return flat([dB.T, dA])
+
+    def riemannian_gradient(self, x: ArrayLike) -> Array:
+        """Return 𝒜_W(∇ℓ(W)), minus the velocity of W."""
+        w, state = self._point(x)
+        return fixed_rank.gradient(w, self._gradient(state))
+
+    def riemannian_hessian(self, x: ArrayLike, Z: ArrayLike) -> Array:
+        """Return the Riemannian Hessian of the loss along a tangent Z: ∇_Z grad ℓ.
+
+        Self-adjoint in g_W.
+
+        Notes
+        -----
+        g(Hess Z_1, Z_2) is half the Lie derivative of g along ξ = grad ℓ. With Y = 𝒜^{-1} Z and
+        G = ∇ℓ(W) it is ⟨Z_1, Z_2 C⟩ + ½⟨Y_1, 𝒜'[Z_2] G⟩ + ½⟨Y_2, 𝒜'[Z_1] G⟩ − ½⟨Y_1, 𝒜'[ξ] Y_2⟩.
+        """
+        w, state = self._point(x)
+        tangent = fixed_rank.projection(w, self._matrix("Z", Z))
+        G = self._gradient(state)
+        return fixed_rank.hessian(w, tangent, G, tangent @ self._covariance)
+
+    def velocity(self, x: ArrayLike, signal: ArrayLike) -> Array:
+        """Return the field at a state if minus the gradient of the loss by W is ``signal``.
+
+        The lift of 𝒜_W(R) to the factors, for any R (d_h × d_0).
+        """
+        state = check_array("x", x, ndim=1, shape=(self.dim,))
+        R = self._matrix("signal", signal)
+        out, W = np.empty(self.dim), self.factors._product(state)
+        net = LinearNetwork(self.network.widths, W + R)
+        jit.ready(self.field, jit.FIELD)(0.0, state, ProductFlow(net, self.rank).params, out)
+        return out
+
+    @property
+    def _ends(self) -> tuple[int, int]:
+        return self.network.widths[-1], self.network.widths[0]
+
+    def singular_values(self, x: ArrayLike) -> Array:
+        """Return the k singular values of W, descending, of a state or of each in a stack."""
+        return self._singular_values(self._states(x))
+
+    def _singular_values(self, states: Array) -> Array:
+        """Return singular values of A Bᵀ, small ones in terms of the columns that hold them."""
+        A, B = self.unpack(states)
+        first, last = np.linalg.qr(A, mode="r"), np.linalg.qr(B, mode="r")
+        inner = first @ np.swapaxes(last, -1, -2)
+        values: Array = np.linalg.svd(inner, compute_uv=False)
+        return values
+
+    def _padded_singular_values(self, states: Array) -> Array:
+        values = self._singular_values(states)
+        missing = min(self.network.widths[0], self.network.widths[-1]) - self.rank
+        return np.pad(values, ((0, 0), (0, missing)))
+
+    def _slope(self, states: Array) -> Array:
+        """Return g_W(Ẇ, Ẇ) = −⟨∇ℓ(W), Ẇ⟩, the rate at which the loss falls."""
+        params, below = self.params, self.factors.params
+        own = jit.ready(self.field, jit.FIELD)
+        plain: Kernel = jit.ready(two_layers.field_from_inputs, jit.FIELD)
+        slopes, velocity, force = np.empty(len(states)), np.empty(self.dim), np.empty(self.dim)
+        for i, x in enumerate(states):
+            own(0.0, x, params, velocity)
+            plain(0.0, x, below, force)
+            slopes[i] = max(0.0, float(velocity @ force))
+        return slopes
+
+    def entropy(self, x: ArrayLike) -> Any:
+        """Return ln of the volume of the orthogonal orbit of balanced networks over W.
+
+        ½ Σ_{a<b} ln((s_a² − s_b²)/(s_a^{2/h} − s_b^{2/h})) + Σ_i (d_i − k)/h Σ_a ln s_a over the
+        hidden widths d_i, up to a constant that does not depend on W.
+
+        References
+        ----------
+        BRTW22; theory of the fibers
+        """
+        states = self._states(x)
+        return self._entropy(states.reshape(-1, self.dim)).reshape(states.shape[:-1])[()]
+
+    def _entropy(self, states: Array) -> Array:
+        s, h = self._singular_values(states), self.depth
+        spare = sum(d - self.rank for d in self.network.widths[1:-1])
+        first, second = np.triu_indices(self.rank, 1)
+        powers = np.arange(h)
+        with np.errstate(divide="ignore"):
+            pairs = np.zeros((len(s), len(first)))
+            if h > 1:
+                a, b = s[:, first, None], s[:, second, None]
+                terms = a ** (2.0 * (h - 1 - powers) / h) * b ** (2.0 * powers / h)
+                pairs = np.log(np.sum(terms, axis=-1))
+            volume: Array = 0.5 * np.sum(pairs, axis=1) + spare / h * np.sum(np.log(s), axis=1)
+        return volume
+
+    # States to start from, and balanced networks over them.
+
+    def from_balanced(self, x: ArrayLike, *, rtol: float = BALANCED) -> Array:
+        """Return the state over which a balanced state of the network lies.
+
+        Parameters
+        ----------
+        x
+            State of the network, with C_i = 0 and a product of rank k.
+        rtol
+            Largest ‖C_i‖_F, in terms of the largest ‖W_i‖_F², at which it counts as balanced.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the state is not balanced, or its product has another rank.
+        """
+        state = check_array("x", x, ndim=1, shape=(self.network.dim,))
+        layers = self.network.unpack(state)
+        size = max(float(np.sum(w**2)) for w in layers)
+        excess = float(self.network._imbalance(state))
+        if not excess <= check_number("rtol", rtol, minimum=0.0) * size:
+            raise ValueError(
+                f"x: needs a balanced state, got an imbalance of {excess:.3g} for layers of "
+                f"squared size {size:.3g}"
+            )
+        _, s, Vt = np.linalg.svd(layers[0], full_matrices=False)
+        found = int(np.count_nonzero(s**self.depth > RANK * s[0] ** self.depth))
+        if found != self.rank:
+            raise ValueError(f"x: needs a product of rank {self.rank}, got {found}")
+        k = self.rank
+        root, reached = s[:k] ** (0.5 * self.depth), Vt[:k].T
+        for w in layers:
+            reached = w @ reached
+        return self.pack((reached / root, Vt[:k].T * root))
+
+    def lift(self, x: ArrayLike) -> Array:
+        """Return a balanced state of the network over a state, hidden units 1..k in use."""
+        A, B = self.unpack(check_array("x", x, ndim=1, shape=(self.dim,)))
+        (Q, first), (P, last) = np.linalg.qr(A), np.linalg.qr(B)
+        U, s, Vt = np.linalg.svd(first @ last.T)
+        frames = moments.canonical_frames(self.network.widths, Q @ U, P @ Vt.T)
+        return flat(moments.balanced_layers(frames, s ** (1.0 / self.depth)))
+
+    def critical_state(self, modes: Sequence[int]) -> Array:
+        """Return the critical point of rank k that has learnt the given k modes.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a mode does not exist, comes twice or has σ_j = 0, or there are not k of them.
+        """
+        chosen = check_integers("modes", modes, minimum=0)
+        if len(chosen) != self.rank:
+            raise ValueError(f"modes: needs {self.rank} modes, got {len(chosen)}")
+        return self.factors.critical_state(chosen)
+
+    @known_options
+    def initial(self, kind: str = "gaussian", *, scale: ArrayLike = 1e-3, rng: Any = None) -> Array:
+        """Return a start of a named kind, as balanced networks have.
+
+        Parameters
+        ----------
+        kind
+            - ``"gaussian"``: the singular vectors of a product of Gaussian factors, and its
+              singular values times ``scale`` to the power h.
+            - ``"aligned"``: in the singular basis of the target, with the singular values ``scale``
+              (one number, or one for each of k modes) to the power h.
+        scale
+            Size of the layers of the network.
+        rng
+            Seed or `numpy.random.Generator` (SPEC 7).
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the kind is unknown, ``scale`` is not positive, or an aligned start is asked of a
+            problem that is not whitened.
+        """
+        kind = check_choice("kind", kind, START_KINDS)
+        generator, half = check_generator("rng", rng), 0.5 * self.depth
+        if kind == "aligned":
+            sizes = check_array("scale", scale, ndim=(0, 1))
+            self._check_positive(float(sizes.min()))
+            return self.factors.initial("aligned", scale=sizes**half)
+        size = check_number("scale", scale)
+        self._check_positive(size)
+        with np.errstate(over="ignore"):
+            parts = [generator.normal(size=(d, self.rank)) * size**half for d in self._ends]
+        return self.pack([check_finite("scale", part) for part in parts])
+
+    @staticmethod
+    def _check_positive(size: float) -> None:
+        if not size > 0.0:
+            raise ValueError(f"scale: needs numbers above 0, got {size}")
+
+
+ProductFlow.__init__ = known_options(ProductFlow.__init__)  # type: ignore[method-assign]
