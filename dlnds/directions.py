@@ -31,6 +31,8 @@ NEWTON_STEPS = 25
 FEW_COMPONENTS, SOME_COMPONENTS = 24, 150
 #: Steps of one ascent, and the part of ∇N across u at which it ends.
 MOST_STEPS, CLIMBED = 3000, 1e-8
+#: The same of forms that are expanded, whose gradients are a hundred times as slow.
+CLIMBED_ROUGHLY = 1e-5
 #: Largest ‖∇N − λu‖/λ at a KKT point.
 KKT = 1e-10
 #: Components of a unit vector that are nothing but rounding.
@@ -285,7 +287,9 @@ def _expanded(form: LeadingForm, sign: float) -> Form:
 
     def climbed(u: Array) -> float:
         force = np.empty_like(u)
-        return float(plain(gradient, None, float(form.order), MOST_STEPS, CLIMBED, u, force)[0])
+        return float(
+            plain(gradient, None, float(form.order), MOST_STEPS, CLIMBED_ROUGHLY, u, force)[0]
+        )
 
     def hessian(u: Array) -> Array:
         return sign * _differences(form, u)

@@ -154,13 +154,18 @@ def escape_path(
         grid = check_ascending("t_eval", t_eval)
         run = flow(system, entry.state, (entry.time, float(grid[-1])), grid, **options)
     attrs = {
-        **run.attrs,
         "delta": size,
         "start_error": entry.error,
         "order": ray.order,
         "rate": ray.rate,
     }
-    return schema.finish(run.assign(end), "run", attrs)
+    units = {
+        "unit_layer": ("unit", system.units[:, 0].copy()),
+        "unit_number": ("unit", system.units[:, 1].copy()),
+    }
+    path = run.assign(end).assign_coords(units)
+    path.attrs.pop("events", None)  # that ended the search for the limit
+    return schema.finish(path, "run", attrs)
 
 
 def _ray(system: WeightSystem, direction: xr.Dataset) -> Ray:
@@ -228,8 +233,6 @@ def _limit(system: WeightSystem, end: Array) -> dict[str, Any]:
         "limit_residual": ((), float(np.linalg.norm(system._gradient(end)))),
         "limit_active": ("unit", active.astype(np.int8)),
         "limit_kind": ((), schema.flag(schema.LIMIT_KINDS, kind)),
-        "unit_layer": ("unit", system.units[:, 0].copy()),
-        "unit_number": ("unit", system.units[:, 1].copy()),
     }
 
 

@@ -209,7 +209,7 @@ def draw(
     ray.set(xlabel="δ", ylabel="largest distance", title="ψ(t + T_δ, δu) from p(t), on the ray")
     escape.set(xlabel="δ", ylabel="time", title="escape times from a random start of size δ")
     for ax in axes.ravel():
-        ax.legend(fontsize=8)
+        ax.legend(fontsize=8, loc="lower left" if ax is losses else "upper left")
     return figure
 
 

@@ -270,6 +270,17 @@ def test_chains_go_down_to_a_fit():
     assert chain["path_1"].attrs["order"] == 3
 
 
+def test_what_is_found_can_be_stored(tmp_path):
+    net = teacher((4, 2, 1))
+    kkt = dl.escape_directions(net, n_starts=5)
+    chain = dl.escape_chain(net, n_starts=5, max_paths=1)
+    kept = dl.zero_preserving(net, chain.state[-1])
+    for data in (kkt, chain, kept):
+        dl.schema.validate(data)
+        dl.save(data, tmp_path / "data.nc")
+        assert dl.load(tmp_path / "data.nc").identical(data)
+
+
 def test_runs_from_random_starts_come_to_the_path_of_their_direction(escaping):
     """Aligned at a norm, the distance falls like δ^{Δ/λ}: ḃ = r^{L−2}(μ − λ) b across the ray."""
     net, _, _, _ = escaping
