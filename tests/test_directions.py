@@ -211,6 +211,7 @@ def escaping(request):
     return net, first, path, middle + np.linspace(-1.0, 1.0, 5)
 
 
+@pytest.mark.compiled
 def test_paths_entered_at_two_distances_agree(escaping):
     net, first, _, t = escaping
     near, far = (
@@ -219,6 +220,7 @@ def test_paths_entered_at_two_distances_agree(escaping):
     assert np.linalg.norm(near - far, axis=1).max() < 1e-8
 
 
+@pytest.mark.compiled
 def test_runs_on_the_ray_come_to_the_path_like_the_square_of_their_start(escaping):
     net, first, _, t = escaping
     path = dl.escape_path(net, first, t_eval=t).state.values[: t.size]
@@ -260,6 +262,7 @@ def test_directions_at_the_first_saddle_are_those_of_the_residual(escaping):
     assert drop == pytest.approx(float(kkt.value[0]), rel=0.05)
 
 
+@pytest.mark.compiled
 def test_chains_go_down_to_a_fit():
     net = teacher((4, 4, 1))
     chain = dl.escape_chain(net, n_starts=20, max_paths=3)
@@ -270,6 +273,7 @@ def test_chains_go_down_to_a_fit():
     assert chain["path_1"].attrs["order"] == 3
 
 
+@pytest.mark.compiled
 def test_what_is_found_can_be_stored(tmp_path):
     net = teacher((4, 2, 1))
     kkt = dl.escape_directions(net, n_starts=5)
@@ -281,6 +285,7 @@ def test_what_is_found_can_be_stored(tmp_path):
         assert dl.load(tmp_path / "data.nc").identical(data)
 
 
+@pytest.mark.compiled
 def test_runs_from_random_starts_come_to_the_path_of_their_direction(escaping):
     """Aligned at a norm, the distance falls like δ^{Δ/λ}: ḃ = r^{L−2}(μ − λ) b across the ray."""
     net, _, _, _ = escaping
@@ -298,6 +303,7 @@ def test_runs_from_random_starts_come_to_the_path_of_their_direction(escaping):
     assert np.log10(far[0] / far[1]) == pytest.approx(expected, rel=0.1)
 
 
+@pytest.mark.compiled
 def test_escape_times_of_random_starts_have_the_exponent_of_the_degree():
     for power, expected in ((2, -1.0), (3, -2.0)):
         net = teacher((4, 3, 1), power)
