@@ -11,7 +11,9 @@ The architecture, from the bottom; a module imports only from lines below its ow
     escape                   saddles that a run visits, escape times
     arcs, graph              arcs from critical points, with exact loss; connecting orbits
     growth                   runs along stable and unstable manifolds
-    manifolds, directions    how runs leave and reach a critical point; leading forms
+    manifolds                how runs leave and reach a critical point of a linear network
+    limiting                 limiting paths to the next saddle, chains of them, sparsity kept
+    directions               leading forms, escape directions and times, of any network
     linearization            Hessian spectrum, index, nullity, rates; closed forms
     exact                    closed forms of the flow, as runs
     classification, fibers   kind of any critical point; random points and dimension of fibers

@@ -13,6 +13,8 @@ from .critical import canonicalize as canonicalize
 from .critical import critical_points as critical_points
 from .curves import branch_point_curve as branch_point_curve
 from .curves import fold_curve as fold_curve
+from .directions import escape_directions as escape_directions
+from .directions import escape_time as escape_time
 from .distances import orbit_distance as orbit_distance
 from .distances import quotient_run as quotient_run
 from .errors import ConvergenceError as ConvergenceError
@@ -27,6 +29,10 @@ from .growth import grow_manifold as grow_manifold
 from .integrate import as_run as as_run
 from .integrate import flow as flow
 from .integrate import iterate as iterate
+from .limiting import compare_with_path as compare_with_path
+from .limiting import escape_chain as escape_chain
+from .limiting import escape_path as escape_path
+from .limiting import zero_preserving as zero_preserving
 from .linearization import canonical_spectrum as canonical_spectrum
 from .linearization import inertia as inertia
 from .linearization import linearize as linearize

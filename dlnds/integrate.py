@@ -188,7 +188,7 @@ def flow(
     dataset = _one(runs[0]) if starts.ndim == 1 else _many(runs, task)
     attrs = {**system.attributes(), "method": task.method, "rtol": task.rtol, "atol": task.atol}
     if task.events:
-        attrs["events"] = [_event_name(event) for event in task.events]
+        attrs["events"] = " ".join(_event_name(event) for event in task.events)
     return schema.finish(dataset, "run", {**dataset.attrs, **attrs})
 
 

@@ -58,11 +58,13 @@ LIMIT_DECISIONS = ("none", "small_residual", "no_force")
 
 #: name: (long name, TeX symbol). All quantities of this package are pure numbers, units "1".
 DESCRIPTIONS = {
+    "active": ("hidden unit has weights: 1 yes, 0 no", ""),
     "alpha": ("place along the arc", r"$\alpha/\alpha_{\mathrm{end}}$"),
     "ambiguous": ("other index sets name the same point", ""),
     "angle": ("angle of the moving mode", r"$\varphi$"),
     "arc": ("arc", ""),
     "arc_parameter": ("size, change or angle of what moves along the arc", r"$\alpha,\ \theta$"),
+    "at": ("critical point", r"$x_*$"),
     "between_rank": ("rank of the layers between the pair", r"$\mathrm{rank}\,W_{j+1:i-1}$"),
     "closest": ("smallest relative distance", ""),
     "coindex": ("number of positive eigenvalues", ""),
@@ -76,7 +78,9 @@ DESCRIPTIONS = {
     "contraction": ("ratio of the last two estimated distances", ""),
     "convergence": ("how the critical point was reached", ""),
     "convergence_rate": ("rate of convergence", r"$\lambda$"),
+    "count": ("number of ascents that came there", ""),
     "critical_point": ("index set of the critical point", r"$S$"),
+    "crossing_time": ("when the run has the norm", r"$t$"),
     "decrease": ("decrease of the loss", r"$L(t_0) - L$"),
     "degenerate_dimension": ("dimension of the kernel across the fiber", ""),
     "departure_rate": ("rate of departure", r"$-\lambda$"),
@@ -128,6 +132,7 @@ DESCRIPTIONS = {
     "isotropy_dimension": ("dimension of the isotropy group", ""),
     "iteration": ("iteration", r"$n$"),
     "jacobian_rank": ("rank of the Jacobian of the gradient", ""),
+    "kept": ("weight stays zero: 1 yes, 0 no", ""),
     "kind": ("kind", ""),
     "largest_zero": ("largest singular value that counts as zero", ""),
     "later": ("later layer of the pair", ""),
@@ -138,8 +143,12 @@ DESCRIPTIONS = {
     "left": ("left singular vector", r"$u_j$"),
     "length": ("length of the run in the quotient", ""),
     "limit": ("index set of the critical value nearest to the end", ""),
+    "limit_active": ("hidden unit has weights at the limit: 1 yes, 0 no", ""),
     "limit_decision": ("what decided that the limit is reached", ""),
     "limit_kind": ("kind of the limit", ""),
+    "limit_loss": ("loss of the limit", r"$L(p_*)$"),
+    "limit_residual": ("norm of the gradient at the limit", r"$\|\nabla L(p_*)\|$"),
+    "limit_state": ("limit", r"$p_*$"),
     "loss": ("loss", r"$L$"),
     "loss_rate": ("rate of change of the loss", r"$-\|\nabla L\|^2$"),
     "mean_duration": ("mean duration of the visits", r"$t$"),
@@ -154,6 +163,7 @@ DESCRIPTIONS = {
     "monotone": ("the loss never rises: 1 yes, 0 no", ""),
     "moved_state": ("state moved by the group element", r"$P\cdot x$"),
     "multiplicity": ("order of the zero in its degenerate directions", r"$m$"),
+    "n_active": ("hidden units with weights", ""),
     "n_iterations": ("iterations", ""),
     "n_jac": ("evaluations of the Jacobian", ""),
     "n_layers": ("layers that change along the arc", ""),
@@ -170,7 +180,10 @@ DESCRIPTIONS = {
     "output": ("output", ""),
     "pair": ("pair of layers", ""),
     "parameter": ("number of the weight in the state", ""),
+    "path_crossing_time": ("when the path has the norm", r"$t$"),
+    "path_norm": ("norm of the path", r"$\|p\|$"),
     "point": ("sample of the orbit", ""),
+    "positivity": ("second-order positivity", r"$\Delta$"),
     "predicted_escape_time": ("escape time by the exact law", r"$t$"),
     "predicted_growth_time": ("time of growth by the law", r"$t$"),
     "probability": ("part of the departures from the source", ""),
@@ -215,6 +228,11 @@ DESCRIPTIONS = {
     "transverse": ("number of the eigenvalue across the fiber", ""),
     "transverse_eigenvalue": ("eigenvalue across the fiber", r"$\lambda$"),
     "transverse_index": ("Morse index across the fiber", ""),
+    "unit": ("hidden unit", ""),
+    "unit_layer": ("layer of the hidden unit", ""),
+    "unit_number": ("number of the hidden unit in its layer", ""),
+    "unit_size": ("norm of the weights of the hidden unit", ""),
+    "unit_zero": ("hidden unit stays zero: 1 yes, 0 no", ""),
     "unfolding": ("what F lacks of a branch point", r"$\varepsilon$"),
     "value": ("Lyapunov function", r"$V$"),
     "vector": ("covariant Lyapunov vector", r"$v_j$"),
@@ -304,6 +322,14 @@ REQUIRED: dict[str, dict[str, tuple[str, ...]]] = {
         **dict.fromkeys(("value", "rate", "decrease", "integrated_rate"), ("time",)),
         **dict.fromkeys(("rise", "monotone"), ()),
     },
+    "escape_directions": {
+        "state": ("direction", "parameter"),
+        **dict.fromkeys(
+            ("order", "value", "multiplier", "residual", "positivity", "count"), ("direction",)
+        ),
+        "active": ("direction", "unit"),
+        "at": ("parameter",),
+    },
     "modes": {
         "singular_value": ("mode",),
         "left": ("output", "mode"),
@@ -315,6 +341,12 @@ REQUIRED: dict[str, dict[str, tuple[str, ...]]] = {
     ),
     "atlas": {},
     "diagram": {},
+    "escape_chain": {
+        "state": ("saddle", "parameter"),
+        **dict.fromkeys(("loss", "n_active", "order", "value"), ("saddle",)),
+    },
+    "path_comparison": {"distance": ("time",), "crossing_time": (), "path_crossing_time": ()},
+    "zero_preserving": {"kept": ("parameter",), "unit_zero": ("unit",), "residual": ()},
 }
 #: nodes that a tree must have.
 REQUIRED_NODES = {

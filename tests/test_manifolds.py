@@ -165,7 +165,8 @@ def test_counts_of_cones_agree_with_ascent_on_the_leading_form(widths, sigma, mo
         gradient = form.gradient(c)
         value = float(gradient @ c) / form.order
         np.testing.assert_allclose(gradient, form.order * value * c, atol=1e-12)
-        counts.append(mani.attrs["strict_dimension"] + directions._dimension(form, 1.0, c, value))
+        plain = directions._expanded(form, 1.0)
+        counts.append(mani.attrs["strict_dimension"] + directions._dimension(plain, c, value))
     assert mani.attrs["dimension"] == counts[-1] >= counts[0]
     points = directions.escape_points(form, 1.0)
     best = float(mani.rate[mani.order.values > 2].max())

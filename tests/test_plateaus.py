@@ -355,7 +355,7 @@ def test_events_are_located_and_are_rows(method):
     run = dl.flow(
         circle(), [1.0, 0.0], (0, 7), [1.0, 5.0], method=method, rtol=1e-11, events=[falls, rises]
     )
-    assert run.attrs["events"] == ["falls", "rises"]
+    assert run.attrs["events"] == "falls rises"
     np.testing.assert_allclose(run.time, [1.0, np.pi / 2, 3 * np.pi / 2, 5.0, 7.0], rtol=1e-8)
     assert run.event.values.tolist() == [-1, 0, 1, -1, -1]
     np.testing.assert_allclose(run.state[1], [0.0, 1.0], atol=1e-8)

@@ -1,6 +1,7 @@
 """Compilation of all kernels ahead of their first use."""
 
 from dlnds._kernels import (
+    ascent,
     balance,
     branches,
     homogeneous,
@@ -43,6 +44,7 @@ def compile_all() -> None:
         (runge_kutta.no_jvp, jit.JVP),
         (runge_kutta.advance, runge_kutta.ADVANCE),
         (implicit.advance, implicit.ADVANCE),
+        (ascent.climb, ascent.CLIMB),
         (iterate.iterate, iterate.ITERATE),
         (branches.follow, branches.FOLLOW),
         (stacks.tangent, jit.TANGENT),

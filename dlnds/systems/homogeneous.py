@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from dlnds._kernels import homogeneous as kernels
+from dlnds._kernels import losses
 from dlnds.errors import (
     check_array,
     check_choice,
@@ -19,6 +20,7 @@ from dlnds.errors import (
 )
 from dlnds.losses import FORMS, Loss, labelled_data, logistic
 from dlnds.systems import orbits
+from dlnds.systems.forms import LeadingPart, correlation, network_outputs
 from dlnds.systems.layers import WeightSystem, check_widths
 from dlnds.systems.loss import NORMALIZED
 from dlnds.systems.protocol import Array, Kernel, Params
@@ -26,6 +28,8 @@ from dlnds.systems.protocol import Array, Kernel, Params
 LOSSES = ("square", "logistic")
 #: Singular values of generators above this part of the largest are counted.
 RANK = 1e-8
+#: Largest norm of the weights of a unit that counts as zero, in terms of all weights.
+ZERO_UNIT = 1e-9
 
 
 @dataclass(frozen=True, eq=False, repr=False, init=False)
@@ -207,21 +211,73 @@ class HomogeneousNetwork(WeightSystem):
         factors = np.where(into, 1.0, np.where(out_of, -float(self.power), 0.0))
         return lambda x: factors * x
 
-    @property
-    def _unit_weights(self) -> tuple[Any, Any]:
-        """Which weights (unit, parameter) go into each hidden unit, and which come out of it."""
-        labels = self.coordinates()
-        layer, row, column = (np.asarray(labels[name][1]) for name in ("layer", "row", "column"))
-        units = [(i, j) for i in range(1, self.depth) for j in range(self.widths[i])]
-        pairs = np.array(units, np.int64).reshape(-1, 2)
-        of, number = pairs[:, :1], pairs[:, 1:]
-        return (layer == of) & (row == number), (layer == of + 1) & (column == number)
-
     def orbit_dimensions(self, x: Array) -> tuple[int, int, bool] | None:
         """Return the dimension of the symmetry orbit, twice: critical points along it."""
         rows = self.generators(x)
         rank = int(np.linalg.matrix_rank(rows, rtol=RANK)) if rows.any() else 0
         return rank, rank, False
+
+    def leading_parts(self, x: Array) -> list[LeadingPart]:
+        """Return the leading parts of −L at a critical point, in the weights of its zero units.
+
+        At the origin the neural correlation function, of degree L. Elsewhere a unit of layer l
+        that has no weights adds ⟨B_{l+1}, W_{l+1}[:, j] σ(W_l[j, :] A_{l−1})⟩ to leading order, of
+        degree p + 1: one two-layer network for each layer with such units.
+        """
+        if not x.any():
+            signal = self._signal(self._outputs(x))
+            return [self._correlation(self.widths, self.criterion.inputs, signal)]
+        values, signals = self._both_ways(x)
+        active = [np.arange(self.widths[0])]
+        zero = self.unit_sizes(x) <= ZERO_UNIT * np.linalg.norm(x)
+        for i in range(1, self.depth):
+            active.append(np.flatnonzero(~zero[self.units[:, 0] == i]))
+        active.append(np.arange(self.widths[-1]))
+        parts = []
+        for i in range(1, self.depth):
+            spare = np.setdiff1d(np.arange(self.widths[i]), active[i])
+            before, after = active[i - 1], active[i + 1]
+            if not (spare.size and before.size and after.size):
+                continue
+            ends = [place.start for place in self._places]
+            into = ends[i - 1] + np.add.outer(spare * self.widths[i - 1], before).ravel()
+            out_of = ends[i] + np.add.outer(after * self.widths[i], spare).ravel()
+            widths = (before.size, spare.size, after.size)
+            places = np.concatenate([into, out_of])
+            inputs, signal = values[i - 1][before], signals[i][after]
+            parts.append(self._correlation(widths, inputs, signal, places))
+        return parts
+
+    def _correlation(
+        self,
+        widths: tuple[int, ...],
+        inputs: Array,
+        signal: Array,
+        places: NDArray[np.int64] | None = None,
+    ) -> LeadingPart:
+        return correlation(widths, inputs, signal, power=self.power, slope=self.slope, embed=places)
+
+    def _signal(self, image: Array) -> Array:
+        """Return −∂ℓ/∂S at outputs S."""
+        loss, out = self.criterion, np.empty_like(image)
+        losses.signal(  # type: ignore[no-untyped-call]
+            FORMS[loss.kind], loss.targets.copy(), loss.constants, image, out
+        )
+        return out
+
+    def _both_ways(self, x: Array) -> tuple[list[Array], list[Array]]:
+        """Return A_0, …, A_{h−1} and B_1, …, B_h of a state."""
+        layers, values, slopes = self._layers(x), [self.criterion.inputs], []
+        for w in layers[:-1]:
+            z = w @ values[-1]
+            rectified = np.where(z > 0.0, z, self.slope * z)
+            values.append(rectified**self.power)
+            edge = np.where(z > 0.0, 1.0, self.slope)
+            slopes.append(self.power * edge * rectified ** (self.power - 1))
+        signals = [self._signal(layers[-1] @ values[-1])]
+        for w, slope in zip(layers[:0:-1], slopes[::-1], strict=True):
+            signals.append(slope * (w.T @ signals[-1]))
+        return values, signals[::-1]
 
     # States and what they mean.
 
@@ -245,14 +301,8 @@ class HomogeneousNetwork(WeightSystem):
 
     def outputs_at_slope(self, states: Array, slope: float) -> Array:
         """Return the outputs of a state, or of each in a stack, with another α; not checked."""
-        *inner, last = self._layers(states)
-        values = self.criterion.inputs
-        with np.errstate(over="ignore", invalid="ignore"):  # a diverged run has such states
-            for w in inner:
-                z = w @ values
-                values = np.where(z > 0.0, z, slope * z) ** self.power
-            image: Array = last @ values
-        return image
+        layers = self._layers(states)
+        return network_outputs(layers, self.criterion.inputs, self.power, slope)
 
     def loss(self, x: ArrayLike) -> Any:
         """Return the loss of a state, or of each in a stack (…, parameter)."""

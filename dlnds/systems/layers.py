@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import xarray as xr
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from dlnds import schema
 from dlnds._kernels import balance, jit
@@ -26,6 +26,7 @@ from dlnds.errors import (
 )
 from dlnds.systems import orbits, starts
 from dlnds.systems.bases import span, turning
+from dlnds.systems.forms import pack_params
 from dlnds.systems.protocol import Array, Kernel, Params, Reduction, SystemProtocol
 
 
@@ -77,10 +78,7 @@ class WeightSystem(SystemProtocol):
 
     def _pack_params(self, form: int, target: Array, *numbers: Array) -> Params:
         """Return sizes and numbers as the kernels want them."""
-        begins = np.cumsum([0, *(rows * columns for rows, columns in self._shapes)])
-        sums = np.cumsum([0, *self.widths])
-        sizes = [self.depth, target.shape[1], form, *self.widths, *begins, *sums]
-        return np.array(sizes, np.int64), flat([target, *numbers])
+        return pack_params(self.widths, form, target, *numbers)
 
     @property
     def error_scale(self) -> Kernel:  # type: ignore[override]
@@ -112,9 +110,33 @@ class WeightSystem(SystemProtocol):
             "state": variable(lambda states: states, "parameter"),
             "loss": variable(self._loss),
             "conserved": variable(self.conserved, "component"),
+            "unit_size": variable(self._unit_sizes, "unit"),
             "loss_rate": variable(lambda x: -np.sum(self._gradient(x) ** 2, axis=-1)),
             "gradient_norm": variable(lambda x: np.linalg.norm(self._gradient(x), axis=-1)),
         }
+
+    @cached_property
+    def _unit_weights(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Which weights (unit, parameter) go into each hidden unit, and which come out of it."""
+        labels = schema.state_coordinates(self.widths)
+        layer, row, column = (np.asarray(labels[name][1]) for name in ("layer", "row", "column"))
+        of, number = self.units[:, :1], self.units[:, 1:]
+        return (layer == of) & (row == number), (layer == of + 1) & (column == number)
+
+    @cached_property
+    def units(self) -> NDArray[np.int64]:
+        """Layer, from 1, and number in it, of all hidden units (unit, 2)."""
+        pairs = [(i, j) for i in range(1, self.depth) for j in range(self.widths[i])]
+        return np.array(pairs, np.int64).reshape(-1, 2)
+
+    def unit_sizes(self, x: ArrayLike) -> Array:
+        """Return for each hidden unit the norm of all its weights, of a state or of a stack."""
+        return self._unit_sizes(self._states(x))
+
+    def _unit_sizes(self, states: Array) -> Array:
+        into, out_of = self._unit_weights
+        sizes: Array = np.sqrt(states**2 @ (into | out_of).T.astype(float))
+        return sizes
 
     def pack(self, layers: Sequence[ArrayLike]) -> Array:
         """Return the flat state of the layers W_1, …, W_h (each d_i × d_{i−1}).

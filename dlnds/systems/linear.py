@@ -22,8 +22,9 @@ from dlnds.errors import (
     check_number,
     known_options,
 )
-from dlnds.systems import spectra, starts, strings
+from dlnds.systems import saddles, spectra, starts, strings, taylor
 from dlnds.systems.bases import is_identity, turning, unit_bases
+from dlnds.systems.forms import LeadingPart
 from dlnds.systems.layers import LayeredSystem, check_widths, flat
 from dlnds.systems.protocol import (
     Array,
@@ -490,6 +491,18 @@ class LinearNetwork(LayeredSystem):
             return turn.lift(embed(states))
 
         return Reduction(small, resting[places], lift, embed)
+
+    def leading_parts(self, x: Array) -> list[LeadingPart]:
+        """Return the leading part of −L, ⟨Σ, W K⟩ at the origin, of degree h.
+
+        At balanced critical points of whitened problems that of the residual network.
+        """
+        part = saddles.leading_part(self, x)
+        return [] if part is None else [part]
+
+    def field_terms(self, terms: Array, order: int) -> Array:
+        """Return Taylor coefficients of the field along a curve through a state."""
+        return taylor.field_terms(self, terms, order)
 
     def known_spectrum(self, x: Array) -> KnownSpectrum | None:
         """Return the Hessian's eigenvalues at balanced critical points and at perfect fits."""

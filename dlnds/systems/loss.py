@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 from dlnds._kernels import linear as kernels
 from dlnds.errors import known_options
 from dlnds.losses import FORMS, Loss
+from dlnds.systems.forms import LeadingPart, correlation
 from dlnds.systems.layers import LayeredSystem, check_widths
 from dlnds.systems.linear import LinearNetwork
 from dlnds.systems.protocol import Array, Kernel, Params
@@ -115,6 +116,14 @@ class LossNetwork(LayeredSystem):
     def loss(self, x: ArrayLike) -> Any:
         """Return ℓ(W_h…W_1) of a state, or of each in a stack (…, parameter)."""
         return self._loss(self._states(x))
+
+    def leading_parts(self, x: Array) -> list[LeadingPart]:
+        """Return the leading part of −L at the origin, −⟨∇ℓ(0), W⟩ of degree h; none elsewhere."""
+        if x.any():
+            return []
+        outputs, inputs = self.criterion.shape
+        signal = -self.criterion.gradient(np.zeros((outputs, inputs)))
+        return [correlation(self.widths, np.eye(inputs), signal)]
 
     def _loss(self, states: Array) -> Any:
         return self.criterion.values(self._product(states))

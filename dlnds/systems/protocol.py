@@ -109,6 +109,13 @@ class SystemProtocol:
         """Return tangent vectors (generator, parameter) that span the symmetry orbit's at ``x``."""
         return np.zeros((0, self.dim))
 
+    def leading_parts(self, x: Array) -> "list[Any]":
+        """Return the forms that −L is to leading order in weights that vanish at ``x``.
+
+        Each is a `forms.LeadingPart`; none if no weight vanishes, or they are not known.
+        """
+        return []
+
     def orbit_dimensions(self, x: Array) -> tuple[int, int, bool] | None:
         """Return the dimensions of the symmetry orbit and of the set of critical points at ``x``.
 

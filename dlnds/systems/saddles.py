@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from dlnds.errors import check_memory
 from dlnds.moments import exceeds
 from dlnds.systems import spectra
+from dlnds.systems.bases import turning
+from dlnds.systems.forms import LeadingPart, correlation
 from dlnds.systems.protocol import Array
 
 if TYPE_CHECKING:
@@ -194,6 +196,40 @@ def channels(net: "LinearNetwork", modes: Sequence[int], stable: bool) -> Direct
         np.array(gained, np.int64),
         np.full(len(pairs), -1),
     )
+
+
+def leading_part(net: "LinearNetwork", x: Array) -> LeadingPart | None:
+    """Return the leading part of −L at the origin, or at a balanced point of a whitened problem.
+
+    By the local product it is that of the residual network; None elsewhere, and for two layers but
+    at the origin, where it is a part of the Hessian.
+    """
+    if not x.any():
+        root = np.eye(net.widths[0]) if net.input_root is None else net.input_root
+        return correlation(net.widths, root, net.target)
+    place = canonical_place(net, x) if net.depth > 2 else None
+    if place is None:
+        return None
+    rank, ends = len(place.modes), (net.widths[0], net.widths[-1])
+    outer = [np.setdiff1d(np.arange(d), place.modes) for d in ends]
+    kept = [outer[0], *(np.arange(rank, d) for d in net.widths[1:-1]), outer[1]]
+    widths = [units.size for units in kept]
+    target = place.net.target[np.ix_(kept[-1], kept[0])]
+    if not (min(widths) and target.any()):
+        return None
+    starts = [spot.start for spot in net._places]
+    places = [
+        start + np.add.outer(after * d, before).ravel()
+        for start, d, (before, after) in zip(
+            starts, net.widths, itertools.pairwise(kept), strict=False
+        )
+    ]
+    spots = np.concatenate(places)
+    check_memory("x", 2 * spots.size * net.dim)
+    units = np.zeros((spots.size, net.dim))
+    units[np.arange(spots.size), spots] = 1.0
+    embed = turning(net.widths, place.bases)(units).T.copy()
+    return correlation(widths, np.eye(widths[0]), target, embed=embed)
 
 
 class Dimensions(NamedTuple):

@@ -1,13 +1,13 @@
-"""Figures of homogeneous networks: gradient kernels beside jitted jax.
+"""Figures of homogeneous networks: gradient kernels beside jitted jax, escape directions.
 
-Run by ``nox -s bench``. Both evaluate the gradient of the same loss, in double precision, on the
-CPU, one call at a time. Peers that are not installed are left out.
+Run by ``nox -s bench``. Both kinds of kernels evaluate the gradient of the same loss, in double
+precision, on the CPU, one call at a time. Peers that are not installed are left out.
 """
 
 import os
 
 import numpy as np
-from common import alternate, available, note, report
+from common import alternate, available, median_time, note, report
 
 import dlnds as dl
 from dlnds._kernels import jit
@@ -92,6 +92,14 @@ def gradients():
             report(f"{what} against jax", each["jax"] / each["dlnds"], 3, "x", at_most=False)
 
 
+def escape_directions():
+    """1,000 ascents to KKT points of 200 weights in three layers, on two cores."""
+    net, _ = problem((8, 12, 8, 1), 50, 2, 0.0)
+    spent = median_time(lambda: dl.escape_directions(net, n_starts=1000, workers=2), 3)
+    report(f"1,000 starts on {net.dim} weights in three layers", spent, 10, "s", at_most=True)
+
+
 if __name__ == "__main__":
     print(f"dlnds {dl.__version__}, numpy {np.__version__}, {os.cpu_count()} cores")
     gradients()
+    escape_directions()

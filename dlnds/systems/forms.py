@@ -1,0 +1,119 @@
+"""The leading part of −L in small weights: a homogeneous form, of networks of layers."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dlnds._kernels import homogeneous as kernels
+from dlnds.systems.protocol import Array, Kernel, Params
+
+
+class LeadingPart(NamedTuple):
+    """−L at a critical point to leading order in weights that vanish there: a form N(z).
+
+    ``gradient`` and ``hessian`` are kernels with the signatures of a field and a Jacobian.
+    ``embed`` says where the weights z are in the state: the places of them, or an orthonormal
+    basis (parameter × weight). ``invariants`` gives of a stack (…, weight) of z what symmetries
+    leave as it is, ``imbalance`` how far they are from what holds at KKT points. ``known`` are KKT
+    points (point, weight) that need no search.
+    """
+
+    gradient: Kernel
+    hessian: Kernel
+    params: Params
+    degree: int
+    embed: Array | NDArray[np.int64]
+    invariants: Callable[[Array], Array]
+    imbalance: Callable[[Array], Array]
+    known: Array
+
+
+def pack_params(widths: Sequence[int], form: int, target: Array, *numbers: Array) -> Params:
+    """Return sizes and numbers of a network as the kernels want them."""
+    begins = np.cumsum([0, *(b * a for a, b in itertools.pairwise(widths))])
+    sums = np.cumsum([0, *widths])
+    sizes = [len(widths) - 1, target.shape[1], form, *widths, *begins, *sums]
+    return np.array(sizes, np.int64), np.concatenate([np.ravel(a) for a in (target, *numbers)])
+
+
+def network_outputs(layers: Sequence[Array], inputs: Array, power: int, slope: float) -> Array:
+    """Return W_h σ(… σ(W_1 X)) of layers, or of stacks of them."""
+    values = inputs
+    with np.errstate(over="ignore", invalid="ignore"):  # a diverged run has such states
+        for w in layers[:-1]:
+            z = w @ values
+            values = np.where(z > 0.0, z, slope * z) ** power
+        image: Array = layers[-1] @ values
+    return image
+
+
+def layers_of(widths: Sequence[int], states: Array) -> list[Array]:
+    """Return the layers of a state, or of each in a stack (…, parameter)."""
+    shapes = [(after, before) for before, after in itertools.pairwise(widths)]
+    ends = np.cumsum([0, *(rows * columns for rows, columns in shapes)])
+    pairs = zip(itertools.pairwise(ends), shapes, strict=True)
+    return [states[..., i:j].reshape(*states.shape[:-1], *shape) for (i, j), shape in pairs]
+
+
+def correlation(
+    widths: Sequence[int],
+    inputs: Array,
+    signal: Array,
+    *,
+    power: int = 1,
+    slope: float = 1.0,
+    embed: Array | NDArray[np.int64] | None = None,
+) -> LeadingPart:
+    """Return the neural correlation function N = ⟨G, H(X; z)⟩ of a network with these widths.
+
+    Of linear ones products of layers are compared, of others also the sizes of hidden units.
+    """
+    activation = np.array([float(power), slope, 1.0, 2.0])
+    params = pack_params(widths, kernels.FIXED, signal, inputs, activation)
+    number = int(sum(b * a for a, b in itertools.pairwise(widths)))
+
+    def invariants(states: Array) -> Array:
+        layers = layers_of(widths, states)
+        image = network_outputs(layers, inputs, power, slope)
+        parts = [image.reshape(*states.shape[:-1], signal.size)]
+        if power > 1:
+            for into, out_of in itertools.pairwise(layers):
+                sizes = np.sum(into**2, axis=-1) + np.sum(out_of**2, axis=-2)
+                parts.append(np.sqrt(np.sort(sizes, axis=-1)))
+        return np.concatenate(parts, axis=-1)
+
+    def imbalance(states: Array) -> Array:
+        worst = np.zeros(states.shape[:-1])
+        for into, out_of in itertools.pairwise(layers_of(widths, states)):
+            lack = np.sum(into**2, axis=-1) - power * np.sum(out_of**2, axis=-2)
+            worst = np.maximum(worst, np.abs(lack).max(axis=-1))
+        return worst
+
+    return LeadingPart(
+        kernels.field,
+        kernels.jacobian,
+        params,
+        sum(power**k for k in range(len(widths) - 1)),
+        np.arange(number) if embed is None else embed,
+        invariants,
+        imbalance,
+        rank_one_points(widths, signal @ inputs.T) if power == 1 else np.zeros((0, number)),
+    )
+
+
+def rank_one_points(widths: Sequence[int], moment: Array) -> Array:
+    """Return the KKT points of ⟨M, W_h…W_1⟩ on the sphere that are singular modes of M.
+
+    Rank-one layers of norm h^{−1/2} through the first hidden units, with the value σ_j h^{−h/2}.
+    """
+    left, sigma, right = np.linalg.svd(moment, full_matrices=False)
+    rows = []
+    for j in np.flatnonzero(sigma > len(sigma) * np.finfo(float).eps * sigma[0]):
+        ends = [np.eye(1, d)[0] for d in widths]
+        ends[0], ends[-1] = right[j], left[:, j]
+        layers = [np.outer(b, a) for a, b in itertools.pairwise(ends)]
+        rows.append(np.concatenate([w.ravel() for w in layers]) / np.sqrt(len(layers)))
+    return np.reshape(rows, (-1, sum(b * a for a, b in itertools.pairwise(widths))))
