@@ -424,3 +424,12 @@ def test_the_rate_of_the_loss_is_minus_the_squared_gradient():
     np.testing.assert_allclose(run.loss_rate, -(net.gradient(run.state) ** 2).sum(axis=1))
     drop = scipy.integrate.simpson(run.loss_rate, x=run.time)
     assert drop == pytest.approx(float(run.loss[-1] - run.loss[0]), rel=1e-9)
+
+
+def test_a_run_with_a_single_event_is_stored_as_it_is(tmp_path):
+    def falls(t, x):
+        return x[0]
+
+    run = dl.flow(circle(), [1.0, 0.0], (0, 3), events=falls)
+    dl.save(run, tmp_path / "run.nc")
+    assert dl.load(tmp_path / "run.nc").identical(run)
