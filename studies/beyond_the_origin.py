@@ -17,9 +17,9 @@ exactly zero, along the path and at the first saddle, and the next saddles add o
 ray the distance to p(t) falls like δ², for every degree L: it comes from the clock, since
 ṙ = λr^{L−1}(1 + κr^L) makes an error of κδ²/(2λ) in time. Escape times from random starts have
 exponents that tend to −(L−2). Aligned at a norm, runs from random starts come to the path like
-δ^{Δ/λ}, Δ the second-order positivity, for L = 3 and 4. At L = 7, where Δ is small and only one size
-is run, half of the path's length is left between them; the first step of the loss is met all the
-same.
+δ^{Δ/λ}, Δ the second-order positivity, for L = 3 and 4. At L = 7, where Δ is small and only one
+size is run, half of the path's length is left between them; the first step of the loss is met all
+the same.
 
 Run it with ``python studies/beyond_the_origin.py``; ``--quick`` uses fewer sizes and starts.
 """
