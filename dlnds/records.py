@@ -147,9 +147,11 @@ def _values(entry: Mapping[str, Any], content: memoryview, begin: int) -> tuple[
 
 
 def _attribute(value: Any) -> Any:
-    if isinstance(value, dict):
-        return np.array(value["array"], dtype=np.dtype(value["dtype"]))
-    return value
+    if not isinstance(value, dict):
+        return value
+    if not _NUMBERS.fullmatch(value["dtype"]):
+        raise ValueError(f"it describes the type {value['dtype']!r}")
+    return np.array(value["array"], dtype=np.dtype(value["dtype"]))
 
 
 def note(words: Mapping[str, Any]) -> bytes:

@@ -506,9 +506,8 @@ def verify(directory: str | os.PathLike[str]) -> xr.Dataset:
     ...     dl.schema.decode(dl.verify(folder).status).values.tolist()
     ['finished', 'damaged', 'finished']
     """
-    found = collect(directory)
-    others = [name for name in found.variables if name not in _plan(directory).grid.dataset]
-    return found.drop_vars([name for name in others if name != "status"]).drop_attrs(deep=False)
+    found, own = collect(directory), _plan(directory).grid.dataset
+    return found.drop_vars([n for n in found.variables if n not in own and n != "status"])
 
 
 def progress_of(directory: str | os.PathLike[str]) -> dict[str, Any]:

@@ -75,8 +75,8 @@ def troubled(what):
     return xr.Dataset({"x": 1.0, "y": ("k", [1.0, 2.0])})
 
 
-def fills(i, kilobytes):
-    return xr.Dataset({"x": ("k", np.full(128 * kilobytes, float(i)))})
+def fills(i):
+    return xr.Dataset({"text": "x" * 10_000 * i})
 
 
 def raises_in_the_second_half(i):
