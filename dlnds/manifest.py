@@ -3,11 +3,13 @@
 import contextlib
 import fcntl
 import hashlib
+import importlib
 import inspect
 import json
 import math
 import os
 import platform
+import sys
 import time
 import types
 from collections.abc import Callable, Iterator, Mapping
@@ -285,6 +287,37 @@ def read_plan(directory: Path) -> Plan:
     if words["grid"] != _grid_digests(grid):
         raise ValueError(f"directory: {GRID} and {MANIFEST} in {directory} disagree")
     return Plan(directory, grid, int(words["rng_entropy"]), words["digest"], words)
+
+
+def import_task(plan: Plan) -> Task:
+    """Return the task that a manifest names, from the file it was in.
+
+    Raises
+    ------
+    ValueError
+        If the file is gone, cannot be imported, or has no such function.
+    """
+    said = f"directory: its task {plan.words['task']} in {plan.words['file']} cannot be imported"
+    module, _, name = plan.words["task"].partition(":")
+    path = Path(plan.words["file"])
+    if not path.is_file():
+        raise ValueError(f"{said}: there is no such file")
+    if module == "__main__":
+        module = path.stem
+    # Worker processes look for modules where this process does.
+    root = path.parents[module.count(".")] if path.stem != "__init__" else path.parents[1]
+    if str(root) not in sys.path:
+        sys.path.insert(0, str(root))
+    try:
+        imported = importlib.import_module(module)
+    except Exception as error:
+        raise ValueError(f"{said}: {type(error).__name__}: {error}") from error
+    if not os.path.samefile(imported.__file__ or os.devnull, path):
+        raise ValueError(f"{said}: {module} is {imported.__file__} here")
+    task = getattr(imported, name, None)
+    if task is None:
+        raise ValueError(f"{said}: it has no {name!r}")
+    return check_task(task)
 
 
 @contextlib.contextmanager

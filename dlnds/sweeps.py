@@ -510,6 +510,21 @@ def verify(directory: str | os.PathLike[str]) -> xr.Dataset:
     return found.drop_vars([n for n in found.variables if n not in own and n != "status"])
 
 
+def continue_sweep(directory: str | os.PathLike[str], **options: Any) -> xr.Dataset:
+    """Return a sweep that goes on with its own task and grid, as its manifest names them.
+
+    This imports, and so runs, the file that the task is in.
+
+    Raises
+    ------
+    ValueError
+        If the task cannot be imported; and as `sweep`, for example if it has changed.
+    """
+    plan = _plan(directory)
+    grid = plan.grid.dataset
+    return sweep(manifest.import_task(plan), grid, directory, **options)
+
+
 def progress_of(directory: str | os.PathLike[str]) -> dict[str, Any]:
     """Return what is known of a sweep without reading its points: counts, and who is at work."""
     plan = _plan(directory)
