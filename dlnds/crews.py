@@ -292,7 +292,7 @@ class _Pace:
 Crew = Generator[Outcome, None, list[Point]]
 
 
-def _crew(job: Job, waiting: deque[Point], workers: int, tries: int = 2) -> Crew:
+def _crew(job: Job, waiting: deque[Point], workers: int, tries: int = 3) -> Crew:
     """Compute the waiting points in one pool; return those under way when a worker died."""
     board = _Board(1 + max(point.number for point in waiting))
     # Forked processes would inherit the locks of BLAS and Numba, but not the threads that free them

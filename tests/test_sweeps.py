@@ -591,42 +591,45 @@ DRIVER = """
 import os, random, signal, sys, time, dlnds as dl
 sys.path.insert(0, sys.argv[1])
 import sweep_tasks as tasks
-folder, kills, workers = sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-grid, random = {"i": list(range(200))}, random.Random(0)
-work = lambda at: dl.sweep(tasks.quick, grid, at, rng=5, workers=workers)
-reference = work(folder + "/reference")  # imports, compiles
-begin = time.monotonic()
-work(folder + "/timed")
-duration = time.monotonic() - begin
-killed = completed = rounds = 0
-seen = {}
-while killed < kills:
-    place = f"{folder}/{completed}"
-    child = os.fork()
-    if child == 0:
-        work(place)
-        os._exit(0)
-    time.sleep(random.uniform(0.0, 0.6 * duration))
-    os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status):
-        killed += 1
-    rounds += 1
-    points = place + "/points"
-    now = {}
-    if os.path.isdir(points) and os.path.exists(place + "/manifest.json"):
-        states = dl.schema.decode(dl.verify(place).status).values.tolist()
-        assert set(states) <= {"finished", "missing"}, states
-        names = [n for n in os.listdir(points) if n.endswith(".record")]
-        assert len(names) == states.count("finished"), "a file that is not whole"
-        now = {n: os.stat(f"{points}/{n}").st_ino for n in names}
-    assert seen.items() <= now.items(), "something finished was lost or computed again"
-    seen = now
-    if len(now) == 200 or (rounds % 10 == 0 and now):
-        assert work(place).identical(reference)
-        assert {n: os.stat(f"{points}/{n}").st_ino for n in now} == now
-        completed, seen = completed + 1, {}
-print(killed, completed)
+def main():
+    folder, kills, workers = sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+    grid, random = {"i": list(range(200))}, random.Random(0)
+    work = lambda at: dl.sweep(tasks.quick, grid, at, rng=5, workers=workers)
+    reference = work(folder + "/reference")  # imports, compiles
+    begin = time.monotonic()
+    work(folder + "/timed")
+    duration = time.monotonic() - begin
+    killed = completed = rounds = 0
+    seen = {}
+    while killed < kills:
+        place = f"{folder}/{completed}"
+        child = os.fork()
+        if child == 0:
+            work(place)
+            os._exit(0)
+        time.sleep(random.uniform(0.0, 0.6 * duration))
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        if os.WIFSIGNALED(status):
+            killed += 1
+        rounds += 1
+        points = place + "/points"
+        now = {}
+        if os.path.isdir(points) and os.path.exists(place + "/manifest.json"):
+            states = dl.schema.decode(dl.verify(place).status).values.tolist()
+            assert set(states) <= {"finished", "missing"}, states
+            names = [n for n in os.listdir(points) if n.endswith(".record")]
+            assert len(names) == states.count("finished"), "a file that is not whole"
+            now = {n: os.stat(f"{points}/{n}").st_ino for n in names}
+        assert seen.items() <= now.items(), "something finished was lost or computed again"
+        seen = now
+        if len(now) == 200 or (rounds % 10 == 0 and now):
+            assert work(place).identical(reference)
+            assert {n: os.stat(f"{points}/{n}").st_ino for n in now} == now
+            completed, seen = completed + 1, {}
+    print(killed, completed)
+if __name__ == "__main__":
+    main()
 """
 
 
@@ -656,12 +659,16 @@ def test_nothing_is_lost_when_workers_are_killed(tmp_path):
     def work():
         results.append(dl.sweep(tasks.slow, grid, tmp_path / "two", rng=5, workers=2))
 
-    thread, killed, choose = threading.Thread(target=work), 0, random.Random(0)
+    def finished():
+        return len(list(tmp_path.glob("two/points/*.record")))
+
+    thread, killed, choose, before = threading.Thread(target=work), 0, random.Random(0), 0
     thread.start()
     while thread.is_alive():
-        time.sleep(choose.uniform(2.0, 6.0))
+        time.sleep(choose.uniform(0.1, 1.0))
         children = multiprocessing.active_children()
-        if children and killed < 5:
+        if children and killed < 5 and finished() > before:  # they have come up since the last
+            before = finished()
             os.kill(choose.choice(children).pid, signal.SIGKILL)
             killed += 1
     thread.join()
