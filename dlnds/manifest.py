@@ -24,10 +24,13 @@ import xarray as xr
 
 from dlnds import records
 from dlnds._version import __version__
+from dlnds.errors import check_memory
 from dlnds.store import content_digest, flush
 
 MANIFEST, GRID, LOCK = "manifest.json", "grid.record", "lock"
 POINTS, FAILURES = "points", "failures"
+
+_PER_POINT = 64  # numbers of 8 bytes that a point takes at least in memory
 
 #: A function of named parameters, and ``rng``, that returns a Dataset.
 Task = Callable[..., xr.Dataset]
@@ -38,11 +41,12 @@ class Grid(NamedTuple):
 
     dataset: xr.Dataset
     names: tuple[str, ...]
+    dims: tuple[str, ...]
 
     @property
     def sizes(self) -> dict[str, int]:
-        """The dims of the grid and their sizes."""
-        return {str(dim): size for dim, size in self.dataset.sizes.items()}
+        """The dims of the grid, in the order in which points are numbered, and their sizes."""
+        return {dim: self.dataset.sizes[dim] for dim in self.dims}
 
     @property
     def size(self) -> int:
@@ -107,7 +111,9 @@ def check_grid(grid: Any, task: Task) -> Grid:
         grid = xr.Dataset.from_dataframe(grid.reset_index(drop=True).rename_axis("point"))
         grid = grid.drop_vars("point")
     parameters = inspect.signature(task).parameters
-    if isinstance(grid, xr.Dataset):
+    if isinstance(grid, Grid):  # of a manifest
+        names, dataset = list(grid.names), grid.dataset
+    elif isinstance(grid, xr.Dataset):
         names = [str(n) for n in grid.variables if n in grid.data_vars or n in parameters]
         dataset = grid.copy(deep=True).drop_encoding()
     elif isinstance(grid, Mapping):
@@ -126,9 +132,11 @@ def check_grid(grid: Any, task: Task) -> Grid:
         raise ValueError(f"grid: lacks {', '.join(missing)}, which the task needs")
     checked = {name: _checked(name, dataset[name]) for name in names}
     coords = {n: checked.pop(n) for n in dataset.coords if n in checked}
-    found = Grid(dataset.assign_coords(coords).assign(checked), tuple(names))
+    dims = grid.dims if isinstance(grid, Grid) else tuple(map(str, dataset.sizes))
+    found = Grid(dataset.assign_coords(coords).assign(checked), tuple(names), dims)
     if not names or found.size == 0:
         raise ValueError("grid: is empty, needs one point at least")
+    check_memory("grid", _PER_POINT * found.size)
     records.encode(found.dataset, {})
     return found
 
@@ -246,7 +254,9 @@ def write_plan(directory: Path, grid: Grid, entropy: int, words: dict[str, Any])
     """Write the manifest of a new sweep, and return it."""
     words = {**words, "rng_entropy": str(entropy)}
     words["digest"] = _plan_digest(words)
-    records.write_bytes(directory / GRID, records.encode(grid.dataset, {"names": grid.names}))
+    records.write_bytes(
+        directory / GRID, records.encode(grid.dataset, {"names": grid.names, "dims": grid.dims})
+    )
     for name in (POINTS, FAILURES):
         (directory / name).mkdir(exist_ok=True)
     flush(directory)
@@ -283,10 +293,17 @@ def read_plan(directory: Path) -> Plan:
     for folder in (POINTS, FAILURES):
         if (directory / folder).is_symlink():
             raise ValueError(f"directory: {directory / folder} is a link to another place")
-    grid = Grid(dataset, tuple(about["names"]))
-    if words["grid"] != _grid_digests(grid):
+    try:
+        grid = Grid(dataset, tuple(about["names"]), tuple(about["dims"]))
+        agree = words["grid"] == _grid_digests(grid) and words["sizes"] == grid.sizes
+        check_memory("directory", _PER_POINT * grid.size)
+        plan = Plan(directory, grid, int(words["rng_entropy"]), words["digest"], words)
+        agree = agree and plan.digest == _plan_digest(words)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"directory: {MANIFEST} in {directory} lacks {error}") from None
+    if not agree:
         raise ValueError(f"directory: {GRID} and {MANIFEST} in {directory} disagree")
-    return Plan(directory, grid, int(words["rng_entropy"]), words["digest"], words)
+    return plan
 
 
 def import_task(plan: Plan) -> Task:

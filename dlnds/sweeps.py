@@ -41,7 +41,7 @@ FLUSH_TIME = 1.0
 @known_options
 def sweep(
     task: Task,
-    grid: Mapping[str, Any] | xr.Dataset | pd.DataFrame,
+    grid: Mapping[str, Any] | xr.Dataset | pd.DataFrame | Grid,
     directory: str | os.PathLike[str],
     *,
     workers: int = 1,
@@ -167,7 +167,11 @@ def _check_directory(directory: Any) -> Path:
 
 def _check_engine(workers: int, executor: Any, time_limit: Any) -> float | None:
     """Return the time limit, if the engine can keep it."""
-    limit = None if time_limit is None else check_number("time_limit", time_limit, minimum=1e-3)
+    limit = (
+        None
+        if time_limit is None
+        else check_number("time_limit", time_limit, minimum=1e-3, maximum=1e8)
+    )
     if executor is None:
         return limit
     if not hasattr(executor, "submit"):
@@ -321,13 +325,17 @@ def _look(plan: Plan, index: int) -> tuple[str, Any]:
     except (ValueError, OSError):
         return "damaged", None
     own = words.get("point") == index and words.get("sweep") == plan.digest
-    return (words["status"], words) if own else ("damaged", None)
+    return (
+        (words["status"], words)
+        if own and words.get("status") in schema.SWEEP_STATES
+        else ("damaged", None)
+    )
 
 
 def _assembled(plan: Plan) -> xr.Dataset:
     """Return all points side by side."""
-    files = (plan.point_file(i) for i in range(plan.grid.size))
-    check_memory("directory", sum(f.stat().st_size for f in files if f.is_file()) // 4)
+    with os.scandir(plan.directory / manifest.POINTS) as entries:
+        check_memory("directory", sum(_size(entry) for entry in entries) // 4)
     looked = [_look(plan, index) for index in range(plan.grid.size)]
     status = [state for state, _ in looked]
     found = {i: dataset for i, (state, dataset) in enumerate(looked) if state == "finished"}
@@ -338,6 +346,13 @@ def _assembled(plan: Plan) -> xr.Dataset:
             del found[i]
     dataset = _placed(plan.grid, _stacked(found, plan.grid.size))
     return _finished(plan, dataset, status, _common([d.attrs for d in found.values()]))
+
+
+def _size(entry: "os.DirEntry[str]") -> int:
+    try:
+        return entry.stat(follow_symlinks=False).st_size
+    except FileNotFoundError:  # by a writer that is at work
+        return 0
 
 
 def _form(dataset: xr.Dataset) -> str:
@@ -521,8 +536,7 @@ def continue_sweep(directory: str | os.PathLike[str], **options: Any) -> xr.Data
         If the task cannot be imported; and as `sweep`, for example if it has changed.
     """
     plan = _plan(directory)
-    grid = plan.grid.dataset
-    return sweep(manifest.import_task(plan), grid, directory, **options)
+    return sweep(manifest.import_task(plan), plan.grid, directory, **options)
 
 
 def progress_of(directory: str | os.PathLike[str]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ import threadpoolctl
 import xarray as xr
 
 import dlnds as dl
-from dlnds import crews, manifest, records
+from dlnds import crews, manifest, records, sweeps
 from dlnds.store import SEAL
 
 TESTS = Path(__file__).parent
@@ -111,6 +111,16 @@ def test_points_may_come_from_a_mapping_a_dataset_or_a_table(tmp_path):
     assert dl.sweep(no_rng, {"a": [1.0]}, tmp_path / "default")["sum"].values.tolist() == [2.0]
 
 
+def test_points_keep_their_places_whatever_the_order_of_dims(tmp_path):
+    steps = xr.DataArray(np.arange(6.0).reshape(3, 2), dims=("y", "x"))
+    grid = xr.Dataset(coords={"x": [1.0, 2.0], "y": [5, 6, 7]}).assign(a=steps, b=steps * 10.0)
+    found = dl.sweep(no_rng, grid, tmp_path / "s")
+    np.testing.assert_array_equal(found["sum"].transpose("y", "x"), 11.0 * steps)
+    assert dl.collect(tmp_path / "s").identical(found)
+    (tmp_path / "s" / "points" / "00000004.record").unlink()
+    assert sweeps.continue_sweep(tmp_path / "s").identical(found)
+
+
 def test_seeds_are_kept_and_compared(tmp_path):
     drawn = dl.sweep(tasks.quick, {"i": [1, 2]}, tmp_path / "none")
     assert dl.sweep(tasks.quick, {"i": [1, 2]}, tmp_path / "none").identical(drawn)
@@ -164,6 +174,23 @@ def test_a_task_that_cannot_be_interrupted_is_ended(tmp_path):
     found = dl.sweep(tasks.troubled, grid, tmp_path / "s", workers=2, time_limit=1.0)
     assert words(found) == ["finished", "timed_out", "finished", "finished"]
     assert time.monotonic() - begin < 60.0
+
+
+def test_the_time_limit_rings_in_the_task_and_leaves_no_handler():
+    before, board = signal.getsignal(signal.SIGALRM), crews._Board(2)
+    job = crews.Job(tasks.troubled, False, 0, "", (), 0.3)
+    points = [crews.Point(0, {"what": "hangs"}), crews.Point(1, {"what": "fine"})]
+    crews._board = board
+    late, fine = crews._work(job, points)
+    crews._board = None
+    assert (late.status, fine.status) == ("timed_out", "finished")
+    assert 0.3 <= late.seconds < 5.0
+    assert "time.sleep(1000.0)" in late.trace
+    assert signal.getsignal(signal.SIGALRM) is before
+    assert board.running(points) == []
+    board.begun[1] = time.monotonic() - 10.0
+    assert board.overdue(points, 1.0) == points[1:]
+    assert board.overdue(points, 100.0) == []
 
 
 def test_failures_are_computed_again_only_on_request(tmp_path, monkeypatch):
@@ -375,7 +402,7 @@ def test_no_flipped_bit_and_no_truncation_is_silent(tmp_path):
     kept = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.name != "lock"]
     contents = {path: path.read_bytes() for path in kept}
     assert len(kept) == 2 + 3
-    rng = np.random.default_rng(0)
+    plan, rng = manifest.read_plan(folder), np.random.default_rng(0)
     for trial in range(1100):
         path = kept[trial % len(kept)]
         content = contents[path]
@@ -388,8 +415,12 @@ def test_no_flipped_bit_and_no_truncation_is_silent(tmp_path):
         if path.parent == folder:
             with pytest.raises(ValueError, match=f"^directory: {path.name} in .* is damaged"):
                 dl.collect(folder)
-        else:
-            found, number = dl.collect(folder), int(path.stem)
+            path.write_bytes(content)
+            continue
+        number = int(path.stem)
+        assert sweeps._look(plan, number)[0] == "damaged"
+        if trial % 20 == 0:
+            found = dl.collect(folder)
             assert words(found)[number] == "damaged"
             rest = [i for i in range(3) if i != number]
             np.testing.assert_array_equal(found["x"][rest], reference["x"][rest])
@@ -588,12 +619,13 @@ def test_work_that_an_executor_loses_is_tried_once_more(tmp_path):
 
 
 DRIVER = """
-import os, random, signal, sys, time, dlnds as dl
+import os, signal, sys, time, dlnds as dl
+from random import Random
 sys.path.insert(0, sys.argv[1])
 import sweep_tasks as tasks
 def main():
     folder, kills, workers = sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-    grid, random = {"i": list(range(200))}, random.Random(0)
+    grid, random = {"i": list(range(200))}, Random(0)
     work = lambda at: dl.sweep(tasks.quick, grid, at, rng=5, workers=workers)
     reference = work(folder + "/reference")  # imports, compiles
     begin = time.monotonic()
@@ -724,7 +756,7 @@ def test_runs_of_networks_do_not_depend_on_the_number_of_workers(tmp_path):
 @pytest.mark.filterwarnings("default")
 def test_a_cluster_gives_the_same_and_survives_a_worker_that_is_killed(tmp_path):
     distributed = pytest.importorskip("distributed")
-    grid, results = {"i": range(120)}, []
+    grid, results = {"i": range(60)}, []
     reference = dl.sweep(tasks.slow, grid, tmp_path / "one", rng=5)
     cluster = distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
