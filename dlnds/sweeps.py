@@ -69,7 +69,8 @@ def sweep(
         Folder of the sweep; it is made if there is none. All that is finished stays there, and the
         same call goes on with what is missing.
     workers
-        Processes to spread the points over.
+        Processes to spread the points over. They import the module of the task anew: a script that
+        is run needs ``if __name__ == "__main__":`` around what it does.
     executor
         Instead of ``workers``, any executor of `concurrent.futures`, or a client of
         dask.distributed. It has to be able to send the task to where it is run.
