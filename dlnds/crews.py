@@ -4,7 +4,6 @@ import contextlib
 import math
 import multiprocessing
 import os
-import pickle
 import signal
 import threading
 import time
@@ -21,6 +20,7 @@ from concurrent.futures import (
 )
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection
+from multiprocessing.reduction import ForkingPickler
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -242,7 +242,7 @@ def run_pooled(job: Job, points: Sequence[Point], workers: int) -> Generator[Out
     to blame, and its status is ``died``.
     """
     try:
-        pickle.dumps(job)
+        ForkingPickler.dumps(job)
     except Exception as error:
         raise TypeError(
             f"task: cannot be sent to another process ({error}); define it at the top of a module, "
@@ -397,7 +397,8 @@ def _error(future: Future[Any]) -> BaseException | None:
         error = future.exception()
     except CancelledError as cancelled:
         return cancelled
-    if isinstance(error, pickle.PicklingError | AttributeError | TypeError):
+    # Tasks' own errors are in their outcomes; what is left are those of sending.
+    if isinstance(error, AttributeError | TypeError) or "Pickl" in type(error).__name__:
         raise TypeError(f"task: cannot be sent to the executor ({error})") from None
     if isinstance(error, BrokenExecutor):
         raise RuntimeError(f"executor: broke down ({error}); a new one can go on") from error
