@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -615,6 +615,34 @@ def test_work_that_an_executor_loses_is_tried_once_more(tmp_path):
     assert words(found)[8] == "died"
 
 
+class Failing(ThreadPoolExecutor):
+    """An executor that fails at once."""
+
+    def __init__(self, error):
+        super().__init__(1)
+        self.error = error
+
+    def submit(self, function, /, *args):
+        def fail():
+            raise self.error
+
+        return super().submit(fail)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (AttributeError("Can't get local object"), TypeError, "^task: cannot be sent"),
+        (BrokenExecutor("all gone"), RuntimeError, "^executor: broke down .all gone.; a new one"),
+    ],
+)
+def test_an_executor_that_can_do_nothing_ends_the_sweep(tmp_path, error, kind, message):
+    with Failing(error) as executor, pytest.raises(kind, match=message):
+        dl.sweep(tasks.quick, {"i": range(20)}, tmp_path / "s", rng=0, executor=executor)
+    assert dl.collect(tmp_path / "s").attrs["n_finished"] == 0
+    assert dl.sweep(tasks.quick, {"i": range(20)}, tmp_path / "s").attrs["n_finished"] == 20
+
+
 # Long versions
 
 
@@ -775,3 +803,17 @@ def test_a_cluster_gives_the_same_and_survives_a_worker_that_is_killed(tmp_path)
         os.kill(pids[0], signal.SIGKILL)
         thread.join()
     assert results[0].identical(reference)
+
+
+@pytest.mark.slow
+def test_a_script_that_lacks_the_guard_is_told_so(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(INTERRUPTED.replace('if __name__ == "__main__":', "if True:"))
+    done = subprocess.run(
+        [sys.executable, script, TESTS, tmp_path / "s", "2"],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(
+        "RuntimeError: workers: their processes did not start; a script that is run needs"
+    )
