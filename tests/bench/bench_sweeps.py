@@ -30,8 +30,9 @@ def rest(number, rng):
 def overhead(what, workers):
     """Report what each run costs beside its 0.2 s."""
     with tempfile.TemporaryDirectory() as folder:
+        dl.sweep(rest, {"number": [0, 1]}, f"{folder}/first", rng=0)  # imports
         processor = time.process_time()
-        found = dl.sweep(rest, {"number": np.arange(RUNS)}, folder, rng=0, workers=workers)
+        found = dl.sweep(rest, {"number": np.arange(RUNS)}, f"{folder}/s", rng=0, workers=workers)
         processor = (time.process_time() - processor) / RUNS
     begun = found["begun"].values
     last = max(begun[found["worker"] == worker].min() for worker in np.unique(found["worker"]))
