@@ -745,6 +745,32 @@ if __name__ == "__main__":
 """
 
 
+def has_members(group):
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.slow
+def test_workers_end_with_the_process_that_began_them(tmp_path):
+    script, folder = tmp_path / "script.py", tmp_path / "s"
+    script.write_text(INTERRUPTED)
+    command = [sys.executable, script, TESTS, folder, "2"]
+    begun = subprocess.Popen(command, start_new_session=True)
+    while len(list(folder.glob("points/*.record"))) < 20:
+        time.sleep(0.1)
+        assert begun.poll() is None
+    begun.kill()
+    begun.wait()
+    last = time.monotonic() + 20.0
+    while has_members(begun.pid) and time.monotonic() < last:
+        time.sleep(0.1)
+    assert not has_members(begun.pid)
+    assert not manifest.is_locked(folder)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_nothing_is_lost_by_control_c(tmp_path, workers):
