@@ -7,6 +7,9 @@ The architecture, from the bottom; a module imports only from lines below its ow
     branch_plot              branches and diagrams as pictures
     layout, canvas           where points and labels of an atlas go; what pictures share
     atlas                    critical points, arcs and spectra of one problem in one tree
+    sweeps                   many runs over a grid, in a folder that loses nothing
+    crews                    who computes them: processes, executors, machines
+    manifest, records        what a sweep computes; its small sealed files
     visits                   what ensembles of runs do, over the graph of connections
     escape                   saddles that a run visits, escape times
     arcs, graph              arcs from critical points, with exact loss; connecting orbits

@@ -56,6 +56,9 @@ from .restart import merge_branches as merge_branches
 from .schema import weights as weights
 from .store import load as load
 from .store import save as save
+from .sweeps import collect as collect
+from .sweeps import sweep as sweep
+from .sweeps import verify as verify
 from .systems.descent import GradientDescent as GradientDescent
 from .systems.homogeneous import HomogeneousNetwork as HomogeneousNetwork
 from .systems.linear import LinearNetwork as LinearNetwork

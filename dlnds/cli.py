@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 import dlnds as dl
-from dlnds import page, schema
+from dlnds import page, schema, sweeps
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,7 +40,17 @@ def _in_options(message: str) -> str:
     """Return an error message with the option in place of the argument's name."""
     name, colon, rest = message.partition(": ")
     options = {"path": "--data", "rng": "--seed", "n_runs": "--runs"}
-    for same in ("hidden", "max_rank", "modes", "out", "scale", "max_steps", "transform", "saddle"):
+    for same in (
+        "hidden",
+        "max_rank",
+        "modes",
+        "out",
+        "scale",
+        "max_steps",
+        "transform",
+        "saddle",
+        "time_limit",
+    ):
         options[same] = "--" + same.replace("_", "-")
     return options.get(name, name) + colon + rest
 
@@ -53,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"dlnds {dl.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_atlas(commands)
+    _add_sweep(commands)
     warm = commands.add_parser("warm", help="compile all kernels ahead of their first use")
     warm.set_defaults(run=_warm)
     return parser
@@ -97,6 +108,75 @@ def _add_atlas(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     add("--html", action="store_true", help="write the atlas as a page for the browser, too")
     add("--quiet", action="store_true", help="no progress bars")
     atlas.set_defaults(run=_atlas)
+
+
+def _add_sweep(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    sweep = commands.add_parser(
+        "sweep",
+        help="look after the folder of a sweep",
+        description="Look after the folder that dlnds.sweep keeps its runs in.",
+    )
+    actions = sweep.add_subparsers(required=True, metavar="ACTION")
+    for name, run, text in (
+        ("status", _sweep_status, "count what is finished, without reading it"),
+        ("verify", _sweep_verify, "read and check every file; exit code 1 if one is damaged"),
+        ("resume", _sweep_resume, "compute what is missing; this runs the file of the task"),
+        ("collect", _sweep_collect, "write what is finished to one netCDF file"),
+    ):
+        action = actions.add_parser(name, help=text, description=text.capitalize() + ".")
+        action.add_argument("directory", type=Path, metavar="DIR", help="folder of the sweep")
+        action.set_defaults(run=run)
+        if name == "resume":
+            action.add_argument("--workers", type=_positive, default=1, help="processes to use")
+            action.add_argument("--time-limit", type=float, metavar="S", help="seconds for a point")
+            action.add_argument("--retry", action="store_true", help="also compute what failed")
+            action.add_argument("--quiet", action="store_true", help="no progress bar")
+        if name == "collect":
+            action.add_argument("--out", type=Path, metavar="PATH", help="file, else DIR.nc")
+
+
+def _sweep_status(options: argparse.Namespace) -> int:
+    told = sweeps.progress_of(options.directory)
+    grid = " x ".join(f"{size} {name}" for name, size in told["sizes"].items())
+    print(f"{told['task']} on {_count(told['points'], 'point')} ({grid})")
+    missing = told["points"] - told["finished"] - told["failed"]
+    print(f"{told['finished']:,} finished, {told['failed']:,} failed, {missing:,} missing")
+    print("at work" if told["at work"] else "nobody is at work")
+    return 0
+
+
+def _sweep_verify(options: argparse.Namespace) -> int:
+    return 1 if _tell_states(dl.verify(options.directory))["damaged"] else 0
+
+
+def _tell_states(found: xr.Dataset) -> Counter[str]:
+    """Print how many points have which status, and return it."""
+    counts = Counter(schema.decode(found["status"]).values.ravel().tolist())
+    for state in schema.SWEEP_STATES:
+        if counts[state]:
+            print(f"{counts[state]:8,} {schema.spoken(state).replace('_', ' ')}")
+    return counts
+
+
+def _sweep_resume(options: argparse.Namespace) -> int:
+    found = sweeps.continue_sweep(
+        options.directory,
+        workers=options.workers,
+        time_limit=options.time_limit,
+        retry=options.retry,
+        progress=not options.quiet,
+    )
+    counts = _tell_states(found)
+    return 0 if counts["finished"] == counts.total() else 1
+
+
+def _sweep_collect(options: argparse.Namespace) -> int:
+    out = options.out or Path(f"{options.directory.resolve()}.nc")
+    found = dl.collect(options.directory)
+    dl.save(found, out)
+    _tell_states(found)
+    print(f"written: {out}")
+    return 0
 
 
 def _positive(text: str) -> int:

@@ -106,6 +106,7 @@ def escape_directions(
     rng: Any = 0,
     n_starts: int = 200,
     starts: ArrayLike | None = None,
+    saddles: bool = False,
     workers: int = 1,
     progress: bool = False,
 ) -> xr.Dataset:
@@ -125,6 +126,8 @@ def escape_directions(
     starts
         States (start, parameter) to ascend from in place of random ones, at the origin: the
         directions that runs from them turn to.
+    saddles
+        Look for KKT points that are not maxima, too, by Newton's method from each start.
     workers
         Threads over which they are spread. The result does not depend on it.
     progress
@@ -162,8 +165,9 @@ def escape_directions(
     elsewhere its leading form is expanded on the kernel of the Hessian as for `unstable_manifold`.
 
     Ascents by steps of Barzilai and Borwein, then Newton's method for one of each kind of end: the
-    maxima that the starts lead to. Other KKT points, saddles of N, are found for linear networks
-    alone, where they are known.
+    maxima that the starts lead to. Other KKT points are saddles of N, such as mixtures of units:
+    those of linear networks are known, for others Newton's method is begun at each start as well if
+    ``saddles`` is true. No method is sure to find all.
 
     References
     ----------
@@ -193,11 +197,12 @@ def escape_directions(
         given, n_starts = given / sizes, len(given)
     found = _strict(system, x)
     forms = _leading(system, x)
-    quiet = not check_flag("progress", progress)
+    quiet, saddles = not check_flag("progress", progress), check_flag("saddles", saddles)
     with tqdm(total=n_starts * len(forms), unit="start", disable=quiet) as bar:
         for form, part, embed in forms:
             units = _starts(generator, n_starts, embed) if given is None else given
-            found.append(_searched(form, part, embed, units, system.dim, workers, bar.update))
+            also = list(units.copy()) if saddles else []
+            found.append(_searched(form, part, embed, units, also, system.dim, workers, bar.update))
     return _dataset(system, x, found, n_starts)
 
 
@@ -307,11 +312,15 @@ def _searched(
     part: LeadingPart | None,
     embed: Array | NDArray[np.int64],
     starts: Array,
+    also: Sequence[Array],
     dim: int,
     workers: int,
     track: Callable[[int], Any],
 ) -> Directions:
-    """Return the KKT points that ascents from the starts come to, one for each orbit."""
+    """Return the KKT points that ascents from the starts come to, one for each orbit.
+
+    Newton's method is begun next to these and ``also`` at other places.
+    """
 
     def climb(u: Array) -> float:
         value = form.climb(u)
@@ -324,7 +333,7 @@ def _searched(
     ends, values = starts[values > 0.0], values[values > 0.0]
     groups = _alike(values, invariants(ends), NEAR)
     tried = [(ends[group[0]], len(group)) for group in groups]
-    tried += [(z, 0) for z in (part.known if part else [])]
+    tried += [(z, 0) for z in (*(part.known if part else ()), *also)]
     points = [(_polished(form, u), number) for u, number in tried]
     kept = [(point, number) for point, number in points if point is not None]
     u = np.reshape([p[0] for p, _ in kept], (-1, starts.shape[1]))

@@ -56,6 +56,18 @@ CONVERGENCES = ("at_start", "quadratic", "degenerate", "stagnated")
 LIMIT_KINDS = ("none", "global_minimum", "saddle", "critical_point")
 LIMIT_DECISIONS = ("none", "small_residual", "no_force")
 
+#: What became of a point of a sweep; all after the second are failures or damage.
+SWEEP_STATES = (
+    "finished",
+    "missing",
+    "raised",
+    "timed_out",
+    "died",
+    "not_a_number",
+    "wrong_form",
+    "damaged",
+)
+
 #: name: (long name, TeX symbol). All quantities of this package are pure numbers, units "1".
 DESCRIPTIONS = {
     "active": ("hidden unit has weights: 1 yes, 0 no", ""),
@@ -212,6 +224,7 @@ DESCRIPTIONS = {
     "standard_error": ("standard error of the exponent", ""),
     "start_size": ("distance of the start from the critical point", r"$\delta$"),
     "state": ("state", r"$x$"),
+    "status": ("what became of the point", ""),
     "std_escape_time": ("standard deviation of the escape time", r"$t$"),
     "std_growth_time": ("standard deviation of the time of growth", r"$t$"),
     "step": ("saved step", ""),
@@ -339,6 +352,7 @@ REQUIRED: dict[str, dict[str, tuple[str, ...]]] = {
     "visits": dict.fromkeys(
         ("critical_point", "entry", "exit", "duration", "closest", "escape_time"), ("visit",)
     ),
+    "sweep": {"status": ()},
     "atlas": {},
     "diagram": {},
     "escape_chain": {
@@ -365,6 +379,7 @@ _FLAGGED = {
     ("fibres", "end_kind"): LIMIT_KINDS,
     ("observed_connections", "kind"): OBSERVED_KINDS,
     ("observed_connections", "stop_reason"): STOP_REASONS,
+    ("sweep", "status"): SWEEP_STATES,
     ("run", "stop_reason"): STOP_REASONS,
     ("run", "limit_kind"): LIMIT_KINDS,
     ("run", "limit_decision"): LIMIT_DECISIONS,

@@ -5,7 +5,7 @@ import hashlib
 import itertools
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,8 @@ def save(data: xr.Dataset | xr.DataTree, path: str | os.PathLike[str]) -> None:
         raise TypeError(f"data: needs a Dataset or a DataTree, got {type(data).__name__}")
     tree = data if isinstance(data, xr.DataTree) else xr.DataTree(data)
     with replacing(path) as temporary:
-        _check_attributes(tree)
+        for node in tree.subtree:
+            check_attributes(node.to_dataset(inherit=False))
         marked = tree.copy()
         marked.attrs = {**tree.attrs, DIGEST: content_digest(tree)}
         try:
@@ -68,35 +69,36 @@ def save(data: xr.Dataset | xr.DataTree, path: str | os.PathLike[str]) -> None:
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[str]:
-    """Yield a temporary name in the folder of a file, which it replaces when all went well."""
+def replacing(path: str | os.PathLike[str], *, flush_folder: bool = True) -> Iterator[str]:
+    """Yield a temporary name in the folder of a file, which it replaces when all went well.
+
+    Who writes many files may flush their folder once, after the last of them.
+    """
     path = _as_path(path)
     if path.is_dir():
         raise ValueError(f"path: {path} is a folder, needs the name of a file")
     if not path.parent.is_dir():
         raise ValueError(f"path: the folder {path.parent} does not exist")
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
+    temporary = str(path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp"))
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
         yield temporary
-        _flush(temporary)
-        os.chmod(temporary, 0o666 & ~_umask())
+        flush(temporary)
         os.replace(temporary, path)
-        _flush(path.parent)
+        if flush_folder:
+            flush(path.parent)
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
 
 
-def _check_attributes(tree: xr.DataTree) -> None:
+def check_attributes(dataset: xr.Dataset) -> None:
     """Refuse attributes that netCDF has no types for, by their names."""
-    for node in tree.subtree:
-        variables = node.to_dataset(inherit=False).variables.values()
-        holders = [node.attrs, *(variable.attrs for variable in variables)]
-        for key, value in itertools.chain.from_iterable(attrs.items() for attrs in holders):
-            kind = np.asarray(value).dtype.kind
-            if not isinstance(key, str) or kind not in "iufU" or np.ndim(value) > 1:
-                raise TypeError(f"data: cannot store the attribute {key!r} with value {value!r}")
+    holders = [dataset.attrs, *(variable.attrs for variable in dataset.variables.values())]
+    for key, value in itertools.chain.from_iterable(attrs.items() for attrs in holders):
+        kind = np.asarray(value).dtype.kind
+        if not isinstance(key, str) or kind not in "iufU" or np.ndim(value) > 1:
+            raise TypeError(f"data: cannot store the attribute {key!r} with value {value!r}")
 
 
 def load(path: str | os.PathLike[str]) -> Any:
@@ -237,13 +239,7 @@ def _as_path(path: Any) -> Path:
     return Path(path)
 
 
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
-
-
-def _flush(path: str | os.PathLike[str]) -> None:
+def flush(path: str | os.PathLike[str]) -> None:
     """Wait until a file or a folder is on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:

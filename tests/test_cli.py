@@ -207,3 +207,79 @@ def test_broken_assumptions_are_said(tmp_path, capsys, monkeypatch):
 def test_warm_compiles_everything(capsys):
     assert cli.main(["warm"]) == 0
     assert "compiled" in capsys.readouterr().out
+
+
+SWEEP = """
+import time
+import xarray as xr
+import dlnds as dl
+
+def growth(rate, rng):
+    if rate == 3.0:
+        raise ValueError("too fast")
+    return xr.Dataset({"size": rate + rng.normal()})
+
+if __name__ == "__main__":
+    dl.sweep(growth, {"rate": [0.0, 1.0, 2.0]}, "runs", rng=0)
+"""
+
+
+def test_a_sweep_is_looked_after(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    script = tmp_path / "own_sweep.py"
+    script.write_text(SWEEP)
+    done = call("own_sweep.py", cwd=tmp_path, command=(sys.executable,))
+    assert done.returncode == 0, done.stderr
+    assert (done.stdout, done.stderr) == ("", "")
+    reference = dl.collect("runs")
+    assert cli.main(["sweep", "status", "runs"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "__main__:growth on 3 points (3 rate)",
+        "3 finished, 0 failed, 0 missing",
+        "nobody is at work",
+    ]
+    assert cli.main(["sweep", "verify", "runs"]) == 0
+    (tmp_path / "runs" / "points" / "00000001.record").write_bytes(b"damage")
+    assert cli.main(["sweep", "verify", "runs"]) == 1
+    assert "1 damaged" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    assert cli.main(["sweep", "resume", "runs", "--quiet"]) == 0
+    assert dl.collect("runs").identical(reference)
+    assert cli.main(["sweep", "collect", "runs"]) == 0
+    assert dl.load("runs.nc").identical(reference)
+    assert "written: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda script: script.unlink(), "cannot be imported: there is no such file"),
+        (lambda script: script.write_text("import nothing_such"), "No module named 'nothing_such'"),
+        (lambda script: script.write_text("x = 1"), "it has no 'growth'"),
+        (
+            lambda script: script.write_text(SWEEP.replace("rate +", "rate -")),
+            "task: differs from that of the directory in growth",
+        ),
+    ],
+)
+def test_a_sweep_whose_task_is_gone_is_not_resumed(tmp_path, monkeypatch, capsys, change, message):
+    monkeypatch.chdir(tmp_path)
+    name = f"sweep_{abs(hash(message))}"
+    script = tmp_path / f"{name}.py"
+    script.write_text(SWEEP)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    sweep_of = __import__(name)
+    dl.sweep(sweep_of.growth, {"rate": [0.0, 1.0, 3.0]}, "runs", rng=0)
+    monkeypatch.delitem(sys.modules, name)
+    __import__("importlib").invalidate_caches()
+    change(script)
+    shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)
+    __import__("linecache").checkcache()
+    assert cli.main(["sweep", "resume", "runs", "--quiet"]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_sweeps_that_are_not_there_are_one_line(tmp_path, capsys):
+    for action in ("status", "verify", "resume", "collect"):
+        assert cli.main(["sweep", action, str(tmp_path)]) == 2
+        assert "directory: " in capsys.readouterr().err

@@ -91,6 +91,29 @@ def test_maxima_take_one_unit_in_each_layer_and_are_told_modulo_permutation(foun
             assert len(layers) == 1
 
 
+def test_mixtures_of_units_are_saddles_of_the_correlation():
+    """With parts r_1, r_2 of two units N = N_1 r_1³ + N_2 r_2³ is critical where N_1 r_1 = N_2 r_2.
+
+    On r_1² + r_2² = 1 the value there is N_1 N_2/√(N_1² + N_2²); two units alike give N_1/√2.
+    """
+    net = teacher((4, 2, 1))
+    maxima = dl.escape_directions(net, n_starts=60, rng=1)
+    every = dl.escape_directions(net, n_starts=60, rng=1, saddles=True)
+    assert set(maxima.value.values.round(9)) <= set(every.value.values.round(9))
+    assert (every.residual <= 1e-10).all()
+    singles = maxima.value.values
+    mixtures = {
+        round(float(a * b / np.hypot(a, b)), 9) for k, a in enumerate(singles) for b in singles[k:]
+    }
+    found = {
+        round(float(value), 9)
+        for value, active in zip(every.value.values, every.active.values, strict=True)
+        if active.sum() == 2
+    }
+    assert len(found & mixtures) >= 1
+    assert (every.positivity.values[every.active.values.sum(axis=1) == 2] < 0.0).all()
+
+
 def test_the_best_of_one_square_unit_by_hand():
     """N = v ⟨y, (w·x)₊²⟩/m with one input: |w|² = 2/3, v² = 1/3."""
     X, y = np.array([[1.0, -2.0]]), np.array([1.0, 3.0])

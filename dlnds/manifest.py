@@ -1,0 +1,372 @@
+"""What a sweep computes: its task, its grid and their digests, kept with the files of a folder."""
+
+import contextlib
+import fcntl
+import hashlib
+import importlib
+import inspect
+import json
+import math
+import os
+import platform
+import sys
+import time
+import types
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+import pandas as pd
+import scipy
+import xarray as xr
+
+from dlnds import records
+from dlnds._version import __version__
+from dlnds.errors import check_memory
+from dlnds.store import content_digest, flush
+
+MANIFEST, GRID, LOCK = "manifest.json", "grid.record", "lock"
+POINTS, FAILURES = "points", "failures"
+
+_PER_POINT = 64  # numbers of 8 bytes that a point takes at least in memory
+
+#: A function of named parameters, and ``rng``, that returns a Dataset.
+Task = Callable[..., xr.Dataset]
+
+
+class Grid(NamedTuple):
+    """The points of a sweep: a Dataset whose variables are the parameters of the task."""
+
+    dataset: xr.Dataset
+    names: tuple[str, ...]
+    dims: tuple[str, ...]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The dims of the grid, in the order in which points are numbered, and their sizes."""
+        return {dim: self.dataset.sizes[dim] for dim in self.dims}
+
+    @property
+    def size(self) -> int:
+        """The number of points."""
+        return math.prod(self.sizes.values())
+
+    def columns(self) -> dict[str, list[Any]]:
+        """Return the values of each parameter at all points, in C order of the dims."""
+        places = np.unravel_index(np.arange(self.size), tuple(self.sizes.values()))
+        place = dict(zip(self.sizes, places, strict=True))
+        variables = {name: self.dataset[name].variable for name in self.names}
+        return {
+            name: variable.values[tuple(place[str(dim)] for dim in variable.dims)].tolist()
+            for name, variable in variables.items()
+        }
+
+
+class Plan(NamedTuple):
+    """A sweep as its manifest tells it."""
+
+    directory: Path
+    grid: Grid
+    entropy: int
+    digest: str
+    words: dict[str, Any]
+
+    def point_file(self, index: int) -> Path:
+        """Return where the result of a point is kept."""
+        return self.directory / POINTS / f"{index:08d}.record"
+
+    def failure_file(self, index: int) -> Path:
+        """Return where the failure of a point is kept."""
+        return self.directory / FAILURES / f"{index:08d}.json"
+
+
+def check_task(task: Any) -> Task:
+    """Return ``task`` if it is a plain function whose text can be read."""
+    if not inspect.isfunction(task):
+        raise TypeError(f"task: needs a function defined by def, got {task!r}")
+    if task.__closure__:
+        names = ", ".join(task.__code__.co_freevars)
+        raise TypeError(
+            f"task: takes {names} from the function around it, which no file would tell; make them "
+            "parameters, in the grid or with defaults"
+        )
+    wrong = [p for p in inspect.signature(task).parameters.values() if p.kind in (0, 2, 4)]
+    if wrong:
+        raise TypeError(f"task: needs named parameters only, got {', '.join(map(str, wrong))}")
+    try:
+        inspect.getsource(task)
+    except (OSError, TypeError):
+        raise ValueError(
+            "task: its text cannot be read, so that nothing could tell whether it changed; define "
+            "it in a file"
+        ) from None
+    return task
+
+
+def check_grid(grid: Any, task: Task) -> Grid:
+    """Return the points of a mapping of names to values, or of a table of points."""
+    if isinstance(grid, pd.DataFrame):
+        grid = xr.Dataset.from_dataframe(grid.reset_index(drop=True).rename_axis("point"))
+        grid = grid.drop_vars("point")
+    parameters = inspect.signature(task).parameters
+    if isinstance(grid, Grid):  # of a manifest
+        names, dataset = list(grid.names), grid.dataset
+    elif isinstance(grid, xr.Dataset):
+        names = [str(n) for n in grid.variables if n in grid.data_vars or n in parameters]
+        dataset = grid.copy(deep=True).drop_encoding()
+    elif isinstance(grid, Mapping):
+        names = list(grid)
+        dataset = xr.Dataset(coords={n: (n, _axis(n, values)) for n, values in grid.items()})
+    else:
+        raise TypeError(f"grid: needs a mapping, a Dataset or a table, got {type(grid).__name__}")
+    for name in names:
+        if name not in parameters or name == "rng":
+            known = ", ".join(n for n in parameters if n != "rng")
+            raise ValueError(f"grid: the task has no parameter {name!r}; it has {known}")
+    missing = [
+        n for n, p in parameters.items() if p.default is p.empty and n not in (*names, "rng")
+    ]
+    if missing:
+        raise ValueError(f"grid: lacks {', '.join(missing)}, which the task needs")
+    checked = {name: _checked(name, dataset[name]) for name in names}
+    coords = {n: checked.pop(n) for n in dataset.coords if n in checked}
+    dims = grid.dims if isinstance(grid, Grid) else tuple(map(str, dataset.sizes))
+    found = Grid(dataset.assign_coords(coords).assign(checked), tuple(names), dims)
+    if not names or found.size == 0:
+        raise ValueError("grid: is empty, needs one point at least")
+    check_memory("grid", _PER_POINT * found.size)
+    records.encode(found.dataset, {})
+    return found
+
+
+def _axis(name: Any, values: Any) -> Any:
+    """Return the values of one parameter of a product, as they are or as an array."""
+    if not isinstance(name, str):
+        raise TypeError(f"grid: needs names that are text, got {name!r}")
+    if isinstance(values, str) or not np.iterable(values) or isinstance(values, Mapping):
+        raise TypeError(f"grid: {name!r} needs a sequence of values, got {values!r}")
+    if isinstance(values, xr.DataArray | np.ndarray):
+        return np.asarray(values)
+    values = list(values)
+    if len({isinstance(v, str) for v in values}) > 1:
+        raise TypeError(f"grid: {name!r} mixes text and numbers")
+    try:
+        return np.asarray(values)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"grid: {name!r} needs plain values ({error})") from None
+
+
+def _checked(name: str, values: xr.DataArray) -> xr.Variable:
+    """Return the values of a parameter, if they are numbers or text, and told apart."""
+    array = values.values
+    if array.dtype.kind in "OT" and all(isinstance(v, str) for v in array.ravel()):
+        array = array.astype(np.str_)
+    if array.dtype.kind not in "biufU":
+        raise TypeError(f"grid: {name!r} needs real numbers or text, got dtype {array.dtype}")
+    if array.dtype.kind == "f" and np.isnan(array).any():
+        raise ValueError(f"grid: {name!r} needs numbers, got NaN")
+    own_dim = values.dims == (name,)
+    if array.ndim != 1 and own_dim:
+        raise ValueError(f"grid: {name!r} needs one dimension, got shape {array.shape}")
+    if own_dim and len(np.unique(array)) < len(array):
+        raise ValueError(f"grid: {name!r} has values that are repeated")
+    return xr.Variable(values.dims, array, values.attrs)
+
+
+def task_parts(task: Task) -> dict[str, str]:
+    """Return digests of a task's text and of what it uses of its module, by their names.
+
+    These are other functions and plain values; what is imported counts by its version only.
+    """
+    parts: dict[str, str] = {}
+    waiting: list[Any] = [task]
+    while waiting:
+        function = waiting.pop()
+        parts[function.__qualname__] = _digest(inspect.getsource(function))
+        for name in sorted(_names(function.__code__)):
+            value = function.__globals__.get(name)
+            value = getattr(value, "py_func", value)  # of what Numba compiles
+            if inspect.isfunction(value) and value.__module__ == task.__module__:
+                if value.__qualname__ not in parts:
+                    waiting.append(value)
+            elif isinstance(value, np.ndarray):
+                parts[name] = _digest(f"{value.dtype} {value.tolist()}")
+            elif _is_plain(value):
+                parts[name] = _digest(repr(value))
+    return dict(sorted(parts.items()))
+
+
+def _names(code: types.CodeType) -> set[str]:
+    """Return the names that a function, and those defined in it, look up."""
+    inner = [c for c in code.co_consts if isinstance(c, types.CodeType)]
+    return set(code.co_names).union(*map(_names, inner))
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return _is_plain([*value, *value.values()])
+    if isinstance(value, tuple | list):
+        return all(map(_is_plain, value))
+    return isinstance(value, bool | int | float | complex | str)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def describe(task: Task, grid: Grid) -> dict[str, Any]:
+    """Return what a manifest says of task and grid."""
+    return {
+        "schema": "sweep",
+        "task": f"{task.__module__}:{task.__qualname__}",
+        "file": os.path.abspath(inspect.getsourcefile(task) or ""),
+        "parts": task_parts(task),
+        "grid": _grid_digests(grid),
+        "sizes": grid.sizes,
+        "versions": {
+            "dlnds": __version__,
+            "python": platform.python_version(),
+            **{m.__name__: m.__version__ for m in (np, scipy, xr, numba)},
+        },
+    }
+
+
+def _grid_digests(grid: Grid) -> dict[str, str]:
+    return {name: content_digest(grid.dataset[[name]]) for name in grid.names}
+
+
+def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """Return the argument that differs between two descriptions, and how; empty if none does."""
+    if list(old["sizes"].items()) != list(new["sizes"].items()):
+        return f"grid: has the sizes {new['sizes']}, the directory has {old['sizes']}"
+    for argument, key in (("grid", "grid"), ("task", "parts")):
+        one, other = old[key], new[key]
+        names = [n for n in sorted({*one, *other}) if one.get(n) != other.get(n)]
+        if names:
+            return f"{argument}: differs from that of the directory in {', '.join(names)}"
+    one, other = (each["versions"]["dlnds"] for each in (old, new))
+    return "" if one == other else f"directory: was begun by dlnds {one}, this is dlnds {other}"
+
+
+def write_plan(directory: Path, grid: Grid, entropy: int, words: dict[str, Any]) -> Plan:
+    """Write the manifest of a new sweep, and return it."""
+    words = {**words, "rng_entropy": str(entropy)}
+    words["digest"] = _plan_digest(words)
+    records.write_bytes(
+        directory / GRID, records.encode(grid.dataset, {"names": grid.names, "dims": grid.dims})
+    )
+    for name in (POINTS, FAILURES):
+        (directory / name).mkdir(exist_ok=True)
+    flush(directory)
+    records.write_bytes(directory / MANIFEST, records.note(words))  # the last: it makes the sweep
+    flush(directory)
+    return Plan(directory, grid, entropy, words["digest"], words)
+
+
+def _plan_digest(words: Mapping[str, Any]) -> str:
+    """Return a digest of task, grid and entropy, which each file of the sweep carries."""
+    kept = {key: words[key] for key in ("parts", "grid", "sizes", "rng_entropy")}
+    return _digest(json.dumps(kept, sort_keys=True))
+
+
+def read_plan(directory: Path) -> Plan:
+    """Return the sweep of a directory.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    ValueError
+        If its manifest or grid is damaged.
+    """
+    name = MANIFEST
+    try:
+        words = records.read_note(records.read_bytes(directory / MANIFEST))
+        name = GRID
+        dataset, about = records.decode(records.read_bytes(directory / GRID))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"directory: {directory} holds no sweep, no {name}") from None
+    except ValueError as error:
+        raise ValueError(f"directory: {name} in {directory} is damaged: {error}") from None
+    for folder in (POINTS, FAILURES):
+        if (directory / folder).is_symlink():
+            raise ValueError(f"directory: {directory / folder} is a link to another place")
+    try:
+        grid = Grid(dataset, tuple(about["names"]), tuple(about["dims"]))
+        agree = words["grid"] == _grid_digests(grid) and words["sizes"] == grid.sizes
+        check_memory("directory", _PER_POINT * grid.size)
+        plan = Plan(directory, grid, int(words["rng_entropy"]), words["digest"], words)
+        agree = agree and plan.digest == _plan_digest(words)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"directory: {MANIFEST} in {directory} lacks {error}") from None
+    if not agree:
+        raise ValueError(f"directory: {GRID} and {MANIFEST} in {directory} disagree")
+    return plan
+
+
+def import_task(plan: Plan) -> Task:
+    """Return the task that a manifest names, from the file it was in.
+
+    Raises
+    ------
+    ValueError
+        If the file is gone, cannot be imported, or has no such function.
+    """
+    said = f"directory: its task {plan.words['task']} in {plan.words['file']} cannot be imported"
+    module, _, name = plan.words["task"].partition(":")
+    path = Path(plan.words["file"])
+    if not path.is_file():
+        raise ValueError(f"{said}: there is no such file")
+    if module == "__main__":
+        module = path.stem
+    # Worker processes look for modules where this process does.
+    root = path.parents[module.count(".")] if path.stem != "__init__" else path.parents[1]
+    if str(root) not in sys.path:
+        sys.path.insert(0, str(root))
+    try:
+        imported = importlib.import_module(module)
+    except Exception as error:
+        raise ValueError(f"{said}: {type(error).__name__}: {error}") from error
+    if not os.path.samefile(imported.__file__ or os.devnull, path):
+        raise ValueError(f"{said}: {module} is {imported.__file__} here")
+    task = getattr(imported, name, None)
+    if task is None:
+        raise ValueError(f"{said}: it has no {name!r}")
+    return check_task(task)
+
+
+@contextlib.contextmanager
+def only_writer(directory: Path) -> Iterator[None]:
+    """Hold the lock of a directory; that of a process which has died is free."""
+    with open(directory / LOCK, "a+", encoding="utf-8") as file:
+        for wait in (0.05, 0.1, 0.0):  # who only asks holds it for a moment
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(wait)
+        else:
+            file.seek(0)
+            holder = file.read(200).strip() or "another process"
+            raise ValueError(f"directory: {holder} is at work in {directory}")
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}")
+        file.flush()
+        try:
+            yield
+        finally:
+            file.truncate(0)
+
+
+def is_locked(directory: Path) -> bool:
+    """Tell whether a writer is at work in a directory."""
+    try:
+        with open(directory / LOCK, encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        pass
+    return False
