@@ -23,15 +23,19 @@ The architecture, from the bottom; a module imports only from lines below its ow
     integrate                flow, iterate: integration and iteration of any system
     continuation             branches of solutions of an equation, modulo symmetry
     families                 equilibria as equations with a parameter: decay, data, any number
+    paths                    critical points as the data or the conserved quantities follow a path
+    equations                fields and generators as functions of x and p
     stepping, events         one run under way: methods, coordinates, limits; events of networks
-    tracing                  one branch under way: steps, corrections, what is located between
-    bordered                 their linear algebra: bordered systems, spectra across orbits
+    tracing                  one branch under way: steps, and why it ends
+    detection                events between two of its points, and where they are
+    corrections              one solution near a prediction, with tangent and spectrum
+    bordered                 linear algebra of branches: bordered systems, spectra across orbits
     strides                  several of their steps at once, compiled
     residuals                equations F(x, p) = 0, for continuation
     distances                distances between orbits, runs projected to the quotient
     quotient                 group action, orbit bases, isotropy, horizontal parts
     problems                 the data sets of data/ and CSV files as networks
-    systems                  LinearNetwork, LossNetwork, ProductFlow, GradientDescent, System
+    systems                  linear, product, homogeneous and other systems: one protocol
     losses                   losses of the end-to-end map, other than the square one
     lanczos                  eigenvalues at one end from matrix-vector products
     moments                  second moments, whitening, singular modes, assumptions

@@ -51,6 +51,7 @@ from .schema import weights as weights
 from .store import load as load
 from .store import save as save
 from .systems.descent import GradientDescent as GradientDescent
+from .systems.homogeneous import HomogeneousNetwork as HomogeneousNetwork
 from .systems.linear import LinearNetwork as LinearNetwork
 from .systems.loss import LossNetwork as LossNetwork
 from .systems.product import ProductFlow as ProductFlow

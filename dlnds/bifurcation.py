@@ -11,6 +11,15 @@ from numpy.typing import ArrayLike
 from dlnds._version import __version__
 from dlnds.bordered import KERNEL_RTOL
 from dlnds.continuation import as_dataset, check_course, followed, start_of
+from dlnds.corrections import (
+    Event,
+    Point,
+    Problem,
+    distance_between,
+    null_directions,
+    solution_near,
+)
+from dlnds.detection import is_vertical, zero_between
 from dlnds.errors import (
     check_array,
     check_flag,
@@ -20,20 +29,7 @@ from dlnds.errors import (
     known_options,
 )
 from dlnds.residuals import Array, Residual, equation_of
-from dlnds.tracing import (
-    Course,
-    Event,
-    Point,
-    Problem,
-    Row,
-    collected,
-    distance_between,
-    is_vertical,
-    null_directions,
-    posed,
-    solution_near,
-    zero_between,
-)
+from dlnds.tracing import Course, Row, collected, posed
 
 #: Distances from a branch point, in terms of the step, at which other branches are looked for.
 DEPARTURES = (1.0, 0.25, 0.05)

@@ -8,6 +8,16 @@ import xarray as xr
 from numpy.typing import ArrayLike
 
 from dlnds import schema
+from dlnds.corrections import (
+    Event,
+    Point,
+    Problem,
+    corrected,
+    null_directions,
+    radius,
+    solution_near,
+    turned,
+)
 from dlnds.errors import (
     ConvergenceError,
     check_array,
@@ -18,21 +28,7 @@ from dlnds.errors import (
     known_options,
 )
 from dlnds.residuals import Array, Residual, equation_of
-from dlnds.tracing import (
-    Course,
-    Event,
-    Point,
-    Problem,
-    Row,
-    collected,
-    corrected,
-    null_directions,
-    posed,
-    radius,
-    reversed_rows,
-    solution_near,
-    turned,
-)
+from dlnds.tracing import Course, Row, collected, posed, reversed_rows
 
 DIRECTIONS = ("both", "up", "down")
 #: Eigenvalues below this fraction of the largest along a branch count as zero for the index.

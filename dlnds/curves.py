@@ -11,6 +11,7 @@ import xarray as xr
 from dlnds import schema
 from dlnds.bordered import KERNEL_RTOL, factorized, transverse_values
 from dlnds.continuation import DIRECTIONS, ZERO, as_dataset, check_course, followed, start_of
+from dlnds.corrections import Event, Point, Problem, orbit_basis
 from dlnds.errors import (
     ConvergenceError,
     check_choice,
@@ -20,14 +21,7 @@ from dlnds.errors import (
     known_options,
 )
 from dlnds.residuals import Array, Residual
-from dlnds.tracing import (
-    Course,
-    Event,
-    Point,
-    Problem,
-    Row,
-    orbit_basis,
-)
+from dlnds.tracing import Course, Row
 
 #: A function of x, p and q whose zeros are located.
 CurveEvent = Callable[[Array, float, float], float]

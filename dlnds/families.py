@@ -1,39 +1,28 @@
 """Equilibria of a system as equations with a parameter: weight decay, the data, any number."""
 
-import functools
-import hashlib
-import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from dlnds._kernels import jit
-from dlnds.errors import check_array, check_choice, check_integer, known_options
+from dlnds.equations import evaluations, fitting_size, layered_in, observed, tangents_of
+from dlnds.errors import check_choice, check_integer, known_options
+from dlnds.paths import Path, along_covariances, along_imbalances, along_targets
 from dlnds.residuals import MOST_COMPILED, Compiled, Residual
-from dlnds.systems import conserved, orbits, strings
-from dlnds.systems.layers import LayeredSystem, flat
+from dlnds.systems import orbits
+from dlnds.systems.homogeneous import HomogeneousNetwork
+from dlnds.systems.layers import LayeredSystem, WeightSystem
 from dlnds.systems.linear import LinearNetwork
 from dlnds.systems.loss import LossNetwork
 from dlnds.systems.product import ProductFlow
-from dlnds.systems.protocol import Array, Params, SystemProtocol, check_flow, check_state
+from dlnds.systems.protocol import Array, Params, SystemProtocol, check_flow
 from dlnds.systems.system import System
-
-Network = LinearNetwork | ProductFlow
-Path = Callable[[float], ArrayLike] | Sequence[ArrayLike]
-#: Σ and K (None for the identity) at a value of the parameter.
-Data = Callable[[float], tuple[Array, Array | None]]
 
 #: What `equilibria` varies of a network, and what stays as the input covariance changes.
 KINDS = ("weight_decay", "target", "covariance", "imbalance")
+HOMOGENEOUS_KINDS = ("weight_decay", "slope")
 FIXED = ("target", "map")
-#: Singular values of W above this fraction of what fits the data, and of the largest, are counted.
-RANK = 1e-9
-#: How well the ends of an arc along a fiber are critical, and over the same map.
-CRITICAL = 1e-8
-
-Imbalances = Callable[[float], list[Array]]
 
 
 @known_options
@@ -50,8 +39,8 @@ def equilibria(
     Parameters
     ----------
     system
-        A `LinearNetwork` or a `ProductFlow`, for weight decay also a `LossNetwork`, or a `System`,
-        taken at time 0.
+        A `LinearNetwork` or a `ProductFlow`, for weight decay also a `LossNetwork` or a
+        `HomogeneousNetwork`, or a `System`, taken at time 0.
     vary
         What p is:
 
@@ -62,6 +51,7 @@ def equilibria(
           at t = 0 to the raw ones at t = 1.
         - ``"imbalance"``: θ along a ``path`` of the conserved C_i*(θ), through critical points with
           these C_i: an arc along the fiber over one critical value.
+        - ``"slope"``: α of a `HomogeneousNetwork` with p ≥ 2.
         - the place of a number in the ``parameters`` of a `System`.
     path
         For ``"target"``: a function of θ that returns Σ (d_h × k), or a pair of targets, at θ = 0
@@ -79,9 +69,10 @@ def equilibria(
     -------
     Residual
         F is the field, so that eigenvalues of its Jacobian with a positive real part are unstable.
-        Of a network it is minus a gradient: ``symmetric``, with an exact Jacobian, with
-        ``generators``, and it lets a branch record the ``loss`` (without the decay), the ``rank``
-        and the Frobenius norm ``product_norm`` of W, and the ``imbalance``, the largest ‖C_i‖_F.
+        Of a network it is minus a gradient: ``symmetric`` (of a `ProductFlow` it is not), with an
+        exact Jacobian, with ``generators``, and it lets a branch record the ``loss`` (without the
+        decay) and, of W if the network is linear, the ``rank`` and the Frobenius norm
+        ``product_norm``, and the ``imbalance``, the largest ‖C_i‖_F.
 
     Raises
     ------
@@ -128,13 +119,8 @@ def equilibria(
     >>> s, x = 1.0, net.initial("aligned", scale=[1.0, 0.0])
     >>> float(abs(decay.value(x, s * (4.0 - s**3))).max())
     0.0
-    >>> decay.observe(x, 3.0)
+    >>> {name: float(value) for name, value in decay.observe(x, 3.0).items()}
     {'loss': 6.5, 'rank': 1.0, 'imbalance': 0.0, 'product_norm': 1.0}
-    >>> net = dl.LinearNetwork(widths=(1, 1, 1), target=[[2.0]])
-    >>> along = dl.equilibria(net, "imbalance", path=([2**0.5, 2**0.5], [2.0, 1.0]))
-    >>> arc = dl.branch(along, [2**0.5, 2**0.5], 0.0, bounds=(0.0, 1.0))
-    >>> arc.state[-1].values.round(12).tolist()  # a² − b² = 3, ab = 2
-    [2.0, 1.0]
     """
     check_flow(system)
     kinds = _kinds(system)
@@ -150,12 +136,14 @@ def equilibria(
             words = " and ".join(f"vary={kind!r}" for kind in allowed)
             raise ValueError(f"{name}: belongs to {words}, got vary={vary!r}")
     if isinstance(system, LinearNetwork | ProductFlow) and vary == "target":
-        return _along_targets(system, path, path_derivative)
+        return along_targets(system, path, path_derivative)
     if isinstance(system, LinearNetwork) and vary == "imbalance":
-        return _along_imbalances(system, path, path_derivative)
+        return along_imbalances(system, path, path_derivative)
     if isinstance(system, LinearNetwork | ProductFlow) and vary == "covariance":
-        return _along_covariances(system, check_choice("fixed", fixed or "target", FIXED))
-    if isinstance(system, LinearNetwork | LossNetwork | ProductFlow):
+        return along_covariances(system, check_choice("fixed", fixed or "target", FIXED))
+    if isinstance(system, HomogeneousNetwork) and vary == "slope":
+        return _along_slopes(system)
+    if isinstance(system, WeightSystem | ProductFlow):
         return _with_decay(system)
     assert isinstance(system, System)
     return _with_number(system, vary)
@@ -167,13 +155,12 @@ def _kinds(system: SystemProtocol) -> tuple[str, ...]:
         return KINDS
     if isinstance(system, ProductFlow):
         return KINDS[:3]
-    if isinstance(system, LossNetwork):
+    if isinstance(system, HomogeneousNetwork) and not system.is_linear:
+        return HOMOGENEOUS_KINDS
+    if isinstance(system, WeightSystem):
         return KINDS[:1]
     if not isinstance(system, System):
-        raise TypeError(
-            "system: needs a LinearNetwork, LossNetwork, ProductFlow or System, got "
-            f"{type(system).__name__}"
-        )
+        raise TypeError(f"system: needs a network or a System, got {type(system).__name__}")
     return ()
 
 
@@ -190,7 +177,7 @@ def _with_number(system: System, vary: Any) -> Residual:
         numbers[place] = p
         return sizes, numbers
 
-    fun, jacobian = _evaluations(system, params)
+    fun, jacobian = evaluations(system, params)
     energy = system.energy
 
     def observe(x: Array, p: float) -> dict[str, float]:
@@ -207,59 +194,13 @@ def _with_number(system: System, vary: Any) -> Residual:
     )
 
 
-def _evaluations(
-    system: SystemProtocol, params: Callable[[float], Params]
-) -> tuple[Callable[[Array, float], Array], Callable[[Array, float], Array] | None]:
-    """Return the field of a system and its Jacobian, if it has one, as functions of x and p."""
-    field = jit.ready(system.field, jit.FIELD)
-
-    def fun(x: Array, p: float) -> Array:
-        state = np.array(x, dtype=float)
-        out = np.empty_like(state)
-        field(0.0, state, params(p), out)
-        return out
-
-    if system.jacobian is not None:
-        whole = jit.ready(system.jacobian, jit.JACOBIAN)
-
-        def jacobian(x: Array, p: float) -> Array:
-            state = np.array(x, dtype=float)
-            out = np.zeros((state.size, state.size))
-            whole(0.0, state, params(p), out)
-            return out
-
-        return fun, jacobian
-    if system.jvp is None:
-        return fun, None
-    along = jit.ready(system.jvp, jit.JVP)
-
-    def columns(x: Array, p: float) -> Array:
-        state, numbers = np.array(x, dtype=float), params(p)
-        out = np.zeros((state.size, state.size))
-        for direction, row in zip(np.eye(state.size), out, strict=True):
-            along(0.0, state, direction, numbers, row)
-        return out.T.copy()
-
-    return fun, columns
-
-
-def _layered(system: Network | LossNetwork) -> LayeredSystem:
-    """Return the network of the layers that a state holds."""
-    return system.factors if isinstance(system, ProductFlow) else system
-
-
-def _with_decay(net: Network | LossNetwork) -> Residual:
+def _with_decay(net: WeightSystem | ProductFlow) -> Residual:
     """Return the critical points of L + (λ/2) Σ_i ‖W_i‖²."""
     given = net.params
     share = 0.5 * net.depth if isinstance(net, ProductFlow) else 1.0  # −hλW, by two factors
-    field, matrix = _evaluations(net, lambda _: given)
+    field, matrix = evaluations(net, lambda _: given)
     assert matrix is not None
-    layered, tangents = _layered(net), _tangents(net)
-    if isinstance(layered, LinearNetwork):
-        size = _fitting_size(layered.target, layered.input_root)
-    else:
-        assert isinstance(layered, LossNetwork)
-        size = _fitting_size(layered.criterion.targets, layered.criterion.inputs)
+    layered, tangents = layered_in(net), tangents_of(net)
 
     def fun(x: Array, p: float) -> Array:
         out = field(x, p)
@@ -279,7 +220,7 @@ def _with_decay(net: Network | LossNetwork) -> Residual:
         symmetric_at=(0.0,),
         symmetric=net.gradient_flow,
         parameter="weight_decay",
-        observe=lambda x, p: _observed(layered, x, layered._loss(x), size),
+        observe=_observer(layered),
         vectorized=True,
         coordinates=net.coordinates(),
         attributes={**net.attributes(), "vary": "weight_decay"},
@@ -287,319 +228,39 @@ def _with_decay(net: Network | LossNetwork) -> Residual:
     )
 
 
-def _compiled_decay(net: Network | LossNetwork, share: float) -> Compiled | None:
+def _compiled_decay(net: WeightSystem | ProductFlow, share: float) -> Compiled | None:
     """Return the equation with weight decay as compiled functions, of small networks."""
     if net.dim > MOST_COMPILED:
         return None
-    action = orbits.action(_layered(net).widths, orthogonal=True)
+    layered, action = layered_in(net), (np.zeros((2, 0), np.int64), 0)
+    if not isinstance(layered, HomogeneousNetwork) or layered.is_linear:
+        action = orbits.action(layered.widths, orthogonal=True)
     return Compiled(net.field, net.jacobian, net.params, share, *action)
 
 
-def _tangents(net: Network | LossNetwork) -> Callable[[bool], Callable[[Array], Array]]:
-    """Return what gives, for orthogonal groups or for GL, generators as a function of x."""
-    widths = _layered(net).widths
-    return functools.cache(lambda orthogonal: orbits.tangents(widths, orthogonal))
-
-
-def _fitting_size(target: Array, root: Array | None) -> float:
-    """Return how large maps W are for which W K is as large as the target."""
-    inputs = 1.0 if root is None else float(np.linalg.norm(root, 2))
-    return float(np.linalg.norm(target, 2)) / (inputs or 1.0)
-
-
-def _observed(net: LayeredSystem, x: Array, loss: Any, size: float) -> dict[str, Any]:
-    """Return the numbers that a branch records of a state, or of each of a stack."""
-    values = np.linalg.svd(net._product(x), compute_uv=False)
-    least = RANK * np.maximum(size, values[..., :1])
-    return {
-        "loss": 1.0 * loss,
-        "rank": 1.0 * np.count_nonzero(values > least, axis=-1),
-        "imbalance": net._imbalance(x),
-        "product_norm": np.linalg.norm(values, axis=-1),
-    }
-
-
-def _along_targets(
-    net: Network, path: Path | None, derivative: Callable[[float], ArrayLike] | None
-) -> Residual:
-    """Return the critical points as the target moves along a path."""
-    if path is None:
-        raise ValueError("path: vary='target' needs a function of θ or a pair of targets")
-    if derivative is not None and not callable(derivative):
-        raise TypeError(f"path_derivative: needs a function of θ, got {derivative!r}")
-    about: dict[str, Any] = {"vary": "target"}
-    data = net.network if isinstance(net, ProductFlow) else net
-    shape, root = data.target.shape, data.input_root
-    if callable(path):
-        target = _checked("path", path, shape)
-        change = None if derivative is None else _checked("path_derivative", derivative, shape)
-    elif derivative is not None:
-        raise ValueError("path_derivative: that of a pair of targets is known, leave it out")
-    else:
-        first, last = _pair(path, shape, "targets")
-        about["path_digest"] = hashlib.sha256(first.tobytes() + last.tobytes()).hexdigest()
-
-        def target(p: float) -> Array:
-            return (1.0 - p) * first + p * last
-
-        def change(p: float) -> Array:
-            return last - first
-
-    def slope(x: Array, p: float) -> Array:
-        assert change is not None
-        signal = change(p)
-        return _sent_back(net, x, signal if root is None else signal @ root.T)
-
-    return _of_data(net, lambda p: (target(p), root), None if change is None else slope, about)
-
-
-def _pair(path: Any, shape: tuple[int, ...], what: str) -> list[Array]:
-    """Return the two ends of a straight path."""
-    if isinstance(path, str | bytes | Mapping) or not np.iterable(path):
-        raise TypeError(f"path: needs a function of θ or a pair of {what}, got {path!r}")
-    ends = list(path)
-    if len(ends) != 2:
-        raise ValueError(f"path: needs two {what}, at θ = 0 and θ = 1, got {len(ends)}")
-    return [check_array("path", end, ndim=len(shape), shape=shape) for end in ends]
-
-
-def _checked(
-    name: str, function: Callable[[float], ArrayLike], shape: tuple[int, ...]
-) -> Callable[[float], Array]:
-    """Return a function whose matrices are looked at before kernels read them."""
-
-    def checked(p: float) -> Array:
-        matrix = np.asarray(function(p), dtype=float)
-        if matrix.shape != shape or not np.isfinite(matrix).all():
-            raise ValueError(
-                f"{name}: needs to return a finite matrix of shape {shape}, got shape "
-                f"{matrix.shape} at {p}"
-            )
-        return matrix
-
-    return checked
-
-
-def _along_covariances(system: Network, fixed: str) -> Residual:
-    """Return the critical points from whitened to raw inputs."""
-    net = system.network if isinstance(system, ProductFlow) else system
-    root = net.whitening if net.input_root is None else net.input_root
-    if root is None:
-        raise ValueError(
-            "system: vary='covariance' needs a network with an input covariance, as from_data makes"
-        )
-    if root.shape[0] != root.shape[1]:
-        raise ValueError(
-            "system: vary='covariance' needs an input covariance of full rank, got rank "
-            f"{root.shape[1]} in {root.shape[0]} inputs"
-        )
-    raw = LinearNetwork(
-        net.widths, net.target, root, normalization=net.normalization, specialize=net.specialize
-    )
-    flow = ProductFlow(raw, system.rank) if isinstance(system, ProductFlow) else raw
-    U, s, Vt = np.linalg.svd(root)
-    rate = (U * (s**2 - 1.0)) @ U.T
-    best = raw.target @ (Vt.T / s) @ U.T
-
-    def data(p: float) -> tuple[Array, Array]:
-        sizes = _interpolated(s, p)
-        target = raw.target if fixed == "target" else raw.target @ (Vt.T * (sizes / s)) @ Vt
-        return target, (U * sizes) @ Vt
-
-    def slope(x: Array, p: float) -> Array:
-        signal = -flow.product(x) @ rate
-        if fixed == "target":  # M' = Σ K'ᵀ
-            signal += raw.target @ (Vt.T * ((s**2 - 1.0) / (2.0 * _interpolated(s, p)))) @ U.T
-        else:  # M' = W C'
-            signal += best @ rate
-        return _sent_back(flow, x, signal)
-
-    return _of_data(flow, data, slope, {"vary": "covariance", "fixed": fixed})
-
-
-def _interpolated(s: Array, p: float) -> Array:
-    """Return the singular values of K(t), which are s at t = 1 and ones at t = 0."""
-    squares = (1.0 - p) + p * s**2
-    if not squares.min() > 0.0:
-        raise ValueError(f"p: the input covariance is not positive definite at t = {p}")
-    return np.sqrt(squares)
-
-
-def _of_data(
-    net: Network,
-    data: Data,
-    slope: Callable[[Array, float], Array] | None,
-    about: dict[str, Any],
-) -> Residual:
-    """Return the critical points of networks that differ in their numbers alone."""
-    sizes, _ = net.params
-    layered, tangents = _layered(net), _tangents(net)
-
-    def params(p: float) -> Params:
-        return sizes, flat(part for part in data(p) if part is not None)
-
-    def observe(x: Array, p: float) -> dict[str, float]:
-        target, root = data(p)
-        product = layered._product(x)
-        misfit = target - (product if root is None else product @ root)
-        return _observed(layered, x, 0.5 * np.sum(misfit**2), _fitting_size(target, root))
-
-    fun, jacobian = _evaluations(net, params)
+def _along_slopes(net: HomogeneousNetwork) -> Residual:
+    """Return the critical points as the slope of the rectifier changes."""
+    fun, jacobian = evaluations(net, net.params_at_slope)
+    tangents = tangents_of(net)(False)
+    criterion = net.criterion
     return Residual(
         fun,
         jacobian,
-        derivative=slope,
-        generators=lambda x, p: tangents(False)(x),
-        invariants=lambda x, p: layered._product(x).ravel(),
-        symmetric=net.gradient_flow,
-        parameter=about["vary"],
-        observe=observe,
-        coordinates=net.coordinates(),
-        attributes={**net.attributes(), **about},
-    )
-
-
-def _along_imbalances(
-    net: LinearNetwork, path: Path | None, derivative: Callable[[float], ArrayLike] | None
-) -> Residual:
-    """Return the critical points over one critical value as the C_i move along a path."""
-    wanted, change, about = _path_of_imbalances(net, path, derivative)
-    given, tangents = net.params, _tangents(net)
-    field, matrix = _evaluations(net, lambda _: given)
-    assert matrix is not None
-    size = _fitting_size(net.target, net.input_root)
-    free = set(net.widths[1:-1]) == {min(net.widths)}
-    entries = conserved.entries(net.widths)
-
-    def lack(x: Array, p: float) -> list[Array]:
-        return [c - goal for c, goal in zip(net._imbalances(x), wanted(p), strict=True)]
-
-    def moved(x: Array) -> Array:
-        return conserved.derivative(net.widths, tangents(False)(x))
-
-    def fun(x: Array, p: float) -> Array:
-        return field(x, p) - conserved.generated(net._layers(x), lack(x, p))
-
-    def jacobian(x: Array, p: float) -> Array:
-        rows = moved(x)
-        bent = conserved.generating(net.widths, lack(x, p))
-        return matrix(x, p) - 0.5 * (rows.T @ rows) - bent
-
-    def generators(x: Array, p: float) -> Array:
-        change = moved(x)[entries]
-        if free:
-            return conserved.turning(tangents(True)(x), change)
-        return conserved.fixing(net, x, change)
-
-    def slope(x: Array, p: float) -> Array:
-        assert change is not None
-        return conserved.generated(net._layers(x), change(p))
-
-    return Residual(
-        fun,
-        jacobian,
-        derivative=None if change is None else slope,
-        generators=generators,
-        invariants=lambda x, p: np.append(net._image(x), net.conserved(x)),
+        generators=lambda x, p: tangents(x),
         symmetric=True,
-        parameter="imbalance",
-        observe=lambda x, p: _observed(net, x, net._loss(x), size),
+        parameter="slope",
+        observe=lambda x, p: {"loss": criterion.of_image(net.outputs_at_slope(x, p))},
         coordinates=net.coordinates(),
-        attributes={**net.attributes(), **about},
+        attributes={**net.attributes(), "vary": "slope"},
     )
 
 
-def _path_of_imbalances(
-    net: LinearNetwork, path: Path | None, derivative: Callable[[float], ArrayLike] | None
-) -> tuple[Imbalances, Imbalances | None, dict[str, Any]]:
-    """Return C_i*(θ), their derivatives if they are known, and what the attributes say of them."""
-    if net.depth == 1:
-        raise ValueError("system: vary='imbalance' needs a network with hidden layers")
-    if path is None:
-        raise ValueError("path: vary='imbalance' needs a pair of critical states or a function")
-    if derivative is not None and not callable(derivative):
-        raise TypeError(f"path_derivative: needs a function of θ, got {derivative!r}")
-    about: dict[str, Any] = {"vary": "imbalance"}
-    if callable(path):
-        change = None if derivative is None else _symmetric("path_derivative", derivative, net)
-        return _symmetric("path", path, net), change, about
-    if derivative is not None:
-        raise ValueError("path_derivative: that of a pair of states is known, leave it out")
-    first, last = (net._imbalances(x) for x in _ends_in_a_fiber(net, path))
-    about["path_digest"] = hashlib.sha256(flat([*first, *last]).tobytes()).hexdigest()
-
-    def between(p: float) -> list[Array]:
-        return [(1.0 - p) * a + p * b for a, b in zip(first, last, strict=True)]
-
-    return between, lambda p: [b - a for a, b in zip(first, last, strict=True)], about
-
-
-def _symmetric(name: str, function: Callable[[float], Any], net: LinearNetwork) -> Imbalances:
-    """Return a function whose matrices are symmetric, one for each hidden layer."""
-    shapes = [(d, d) for d in net.widths[1:-1]]
-
-    def checked(p: float) -> list[Array]:
-        found = [np.asarray(matrix, dtype=float) for matrix in function(p)]
-        if [matrix.shape for matrix in found] != shapes or not all(
-            np.isfinite(c).all() and np.allclose(c, c.T, rtol=0.0, atol=1e-12 * np.abs(c).max())
-            for c in found
-        ):
-            raise ValueError(
-                f"{name}: needs to return finite symmetric matrices of shapes {shapes}, got shapes "
-                f"{[matrix.shape for matrix in found]} at {p}"
-            )
-        return [0.5 * (matrix + matrix.T) for matrix in found]
-
-    return checked
-
-
-def _ends_in_a_fiber(net: LinearNetwork, path: Any) -> list[Array]:
-    """Return two critical states over the same map, if an arc can join their C_i."""
-    ends = [check_state("path", net, x) for x in _pair(path, (net.dim,), "critical states")]
-    maps = [net._image(x) for x in ends]
-    gap = np.linalg.norm(maps[1] - maps[0])
-    if gap > CRITICAL * max(float(np.linalg.norm(net.target)), float(np.linalg.norm(maps[0]))):
-        raise ValueError(f"path: needs states over the same map, got maps that differ by {gap:.3g}")
-    for x in ends:
-        found = strings.learnt(net, x, CRITICAL)
-        if not found.is_critical(CRITICAL):
-            raise ValueError(
-                "path: needs critical states, got one with a relative gradient of "
-                f"{found.relative_gradient:.3g} (find_critical_point goes to one near by)"
-            )
-        _check_rank(net, x)
-    tangents = _tangents(net)(False)
-    if not all(conserved.is_free(net, conserved.derivative(net.widths, tangents(x))) for x in ends):
-        raise ValueError(
-            "path: needs states at which all C_i are free to change, but one has hidden units that "
-            f"it does not use; in a network with hidden widths of {min(net.widths)}, the rank of "
-            "the map, they always are"
-        )
-    return ends
-
-
-def _check_rank(net: LinearNetwork, x: Array) -> None:
-    """Refuse states over which the fiber is no manifold."""
-    sizes, least = np.linalg.svd(net._image(x), compute_uv=False), min(net.widths)
-    rank = int(np.count_nonzero(sizes > RANK * sizes[0]))
-    if rank < least:
-        raise ValueError(
-            f"path: vary='imbalance' needs a map whose rank is the smallest width, {least}, got "
-            f"rank {rank}; the same map has such a fiber in a network with hidden widths of {rank}"
-        )
-
-
-def _sent_back(net: Network, x: Array, signal: Array) -> Array:
-    """Return the field where minus the gradient of the loss by W is G (d_h × d_0).
-
-    W_{i+1:h}ᵀ G W_{1:i−1}ᵀ of all layers i.
-    """
-    if isinstance(net, ProductFlow):
-        return net.velocity(x, signal)
-    layers = net._layers(x)
-    images = list(itertools.accumulate(layers[:-1], lambda product, w: w @ product))
-    parts = []
-    for w, image in zip(layers[:0:-1], images[::-1], strict=True):
-        parts.append(signal @ image.T)
-        signal = w.T @ signal
-    return flat([*parts, signal][::-1])
+def _observer(net: WeightSystem) -> Callable[[Array, Any], dict[str, Any]]:
+    """Return what gives the numbers that a branch with weight decay records of states."""
+    if isinstance(net, LinearNetwork):
+        size = fitting_size(net.target, net.input_root)
+    elif isinstance(net, LossNetwork):
+        size = fitting_size(net.criterion.targets, net.criterion.inputs)
+    if not isinstance(net, LayeredSystem):
+        return lambda x, p: {"loss": 1.0 * net._loss(x)}
+    return lambda x, p: observed(net, x, net._loss(x), size)

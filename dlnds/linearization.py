@@ -82,7 +82,8 @@ def linearize(
         - ``"auto"``: what the system knows without its Jacobian, otherwise dense.
         - ``"known"``: what the system knows, or an error. A `LinearNetwork` knows its spectrum at
           balanced critical points of whitened problems (``closed_form``), and at global minima
-          without residual if W K has fewer entries than there are weights (``gram``).
+          without residual if W K has fewer entries than there are weights (``gram``); a
+          `ProductFlow` at all its critical points.
         - ``"dense"``: all eigenvalues of the matrix.
         - ``"iterative"``: some of them, of a gradient flow, from Hessian-vector products in a
           memory of so many states as are found, for systems too large for a matrix.

@@ -123,7 +123,10 @@ class Loss:
         return np.reshape(values, maps.shape[:-2])[()]
 
     def _value(self, W: Array) -> float:
-        image = W @ self.inputs
+        return self.of_image(W @ self.inputs)
+
+    def of_image(self, image: Array) -> float:
+        """Return the loss of outputs (d_h × samples), of whatever map they are."""
         if self.kind == "logistic":
             terms = np.logaddexp(0.0, -self.targets * image)
         elif self.kind == "power":
@@ -216,7 +219,7 @@ def logistic(
     >>> loss.value([[[0.0]], [[800.0]], [[-800.0]]]).round(6).tolist()
     [0.693147, 0.0, 1066.666667]
     """
-    inputs, labels = _data(X, "y", y)
+    inputs, labels = labelled_data(X, "y", y)
     if not np.isin(labels, (-1.0, 1.0)).all():
         raise ValueError("y: needs labels -1 and 1; of labels 0 and 1 make 2 y - 1")
     return Loss("logistic", inputs, np.atleast_2d(labels), normalize=normalize)
@@ -273,7 +276,7 @@ def cross_entropy(
     >>> loss.shape, round(float(loss.value([[0.0], [0.0], [0.0]])), 6)
     ((3, 1), 1.098612)
     """
-    inputs, numbers = _data(X, "labels", labels)
+    inputs, numbers = labelled_data(X, "labels", labels)
     if numbers.ndim == 1:
         if (numbers < 0.0).any() or (numbers != np.floor(numbers)).any():
             raise ValueError("labels: needs whole numbers from 0, or columns of probabilities")
@@ -337,11 +340,11 @@ def power(
     >>> float(dl.losses.power([[1.0]], [[3.0]], power=4.0).value([[1.0]]))
     4.0
     """
-    inputs, outputs = _data(X, "Y", Y)
+    inputs, outputs = labelled_data(X, "Y", Y)
     return Loss("power", inputs, np.atleast_2d(outputs), power=power, normalize=normalize)
 
 
-def _data(X: Any, name: str, labels: Any) -> tuple[Array, Array]:
+def labelled_data(X: Any, name: str, labels: Any) -> tuple[Array, Array]:
     """Return inputs, and what belongs to them (samples) or (outputs, samples)."""
     inputs = schema.samples("X", X)
     if not inputs.any():

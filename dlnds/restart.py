@@ -8,24 +8,10 @@ import xarray as xr
 
 from dlnds import schema
 from dlnds.continuation import ZERO, check_course, tabulated
+from dlnds.corrections import Event, Point, Problem, corrected, distance_between, stored, turned
 from dlnds.errors import ConvergenceError, check_choice, check_memory, known_options
 from dlnds.residuals import Array, Residual, equation_of
-from dlnds.tracing import (
-    AWAY,
-    Course,
-    Event,
-    Point,
-    Problem,
-    Trail,
-    collected,
-    corrected,
-    distance_between,
-    headed,
-    posed,
-    reversed_rows,
-    stored,
-    turned,
-)
+from dlnds.tracing import AWAY, Course, Trail, collected, headed, posed, reversed_rows
 
 SIDES = ("last", "first")
 #: Attributes that tell how a branch was followed, and not of which equation it is.

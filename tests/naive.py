@@ -46,6 +46,33 @@ def field(net, x):
     return np.concatenate([part.ravel() for part in parts])
 
 
+def rectified(z, power, slope):
+    """σ(z) = max(z, αz)^p."""
+    return np.maximum(z, slope * z) ** power
+
+
+def homogeneous_outputs(net, x, X):
+    """H(X; W), one sample, one unit after the other."""
+    outputs = np.empty((net.widths[-1], X.shape[1]))
+    for n, sample in enumerate(X.T):
+        values = list(sample)
+        for i, w in enumerate(split(net, x), 1):
+            values = [sum(a * b for a, b in zip(row, values, strict=True)) for row in w]
+            if i < net.depth:
+                values = [rectified(z, net.power, net.slope) for z in values]
+        outputs[:, n] = values
+    return outputs
+
+
+def homogeneous_loss(net, x, X, Y, loss="square", normalize=True):
+    """½‖Y − H‖², or Σ log(1 + exp(−Y ∘ H)), divided by the number of samples if normalized."""
+    H = homogeneous_outputs(net, x, X)
+    total = 0.5 * np.sum((Y - H) ** 2)
+    if loss == "logistic":
+        total = np.sum(np.log1p(np.exp(-Y * H)))
+    return total / (X.shape[1] if normalize else 1)
+
+
 def adjacency_field(net, x):
     """Ȧ = Σ_j (A^{h−j})ᵀ (E − A^h) (A^{j−1})ᵀ for a whitened network (WA25)."""
     A, h = net.adjacency(x), net.depth

@@ -144,6 +144,7 @@ def test_small_eigenvalues_of_a_graded_matrix_keep_their_digits(seed):
     np.testing.assert_allclose(Q * np.diagonal(values) @ Q.T, N, atol=1e-14)
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("kind", ["whitened", "full"])
 @pytest.mark.parametrize(("widths", "rank"), CASES[1:])
 def test_the_flow_is_the_image_of_that_of_balanced_networks(widths, rank, kind):
@@ -158,8 +159,10 @@ def test_the_flow_is_the_image_of_that_of_balanced_networks(widths, rank, kind):
     for name, allowed in (("product", 2e-9), ("loss", 2e-9), ("loss_rate", 2e-8)):
         bound = allowed * size * max(1.0, float(np.abs(below[name]).max()))
         np.testing.assert_allclose(above[name], below[name], rtol=0, atol=bound)
-    np.testing.assert_allclose(above.singular_value[:, rank:], 0.0, atol=0.0)
+    beyond = np.linalg.svd(above["product"].values, compute_uv=False)
+    assert (beyond[:, rank:] <= 1e-12 * beyond[:, :1]).all()
     assert (above.singular_value[:, rank - 1] > 0.0).all()
+    np.testing.assert_allclose(above.singular_value, beyond, rtol=0, atol=1e-13 * size)
 
 
 @given(flows(), naive.seeds)
@@ -179,6 +182,7 @@ def test_networks_over_a_map_are_balanced_and_lead_back_to_it(prod, seed):
         np.testing.assert_allclose(A.T @ A, B.T @ B, rtol=0, atol=bound)
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("kind", ["whitened", "full", "singular"])
 @pytest.mark.parametrize(("widths", "rank"), CASES)
 def test_a_run_ends_at_the_best_map_of_its_rank(widths, rank, kind):
@@ -195,6 +199,104 @@ def test_a_run_ends_at_the_best_map_of_its_rank(widths, rank, kind):
     assert (np.diff(run.loss) <= 1e-13).all()
 
 
+@pytest.mark.compiled
+@pytest.mark.parametrize("depth", [2, 3, 4])
+def test_modes_are_learnt_at_the_times_of_the_law(depth):
+    """ṗ = h p^{2−2/h}(σ − p) for each mode, from 1e-3 in every layer, over all plateaus."""
+    sigma, scale = np.array([3.0, 2.0, 1.0]), 1e-3
+    prod = dl.ProductFlow(dl.LinearNetwork((3,) * (depth + 1), target=np.diag(sigma)), rank=3)
+    events = [lambda t, x, j=j: prod.product(x)[j, j] - 0.5 * sigma[j] for j in range(3)]
+    run = dl.flow(prod, prod.initial("aligned", scale=scale), rtol=1e-9, events=events)
+    for j in range(3):
+        expected = naive.time_between(scale**depth, 0.5 * sigma[j], sigma[j], depth)
+        assert run.time.values[run.event == j] == pytest.approx(expected, rel=1e-6)
+    assert run.attrs["n_steps"] < 600
+    assert run.limit == "{0,1,2}"
+
+
+def test_learnt_modes_rest_and_the_others_flow_at_a_smaller_rank():
+    """W falls into two blocks; so does the flow, and the field of the rest is its own."""
+    net = dl.LinearNetwork((4, 5, 5, 3), target=np.eye(3, 4) * [[3.0], [2.0], [1.0]])
+    prod = dl.ProductFlow(net, rank=2)
+    W = np.zeros((3, 4))
+    W[0, 0], W[1:, 1:] = 3.0, np.multiply.outer([0.3, 0.2], [0.1, -0.4, 0.2])
+    x = prod.factor(W)
+    rest = prod.deflate(x, 1e-8)
+    assert (rest.system.rank, rest.system.network.widths) == (1, (3, 4, 4, 2))
+    np.testing.assert_allclose(prod.product(rest.lift(rest.state[None])[0]), W, rtol=0, atol=1e-15)
+    ahead = field_of(rest.system, rest.state)
+    step = 1e-3
+    change = rest.lift((rest.state + step * ahead)[None])[0] - rest.lift(rest.state[None])[0]
+    expected = moved(prod, x, field_of(prod, x))
+    np.testing.assert_allclose(moved(prod, x, change / step), expected, rtol=0, atol=1e-12)
+    assert prod.deflate(prod.initial(scale=0.5, rng=0), 1e-8) is None
+    assert not prod.settled(x, 1e-8)
+    assert prod.settled(prod.critical_state((0, 1)), 1e-8)
+
+
+def test_a_best_map_that_is_not_the_only_one_is_told_by_its_loss():
+    prod = dl.ProductFlow(dl.LinearNetwork((3, 3, 3), target=np.diag([2.0, 1.0, 1.0])), rank=2)
+    turn = np.array([[1.0, 0.0, 0.0], [0.0, 0.6, 0.8]])
+    assert prod.settled(
+        prod.pack((turn.T * np.sqrt([2.0, 1.0]), turn.T * np.sqrt([2.0, 1.0]))), 1e-8
+    )
+    assert not prod.settled(prod.factor(np.diag([2.0, 0.9, 0.0])), 1e-8)
+
+
+def test_entropies_of_stacks_and_parts_of_a_flow():
+    prod = flow_of((3, 4, 3, 3), 2)
+    x = prod.initial(scale=0.8, rng=0)
+    np.testing.assert_allclose(prod.entropy(np.stack([x, x])), prod.entropy(x), rtol=1e-14)
+    assert prod.entropy(x).shape == ()
+    np.testing.assert_allclose(
+        prod.singular_values(x), np.linalg.svd(prod.product(x), compute_uv=False)[:2], rtol=1e-12
+    )
+    assert "rank=2" in repr(prod)
+    other = dl.ProductFlow(prod.network, rank=1)
+    assert prod.attributes()["problem_digest"] != other.attributes()["problem_digest"]
+    reached = prod.initial("aligned", scale=[0.9, 0.5])
+    np.testing.assert_allclose(prod.singular_values(reached), [0.9**3, 0.5**3], rtol=1e-12)
+
+
+def test_runs_can_be_stored_and_brought_along(tmp_path):
+    prod = flow_of((3, 4, 3, 3), 2)
+    x = prod.initial(scale=0.8, rng=0)
+    run = dl.flow(prod, x, (0, 1), [0, 1], save=("state", "entropy", "rank_gap", "singular_value"))
+    dl.save(run, tmp_path / "run.nc")
+    assert dl.load(tmp_path / "run.nc").identical(run)
+    assert run.attrs["rank"] == 2
+    same = dl.as_run(prod, run.time.values, [prod.unpack(state) for state in run.state.values])
+    np.testing.assert_allclose(same.loss, run.loss, rtol=1e-12)
+    A = dl.weights(run, layer=2).values
+    np.testing.assert_array_equal(A[-1], prod.unpack(run.state.values[-1])[0])
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("depth", [2, 3])
+def test_a_rank_above_that_of_the_target_is_kept_but_not_in_the_limit(depth):
+    """The spare singular values obey ṡ = −h s^{3−2/h}, and decay like a power."""
+    prod = dl.ProductFlow(dl.LinearNetwork((3,) * (depth + 1), target=np.diag([2.0, 0.0, 0.0])), 2)
+    x = prod.factor(np.diag([1.0, 0.5, 0.0]))
+    grid = np.array([0.0, 1.0, 1e3])
+    found = dl.flow(prod, x, (0.0, 1e3), grid, rtol=1e-10).state.values
+    power = 2.0 - 2.0 / depth
+    expected = (0.5**-power + power * depth * grid) ** (-1.0 / power)
+    np.testing.assert_allclose(prod.singular_values(found)[:, 1], expected, rtol=1e-7)
+    run = dl.flow(prod, x)
+    assert (run.limit, run.dlnds.decode("limit_kind").item()) == ("{0}", "global_minimum")
+    with pytest.raises(ValueError, match="^modes: .* no critical points of rank 2"):
+        dl.critical_points(prod)
+
+
+def test_a_run_rests_at_a_saddle_of_its_rank():
+    prod = dl.ProductFlow(dl.LinearNetwork((3, 3, 3, 3), target=np.diag([4.0, 1.0, 0.5])), rank=1)
+    run = dl.flow(prod, prod.critical_state((1,)))
+    assert run.dlnds.decode("stop_reason").item() == "at_rest"
+    assert run.dlnds.decode("limit_kind").item() == "saddle"
+    assert run.limit == "{1}"
+
+
+@pytest.mark.compiled
 def test_every_engine_takes_the_flow():
     prod = flow_of((3, 4, 3, 3), 2)
     x, best = prod.initial(scale=0.8, rng=0), prod.critical_state((0, 1))
@@ -211,6 +313,7 @@ def test_every_engine_takes_the_flow():
     assert steps.loss[-1] - prod.lowest_loss < 1e-10
 
 
+@pytest.mark.compiled
 def test_weight_decay_of_the_layers_has_its_fold():
     """λ = s^{h−2}(σ − s^h) with a fold at λ_fold = s^{h−2} hσ/(2h−2), s^h = (h−2)σ/(2h−2)."""
     prod = dl.ProductFlow(dl.LinearNetwork((2, 3, 3, 3, 2), target=np.diag([4.0, 1.0])), rank=1)
@@ -223,6 +326,7 @@ def test_weight_decay_of_the_layers_has_its_fold():
     np.testing.assert_allclose(fold.p, size**2 * 4.0 * 4.0 / 6.0, rtol=1e-8)
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("fixed", ["target", "map"])
 def test_best_maps_follow_the_covariance(fixed):
     prod = flow_of((3, 3, 3, 3), 2, seed=2, kind="full")
@@ -433,6 +537,7 @@ def svd_gradient(G, u, s, vt):
     return G @ vt.T * s, np.diagonal(u.T @ G @ vt.T), s[:, None] * (u.T @ G)
 
 
+@pytest.mark.compiled
 def test_pymanopt_reaches_the_same_minimum():
     pymanopt = pytest.importorskip("pymanopt")
     net = naive.random_network((4, 5, 5), 3, "full")
@@ -509,8 +614,8 @@ def test_known_spectra_are_those_of_the_jacobian(widths, chosen, kind):
 
 
 @pytest.mark.parametrize("kind", ["whitened", "full"])
-def test_runs_leave_saddles_along_their_unstable_directions(kind):
-    """At rate σ_j^{1−2/h}(σ_q − σ_j), and to the best map."""
+def test_unstable_directions_are_those_of_the_jacobian(kind):
+    """At rate σ_j^{1−2/h}(σ_q − σ_j)."""
     prod = flow_of((4, 4, 4, 4), 2, kind=kind)
     x = prod.critical_state((1, 3))
     mani = dl.unstable_manifold(prod, x)
@@ -530,10 +635,17 @@ def test_runs_leave_saddles_along_their_unstable_directions(kind):
         excess = J @ v - rate * v  # along the orbit, if anywhere
         excess -= np.linalg.lstsq(generators.T, excess, rcond=None)[0] @ generators
         assert np.abs(excess).max() < 1e-10 * np.abs(J).max()
-    run = dl.flow(prod, x + 1e-4 * mani.frame.values[0])
-    assert run.limit == "{0,1}"
     stable = dl.stable_manifold(prod, x)
     assert stable.sizes["direction"] + 3 == 2 * (4 + 4 - 2)
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("kind", ["whitened", "full"])
+def test_runs_leave_saddles_for_the_best_map(kind):
+    prod = flow_of((4, 4, 4, 4), 2, kind=kind)
+    x = prod.critical_state((1, 3))
+    frame = dl.unstable_manifold(prod, x).frame.values
+    assert dl.flow(prod, x + 1e-4 * frame.sum(axis=0)).limit == "{0,1}"
 
 
 @pytest.mark.parametrize("extra", [(), (1,), (2, 0)])
@@ -586,6 +698,11 @@ def test_entropy_is_the_volume_of_the_orbit(extra):
         ("scale", lambda p: p.initial("aligned", scale=[1.0, 0.0])),
         ("modes", lambda p: p.critical_state((0,))),
         ("modes", lambda p: p.critical_state((0, 7))),
+        ("max_rank", lambda p: dl.critical_points(p, max_rank=1)),
+        ("modes", lambda p: dl.critical_points(p, modes=(0,))),
+        ("x", lambda p: dl.unstable_manifold(p, p.initial(scale=0.5, rng=0))),
+        ("x", lambda p: p.projection(np.zeros(p.dim), np.zeros((4, 3)))),
+        ("Z", lambda p: p.projection(p.initial(rng=0), np.zeros((3, 4)))),
         ("save", lambda p: dl.flow(p, p.initial(rng=0), (0, 1), save=("adjacency",))),
     ],
 )

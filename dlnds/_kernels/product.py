@@ -8,7 +8,7 @@ For minus the gradient R of the loss by W, and Φ = AᵀRB, the flow of W is tha
     Ȧ = R B F + A (½ T + D),    Ḃᵀ = F AᵀR + (½ T − D) Bᵀ,    F = N^{1−2/h},
 
 T = Σ_{1<j<h} N^{p_j} Φ N^{q_j}, p_j = 2(h−j)/h − 1, q_j = 2(j−1)/h − 1. The symmetric D that keeps
-AᵀA = BᵀB solves 2(N D + D N) = F K − K F + ½ (J N − N J), K = Φ − Φᵀ, J = T − Tᵀ. RB and AᵀR are
+AᵀA = BᵀB solves 2(N D + D N) = F Δ − Δ F + ½ (J N − N J), Δ = Φ − Φᵀ, J = T − Tᵀ. RB and AᵀR are
 the field of the two layers as a network of their own, which is this one for h = 2. For h = 1 the
 sum over j is −N^{-1} Φ N^{-1}: the flow projected to the tangent space of the matrices of rank k.
 """
@@ -29,10 +29,10 @@ from dlnds._kernels.jit import jit, part
 
 #: Sweeps of Jacobi's method after which it is taken to have converged, as it does in under ten.
 SWEEPS = 40
-#: Eigenvalues below this are taken as this: negative powers of them stay finite.
-SMALLEST = 1e-280
-#: Square workspaces.
-SPACES = 11
+#: Eigenvalues below this are taken as this: products of negative powers of them stay finite.
+SMALLEST = 1e-90
+#: Square workspaces: Q, N, Φ, T, D, F, and three to work with.
+SPACES = 9
 
 
 @part
@@ -44,7 +44,7 @@ def depth_of(params):
 @part
 def rotate(N, Q, a, b):
     """Make N[a, b] zero by a rotation, and turn the columns of Q along; tell if it was not."""
-    limit = np.finfo(np.float64).eps * np.sqrt(abs(N[a, a]) * abs(N[b, b]))
+    limit = N.shape[0] * np.finfo(np.float64).eps * np.sqrt(abs(N[a, a]) * abs(N[b, b]))
     if not abs(N[a, b]) > limit:
         return False
     tau = (N[b, b] - N[a, a]) / (2.0 * N[a, b])
@@ -108,6 +108,17 @@ def inner_terms(h):
 
 
 @part
+def inner_sum(h, x, y):
+    """Return the sum of x^{p_j} y^{q_j} over the terms of T."""
+    first, last, weight = inner_terms(h)
+    total = 0.0
+    for j in range(first, last + 1):
+        p, q = exponents(h, j)
+        total += weight * x**p * y**q
+    return total
+
+
+@part
 def turned_in(Q, a, work, out):
     """Compute ``Qᵀ a Q``."""
     multiply(a, Q, work, False)
@@ -128,6 +139,57 @@ def two_terms(change, D, first, last):
     scaled_sum(0.5, change, -1.0, D, last)
 
 
+@jit
+def force(t, x, params, out):
+    """Write the field of the two layers, RB = Σ(KᵀB) − A(BᵀCB) and AᵀR = (AᵀΣ − AᵀA BᵀK) Kᵀ.
+
+    So no matrix of the size of W is made, which would take longer than all products with it.
+    """
+    A, Bt, target = linear.layer(x, params, 2), linear.layer(x, params, 1), linear.target(params)
+    k, columns = Bt.shape[0], target.shape[1]
+    image, back, gram = np.empty((k, columns)), np.empty((k, columns)), np.empty((k, k))
+    linear.times_root(Bt, params, image)
+    multiply_right_transposed(image, image, gram, False)
+    left, tall = linear.layer(out, params, 2), np.empty((A.shape[0], k))
+    multiply_right_transposed(target, image, left, False)
+    multiply(A, gram, tall, False)
+    scaled_sum(1.0, left, -1.0, tall, left)
+    multiply_left_transposed(A, A, gram, False)
+    scaled_sum(-1.0, gram, 0.0, gram, gram)
+    multiply_left_transposed(A, target, back, False)
+    multiply(gram, image, back, True)
+    linear.times_root_transposed(back, params, linear.layer(out, params, 1))
+
+
+@part
+def force_change(x, v, params, out):
+    """Write the derivative of `force` along ``v``."""
+    A, Bt, target = linear.layer(x, params, 2), linear.layer(x, params, 1), linear.target(params)
+    dA, dBt = linear.layer(v, params, 2), linear.layer(v, params, 1)
+    k, columns = Bt.shape[0], target.shape[1]
+    image, change, back = np.empty((k, columns)), np.empty((k, columns)), np.empty((k, columns))
+    gram, d_gram, other = np.empty((k, k)), np.empty((k, k)), np.empty((k, k))
+    linear.times_root(Bt, params, image)
+    linear.times_root(dBt, params, change)
+    multiply_right_transposed(image, image, gram, False)
+    multiply_right_transposed(change, image, d_gram, False)
+    multiply_right_transposed(image, change, d_gram, True)
+    left, tall = linear.layer(out, params, 2), np.empty((A.shape[0], k))
+    multiply_right_transposed(target, change, left, False)
+    multiply(dA, gram, tall, False)
+    multiply(A, d_gram, tall, True)
+    scaled_sum(1.0, left, -1.0, tall, left)
+    multiply_left_transposed(A, A, gram, False)
+    multiply_left_transposed(dA, A, other, False)
+    multiply_left_transposed(A, dA, other, True)
+    scaled_sum(-1.0, gram, 0.0, gram, gram)
+    scaled_sum(-1.0, other, 0.0, other, other)
+    multiply_left_transposed(dA, target, back, False)
+    multiply(other, image, back, True)
+    multiply(gram, change, back, True)
+    linear.times_root_transposed(back, params, linear.layer(out, params, 1))
+
+
 @part
 def prepare(x, V, params, s):
     """Write into the workspaces ``s`` what the factors of the flow are at ``x``.
@@ -146,16 +208,11 @@ def prepare(x, V, params, s):
         N[a, a] = max(N[a, a], SMALLEST)
     multiply_left_transposed(A, linear.layer(V, params, 2), T, False)
     turned_in(Q, T, work, phi)
-    first, last, weight = inner_terms(h)
     fill(0.0, D)
     for a in range(k):
         D[a, a] = N[a, a] ** (1.0 - 2.0 / h)
         for b in range(k):
-            total = 0.0
-            for j in range(first, last + 1):
-                p, q = exponents(h, j)
-                total += weight * N[a, a] ** p * N[b, b] ** q
-            T[a, b] = total * phi[a, b]
+            T[a, b] = inner_sum(h, N[a, a], N[b, b]) * phi[a, b]
     turned_out(Q, D, work, power)
     for a in range(k):
         for b in range(a):
@@ -182,32 +239,45 @@ def workspaces(params):
     return np.empty((SPACES, k, k))
 
 
+@part
+def factors_of(s):
+    """Return F, ½ T + D and ½ T − D in the basis of the state, from what `prepare` wrote."""
+    factors = np.empty((3, s.shape[1], s.shape[1]))
+    assign(s[5], factors[0])
+    two_terms(s[3], s[4], s[7], s[8])
+    turned_out(s[0], s[7], s[6], factors[1])
+    turned_out(s[0], s[8], s[6], factors[2])
+    return factors
+
+
 @jit
 def field(t, x, params, out):
     """Write Ȧ and Ḃᵀ."""
     V, s = np.empty(x.size), workspaces(params)
-    linear.field_from_inputs(t, x, params, V)
+    force(t, x, params, V)
     prepare(x, V, params, s)
-    two_terms(s[3], s[4], s[7], s[8])
-    turned_out(s[0], s[7], s[6], s[9])
-    turned_out(s[0], s[8], s[6], s[10])
-    combine(V, x, s[5], s[9], s[10], params, out, False)
+    factors = factors_of(s)
+    combine(V, x, factors[0], factors[1], factors[2], params, out, False)
 
 
 @part
-def change_of_inner(h, N, phi, T_change, nu):
+def change_of_inner(h, N, phi, nu, left, right, d_T):
     """Add the part of the change of T that comes with the change ``nu`` of N."""
     k = N.shape[0]
     first, last, weight = inner_terms(h)
     for j in range(first, last + 1):
         p, q = exponents(h, j)
         for a in range(k):
-            for c in range(k):
-                left = weight * quotient(N[a, a], N[c, c], p) * nu[a, c]
-                right = weight * N[a, a] ** p * phi[a, c]
-                for b in range(k):
-                    T_change[a, b] += left * phi[c, b] * N[b, b] ** q
-                    T_change[a, b] += right * quotient(N[c, c], N[b, b], q) * nu[c, b]
+            for b in range(k):
+                left[a, b] = weight * quotient(N[a, a], N[b, b], p) * nu[a, b]
+                right[a, b] = weight * quotient(N[a, a], N[b, b], q) * nu[a, b]
+        for a in range(k):
+            for b in range(k):
+                before, after = 0.0, 0.0
+                for c in range(k):
+                    before += left[a, c] * phi[c, b]
+                    after += phi[a, c] * right[c, b]
+                d_T[a, b] += before * N[b, b] ** q + N[a, a] ** p * after
 
 
 @part
@@ -247,16 +317,11 @@ def differentiate(x, v, V, dV, params, s, d, factors, out):
     multiply_left_transposed(dA, linear.layer(V, params, 2), other, False)
     multiply_left_transposed(A, linear.layer(dV, params, 2), other, True)
     turned_in(Q, other, work, d_phi)
-    first, last, weight = inner_terms(h)
     for a in range(k):
         for b in range(k):
-            total = 0.0
-            for j in range(first, last + 1):
-                p, q = exponents(h, j)
-                total += weight * N[a, a] ** p * N[b, b] ** q
-            d_T[a, b] = total * d_phi[a, b]
+            d_T[a, b] = inner_sum(h, N[a, a], N[b, b]) * d_phi[a, b]
             d_F[a, b] = quotient(N[a, a], N[b, b], 1.0 - 2.0 / h) * nu[a, b]
-    change_of_inner(h, N, phi, d_T, nu)
+    change_of_inner(h, N, phi, nu, d[6], d[7], d_T)
     change_of_balance(h, N, phi, T, D, nu, d_phi, d_T, d_F, d_D)
     two_terms(d_T, d_D, nu, d_phi)
     turned_out(Q, d_F, work, other)
@@ -266,23 +331,12 @@ def differentiate(x, v, V, dV, params, s, d, factors, out):
     combine(dV, v, factors[0], factors[1], factors[2], params, out, True)
 
 
-@part
-def factors_of(s):
-    """Return F, ½ T + D and ½ T − D in the basis of the state."""
-    factors = np.empty((3, s.shape[1], s.shape[1]))
-    assign(s[5], factors[0])
-    two_terms(s[3], s[4], s[7], s[8])
-    turned_out(s[0], s[7], s[6], factors[1])
-    turned_out(s[0], s[8], s[6], factors[2])
-    return factors
-
-
 @jit
 def jvp(t, x, v, params, out):
     """Write the derivative of `field` along ``v``."""
     V, dV, s, d = np.empty(x.size), np.empty(x.size), workspaces(params), workspaces(params)
-    linear.field_from_inputs(t, x, params, V)
-    linear.jvp_from_inputs(t, x, v, params, dV)
+    force(t, x, params, V)
+    force_change(x, v, params, dV)
     prepare(x, V, params, s)
     differentiate(x, v, V, dV, params, s, d, factors_of(s), out)
 
@@ -292,7 +346,7 @@ def jacobian(t, x, params, out):
     """Write the derivatives of `field` along all axes, from the Jacobian of the two layers."""
     n = x.size
     V, s, d = np.empty(n), workspaces(params), workspaces(params)
-    linear.field_from_inputs(t, x, params, V)
+    force(t, x, params, V)
     prepare(x, V, params, s)
     factors = factors_of(s)
     columns = np.empty((n, n))  # symmetric

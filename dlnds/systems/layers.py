@@ -30,17 +30,18 @@ from dlnds.systems.bases import span, turning
 from dlnds.systems.protocol import Array, Kernel, Params, Reduction, SystemProtocol
 
 
-class LayeredSystem(SystemProtocol):
-    """Gradient flow of the layers W_1, …, W_h under a loss of their product W = W_h…W_1.
+class WeightSystem(SystemProtocol):
+    """Gradient flow of the weights W_1, …, W_h of a network of layers.
 
-    A network adds its kernels, `params` by way of ``_pack_params``, and ``_loss``.
+    A network adds its kernels, `params` by way of ``_pack_params``, ``_loss``, and what it
+    conserves.
     """
 
     gradient_flow: ClassVar[bool] = True
     descends = True
     always_saved: ClassVar[tuple[str, ...]] = ("loss", "loss_rate")
     #: Kinds that `initial` knows.
-    start_kinds: ClassVar[tuple[str, ...]] = ("gaussian", "balanced", "delta_balanced")
+    start_kinds: ClassVar[tuple[str, ...]] = ("gaussian",)
 
     widths: tuple[int, ...]
     jvp: Kernel
@@ -48,6 +49,21 @@ class LayeredSystem(SystemProtocol):
 
     def _loss(self, states: Array) -> Any:
         """Return the loss of each state (…, parameter)."""
+        raise NotImplementedError
+
+    def conserved(self, x: ArrayLike) -> Array:
+        """Return what the flow conserves, as one vector, for each state of a stack."""
+        raise NotImplementedError
+
+    def _conserved(self, states: Array) -> Array:
+        """Return the same of states that are not checked."""
+        raise NotImplementedError
+
+    def _tangents(self, orthogonal: bool) -> Callable[[Array], Array]:
+        """Return `generators` as a function of the flat state, many times as fast.
+
+        ``orthogonal`` leaves those whose orbits the flow keeps as well.
+        """
         raise NotImplementedError
 
     @property
@@ -76,43 +92,11 @@ class LayeredSystem(SystemProtocol):
         """The geometric mean of the sizes of the two units that a weight joins."""
         return balance.error_scale
 
-    @property
-    def restore(self) -> Kernel:  # type: ignore[override]
-        """What moves a state back to its C_i, without changing the end-to-end map."""
-        return balance.restore
-
-    def invariants(self, x: Array) -> Array:
-        """Return the C_i, to which a run is kept."""
-        self._check_squares("system")
-        return self._conserved(x)
-
     def is_too_large(self, x: Array) -> bool:
         """Tell whether products of all layers, or of their gradients, may overflow at ``x``."""
         with np.errstate(over="ignore"):
             sizes = np.array([np.linalg.norm(w) for w in self._layers(x)])
             return not np.isfinite(np.prod(np.maximum(sizes, 1.0)) ** 4)
-
-    def reduce(self, x: Array) -> Reduction:
-        """Return the network without the hidden directions that ``x`` leaves unused.
-
-        The span of [W_i, W_{i+1}ᵀ] in R^{d_i} is constant along the flow. With orthonormal bases
-        B_i of these, B_iᵀ W_i B_{i−1} flows by itself, at widths of at most d_{i−1} + d_{i+1}.
-        """
-        layers = self.unpack(x)
-        used = [span(w, after.T) for w, after in itertools.pairwise(layers)]
-        bases = [np.eye(self.widths[0]), *used, np.eye(self.widths[-1])]
-        network: Any = self
-        small = dataclasses.replace(network, widths=tuple(b.shape[1] for b in bases))
-        pairs = list(itertools.pairwise(bases))
-        state = flat(b.T @ w @ a for w, (a, b) in zip(layers, pairs, strict=True))
-
-        lift = turning(small.widths, bases)
-        return Reduction(small, state, lift, lift)
-
-    @property
-    def field_cost(self) -> float:  # type: ignore[override]
-        """Nanoseconds of an evaluation of the field: what is called, and what is multiplied."""
-        return 300.0 * self.depth + 3.0 * self.dim * min(self.widths[0], self.widths[-1])
 
     def coordinates(self) -> dict[str, Any]:
         """Return the coordinates ``layer, row, column`` of the dim ``parameter``."""
@@ -135,19 +119,9 @@ class LayeredSystem(SystemProtocol):
         return total.hexdigest()
 
     def _observables(self) -> Mapping[str, Callable[[Array], xr.Variable]]:
-        def variable(
-            function: Callable[[Array], Any], *dims: str
-        ) -> Callable[[Array], xr.Variable]:
-            return lambda states: xr.Variable(("time", *dims), function(states))
-
         return {
             "state": variable(lambda states: states, "parameter"),
             "loss": variable(self._loss),
-            "singular_value": variable(
-                lambda states: np.linalg.svd(self._product(states), compute_uv=False), "mode"
-            ),
-            "product": variable(self._product, "row", "column"),
-            "imbalance": variable(self._imbalance),
             "conserved": variable(self._conserved, "component"),
             "loss_rate": variable(lambda x: -np.sum(self._gradient(x) ** 2, axis=-1)),
             "gradient_norm": variable(lambda x: np.linalg.norm(self._gradient(x), axis=-1)),
@@ -188,17 +162,6 @@ class LayeredSystem(SystemProtocol):
     def _states(self, x: ArrayLike) -> Array:
         return check_array("x", x, ndim=(1, 2, 3), shape=(self.dim,))
 
-    @finite("x")
-    def product(self, x: ArrayLike) -> Array:
-        """Return the end-to-end map W (d_h × d_0) of a state, or of each in a stack."""
-        return self._product(self._states(x))
-
-    def _product(self, states: Array) -> Array:
-        layers = self._layers(states)
-        if self.widths[0] <= self.widths[-1]:
-            return reduce(lambda product, layer: layer @ product, layers)
-        return reduce(lambda product, layer: product @ layer, layers[::-1])
-
     def gradient(self, x: ArrayLike) -> Array:
         """Return ∇L, minus the field, of a state or of each in a stack (…, parameter)."""
         return check_finite("x", self._gradient(self._states(x)))
@@ -215,9 +178,9 @@ class LayeredSystem(SystemProtocol):
 
         Notes
         -----
-        Assembled from Kronecker products of L_i = W_{i+1:h} and P_i = W_{1:i} K, with K = X for
-        losses on data. The block of layers i ≤ j is, for the square loss,
-        (L_iᵀL_j) ⊗ (P_{i−1}P_{j−1}ᵀ) minus, for i < j, the product of W_{i+1:j−1} with
+        For a product of layers, assembled from Kronecker products of L_i = W_{i+1:h} and
+        P_i = W_{1:i} K, with K = X for losses on data. The block of layers i ≤ j is, for the square
+        loss, (L_iᵀL_j) ⊗ (P_{i−1}P_{j−1}ᵀ) minus, for i < j, the product of W_{i+1:j−1} with
         P_{i−1} Rᵀ L_j; other losses put their second derivative between the factors of the first.
         """
         state = check_array("x", x, ndim=1, shape=(self.dim,))
@@ -243,49 +206,6 @@ class LayeredSystem(SystemProtocol):
         for i, layer in enumerate(layers, 1):
             A[ends[i] : ends[i + 1], ends[i - 1] : ends[i]] = layer
         return A
-
-    @finite("x")
-    def imbalances(self, x: ArrayLike) -> tuple[Array, ...]:
-        """Return C_i = W_i W_iᵀ − W_{i+1}ᵀ W_{i+1}, i = 1..h−1, which the flow conserves."""
-        self._check_squares("x")
-        return self._imbalances(self._states(x))
-
-    def _imbalances(self, states: Array) -> tuple[Array, ...]:
-        layers = self._layers(states)
-        transposed = [np.swapaxes(w, -1, -2) for w in layers]
-        return tuple(
-            layers[i] @ transposed[i] - transposed[i + 1] @ layers[i + 1]
-            for i in range(self.depth - 1)
-        )
-
-    def _check_squares(self, name: str) -> None:
-        """Refuse hidden layers so wide that their C_i do not fit into the memory."""
-        check_memory(name, 2 * sum(d * d for d in self.widths[1:-1]))
-
-    def _imbalance(self, states: Array) -> Array:
-        norms = [np.linalg.norm(c, axis=(-2, -1)) for c in self._imbalances(states)]
-        return np.max([np.zeros(states.shape[:-1]), *norms], axis=0)  # type: ignore[no-any-return]
-
-    @finite("x")
-    def conserved(self, x: ArrayLike) -> Array:
-        """Return all entries of the conserved C_i as one vector, for each state of a stack."""
-        self._check_squares("x")
-        return self._conserved(self._states(x))
-
-    def _conserved(self, states: Array) -> Array:
-        parts = [c.reshape(*states.shape[:-1], -1) for c in self._imbalances(states)]
-        return np.concatenate([np.zeros((*states.shape[:-1], 0)), *parts], axis=-1)
-
-    def generators(self, x: ArrayLike, *, orthogonal: bool = False) -> Array:
-        """Return the tangent vectors (generator, parameter) of the symmetry orbit at a state.
-
-        K_i W_i − W_i K_{i−1} for each unit matrix K_i of each hidden layer: the orbit of GL, which
-        keeps the loss and what is critical. ``orthogonal`` takes skew K_i only, whose orbit the
-        flow keeps as well (WA25).
-        """
-        state = check_array("x", x, ndim=1, shape=(self.dim,))
-        check_memory("x", self.dim * sum(d * d for d in self.widths[1:-1]))
-        return orbits.generators(self._layers(state), check_flag("orthogonal", orthogonal))
 
     @known_options
     def initial(
@@ -342,20 +262,131 @@ class LayeredSystem(SystemProtocol):
                 f"delta: belongs to kind 'delta_balanced', got {delta!r} with {kind!r}"
             )
         generator = check_generator("rng", rng)
+        network: Any = self
         if kind == "aligned":
-            network: Any = self
             return starts.aligned(network, scale)
         size = check_number("scale", scale, minimum=0.0)
         layers: Sequence[Array] = [generator.normal(size=shape) for shape in self._shapes]
         if kind != "gaussian":
-            layers = starts.balanced(self, layers, generator)
+            layers = starts.balanced(network, layers, generator)
         with np.errstate(over="ignore"):
             state = check_finite("scale", size * flat(layers))
         if delta is None:
             return state
         bound = check_number("delta", delta, minimum=0.0)
-        self._check_squares("kind")
-        return starts.unbalanced(self, state, generator.normal(size=self.dim), bound)
+        network._check_squares("kind")
+        return starts.unbalanced(network, state, generator.normal(size=self.dim), bound)
+
+
+class LayeredSystem(WeightSystem):
+    """Gradient flow of the layers W_1, …, W_h under a loss of their product W = W_h…W_1."""
+
+    start_kinds: ClassVar[tuple[str, ...]] = ("gaussian", "balanced", "delta_balanced")
+
+    @property
+    def restore(self) -> Kernel:  # type: ignore[override]
+        """What moves a state back to its C_i, without changing the end-to-end map."""
+        return balance.restore
+
+    def invariants(self, x: Array) -> Array:
+        """Return the C_i, to which a run is kept."""
+        self._check_squares("system")
+        return self._conserved(x)
+
+    def reduce(self, x: Array) -> Reduction:
+        """Return the network without the hidden directions that ``x`` leaves unused.
+
+        The span of [W_i, W_{i+1}ᵀ] in R^{d_i} is constant along the flow. With orthonormal bases
+        B_i of these, B_iᵀ W_i B_{i−1} flows by itself, at widths of at most d_{i−1} + d_{i+1}.
+        """
+        layers = self.unpack(x)
+        used = [span(w, after.T) for w, after in itertools.pairwise(layers)]
+        bases = [np.eye(self.widths[0]), *used, np.eye(self.widths[-1])]
+        network: Any = self
+        small = dataclasses.replace(network, widths=tuple(b.shape[1] for b in bases))
+        pairs = list(itertools.pairwise(bases))
+        state = flat(b.T @ w @ a for w, (a, b) in zip(layers, pairs, strict=True))
+
+        lift = turning(small.widths, bases)
+        return Reduction(small, state, lift, lift)
+
+    @property
+    def field_cost(self) -> float:  # type: ignore[override]
+        """Nanoseconds of an evaluation of the field: what is called, and what is multiplied."""
+        return 300.0 * self.depth + 3.0 * self.dim * min(self.widths[0], self.widths[-1])
+
+    def _observables(self) -> Mapping[str, Callable[[Array], xr.Variable]]:
+        return {
+            **super()._observables(),
+            "singular_value": variable(
+                lambda states: np.linalg.svd(self._product(states), compute_uv=False), "mode"
+            ),
+            "product": variable(self._product, "row", "column"),
+            "imbalance": variable(self._imbalance),
+        }
+
+    @finite("x")
+    def product(self, x: ArrayLike) -> Array:
+        """Return the end-to-end map W (d_h × d_0) of a state, or of each in a stack."""
+        return self._product(self._states(x))
+
+    def _product(self, states: Array) -> Array:
+        layers = self._layers(states)
+        if self.widths[0] <= self.widths[-1]:
+            return reduce(lambda product, layer: layer @ product, layers)
+        return reduce(lambda product, layer: product @ layer, layers[::-1])
+
+    @finite("x")
+    def imbalances(self, x: ArrayLike) -> tuple[Array, ...]:
+        """Return C_i = W_i W_iᵀ − W_{i+1}ᵀ W_{i+1}, i = 1..h−1, which the flow conserves."""
+        self._check_squares("x")
+        return self._imbalances(self._states(x))
+
+    def _imbalances(self, states: Array) -> tuple[Array, ...]:
+        layers = self._layers(states)
+        transposed = [np.swapaxes(w, -1, -2) for w in layers]
+        return tuple(
+            layers[i] @ transposed[i] - transposed[i + 1] @ layers[i + 1]
+            for i in range(self.depth - 1)
+        )
+
+    def _check_squares(self, name: str) -> None:
+        """Refuse hidden layers so wide that their C_i do not fit into the memory."""
+        check_memory(name, 2 * sum(d * d for d in self.widths[1:-1]))
+
+    def _imbalance(self, states: Array) -> Array:
+        norms = [np.linalg.norm(c, axis=(-2, -1)) for c in self._imbalances(states)]
+        return np.max([np.zeros(states.shape[:-1]), *norms], axis=0)  # type: ignore[no-any-return]
+
+    @finite("x")
+    def conserved(self, x: ArrayLike) -> Array:
+        """Return all entries of the conserved C_i as one vector, for each state of a stack."""
+        self._check_squares("x")
+        return self._conserved(self._states(x))
+
+    def _conserved(self, states: Array) -> Array:
+        parts = [c.reshape(*states.shape[:-1], -1) for c in self._imbalances(states)]
+        return np.concatenate([np.zeros((*states.shape[:-1], 0)), *parts], axis=-1)
+
+    def generators(self, x: ArrayLike, *, orthogonal: bool = False) -> Array:
+        """Return the tangent vectors (generator, parameter) of the symmetry orbit at a state.
+
+        K_i W_i − W_i K_{i−1} for each unit matrix K_i of each hidden layer: the orbit of GL, which
+        keeps the loss and what is critical. ``orthogonal`` takes skew K_i only, whose orbit the
+        flow keeps as well (WA25).
+        """
+        state = check_array("x", x, ndim=1, shape=(self.dim,))
+        check_memory("x", self.dim * sum(d * d for d in self.widths[1:-1]))
+        return orbits.generators(self._layers(state), check_flag("orthogonal", orthogonal))
+
+    def _tangents(self, orthogonal: bool) -> Callable[[Array], Array]:
+        """Return `generators` as a function of the flat state, many times as fast."""
+        return orbits.tangents(self.widths, orthogonal)
+
+
+def variable(function: Callable[[Array], Any], *dims: str) -> Callable[[Array], xr.Variable]:
+    """Return a function of states (time, parameter) as one that labels what it returns."""
+    return lambda states: xr.Variable(("time", *dims), function(states))
 
 
 def check_widths(widths: Any) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from dlnds.systems.layers import LayeredSystem, check_widths
 from dlnds.systems.linear import LinearNetwork
 from dlnds.systems.protocol import Array, Kernel, Params
 
-_NORMALIZED = {True: "loss divided by the number of samples", False: "loss not divided"}
+NORMALIZED = {True: "loss divided by the number of samples", False: "loss not divided"}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -108,7 +108,7 @@ class LossNetwork(LayeredSystem):
         """Return what the attributes of a Dataset say of the network."""
         loss = self.criterion
         power = {"power": loss.power} if loss.kind == "power" else {}
-        normalization = _NORMALIZED[bool(loss.normalize)]
+        normalization = NORMALIZED[bool(loss.normalize)]
         words = {"criterion": loss.kind, **power, "normalization": normalization}
         return {**super().attributes(), **words}
 

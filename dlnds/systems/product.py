@@ -13,7 +13,6 @@ from numpy.typing import ArrayLike
 
 from dlnds import moments
 from dlnds._kernels import balance, jit
-from dlnds._kernels import linear as two_layers
 from dlnds._kernels import product as kernels
 from dlnds.errors import (
     check_array,
@@ -78,7 +77,9 @@ class ProductFlow(SystemProtocol):
     W = A Bᵀ with AᵀA = BᵀB, as layers Bᵀ (k × d_0) and A (d_h × k), each row by row: the rank is
     kept exactly, and no fractional power of a singular matrix is taken. It is fixed up to a turn of
     the k columns, O(k). For h = 2 the flow is that of the two layers Bᵀ and A as a network; for
-    h = 1 it is the gradient flow in the metric that the manifold has from the space around it.
+    h = 1 it is the gradient flow in the metric that the manifold has from the space around it,
+    which can reach a smaller rank in finite time, where no run gets further; for h ≥ 2 it cannot,
+    and if Σ has a smaller rank than k the k-th singular value decays for ever.
     The field is no Euclidean gradient in these factors. So eigenvalues of its Jacobian are not
     those of a Hessian, though at critical points, where minus the Jacobian is the Riemannian
     Hessian, they are real.
@@ -209,6 +210,23 @@ class ProductFlow(SystemProtocol):
             self.network, target=basis.target, input_root=basis.input_root, whitening=None
         )
         return ProductFlow(network, self.rank)
+
+    def deflate(self, x: Array, rtol: float) -> Reduction | None:
+        """Return the flow of the modes that are still to be learnt, if the others have been.
+
+        Where the factors, and so W, fall into two blocks, 𝒜_W does as well.
+        """
+        found = self.factors.deflate(x, rtol)
+        if found is None:
+            return None
+        rest = found.system
+        assert isinstance(rest, LinearNetwork)
+        inputs, rank, outputs = rest.widths
+        hidden = (d - self.rank + rank for d in self.network.widths[1:-1])
+        network = dataclasses.replace(
+            self.network, widths=(inputs, *hidden, outputs), target=rest.target, whitening=None
+        )
+        return found._replace(system=ProductFlow(network, rank))
 
     def identify(self, x: ArrayLike) -> str:
         """Return the index set of the modes that W has learnt, as a network's."""
@@ -512,13 +530,12 @@ class ProductFlow(SystemProtocol):
 
     def _slope(self, states: Array) -> Array:
         """Return g_W(Ẇ, Ẇ) = −⟨∇ℓ(W), Ẇ⟩, the rate at which the loss falls."""
-        params, below = self.params, self.factors.params
-        own = jit.ready(self.field, jit.FIELD)
-        plain: Kernel = jit.ready(two_layers.field_from_inputs, jit.FIELD)
+        params, own = self.params, jit.ready(self.field, jit.FIELD)
+        plain: Kernel = jit.ready(kernels.force, jit.FIELD)
         slopes, velocity, force = np.empty(len(states)), np.empty(self.dim), np.empty(self.dim)
         for i, x in enumerate(states):
             own(0.0, x, params, velocity)
-            plain(0.0, x, below, force)
+            plain(0.0, x, params, force)
             slopes[i] = max(0.0, float(velocity @ force))
         return slopes
 

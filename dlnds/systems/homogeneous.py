@@ -1,0 +1,297 @@
+"""Homogeneous networks: layers with a power of a rectifier between them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import ArrayLike
+
+from dlnds._kernels import homogeneous as kernels
+from dlnds.errors import (
+    check_array,
+    check_choice,
+    check_flag,
+    check_integer,
+    check_number,
+    finite,
+    known_options,
+)
+from dlnds.losses import FORMS, Loss, labelled_data, logistic
+from dlnds.systems import orbits
+from dlnds.systems.layers import WeightSystem, check_widths
+from dlnds.systems.loss import NORMALIZED
+from dlnds.systems.protocol import Array, Kernel, Params
+
+LOSSES = ("square", "logistic")
+#: Singular values of generators above this part of the largest are counted.
+RANK = 1e-8
+#: Largest power of the activation.
+MOST_POWER = 64
+
+
+@dataclass(frozen=True, eq=False, repr=False, init=False)
+class HomogeneousNetwork(WeightSystem):
+    """Gradient flow of the network H(X; W) = W_h σ(W_{h−1} … σ(W_1 X)), σ(z) = max(z, αz)^p.
+
+    Parameters
+    ----------
+    widths
+        d_0, …, d_h: inputs, hidden layers, outputs.
+    X
+        Inputs (d_0 × samples); DataArrays with a dim ``sample`` are transposed as needed.
+    y
+        Outputs (samples), or (d_h × samples); labels ±1 for the logistic loss.
+    power
+        p, an integer of at least 2, or 1 with ``slope=1``: a linear network.
+    slope
+        α ≤ 1, the slope of the rectifier at negative numbers.
+    normalize
+        Whether the loss is divided by the number of samples.
+    loss
+        ``"square"``, ½‖Y − H‖_F², or ``"logistic"``, Σ log(1 + exp(−Y ∘ H)).
+
+    Raises
+    ------
+    ValueError, TypeError
+        If widths and data do not agree, p is no positive integer, p = 1 with α ≠ 1, or α > 1.
+
+    Notes
+    -----
+    The state holds W_1, …, W_h, each row by row. H is homogeneous of ``degree``
+    L = 1 + p + … + p^{h−1}: H(X; cW) = c^L H(X; W) for c ≥ 0, so that ⟨W, ∇H⟩ = L H (Euler). The
+    flow conserves ‖W_l[j, :]‖² − p ‖W_{l+1}[:, j]‖² for each hidden unit j of each layer l. The
+    loss is kept by permutations of hidden units, which the flow keeps as well, and by scaling what
+    goes into a unit with c > 0 and what comes out of it with c^{−p}, which it does not.
+
+    The gradient is continuously differentiable for p ≥ 3 or α = 1 with even p; for p = 2 the second
+    derivative jumps where a unit's input changes sign, and is taken from one side there.
+
+    References
+    ----------
+    KH25
+
+    Examples
+    --------
+    >>> import numpy as np, dlnds as dl
+    >>> X = np.random.default_rng(0).normal(size=(2, 20))
+    >>> net = dl.HomogeneousNetwork((2, 6, 1), X, X[0] * X[1], power=2)
+    >>> run = dl.flow(net, net.initial(scale=0.3, rng=0), t_span=(0, 100), save=["conserved"])
+    >>> net.degree, bool(run.loss[-1] < 0.01 * run.loss[0])
+    (3, True)
+    >>> bool(abs(run.conserved - run.conserved[0]).max() < 1e-6)
+    True
+    """
+
+    widths: tuple[int, ...]
+    criterion: Loss
+    power: int
+    slope: float
+
+    @known_options
+    def __init__(
+        self,
+        widths: tuple[int, ...],
+        X: ArrayLike | xr.DataArray,
+        y: ArrayLike | xr.DataArray,
+        *,
+        power: int = 2,
+        slope: float = 0.0,
+        normalize: bool = True,
+        loss: str = "square",
+    ) -> None:
+        widths = check_widths(widths)
+        put = object.__setattr__
+        put(self, "widths", widths)
+        put(self, "power", check_integer("power", power, minimum=1, maximum=MOST_POWER))
+        put(self, "slope", check_number("slope", slope, maximum=1.0))
+        if self.power == 1 and self.slope != 1.0:
+            raise ValueError(
+                f"power: needs at least 2 with slope {self.slope:g}, got 1: the gradient is not "
+                "Lipschitz; a linear network has power=1, slope=1"
+            )
+        put(self, "criterion", _criterion(widths, X, y, normalize, loss))
+
+    def __repr__(self) -> str:
+        """Give the widths, the activation and the loss."""
+        words = f"max(z, {self.slope:g}z)^{self.power}, {self._loss_name}"
+        return f"HomogeneousNetwork({' -> '.join(map(str, self.widths))}, {words})"
+
+    @property
+    def _loss_name(self) -> str:
+        return "logistic" if self.criterion.kind == "logistic" else "square"
+
+    @property
+    def degree(self) -> int:
+        """L, the degree of homogeneity of H in the weights."""
+        return sum(self.power**k for k in range(self.depth))
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether the activation is the identity."""
+        return self.power == 1
+
+    # What the engines ask.
+
+    @property
+    def params(self) -> Params:  # type: ignore[override]
+        """Sizes and numbers for the kernels, a copy of its own for each caller."""
+        loss = self.criterion
+        activation = np.array([float(self.power), self.slope])
+        return self._pack_params(
+            FORMS[loss.kind], loss.targets, loss.inputs, activation, loss.constants
+        )
+
+    def params_at_slope(self, slope: float) -> Params:
+        """Return `params` with another α, for kernels; not checked."""
+        sizes, numbers = self.params
+        numbers[kernels.SLOPE] = slope
+        return sizes, numbers
+
+    @property
+    def field(self) -> Kernel:  # type: ignore[override]
+        """Minus the gradient of the loss."""
+        return kernels.field
+
+    @property
+    def jvp(self) -> Kernel:  # type: ignore[override]
+        """Minus the Hessian times a direction."""
+        return kernels.jvp
+
+    @property
+    def jacobian(self) -> Kernel:  # type: ignore[override]
+        """Minus the Hessian."""
+        return kernels.jacobian
+
+    @property
+    def field_cost(self) -> float:  # type: ignore[override]
+        """Nanoseconds of an evaluation of the field: what is called, and what is multiplied."""
+        samples = float(self.criterion.inputs.shape[1])
+        return 500.0 * self.depth + 0.4 * self.dim * samples
+
+    def is_too_large(self, x: Array) -> bool:
+        """Tell whether outputs, or the squares of gradients, may overflow at ``x``."""
+        with np.errstate(over="ignore"):
+            return not np.isfinite(
+                max(1.0, float(np.linalg.norm(x))) ** np.float64(4 * self.degree)
+            )
+
+    def attributes(self) -> dict[str, Any]:
+        """Return what the attributes of a Dataset say of the network."""
+        return {
+            **super().attributes(),
+            "power": self.power,
+            "slope": self.slope,
+            "criterion": self._loss_name,
+            "normalization": NORMALIZED[bool(self.criterion.normalize)],
+        }
+
+    def settled(self, x: Array, rtol: float) -> bool:
+        """Tell whether ``x`` fits the outputs to the accuracy of the run, with the square loss.
+
+        √(2L) is at most 10 ``rtol`` of what it is without a network.
+        """
+        if self._loss_name == "logistic":
+            return False
+        largest = float(self._loss(np.zeros(self.dim)))
+        return bool(self._loss(x) <= (10.0 * rtol) ** 2 * largest)
+
+    def generators(self, x: ArrayLike, *, orthogonal: bool = False) -> Array:
+        """Return the tangent vectors (generator, parameter) of the symmetry orbit at a state.
+
+        Of each hidden unit the scaling, W_l[j, :] and −p W_{l+1}[:, j]; of a linear network those
+        of GL. ``orthogonal`` takes those alone whose orbits the flow keeps: none but for a linear
+        network.
+        """
+        state = check_array("x", x, ndim=1, shape=(self.dim,))
+        return self._tangents(check_flag("orthogonal", orthogonal))(state)
+
+    def _tangents(self, orthogonal: bool) -> Callable[[Array], Array]:
+        """Return `generators` as a function of the flat state."""
+        if self.is_linear:
+            return orbits.tangents(self.widths, orthogonal)
+        if orthogonal:
+            return lambda x: np.zeros((0, self.dim))
+        into, out_of = self._unit_weights
+        factors = np.where(into, 1.0, np.where(out_of, -float(self.power), 0.0))
+        return lambda x: factors * x
+
+    @property
+    def _unit_weights(self) -> tuple[Any, Any]:
+        """Which weights (unit, parameter) go into each hidden unit, and which come out of it."""
+        labels = self.coordinates()
+        layer, row, column = (np.asarray(labels[name][1]) for name in ("layer", "row", "column"))
+        units = [(i, j) for i in range(1, self.depth) for j in range(self.widths[i])]
+        pairs = np.array(units, np.int64).reshape(-1, 2)
+        of, number = pairs[:, :1], pairs[:, 1:]
+        return (layer == of) & (row == number), (layer == of + 1) & (column == number)
+
+    def orbit_dimensions(self, x: Array) -> tuple[int, int, bool] | None:
+        """Return the dimension of the symmetry orbit, twice: critical points along it."""
+        rows = self.generators(x)
+        rank = int(np.linalg.matrix_rank(rows, rtol=RANK)) if rows.any() else 0
+        return rank, rank, False
+
+    # States and what they mean.
+
+    @finite("x")
+    def conserved(self, x: ArrayLike) -> Array:
+        """Return ‖W_l[j, :]‖² − p ‖W_{l+1}[:, j]‖² of each hidden unit, for each state of a stack.
+
+        The components are the units of the first hidden layer, then those of the next.
+        """
+        return self._conserved(self._states(x))
+
+    def _conserved(self, states: Array) -> Array:
+        into, out_of = self._unit_weights
+        signs = into.astype(float) - self.power * out_of
+        balance: Array = states**2 @ signs.T
+        return balance
+
+    @finite("x")
+    def outputs(self, x: ArrayLike) -> Array:
+        """Return H(X; W) (d_h × samples) on the inputs of the problem, of a state or a stack."""
+        return self._outputs(self._states(x))
+
+    def _outputs(self, states: Array) -> Array:
+        return self.outputs_at_slope(states, self.slope)
+
+    def outputs_at_slope(self, states: Array, slope: float) -> Array:
+        """Return the outputs of a state, or of each in a stack, with another α; not checked."""
+        *inner, last = self._layers(states)
+        values = self.criterion.inputs
+        with np.errstate(over="ignore", invalid="ignore"):  # a diverged run has such states
+            for w in inner:
+                z = w @ values
+                values = np.where(z > 0.0, z, slope * z) ** self.power
+            image: Array = last @ values
+        return image
+
+    @finite("x")
+    def loss(self, x: ArrayLike) -> Any:
+        """Return the loss of a state, or of each in a stack (…, parameter)."""
+        return self._loss(self._states(x))
+
+    def _loss(self, states: Array) -> Any:
+        images = self._outputs(states)
+        values = [self.criterion.of_image(s) for s in images.reshape(-1, *images.shape[-2:])]
+        return np.reshape(values, images.shape[:-2])[()]
+
+
+def _criterion(widths: tuple[int, ...], X: Any, y: Any, normalize: bool, name: str) -> Loss:
+    """Return the loss of the outputs of a network, of data that fit to its ends."""
+    if check_choice("loss", name, LOSSES) == "logistic":
+        criterion = logistic(X, y, normalize=normalize)
+    else:
+        inputs, outputs = labelled_data(X, "y", y)
+        criterion = Loss("power", inputs, np.atleast_2d(outputs), normalize=normalize)
+    if criterion.shape[0] != widths[-1]:
+        raise ValueError(
+            f"y: needs {widths[-1]} outputs as the widths say, got {criterion.shape[0]}"
+        )
+    if criterion.shape[1] != widths[0]:
+        raise ValueError(
+            f"X: needs {widths[0]} features as the widths say, got {criterion.shape[1]}"
+        )
+    return criterion
