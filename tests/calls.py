@@ -27,6 +27,7 @@ class Call(NamedTuple):
 
 #: What a class answers to engines, who have checked what they ask: typed arrays, no user's input.
 FOR_ENGINES = {name for name in vars(SystemProtocol) if not name.startswith("_")} | {
+    *("outputs_at_slope", "params_at_slope", "of_image"),
     "image_of",
     "image_strength",
     "is_learnt",
@@ -38,6 +39,7 @@ FOR_ENGINES = {name for name in vars(SystemProtocol) if not name.startswith("_")
 FOR_WRITERS = {
     *("schema.finish", "schema.flag", "schema.samples", "schema.spoken"),
     *("schema.check_content", "schema.check_whole"),
+    "losses.labelled_data",
 }
 #: Errors and constants.
 NOT_CALLED = {"ConvergenceError"}
@@ -98,6 +100,9 @@ def things() -> dict[str, Any]:
         "deep": deep,
         "raw": raw,
         "loss": loss,
+        "homogeneous": dl.HomogeneousNetwork(
+            (2, 3, 1), [[1.0, 2.0, -1.0], [0.0, 1.0, 1.0]], [[1.0, -1.0, 0.5]], slope=0.1
+        ),
         "other_loss": dl.LossNetwork((2, 3, 1), loss),
         "prod": prod,
         "point": prod.initial(scale=1.0, rng=0),
@@ -158,6 +163,20 @@ def _systems() -> list[Call]:
         *_of_layers("LinearNetwork", net),
         Call("LossNetwork", dl.LossNetwork, {"widths": (2, 3, 1), "criterion": loss}),
         *_of_layers("LossNetwork", this["other_loss"]),
+        Call(
+            "HomogeneousNetwork",
+            dl.HomogeneousNetwork,
+            {
+                "widths": (2, 3, 2),
+                "X": X,
+                "y": Y,
+                "power": 2,
+                "slope": 0.5,
+                "normalize": True,
+                "loss": "square",
+            },
+        ),
+        *_of_homogeneous(this["homogeneous"]),
         Call("GradientDescent", dl.GradientDescent, {"system": net, "step_size": 0.1}),
         Call(
             "GradientDescent.stability_limit",
@@ -187,6 +206,22 @@ def _systems() -> list[Call]:
         for name in ("value", "matrix", "slope", "orbit")
     ]
     return calls
+
+
+def _of_homogeneous(net: Any) -> list[Call]:
+    x = net.initial(scale=0.5, rng=0)
+    names = ("loss", "gradient", "hessian", "outputs", "unpack", "conserved", "adjacency")
+    return [
+        *(Call(f"HomogeneousNetwork.{name}", getattr(net, name), {"x": x}) for name in names),
+        Call("HomogeneousNetwork.generators", net.generators, {"x": x, "orthogonal": True}),
+        Call("HomogeneousNetwork.hessian_product", net.hessian_product, {"x": x, "v": 2 * x}),
+        Call("HomogeneousNetwork.pack", net.pack, {"layers": list(net.unpack(x))}),
+        Call(
+            "HomogeneousNetwork.initial",
+            net.initial,
+            {"kind": "gaussian", "scale": 0.1, "delta": None, "rng": 0},
+        ),
+    ]
 
 
 def _of_layers(owner: str, net: Any) -> list[Call]:

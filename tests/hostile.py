@@ -74,6 +74,7 @@ def anything() -> Iterator[tuple[str, Any]]:
         "raw network": things["raw"],
         "network of a loss": things["other_loss"],
         "product flow": things["prod"],
+        "homogeneous network": things["homogeneous"],
         "system": things["decay"],
         "map": dl.GradientDescent(things["net"], 0.1),
         "single layer": dl.LinearNetwork((2, 2), np.eye(2)),
