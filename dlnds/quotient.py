@@ -86,7 +86,7 @@ def _group_element(net: LayeredSystem, element: Sequence[ArrayLike] | xr.DataArr
         raise TypeError(f"element: needs a sequence of matrices of sizes {sizes}, got {element!r}")
     parts = list(element)
     if len(parts) != len(sizes):
-        raise ValueError(f"element: needs {len(sizes)} matrices of sizes {sizes}, got {len(parts)}")
+        raise ValueError(f"element: needs a sequence of {len(sizes)} matrices of sizes {sizes}")
     return [
         check_array("element", p, ndim=2, shape=(d, d)) for p, d in zip(parts, sizes, strict=True)
     ]
