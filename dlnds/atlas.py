@@ -90,9 +90,9 @@ def build_atlas(
     ([0, 0, 1, 0], [21, 18, 18, 17])
     """
     count = check_integer("n_runs", n_runs, minimum=0)
-    check_memory("n_runs", count * net.dim)
     generator = check_generator("rng", rng)
     points = critical_points(net, max_rank, modes)
+    check_memory("n_runs", count * net.dim)
     points = points.assign(_at_canonical_points(net, points))
     nodes = {
         "points": schema.finish(points, "critical_points", {}),

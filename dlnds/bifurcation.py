@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from dlnds._version import __version__
 from dlnds.bordered import KERNEL_RTOL
-from dlnds.continuation import as_dataset, check_course, followed, start_of
+from dlnds.continuation import as_dataset, check_course, check_start, followed, start_of
 from dlnds.corrections import (
     Event,
     Point,
@@ -106,6 +106,7 @@ def diagram(
     check_memory("max_points", 4 * course.max_points * x.size + 4 * x.size**2)
     levels = check_integer("depth", depth, minimum=0)
     most = check_integer("max_branches", max_branches, minimum=1)
+    check_start(equation, x, p)
     problem, first = start_of(posed(equation, course), x, p, False)
     check_flag("progress", progress)
     found = [_Traced(*followed(problem, first, course, "both", progress))]

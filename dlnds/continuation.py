@@ -151,9 +151,18 @@ def branch(
     direction = check_choice("direction", direction, DIRECTIONS)
     check_memory("max_points", 4 * course.max_points * x.size + 4 * x.size**2)
     symmetry = check_choice("symmetry", symmetry, SYMMETRIES)
+    check_start(equation, x, p)
     problem, first = start_of(posed(equation, course), x, p, symmetry == "minimum_norm")
     rows, stops = followed(problem, first, course, direction, progress)
     return as_dataset(problem, rows, course, stops)
+
+
+def check_start(equation: Residual, x: Array, p: float) -> None:
+    """Refuse a start at which the equation is not finite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        force = equation.value(x, p)
+        if not np.isfinite(force @ force + x @ x):
+            raise ValueError(f"x0: F(x, p) is not finite, or overflows, at p = {p:g}")
 
 
 def followed(

@@ -134,7 +134,10 @@ def _given(value: Any, default: Any) -> Any:
 
 
 #: What of each row of a branch it is followed from.
-_ROWS = ("p", "tangent_p", "next_step", "event", "orbit_dimension", "arclength")
+_ROWS = (
+    *("p", "tangent_p", "next_step", "event", "orbit_dimension", "arclength"),
+    *("test_value", "accuracy"),
+)
 
 
 def _check_branch(name: str, branch: Any) -> None:
@@ -143,9 +146,9 @@ def _check_branch(name: str, branch: Any) -> None:
     missing = [word for word in (*FOLLOWED, *KEPT) if word not in branch.attrs]
     if missing or "next_step" not in branch or not branch.sizes["step"]:
         raise ValueError(f"{name}: lacks what it could be followed from, {missing or 'rows'}")
-    wide = dict.fromkeys(("state", "tangent"), ("step", "parameter"))
-    wide |= {"transverse_eigenvalue": ("step", "eigen")} if branch.sizes.get("eigen") else {}
-    schema.check_content(name, branch, {**dict.fromkeys(_ROWS, ("step",)), **wide})
+    schema.check_whole(name, branch)
+    needed = {**schema.REQUIRED["branch"], **dict.fromkeys(_ROWS, ("step",))}
+    schema.check_content(name, branch, needed, empty=True)
 
 
 def _check_inside(bounds: tuple[float, float], end: xr.Dataset, forward: bool) -> None:

@@ -10,7 +10,13 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from dlnds._version import __version__
-from dlnds.errors import check_array, check_integer, known_options
+from dlnds.errors import (
+    check_array,
+    check_integer,
+    check_integers,
+    check_memory,
+    known_options,
+)
 
 Labelled = TypeVar("Labelled", xr.Dataset, xr.DataArray)
 
@@ -341,12 +347,18 @@ _FLAGGED = {
 
 def index_set_label(modes: Iterable[int]) -> str:
     """Return the text that labels an index set: ``"{}"``, ``"{0,2}"``."""
-    return "{" + ",".join(str(int(m)) for m in sorted(modes)) + "}"
+    return _label("modes", modes)
+
+
+def _label(name: str, modes: Iterable[int]) -> str:
+    return "{" + ",".join(map(str, sorted(check_integers(name, modes, minimum=0)))) + "}"
 
 
 def index_set_labels(sets: Iterable[Iterable[int]]) -> NDArray[np.str_]:
     """Return the labels of many index sets."""
-    return np.array([index_set_label(modes) for modes in sets], dtype=np.str_)
+    if isinstance(sets, str | bytes | Mapping) or not np.iterable(sets):
+        raise TypeError(f"sets: needs a sequence of index sets, got {sets!r}")
+    return np.array([_label("sets", modes) for modes in sets], dtype=np.str_)
 
 
 def index_set_modes(label: str) -> tuple[int, ...]:
@@ -428,7 +440,11 @@ def spoken(word: str) -> str:
 
 def state_coordinates(widths: Sequence[int]) -> dict[str, tuple[str, Any]]:
     """Return the coordinates ``layer, row, column`` on ``parameter`` for layers of these widths."""
-    shapes = [(after, before) for before, after in itertools.pairwise(widths)]
+    sizes = check_integers("widths", widths, minimum=0, ordered=True)
+    if len(sizes) < 2:
+        raise ValueError(f"widths: needs at least inputs and outputs, got {sizes}")
+    shapes = [(after, before) for before, after in itertools.pairwise(sizes)]
+    check_memory("widths", 3 * sum(rows * columns for rows, columns in shapes))
     layers = [np.full(rows * columns, i, np.int64) for i, (rows, columns) in enumerate(shapes, 1)]
     places = [np.divmod(np.arange(r * c, dtype=np.int64), c) for r, c in shapes]
     return {
@@ -535,6 +551,8 @@ def check_content(
     dataset: xr.Dataset,
     variables: Mapping[str, Sequence[str]],
     attributes: Iterable[str] = (),
+    *,
+    empty: bool = False,
 ) -> None:
     """Refuse, by an argument's name, a Dataset without these variables, with these very dims."""
     for attribute in attributes:
@@ -544,7 +562,7 @@ def check_content(
         if key not in dataset.variables:
             raise ValueError(f"{name}: lacks the variable {key!r}")
         variable = dataset.variables[key]
-        if set(variable.dims) != set(dims) or 0 in variable.shape:
+        if set(variable.dims) != set(dims) or (0 in variable.shape and not empty):
             raise ValueError(f"{name}: {key!r} needs the dims {tuple(dims)}, has {variable.sizes}")
         kinds, wanted = ("UOT", "texts") if key in _TEXTS else ("biuf", "real numbers")
         if variable.dtype.kind not in kinds:
