@@ -10,6 +10,7 @@ import dlnds as dl
 EYE = np.eye(2)
 NET = dl.LinearNetwork(widths=(2, 3, 3, 2), target=np.diag([2.0, 1.0]))
 WIDE = dl.LinearNetwork((1, 10**6, 1), [[1.0]])
+FLAT = dl.LinearNetwork((10**5, 1), np.ones((1, 10**5)))
 MAP = dl.GradientDescent(NET, 0.1)
 X = np.full(NET.dim, 0.1)
 SADDLE = NET.critical_state((1,))
@@ -57,7 +58,7 @@ CASES = [
     ("kind", lambda: WIDE.initial("delta_balanced", delta=0.1, rng=0)),
     ("x", lambda: dl.orbit_basis(WIDE, np.zeros(WIDE.dim))),
     ("system", lambda: dl.flow(WIDE, np.ones(WIDE.dim), (0, 1))),
-    ("t_eval", lambda: dl.flow(WIDE, np.ones(WIDE.dim), (0, 1), np.linspace(0.0, 1.0, 10**6))),
+    ("t_eval", lambda: dl.flow(FLAT, np.ones(FLAT.dim), (0, 1), np.linspace(0.0, 1.0, 10**6))),
     ("n_steps", lambda: dl.iterate(MAP, X, MANY)),
     ("n_steps", lambda: dl.iterate(MAP, X, 10**13, every=3)),
     ("interval", lambda: dl.lyapunov_spectrum(NET, X, (0, 1), interval=1e-9)),
