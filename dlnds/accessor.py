@@ -48,7 +48,7 @@ class DlndsAccessor:
         """Return a flag variable as words; see `dlnds.schema.decode`."""
         from dlnds import schema
 
-        if name not in self._data:
+        if not isinstance(name, str) or name not in self._data:
             raise ValueError(f"name: there is no variable {name!r}{nearest(name, self._data)}")
         return schema.decode(self._data[name])  # type: ignore[arg-type]
 

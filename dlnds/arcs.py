@@ -374,6 +374,7 @@ def arc_states(
         raise TypeError("arcs: needs the Dataset that critical_arcs returns")
     if arcs.attrs.get("problem_digest") != net.digest:
         raise ValueError("arcs: belong to another network")
+    schema.check_content("arcs", arcs, _MOVING)
     row = arcs.isel(arc=check_integer("arc", arc, minimum=0, maximum=arcs.sizes["arc"] - 1))
     found = check_critical(net, state, rtol)
     label, source = schema.index_set_label(found.modes), str(row["source"].item())
@@ -401,6 +402,15 @@ def arc_states(
 
 
 _ALONG = ("alpha", "arc_parameter")
+#: What of arcs their states are computed from.
+_MOVING = {
+    "alpha": ("alpha",),
+    "arc_parameter": ("arc", "alpha"),
+    **dict.fromkeys(
+        ("source", "target", "shape", "kind", "mode", "mode_lost", "mode_read", "n_layers"),
+        ("arc",),
+    ),
+}
 
 
 def canonical_arcs(

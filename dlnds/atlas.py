@@ -10,7 +10,7 @@ from dlnds import schema
 from dlnds._version import __version__
 from dlnds.arcs import canonical_arcs
 from dlnds.critical import critical_points
-from dlnds.errors import check_generator, check_integer, known_options
+from dlnds.errors import check_generator, check_integer, check_memory, known_options
 from dlnds.fibers import canonical_dimensions
 from dlnds.graph import connections, count_edges
 from dlnds.integrate import flow
@@ -92,6 +92,7 @@ def build_atlas(
     count = check_integer("n_runs", n_runs, minimum=0)
     generator = check_generator("rng", rng)
     points = critical_points(net, max_rank, modes)
+    check_memory("n_runs", count * net.dim)
     points = points.assign(_at_canonical_points(net, points))
     nodes = {
         "points": schema.finish(points, "critical_points", {}),

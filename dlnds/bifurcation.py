@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from dlnds._version import __version__
 from dlnds.bordered import KERNEL_RTOL
-from dlnds.continuation import as_dataset, check_course, followed, start_of
+from dlnds.continuation import as_dataset, check_course, check_start, followed, start_of
 from dlnds.corrections import (
     Event,
     Point,
@@ -20,8 +20,15 @@ from dlnds.corrections import (
     solution_near,
 )
 from dlnds.detection import is_vertical, zero_between
-from dlnds.errors import check_array, check_flag, check_integer, check_number, known_options
-from dlnds.residuals import Array, Residual
+from dlnds.errors import (
+    check_array,
+    check_flag,
+    check_integer,
+    check_memory,
+    check_number,
+    known_options,
+)
+from dlnds.residuals import Array, Residual, equation_of
 from dlnds.tracing import Course, Row, collected, posed
 
 #: Distances from a branch point, in terms of the step, at which other branches are looked for.
@@ -91,13 +98,15 @@ def diagram(
     >>> sorted(tree.children), tree["branch_1"].attrs["parent"]
     (['branch_0', 'branch_1'], 'branch_0')
     """
-    equation = residual if isinstance(residual, Residual) else Residual(residual)
+    equation = equation_of(residual)
     x = check_array("x0", x0, ndim=1)
     course = check_course(bounds, step, step_min, step_max, max_points, rtol, n_eigenvalues, events)
     p = check_number("p0", p0, minimum=course.bounds[0], maximum=course.bounds[1])
     check_integer("n_eigenvalues", n_eigenvalues, minimum=1)
+    check_memory("max_points", 4 * course.max_points * x.size + 4 * x.size**2)
     levels = check_integer("depth", depth, minimum=0)
     most = check_integer("max_branches", max_branches, minimum=1)
+    check_start(equation, x, p)
     problem, first = start_of(posed(equation, course), x, p, False)
     check_flag("progress", progress)
     found = [_Traced(*followed(problem, first, course, "both", progress))]

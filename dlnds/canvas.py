@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from dlnds import schema
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -17,12 +19,30 @@ KIND_STYLE = {
 }
 
 
+#: What pictures read of Datasets of a schema beyond what it requires.
+_DRAWN: dict[str, dict[str, tuple[str, ...]]] = {
+    "arcs": {"alpha": ("alpha",), "mode_lost": ("arc",), "mode_read": ("arc",)},
+    "connections": {"escape_time": ("edge", "scale"), "singular_value": ("mode",)},
+    "critical_points": {"singular_value": ("mode",)},
+    "linearization": {},
+}
+
+
 def check(name: str, data: Any, wanted: str) -> None:
     """Refuse what has another schema than the wanted one."""
     labelled = isinstance(data, xr.Dataset | xr.DataTree)
     got = data.attrs.get("schema") if labelled else type(data).__name__
     if got != wanted:
         raise ValueError(f"{name}: needs the schema {wanted!r}, got {got!r}")
+    for node in schema.REQUIRED_NODES.get(wanted, {}):
+        if not isinstance(data, xr.DataTree) or node not in data.children:
+            raise ValueError(f"{name}: lacks the node {node!r}")
+    parts = [data] if isinstance(data, xr.Dataset) else [n.to_dataset() for n in data.subtree]
+    for part in parts:
+        kind = part.attrs.get("schema")
+        if kind in _DRAWN:
+            needed = {**schema.REQUIRED[kind], **_DRAWN[kind]}
+            schema.check_content(name, part, needed, empty=True)
 
 
 def axes(ax: "Axes | None", figsize: tuple[float, float]) -> "Axes":

@@ -27,7 +27,7 @@ from dlnds.errors import (
     check_number,
     known_options,
 )
-from dlnds.residuals import Array, Residual
+from dlnds.residuals import Array, Residual, equation_of
 from dlnds.tracing import Course, Row, collected, posed, reversed_rows
 
 DIRECTIONS = ("both", "up", "down")
@@ -143,7 +143,7 @@ def branch(
     >>> dl.schema.decode(point.event).values.tolist(), bool(abs(point.p[0]) < 1e-14)
     (['fold'], True)
     """
-    equation = residual if isinstance(residual, Residual) else Residual(residual)
+    equation = equation_of(residual)
     x = check_array("x0", x0, ndim=1)
     course = check_course(bounds, step, step_min, step_max, max_points, rtol, n_eigenvalues, events)
     course = course._replace(secant=check_choice("predictor", predictor, PREDICTORS) == "secant")
@@ -151,9 +151,18 @@ def branch(
     direction = check_choice("direction", direction, DIRECTIONS)
     check_memory("max_points", 4 * course.max_points * x.size + 4 * x.size**2)
     symmetry = check_choice("symmetry", symmetry, SYMMETRIES)
+    check_start(equation, x, p)
     problem, first = start_of(posed(equation, course), x, p, symmetry == "minimum_norm")
     rows, stops = followed(problem, first, course, direction, progress)
     return as_dataset(problem, rows, course, stops)
+
+
+def check_start(equation: Residual, x: Array, p: float) -> None:
+    """Refuse a start at which the equation is not finite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        force = equation.value(x, p)
+        if not np.isfinite(force @ force + x @ x):
+            raise ValueError(f"x0: F(x, p) is not finite, or overflows, at p = {p:g}")
 
 
 def followed(
@@ -183,6 +192,8 @@ def check_course(
     """Return the options of a branch, if they can be that."""
     smallest = check_number("step_min", step_min, minimum=1e-14)
     largest = check_number("step_max", step_max, minimum=smallest)
+    if not np.iterable(events):
+        raise TypeError(f"events: needs a sequence of functions of x and p, got {events!r}")
     for event in events:
         if not callable(event):
             raise TypeError(f"events: needs functions of x and p, got {event!r}")
@@ -353,4 +364,6 @@ def special_points(branch: xr.Dataset) -> xr.Dataset:
     """
     if not isinstance(branch, xr.Dataset) or branch.attrs.get("schema") != "branch":
         raise TypeError("branch: needs the Dataset that branch returns")
+    schema.check_whole("branch", branch)
+    schema.check_content("branch", branch, {"event": ("step",)})
     return branch.isel(step=np.flatnonzero(branch["event"].values > 0))

@@ -11,7 +11,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from dlnds import moments, schema
 from dlnds.errors import (
-    check_array,
     check_integer,
     check_integers,
     check_number,
@@ -22,7 +21,7 @@ from dlnds.systems import orbits, strings
 from dlnds.systems.layers import flat
 from dlnds.systems.linear import LinearNetwork, check_network
 from dlnds.systems.product import ProductFlow
-from dlnds.systems.protocol import Array
+from dlnds.systems.protocol import Array, check_state
 
 _RESIDUAL = "distance of the moved state from the canonical one"
 #: Most critical points that one table may hold.
@@ -273,7 +272,7 @@ def _entry_coordinates(sizes: Sequence[int]) -> dict[str, Any]:
 def check_point(net: LinearNetwork, x: ArrayLike, rtol: float) -> tuple[Array, float]:
     """Return a state and a tolerance for whether it is critical, if they can be that."""
     check_network(net)
-    state = check_array("x", x, ndim=1, shape=(net.dim,))
+    state = check_state("x", net, x)
     return state, check_number("rtol", rtol, minimum=1e-15, maximum=0.1)
 
 

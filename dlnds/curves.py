@@ -267,6 +267,8 @@ def _place(point: Any) -> tuple[Array, float]:
             "point: needs one row, such as special_points(branch).isel(step=0), got "
             f"{point.sizes['step']}"
         )
+    row = point.squeeze("step") if "step" in point.dims else point
+    schema.check_content("point", row, {"state": ("parameter",), "p": ()})
     return point["state"].values.reshape(-1), float(point["p"].values.reshape(()))
 
 

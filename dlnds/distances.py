@@ -11,7 +11,6 @@ from numpy.typing import ArrayLike
 
 from dlnds import schema
 from dlnds.errors import (
-    check_array,
     check_choice,
     check_generator,
     check_integer,
@@ -19,10 +18,12 @@ from dlnds.errors import (
 )
 from dlnds.quotient import check_layered
 from dlnds.systems.layers import LayeredSystem, flat
-from dlnds.systems.protocol import Array
+from dlnds.systems.protocol import Array, check_state
 
 #: Most sweeps of one alignment, and words that invariants are made of.
 MOST_SWEEPS, MOST_WORDS = 500, 500
+#: Most random starts of an alignment.
+MOST_RESTARTS = 1000
 
 
 @known_options
@@ -83,9 +84,9 @@ def orbit_distance(
     True
     """
     check_layered(net)
-    states = [check_array(n, v, ndim=1, shape=(net.dim,)) for n, v in (("x", x), ("y", y))]
+    states = [check_state(n, net, v) for n, v in (("x", x), ("y", y))]
     method = check_choice("method", method, ("procrustes", "invariants"))
-    restarts = check_integer("restarts", restarts, minimum=0)
+    restarts = check_integer("restarts", restarts, minimum=0, maximum=MOST_RESTARTS)
     generator = check_generator("rng", rng)
     first, second = (net.unpack(state) for state in states)
     if method == "invariants":
@@ -251,12 +252,16 @@ def quotient_run(
     check_layered(net)
     if not isinstance(run, xr.Dataset) or "state" not in run:
         raise TypeError("run: needs a run with its states; save 'state' with it")
-    dim = run["state"].dims[0]
+    dim = next((d for d in ("time", "step", "iteration") if d in run["state"].dims), "time")
+    schema.check_content("run", run, {"state": (dim, "parameter"), dim: (dim,)})
+    run = run.transpose(dim, ...)
     if run["state"].ndim != 2 or run.sizes["parameter"] != net.dim:
         raise ValueError(f"run: needs one run with {net.dim} weights, got {dict(run.sizes)}")
     states = run["state"].values
+    for state in states:
+        check_state("run", net, state)
     target = states[-1] if reference is None else reference
-    last = check_array("reference", target, ndim=1, shape=(net.dim,))
+    last = check_state("reference", net, target)
     rng = np.random.default_rng(0)
     others = net.unpack(last)
     aligned = np.stack([flat(_aligned(net.unpack(x), others, 2, rng)) for x in states])

@@ -6,7 +6,7 @@ import inspect
 import math
 import operator
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
@@ -100,6 +100,23 @@ def check_finite(
     return array
 
 
+def finite(name: str) -> Callable[[Callable[Arguments, Result]], Callable[Arguments, Result]]:
+    """Make a function of finite numbers refuse, by an argument's name, what overflows in it."""
+
+    def refusing(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+        @functools.wraps(function)
+        def checked(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+                result = function(*args, **kwargs)
+            for part in result if isinstance(result, tuple) else (result,):
+                check_finite(name, np.asarray(part))
+            return result
+
+        return checked
+
+    return refusing
+
+
 def check_number(
     name: str,
     value: object,
@@ -113,7 +130,7 @@ def check_number(
         array = np.asarray(value)
     except (ValueError, TypeError):
         raise TypeError(f"{name}: needs a number, got {value!r}") from None
-    if array.ndim != 0 or array.dtype.kind not in "iuf":
+    if array.ndim != 0 or array.dtype.kind not in "iuf" or np.ma.isMaskedArray(value):
         raise TypeError(f"{name}: needs a real number, got {value!r}")
     number = float(array)
     if math.isnan(number) or (math.isinf(number) and not infinite):
@@ -157,10 +174,11 @@ def check_integer(name: str, value: object, *, minimum: int, maximum: int | None
 
 
 def check_integers(
-    name: str, value: Any, *, minimum: int, maximum: int | None = None
+    name: str, value: Any, *, minimum: int, maximum: int | None = None, ordered: bool = False
 ) -> tuple[int, ...]:
-    """Return a sequence of integers as a tuple, each between the bounds."""
-    if isinstance(value, str | bytes) or not np.iterable(value):
+    """Return a sequence, or a set unless it is ``ordered``, of integers, each in the bounds."""
+    wrong = (str, bytes, Mapping, *((set, frozenset) if ordered else ()))
+    if isinstance(value, wrong) or not np.iterable(value):
         raise TypeError(f"{name}: needs a sequence of integers, got {value!r}")
     return tuple(check_integer(name, v, minimum=minimum, maximum=maximum) for v in value)
 

@@ -152,6 +152,7 @@ def read_run(net: LinearNetwork, run: object, name: str = "run") -> Trace:
     run = check_runs(name, net, run)
     if "sample" in run.dims:
         raise TypeError(f"{name}: needs one run, got a stack; observed_connections takes these")
+    _check_content(name, net, run)
     run = _finite_rows(run, name)
     left, sigma, right = net.singular_modes
     size = float(np.linalg.norm(net.target)) or 1.0
@@ -169,6 +170,23 @@ def read_run(net: LinearNetwork, run: object, name: str = "run") -> Trace:
         distance = np.linalg.norm(image - (left * nearest[:, None, :]) @ right.T, axis=(-2, -1))
     time, low = run["time"].values, run["time_low"].values
     return Trace(time, low, strength, learnt, distance / size)
+
+
+def _check_content(name: str, net: LinearNetwork, run: xr.Dataset) -> None:
+    """Refuse a run without what visits are found from."""
+    rows = "step" if "step" in run.dims else "time"
+    given = {
+        "mode_strength": (rows, "mode"),
+        "product": (rows, "row", "column"),
+        "state": (rows, "parameter"),
+    }
+    wanted: dict[str, tuple[str, ...]] = dict.fromkeys(("time", "time_low", "loss"), (rows,))
+    wanted |= {key: dims for key, dims in given.items() if key in run.data_vars}
+    schema.check_content(name, run, {"stop_reason": (), **wanted})
+    sizes = {"mode_strength": len(net.singular_values), "state": net.dim}
+    for key, size in sizes.items():
+        if key in run.data_vars and run[key].sizes[given[key][1]] != size:
+            raise ValueError(f"{name}: {key!r} needs {size} numbers a row, has {run[key].sizes}")
 
 
 def _finite_rows(run: xr.Dataset, name: str) -> xr.Dataset:

@@ -10,10 +10,10 @@ from numpy.typing import ArrayLike
 from scipy.special import digamma, expit, hyp2f1
 
 from dlnds import schema
-from dlnds.errors import check_array, check_ascending, check_number, known_options
+from dlnds.errors import check_ascending, check_number, known_options
 from dlnds.integrate import recorded
 from dlnds.systems.linear import LinearNetwork, check_network
-from dlnds.systems.protocol import Array
+from dlnds.systems.protocol import Array, check_state
 
 #: A start counts as balanced or aligned up to this, relative to the square of its size.
 TOLERANCE = 1e-10
@@ -79,7 +79,7 @@ def exact_flow(
     check_network(net)
     if not net.whitened:
         raise ValueError("net: needs a whitened network; closed forms are known for these only")
-    state = check_array("start", start, ndim=1, shape=(net.dim,))
+    state = check_state("start", net, start)
     times = check_ascending("t_eval", t_eval)
     check_number("t_eval", times[0], minimum=0.0)
     states, modulo = _solve(net, state, times)

@@ -139,6 +139,9 @@ def connections(
     distances = check_array("scales", scales, ndim=1)
     if distances.min() <= 0.0:
         raise ValueError(f"scales: needs positive distances, got {distances.min()}")
+    with np.errstate(over="ignore", under="ignore"):
+        if not np.isfinite(distances**4).all() or (distances**4 == 0.0).any():
+            raise ValueError("scales: needs distances whose powers neither overflow nor vanish")
     points = _nodes(net, max_rank, modes, rank)
     sigma, learnt = net.singular_values, points["learnt"].values
     check_memory("n_points", (3 * count + 8) * count_edges(points))
@@ -448,6 +451,7 @@ def edge_states(graph: xr.Dataset, edge: int | tuple[str, str]) -> xr.Dataset:
     """
     if not isinstance(graph, xr.Dataset) or graph.attrs.get("schema") != "connections":
         raise TypeError("graph: needs the Dataset that connections returns")
+    schema.check_content("graph", graph, _MOVING, ["widths"])
     row = graph.isel(edge=_number(graph, edge))
     widths = [int(d) for d in graph.attrs["widths"]]
     depth, sigma = len(widths) - 1, graph["singular_value"].values
@@ -471,6 +475,16 @@ def edge_states(graph: xr.Dataset, edge: int | tuple[str, str]) -> xr.Dataset:
     ends = {name: str(row[name].item()) for name in ("source", "target")}
     kept_attrs = {k: v for k, v in graph.attrs.items() if k not in ("schema", "dlnds_version")}
     return schema.finish(dataset, "edge_path", {**kept_attrs, **ends})
+
+
+#: What of connections their states are computed from.
+_MOVING = {
+    "singular_value": ("mode",),
+    "left": ("output", "mode"),
+    "right": ("input", "mode"),
+    **dict.fromkeys(("size", "angle", "loss"), ("edge", "point")),
+    **dict.fromkeys(("source", "target", "mode", "mode_lost"), ("edge",)),
+}
 
 
 def _number(graph: xr.Dataset, edge: Any) -> int:

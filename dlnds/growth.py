@@ -20,7 +20,7 @@ from dlnds.errors import (
     known_options,
 )
 from dlnds.events import Event
-from dlnds.integrate import SMALLEST_RTOL, flow
+from dlnds.integrate import LAST, SMALLEST_RTOL, flow
 from dlnds.moments import balanced_layers
 from dlnds.systems import saddles, taylor
 from dlnds.systems.bases import turning
@@ -121,11 +121,12 @@ def grow_manifold(
     count = check_integer("n_points", n_points, minimum=2)
     limit = np.sqrt(net.depth) * base.scale
     limit = limit if reach is None else check_number("reach", reach, minimum=1e-3 * base.scale)
-    steps = check_integer("max_steps", max_steps, minimum=1)
+    steps = check_integer("max_steps", max_steps, minimum=1, maximum=LAST)
     if n_fibres is None:
         tangents = _along_directions(base)
     else:
         number = check_integer("n_fibres", n_fibres, minimum=1)
+        check_memory("n_fibres", number * count * net.dim)
         tangents = _at_random(base, number, check_generator("rng", rng))
     check_memory("n_points", len(tangents) * count * net.dim)
     starts = [_start(base, tangent, rtol) for tangent in tangents]
@@ -176,6 +177,13 @@ def _base(net: LinearNetwork, manifold: xr.Dataset) -> _Base:
         raise TypeError("manifold: needs the Dataset that unstable_manifold returns")
     if manifold.attrs.get("problem_digest") != net.digest:
         raise ValueError("manifold: belongs to another network")
+    names = ("rate", "order", "mode", "mode_lost")
+    wanted: dict[str, tuple[str, ...]] = {"state": ("parameter",), "critical_point": ()}
+    if manifold.sizes.get("direction"):
+        wanted |= {"frame": ("direction", "parameter"), **dict.fromkeys(names, ("direction",))}
+    schema.check_content("manifold", manifold, wanted, ["side", "dimension", "quotient_dimension"])
+    if manifold.sizes["parameter"] != net.dim:
+        raise ValueError(f"manifold: needs states of {net.dim} weights, got {manifold.sizes}")
     state, frame, whole = manifold["state"].values, manifold["frame"].values, net
     lift: Callable[[Array], Array] = unchanged
     place = saddles.canonical_place(net, state)
@@ -183,7 +191,6 @@ def _base(net: LinearNetwork, manifold: xr.Dataset) -> _Base:
         whole, state, lift = place.net, place.state, turning(net.widths, place.bases)
         frame = turning(net.widths, [b.T for b in place.bases])(frame)
         frame = np.where(np.abs(frame) > _ROUNDING, frame, 0.0)
-    names = ("rate", "order", "mode", "mode_lost")
     root = 1.0 if net.input_root is None else float(np.linalg.norm(net.input_root, 2))
     size = max(float(net.singular_modes[1][0]) / root, np.finfo(float).tiny)
     stable = manifold.attrs["side"] == "stable"

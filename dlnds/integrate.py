@@ -20,11 +20,12 @@ from dlnds.errors import (
     check_choice,
     check_flag,
     check_integer,
+    check_memory,
     check_number,
     known_options,
 )
 from dlnds.stepping import Run, Stepper, Task, clock_variables, concatenate
-from dlnds.systems.protocol import Array, SystemProtocol, check_flow, check_system
+from dlnds.systems.protocol import Array, SystemProtocol, check_flow, check_state, check_system
 
 #: What a run tells the time it has reached.
 Tracker = Callable[[float], None]
@@ -34,6 +35,9 @@ Event = Callable[[float, Array], float]
 METHODS = ("auto", "dop853", "radau")
 #: Rounding leaves nothing to control below this relative tolerance.
 SMALLEST_RTOL = 1e-13
+
+#: Largest number of iterations that floats count exactly.
+LAST = 2**53
 
 _BUFFER = 2**18  # numbers held between two visits to Python
 _PAUSE = 2000  # iterations between two visits to Python
@@ -157,6 +161,9 @@ def flow(
     starts = check_array("start", start, ndim=(1, 2), shape=(system.dim,))
     names = recorded(system, save)
     stack = np.atleast_2d(starts)
+    for row in stack:
+        check_state("start", system, row)
+    system.invariants(stack[0])  # refuses what does not fit into the memory
     system.observables(stack[:1], names)
     task = Task(
         system=system,
@@ -166,13 +173,18 @@ def flow(
         atol=0.0 if atol is None else check_number("atol", atol, minimum=0.0),
         method="auto",
         names=names,
-        max_steps=check_integer("max_steps", max_steps, minimum=1),
+        max_steps=check_integer("max_steps", max_steps, minimum=1, maximum=LAST),
         events=_check_events(events),
         reduce_width=check_flag("reduce_width", reduce_width),
     )
+    for event in task.events:
+        check_number("events", event(task.span[0], stack[0].copy()), infinite=True)
     workers = check_integer("workers", workers, minimum=1)
     if t_eval is not None:
         task.t_eval = _check_grid(t_eval, task.span)
+        check_memory(
+            "t_eval", task.t_eval.size * len(stack) * (4 + system.dim * ("state" in names))
+        )
     task.method = check_choice("method", method, METHODS)
     if task.method == "dop853" and np.isinf(task.span[1]):
         raise ValueError(
@@ -234,13 +246,19 @@ def as_run(
     [2.4118, 2.3272]
     """
     check_system(system)
-    if not hasattr(system, "pack"):
+    if not hasattr(system, "widths"):
         raise TypeError("system: needs a network, whose states are layers of weights")
+    network: Any = system
     grid = check_ascending("times", times)
     names = recorded(system, save)
-    if not np.iterable(layers) or len(list(layers)) != len(grid):
+    snapshots = list(layers) if np.iterable(layers) and not isinstance(layers, str) else []
+    if len(snapshots) != len(grid):
         raise ValueError(f"layers: needs the weights at each of {len(grid)} times")
-    states = np.stack([system.pack([_plain(w) for w in snapshot]) for snapshot in layers])
+    if not all(np.iterable(snapshot) for snapshot in snapshots):
+        raise TypeError("layers: needs a sequence of matrices for each time")
+    states = np.stack([network.pack([_plain(w) for w in snapshot]) for snapshot in snapshots])
+    for state in states:
+        check_state("layers", system, state)
     run = Run(
         variables=_observe(system, names, np.stack([grid, np.zeros_like(grid)], axis=1), states),
         counts={"n_steps": len(grid) - 1, "n_rhs": 0, "n_jac": 0},
@@ -311,11 +329,12 @@ def iterate(
         raise TypeError(
             f"system: needs a map, got the flow of {type(system).__name__}; use GradientDescent"
         )
-    x = check_array("start", start, ndim=1, shape=(system.dim,))
+    x = check_state("start", system, start)
     names = recorded(system, save)
     system.observables(x[None], names)
-    n_steps = check_integer("n_steps", n_steps, minimum=1)
-    every = check_integer("every", every, minimum=1)
+    n_steps = check_integer("n_steps", n_steps, minimum=1, maximum=LAST)
+    every = check_integer("every", every, minimum=1, maximum=LAST)
+    check_memory("n_steps", (n_steps // every + 2) * (2 + system.dim * ("state" in names)))
     kernel = jit.ready(maps.iterate, maps.ITERATE)
     field, params = jit.ready(system.field, jit.FIELD), system.params
     image, states = np.empty_like(x), np.empty((max(1, min(_PAUSE, _BUFFER // x.size)), x.size))
@@ -428,6 +447,8 @@ def _event_name(event: Event) -> str:
 
 
 def _check_events(events: Sequence[Event] | Event | None) -> tuple[Event, ...]:
+    if not (events is None or callable(events) or np.iterable(events)):
+        raise TypeError(f"events: needs functions event(t, x), got {events!r}")
     functions = () if events is None else (events,) if callable(events) else tuple(events)
     for event in functions:
         if not callable(event):

@@ -11,7 +11,6 @@ from numpy.typing import ArrayLike, NDArray
 from dlnds import lanczos, schema
 from dlnds._kernels import jit
 from dlnds.errors import (
-    check_array,
     check_choice,
     check_integer,
     check_integers,
@@ -23,7 +22,13 @@ from dlnds.moments import count_pairs, equal, exceeds
 from dlnds.systems import spectra
 from dlnds.systems.jacobians import dense_jacobian
 from dlnds.systems.linear import LinearNetwork, check_network
-from dlnds.systems.protocol import Array, KnownSpectrum, SystemProtocol, check_flow
+from dlnds.systems.protocol import (
+    Array,
+    KnownSpectrum,
+    SystemProtocol,
+    check_flow,
+    check_state,
+)
 
 METHODS = ("auto", "known", "dense", "iterative")
 #: Which eigenvalues the iterative method finds.
@@ -146,7 +151,7 @@ def linearize(
     array([-2., -1.])
     """
     check_flow(system)
-    state = check_array("x", x, ndim=1, shape=(system.dim,))
+    state = check_state("x", system, x)
     t = check_number("t", t)
     if zero_tolerance is not None:
         zero_tolerance = check_number("zero_tolerance", zero_tolerance, minimum=0.0)
@@ -482,7 +487,7 @@ def inertia(
     check_flow(system)
     if not system.gradient_flow:
         raise TypeError(f"system: needs a gradient flow, got {type(system).__name__}")
-    state = check_array("x", x, ndim=1, shape=(system.dim,))
+    state = check_state("x", system, x)
     t = check_number("t", t)
     check_memory("x", 5 * system.dim**2)
     matrix, accuracy = dense_jacobian(system, t, state)

@@ -12,9 +12,12 @@ from dlnds._kernels import losses as kernels
 from dlnds.errors import (
     check_array,
     check_choice,
+    check_finite,
     check_flag,
     check_integer,
+    check_memory,
     check_number,
+    finite,
     known_options,
 )
 
@@ -103,6 +106,7 @@ class Loss:
         outputs, inputs = self.shape
         return f"Loss({self.kind}, {self.inputs.shape[1]} samples, {inputs} -> {outputs})"
 
+    @finite("W")
     def value(self, W: ArrayLike) -> Any:
         """Return ℓ(W) of a map (d_h × d_0), or of each in a stack.
 
@@ -135,6 +139,7 @@ class Loss:
             terms = self.targets * (np.log1p(others.sum(axis=0)) - below)
         return self.factor * float(np.sum(terms))
 
+    @finite("W")
     def gradient(self, W: ArrayLike) -> Array:
         """Return ∇ℓ(W) (d_h × d_0).
 
@@ -150,6 +155,7 @@ class Loss:
         )
         return -signal @ self.inputs.T
 
+    @finite("V")
     def second_derivative(self, W: ArrayLike, V: ArrayLike) -> Array:
         """Return ∇²ℓ(W)[V] (d_h × d_0), the derivative of the gradient at W along V.
 
@@ -158,7 +164,7 @@ class Loss:
         ValueError, TypeError
             If W or V has another shape or is not finite.
         """
-        image = check_array("W", W, ndim=2, shape=self.shape) @ self.inputs
+        image = check_finite("W", check_array("W", W, ndim=2, shape=self.shape) @ self.inputs)
         change = check_array("V", V, ndim=2, shape=self.shape) @ self.inputs
         targets = self.targets.copy()
         kernels.signal_change(  # type: ignore[no-untyped-call]
@@ -276,6 +282,7 @@ def cross_entropy(
             raise ValueError("labels: needs whole numbers from 0, or columns of probabilities")
         least = max(2, int(numbers.max()) + 1)
         count = least if classes is None else check_integer("classes", classes, minimum=least)
+        check_memory("classes", count * len(numbers))
         targets = (np.arange(count)[:, None] == numbers).astype(float)
     else:
         if classes is not None:

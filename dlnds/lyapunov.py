@@ -13,7 +13,6 @@ from dlnds._kernels import jit, runge_kutta
 from dlnds._kernels import tangent as kernels
 from dlnds.errors import (
     ConvergenceError,
-    check_array,
     check_ascending,
     check_flag,
     check_generator,
@@ -22,8 +21,8 @@ from dlnds.errors import (
     check_number,
     known_options,
 )
-from dlnds.integrate import SMALLEST_RTOL, Tracker, check_span, progress_bar
-from dlnds.systems.protocol import Array, SystemProtocol, check_system
+from dlnds.integrate import LAST, SMALLEST_RTOL, Tracker, check_span, progress_bar
+from dlnds.systems.protocol import Array, SystemProtocol, check_state, check_system
 
 #: Rows of finite-time values, and parts of a run whose growth is compared.
 _ROWS, _PARTS = 100, 20
@@ -314,6 +313,8 @@ def lyapunov_function(run: xr.Dataset, *, limit: float = 0.0) -> xr.Dataset:
     missing = [name for name in ("loss", "loss_rate") if name not in run]
     if missing:
         raise ValueError(f"run: needs recorded {' and '.join(missing)}, as of a gradient flow")
+    clock = [word for word in ("time", "time_low") if word in run.variables]
+    schema.check_content("run", run, dict.fromkeys((*clock, "loss", "loss_rate"), ("time",)))
     limit = check_number("limit", limit)
     loss, rate = run["loss"].values, run["loss_rate"].values
     low = run["time_low"].values if "time_low" in run else np.zeros(len(loss))
@@ -366,7 +367,10 @@ class _Way:
         if self.is_map:
             if system.update is None:
                 raise TypeError(f"n_steps: needs a map, got the flow {name}; use GradientDescent")
-            self.begin, self.end = 0.0, float(check_integer("n_steps", n_steps, minimum=1))
+            self.begin, self.end = (
+                0.0,
+                float(check_integer("n_steps", n_steps, minimum=1, maximum=LAST)),
+            )
         else:
             if not system.is_flow:
                 raise TypeError(f"t_span: needs a flow, got the map {name}; give n_steps")
@@ -432,7 +436,7 @@ class _Motion:
         system, n = way.system, way.system.dim
         self.way, self.system, self.k = way, system, k
         self.rtol = check_number("rtol", rtol, minimum=SMALLEST_RTOL, maximum=0.1)
-        self.max_steps = check_integer("max_steps", max_steps, minimum=1)
+        self.max_steps = check_integer("max_steps", max_steps, minimum=1, maximum=LAST)
         self.interval = interval
         source, whole = _source(system, k)
         room = n if whole or (way.is_map and k == n) else 0
@@ -556,7 +560,7 @@ _FAILURES = {
 
 
 def _check_start(system: SystemProtocol, start: Any, k: Any) -> tuple[Array, int]:
-    x = check_array("start", start, ndim=1, shape=(system.dim,))
+    x = check_state("start", system, start)
     return x, system.dim if k is None else check_integer("k", k, minimum=1, maximum=system.dim)
 
 

@@ -13,7 +13,7 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from dlnds import schema
-from dlnds.errors import check_array, check_integers, check_number, known_options
+from dlnds.errors import check_array, check_finite, check_integers, check_number, known_options
 
 Array = NDArray[np.float64]
 
@@ -45,6 +45,9 @@ def from_data(X: Array, Y: Array, normalize: bool) -> Moments:
     """
     scale = np.sqrt(X.shape[1]) if normalize else 1.0
     X, Y = X / scale, Y / scale
+    with np.errstate(over="ignore"):
+        check_finite("X", np.sum(X**2, axis=1))
+        check_finite("Y", np.sum(Y**2, axis=1))
     units = _units(np.linalg.norm(X, axis=1))
     U, s, Vt = np.linalg.svd(X / units[:, None], full_matrices=False)
     rank = int(np.count_nonzero(s > rank_tolerance(len(X)) * s[0]))

@@ -13,14 +13,13 @@ from dlnds import schema
 from dlnds._kernels import jit
 from dlnds.errors import (
     ConvergenceError,
-    check_array,
     check_integer,
     check_memory,
     check_number,
     known_options,
 )
 from dlnds.systems.jacobians import dense_jacobian
-from dlnds.systems.protocol import Array, SystemProtocol, check_flow
+from dlnds.systems.protocol import Array, SystemProtocol, check_flow, check_state
 
 Evaluate = Callable[[Array], Array]
 
@@ -135,7 +134,7 @@ def find_critical_point(
     ('{0}', 7, 5, 0.5)
     """
     check_flow(system)
-    x = check_array("x0", x0, ndim=1, shape=(system.dim,))
+    x = check_state("x0", system, x0)
     t = check_number("t", t)
     rtol = check_number("rtol", rtol, minimum=4.0 * _EPSILON, maximum=0.1)
     max_iterations = check_integer("max_iterations", max_iterations, minimum=0)

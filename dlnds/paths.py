@@ -23,7 +23,7 @@ from dlnds.systems import conserved, strings
 from dlnds.systems.layers import flat
 from dlnds.systems.linear import LinearNetwork
 from dlnds.systems.product import ProductFlow
-from dlnds.systems.protocol import Array, Params
+from dlnds.systems.protocol import Array, Params, check_state
 
 Path = Callable[[float], ArrayLike] | Sequence[ArrayLike]
 #: Σ and K (None for the identity) at a value of the parameter.
@@ -270,7 +270,7 @@ def _symmetric(name: str, function: Callable[[float], Any], net: LinearNetwork) 
 
 def _ends_in_a_fiber(net: LinearNetwork, path: Any) -> list[Array]:
     """Return two critical states over the same map, if an arc can join their C_i."""
-    ends = _pair(path, (net.dim,), "critical states")
+    ends = [check_state("path", net, x) for x in _pair(path, (net.dim,), "critical states")]
     maps = [net._image(x) for x in ends]
     gap = np.linalg.norm(maps[1] - maps[0])
     if gap > CRITICAL * max(float(np.linalg.norm(net.target)), float(np.linalg.norm(maps[0]))):

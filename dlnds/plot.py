@@ -147,6 +147,7 @@ def loss(run: xr.Dataset, *, points: xr.Dataset | None = None, ax: "Axes | None"
     _check("run", run, "run")
     if "loss" not in run:
         raise ValueError("run: has no loss, since its system has no energy")
+    _check_drawn(run, "loss")
     ax = _axes(ax, figsize=(8.0, 4.5))
     if points is not None:
         _check("points", points, "critical_points")
@@ -203,11 +204,13 @@ def singular_values(
     if "singular_value" not in run:
         raise ValueError("run: has no singular values; use flow(..., save=['singular_value'])")
     ax = _axes(ax, figsize=(8.0, 4.5))
+    _check_drawn(run, "singular_value", "mode")
     count = run.sizes["mode"]
     colours = _mode_colours(count)
     if modes is not None:
         if "singular_value" not in getattr(modes, "variables", ()):
             raise ValueError("modes: needs a Dataset with singular_value, such as net.modes")
+        schema.check_content("modes", modes, {"singular_value": ("mode",)})
         for mode, value in enumerate(modes["singular_value"].values):
             ax.axhline(value, color=colours(mode), linewidth=0.8, linestyle="--")
     for mode in range(count):
@@ -331,6 +334,8 @@ def _from_source(arcs: xr.Dataset, source: str | None) -> tuple[xr.Dataset, str]
                 f"source: there are arcs from {len(labels)} points, needs one, as {labels[1]!r}"
             )
         return arcs, "".join(labels)
+    if not isinstance(source, str):
+        raise TypeError(f"source: needs an index set such as '{{0,2}}', got {source!r}")
     if source not in labels:
         raise ValueError(f"source: no arc starts at {source!r}{nearest(source, labels[:20])}")
     return arcs.isel(arc=np.flatnonzero(arcs["source"].values == source)), source
@@ -428,10 +433,17 @@ def by_schema(data: xr.Dataset | xr.DataTree, **options: Any) -> "Axes":
         "branch": branches,
         "diagram": branches,
     }
-    kind = data.attrs.get("schema")
-    if kind not in functions:
+    kind = getattr(data, "attrs", {}).get("schema")
+    if not isinstance(data, xr.Dataset | xr.DataTree) or kind not in functions:
         raise ValueError(f"data: there is no picture for schema {kind!r}{nearest(kind, functions)}")
     return functions[kind](data, **options)  # type: ignore[operator, no-any-return]
+
+
+def _check_drawn(run: xr.Dataset, name: str, *dims: str) -> None:
+    """Refuse a run whose variable is not one over its rows."""
+    stacked = tuple(dim for dim in ("sample",) if dim in run.dims)
+    rows = next((dim for dim in ("step", "iteration", "time") if dim in run.dims), "time")
+    schema.check_content("run", run, {name: (*stacked, rows, *dims)})
 
 
 def _lines(ax: "Axes", run: xr.Dataset, name: str, **style: Any) -> None:

@@ -4,7 +4,7 @@ O(d_1) × … × O(d_{h−1}) acts on states by W_i → P_i W_i P_{i−1}^{-1}, 
 gradient flow; all of GL(d_1) × … × GL(d_{h−1}) keeps the loss and what is critical.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import scipy.linalg
@@ -14,13 +14,14 @@ from numpy.typing import ArrayLike
 from dlnds import schema
 from dlnds.errors import (
     check_array,
+    check_finite,
     check_flag,
     check_number,
     known_options,
 )
 from dlnds.systems import isotropy, orbits
 from dlnds.systems.layers import LayeredSystem, flat
-from dlnds.systems.protocol import Array
+from dlnds.systems.protocol import Array, check_state
 
 
 @known_options
@@ -59,12 +60,13 @@ def act(net: LayeredSystem, element: Sequence[ArrayLike] | xr.DataArray, x: Arra
     [4.0, 0.5]
     """
     check_layered(net)
-    state = check_array("x", x, ndim=1, shape=(net.dim,))
+    state = check_state("x", net, x)
     matrices = _group_element(net, element)
     for i, p in enumerate(matrices, 1):
         if np.linalg.matrix_rank(p) < len(p):
             raise ValueError(f"element: needs invertible matrices, P_{i} is singular")
-    return flat(orbits.moved(net.unpack(state), matrices))
+    with np.errstate(over="ignore", invalid="ignore"):
+        return check_finite("element", flat(orbits.moved(net.unpack(state), matrices)))
 
 
 def check_layered(net: object) -> None:
@@ -80,10 +82,13 @@ def _group_element(net: LayeredSystem, element: Sequence[ArrayLike] | xr.DataArr
         vector = check_array("element", element, ndim=1, shape=(sum(d * d for d in sizes),))
         cuts = np.cumsum([d * d for d in sizes])[:-1]
         return [p.reshape(d, d) for p, d in zip(np.split(vector, cuts), sizes, strict=True)]
-    if isinstance(element, np.ndarray | str) or len(element) != len(sizes):
-        raise ValueError(f"element: needs a sequence of {len(sizes)} matrices, of sizes {sizes}")
+    if isinstance(element, np.ndarray | str | Mapping) or not np.iterable(element):
+        raise TypeError(f"element: needs a sequence of matrices of sizes {sizes}, got {element!r}")
+    parts = list(element)
+    if len(parts) != len(sizes):
+        raise ValueError(f"element: needs a sequence of {len(sizes)} matrices of sizes {sizes}")
     return [
-        check_array("element", p, ndim=2, shape=(d, d)) for p, d in zip(element, sizes, strict=True)
+        check_array("element", p, ndim=2, shape=(d, d)) for p, d in zip(parts, sizes, strict=True)
     ]
 
 
@@ -139,7 +144,7 @@ def orbit_basis(
     (6, 'O(3) x O(3)')
     """
     check_layered(net)
-    state = check_array("x", x, ndim=1, shape=(net.dim,))
+    state = check_state("x", net, x)
     orthogonal = check_flag("orthogonal", orthogonal)
     rtol = check_number("rtol", rtol, minimum=1e-15, maximum=0.1)
     frame, values = _orbit_frame(net, state, orthogonal, rtol)
@@ -220,8 +225,8 @@ def split_tangent(
     (True, 3)
     """
     check_layered(net)
-    state = check_array("x", x, ndim=1, shape=(net.dim,))
-    vector = check_array("v", v, ndim=1, shape=(net.dim,))
+    state = check_state("x", net, x)
+    vector = check_state("v", net, v)
     rtol = check_number("rtol", rtol, minimum=1e-15, maximum=0.1)
     frame, _ = _orbit_frame(net, state, check_flag("orthogonal", orthogonal), rtol)
     along = frame.T @ (frame @ vector)

@@ -1,5 +1,6 @@
 """Equations F(x, p) = 0 with a parameter, for continuation."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, NamedTuple
@@ -7,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dlnds.errors import check_number, known_options
+from dlnds.errors import check_array, check_number, known_options
 
 Array = NDArray[np.float64]
 
@@ -116,10 +117,13 @@ class Residual:
         Raises
         ------
         ValueError
-            If ``fun`` does not return as many finite numbers as x has.
+            If ``fun`` does not return as many numbers as x has.
         """
-        state = np.asarray(x, float)
-        found = np.asarray(self.fun(state, p), float)
+        state, p = _place(x, p)
+        answer = np.asarray(self.fun(state, p))
+        if answer.dtype.kind not in "biuf":
+            raise TypeError(f"fun: needs to return real numbers, got dtype {answer.dtype}")
+        found: Array = answer.astype(float)
         if found.shape != state.shape:
             raise ValueError(
                 f"fun: needs to return as many numbers as x has, {state.shape}, got {found.shape}"
@@ -128,7 +132,7 @@ class Residual:
 
     def matrix(self, x: ArrayLike, p: float) -> Array:
         """Return ∂F/∂x."""
-        state = np.asarray(x, float)
+        state, p = _place(x, p)
         if self.jacobian is not None:
             found = np.asarray(self.jacobian(state, p), float)
             if found.shape != (state.size, state.size):
@@ -138,27 +142,47 @@ class Residual:
                 )
             return found
         step = _STEP * max(1.0, float(np.abs(state).max(initial=0.0)))
-        columns = [
-            (self.value(state + e, p) - self.value(state - e, p)) / (2.0 * step)
-            for e in step * np.eye(state.size)
-        ]
+        with np.errstate(over="ignore", invalid="ignore"):
+            columns = [
+                (self.value(state + e, p) - self.value(state - e, p)) / (2.0 * step)
+                for e in step * np.eye(state.size)
+            ]
         return np.stack(columns, axis=1)
 
     def slope(self, x: ArrayLike, p: float) -> Array:
         """Return ∂F/∂p."""
-        state = np.asarray(x, float)
+        state, p = _place(x, p)
         if self.derivative is not None:
             return np.asarray(self.derivative(state, p), float)
         step = _STEP * max(1.0, abs(p))
-        slope: Array = (self.value(state, p + step) - self.value(state, p - step)) / (2.0 * step)
+        with np.errstate(over="ignore", invalid="ignore"):
+            slope: Array = self.value(state, p + step) - self.value(state, p - step)
+        slope /= 2.0 * step
         return slope
 
     def orbit(self, x: ArrayLike, p: float) -> Array:
         """Return the tangent vectors of the orbit (generator × component), none if undeclared."""
-        state = np.asarray(x, float)
+        state, p = _place(x, p)
         if self.generators is None:
             return np.zeros((0, state.size))
         return np.asarray(self.generators(state, p), float).reshape(-1, state.size)
+
+
+def equation_of(residual: object) -> Residual:
+    """Return an equation, made of a plain function if it is one."""
+    if isinstance(residual, Residual):
+        return residual
+    if not callable(residual):
+        raise TypeError(f"residual: needs a Residual or a function fun(x, p), got {residual!r}")
+    return Residual(residual)
+
+
+def _place(x: ArrayLike, p: float) -> tuple[Array, float]:
+    """Return a state and a parameter; what engines give, who made them, is taken as it is."""
+    usual = isinstance(x, np.ndarray) and x.dtype == np.float64 and x.ndim == 1 and x.size > 0
+    if usual and isinstance(p, float) and math.isfinite(p) and np.isfinite(x).all():
+        return np.asarray(x, float), p
+    return check_array("x", x, ndim=1), check_number("p", p)
 
 
 Residual.__init__ = known_options(Residual.__init__)  # type: ignore[method-assign]

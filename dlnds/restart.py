@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from dlnds import schema
 from dlnds.continuation import ZERO, check_course, tabulated
 from dlnds.corrections import Event, Point, Problem, corrected, distance_between, stored, turned
-from dlnds.errors import ConvergenceError, check_choice, known_options
-from dlnds.residuals import Array, Residual
+from dlnds.errors import ConvergenceError, check_choice, check_memory, known_options
+from dlnds.residuals import Array, Residual, equation_of
 from dlnds.tracing import AWAY, Course, Trail, collected, headed, posed, reversed_rows
 
 SIDES = ("last", "first")
@@ -83,7 +84,7 @@ def extend_branch(
     >>> longer.identical(dl.branch(parabola, [1.0], 1.0, max_points=12, **options))
     True
     """
-    equation = residual if isinstance(residual, Residual) else Residual(residual)
+    equation = equation_of(residual)
     _check_branch("branch", branch)
     forward = check_choice("side", side, SIDES) == "last"
     attrs = branch.attrs
@@ -94,6 +95,8 @@ def extend_branch(
     course = check_course(wanted, high, low, high, max_points, attrs["rtol"], n, events)
     step, secant = float(np.clip(end.next_step, *course.limits)), attrs["predictor"] == "secant"
     course = course._replace(step=step, secant=secant)
+    size = branch.sizes["parameter"]
+    check_memory("max_points", 4 * course.max_points * size + 4 * size**2)
     _check_inside(course.bounds, end, forward)
     nullity = int(end.orbit_dimension) if attrs["symmetry"] == "minimum_norm" else -1
     problem = posed(equation, course, nullity)
@@ -130,12 +133,22 @@ def _given(value: Any, default: Any) -> Any:
     return default if value is None else value
 
 
+#: What of each row of a branch it is followed from.
+_ROWS = (
+    *("p", "tangent_p", "next_step", "event", "orbit_dimension", "arclength"),
+    *("test_value", "accuracy"),
+)
+
+
 def _check_branch(name: str, branch: Any) -> None:
     if not isinstance(branch, xr.Dataset) or branch.attrs.get("schema") != "branch":
         raise TypeError(f"{name}: needs the Dataset that branch returns")
     missing = [word for word in (*FOLLOWED, *KEPT) if word not in branch.attrs]
     if missing or "next_step" not in branch or not branch.sizes["step"]:
         raise ValueError(f"{name}: lacks what it could be followed from, {missing or 'rows'}")
+    schema.check_whole(name, branch)
+    needed = {**schema.REQUIRED["branch"], **dict.fromkeys(_ROWS, ("step",))}
+    schema.check_content(name, branch, needed, empty=True)
 
 
 def _check_inside(bounds: tuple[float, float], end: xr.Dataset, forward: bool) -> None:

@@ -10,7 +10,13 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from dlnds._version import __version__
-from dlnds.errors import check_array, check_integer, known_options
+from dlnds.errors import (
+    check_array,
+    check_integer,
+    check_integers,
+    check_memory,
+    known_options,
+)
 
 Labelled = TypeVar("Labelled", xr.Dataset, xr.DataArray)
 
@@ -388,12 +394,18 @@ _FLAGGED = {
 
 def index_set_label(modes: Iterable[int]) -> str:
     """Return the text that labels an index set: ``"{}"``, ``"{0,2}"``."""
-    return "{" + ",".join(str(int(m)) for m in sorted(modes)) + "}"
+    return _label("modes", modes)
+
+
+def _label(name: str, modes: Iterable[int]) -> str:
+    return "{" + ",".join(map(str, sorted(check_integers(name, modes, minimum=0)))) + "}"
 
 
 def index_set_labels(sets: Iterable[Iterable[int]]) -> NDArray[np.str_]:
     """Return the labels of many index sets."""
-    return np.array([index_set_label(modes) for modes in sets], dtype=np.str_)
+    if isinstance(sets, str | bytes | Mapping) or not np.iterable(sets):
+        raise TypeError(f"sets: needs a sequence of index sets, got {sets!r}")
+    return np.array([_label("sets", modes) for modes in sets], dtype=np.str_)
 
 
 def index_set_modes(label: str) -> tuple[int, ...]:
@@ -475,7 +487,11 @@ def spoken(word: str) -> str:
 
 def state_coordinates(widths: Sequence[int]) -> dict[str, tuple[str, Any]]:
     """Return the coordinates ``layer, row, column`` on ``parameter`` for layers of these widths."""
-    shapes = [(after, before) for before, after in itertools.pairwise(widths)]
+    sizes = check_integers("widths", widths, minimum=0, ordered=True)
+    if len(sizes) < 2:
+        raise ValueError(f"widths: needs at least inputs and outputs, got {sizes}")
+    shapes = [(after, before) for before, after in itertools.pairwise(sizes)]
+    check_memory("widths", 3 * sum(rows * columns for rows, columns in shapes))
     layers = [np.full(rows * columns, i, np.int64) for i, (rows, columns) in enumerate(shapes, 1)]
     places = [np.divmod(np.arange(r * c, dtype=np.int64), c) for r, c in shapes]
     return {
@@ -551,38 +567,73 @@ def validate(dataset: xr.Dataset | xr.DataTree) -> None:
     >>> net = dl.LinearNetwork(widths=(2, 3, 2), target=[[2.0, 0.0], [0.0, 1.0]])
     >>> dl.schema.validate(dl.critical_points(net))
     """
+    check_whole("dataset", dataset)
+
+
+def check_whole(name: str, dataset: xr.Dataset | xr.DataTree) -> None:
+    """Check by an argument's name that a Dataset or DataTree carries what its schema promises."""
     if not isinstance(dataset, xr.Dataset | xr.DataTree):
-        raise TypeError(f"dataset: needs a Dataset or a DataTree, got {type(dataset).__name__}")
+        raise TypeError(f"{name}: needs a Dataset or a DataTree, got {type(dataset).__name__}")
     schema = dataset.attrs.get("schema")
     if schema not in REQUIRED:
         raise ValueError(
-            f"dataset: has the unknown schema {schema!r}; known are {', '.join(REQUIRED)}"
+            f"{name}: has the unknown schema {schema!r}; known are {', '.join(REQUIRED)}"
         )
     if "dlnds_version" not in dataset.attrs:
-        raise ValueError("dataset: lacks the attribute 'dlnds_version'")
+        raise ValueError(f"{name}: lacks the attribute 'dlnds_version'")
     for node, wanted in REQUIRED_NODES.get(schema, {}).items():
         if not isinstance(dataset, xr.DataTree) or node not in dataset.children:
-            raise ValueError(f"dataset: lacks the node {node!r} of schema {schema!r}")
+            raise ValueError(f"{name}: lacks the node {node!r} of schema {schema!r}")
         if dataset[node].attrs.get("schema") != wanted:
-            raise ValueError(f"dataset: its node {node!r} needs the schema {wanted!r}")
+            raise ValueError(f"{name}: its node {node!r} needs the schema {wanted!r}")
     if isinstance(dataset, xr.DataTree):
         for child in dataset.children.values():
-            validate(child)
+            check_whole(name, child)
         dataset = dataset.to_dataset()
-    _validate_variables(dataset, schema)
+    _validate_variables(name, dataset, schema)
 
 
-def _validate_variables(dataset: xr.Dataset, schema: str) -> None:
+def check_content(
+    name: str,
+    dataset: xr.Dataset,
+    variables: Mapping[str, Sequence[str]],
+    attributes: Iterable[str] = (),
+    *,
+    empty: bool = False,
+) -> None:
+    """Refuse, by an argument's name, a Dataset without these variables, with these very dims."""
+    for attribute in attributes:
+        if attribute not in dataset.attrs:
+            raise ValueError(f"{name}: lacks the attribute {attribute!r}")
+    for key, dims in variables.items():
+        if key not in dataset.variables:
+            raise ValueError(f"{name}: lacks the variable {key!r}")
+        variable = dataset.variables[key]
+        if set(variable.dims) != set(dims) or (0 in variable.shape and not empty):
+            raise ValueError(f"{name}: {key!r} needs the dims {tuple(dims)}, has {variable.sizes}")
+        kinds, wanted = ("UOT", "texts") if key in _TEXTS else ("biuf", "real numbers")
+        if variable.dtype.kind not in kinds:
+            raise ValueError(f"{name}: {key!r} needs {wanted}, got dtype {variable.dtype}")
+        meanings = _FLAGGED.get((str(dataset.attrs.get("schema")), key), ())
+        if meanings and not np.isin(variable.values, np.arange(len(meanings))).all():
+            raise ValueError(f"{name}: {key!r} has values outside its flags {meanings}")
+
+
+#: Variables that hold texts.
+_TEXTS = frozenset({"critical_point", "limit", "sequence", "source", "target"})
+
+
+def _validate_variables(name: str, dataset: xr.Dataset, schema: str) -> None:
     if schema == "run" and not {"time", "iteration"} & set(dataset.variables):
-        raise ValueError("dataset: lacks the variable 'time' or 'iteration' of schema 'run'")
-    for name, dims in REQUIRED[schema].items():
-        if name not in dataset.variables:
-            raise ValueError(f"dataset: lacks the variable {name!r} of schema {schema!r}")
-        if not set(dims) <= set(dataset[name].dims):
-            raise ValueError(f"dataset: {name!r} needs dims {dims}, has {dataset[name].dims}")
+        raise ValueError(f"{name}: lacks the variable 'time' or 'iteration' of schema 'run'")
+    for wanted, dims in REQUIRED[schema].items():
+        if wanted not in dataset.variables:
+            raise ValueError(f"{name}: lacks the variable {wanted!r} of schema {schema!r}")
+        if not set(dims) <= set(dataset[wanted].dims):
+            raise ValueError(f"{name}: {wanted!r} needs dims {dims}, has {dataset[wanted].dims}")
     for key, variable in dataset.variables.items():
         if "long_name" not in variable.attrs:
-            raise ValueError(f"dataset: {key!r} lacks the attribute 'long_name'")
+            raise ValueError(f"{name}: {key!r} lacks the attribute 'long_name'")
         meanings = _FLAGGED.get((schema, str(key)))
         if meanings and not np.isin(variable.values, np.arange(len(meanings))).all():
-            raise ValueError(f"dataset: {key!r} has values outside its flags {meanings}")
+            raise ValueError(f"{name}: {key!r} has values outside its flags {meanings}")

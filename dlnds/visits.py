@@ -20,6 +20,8 @@ IndexSet = tuple[int, ...]
 FAILURES = ("out_of_steps", "step_too_small", "not_finite")
 #: What `overlay` takes over from what was observed.
 OVERLAID = ("visited", "probability", "mean_escape_time", "mean_growth_time")
+_COUNTED = ("radius", "n_runs", "n_failed")
+_ENDS = {"source": ("edge",), "target": ("edge",)}
 
 
 @known_options
@@ -249,6 +251,10 @@ def overlay(graph: xr.Dataset, observed: xr.Dataset) -> xr.Dataset:
     ):
         if not isinstance(data, xr.Dataset) or data.attrs.get("schema") != wanted:
             raise TypeError(f"{name}: needs the Dataset that {wanted} returns")
+    schema.check_whole("graph", graph)
+    schema.check_content("graph", graph, _ENDS, ["problem_digest"])
+    found = {**_ENDS, **dict.fromkeys(OVERLAID, ("edge",))} if observed.sizes.get("edge") else {}
+    schema.check_content("observed", observed, found, ["problem_digest", *_COUNTED])
     if graph.attrs["problem_digest"] != observed.attrs["problem_digest"]:
         raise ValueError("observed: belongs to another network than the graph")
     wanted_edges = zip(graph["source"].values, graph["target"].values, strict=True)
@@ -264,6 +270,6 @@ def overlay(graph: xr.Dataset, observed: xr.Dataset) -> xr.Dataset:
         column[seen] = values[rows]
         columns[name] = ("edge", column)
     outside = int(observed["visited"].sum()) - int(observed["visited"].values[rows].sum())
-    counts = {key: observed.attrs[key] for key in ("radius", "n_runs", "n_failed")}
+    counts = {key: observed.attrs[key] for key in _COUNTED}
     attrs = {**graph.attrs, **counts, "n_outside": outside}
     return schema.finish(graph.assign(columns), "connections", attrs)

@@ -148,7 +148,7 @@ def test_runs_are_told_in_a_few_lines():
         ("--data digits --hidden 40 40", "1,073,741,824 critical points"),
         ("--data nothing.csv", "--data: there is no file nothing.csv"),
         ("--out atlas.csv", "--out: needs a file name that ends in .nc"),
-        ("--hidden 99999999 99999999", "widths: this takes"),
+        ("--hidden 99999999 99999999", "--hidden: this takes"),
         ("--hidden 0", "--hidden: needs at least 1"),
         ("--out none/atlas.nc", "--out: none/atlas.nc is a folder, or lies in none that exists"),
         ("--data linnerud --modes 7", "--modes: needs at least 0 and at most 2"),

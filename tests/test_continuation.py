@@ -307,7 +307,7 @@ def test_traps_end_in_errors_that_say_what_to_do():
         ({"max_points": 0}, "^max_points: needs"),
         ({"events": ["x"]}, "^events: needs functions"),
         ({"x0": [np.nan]}, "^x0: "),
-        ({"residual": 3.0}, "^fun: needs a function"),
+        ({"residual": 3.0}, "^residual: needs a Residual or a function"),
         ({"residual": lambda x, p: np.zeros(2)}, "^fun: needs to return as many numbers"),
         ({"stepp": 1.0}, "^stepp: "),
     ],

@@ -9,8 +9,15 @@ import scipy.sparse.linalg
 import xarray as xr
 
 from dlnds._kernels import jit
-from dlnds.errors import check_array, check_number, known_options
-from dlnds.systems.protocol import Array, Kernel, Params, SystemProtocol, check_flow
+from dlnds.errors import check_number, known_options
+from dlnds.systems.protocol import (
+    Array,
+    Kernel,
+    Params,
+    SystemProtocol,
+    check_flow,
+    check_state,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +125,10 @@ class GradientDescent(SystemProtocol):
     def _observables(self) -> Mapping[str, Callable[[Array], xr.Variable]]:
         return self.system._observables()
 
+    def is_too_large(self, x: Array) -> bool:
+        """Ask the flow."""
+        return self.system.is_too_large(x)
+
     def identify(self, x: Array) -> str:
         """Return the label that the flow gives."""
         return self.system.identify(x)
@@ -146,7 +157,7 @@ class GradientDescent(SystemProtocol):
         >>> round(dl.GradientDescent(net, step_size=0.1).stability_limit(minimum), 9)
         0.5
         """
-        state = check_array("x", x, ndim=1, shape=(self.dim,))
+        state = check_state("x", self, x)
         if not self.system.gradient_flow or self.system.jvp is None:
             raise ValueError("system: needs a gradient flow with a directional derivative")
         jvp, params = jit.ready(self.system.jvp, jit.JVP), self.params
@@ -158,7 +169,7 @@ class GradientDescent(SystemProtocol):
 
         if self.dim < 3:
             H = np.stack([hessian_product(e) for e in np.eye(self.dim)])
-            return 2.0 / float(np.linalg.eigvalsh(H)[-1])
+            return _limit(float(np.linalg.eigvalsh(H)[-1]))
         operator = scipy.sparse.linalg.LinearOperator(
             (self.dim, self.dim), matvec=hessian_product, dtype=float
         )
@@ -166,7 +177,14 @@ class GradientDescent(SystemProtocol):
         top = scipy.sparse.linalg.eigsh(
             operator, 1, which="LA", v0=start, return_eigenvectors=False
         )
-        return 2.0 / float(top[0])
+        return _limit(float(top[0]))
+
+
+def _limit(largest: float) -> float:
+    """Return 2/λ_max, if there is curvature."""
+    if not largest > 0.0:
+        raise ValueError(f"x: needs a positive eigenvalue of the Hessian, got at most {largest:g}")
+    return 2.0 / largest
 
 
 GradientDescent.__init__ = known_options(GradientDescent.__init__)  # type: ignore[method-assign]

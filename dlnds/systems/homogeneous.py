@@ -16,6 +16,7 @@ from dlnds.errors import (
     check_flag,
     check_integer,
     check_number,
+    finite,
     known_options,
 )
 from dlnds.losses import FORMS, Loss, labelled_data, logistic
@@ -30,6 +31,8 @@ LOSSES = ("square", "logistic")
 RANK = 1e-8
 #: Largest norm of the weights of a unit that counts as zero, in terms of all weights.
 ZERO_UNIT = 1e-9
+#: Largest power of the activation.
+MOST_POWER = 64
 
 
 @dataclass(frozen=True, eq=False, repr=False, init=False)
@@ -105,7 +108,7 @@ class HomogeneousNetwork(WeightSystem):
         widths = check_widths(widths)
         put = object.__setattr__
         put(self, "widths", widths)
-        put(self, "power", check_integer("power", power, minimum=1))
+        put(self, "power", check_integer("power", power, minimum=1, maximum=MOST_POWER))
         put(self, "slope", check_number("slope", slope, maximum=1.0))
         if self.power == 1 and self.slope != 1.0:
             raise ValueError(
@@ -170,6 +173,13 @@ class HomogeneousNetwork(WeightSystem):
         """Nanoseconds of an evaluation of the field: what is called, and what is multiplied."""
         samples = float(self.criterion.inputs.shape[1])
         return 500.0 * self.depth + 0.4 * self.dim * samples
+
+    def is_too_large(self, x: Array) -> bool:
+        """Tell whether outputs, or the squares of gradients, may overflow at ``x``."""
+        with np.errstate(over="ignore"):
+            return not np.isfinite(
+                max(1.0, float(np.linalg.norm(x))) ** np.float64(4 * self.degree)
+            )
 
     def attributes(self) -> dict[str, Any]:
         """Return what the attributes of a Dataset say of the network."""
@@ -281,17 +291,21 @@ class HomogeneousNetwork(WeightSystem):
 
     # States and what they mean.
 
+    @finite("x")
     def conserved(self, x: ArrayLike) -> Array:
         """Return ‖W_l[j, :]‖² − p ‖W_{l+1}[:, j]‖² of each hidden unit, for each state of a stack.
 
         The components are the units of the first hidden layer, then those of the next.
         """
-        states = self._states(x)
+        return self._conserved(self._states(x))
+
+    def _conserved(self, states: Array) -> Array:
         into, out_of = self._unit_weights
         signs = into.astype(float) - self.power * out_of
         balance: Array = states**2 @ signs.T
         return balance
 
+    @finite("x")
     def outputs(self, x: ArrayLike) -> Array:
         """Return H(X; W) (d_h × samples) on the inputs of the problem, of a state or a stack."""
         return self._outputs(self._states(x))
@@ -304,6 +318,7 @@ class HomogeneousNetwork(WeightSystem):
         layers = self._layers(states)
         return network_outputs(layers, self.criterion.inputs, self.power, slope)
 
+    @finite("x")
     def loss(self, x: ArrayLike) -> Any:
         """Return the loss of a state, or of each in a stack (…, parameter)."""
         return self._loss(self._states(x))

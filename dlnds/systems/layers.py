@@ -22,6 +22,7 @@ from dlnds.errors import (
     check_integers,
     check_memory,
     check_number,
+    finite,
     known_options,
 )
 from dlnds.systems import orbits, starts
@@ -55,6 +56,10 @@ class WeightSystem(SystemProtocol):
         """Return what the flow conserves, as one vector, for each state of a stack."""
         raise NotImplementedError
 
+    def _conserved(self, states: Array) -> Array:
+        """Return the same of states that are not checked."""
+        raise NotImplementedError
+
     def _tangents(self, orthogonal: bool) -> Callable[[Array], Array]:
         """Return `generators` as a function of the flat state, many times as fast.
 
@@ -85,6 +90,12 @@ class WeightSystem(SystemProtocol):
         """The geometric mean of the sizes of the two units that a weight joins."""
         return balance.error_scale
 
+    def is_too_large(self, x: Array) -> bool:
+        """Tell whether products of all layers, or of their gradients, may overflow at ``x``."""
+        with np.errstate(over="ignore"):
+            sizes = np.array([np.linalg.norm(w) for w in self._layers(x)])
+            return not np.isfinite(np.prod(np.maximum(sizes, 1.0)) ** 4)
+
     def coordinates(self) -> dict[str, Any]:
         """Return the coordinates ``layer, row, column`` of the dim ``parameter``."""
         return schema.state_coordinates(self.widths)
@@ -109,7 +120,7 @@ class WeightSystem(SystemProtocol):
         return {
             "state": variable(lambda states: states, "parameter"),
             "loss": variable(self._loss),
-            "conserved": variable(self.conserved, "component"),
+            "conserved": variable(self._conserved, "component"),
             "unit_size": variable(self._unit_sizes, "unit"),
             "loss_rate": variable(lambda x: -np.sum(self._gradient(x) ** 2, axis=-1)),
             "gradient_norm": variable(lambda x: np.linalg.norm(self._gradient(x), axis=-1)),
@@ -212,6 +223,7 @@ class WeightSystem(SystemProtocol):
         """Return A = blk_1(W_1, …, W_h), square of size Σ d_i, W_i at block (i, i − 1) (WA25)."""
         layers = self._layers(check_array("x", x, ndim=1, shape=(self.dim,)))
         ends = np.cumsum((0, *self.widths))
+        check_memory("x", sum(self.widths) ** 2)
         A = np.zeros((ends[-1], ends[-1]))
         for i, layer in enumerate(layers, 1):
             A[ends[i] : ends[i + 1], ends[i - 1] : ends[i]] = layer
@@ -284,6 +296,7 @@ class WeightSystem(SystemProtocol):
         if delta is None:
             return state
         bound = check_number("delta", delta, minimum=0.0)
+        network._check_squares("kind")
         return starts.unbalanced(network, state, generator.normal(size=self.dim), bound)
 
 
@@ -299,7 +312,8 @@ class LayeredSystem(WeightSystem):
 
     def invariants(self, x: Array) -> Array:
         """Return the C_i, to which a run is kept."""
-        return self.conserved(x)
+        self._check_squares("system")
+        return self._conserved(x)
 
     def reduce(self, x: Array) -> Reduction:
         """Return the network without the hidden directions that ``x`` leaves unused.
@@ -333,6 +347,7 @@ class LayeredSystem(WeightSystem):
             "imbalance": variable(self._imbalance),
         }
 
+    @finite("x")
     def product(self, x: ArrayLike) -> Array:
         """Return the end-to-end map W (d_h × d_0) of a state, or of each in a stack."""
         return self._product(self._states(x))
@@ -343,8 +358,10 @@ class LayeredSystem(WeightSystem):
             return reduce(lambda product, layer: layer @ product, layers)
         return reduce(lambda product, layer: product @ layer, layers[::-1])
 
+    @finite("x")
     def imbalances(self, x: ArrayLike) -> tuple[Array, ...]:
         """Return C_i = W_i W_iᵀ − W_{i+1}ᵀ W_{i+1}, i = 1..h−1, which the flow conserves."""
+        self._check_squares("x")
         return self._imbalances(self._states(x))
 
     def _imbalances(self, states: Array) -> tuple[Array, ...]:
@@ -355,13 +372,21 @@ class LayeredSystem(WeightSystem):
             for i in range(self.depth - 1)
         )
 
+    def _check_squares(self, name: str) -> None:
+        """Refuse hidden layers so wide that their C_i do not fit into the memory."""
+        check_memory(name, 2 * sum(d * d for d in self.widths[1:-1]))
+
     def _imbalance(self, states: Array) -> Array:
         norms = [np.linalg.norm(c, axis=(-2, -1)) for c in self._imbalances(states)]
         return np.max([np.zeros(states.shape[:-1]), *norms], axis=0)  # type: ignore[no-any-return]
 
+    @finite("x")
     def conserved(self, x: ArrayLike) -> Array:
         """Return all entries of the conserved C_i as one vector, for each state of a stack."""
-        states = self._states(x)
+        self._check_squares("x")
+        return self._conserved(self._states(x))
+
+    def _conserved(self, states: Array) -> Array:
         parts = [c.reshape(*states.shape[:-1], -1) for c in self._imbalances(states)]
         return np.concatenate([np.zeros((*states.shape[:-1], 0)), *parts], axis=-1)
 
@@ -388,7 +413,7 @@ def variable(function: Callable[[Array], Any], *dims: str) -> Callable[[Array], 
 
 def check_widths(widths: Any) -> tuple[int, ...]:
     """Return the widths of at least one layer, whose weights fit into the memory."""
-    sizes = check_integers("widths", widths, minimum=1)
+    sizes = check_integers("widths", widths, minimum=1, ordered=True)
     if len(sizes) < 2:
         raise ValueError(f"widths: needs at least inputs and outputs, got {sizes}")
     check_memory("widths", sum(a * b for a, b in itertools.pairwise(sizes)))

@@ -19,7 +19,9 @@ from dlnds.errors import (
     check_array,
     check_flag,
     check_integers,
+    check_memory,
     check_number,
+    finite,
     known_options,
 )
 from dlnds.systems import saddles, spectra, starts, strings, taylor
@@ -114,7 +116,9 @@ class LinearNetwork(LayeredSystem):
         root, whitening = self.input_root, self.whitening
         if root is not None:
             root = check_array("input_root", root, ndim=2, shape=(widths[0], None))
-            if np.linalg.matrix_rank(root / np.linalg.norm(root, axis=0)) < root.shape[1]:
+            sizes = np.abs(root).max(axis=0)
+            units = root / np.where(sizes > 0.0, sizes, 1.0)
+            if np.linalg.matrix_rank(units) < root.shape[1]:
                 raise ValueError("input_root: needs linearly independent columns")
         if whitening is not None:
             whitening = check_array("whitening", whitening, ndim=2, shape=(None, widths[0]))
@@ -220,11 +224,12 @@ class LinearNetwork(LayeredSystem):
         cls, parts: moments.Moments, hidden: Sequence[int], whiten: bool, normalization: str
     ) -> "LinearNetwork":
         whiten = check_flag("whiten", whiten)
-        hidden = check_integers("hidden", hidden, minimum=1)
+        hidden = check_integers("hidden", hidden, minimum=1, ordered=True)
         target, root, loss = parts
-        ends = (root.shape[1] if whiten else root.shape[0], target.shape[0])
+        widths = (root.shape[1] if whiten else root.shape[0], *hidden, target.shape[0])
+        check_memory("hidden", sum(a * b for a, b in itertools.pairwise(widths)))
         return cls(
-            widths=(ends[0], *hidden, ends[1]),
+            widths=widths,
             target=target,
             input_root=None if whiten else root,
             whitening=root if whiten else None,
@@ -563,6 +568,7 @@ class LinearNetwork(LayeredSystem):
 
     # States and what they mean.
 
+    @finite("x")
     def image(self, x: ArrayLike) -> Array:
         """Return W K (d_h × k), which the loss compares with the target, of a state or a stack."""
         return self._image(self._states(x))
@@ -578,6 +584,7 @@ class LinearNetwork(LayeredSystem):
         residual: Array = self.target - self._image(states)
         return residual
 
+    @finite("x")
     def loss(self, x: ArrayLike) -> Any:
         """Return ½‖Σ − W K‖_F², the loss above `irreducible_loss`, of a state or of a stack."""
         return self._loss(self._states(x))
@@ -600,6 +607,7 @@ class LinearNetwork(LayeredSystem):
         learnt: NDArray[np.bool_] = (strength > 0.5 * sigma) & (sigma > 0.0)
         return learnt
 
+    @finite("product")
     def unwhiten(self, product: ArrayLike) -> Array:
         """Return an end-to-end map in the original inputs: W K⁺ with the whitening root K."""
         maps = check_array(

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dlnds._kernels import linear as kernels
-from dlnds.errors import known_options
+from dlnds.errors import finite, known_options
 from dlnds.losses import FORMS, Loss
 from dlnds.systems.forms import LeadingPart, correlation
 from dlnds.systems.layers import LayeredSystem, check_widths
@@ -113,6 +113,7 @@ class LossNetwork(LayeredSystem):
         words = {"criterion": loss.kind, **power, "normalization": normalization}
         return {**super().attributes(), **words}
 
+    @finite("x")
     def loss(self, x: ArrayLike) -> Any:
         """Return ℓ(W_h…W_1) of a state, or of each in a stack (…, parameter)."""
         return self._loss(self._states(x))

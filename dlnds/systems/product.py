@@ -23,6 +23,7 @@ from dlnds.errors import (
     check_integers,
     check_memory,
     check_number,
+    finite,
     known_options,
 )
 from dlnds.systems import fixed_rank, spectra, strings
@@ -35,12 +36,15 @@ from dlnds.systems.protocol import (
     Params,
     Reduction,
     SystemProtocol,
+    check_state,
 )
 
 #: Singular values of a map below this fraction of the largest count as zero.
 RANK = 1e-12
 #: Largest imbalance of a network, relative to its largest layer squared, that counts as balanced.
 BALANCED = 1e-8
+#: Singular values that underflow when they are squared.
+SMALLEST = 1e-150
 #: Singular values of the target that differ by less than this part of the largest count as equal.
 SAME = 1e-10
 #: Relative gradient, and imbalance, up to which a spectrum is that of a critical point.
@@ -266,6 +270,7 @@ class ProductFlow(SystemProtocol):
                 return KnownSpectrum(-values, "closed_form", self.orbit_dimensions(x))
         return KnownSpectrum(-self.hessian_modes(x)[0], "gram", self.orbit_dimensions(x))
 
+    @finite("x")
     def hessian_modes(self, x: ArrayLike) -> tuple[Array, Array]:
         """Return eigenvalues, ascending, and eigenvectors of the Riemannian Hessian at a state.
 
@@ -287,6 +292,10 @@ class ProductFlow(SystemProtocol):
         P in GL(k) keeps W and so what is critical; ``orthogonal`` P keep AᵀA = BᵀB and the flow.
         """
         return self.factors.generators(x, orthogonal=orthogonal)
+
+    def is_too_large(self, x: Array) -> bool:
+        """Tell whether products of the factors may overflow."""
+        return self.factors.is_too_large(x)
 
     def coordinates(self) -> dict[str, Any]:
         """Return the coordinates of two layers, Bᵀ and A."""
@@ -348,11 +357,17 @@ class ProductFlow(SystemProtocol):
         pair = list(factors)
         if len(pair) != 2:
             raise ValueError(f"factors: needs two matrices, got {len(pair)}")
-        A, B = (
+        checked = [
             check_array("factors", part, ndim=2, shape=(size, self.rank))
             for part, size in zip(pair, self._ends, strict=True)
-        )
-        left, right = A.T @ A, B.T @ B
+        ]
+        return self._packed("factors", checked)
+
+    def _packed(self, name: str, factors: Sequence[Array]) -> Array:
+        """Return the state of A Bᵀ, for factors given by an argument of this name."""
+        A, B = factors
+        with np.errstate(over="ignore"):
+            left, right = (check_finite(name, part.T @ part) for part in factors)
         if not np.abs(left - right).max() <= 1e-14 * np.abs(left).max():
             (Q, first), (P, last) = np.linalg.qr(A), np.linalg.qr(B)
             U, s, Vt = np.linalg.svd(first @ last.T)
@@ -361,7 +376,7 @@ class ProductFlow(SystemProtocol):
             s = np.linalg.eigvalsh(left)[::-1]
         if not s[-1] > RANK * s[0]:
             raise ValueError(
-                f"factors: needs a product of rank {self.rank}, got singular values from "
+                f"{name}: needs a product of rank {self.rank}, got singular values from "
                 f"{s[0]:.3g} to {s[-1]:.3g}"
             )
         return flat([B.T, A])
@@ -400,10 +415,10 @@ class ProductFlow(SystemProtocol):
     # The manifold and its metric; tangent vectors are matrices Z (d_h × d_0).
 
     def _point(self, x: ArrayLike) -> tuple[fixed_rank.Point, Array]:
-        state = check_array("x", x, ndim=1, shape=(self.dim,))
+        state = check_state("x", self, x)
         A, B = self.unpack(state)
         w = fixed_rank.point(A, B, self.depth)
-        if not w.s[-1] > RANK * w.s[0]:
+        if not w.s[-1] > max(RANK * w.s[0], SMALLEST):
             raise ValueError(f"x: needs a product of rank {self.rank}")
         return w, state
 
@@ -420,6 +435,7 @@ class ProductFlow(SystemProtocol):
         residual, root = self.factors._residual(state), self.network.input_root
         return -residual if root is None else -residual @ root.T
 
+    @finite("Z")
     def operator(self, x: ArrayLike, Z: ArrayLike) -> Array:
         """Return 𝒜_W(Z) = Σ_j (WWᵀ)^{(h−j)/h} Z (WᵀW)^{(j−1)/h} for any matrix Z (d_h × d_0).
 
@@ -427,34 +443,42 @@ class ProductFlow(SystemProtocol):
         """
         return fixed_rank.operator(self._point(x)[0], self._matrix("Z", Z))
 
+    @finite("Z")
     def inverse_operator(self, x: ArrayLike, Z: ArrayLike) -> Array:
         """Return the tangent Y with 𝒜_W(Y) = Z, of the tangent part of Z."""
         return fixed_rank.inverse_operator(self._point(x)[0], self._matrix("Z", Z))
 
+    @finite("second")
     def inner_product(self, x: ArrayLike, first: ArrayLike, second: ArrayLike) -> float:
         """Return g_W(Z_1, Z_2) = ⟨𝒜_W^{-1} Z_1, Z_2⟩ of the tangent parts of two matrices."""
         one, other = self._matrix("first", first), self._matrix("second", second)
         return fixed_rank.inner_product(self._point(x)[0], one, other)
 
+    @finite("Z")
     def projection(self, x: ArrayLike, Z: ArrayLike) -> Array:
         """Return the tangent part U UᵀZ + Z V Vᵀ − U UᵀZ V Vᵀ of a matrix."""
         return fixed_rank.projection(self._point(x)[0], self._matrix("Z", Z))
 
     def retraction(self, x: ArrayLike, Z: ArrayLike) -> Array:
         """Return the state of the map of rank k that is nearest to W + Z, for a tangent Z."""
-        return self.pack(fixed_rank.retraction(self._point(x)[0], self._matrix("Z", Z)))
+        with np.errstate(over="ignore", invalid="ignore"):
+            factors = fixed_rank.retraction(self._point(x)[0], self._matrix("Z", Z))
+        return self._packed("Z", [check_finite("Z", part) for part in factors])
 
+    @finite("Z")
     def horizontal_lift(self, x: ArrayLike, Z: ArrayLike) -> Array:
         """Return the change (parameter) of a state with the change Z of W, across its turns."""
         w, state = self._point(x)
         dA, dB = fixed_rank.horizontal_lift(w, self.unpack(state)[0], self._matrix("Z", Z))
         return flat([dB.T, dA])
 
+    @finite("x")
     def riemannian_gradient(self, x: ArrayLike) -> Array:
         """Return 𝒜_W(∇ℓ(W)), minus the velocity of W."""
         w, state = self._point(x)
         return fixed_rank.gradient(w, self._gradient(state))
 
+    @finite("Z")
     def riemannian_hessian(self, x: ArrayLike, Z: ArrayLike) -> Array:
         """Return the Riemannian Hessian of the loss along a tangent Z: ∇_Z grad ℓ.
 
@@ -486,6 +510,7 @@ class ProductFlow(SystemProtocol):
     def _ends(self) -> tuple[int, int]:
         return self.network.widths[-1], self.network.widths[0]
 
+    @finite("x")
     def singular_values(self, x: ArrayLike) -> Array:
         """Return the k singular values of W, descending, of a state or of each in a stack."""
         return self._singular_values(self._states(x))
@@ -525,6 +550,9 @@ class ProductFlow(SystemProtocol):
         BRTW22; theory of the fibers
         """
         states = self._states(x)
+        values = self.singular_values(states)
+        if not (values[..., -1] > RANK * values[..., 0]).all():
+            raise ValueError(f"x: needs a product of rank {self.rank}")
         return self._entropy(states.reshape(-1, self.dim)).reshape(states.shape[:-1])[()]
 
     def _entropy(self, states: Array) -> Array:
@@ -558,7 +586,7 @@ class ProductFlow(SystemProtocol):
         ValueError, TypeError
             If the state is not balanced, or its product has another rank.
         """
-        state = check_array("x", x, ndim=1, shape=(self.network.dim,))
+        state = check_state("x", self.network, x)
         layers = self.network.unpack(state)
         size = max(float(np.sum(w**2)) for w in layers)
         excess = float(self.network._imbalance(state))
@@ -577,6 +605,7 @@ class ProductFlow(SystemProtocol):
             reached = w @ reached
         return self.pack((reached / root, Vt[:k].T * root))
 
+    @finite("x")
     def lift(self, x: ArrayLike) -> Array:
         """Return a balanced state of the network over a state, hidden units 1..k in use."""
         A, B = self.unpack(check_array("x", x, ndim=1, shape=(self.dim,)))
@@ -630,7 +659,7 @@ class ProductFlow(SystemProtocol):
         self._check_positive(size)
         with np.errstate(over="ignore"):
             parts = [generator.normal(size=(d, self.rank)) * size**half for d in self._ends]
-        return self.pack([check_finite("scale", part) for part in parts])
+        return self._packed("scale", [check_finite("scale", part) for part in parts])
 
     @staticmethod
     def _check_positive(size: float) -> None:

@@ -5,10 +5,10 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from dlnds._kernels import runge_kutta
-from dlnds.errors import nearest
+from dlnds.errors import check_array, nearest
 
 Array = NDArray[np.float64]
 Params = tuple[NDArray[np.int64], Array]
@@ -73,6 +73,11 @@ class SystemProtocol:
 
     def _observables(self) -> Mapping[str, Callable[[Array], xr.Variable]]:
         return {"state": lambda states: xr.Variable(("time", "parameter"), states)}
+
+    def is_too_large(self, x: Array) -> bool:
+        """Tell whether what is computed from a state of finite numbers may overflow."""
+        with np.errstate(over="ignore"):
+            return not np.isfinite(x @ x)
 
     def reduce(self, x: Array) -> "Reduction":
         """Return a smaller system that flows from ``x`` in the same way; by default itself."""
@@ -162,6 +167,14 @@ class Reduction(NamedTuple):
 def unchanged(states: Array) -> Array:
     """Return what is given: the way back where nothing was changed."""
     return states
+
+
+def check_state(name: str, system: SystemProtocol, x: ArrayLike) -> Array:
+    """Return a state (parameter) of a system at which nothing overflows."""
+    state = check_array(name, x, ndim=1, shape=(system.dim,))
+    if system.is_too_large(state):
+        raise ValueError(f"{name}: overflows, has entries up to {np.abs(state).max():.3g}")
+    return state
 
 
 def check_flow(system: object) -> None:

@@ -7,12 +7,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dlnds import moments
-from dlnds.errors import check_array
+from dlnds.errors import check_array, check_finite
 from dlnds.systems.protocol import Array
 
 if TYPE_CHECKING:
     from dlnds.systems.layers import LayeredSystem
     from dlnds.systems.linear import LinearNetwork
+
+#: Size, in terms of the imbalance, of starts that count as zero in it.
+_TINY = 1e-12
 
 KINDS = ("gaussian", "balanced", "aligned", "delta_balanced")
 
@@ -55,10 +58,12 @@ def unbalanced(net: "LayeredSystem", start: Array, change: Array, delta: float) 
         raise ValueError("kind: 'delta_balanced' needs at least two layers")
     if delta == 0.0:
         return start
-    if delta <= 64.0 * np.finfo(float).eps * float(np.sum(start**2)):
+    with np.errstate(over="ignore"):
+        size = float(check_finite("scale", np.sum(start**2, keepdims=True))[0])
+    if delta <= 64.0 * np.finfo(float).eps * size:
         raise ValueError(f"delta: {delta:g} is lost in the rounding of weights of this scale")
     if start.any():  # alike in size, so that the linear part is not lost in the others
-        change = change * (np.linalg.norm(start) / np.linalg.norm(change))
+        change = change * (max(np.sqrt(size), _TINY * np.sqrt(delta)) / np.linalg.norm(change))
     both, own, quadratic = (net.imbalances(x) for x in (start + change, start, change))
     linear = [b - o - q for b, o, q in zip(both, own, quadratic, strict=True)]
     root, upper = np.sqrt(delta), 1.0

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from dlnds._kernels import jit
-from dlnds.errors import check_array, check_integer, known_options
+from dlnds.errors import check_array, check_integer, check_memory, known_options
 from dlnds.systems.protocol import Array, Kernel, Params, SystemProtocol
 
 
@@ -66,16 +66,22 @@ class System(SystemProtocol):
     def __post_init__(self) -> None:
         put = object.__setattr__
         put(self, "dim", check_integer("dim", self.dim, minimum=1))
+        check_memory("dim", 2 * self.dim + (0 if self.jacobian is None else self.dim**2))
         values = self.parameters
-        if not (isinstance(values, list | tuple | np.ndarray) and len(values) == 0):
+        none = isinstance(values, list | tuple) and not values
+        if not (none or (isinstance(values, np.ndarray) and values.shape == (0,))):
             values = check_array("parameters", values, ndim=1).tolist()
         put(self, "parameters", tuple(values))
+        self._check_words()
         vector, matrix = (self.dim,), (self.dim, self.dim)
         put(self, "field", self._compiled("field", jit.FIELD, vector, vector))
         if self.jvp is not None:
             put(self, "jvp", self._compiled("jvp", jit.JVP, vector, vector, vector))
         if self.jacobian is not None:
             put(self, "jacobian", self._compiled("jacobian", jit.JACOBIAN, vector, matrix))
+
+    def _check_words(self) -> None:
+        """Refuse an energy and names that are none."""
         if self.energy is not None and not callable(self.energy):
             raise TypeError(f"energy: needs a function, got {self.energy!r}")
         names = self.names
@@ -141,7 +147,7 @@ class System(SystemProtocol):
         try:
             own = numba.njit(plain)  # leaves the user's function as it is
             return jit.ready(own, signature)  # type: ignore[no-any-return]
-        except numba.core.errors.NumbaError as error:
+        except (numba.core.errors.NumbaError, TypeError) as error:
             raise TypeError(f"{name}: cannot be compiled by Numba: {error}") from error
 
 

@@ -1,0 +1,267 @@
+"""Every public function with every argument spoilt: a valid result, or an error by its name."""
+
+import ast
+import copy
+import inspect
+import itertools
+import os
+import random
+import signal
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import calls
+import hostile
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import xarray as xr
+
+import dlnds as dl
+
+LONGEST = 5.0  # seconds that a call may take
+FATAL = 300  # seconds after which it is interrupted: some compile something first
+PAIRS = 12  # pairs of arguments that are spoilt together, for each call
+#: One of so many cases is in the ordinary suite; primes, so that all kinds of values come.
+STRIDES = {"systems": 149, "runs": 61, "points": 41, "branches": 53, "files": 23, "pictures": 29}
+
+#: What is NaN by design: means over nothing, what was not checked, rows beyond an end.
+MAY_BE_NAN = {
+    "assumptions": {"smallest_gap"},
+    "branch": {"test_value", "accuracy", "transverse_eigenvalue", "transverse_eigenvalue_imag"},
+    "connections": {"mean_escape_time", "mean_growth_time"},
+    "visits": {"escape_time", "predicted_escape_time", "predicted_growth_time", "growth_time"},
+    "observed_connections": {
+        *("mean_duration", "mean_entry", "mean_escape_time", "mean_growth_time"),
+        *("std_escape_time", "std_growth_time", "law_escape_time", "law_growth_time"),
+    },
+}
+
+
+def cases(group: str) -> Iterator[tuple[calls.Call, dict[str, Any], str]]:
+    """Yield calls, the arguments to replace in them and words for these, in a fixed order."""
+    for call in calls.table(group):
+        bad = {
+            name: [*hostile.anything(), *hostile.spoilt(value)]
+            for name, value in call.arguments.items()
+        }
+        for name, values in bad.items():
+            for words, value in values:
+                yield call, {name: value}, f"{call.name}({name}: {words})"
+        rng = random.Random(call.name)
+        for _ in range(PAIRS if len(bad) > 1 else 0):
+            names = rng.sample(list(bad), 2)
+            chosen = [rng.choice(bad[name]) for name in names]
+            changed = {name: value for name, (_, value) in zip(names, chosen, strict=True)}
+            text = ", ".join(f"{n}: {w}" for n, (w, _) in zip(names, chosen, strict=True))
+            yield call, changed, f"{call.name}({text})"
+
+
+def outcome(call: calls.Call, changed: dict[str, Any]) -> str:
+    """Return what is wrong with what a call with other arguments does, or nothing."""
+    arguments = {**call.arguments, **changed}
+    before, around = copy.deepcopy(_kept(arguments)), surroundings()
+    began = time.monotonic()
+    signal.alarm(FATAL)
+    try:
+        problem = _wrong_with(call.function(**arguments))
+    except (ValueError, TypeError, *call.raises) as error:
+        problem = _wrong_with_message(call, arguments, error)
+    except Exception as error:
+        problem = f"{type(error).__name__}: {error}"
+    finally:
+        signal.alarm(0)
+    if time.monotonic() - began > LONGEST:
+        problem += f" took {time.monotonic() - began:.1f} s"
+    changes = [name for name, value in surroundings().items() if value != around[name]]
+    if changes:
+        problem += f" changed {', '.join(changes)}"
+    if not all(_equal(value, arguments[name]) for name, value in before.items()):
+        problem += " changed an argument"
+    plt.close("all")
+    return problem
+
+
+def _wrong_with_message(call: calls.Call, arguments: dict[str, Any], error: Exception) -> str:
+    if isinstance(error, call.raises):
+        return ""
+    if "positional argument" in str(error):  # of the function of a user, that he has to hear of
+        return ""
+    name, colon, _ = str(error).partition(": ")
+    own = {"fun", "jacobian"} if {"residual", "family"} & set(arguments) else set()
+    if call.name in ("plot.by_schema", "accessor.plot"):  # of the function that draws
+        own |= {"arcs", "atlas", "linearization", "run"}
+    if colon and name in {*inspect.signature(call.function).parameters, *arguments, *own}:
+        return ""
+    return f"{type(error).__name__} names no argument: {error}"
+
+
+def _wrong_with(result: Any) -> str:
+    if isinstance(result, tuple | list):
+        return next(filter(None, map(_wrong_with, result)), "")
+    if isinstance(result, xr.DataTree):
+        dl.schema.validate(result)
+        nodes = [node.to_dataset() for node in result.children.values()]
+        return next(filter(None, map(_wrong_with, nodes)), "")
+    if isinstance(result, xr.Dataset):
+        return _wrong_with_dataset(result)
+    if isinstance(result, float | np.ndarray) and np.asarray(result).dtype.kind in "fc":
+        return "" if np.isfinite(result).all() else "returned NaN or infinity"
+    return ""
+
+
+def _wrong_with_dataset(data: xr.Dataset) -> str:
+    name = data.attrs.get("schema")
+    if name is None:
+        return ""
+    dl.schema.validate(data)
+    if "sample" in data.dims or "fibre" in data.dims:  # rows beyond an end
+        return ""
+    if "stop_reason" in data and int(data["stop_reason"]) >= dl.schema.STOP_REASONS.index(
+        "step_too_small"
+    ):
+        return ""
+    for key, variable in data.variables.items():
+        known = variable.dtype.kind != "f" or key in MAY_BE_NAN.get(name, ())
+        if not known and not np.isfinite(variable.values).all():
+            return f"has NaN in {key!r} of schema {name!r}"
+    return ""
+
+
+def _kept(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments that could be changed, and can be compared."""
+    kinds = np.ndarray | list | xr.Dataset | xr.DataArray | xr.DataTree | dict | set
+    return {
+        name: value
+        for name, value in arguments.items()
+        if isinstance(value, kinds) and value is not np.ma.masked
+    }
+
+
+def _equal(one: Any, other: Any) -> bool:
+    if isinstance(one, xr.Dataset | xr.DataArray | xr.DataTree):
+        return bool(one.identical(other))
+    if isinstance(one, np.ndarray) and one.dtype.kind != "O":
+        flags = one.flags.writeable, one.dtype, one.shape
+        return flags == (other.flags.writeable, other.dtype, other.shape) and (
+            np.asarray(one).tobytes() == np.asarray(other).tobytes()
+        )
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(_equal, one, other))
+    return type(one) is type(other)
+
+
+def surroundings() -> dict[str, Any]:
+    """Return what a call must leave as it was."""
+    return {
+        "numpy's random state": str(np.random.get_state()[1:]),  # noqa: NPY002
+        "the random state": hash(random.getstate()),
+        "warnings filters": list(warnings.filters),
+        "rcParams": hash(tuple(map(str, dict.values(mpl.rcParams)))),
+        "the environment": dict(os.environ),
+        "the working folder": os.getcwd(),
+        "numpy's handling of errors": np.geterr(),
+    }
+
+
+@pytest.fixture
+def _watched(tmp_path, monkeypatch):
+    """Run in an empty folder, under a watchdog."""
+
+    def bark(number, frame):
+        raise TimeoutError(f"still running after {FATAL} s")
+
+    monkeypatch.chdir(tmp_path)
+    before = signal.signal(signal.SIGALRM, bark)
+    yield
+    signal.signal(signal.SIGALRM, before)
+
+
+def check(group: str, stride: int) -> int:
+    """Try one of so many cases of a group; return how many these were."""
+    failures, count = [], 0
+    for call, changed, words in itertools.islice(cases(group), 0, None, stride):
+        count += 1
+        problem = outcome(call, changed)
+        if problem.endswith(" s"):  # compiled on the way: once more
+            problem = outcome(call, changed)
+        if problem:
+            failures.append(f"{words} {problem}"[:300])
+    assert not failures, "\n".join([f"{len(failures)} of {count}", *failures])
+    return count
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("group", calls.GROUPS)
+@pytest.mark.usefixtures("_watched")
+def test_spoilt_arguments_are_refused_by_their_name_or_coped_with(group, capsys):
+    check(group, STRIDES[group])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("group", calls.GROUPS)
+@pytest.mark.usefixtures("_watched")
+def test_all_spoilt_arguments_are_refused_by_their_name_or_coped_with(group, capsys):
+    check(group, 1)
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("group", calls.GROUPS)
+@pytest.mark.usefixtures("_watched")
+def test_the_layout_of_arrays_changes_nothing(group):
+    for call in calls.table(group):
+        for name, value in call.arguments.items():
+            for words, same in hostile.same(value):
+                wanted = call.function(**call.arguments)
+                got = call.function(**{**call.arguments, name: same})
+                if isinstance(wanted, xr.Dataset | np.ndarray | float):
+                    assert _equal(wanted, got) or wanted == got, f"{call.name}({name}: {words})"
+
+
+@pytest.mark.compiled
+@pytest.mark.usefixtures("_watched")
+def test_the_valid_calls_are_valid():
+    for call in calls.table():
+        assert not outcome(call, {}), call.name
+
+
+def test_more_than_two_thousand_calls_are_made():
+    per_call = len([*hostile.anything()])
+    assert sum(per_call * len(call.arguments) for call in calls.table()) > 2000
+
+
+def public_names() -> Iterator[str]:
+    """Yield what users can call: functions, classes with their methods, functions of modules."""
+    stub = Path(dl.__file__).with_suffix(".pyi").read_text(encoding="utf-8")
+    imports = [node for node in ast.parse(stub).body if isinstance(node, ast.ImportFrom)]
+    for alias in itertools.chain.from_iterable(node.names for node in imports):
+        found = getattr(dl, alias.name)
+        if inspect.ismodule(found):
+            for name, member in vars(found).items():
+                own = getattr(member, "__module__", "").startswith("dlnds.")
+                if own and callable(member) and not name.startswith("_"):
+                    yield from _callables(f"{alias.name}.{name}", member, found)
+        else:
+            yield from _callables(alias.name, found, dl)
+    accessor = type(xr.Dataset().dlnds)
+    yield from (f"accessor.{name}" for name in vars(accessor) if not name.startswith("_"))
+
+
+def _callables(name: str, found: Any, owner: Any) -> Iterator[str]:
+    is_picture = name.startswith("plot.") and found.__module__.endswith("plot")
+    if found.__module__ != owner.__name__ and owner is not dl and not is_picture:
+        return
+    yield name
+    if inspect.isclass(found):
+        methods = (n for n, m in inspect.getmembers(found) if callable(m) and n[0] != "_")
+        yield from (f"{name}.{method}" for method in methods if method not in calls.FOR_ENGINES)
+
+
+def test_every_public_name_has_a_valid_call():
+    covered = {call.name for call in calls.table()} | calls.FOR_WRITERS | calls.NOT_CALLED
+    missing = {n for n in public_names() if n.partition(".")[0] not in calls.NOT_CALLED} - covered
+    assert not missing, f"add a valid call to tests/calls.py of {sorted(missing)}"
