@@ -27,7 +27,7 @@ from dlnds.errors import (
     check_number,
     known_options,
 )
-from dlnds.integrate import flow
+from dlnds.integrate import flow, recorded
 from dlnds.newton import find_critical_point
 from dlnds.systems.jacobians import dense_jacobian
 from dlnds.systems.layers import WeightSystem
@@ -134,7 +134,7 @@ def escape_path(
     check_network(system)
     if not isinstance(direction, xr.Dataset):
         raise TypeError("direction: needs a row of escape_directions")
-    save = dict.fromkeys(("state", *save))
+    save = dict.fromkeys(("state", *recorded(system, save)))
     check_row(system, direction)
     check_memory("system", 4 * system.dim**2)
     ray = _ray(system, direction)
@@ -399,14 +399,17 @@ def compare_with_path(
     x = check_array("start", start, ndim=1, shape=(system.dim,))
     norm = check_number("norm", norm, minimum=0.0)
     crossings = []
+    grid = check_ascending("t_eval", t_eval)
+    if not (grid[0] >= 0.0 and grid[-1] > 0.0):
+        raise ValueError(f"t_eval: needs times from 0 on, got {grid[0]:g} to {grid[-1]:g}")
     for name, first in (("start", x), ("path", path.state.values[0])):
-        if not 0.0 < np.linalg.norm(first) < norm:
+        with np.errstate(over="ignore"):
+            size = float(np.linalg.norm(first))
+        if not 0.0 < size < norm:
             raise ValueError(
-                f"{name}: needs a first state of a norm below {norm:g}, got "
-                f"{np.linalg.norm(first):.3g}"
+                f"{name}: needs a first state of a norm below {norm:g}, got {size:.3g}"
             )
         crossings.append(_crossing(system, name, first, norm, rtol))
-    grid = np.asarray(t_eval, float)
     runs = [flow(system, s, (0.0, float(grid[-1])), grid, rtol=rtol) for _, s in crossings]
     states = [run.state.values[: grid.size] for run in runs]
     begun = float(path.time.values[0])

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import xarray as xr
 
 import dlnds as dl
 from dlnds.systems.protocol import SystemProtocol
@@ -28,6 +29,7 @@ class Call(NamedTuple):
 #: What a class answers to engines, who have checked what they ask: typed arrays, no user's input.
 FOR_ENGINES = {name for name in vars(SystemProtocol) if not name.startswith("_")} | {
     *("outputs_at_slope", "params_at_slope", "of_image"),
+    "field_terms",
     "image_of",
     "image_strength",
     "is_learnt",
@@ -210,7 +212,10 @@ def _systems() -> list[Call]:
 
 def _of_homogeneous(net: Any) -> list[Call]:
     x = net.initial(scale=0.5, rng=0)
-    names = ("loss", "gradient", "hessian", "outputs", "unpack", "conserved", "adjacency")
+    names = (
+        *("loss", "gradient", "hessian", "outputs", "unpack", "conserved", "adjacency"),
+        "unit_sizes",
+    )
     return [
         *(Call(f"HomogeneousNetwork.{name}", getattr(net, name), {"x": x}) for name in names),
         Call("HomogeneousNetwork.generators", net.generators, {"x": x, "orthogonal": True}),
@@ -226,7 +231,10 @@ def _of_homogeneous(net: Any) -> list[Call]:
 
 def _of_layers(owner: str, net: Any) -> list[Call]:
     x = net.initial(scale=0.5, rng=0)
-    names = ("loss", "gradient", "hessian", "product", "unpack", "adjacency", "imbalances")
+    names = (
+        *("loss", "gradient", "hessian", "product", "unpack", "adjacency", "imbalances"),
+        "unit_sizes",
+    )
     return [
         *(Call(f"{owner}.{name}", getattr(net, name), {"x": x}) for name in names),
         Call(f"{owner}.conserved", net.conserved, {"x": x}),
@@ -658,6 +666,81 @@ def _branches() -> list[Call]:
     ]
 
 
+def _directions() -> list[Call]:
+    net, failing = things()["homogeneous"], (dl.ConvergenceError,)
+    kkt = dl.escape_directions(net, n_starts=10)
+    path = dl.escape_path(net, kkt.isel(direction=0))
+    return [
+        Call(
+            "escape_directions",
+            dl.escape_directions,
+            {
+                **{"system": net, "at": np.zeros(net.dim), "rng": 0, "n_starts": 5},
+                **{"starts": kkt.state.values, "saddles": True, "workers": 1},
+            },
+        ),
+        Call(
+            "escape_time",
+            dl.escape_time,
+            {"system": net, "direction": kkt.isel(direction=0), "delta": [0.1, 0.01]},
+        ),
+        Call(
+            "escape_path",
+            dl.escape_path,
+            {
+                **{"system": net, "direction": kkt.isel(direction=0), "delta": 0.05},
+                **{"t_eval": [-1.0, 0.0, 1.0], "rtol": 1e-9, "save": ("state",)},
+                "max_steps": 500,
+            },
+            failing,
+        ),
+        Call(
+            "escape_chain",
+            dl.escape_chain,
+            {"system": net, "rng": 0, "n_starts": 5, "max_paths": 1, "max_steps": 300},
+            failing,
+        ),
+        Call(
+            "compare_with_path",
+            dl.compare_with_path,
+            {
+                **{"system": net, "path": path, "start": 0.05 * kkt.state.values[0]},
+                **{"norm": 0.3, "t_eval": [0.0, 0.25, 0.5], "rtol": 1e-8},
+            },
+            failing,
+        ),
+        Call(
+            "zero_preserving",
+            dl.zero_preserving,
+            {"system": net, "x": kkt.state.values[0], "n_trials": 2, "rng": 0},
+        ),
+    ]
+
+
+def fraction(size: float, rng: np.random.Generator) -> xr.Dataset:
+    """A task of a sweep."""
+    return xr.Dataset({"value": ((), size * rng.random())})
+
+
+def _sweeps() -> list[Call]:
+    folder = things()["folder"]
+    grid = {"size": [1.0, 2.0]}
+    dl.sweep(fraction, grid, folder / "whole", rng=0)
+    return [
+        Call(
+            "sweep",
+            dl.sweep,
+            {
+                **{"task": fraction, "grid": grid, "directory": str(folder / "sweep")},
+                **{"workers": 1, "rng": 0, "resume": True, "retry": False, "on_failure": "mark"},
+            },
+            (OSError, RuntimeError),
+        ),
+        Call("collect", dl.collect, {"directory": str(folder / "whole")}, (OSError,)),
+        Call("verify", dl.verify, {"directory": str(folder / "whole")}, (OSError,)),
+    ]
+
+
 def _stored() -> list[Call]:
     this = things()
     run, folder = this["run"], this["folder"]
@@ -720,6 +803,8 @@ GROUPS: dict[str, Callable[[], list[Call]]] = {
     "runs": _runs,
     "points": _points,
     "branches": _branches,
+    "directions": _directions,
+    "sweeps": _sweeps,
     "files": _stored,
     "pictures": _pictures,
 }

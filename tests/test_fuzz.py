@@ -27,7 +27,10 @@ LONGEST = 5.0  # seconds that a call may take
 FATAL = 300  # seconds after which it is interrupted: some compile something first
 PAIRS = 12  # pairs of arguments that are spoilt together, for each call
 #: One of so many cases is in the ordinary suite; primes, so that all kinds of values come.
-STRIDES = {"systems": 149, "runs": 61, "points": 41, "branches": 53, "files": 23, "pictures": 29}
+STRIDES = {
+    **{"systems": 149, "runs": 61, "points": 41, "branches": 53, "files": 23, "pictures": 29},
+    **{"directions": 97, "sweeps": 11},
+}
 
 #: What is NaN by design: means over nothing, what was not checked, rows beyond an end.
 MAY_BE_NAN = {
