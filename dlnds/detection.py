@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-import scipy.interpolate
+import scipy  # loads scipy.interpolate when it is used, which is rare and takes long
 import scipy.linalg
 import scipy.optimize
 from scipy.linalg import lapack

@@ -246,7 +246,7 @@ def as_run(
     [2.4118, 2.3272]
     """
     check_system(system)
-    if not hasattr(system, "widths"):
+    if not hasattr(system, "pack"):
         raise TypeError("system: needs a network, whose states are layers of weights")
     network: Any = system
     grid = check_ascending("times", times)

@@ -421,9 +421,9 @@ def test_runs_that_do_not_cross_are_refused():
     path = dl.escape_path(net, first)
     start = 0.01 * first.state.values
     with pytest.raises(ValueError, match="^start: needs a first state of a norm below"):
-        dl.compare_with_path(net, path, 100.0 * start, norm=0.5, t_eval=[0.0])
+        dl.compare_with_path(net, path, 100.0 * start, norm=0.5, t_eval=[0.0, 1.0])
     with pytest.raises(ValueError, match="^start: does not come to the norm 9"):
-        dl.compare_with_path(net, path, start, norm=9.0, t_eval=[0.0])
+        dl.compare_with_path(net, path, start, norm=9.0, t_eval=[0.0, 1.0])
 
 
 def test_entries_are_accurate_to_the_next_order():
