@@ -140,6 +140,7 @@ class WeightSystem(SystemProtocol):
         pairs = [(i, j) for i in range(1, self.depth) for j in range(self.widths[i])]
         return np.array(pairs, np.int64).reshape(-1, 2)
 
+    @finite("x")
     def unit_sizes(self, x: ArrayLike) -> Array:
         """Return for each hidden unit the norm of all its weights, of a state or of a stack."""
         return self._unit_sizes(self._states(x))
