@@ -170,7 +170,8 @@ def _is_within(point: Array, bounds: tuple[float, float]) -> bool:
 
 def solution_near(problem: Problem, x: Array, p: float, tangent: Array) -> Point | None:
     """Return the solution near a prediction with its tangent and spectrum, or None."""
-    for stride in strides_from(problem, joined(x, p), tangent):
+    stride = next(strides_from(problem, joined(x, p), tangent), None)
+    if stride is not None:
         return met(problem, stride)
     found = corrected(problem, x, p, tangent)
     return None if found is None else described(problem, tangent, found)

@@ -139,8 +139,7 @@ def _steady_zero(
     """Return where the orbit loses dimensions, or others cross at all p, and how far that is.
 
     There may be solutions at every p there, which Newton's method takes for those of the branch:
-    the point is interpolated between some at such distances that it depends least
-    on them.
+    the point is interpolated between some at such distances that it depends least on them.
     """
     there = ahead_of(problem, here, step)
     if there is None:

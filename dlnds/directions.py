@@ -21,7 +21,7 @@ from dlnds.errors import (
     known_options,
 )
 from dlnds.systems.forms import LeadingPart
-from dlnds.systems.jacobians import dense_jacobian
+from dlnds.systems.jacobians import dense_jacobian, field_at
 from dlnds.systems.layers import WeightSystem
 from dlnds.systems.protocol import Array, SystemProtocol
 
@@ -220,8 +220,7 @@ def _strict(system: SystemProtocol, x: Array) -> list[Directions]:
         return []
     check_memory("at", 3 * system.dim**2)
     matrix, _ = dense_jacobian(system, 0.0, x)
-    force = np.empty(system.dim)
-    jit.ready(system.field, jit.FIELD)(0.0, x, system.params, force)
+    force = field_at(system, 0.0, x)
     growth, vectors = scipy.linalg.eigh(matrix)
     scale = float(np.abs(growth).max())
     lack = float(np.linalg.norm(force))
@@ -410,11 +409,7 @@ def _dataset(
         "active": (("direction", "unit"), (sizes > ZERO_UNIT).astype(np.int8)),
         "at": ("parameter", x),
     }
-    coords = {
-        **system.coordinates(),
-        "unit_layer": ("unit", system.units[:, 0].copy()),
-        "unit_number": ("unit", system.units[:, 1].copy()),
-    }
+    coords = {**system.coordinates(), **system._unit_coordinates()}
     lost = sum(part.lost for part in found)
     attrs = {**system.attributes(), "n_starts": n_starts, "n_lost": lost}
     return schema.finish(xr.Dataset(variables, coords=coords), "escape_directions", attrs)

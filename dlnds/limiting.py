@@ -9,7 +9,6 @@ import xarray as xr
 from numpy.typing import ArrayLike
 
 from dlnds import schema
-from dlnds._kernels import jit
 from dlnds.directions import (
     ZERO_UNIT,
     check_network,
@@ -29,7 +28,7 @@ from dlnds.errors import (
 )
 from dlnds.integrate import flow, recorded
 from dlnds.newton import find_critical_point
-from dlnds.systems.jacobians import dense_jacobian
+from dlnds.systems.jacobians import dense_jacobian, field_at
 from dlnds.systems.layers import WeightSystem
 from dlnds.systems.protocol import Array
 
@@ -159,11 +158,7 @@ def escape_path(
         "order": ray.order,
         "rate": ray.rate,
     }
-    units = {
-        "unit_layer": ("unit", system.units[:, 0].copy()),
-        "unit_number": ("unit", system.units[:, 1].copy()),
-    }
-    path = run.assign(end).assign_coords(units)
+    path = run.assign(end).assign_coords(system._unit_coordinates())
     path.attrs.pop("events", None)  # that ended the search for the limit
     return schema.finish(path, "run", attrs)
 
@@ -185,8 +180,8 @@ def _lost(ray: Ray, size: float) -> float:
 def _entry(system: WeightSystem, ray: Ray, size: float) -> Entry:
     """Return the state of the limiting path at a distance, to the next order, and its time."""
     point, u, k, rate, q = ray
-    state, force = point + size * u, np.empty(system.dim)
-    jit.ready(system.field, jit.FIELD)(0.0, state, system.params, force)
+    state = point + size * u
+    force = field_at(system, 0.0, state)
     matrix, _ = dense_jacobian(system, 0.0, state)
     slow = rate * size ** (k - 2)
     bordered = np.zeros((system.dim + 1, system.dim + 1))
@@ -303,22 +298,20 @@ def escape_chain(
     generator = check_generator("rng", rng)
     max_paths = check_integer("max_paths", max_paths, minimum=1)
     x = np.zeros(system.dim)
-    states, orders, values, nodes = [x], [0], [0.0], {}
+    states, left, nodes = [x], [], {}
     for number in range(max_paths):
         directions = escape_directions(system, at=x, rng=generator, n_starts=n_starts)
         if not directions.sizes["direction"]:
             break
         first = directions.isel(direction=0)
         path = escape_path(system, first, max_steps=max_steps)
-        orders[-1], values[-1] = int(first.order), float(first.value)
+        left.append((int(first.order), float(first.value)))
         nodes[f"path_{number}"] = path
         x = np.array(path.limit_state.values)
         states.append(x)
-        orders.append(0)
-        values.append(0.0)
         if schema.decode(path.limit_kind).item() != "saddle":
             break
-    stack = np.stack(states)
+    stack, (orders, values) = np.stack(states), zip(*left, (0, 0.0), strict=True)
     sizes = system._unit_sizes(stack)
     limits = ZERO_UNIT * np.linalg.norm(stack, axis=1)[:, None]
     variables = {
@@ -510,11 +503,7 @@ def zero_preserving(
         "unit_zero": ("unit", whole),
         "residual": ((), _force_on(system, kept, trials)),
     }
-    coords = {
-        **system.coordinates(),
-        "unit_layer": ("unit", system.units[:, 0].copy()),
-        "unit_number": ("unit", system.units[:, 1].copy()),
-    }
+    coords = {**system.coordinates(), **system._unit_coordinates()}
     dataset = xr.Dataset(variables, coords=coords)
     return schema.finish(dataset, "zero_preserving", system.attributes())
 

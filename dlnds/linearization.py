@@ -20,7 +20,7 @@ from dlnds.errors import (
 )
 from dlnds.moments import count_pairs, equal, exceeds
 from dlnds.systems import spectra
-from dlnds.systems.jacobians import dense_jacobian
+from dlnds.systems.jacobians import dense_jacobian, field_at
 from dlnds.systems.linear import LinearNetwork, check_network
 from dlnds.systems.protocol import (
     Array,
@@ -284,8 +284,7 @@ def _dataset(system: SystemProtocol, t: float, x: Array, found: _Spectrum) -> xr
 
 def _at_rest(system: SystemProtocol, t: float, x: Array, resolution: float) -> bool:
     """Tell whether ‖f‖ ≤ ``resolution`` ‖x‖: less than what zero eigenvalues are blurred by."""
-    force = np.empty(system.dim)
-    jit.ready(system.field, jit.FIELD)(t, x, system.params, force)
+    force = field_at(system, t, x)
     return bool(np.linalg.norm(force) <= resolution * np.linalg.norm(x))
 
 

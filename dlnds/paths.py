@@ -219,6 +219,7 @@ def along_imbalances(
         symmetric=True,
         parameter="imbalance",
         observe=lambda x, p: observed(net, x, net._loss(x), size),
+        vectorized=True,
         coordinates=net.coordinates(),
         attributes={**net.attributes(), **about},
     )

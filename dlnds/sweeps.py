@@ -235,9 +235,13 @@ def _job(plan: Plan, task: Task, limit: float | None) -> Job:
 def _to_do(plan: Plan, retry: bool) -> list[Point]:
     """Return the points that are missing or do not verify, and on request those that failed."""
     again = {"missing", "damaged"} | (set(schema.SWEEP_STATES[2:]) if retry else set())
+    return _points(plan, [i for i in range(plan.grid.size) if _look(plan, i)[0] in again])
+
+
+def _points(plan: Plan, numbers: Sequence[int]) -> list[Point]:
+    """Return the points of these numbers with their inputs."""
     columns = plan.grid.columns()
-    chosen = [i for i in range(plan.grid.size) if _look(plan, i)[0] in again]
-    return [Point(i, {name: values[i] for name, values in columns.items()}) for i in chosen]
+    return [Point(i, {name: values[i] for name, values in columns.items()}) for i in numbers]
 
 
 def _run(plan: Plan, outcomes: Outcomes, count: int, mark: bool, progress: bool) -> None:
@@ -433,20 +437,18 @@ def _common(attributes: Sequence[Mapping[Any, Any]]) -> dict[Any, Any]:
 
 def _note_wrong_forms(plan: Plan, found: xr.Dataset) -> None:
     """Leave a failure beside each result that is not of the form of most others."""
-    columns = plan.grid.columns()
     wrong = schema.SWEEP_STATES.index("wrong_form")
-    for index in np.flatnonzero(found["status"].values.ravel() == wrong).tolist():
-        if plan.point_file(index).exists():
-            point = Point(index, {name: values[index] for name, values in columns.items()})
-            message = "has other variables, dims, sizes or coordinates than most other points"
-            outcome = Outcome(point, "wrong_form", message=message)
-            records.write_bytes(plan.failure_file(index), _failure(plan, outcome))
+    numbers = np.flatnonzero(found["status"].values.ravel() == wrong).tolist()
+    for point in _points(plan, [i for i in numbers if plan.point_file(i).exists()]):
+        message = "has other variables, dims, sizes or coordinates than most other points"
+        outcome = Outcome(point, "wrong_form", message=message)
+        records.write_bytes(plan.failure_file(point.number), _failure(plan, outcome))
 
 
 def _first_failure(plan: Plan, found: xr.Dataset) -> str:
     states = schema.decode(found["status"]).values.ravel()
     index = next(i for i, state in enumerate(states) if state != "finished")
-    inputs = {name: values[index] for name, values in plan.grid.columns().items()}
+    inputs = _points(plan, [index])[0].inputs
     words = _look(plan, index)[1]
     return _said(inputs, states[index], words.get("message", "") if isinstance(words, dict) else "")
 

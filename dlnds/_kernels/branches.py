@@ -10,8 +10,8 @@ What is not clearly regular is left to the caller, who has slower methods.
 import numpy as np
 from numba import types
 
-from dlnds._kernels.dense import fill
-from dlnds._kernels.jit import FIELD, JACOBIAN, PARAMS, jit, part, sums
+from dlnds._kernels.dense import dot, fill
+from dlnds._kernels.jit import FIELD, JACOBIAN, PARAMS, jit, part
 
 #: What `follow` tells of each point.
 FOUND = 7
@@ -24,15 +24,6 @@ SMALLEST_PIVOT = 1e-7
 MOST_ITERATIONS, CONTRACTION = 12, 0.1
 #: How many times smaller the second one is as a rule, and the cosine of two tangents at least.
 USUAL_CONTRACTION, USUAL_COSINE = 0.01, 0.99
-
-
-@sums
-def inner(a, b):
-    """Return the inner product of two vectors."""
-    total = 0.0
-    for i in range(a.size):
-        total += a[i] * b[i]
-    return total
 
 
 @part
@@ -57,7 +48,7 @@ def orbit_basis(x, action, unit, rows):
     for k in range(rows.shape[0]):
         best, size = k, -1.0
         for i in range(k, rows.shape[0]):
-            square = inner(rows[i], rows[i])
+            square = dot(rows[i], rows[i])
             if square > size:
                 best, size = i, square
         size = np.sqrt(size)
@@ -69,12 +60,12 @@ def orbit_basis(x, action, unit, rows):
         for j in range(n):
             rows[k, j], rows[best, j] = rows[best, j], rows[k, j]
         for i in range(k):
-            add_multiple(-inner(rows[i], rows[k]), rows[i], rows[k])
-        size = np.sqrt(inner(rows[k], rows[k]))
+            add_multiple(-dot(rows[i], rows[k]), rows[i], rows[k])
+        size = np.sqrt(dot(rows[k], rows[k]))
         for j in range(n):
             rows[k, j] /= size
         for i in range(k + 1, rows.shape[0]):
-            add_multiple(-inner(rows[k], rows[i]), rows[k], rows[i])
+            add_multiple(-dot(rows[k], rows[i]), rows[k], rows[i])
     return rows.shape[0]
 
 
@@ -104,7 +95,7 @@ def evaluate_matrix(equation, point, state, out):
     total = 0.0
     for i in range(state.size):
         out[i, i] -= decay
-        total += inner(out[i], out[i])
+        total += dot(out[i], out[i])
     return np.sqrt(total / state.size) if total > 0.0 else 1.0
 
 
@@ -151,9 +142,9 @@ def substitute(M, pivots, right):
         best = pivots[k]
         right[k], right[best] = right[best], right[k]
     for i in range(1, size):
-        right[i] -= inner(M[i, :i], right[:i])
+        right[i] -= dot(M[i, :i], right[:i])
     for i in range(size - 1, -1, -1):
-        right[i] = (right[i] - inner(M[i, i + 1 :], right[i + 1 :])) / M[i, i]
+        right[i] = (right[i] - dot(M[i, i + 1 :], right[i + 1 :])) / M[i, i]
 
 
 @part
@@ -165,7 +156,7 @@ def displaced(rows, rank, weight, tangent, point, start, across, right):
         across[i] = point[i] - start[i]
         right[n] += tangent[i] * across[i]
     for k in range(rank):
-        multiplier = weight * inner(rows[k], across)
+        multiplier = weight * dot(rows[k], across)
         largest = max(largest, abs(multiplier))
         add_multiple(-multiplier, rows[k], right[:n])
     return largest
@@ -202,7 +193,7 @@ def solve_near(equation, rtol, unit, point, tangent, rows, J, found):
         found[MULTIPLIER] = displaced(rows, rank, weight, tangent, point, start, force, right)
         substitute(M, pivots, right)
         add_multiple(-1.0, right, point)
-        size = np.sqrt(inner(right, right)) / (1.0 + np.sqrt(inner(point, point)))
+        size = np.sqrt(dot(right, right)) / (1.0 + np.sqrt(dot(point, point)))
         if iteration == 1:
             found[CONTRACTION_RATE] = 0.0
         elif iteration == 2:
@@ -215,7 +206,7 @@ def solve_near(equation, rtol, unit, point, tangent, rows, J, found):
             return False
         last = size
     found[RANK], found[ITERATIONS] = rank, iteration
-    found[RESIDUAL] = np.sqrt(inner(right[:n], right[:n]))
+    found[RESIDUAL] = np.sqrt(dot(right[:n], right[:n]))
     write_tangent(M, pivots, rows, rank, tangent)
     return True
 
@@ -229,8 +220,8 @@ def write_tangent(M, pivots, rows, rank, tangent):
     tangent[n] = 1.0
     substitute(M, pivots, tangent)
     for k in range(rank):
-        add_multiple(-inner(rows[k], tangent[:n]), rows[k], tangent[:n])
-    size = np.sqrt(inner(tangent, tangent))
+        add_multiple(-dot(rows[k], tangent[:n]), rows[k], tangent[:n])
+    size = np.sqrt(dot(tangent, tangent))
     for i in range(n + 1):
         tangent[i] /= size
 
@@ -276,7 +267,7 @@ def follow(
             found[k - 1],
         ):
             return k - 1
-        cosine = inner(tangents[k], tangents[k - 1])
+        cosine = dot(tangents[k], tangents[k - 1])
         if not cosine >= least_cosine:
             return k - 1
         found[k - 1, TAKEN] = step

@@ -6,7 +6,7 @@ expression would do because they compile several times faster.
 
 import numpy as np
 
-from dlnds._kernels.jit import LOOP_LIMIT, jit, part
+from dlnds._kernels.jit import LOOP_LIMIT, jit, part, sums
 
 
 @jit
@@ -105,3 +105,12 @@ def assign_identity(out):
     fill(0.0, out)
     for i in range(out.shape[0]):
         out[i, i] = 1.0
+
+
+@sums
+def dot(a, b):
+    """Return the product of two vectors."""
+    total = 0.0
+    for i in range(a.size):
+        total += a[i] * b[i]
+    return total

@@ -12,8 +12,8 @@ Made orthonormal, a frame U becomes Q with U = Q R, R upper triangular with a po
 import numpy as np
 from numba import types
 
-from dlnds._kernels.dense import assign, assign_transposed, multiply
-from dlnds._kernels.jit import FIELD, JACOBIAN, JVP, PARAMS, TANGENT, jit, part, sums
+from dlnds._kernels.dense import assign, assign_transposed, dot, multiply
+from dlnds._kernels.jit import FIELD, JACOBIAN, JVP, PARAMS, TANGENT, jit, part
 from dlnds._kernels.runge_kutta import (
     ACCEPTED,
     END_REACHED,
@@ -120,15 +120,6 @@ def write_matrix(system, t, x):
         tangent(t, x, units, params, matrix)
     else:
         each_along(system, t, x, units, matrix)
-
-
-@sums
-def dot(a, b):
-    """Return the product of two vectors."""
-    total = 0.0
-    for i in range(a.size):
-        total += a[i] * b[i]
-    return total
 
 
 @part

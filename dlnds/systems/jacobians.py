@@ -1,9 +1,16 @@
-"""The Jacobian matrix of any system."""
+"""The field and the Jacobian matrix of any system."""
 
 import numpy as np
 
 from dlnds._kernels import jit
 from dlnds.systems.protocol import Array, SystemProtocol
+
+
+def field_at(system: SystemProtocol, t: float, x: Array) -> Array:
+    """Return the field at a state."""
+    out = np.empty(system.dim)
+    jit.ready(system.field, jit.FIELD)(t, x, system.params, out)
+    return out
 
 
 def dense_jacobian(system: SystemProtocol, t: float, x: Array) -> tuple[Array, float]:

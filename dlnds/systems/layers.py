@@ -140,6 +140,11 @@ class WeightSystem(SystemProtocol):
         pairs = [(i, j) for i in range(1, self.depth) for j in range(self.widths[i])]
         return np.array(pairs, np.int64).reshape(-1, 2)
 
+    def _unit_coordinates(self) -> dict[str, Any]:
+        """Return the coordinates of the dim ``unit``, all hidden units."""
+        layer, number = self.units.T.copy()
+        return {"unit_layer": ("unit", layer), "unit_number": ("unit", number)}
+
     @finite("x")
     def unit_sizes(self, x: ArrayLike) -> Array:
         """Return for each hidden unit the norm of all its weights, of a state or of a stack."""
