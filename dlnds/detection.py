@@ -119,7 +119,7 @@ def _through(
     rows = [np.concatenate([[test(q)], q.x, [q.p], q.tangent]) for q in points if q is not None]
     if len(rows) < len(places):
         return None
-    curve = scipy.interpolate.BarycentricInterpolator(places, rows)
+    curve = scipy.interpolate.KroghInterpolator(places, rows)
     try:
         place = float(scipy.optimize.brentq(lambda s: float(curve(s)[0]), places[0], places[-1]))
     except ValueError:  # no zero between them

@@ -280,6 +280,18 @@ def test_two_equal_calls_give_identical_branches():
     assert one.identical(two)
 
 
+def test_interpolated_points_depend_on_no_hidden_random_state():
+    def fold_at_the_bound():
+        return dl.branch(lambda x, p: p + x**2, [1.0], -1.0, bounds=(-1.5, 0.0))
+
+    np.random.seed(1)  # noqa: NPY002
+    before = str(np.random.get_state())  # noqa: NPY002
+    first = fold_at_the_bound()
+    assert str(np.random.get_state()) == before  # noqa: NPY002
+    np.random.seed(2)  # noqa: NPY002
+    assert fold_at_the_bound().identical(first)
+
+
 def test_traps_end_in_errors_that_say_what_to_do():
     net, equation = weight_decay((2, 2, 2, 2), (2.0, 1.0))
     start = decayed(net, [size_at(s, 0.05, 3) for s in (2.0, 1.0)])
