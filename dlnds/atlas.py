@@ -16,7 +16,7 @@ from dlnds.graph import connections, count_edges
 from dlnds.integrate import flow
 from dlnds.linearization import canonical_inertia, canonical_rates
 from dlnds.systems.linear import LinearNetwork
-from dlnds.systems.protocol import Array
+from dlnds.systems.protocol import Array, check_state
 from dlnds.visits import observed_connections, overlay
 
 #: Most connections that an atlas holds.
@@ -107,6 +107,8 @@ def build_atlas(
             nodes["connections"] = connections(net, max_rank, modes, n_points=n_alpha)
     if count:
         starts = [net.initial(scale=scale, rng=generator) for _ in range(count)]
+        for start in starts:
+            check_state("scale", net, start)
         nodes["visits"] = _visits(
             net, np.stack(starts), max_steps=max_steps, workers=workers, progress=progress
         ).assign_attrs(start_scale=scale, rng_entropy=_entropy(generator))

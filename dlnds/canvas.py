@@ -22,7 +22,11 @@ KIND_STYLE = {
 #: What pictures read of Datasets of a schema beyond what it requires.
 _DRAWN: dict[str, dict[str, tuple[str, ...]]] = {
     "arcs": {"alpha": ("alpha",), "mode_lost": ("arc",), "mode_read": ("arc",)},
-    "connections": {"escape_time": ("edge", "scale"), "singular_value": ("mode",)},
+    "connections": {
+        "escape_time": ("edge", "scale"),
+        "scale": ("scale",),
+        "singular_value": ("mode",),
+    },
     "critical_points": {"singular_value": ("mode",)},
     "linearization": {},
 }
@@ -34,15 +38,17 @@ def check(name: str, data: Any, wanted: str) -> None:
     got = data.attrs.get("schema") if labelled else type(data).__name__
     if got != wanted:
         raise ValueError(f"{name}: needs the schema {wanted!r}, got {got!r}")
-    for node in schema.REQUIRED_NODES.get(wanted, {}):
+    for node, own in schema.REQUIRED_NODES.get(wanted, {}).items():
         if not isinstance(data, xr.DataTree) or node not in data.children:
             raise ValueError(f"{name}: lacks the node {node!r}")
+        if data[node].attrs.get("schema") != own:
+            raise ValueError(f"{name}: its node {node!r} needs the schema {own!r}")
     parts = [data] if isinstance(data, xr.Dataset) else [n.to_dataset() for n in data.subtree]
     for part in parts:
         kind = part.attrs.get("schema")
         if kind in _DRAWN:
             needed = {**schema.REQUIRED[kind], **_DRAWN[kind]}
-            schema.check_content(name, part, needed, empty=True)
+            schema.check_content(name, part, needed, empty=["arc", "edge", "eigen"])
 
 
 def axes(ax: "Axes | None", figsize: tuple[float, float]) -> "Axes":

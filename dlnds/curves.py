@@ -16,6 +16,7 @@ from dlnds.errors import (
     ConvergenceError,
     check_choice,
     check_flag,
+    check_function,
     check_memory,
     check_number,
     known_options,
@@ -245,8 +246,7 @@ def _with_all_values(borders: "_Borders", point: Point) -> Point:
 
 def _checked(family: Any) -> Callable[[float], Residual]:
     """Return a family whose equations are looked at, and made once for each q in use."""
-    if not callable(family):
-        raise TypeError(f"family: needs a function of q that returns a Residual, got {family!r}")
+    check_function("family", family, "q")
 
     @functools.lru_cache(maxsize=8)
     def at(q: float) -> Residual:
@@ -479,12 +479,15 @@ def _borders_at(
     """Return J bordered by its null vectors at a point."""
     residual, unit = at(q), course.limits[1]
     jacobian, basis = residual.matrix(x, p), _basis(residual, x, p, unit)
-    change = unit * _slope(lambda s: residual.matrix(x, s), p)  # all there is in p x − x³
-    size = float(np.linalg.norm(np.column_stack([jacobian, residual.slope(x, p), change])))
+    if not np.isfinite(jacobian).all():
+        raise ValueError(f"point: needs a finite ∂F/∂x, got NaN or infinity at q0 = {q}")
+    with np.errstate(over="ignore", invalid="ignore"):
+        change = unit * _slope(lambda s: residual.matrix(x, s), p)  # all there is in p x − x³
+        size = float(np.linalg.norm(np.column_stack([jacobian, residual.slope(x, p), change])))
+    if not np.isfinite(size):
+        raise ValueError(f"step_max: what changes within steps of {unit:g} overflows")
     empty = np.zeros((basis.shape[1], basis.shape[1]))
     whole = np.block([[jacobian, size * basis], [size * basis.T, empty]])
-    if not np.isfinite(whole).all():
-        raise ValueError(f"point: needs a finite ∂F/∂x, got NaN or infinity at q0 = {q}")
     left, sizes, right = np.linalg.svd(whole)
     count = int((sizes <= KERNEL_RTOL * size).sum())
     if count != 1:

@@ -14,10 +14,12 @@ from dlnds import schema
 from dlnds._kernels import ascent, jit
 from dlnds.errors import (
     check_array,
+    check_finite,
     check_flag,
     check_generator,
     check_integer,
     check_memory,
+    finite,
     known_options,
 )
 from dlnds.systems.forms import LeadingPart
@@ -185,16 +187,18 @@ def escape_directions(
     generator = check_generator("rng", rng)
     n_starts = check_integer("n_starts", n_starts, minimum=1)
     workers = check_integer("workers", workers, minimum=1)
+    check_memory("n_starts", 2 * n_starts * system.dim)
     x = np.zeros(system.dim)
     if at is not None:
         x = check_array("at", at, ndim=1, shape=(system.dim,))
     given = None
     if starts is not None:
         given = check_array("starts", starts, ndim=2, shape=(system.dim,))
-        sizes = np.linalg.norm(given, axis=1)[:, None]
-        if x.any() or not sizes.all():
+        if x.any() or not given.any(axis=1).all():
             raise ValueError("starts: needs states other than zero, and no other critical point")
-        given, n_starts = given / sizes, len(given)
+        given /= np.abs(given).max(axis=1, keepdims=True)  # squares of huge numbers overflow
+        given /= np.linalg.norm(given, axis=1, keepdims=True)
+        n_starts = len(given)
     found = _strict(system, x)
     forms = _leading(system, x)
     quiet, saddles = not check_flag("progress", progress), check_flag("saddles", saddles)
@@ -251,7 +255,8 @@ def _leading(
         return []
     matrix, _ = dense_jacobian(system, 0.0, x)
     values, vectors = scipy.linalg.eigh(-matrix)
-    form = leading_form(system, x, values, vectors, np.abs(values) <= ZERO * np.abs(values).max())
+    zero = np.abs(values) <= ZERO * np.abs(values).max()
+    form = leading_form(system, x, values, vectors, zero, "at")
     return [] if form is None else [(_expanded(form, 1.0), None, form.basis)]
 
 
@@ -416,6 +421,7 @@ def _dataset(
 
 
 @known_options
+@finite("delta")
 def escape_time(system: WeightSystem, direction: xr.Dataset | ArrayLike, delta: ArrayLike) -> Any:
     """Return T_δ, the time that the leading form takes from the size δ along a direction to others.
 
@@ -503,6 +509,9 @@ def check_row(system: WeightSystem, direction: xr.Dataset) -> None:
         raise ValueError(
             "direction: needs one row of escape_directions; take it by isel(direction=0)"
         )
+    row: dict[str, tuple[str, ...]] = dict.fromkeys(("order", "value", "multiplier"), ())
+    row |= dict.fromkeys(("state", "at"), ("parameter",))
+    schema.check_content("direction", direction, row)
     if direction.sizes["parameter"] != system.dim:
         raise ValueError(
             f"direction: needs {system.dim} weights, got {direction.sizes['parameter']}"
@@ -510,11 +519,17 @@ def check_row(system: WeightSystem, direction: xr.Dataset) -> None:
 
 
 def leading_form(
-    system: Any, x: Array, values: Array, vectors: Array, zero: NDArray[np.bool_]
+    system: Any,
+    x: Array,
+    values: Array,
+    vectors: Array,
+    zero: NDArray[np.bool_],
+    name: str = "x",
 ) -> LeadingForm | None:
     """Return the leading form at a critical point, or None where the loss is constant.
 
-    ``values`` and ``vectors`` are those of the Hessian, ``zero`` tells which are in its kernel. The
+    ``values`` and ``vectors`` are those of the Hessian, ``zero`` tells which are in its kernel, and
+    ``name`` what an error says of a point so small that the form overflows. The
     curve x + α v + w(α) has w in the range of the Hessian with no force there; the coefficients of
     w follow one from the other, and N is what is left of the loss (Lyapunov–Schmidt).
     """
@@ -534,7 +549,9 @@ def leading_form(
         return None
     tries = np.random.default_rng(0).normal(size=(3, basis.shape[1]))
     tries /= np.linalg.norm(tries, axis=1)[:, None]
-    found = np.linalg.norm(forces(tries, 2 * system.depth), axis=-1).max(axis=1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = np.linalg.norm(forces(tries, 2 * system.depth), axis=-1).max(axis=1)
+    check_finite(name, found)
     found[:2] = 0.0
     if not found.any():
         return None

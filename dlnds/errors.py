@@ -5,12 +5,15 @@ import functools
 import inspect
 import math
 import operator
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
+import psutil
 from numpy.typing import ArrayLike, NDArray
+
+#: So many floats are always at hand; asking for the free memory would take longer than most calls.
+_FEW = 2**20
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -140,6 +143,21 @@ def check_number(
     return number
 
 
+def check_function(name: str, value: object, *arguments: str) -> None:
+    """Refuse what cannot be called with these arguments."""
+    form = f"{name}: needs a function of ({', '.join(arguments)}), got {value!r}"
+    if not callable(value):
+        raise TypeError(form)
+    try:
+        signature = inspect.signature(value)
+    except (TypeError, ValueError):  # of some compiled functions it is not known
+        return
+    try:
+        signature.bind(*arguments)
+    except TypeError as error:
+        raise TypeError(f"{form}: {error}") from None
+
+
 def check_flag(name: str, value: object) -> bool:
     """Return ``value`` if it is true or false."""
     if not isinstance(value, bool | np.bool_):
@@ -149,10 +167,9 @@ def check_flag(name: str, value: object) -> bool:
 
 def check_memory(name: str, numbers: int) -> None:
     """Refuse to allocate more than half of the free memory for so many floats."""
-    try:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):  # not told by this operating system
-        free = 2**34
+    if numbers < _FEW:
+        return
+    free = psutil.virtual_memory().available
     if 8 * numbers > free / 2:
         raise ValueError(
             f"{name}: this takes {8 * numbers:,} bytes, more than half of the free {free:,}"

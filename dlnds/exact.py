@@ -21,6 +21,8 @@ TOLERANCE = 1e-10
 _NEAR = 2.0
 #: Largest exponent μt of one application of the matrix solution.
 _LONGEST = 300.0
+#: In units of the growth of a mode: all modes have long arrived.
+_LATEST = 1e300
 
 
 @known_options
@@ -202,9 +204,11 @@ def mode_strength(start: float, sigma: float, depth: int, times: Array) -> Any:
     if start == 0.0 or start == sigma:
         return np.full_like(times, start)
     if sigma == 0.0:
-        return start * (1.0 + depth * a * start**a * times) ** (-1.0 / a)
+        with np.errstate(over="ignore"):
+            return start * (1.0 + depth * a * start**a * times) ** (-1.0 / a)
     size, u = abs(sigma), start / abs(sigma)
-    reached = depth * size**a * times
+    with np.errstate(over="ignore"):
+        reached = np.minimum(depth * size**a * times, _LATEST)
     if sigma < 0.0:
         return size * np.exp(_invert(_falling, np.log(u), -reached, a))
     if u > 1.0:

@@ -124,8 +124,7 @@ def equilibria(
     """
     check_flow(system)
     kinds = _kinds(system)
-    if kinds:
-        vary = check_choice("vary", vary, kinds)
+    vary = check_choice("vary", vary, kinds) if kinds else check_integer("vary", vary, minimum=0)
     along = ("target", "imbalance")
     for name, value, allowed in (
         ("path", path, along),

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dlnds import schema
 from dlnds.critical import check_critical, check_point
-from dlnds.errors import check_generator, known_options
+from dlnds.errors import check_generator, check_memory, known_options
 from dlnds.moments import turns
 from dlnds.systems import strings
 from dlnds.systems.layers import flat
@@ -72,6 +72,7 @@ def random_fiber_state(net: LinearNetwork, modes: Sequence[int], rng: Any = None
     """
     check_network(net)
     net.critical_state(modes)  # which refuses what is no index set
+    check_memory("net", 6 * sum(d * d for d in net.widths))
     generator = check_generator("rng", rng)
     chosen = sorted(int(mode) for mode in modes)
     rank, k = len(chosen), net.target.shape[1]

@@ -454,6 +454,8 @@ def edge_states(graph: xr.Dataset, edge: int | tuple[str, str]) -> xr.Dataset:
     schema.check_content("graph", graph, _MOVING, ["widths"])
     row = graph.isel(edge=_number(graph, edge))
     widths = [int(d) for d in graph.attrs["widths"]]
+    if (graph.sizes["input"], graph.sizes["output"]) != (widths[0], widths[-1]):
+        raise ValueError(f"graph: needs modes of {widths[0]} inputs and {widths[-1]} outputs")
     depth, sigma = len(widths) - 1, graph["singular_value"].values
     kept = [m for m in schema.index_set_modes(str(row["source"].item())) if m != row["mode_lost"]]
     i, j = int(row["mode_lost"]), int(row["mode"])

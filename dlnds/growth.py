@@ -178,10 +178,12 @@ def _base(net: LinearNetwork, manifold: xr.Dataset) -> _Base:
     if manifold.attrs.get("problem_digest") != net.digest:
         raise ValueError("manifold: belongs to another network")
     names = ("rate", "order", "mode", "mode_lost")
-    wanted: dict[str, tuple[str, ...]] = {"state": ("parameter",), "critical_point": ()}
-    if manifold.sizes.get("direction"):
-        wanted |= {"frame": ("direction", "parameter"), **dict.fromkeys(names, ("direction",))}
-    schema.check_content("manifold", manifold, wanted, ["side", "dimension", "quotient_dimension"])
+    wanted = {
+        **{"state": ("parameter",), "critical_point": (), "frame": ("direction", "parameter")},
+        **dict.fromkeys(names, ("direction",)),
+    }
+    counts = ["side", "dimension", "quotient_dimension"]
+    schema.check_content("manifold", manifold, wanted, counts, empty=["direction"])
     if manifold.sizes["parameter"] != net.dim:
         raise ValueError(f"manifold: needs states of {net.dim} weights, got {manifold.sizes}")
     state, frame, whole = manifold["state"].values, manifold["frame"].values, net

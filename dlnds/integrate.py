@@ -19,6 +19,7 @@ from dlnds.errors import (
     check_ascending,
     check_choice,
     check_flag,
+    check_function,
     check_integer,
     check_memory,
     check_number,
@@ -256,7 +257,10 @@ def as_run(
         raise ValueError(f"layers: needs the weights at each of {len(grid)} times")
     if not all(np.iterable(snapshot) for snapshot in snapshots):
         raise TypeError("layers: needs a sequence of matrices for each time")
-    states = np.stack([network.pack([_plain(w) for w in snapshot]) for snapshot in snapshots])
+    try:
+        states = np.stack([network.pack([_plain(w) for w in snapshot]) for snapshot in snapshots])
+    except (ValueError, TypeError) as error:  # by the names that ``pack`` has for its arguments
+        raise type(error)(f"layers: {str(error).partition(': ')[2]}") from error
     for state in states:
         check_state("layers", system, state)
     run = Run(
@@ -451,8 +455,7 @@ def _check_events(events: Sequence[Event] | Event | None) -> tuple[Event, ...]:
         raise TypeError(f"events: needs functions event(t, x), got {events!r}")
     functions = () if events is None else (events,) if callable(events) else tuple(events)
     for event in functions:
-        if not callable(event):
-            raise TypeError(f"events: needs functions event(t, x), got {event!r}")
+        check_function("events", event, "t", "x")
     return functions
 
 

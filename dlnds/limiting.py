@@ -1,6 +1,6 @@
 """Limiting paths: how runs from smaller and smaller starts leave a critical point."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,18 +24,21 @@ from dlnds.errors import (
     check_integer,
     check_memory,
     check_number,
+    finite,
     known_options,
 )
 from dlnds.integrate import flow, recorded
 from dlnds.newton import find_critical_point
 from dlnds.systems.jacobians import dense_jacobian, field_at
 from dlnds.systems.layers import WeightSystem
-from dlnds.systems.protocol import Array
+from dlnds.systems.protocol import Array, check_state
 
 #: Fall of ‖∇L‖, in terms of the largest on the way, at which a path has come to its limit.
 REST = 1e-9
 #: Sizes of starts that are tried, from the largest on, and the relative error of a flow's clock.
 SIZES, CLOCK = 0.5 * 2.0 ** -np.arange(0.0, 30.0, 0.5), 1e-12
+#: Iterations of Newton's method from the end of a path, which is near its limit if it has one.
+FEW_ITERATIONS = 100
 #: Largest relative move from the end of a path to the critical point that it comes to.
 NEAR_LIMIT = 1e-2
 #: Eigenvalues of the Hessian, in terms of the largest, below which a limit is a saddle.
@@ -141,9 +144,11 @@ def escape_path(
         entries = [(float(r), _entry(system, ray, float(r))) for r in SIZES]
         size, entry = min(entries, key=lambda pair: pair[1].error + _lost(ray, pair[0]))
     else:
-        size = check_number("delta", delta, minimum=0.0)
+        size = np.float64(check_number("delta", delta, minimum=0.0))  # whose powers may be infinite
         if not size:
             raise ValueError("delta: needs a positive number")
+        with np.errstate(over="ignore"):
+            check_state("delta", system, ray.point + size * ray.u)
         entry = _entry(system, ray, size)
     options: dict[str, Any] = {"rtol": rtol, "save": save, "max_steps": max_steps}
     span = (entry.time, np.inf)
@@ -151,9 +156,13 @@ def escape_path(
     end = _limit(system, np.array(run.state.values[-1]))
     if t_eval is not None:
         grid = check_ascending("t_eval", t_eval)
+        if not grid[-1] > entry.time:
+            raise ValueError(
+                f"t_eval: needs times after {entry.time:.6g}, when the path is at this distance"
+            )
         run = flow(system, entry.state, (entry.time, float(grid[-1])), grid, **options)
     attrs = {
-        "delta": size,
+        "delta": float(size),
         "start_error": entry.error,
         "order": ray.order,
         "rate": ray.rate,
@@ -177,6 +186,7 @@ def _lost(ray: Ray, size: float) -> float:
     return CLOCK * abs(float(time_on_ray(ray.order, ray.rate / ray.order, size)))
 
 
+@finite("delta")
 def _entry(system: WeightSystem, ray: Ray, size: float) -> Entry:
     """Return the state of the limiting path at a distance, to the next order, and its time."""
     point, u, k, rate, q = ray
@@ -215,7 +225,7 @@ def _limit(system: WeightSystem, end: Array) -> dict[str, Any]:
     """Return what a path comes to."""
     kind = "none"
     try:
-        found = find_critical_point(system, end)
+        found = find_critical_point(system, end, max_iterations=FEW_ITERATIONS)
         x = found.state.values
         if np.linalg.norm(x - end) <= NEAR_LIMIT * np.linalg.norm(end):
             end, kind = x, _kind(system, x)
@@ -338,6 +348,7 @@ def compare_with_path(
     norm: float,
     t_eval: ArrayLike,
     rtol: float = 1e-10,
+    max_steps: int = 5_000,
 ) -> xr.Dataset:
     """Return the distance of a run from a limiting path from where both have a given norm.
 
@@ -353,7 +364,7 @@ def compare_with_path(
         ‖x‖ at which both are aligned, larger than the first state of the path.
     t_eval
         Times after the crossing, ascending from 0.
-    rtol
+    rtol, max_steps
         As for `flow`.
 
     Returns
@@ -366,7 +377,7 @@ def compare_with_path(
     Raises
     ------
     ValueError, TypeError
-        If the run or the path does not cross the norm from below.
+        If the run or the path does not cross the norm from below, or a time is not reached.
 
     Notes
     -----
@@ -389,9 +400,11 @@ def compare_with_path(
     check_network(system)
     if not isinstance(path, xr.Dataset) or "limit_state" not in path:
         raise TypeError("path: needs what escape_path returns")
+    schema.check_content("path", path, {"state": ("time", "parameter"), "time": ("time",)})
     x = check_array("start", start, ndim=1, shape=(system.dim,))
     norm = check_number("norm", norm, minimum=0.0)
     crossings = []
+    options: dict[str, Any] = {"rtol": rtol, "max_steps": max_steps}
     grid = check_ascending("t_eval", t_eval)
     if not (grid[0] >= 0.0 and grid[-1] > 0.0):
         raise ValueError(f"t_eval: needs times from 0 on, got {grid[0]:g} to {grid[-1]:g}")
@@ -402,9 +415,16 @@ def compare_with_path(
             raise ValueError(
                 f"{name}: needs a first state of a norm below {norm:g}, got {size:.3g}"
             )
-        crossings.append(_crossing(system, name, first, norm, rtol))
-    runs = [flow(system, s, (0.0, float(grid[-1])), grid, rtol=rtol) for _, s in crossings]
-    states = [run.state.values[: grid.size] for run in runs]
+        crossings.append(_crossing(system, name, first, norm, options))
+    span = (0.0, float(grid[-1]))
+    runs = [flow(system, s, span, grid, **options) for _, s in crossings]
+    ends = [schema.decode(run.stop_reason).item() for run in runs]
+    if ends != ["end_reached", "end_reached"]:
+        raise ValueError(
+            f"t_eval: is not reached to its end in max_steps={max_steps}, the run and the path end "
+            f"with {ends[0]} and {ends[1]}"
+        )
+    states = [run.state.values for run in runs]
     begun = float(path.time.values[0])
     variables = {
         "distance": (
@@ -421,7 +441,7 @@ def compare_with_path(
 
 
 def _crossing(
-    system: WeightSystem, name: str, start: Array, norm: float, rtol: float
+    system: WeightSystem, name: str, start: Array, norm: float, options: Mapping[str, Any]
 ) -> tuple[float, Array]:
     """Return when a run first has a norm, and its state then."""
 
@@ -430,7 +450,7 @@ def _crossing(
 
     event.terminal = True  # type: ignore[attr-defined]
     rest = _at_rest(system)
-    run = flow(system, start, rtol=rtol, events=[event, rest])
+    run = flow(system, start, events=[event, rest], **options)
     if int(run.event[-1]) != 0:
         raise ValueError(f"{name}: does not come to the norm {norm:g}")
     return float(run.time[-1] - run.time[0]), np.array(run.state.values[-1])
@@ -486,6 +506,7 @@ def zero_preserving(
     check_network(system)
     state = check_array("x", x, ndim=1, shape=(system.dim,))
     n_trials = check_integer("n_trials", n_trials, minimum=1)
+    check_memory("n_trials", 2 * n_trials * system.dim)
     generator = check_generator("rng", rng)
     trials = generator.normal(size=(n_trials, system.dim))
     into, out_of = system._unit_weights

@@ -104,7 +104,10 @@ def save_page(atlas: xr.DataTree, path: str | os.PathLike[str]) -> None:
 def check(atlas: xr.DataTree) -> None:
     """Refuse what is no atlas, or too large for a page."""
     canvas.check("atlas", atlas, "atlas")
-    count = atlas["points"].sizes["critical_point"]
+    points = atlas["points"].to_dataset()
+    shown = [name for name in (*_COLUMNS, "is_complete") if name in points]
+    schema.check_content("atlas", points, dict.fromkeys(shown, ("critical_point",)))
+    count = points.sizes["critical_point"]
     if count > MOST_POINTS:
         raise ValueError(
             f"atlas: has {count:,} critical points, a page holds at most {MOST_POINTS:,}; "

@@ -78,6 +78,7 @@ def levels(atlas: xr.DataTree, *, ax: "Axes | None" = None) -> "Axes":
 
     ax = _axes(ax, figsize=(9.0, 6.0))
     points, arcs = atlas["points"].to_dataset(), _additions(atlas["arcs"].to_dataset())
+    arcs = arcs.isel(arc=np.isin(arcs["source"].values, points["critical_point"].values))
     if arcs.sizes["arc"]:
         ranks = points["rank"].sel(critical_point=arcs["source"].values).values
         part = arcs if arcs.sizes["arc"] <= _MOST_CURVES else arcs.isel(alpha=[0, -1])
@@ -248,6 +249,8 @@ def spectrum(linearization: xr.Dataset, *, ax: "Axes | None" = None) -> "Axes":
     'index 3, nullity 5'
     """
     _check("linearization", linearization, "linearization")
+    counts = [name for name in ("index", "nullity") if name in linearization]
+    schema.check_content("linearization", linearization, dict.fromkeys(counts, ()))
     ax = _axes(ax, figsize=(6.0, 4.0))
     values = linearization["eigenvalue"]
     if "eigenvalue_imag" in linearization:
@@ -260,7 +263,6 @@ def spectrum(linearization: xr.Dataset, *, ax: "Axes | None" = None) -> "Axes":
         ax.plot(np.arange(values.size), values, ".", color="#4575b4")
         ax.set_xlabel("number of the eigenvalue")
         ax.set_ylabel(_label(values))
-    counts = [name for name in ("index", "nullity") if name in linearization]
     ax.set_title(", ".join(f"{name} {int(linearization[name])}" for name in counts))
     return ax
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dlnds.errors import check_array, check_number, known_options
+from dlnds.errors import check_array, check_function, check_number, known_options
 
 Array = NDArray[np.float64]
 
@@ -98,8 +98,8 @@ class Residual:
     def __post_init__(self) -> None:
         for name in ("fun", "jacobian", "derivative", "generators", "invariants", "observe"):
             given = getattr(self, name)
-            if not callable(given) and (given is not None or name == "fun"):
-                raise TypeError(f"{name}: needs a function, got {given!r}")
+            if given is not None or name == "fun":
+                check_function(name, given, "x", "p")
         if not isinstance(self.parameter, str) or not self.parameter:
             raise TypeError(f"parameter: needs a name, got {self.parameter!r}")
         if not np.iterable(self.symmetric_at):
@@ -112,7 +112,7 @@ class Residual:
         return f"Residual(parameter={self.parameter!r})"
 
     def value(self, x: ArrayLike, p: float) -> Array:
-        """Return F(x, p).
+        """Return F(x, p), infinite or NaN where ``fun`` overflows.
 
         Raises
         ------
@@ -131,7 +131,7 @@ class Residual:
         return found
 
     def matrix(self, x: ArrayLike, p: float) -> Array:
-        """Return ∂F/∂x."""
+        """Return ∂F/∂x, infinite or NaN where that or ``fun`` overflows."""
         state, p = _place(x, p)
         if self.jacobian is not None:
             found = np.asarray(self.jacobian(state, p), float)
@@ -150,7 +150,7 @@ class Residual:
         return np.stack(columns, axis=1)
 
     def slope(self, x: ArrayLike, p: float) -> Array:
-        """Return ∂F/∂p."""
+        """Return ∂F/∂p, infinite or NaN where that or ``fun`` overflows."""
         state, p = _place(x, p)
         if self.derivative is not None:
             return np.asarray(self.derivative(state, p), float)

@@ -136,19 +136,17 @@ def _given(value: Any, default: Any) -> Any:
 #: What of each row of a branch it is followed from.
 _ROWS = (
     *("p", "tangent_p", "next_step", "event", "orbit_dimension", "arclength"),
-    *("test_value", "accuracy"),
+    *("test_value", "accuracy", "multiplier", "newton_iterations", "kernel_dimension"),
 )
 
 
 def _check_branch(name: str, branch: Any) -> None:
     if not isinstance(branch, xr.Dataset) or branch.attrs.get("schema") != "branch":
         raise TypeError(f"{name}: needs the Dataset that branch returns")
-    missing = [word for word in (*FOLLOWED, *KEPT) if word not in branch.attrs]
-    if missing or "next_step" not in branch or not branch.sizes["step"]:
-        raise ValueError(f"{name}: lacks what it could be followed from, {missing or 'rows'}")
     schema.check_whole(name, branch)
     needed = {**schema.REQUIRED["branch"], **dict.fromkeys(_ROWS, ("step",))}
-    schema.check_content(name, branch, needed, empty=True)
+    needed["transverse_eigenvalue_imag"] = ("step", "eigen")
+    schema.check_content(name, branch, needed, (*FOLLOWED, *KEPT), empty=["eigen"])
 
 
 def _check_inside(bounds: tuple[float, float], end: xr.Dataset, forward: bool) -> None:

@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -535,8 +535,10 @@ def weights(dataset: xr.Dataset | xr.DataTree, layer: int) -> xr.DataArray:
         dataset = dataset.to_dataset()
     if not isinstance(dataset, xr.Dataset):
         raise TypeError(f"dataset: needs an xarray Dataset, got {type(dataset).__name__}")
-    if "state" not in dataset or "layer" not in dataset.coords:
-        raise ValueError("dataset: needs a variable 'state' with a coordinate 'layer'")
+    needed = dict.fromkeys(("layer", "row", "column"), ("parameter",))
+    check_content("dataset", dataset, needed)
+    if "state" not in dataset or "parameter" not in dataset["state"].dims:
+        raise ValueError("dataset: needs a variable 'state' with the dim 'parameter'")
     number = check_integer("layer", layer, minimum=1, maximum=int(dataset.layer.max()))
     part = dataset.state.isel(parameter=np.flatnonzero(dataset.layer.values == number))
     rows, columns = int(part.row.max()) + 1, int(part.column.max()) + 1
@@ -599,9 +601,12 @@ def check_content(
     variables: Mapping[str, Sequence[str]],
     attributes: Iterable[str] = (),
     *,
-    empty: bool = False,
+    empty: Collection[str] = (),
 ) -> None:
-    """Refuse, by an argument's name, a Dataset without these variables, with these very dims."""
+    """Refuse, by an argument's name, a Dataset without these variables, with these very dims.
+
+    Of the dims only those in ``empty`` may have no entries.
+    """
     for attribute in attributes:
         if attribute not in dataset.attrs:
             raise ValueError(f"{name}: lacks the attribute {attribute!r}")
@@ -609,14 +614,14 @@ def check_content(
         if key not in dataset.variables:
             raise ValueError(f"{name}: lacks the variable {key!r}")
         variable = dataset.variables[key]
-        if set(variable.dims) != set(dims) or (0 in variable.shape and not empty):
+        if set(variable.dims) != set(dims) or not all(
+            variable.sizes[dim] or dim in empty for dim in dims
+        ):
             raise ValueError(f"{name}: {key!r} needs the dims {tuple(dims)}, has {variable.sizes}")
         kinds, wanted = ("UOT", "texts") if key in _TEXTS else ("biuf", "real numbers")
         if variable.dtype.kind not in kinds:
             raise ValueError(f"{name}: {key!r} needs {wanted}, got dtype {variable.dtype}")
-        meanings = _FLAGGED.get((str(dataset.attrs.get("schema")), key), ())
-        if meanings and not np.isin(variable.values, np.arange(len(meanings))).all():
-            raise ValueError(f"{name}: {key!r} has values outside its flags {meanings}")
+        _check_flags(name, str(dataset.attrs.get("schema")), key, variable)
 
 
 #: Variables that hold texts.
@@ -634,6 +639,17 @@ def _validate_variables(name: str, dataset: xr.Dataset, schema: str) -> None:
     for key, variable in dataset.variables.items():
         if "long_name" not in variable.attrs:
             raise ValueError(f"{name}: {key!r} lacks the attribute 'long_name'")
-        meanings = _FLAGGED.get((schema, str(key)))
-        if meanings and not np.isin(variable.values, np.arange(len(meanings))).all():
-            raise ValueError(f"{name}: {key!r} has values outside its flags {meanings}")
+        _check_flags(name, schema, str(key), variable)
+
+
+def _check_flags(name: str, schema: str, key: str, variable: xr.Variable | xr.DataArray) -> None:
+    """Refuse a flag without its words, or with values that are none of them."""
+    meanings = _FLAGGED.get((schema, key))
+    if meanings is None:
+        return
+    if variable.attrs.get("flag_meanings") != " ".join(meanings):
+        raise ValueError(
+            f"{name}: {key!r} needs the attribute flag_meanings {' '.join(meanings)!r}"
+        )
+    if not np.isin(variable.values, np.arange(len(meanings))).all():
+        raise ValueError(f"{name}: {key!r} has values outside its flags {meanings}")

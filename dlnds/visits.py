@@ -93,7 +93,7 @@ def observed_connections(
     radius = check_number("radius", radius, minimum=0.0, maximum=1.0)
     runs = check_runs("runs", net, runs)
     if "sample" not in runs.dims:
-        runs = runs.expand_dims("sample")
+        runs = runs.drop_vars("sample", errors="ignore").expand_dims("sample")
     members = [runs.isel(sample=k) for k in range(runs.sizes["sample"])]
     paths = [
         visits_of(net, read_run(net, member, "runs"), radius, merge=True) for member in members
@@ -252,9 +252,9 @@ def overlay(graph: xr.Dataset, observed: xr.Dataset) -> xr.Dataset:
         if not isinstance(data, xr.Dataset) or data.attrs.get("schema") != wanted:
             raise TypeError(f"{name}: needs the Dataset that {wanted} returns")
     schema.check_whole("graph", graph)
-    schema.check_content("graph", graph, _ENDS, ["problem_digest"])
-    found = {**_ENDS, **dict.fromkeys(OVERLAID, ("edge",))} if observed.sizes.get("edge") else {}
-    schema.check_content("observed", observed, found, ["problem_digest", *_COUNTED])
+    schema.check_content("graph", graph, _ENDS, ["problem_digest"], empty=["edge"])
+    found = {**_ENDS, **dict.fromkeys(OVERLAID, ("edge",))}
+    schema.check_content("observed", observed, found, ["problem_digest", *_COUNTED], empty=["edge"])
     if graph.attrs["problem_digest"] != observed.attrs["problem_digest"]:
         raise ValueError("observed: belongs to another network than the graph")
     wanted_edges = zip(graph["source"].values, graph["target"].values, strict=True)

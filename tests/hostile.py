@@ -217,4 +217,13 @@ def _trees(tree: xr.DataTree) -> Iterator[tuple[str, Any]]:
             if isinstance(bad, xr.Dataset):
                 other = tree.copy()
                 other[name] = bad
-                yield f"{name}: {words}", other
+                if _is_tree(other):
+                    yield f"{name}: {words}", other
+
+
+def _is_tree(tree: xr.DataTree) -> bool:
+    """Tell whether xarray itself can read what it let be put together."""
+    try:
+        return tree.identical(tree)
+    except ValueError:
+        return False

@@ -224,6 +224,9 @@ def test_the_atlas_holds_connections_and_what_runs_did():
     raw = dl.build_atlas(naive.random_network((2, 3, 2), 0, "full"), n_runs=1, rng=0)
     assert "connections" not in raw.children
     assert raw["visits"].attrs["n_runs"] == 1
+    alone = dl.build_atlas(net, max_rank=0, n_runs=2, rng=0)
+    assert alone["connections"].sizes["edge"] == 0
+    assert alone["connections"].attrs["n_runs"] == 2
 
 
 def test_an_atlas_of_too_many_connections_tells_their_number(monkeypatch):

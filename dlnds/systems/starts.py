@@ -64,8 +64,10 @@ def unbalanced(net: "LayeredSystem", start: Array, change: Array, delta: float) 
         raise ValueError(f"delta: {delta:g} is lost in the rounding of weights of this scale")
     if start.any():  # alike in size, so that the linear part is not lost in the others
         change = change * (max(np.sqrt(size), _TINY * np.sqrt(delta)) / np.linalg.norm(change))
-    both, own, quadratic = (net.imbalances(x) for x in (start + change, start, change))
-    linear = [b - o - q for b, o, q in zip(both, own, quadratic, strict=True)]
+    with np.errstate(over="ignore", invalid="ignore"):
+        both, own, quadratic = (net._imbalances(x) for x in (start + change, start, change))
+        linear = [b - o - q for b, o, q in zip(both, own, quadratic, strict=True)]
+        check_finite("delta", np.array([np.sum(part**2) for part in [*linear, *quadratic]]))
     root, upper = np.sqrt(delta), 1.0
 
     def excess(u: float) -> float:

@@ -16,6 +16,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
+from dlnds.errors import check_memory
 from dlnds.moments import exceeds
 from dlnds.systems.protocol import Array
 
@@ -161,6 +162,7 @@ def adapted_bases(
     blkdiag(diag(sizes^{1/h}), Z_i).
     """
     depth, rank = len(layers), len(sizes)
+    check_memory("x", 5 * sum(w.shape[1] ** 2 for w in layers) + 5 * len(layers[-1]) ** 2)
     root = sizes ** (1.0 / depth)
     forward, back = [right], [left.T]
     for w in layers[:-1]:
