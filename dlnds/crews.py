@@ -34,7 +34,7 @@ from dlnds.manifest import Task
 #: Work that is handed over at once takes about so many seconds.
 BATCH_TIME = 0.25
 #: Seconds for which all but one worker wait until the first point has compiled what it needs.
-WARM_TIME = 60.0
+WARM_TIME = 30.0
 #: Seconds after the time limit at which a task that cannot be interrupted is ended.
 GRACE = 1.0
 

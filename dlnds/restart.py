@@ -145,7 +145,6 @@ def _check_branch(name: str, branch: Any) -> None:
         raise TypeError(f"{name}: needs the Dataset that branch returns")
     schema.check_whole(name, branch)
     needed = {**schema.REQUIRED["branch"], **dict.fromkeys(_ROWS, ("step",))}
-    needed["transverse_eigenvalue_imag"] = ("step", "eigen")
     schema.check_content(name, branch, needed, (*FOLLOWED, *KEPT), empty=["eigen"])
 
 
@@ -167,6 +166,9 @@ def _check_equation(residual: Residual, branch: xr.Dataset) -> None:
                 f"residual: needs that of the branch, whose {name} is {branch.attrs.get(name)!r}, "
                 f"got {value!r}"
             )
+    if residual.symmetric == ("transverse_eigenvalue_imag" in branch):
+        word = "not symmetric" if residual.symmetric else "symmetric"
+        raise ValueError(f"residual: needs that of the branch, whose Jacobian is {word}")
     varied = branch.p.attrs["long_name"]
     if varied != residual.parameter:
         raise ValueError(

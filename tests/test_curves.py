@@ -300,7 +300,7 @@ def test_errors_of_families_are_passed_on():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"family": 3.0}, "^family: needs a function of q"),
+        ({"family": 3.0}, r"^family: needs a function of \(q\)"),
         ({"family": lambda q: q}, "^family: needs to return a Residual"),
         ({"point": 3.0}, "^point: needs a row of special_points"),
         ({"q0": 5.0}, "^q0: needs -1 to 4"),
