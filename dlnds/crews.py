@@ -9,7 +9,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
     BrokenExecutor,
@@ -162,9 +162,20 @@ def single_threaded() -> Iterator[None]:
 
 
 def compute_batch(job: Job, points: Sequence[Point]) -> list[Outcome]:
-    """Return what became of a few points."""
+    """Return what became of a few points, fewer if they take longer than expected."""
     with single_threaded():
-        return [compute(job, point) for point in points]
+        return _in_time(points, lambda point: compute(job, point))
+
+
+def _in_time(points: Sequence[Point], work: Callable[[Point], Outcome]) -> list[Outcome]:
+    """Compute points, as long as those that are finished do not wait too long to be written."""
+    outcomes: list[Outcome] = []
+    last = time.monotonic() + 2.0 * BATCH_TIME
+    for point in points:
+        outcomes.append(work(point))
+        if time.monotonic() > last:
+            break
+    return outcomes
 
 
 def run_here(job: Job, points: Sequence[Point]) -> Generator[Outcome, None, None]:
@@ -225,13 +236,15 @@ def _work(job: Job, points: Sequence[Point]) -> list[Outcome]:
     _batches += 1
     if _batches <= 2:  # the first one may have loaded more libraries; looking takes milliseconds
         ThreadpoolController().limit(limits=1)
-    outcomes = []
-    for point in points:
+
+    def work(point: Point) -> Outcome:
         _board.process[point.number] = os.getpid()
         _board.begun[point.number] = time.monotonic()
-        outcomes.append(compute(job, point))
+        outcome = compute(job, point)
         _board.begun[point.number] = -1.0
-    return outcomes
+        return outcome
+
+    return _in_time(points, work)
 
 
 def run_pooled(job: Job, points: Sequence[Point], workers: int) -> Generator[Outcome, None, None]:
@@ -307,7 +320,7 @@ def _crew(job: Job, waiting: deque[Point], workers: int, tries: int = 3) -> Crew
             done, _ = wait(flying, pace.patience(job.time_limit), FIRST_COMPLETED)
             for future in sorted(done, key=lambda f: f.exception() is not None):
                 outcomes = future.result()
-                del flying[future]
+                waiting.extendleft(reversed(flying.pop(future)[len(outcomes) :]))
                 pace.learn(outcomes)
                 yield from outcomes
             if job.time_limit is not None:
@@ -372,8 +385,10 @@ def run_elsewhere(
                 batch = flying.pop(future)
                 error = _error(future)
                 if error is None:
-                    pace.learn(future.result())
-                    yield from future.result()
+                    outcomes = future.result()
+                    waiting.extendleft(reversed(batch[len(outcomes) :]))
+                    pace.learn(outcomes)
+                    yield from outcomes
                 elif len(batch) == 1 and batch[0].number in tried:
                     yield Outcome(batch[0], "died", message=f"{type(error).__name__}: {error}")
                 else:

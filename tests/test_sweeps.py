@@ -585,6 +585,36 @@ def test_small_tasks_are_handed_over_in_batches():
     assert pace.size(1000) == 1
 
 
+def long_after_short_ones(i):
+    time.sleep(0.0 if i < 40 else 2.4 * crews.BATCH_TIME)
+    return xr.Dataset({"x": i})
+
+
+class Recording(ThreadPoolExecutor):
+    """Threads that tell how long each piece of work took."""
+
+    seconds = ()
+
+    def submit(self, function, /, *args):
+        def timed():
+            begin = time.monotonic()
+            result = function(*args)
+            self.seconds += (time.monotonic() - begin,)
+            return result
+
+        return super().submit(timed)
+
+
+def test_what_is_finished_does_not_wait_for_a_batch_of_long_tasks(tmp_path):
+    job = crews.Job(long_after_short_ones, False, 0, "", (), None)
+    points = [crews.Point(i, {"i": i}) for i in range(40, 50)]
+    assert [o.point.number for o in crews.compute_batch(job, points)] == [40]
+    with Recording(1) as executor:
+        found = dl.sweep(long_after_short_ones, {"i": range(44)}, tmp_path / "s", executor=executor)
+    assert found["x"].values.tolist() == list(range(44))
+    assert max(executor.seconds) < 4.5 * crews.BATCH_TIME
+
+
 class Broken(ThreadPoolExecutor):
     """An executor that loses some work, as when a machine is lost."""
 
