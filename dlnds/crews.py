@@ -29,7 +29,7 @@ import xarray as xr
 from threadpoolctl import ThreadpoolController
 
 from dlnds import records
-from dlnds.manifest import Task
+from dlnds.manifest import Task, task_parts
 
 #: Work that is handed over at once takes about so many seconds.
 BATCH_TIME = 0.25
@@ -50,6 +50,7 @@ class Job(NamedTuple):
     digest: str
     reserved: tuple[str, ...]
     time_limit: float | None
+    parts: dict[str, str]  # of the task, which it has in each process
 
 
 class Point(NamedTuple):
@@ -72,6 +73,30 @@ class Outcome(NamedTuple):
 
 class TimeIsUpError(BaseException):
     """Raised in a task at its time limit; no ``except Exception`` in the task takes it."""
+
+
+class OtherTaskError(ValueError):
+    """The task is not the same where it is computed: points computed there would be wrong."""
+
+
+_same: set[str] = set()  # digests of sweeps whose task is the same in this process
+_comparing = threading.Lock()
+
+
+def check_same(job: Job) -> None:
+    """Refuse to compute in a process that has another text or other constants of the task."""
+    with _comparing:
+        # What is sent by value, as from __main__, is the same, and its text may not be at hand.
+        if job.digest in _same or job.task.__module__ == "__main__":
+            return
+        parts = task_parts(job.task)
+        names = [n for n in sorted({*parts, *job.parts}) if parts.get(n) != job.parts.get(n)]
+        if names:
+            raise OtherTaskError(
+                f"task: where it is computed it differs in {', '.join(names)}; what is set while a "
+                "script runs does not get there, and a file must not change meanwhile"
+            )
+        _same.add(job.digest)
 
 
 def compute(job: Job, point: Point) -> Outcome:
@@ -163,6 +188,7 @@ def single_threaded() -> Iterator[None]:
 
 def compute_batch(job: Job, points: Sequence[Point]) -> list[Outcome]:
     """Return what became of a few points, fewer if they take longer than expected."""
+    check_same(job)
     with single_threaded():
         return _in_time(points, lambda point: compute(job, point))
 
@@ -233,6 +259,7 @@ def _begin_work(board: _Board) -> None:
 def _work(job: Job, points: Sequence[Point]) -> list[Outcome]:
     """Compute a few points in a worker process, and tell which is under way."""
     global _batches
+    check_same(job)
     _batches += 1
     if _batches <= 2:  # the first one may have loaded more libraries; looking takes milliseconds
         ThreadpoolController().limit(limits=1)
@@ -369,6 +396,7 @@ def run_elsewhere(
 
     What it cannot bring back, for example because a machine was lost, is tried once more, alone.
     """
+    _same.add(job.digest)  # threads of this process need not look
     pace = _Pace(_width(executor), warm=False)
     if hasattr(executor, "get_executor"):  # a client of dask.distributed
         executor = executor.get_executor(pure=False)
@@ -412,8 +440,13 @@ def _error(future: Future[Any]) -> BaseException | None:
         error = future.exception()
     except CancelledError as cancelled:
         return cancelled
+    if isinstance(error, OtherTaskError):
+        raise error
     # Tasks' own errors are in their outcomes; what is left are those of sending.
-    if isinstance(error, AttributeError | TypeError) or "Pickl" in type(error).__name__:
+    if (
+        isinstance(error, AttributeError | ImportError | TypeError)
+        or "Pickl" in type(error).__name__
+    ):
         raise TypeError(f"task: cannot be sent to the executor ({error})") from None
     if isinstance(error, BrokenExecutor):
         raise RuntimeError(f"executor: broke down ({error}); a new one can go on") from error

@@ -13,6 +13,7 @@ import sys
 import time
 import types
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -178,24 +179,77 @@ def _checked(name: str, values: xr.DataArray) -> xr.Variable:
 def task_parts(task: Task) -> dict[str, str]:
     """Return digests of a task's text and of what it uses of its module, by their names.
 
-    These are other functions and plain values; what is imported counts by its version only.
+    These are functions, classes, defaults, and plain values; what is imported counts by its version
+    only.
     """
     parts: dict[str, str] = {}
-    waiting: list[Any] = [task]
+    waiting: list[tuple[str, Any]] = [(task.__qualname__, task)]
+    seen: set[int] = set()
     while waiting:
-        function = waiting.pop()
-        parts[function.__qualname__] = _digest(inspect.getsource(function))
-        for name in sorted(_names(function.__code__)):
-            value = function.__globals__.get(name)
-            value = getattr(value, "py_func", value)  # of what Numba compiles
-            if inspect.isfunction(value) and value.__module__ == task.__module__:
-                if value.__qualname__ not in parts:
-                    waiting.append(value)
-            elif isinstance(value, np.ndarray):
-                parts[name] = _digest(f"{value.dtype} {value.tolist()}")
-            elif _is_plain(value):
-                parts[name] = _digest(repr(value))
+        name, value = waiting.pop()
+        value = getattr(value, "py_func", value)  # of what Numba compiles
+        text = _plain(value)
+        if text is None and id(value) not in seen:
+            seen.add(id(value))
+            text, used = _told(name, value, task.__module__)
+            waiting.extend(sorted(used.items(), key=lambda item: item[0]))
+        if text is not None:
+            parts[name] = _digest(text)
     return dict(sorted(parts.items()))
+
+
+def _told(name: str, value: Any, module: str) -> tuple[str | None, dict[str, Any]]:
+    """Return the text of a function or class of a module, and what a value uses, by their names."""
+    if isinstance(value, partial):
+        return None, {f"{name}.{key}": getattr(value, key) for key in ("func", "args", "keywords")}
+    if isinstance(value, dict | list | tuple):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        return None, {f"{name}[{key!r}]": item for key, item in items}
+    if getattr(value, "__module__", None) != module:
+        return None, {}
+    if inspect.isfunction(value):
+        return _source(value), _used(name, value)
+    if inspect.isclass(value):
+        return _source(value), _used_by_class(name, value)
+    if hasattr(value, "__wrapped__"):  # of functools.cache
+        return None, {f"{name}.__wrapped__": value.__wrapped__}
+    own = {f"{name}.{key}": item for key, item in getattr(value, "__dict__", {}).items()}
+    return None, {type(value).__name__: type(value), **own}
+
+
+def _source(value: Any) -> str:
+    """Return the text of a function or a class, or what there is without a file."""
+    try:
+        return inspect.getsource(value)
+    except (OSError, TypeError):
+        code = getattr(value, "__code__", None)
+        return f"{value.__qualname__} {code.co_code.hex() if code else ''}"
+
+
+def _used(name: str, function: types.FunctionType) -> dict[str, Any]:
+    """Return the globals, defaults and enclosed values that a function uses."""
+    used = {n: function.__globals__[n] for n in _names(function.__code__) & {*function.__globals__}}
+    for parameter in inspect.signature(function, follow_wrapped=False).parameters.values():
+        if parameter.default is not parameter.empty:
+            used[f"{name}({parameter.name})"] = parameter.default
+    for variable, cell in zip(
+        function.__code__.co_freevars, function.__closure__ or (), strict=True
+    ):
+        with contextlib.suppress(ValueError):  # it is empty
+            used[f"{name}.{variable}"] = cell.cell_contents
+    return used
+
+
+def _used_by_class(name: str, kind: type) -> dict[str, Any]:
+    """Return what the methods of a class use, its bases and its own values."""
+    used: dict[str, Any] = {base.__name__: base for base in kind.__bases__}
+    for key, member in vars(kind).items():
+        member = inspect.unwrap(getattr(member, "fget", member))
+        if inspect.isfunction(member):
+            used |= _used(f"{name}.{key}", member)
+        elif not (key.startswith("_") and key.endswith("_")):  # those are Python's own
+            used[f"{name}.{key}"] = member
+    return used
 
 
 def _names(code: types.CodeType) -> set[str]:
@@ -204,12 +258,24 @@ def _names(code: types.CodeType) -> set[str]:
     return set(code.co_names).union(*map(_names, inner))
 
 
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, dict):
-        return _is_plain([*value, *value.values()])
-    if isinstance(value, tuple | list):
-        return all(map(_is_plain, value))
-    return isinstance(value, bool | int | float | complex | str)
+def _plain(value: Any) -> str | None:
+    """Return a text that tells numbers, text, arrays, and collections of these apart."""
+    if value is None or isinstance(value, bool | int | float | complex | str | bytes | range):
+        return repr(value)
+    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biufcUSmM":
+        return f"{value.dtype} {value.tolist()}"
+    if isinstance(value, xr.DataArray | xr.Dataset):
+        return _plain(value.to_dict())
+    if isinstance(value, pd.DataFrame | pd.Series):
+        return value.to_csv()
+    if not isinstance(value, dict | list | tuple | set | frozenset):
+        return None
+    texts = [_plain(v) for v in (value.items() if isinstance(value, dict) else value)]
+    if None in texts:
+        return None
+    told = [text for text in texts if text is not None]
+    inner = ", ".join(sorted(told) if isinstance(value, set | frozenset) else told)
+    return f"{type(value).__name__}({inner})"
 
 
 def _digest(text: str) -> str:

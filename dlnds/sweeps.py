@@ -113,7 +113,8 @@ def sweep(
     and renamed, with a SHA-256 of its bytes that is checked when it is read. A point that fails
     leaves its inputs and traceback in ``failures/``. Killed at any moment, the next call computes
     what is missing, what does not verify, and nothing else. What a task consists of is its text,
-    and that of the functions and constants of its module that it uses, not of what it imports.
+    that of the functions and classes of its module that it uses, and their plain values (numbers,
+    text, arrays, collections of these), not what it imports. It is compared in each process, too.
     BLAS has one thread in every worker, because the last digits depend on their number.
 
     Examples
@@ -229,7 +230,7 @@ def _entropy(rng: Any) -> int:
 def _job(plan: Plan, task: Task, limit: float | None) -> Job:
     has_rng = "rng" in inspect.signature(task).parameters
     reserved = ("status", *map(str, plan.grid.dataset.variables), *plan.grid.sizes)
-    return Job(task, has_rng, plan.entropy, plan.digest, reserved, limit)
+    return Job(task, has_rng, plan.entropy, plan.digest, reserved, limit, plan.words["parts"])
 
 
 def _to_do(plan: Plan, retry: bool) -> list[Point]:

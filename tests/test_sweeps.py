@@ -178,10 +178,12 @@ def test_a_task_that_cannot_be_interrupted_is_ended(tmp_path):
 
 def test_the_time_limit_rings_in_the_task_and_leaves_no_handler():
     before, board = signal.getsignal(signal.SIGALRM), crews._Board(2)
-    job = crews.Job(tasks.troubled, False, 0, "", (), 0.3)
+    parts = manifest.task_parts(tasks.troubled)
+    job = crews.Job(tasks.troubled, False, 0, "", (), 0.3, parts)
     points = [crews.Point(0, {"what": "hangs"}), crews.Point(1, {"what": "fine"})]
+    tasks.troubled("fine")  # imports what the limit should not count
     crews._board = board
-    late, fine = crews._work(job, points)
+    late, fine = (crews._work(job, [point])[0] for point in points)
     crews._board = None
     assert (late.status, fine.status) == ("timed_out", "finished")
     assert 0.3 <= late.seconds < 5.0
@@ -286,6 +288,55 @@ def test_another_task_grid_or_seed_is_refused_and_named(tmp_path):
     assert dl.sweep(same.task, {"x": [1.0, 2.0]}, folder)["y"].values.tolist() == [1.0, 2.0]
     with pytest.raises(ValueError, match="^directory: .* holds a sweep already"):
         dl.sweep(module.task, {"x": [1.0, 2.0]}, folder, resume=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("K = 8\ndef task(x, k=K):", r"task\(k\)"),
+        ("K = 8\ndef h(x, *, k=K):\n    return k\ndef task(x):\n    h(x)", r"h\(k\)"),
+        ("K = [None, range(8)]\ndef task(x):\n    K", "K"),
+        ("K = {b'8'}\ndef task(x):\n    K", "K"),
+        ("K = np.float32(8)\ndef task(x):\n    K", "K"),
+        ("K = [np.ones(8)]\ndef task(x):\n    K", "K"),
+        ("K = xr.DataArray(8)\ndef task(x):\n    K", "K"),
+        ("K = pd.Series([8])\ndef task(x):\n    K", "K"),
+        ("K = lambda x: 8\nL = lambda x: 3\ndef task(x):\n    K, L", "K"),
+        ("K = {'a': lambda x: 8}\ndef task(x):\n    K", r"K\['a'\]"),
+        ("K = functools.cache(lambda x: 8)\ndef task(x):\n    K", "K.__wrapped__"),
+        ("K = functools.partial(half, 8)\ndef task(x):\n    K", "K.args"),
+        ("class K:\n    x = 8\ndef task(x):\n    K()", "K, K.x"),
+        ("class K(enum.Enum):\n    A = 8\ndef task(x):\n    K.A", "K, K.A._value_"),
+        ("L = 8\nclass J:\n    x = L\nclass K(J):\n    pass\ndef task(x):\n    K()", "J.x"),
+        ("L = 8\nclass K:\n    @property\n    def f(self):\n        return L\n"
+         "def task(x):\n    K()", "L"),
+        ("class K:\n    def __init__(self, a):\n        self.a = self, a\nk = K(8)\n"
+         "def task(x):\n    k", r"k.a\[1\]"),
+        ("def decorated(f):\n    def g(x):\n        return f(x)\n    return g\n@decorated\n"
+         "def h(x):\n    return 8\ndef task(x):\n    h", "h.f"),
+    ],
+)  # fmt: skip
+def test_whatever_a_task_uses_of_its_module_is_compared(tmp_path, monkeypatch, text, named):
+    def written(text):
+        head = "import enum, functools\nimport numpy as np\nimport pandas as pd\n"
+        module = write_task(tmp_path, head + text + "\n    return xr.Dataset({'y': 1.0})\n")
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        return module.task
+
+    dl.sweep(written(text), {"x": [1.0]}, tmp_path / "s")
+    dl.sweep(written("# the same\n" + text), {"x": [1.0]}, tmp_path / "s")
+    with pytest.raises(ValueError, match=f"^task: differs from that of the directory in {named};"):
+        dl.sweep(written(text.replace("8", "9")), {"x": [1.0]}, tmp_path / "s")
+
+
+@pytest.mark.compiled
+def test_workers_whose_task_is_another_compute_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(tasks, "FACTOR", 3.0)
+    grid = {"i": [1.0, 2.0]}
+    with pytest.raises(ValueError, match="^task: where it is computed it differs in FACTOR;"):
+        dl.sweep(tasks.multiplies, grid, tmp_path / "s", workers=2)
+    assert dl.collect(tmp_path / "s").attrs["n_finished"] == 0
+    assert dl.sweep(tasks.multiplies, grid, tmp_path / "s")["x"].values.tolist() == [3.0, 6.0]
 
 
 def test_a_file_of_another_point_or_sweep_is_not_taken(tmp_path):
@@ -577,7 +628,7 @@ def test_progress_tells_rate_and_failures(tmp_path, capsys):
 def test_small_tasks_are_handed_over_in_batches():
     pace = crews._Pace(workers=2)
     assert (pace.most(), pace.size(1000)) == (1, 1), "the first one compiles for all"
-    job = crews.Job(no_rng, False, 0, "", (), None)
+    job = crews.Job(no_rng, False, 0, "", (), None, {})
     point = crews.Point(0, {"a": 1.0})
     pace.learn([crews.compute(job, point)._replace(seconds=0.01)])
     assert (pace.most(), pace.size(1000), pace.size(40), pace.size(1)) == (4, 25, 10, 1)
@@ -606,7 +657,8 @@ class Recording(ThreadPoolExecutor):
 
 
 def test_what_is_finished_does_not_wait_for_a_batch_of_long_tasks(tmp_path):
-    job = crews.Job(long_after_short_ones, False, 0, "", (), None)
+    task = long_after_short_ones
+    job = crews.Job(task, False, 0, "", (), None, manifest.task_parts(task))
     points = [crews.Point(i, {"i": i}) for i in range(40, 50)]
     assert [o.point.number for o in crews.compute_batch(job, points)] == [40]
     with Recording(1) as executor:
@@ -663,6 +715,8 @@ class Failing(ThreadPoolExecutor):
     ("error", "kind", "message"),
     [
         (AttributeError("Can't get local object"), TypeError, "^task: cannot be sent"),
+        (ImportError("No module named 'study'"), TypeError, "^task: cannot be sent .*'study'"),
+        (crews.OtherTaskError("task: it differs in K"), ValueError, "^task: it differs in K"),
         (BrokenExecutor("all gone"), RuntimeError, "^executor: broke down .all gone.; a new one"),
     ],
 )
