@@ -408,7 +408,7 @@ def run_elsewhere(
                 batch = [suspects.popleft()] if suspects else []
                 if not batch:
                     batch = [waiting.popleft() for _ in range(pace.size(len(waiting)))]
-                flying[executor.submit(compute_batch, job, batch)] = batch
+                flying[_handed(executor, job, batch)] = batch
             for future in wait(flying, return_when=FIRST_COMPLETED).done:
                 batch = flying.pop(future)
                 error = _error(future)
@@ -425,6 +425,15 @@ def run_elsewhere(
     finally:
         for future in flying:
             future.cancel()
+
+
+def _handed(executor: Any, job: Job, batch: list[Point]) -> Future[list[Outcome]]:
+    """Hand work to an executor."""
+    try:
+        handed: Future[list[Outcome]] = executor.submit(compute_batch, job, batch)
+    except RuntimeError as error:
+        raise RuntimeError(f"executor: takes no work ({error}); a new one can go on") from error
+    return handed
 
 
 def _width(executor: Any) -> int:

@@ -63,6 +63,8 @@ def _described(name: Any, variable: xr.Variable) -> tuple[dict[str, Any], bytes]
     """Return the description of a variable, and its numbers."""
     if not isinstance(name, str) or not all(isinstance(d, str) for d in variable.dims):
         raise TypeError(f"data: needs names that are text, got {name!r} over {variable.dims}")
+    if len({*variable.dims}) < variable.ndim:
+        raise TypeError(f"data: {name!r} has a dim twice in {variable.dims}")
     values = variable.values
     entry: dict[str, Any] = {
         "name": name,

@@ -3,6 +3,7 @@
 import contextlib
 import inspect
 import os
+import re
 import time
 from collections import Counter, deque
 from collections.abc import Generator, Mapping, Sequence
@@ -36,6 +37,8 @@ Outcomes = Generator[Outcome, None, None]
 MOST_PENDING = 64
 #: Seconds after which the names of new files are flushed, too.
 FLUSH_TIME = 1.0
+#: Dim of the numbers of points, which no task's Dataset has.
+_NUMBER = "number of the point"
 
 
 @known_options
@@ -192,11 +195,12 @@ def _enter(stack: contextlib.ExitStack, folder: Path) -> None:
         strange = [p.name for p in folder.iterdir() if p.name not in own and p.suffix != ".tmp"]
         if strange:
             raise ValueError(f"directory: {folder} holds no sweep, but {strange[0]!r}")
+    manifest.check_folders(folder)
     try:
         folder.mkdir(exist_ok=True)
         stack.enter_context(manifest.only_writer(folder))
         for part in (folder, folder / manifest.POINTS, folder / manifest.FAILURES):
-            if part.is_dir() and not (part.is_symlink() and part != folder):
+            if part.is_dir():
                 records.sweep_up(part)
     except OSError as error:
         raise ValueError(f"directory: {folder} cannot be written ({error})") from error
@@ -215,6 +219,7 @@ def _planned(folder: Path, task: Task, grid: Grid, rng: Any, resume: bool) -> Pl
         raise ValueError(f"{difference}; the sweep in {folder} is another one")
     if rng is not None and _entropy(rng) != plan.entropy:
         raise ValueError(f"rng: the sweep in {folder} was begun with {plan.entropy}")
+    manifest.make_folders(folder)
     return plan
 
 
@@ -340,8 +345,7 @@ def _look(plan: Plan, index: int) -> tuple[str, Any]:
 
 def _assembled(plan: Plan) -> xr.Dataset:
     """Return all points side by side."""
-    with os.scandir(plan.directory / manifest.POINTS) as entries:
-        check_memory("directory", sum(_size(entry) for entry in entries) // 4)
+    check_memory("directory", sum(map(_size, _files(plan, manifest.POINTS))) // 4)
     looked = [_look(plan, index) for index in range(plan.grid.size)]
     status = [state for state, _ in looked]
     found = {i: dataset for i, (state, dataset) in enumerate(looked) if state == "finished"}
@@ -354,9 +358,15 @@ def _assembled(plan: Plan) -> xr.Dataset:
     return _finished(plan, dataset, status, _common([d.attrs for d in found.values()]))
 
 
-def _size(entry: "os.DirEntry[str]") -> int:
+def _files(plan: Plan, name: str) -> list[Path]:
+    """Return what is in a folder of a sweep, of which copies may lack empty ones."""
+    folder = plan.directory / name
+    return list(folder.iterdir()) if folder.is_dir() else []
+
+
+def _size(path: Path) -> int:
     try:
-        return entry.stat(follow_symlinks=False).st_size
+        return path.lstat().st_size
     except FileNotFoundError:  # by a writer that is at work
         return 0
 
@@ -372,7 +382,7 @@ def _form(dataset: xr.Dataset) -> str:
 
 
 def _stacked(found: Mapping[int, xr.Dataset], size: int) -> xr.Dataset:
-    """Return Datasets of one form over a dim ``point``."""
+    """Return Datasets of one form over a first dim, which `_placed` replaces."""
     if not found:
         return xr.Dataset()
     first = next(iter(found.values()))
@@ -391,7 +401,7 @@ def _stacked(found: Mapping[int, xr.Dataset], size: int) -> xr.Dataset:
         stacked = np.full((size, *variable.shape), blank, dtype)
         for i, value in values.items():
             stacked[i] = value
-        variables[name] = xr.Variable(("point", *variable.dims), stacked, attrs)
+        variables[name] = xr.Variable((_NUMBER, *variable.dims), stacked, attrs)
     return xr.Dataset(variables).set_coords([str(name) for name in first.coords])
 
 
@@ -548,7 +558,7 @@ def progress_of(directory: str | os.PathLike[str]) -> dict[str, Any]:
     plan = _plan(directory)
     folders = (manifest.POINTS, manifest.FAILURES)
     points, failures = (
-        {p.stem for p in (plan.directory / name).iterdir() if p.suffix in (".record", ".json")}
+        {p.stem for p in _files(plan, name) if re.fullmatch(r"\d{8,}\.(record|json)", p.name)}
         for name in folders
     )
     return {

@@ -121,6 +121,20 @@ def test_points_keep_their_places_whatever_the_order_of_dims(tmp_path):
     assert sweeps.continue_sweep(tmp_path / "s").identical(found)
 
 
+def has_own_points(a):
+    return xr.Dataset({"x": ("point", [a, 2.0, 3.0])}, coords={"point": [5, 6, 7]})
+
+
+@pytest.mark.parametrize("dtype", ["<f8", ">f8", "<i2", ">u4"])
+def test_points_of_a_task_and_bytes_of_a_grid_are_no_matter(tmp_path, dtype):
+    grid = {"a": np.array([1, 4], dtype)}
+    found = dl.sweep(has_own_points, grid, tmp_path / "s")
+    assert found["x"].dims == ("a", "point")
+    assert found["x"].values.tolist() == [[1.0, 2.0, 3.0], [4.0, 2.0, 3.0]]
+    assert found["point"].values.tolist() == [5, 6, 7]
+    assert dl.collect(tmp_path / "s").identical(found)
+
+
 def test_seeds_are_kept_and_compared(tmp_path):
     drawn = dl.sweep(tasks.quick, {"i": [1, 2]}, tmp_path / "none")
     assert dl.sweep(tasks.quick, {"i": [1, 2]}, tmp_path / "none").identical(drawn)
@@ -540,6 +554,52 @@ def test_links_pipes_and_folders_in_place_of_files_are_damage(tmp_path):
         dl.collect(folder)
 
 
+def test_a_lock_that_is_a_link_is_not_followed(tmp_path):
+    folder, other = tmp_path / "s", tmp_path / "thesis.tex"
+    dl.sweep(no_rng, {"a": [1.0]}, folder)
+    other.write_text("all of it")
+    (folder / "lock").unlink()
+    (folder / "lock").symlink_to(other)
+    with pytest.raises(ValueError, match="^directory: .* cannot be written .*lock"):
+        dl.sweep(no_rng, {"a": [1.0]}, folder)
+    assert other.read_text() == "all of it"
+    (folder / "lock").unlink()
+    os.mkfifo(folder / "lock")
+    assert not sweeps.progress_of(folder)["at work"]
+    with pytest.raises(ValueError, match="^directory: .* cannot be written"):
+        dl.sweep(no_rng, {"a": [1.0]}, folder)
+    fresh = tmp_path / "fresh"
+    fresh.mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (fresh / "points").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match="^directory: .* is a link to another place"):
+        dl.sweep(no_rng, {"a": [1.0]}, fresh)
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_copy_without_empty_folders_goes_on(tmp_path):
+    folder = tmp_path / "s"
+    reference = dl.sweep(tasks.quick, {"i": [0, 1]}, folder, rng=0)
+    (folder / "failures").rmdir()
+    assert sweeps.progress_of(folder)["finished"] == 2
+    assert dl.sweep(tasks.quick, {"i": [0, 1]}, folder).identical(reference)
+    shutil.rmtree(folder / "points")
+    assert words(dl.verify(folder)) == ["missing"] * 2
+    assert dl.sweep(tasks.quick, {"i": [0, 1]}, folder).identical(reference)
+
+
+def test_points_whose_manifest_is_gone_are_not_written_over(tmp_path):
+    folder = tmp_path / "s"
+    reference = dl.sweep(tasks.quick, {"i": [0, 1]}, folder, rng=0)
+    before = files(folder)
+    (folder / "manifest.json").unlink()
+    for grid, seed in (({"i": [0, 1]}, None), ({"i": [0, 2]}, 0)):
+        with pytest.raises(ValueError, match="^directory: .* holds points, but the manifest.json"):
+            dl.sweep(tasks.quick, grid, folder, rng=seed)
+    assert dl.sweep(tasks.quick, {"i": [0, 1]}, folder, rng=0).identical(reference)
+    assert files(folder) == before
+
+
 # Laws of arguments
 
 
@@ -549,7 +609,12 @@ def test_wrong_arguments_are_named(tmp_path):
     def closes(a):
         return xr.Dataset({"x": a + here})
 
+    def tells(status):
+        return xr.Dataset({"x": status})
+
     good = {"a": [1.0]}
+    dated = xr.Dataset({"a": ("t", [1.0])}, coords={"t": np.array(["2000"], "M8[ns]")})
+    twice = pd.DataFrame([[1, 2]], columns=["a", "a"])
     for error, name, call in [
         (TypeError, "task", (print, good, tmp_path / "s")),
         (TypeError, "task", (3, good, tmp_path / "s")),
@@ -567,10 +632,24 @@ def test_wrong_arguments_are_named(tmp_path):
         (TypeError, "grid: 'a' needs real", (no_rng, {"a": [None]}, tmp_path / "s")),
         (ValueError, "grid: 'a' needs plain", (no_rng, {"a": [[1], [1, 2]]}, tmp_path / "s")),
         (TypeError, "grid: needs names", (no_rng, {3: [1]}, tmp_path / "s")),
+        (ValueError, "grid: 'a' needs one dim", (no_rng, {"a": [[1, 2]]}, tmp_path / "s")),
+        (ValueError, "grid: this takes", (no_rng, {"a": range(10**11)}, tmp_path / "s")),
+        (ValueError, "grid: 'a' has too many", (no_rng, {"a": range(10**30)}, tmp_path / "s")),
+        (TypeError, "grid: 'a' needs a seq", (no_rng, {"a": iter([1])}, tmp_path / "s")),
+        (TypeError, "grid: 'a' needs a seq", (no_rng, {"a": {"x", "y"}}, tmp_path / "s")),
+        (TypeError, "grid: 'a' needs a seq", (no_rng, {"a": b"ab"}, tmp_path / "s")),
+        (TypeError, "grid: 'a' is masked", (no_rng, {"a": np.ma.array([1])}, tmp_path / "s")),
+        (ValueError, "grid: 'a' has 9007199254740993, which becomes 90071992547409",
+         (no_rng, {"a": [2**53 + 1, 0.5]}, tmp_path / "s")),
+        (TypeError, "grid: 'a' needs real", (no_rng, {"a": np.ones(1, "g")}, tmp_path / "s")),
+        (ValueError, "grid: is empty", (no_rng, xr.Dataset({"a": 1.0}), tmp_path / "s")),
+        (TypeError, "grid: 't' is of type", (no_rng, dated, tmp_path / "s")),
+        (ValueError, "grid: needs columns", (no_rng, twice, tmp_path / "s")),
+        (ValueError, "grid: 'status' is the name", (tells, {"status": [1]}, tmp_path / "s")),
         (TypeError, "directory", (no_rng, good, 3)),
         (ValueError, "directory", (no_rng, good, tmp_path / "no" / "s")),
         (ValueError, "directory", (no_rng, good, __file__)),
-    ]:
+    ]:  # fmt: skip
         with pytest.raises(error, match=f"^{name}"):
             dl.sweep(*call)
     for error, name, options in [
@@ -723,6 +802,8 @@ class Failing(ThreadPoolExecutor):
 def test_an_executor_that_can_do_nothing_ends_the_sweep(tmp_path, error, kind, message):
     with Failing(error) as executor, pytest.raises(kind, match=message):
         dl.sweep(tasks.quick, {"i": range(20)}, tmp_path / "s", rng=0, executor=executor)
+    with pytest.raises(RuntimeError, match="^executor: takes no work .cannot schedule"):
+        dl.sweep(tasks.quick, {"i": range(20)}, tmp_path / "s", executor=executor)  # shut down
     assert dl.collect(tmp_path / "s").attrs["n_finished"] == 0
     assert dl.sweep(tasks.quick, {"i": range(20)}, tmp_path / "s").attrs["n_finished"] == 20
 
