@@ -400,13 +400,15 @@ def read_plan(directory: Path) -> Plan:
     try:
         grid = Grid(dataset, tuple(about["names"]), tuple(about["dims"]))
         agree = words["grid"] == _grid_digests(grid) and words["sizes"] == grid.sizes
-        check_memory("directory", _PER_POINT * grid.size)
         plan = Plan(directory, grid, int(words["rng_entropy"]), words["digest"], words)
         agree = agree and plan.digest == _plan_digest(words)
-    except (KeyError, TypeError) as error:
+        texts = (words["task"], words["file"], words["versions"]["dlnds"], *words["parts"].values())
+        agree = agree and all(isinstance(text, str) for text in texts)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"directory: {MANIFEST} in {directory} lacks {error}") from None
     if not agree:
         raise ValueError(f"directory: {GRID} and {MANIFEST} in {directory} disagree")
+    check_memory("directory", _PER_POINT * grid.size)
     return plan
 
 
@@ -444,10 +446,11 @@ def import_task(plan: Plan) -> Task:
         sys.path.insert(0, str(root))
     try:
         imported = importlib.import_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(f"{said}: {type(error).__name__}: {error}") from error
-    if not os.path.samefile(imported.__file__ or os.devnull, path):
-        raise ValueError(f"{said}: {module} is {imported.__file__} here")
+    found = getattr(imported, "__file__", None)
+    if found is None or not os.path.samefile(found, path):
+        raise ValueError(f"{said}: {module} is {found or 'a part of Python'} here")
     task = getattr(imported, name, None)
     if task is None:
         raise ValueError(f"{said}: it has no {name!r}")

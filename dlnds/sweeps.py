@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import math
 import os
 import re
 import time
@@ -37,6 +38,8 @@ Outcomes = Generator[Outcome, None, None]
 MOST_PENDING = 64
 #: Seconds after which the names of new files are flushed, too.
 FLUSH_TIME = 1.0
+#: What becomes of points that every sweep computes.
+_NOT_THERE = ("missing", "damaged")
 #: Dim of the numbers of points, which no task's Dataset has.
 _NUMBER = "number of the point"
 
@@ -240,8 +243,15 @@ def _job(plan: Plan, task: Task, limit: float | None) -> Job:
 
 def _to_do(plan: Plan, retry: bool) -> list[Point]:
     """Return the points that are missing or do not verify, and on request those that failed."""
-    again = {"missing", "damaged"} | (set(schema.SWEEP_STATES[2:]) if retry else set())
-    return _points(plan, [i for i in range(plan.grid.size) if _look(plan, i)[0] in again])
+    # Results that are not of the form of most others are whole files, with a failure beside them.
+    return _points(
+        plan,
+        [
+            i
+            for i in range(plan.grid.size)
+            if (retry and plan.failure_file(i).exists()) or _look(plan, i)[0] in _NOT_THERE
+        ],
+    )
 
 
 def _points(plan: Plan, numbers: Sequence[int]) -> list[Point]:
@@ -398,6 +408,7 @@ def _stacked(found: Mapping[int, xr.Dataset], size: int) -> xr.Dataset:
         if len(found) < size and dtype.kind in "biu":
             dtype = np.dtype(np.float64)
         blank = "" if dtype.kind == "U" else False if dtype.kind in "biu" else np.nan
+        check_memory("directory", size * math.prod(variable.shape) * dtype.itemsize // 8)
         stacked = np.full((size, *variable.shape), blank, dtype)
         for i, value in values.items():
             stacked[i] = value

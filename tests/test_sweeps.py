@@ -223,6 +223,24 @@ def test_failures_are_computed_again_only_on_request(tmp_path, monkeypatch):
     assert list((tmp_path / "s" / "failures").iterdir()) == []
 
 
+def has_a_form_by_environment(i):
+    wrong = i == 1 and os.environ.get("DLNDS_TEST_FAIL")
+    return xr.Dataset({"x": ("k", [1.0] * (2 if wrong else 3))})
+
+
+def test_results_of_another_form_are_computed_again_on_request(tmp_path, monkeypatch):
+    grid, folder = {"i": [0, 1, 2]}, tmp_path / "s"
+    monkeypatch.setenv("DLNDS_TEST_FAIL", "1")
+    assert words(dl.sweep(has_a_form_by_environment, grid, folder))[1] == "wrong_form"
+    monkeypatch.delenv("DLNDS_TEST_FAIL")
+    assert words(dl.sweep(has_a_form_by_environment, grid, folder))[1] == "wrong_form"
+    before = files(folder)
+    healed = dl.sweep(has_a_form_by_environment, grid, folder, retry=True)
+    assert words(healed) == ["finished"] * 3
+    assert list((folder / "failures").iterdir()) == []
+    assert [name for name in before if files(folder)[name] != before[name]] == ["00000001.record"]
+
+
 def fails_by_environment(i):
     if os.environ.get("DLNDS_TEST_FAIL"):
         raise ValueError("on purpose")
@@ -515,6 +533,7 @@ def record(words, numbers=b""):
         {"dtype": "text", "text": [1]},
         {"dims": ["a", "b"]},
         {"attrs": {"x": {"array": [1], "dtype": "|O8"}}},
+        {"attrs": {"x": {"array": [1000], "dtype": "|i1"}}},
         {"attrs": 3},
     ],
 )
@@ -525,6 +544,34 @@ def test_records_that_lie_are_refused_before_anything_is_allocated(change):
     assert records.decode(good)[0]["x"].values.tolist() == [0.0, 1.0]
     with pytest.raises(ValueError, match="it (describes|holds|is not)|dimension"):
         records.decode(record({**about, "variables": [{**entry, **change}]}, bytes(16)))
+
+
+def test_texts_are_not_blown_up_beyond_the_memory(tmp_path):
+    entry = {"name": "x", "dims": ["a"], "shape": [10**6], "attrs": {}, "dtype": "text"}
+    texts = ["x" * 10**6] + [""] * (10**6 - 1)
+    words = {"about": {}, "attrs": {}, "coords": [], "variables": [{**entry, "text": texts}]}
+    with pytest.raises(ValueError, match="^its text: this takes 4,000,000,000,000 bytes"):
+        records.decode(record(words))
+    found = {0: xr.Dataset({"x": "x" * 10**6}), 1: xr.Dataset({"x": ""})}
+    with pytest.raises(ValueError, match="^directory: this takes 4,000,000,000,000 bytes"):
+        sweeps._stacked(found, 10**6)
+
+
+@pytest.mark.parametrize("key", ["task", "file", "digest", "rng_entropy", "versions", "parts"])
+def test_manifests_that_lie_are_refused(tmp_path, key):
+    folder = tmp_path / "s"
+    dl.sweep(no_rng, {"a": [1.0]}, folder)
+    told = records.read_note((folder / "manifest.json").read_bytes())
+    for wrong in (None, 3, [], {}, "x", float("nan")):
+        changed = {**told, key: wrong}
+        if key == "parts":
+            changed["digest"] = manifest._plan_digest(changed)
+        (folder / "manifest.json").write_bytes(records.note(changed))
+        if (key, wrong) in (("task", "x"), ("file", "x"), ("parts", {})):
+            continue
+        for function in (dl.collect, sweeps.progress_of, sweeps.continue_sweep):
+            with pytest.raises(ValueError, match="^directory: .*manifest.json in .*"):
+                function(folder)
 
 
 def test_other_bytes_are_no_records():
