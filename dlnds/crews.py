@@ -5,6 +5,7 @@ import math
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -281,6 +282,12 @@ def run_pooled(job: Job, points: Sequence[Point], workers: int) -> Generator[Out
     died. Each point that was under way is then computed alone: where the worker dies again it is
     to blame, and its status is ``died``.
     """
+    main = sys.modules["__main__"]
+    if job.task.__module__ == "__main__" and not (hasattr(main, "__file__") or main.__spec__):
+        raise TypeError(
+            "task: was defined in a notebook or at a prompt, where other processes cannot find it; "
+            "define it in a file and import it, or use workers=1 without time_limit"
+        )
     try:
         ForkingPickler.dumps(job)
     except Exception as error:

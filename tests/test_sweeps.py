@@ -793,6 +793,15 @@ def test_what_is_finished_does_not_wait_for_a_batch_of_long_tasks(tmp_path):
     assert max(executor.seconds) < 4.5 * crews.BATCH_TIME
 
 
+def test_a_task_of_a_notebook_is_not_sent_to_workers(monkeypatch):
+    monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
+    monkeypatch.setattr(no_rng, "__module__", "__main__")
+    job = crews.Job(no_rng, False, 0, "", (), None, {})
+    with pytest.raises(TypeError, match="^task: was defined in a notebook"):
+        next(crews.run_pooled(job, [crews.Point(0, {"a": 1.0})], 2))
+
+
 class Broken(ThreadPoolExecutor):
     """An executor that loses some work, as when a machine is lost."""
 
