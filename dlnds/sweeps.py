@@ -184,6 +184,8 @@ def _check_engine(workers: int, executor: Any, time_limit: Any) -> float | None:
         return limit
     if not hasattr(executor, "submit"):
         raise TypeError(f"executor: needs an executor or a dask client, got {executor!r}")
+    if getattr(executor, "status", None) == "closed":  # a client of dask.distributed
+        raise ValueError("executor: the client is closed, needs an open one")
     if workers != 1:
         raise ValueError("workers: the executor has its own, leave out one of the two")
     if limit is not None:

@@ -1049,6 +1049,8 @@ def test_a_cluster_gives_the_same_and_survives_a_worker_that_is_killed(tmp_path)
         pids = sorted(client.run(os.getpid).values())
         os.kill(pids[0], signal.SIGKILL)
         thread.join()
+    with pytest.raises(ValueError, match="^executor: the client is closed"):
+        dl.sweep(tasks.slow, grid, tmp_path / "two", executor=client)
     assert results[0].identical(reference)
 
 
