@@ -172,6 +172,7 @@ def _sweep_resume(options: argparse.Namespace) -> int:
 
 def _sweep_collect(options: argparse.Namespace) -> int:
     out = options.out or Path(f"{options.directory.resolve()}.nc")
+    _check_out(out, options.directory, with_page=False)
     found = dl.collect(options.directory)
     dl.save(found, out)
     _tell_states(found)
@@ -248,7 +249,7 @@ def _saddle(atlas: xr.DataTree, modes: Sequence[int] | None) -> str:
     return ""
 
 
-def _check_out(out: Path, data: str, with_page: bool) -> None:
+def _check_out(out: Path, data: str | Path, with_page: bool) -> None:
     """Refuse, before anything is computed, a file that cannot or should not be written."""
     if out.suffix != ".nc":
         raise ValueError(f"out: needs a file name that ends in .nc, got {out}")

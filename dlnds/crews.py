@@ -5,11 +5,12 @@ import math
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
     BrokenExecutor,
@@ -29,7 +30,7 @@ import xarray as xr
 from threadpoolctl import ThreadpoolController
 
 from dlnds import records
-from dlnds.manifest import Task
+from dlnds.manifest import Task, task_parts
 
 #: Work that is handed over at once takes about so many seconds.
 BATCH_TIME = 0.25
@@ -50,6 +51,7 @@ class Job(NamedTuple):
     digest: str
     reserved: tuple[str, ...]
     time_limit: float | None
+    parts: dict[str, str]  # of the task, which it has in each process
 
 
 class Point(NamedTuple):
@@ -72,6 +74,30 @@ class Outcome(NamedTuple):
 
 class TimeIsUpError(BaseException):
     """Raised in a task at its time limit; no ``except Exception`` in the task takes it."""
+
+
+class OtherTaskError(ValueError):
+    """The task is not the same where it is computed: points computed there would be wrong."""
+
+
+_same: set[str] = set()  # digests of sweeps whose task is the same in this process
+_comparing = threading.Lock()
+
+
+def check_same(job: Job) -> None:
+    """Refuse to compute in a process that has another text or other constants of the task."""
+    with _comparing:
+        # What is sent by value, as from __main__, is the same, and its text may not be at hand.
+        if job.digest in _same or job.task.__module__ == "__main__":
+            return
+        parts = task_parts(job.task)
+        names = [n for n in sorted({*parts, *job.parts}) if parts.get(n) != job.parts.get(n)]
+        if names:
+            raise OtherTaskError(
+                f"task: where it is computed it differs in {', '.join(names)}; what is set while a "
+                "script runs does not get there, and a file must not change meanwhile"
+            )
+        _same.add(job.digest)
 
 
 def compute(job: Job, point: Point) -> Outcome:
@@ -162,9 +188,21 @@ def single_threaded() -> Iterator[None]:
 
 
 def compute_batch(job: Job, points: Sequence[Point]) -> list[Outcome]:
-    """Return what became of a few points."""
+    """Return what became of a few points, fewer if they take longer than expected."""
+    check_same(job)
     with single_threaded():
-        return [compute(job, point) for point in points]
+        return _in_time(points, lambda point: compute(job, point))
+
+
+def _in_time(points: Sequence[Point], work: Callable[[Point], Outcome]) -> list[Outcome]:
+    """Compute points, as long as those that are finished do not wait too long to be written."""
+    outcomes: list[Outcome] = []
+    last = time.monotonic() + 2.0 * BATCH_TIME
+    for point in points:
+        outcomes.append(work(point))
+        if time.monotonic() > last:
+            break
+    return outcomes
 
 
 def run_here(job: Job, points: Sequence[Point]) -> Generator[Outcome, None, None]:
@@ -222,16 +260,19 @@ def _begin_work(board: _Board) -> None:
 def _work(job: Job, points: Sequence[Point]) -> list[Outcome]:
     """Compute a few points in a worker process, and tell which is under way."""
     global _batches
+    check_same(job)
     _batches += 1
     if _batches <= 2:  # the first one may have loaded more libraries; looking takes milliseconds
         ThreadpoolController().limit(limits=1)
-    outcomes = []
-    for point in points:
+
+    def work(point: Point) -> Outcome:
         _board.process[point.number] = os.getpid()
         _board.begun[point.number] = time.monotonic()
-        outcomes.append(compute(job, point))
+        outcome = compute(job, point)
         _board.begun[point.number] = -1.0
-    return outcomes
+        return outcome
+
+    return _in_time(points, work)
 
 
 def run_pooled(job: Job, points: Sequence[Point], workers: int) -> Generator[Outcome, None, None]:
@@ -241,6 +282,12 @@ def run_pooled(job: Job, points: Sequence[Point], workers: int) -> Generator[Out
     died. Each point that was under way is then computed alone: where the worker dies again it is
     to blame, and its status is ``died``.
     """
+    main = sys.modules["__main__"]
+    if job.task.__module__ == "__main__" and not (hasattr(main, "__file__") or main.__spec__):
+        raise TypeError(
+            "task: was defined in a notebook or at a prompt, where other processes cannot find it; "
+            "define it in a file and import it, or use workers=1 without time_limit"
+        )
     try:
         ForkingPickler.dumps(job)
     except Exception as error:
@@ -307,7 +354,7 @@ def _crew(job: Job, waiting: deque[Point], workers: int, tries: int = 3) -> Crew
             done, _ = wait(flying, pace.patience(job.time_limit), FIRST_COMPLETED)
             for future in sorted(done, key=lambda f: f.exception() is not None):
                 outcomes = future.result()
-                del flying[future]
+                waiting.extendleft(reversed(flying.pop(future)[len(outcomes) :]))
                 pace.learn(outcomes)
                 yield from outcomes
             if job.time_limit is not None:
@@ -356,6 +403,7 @@ def run_elsewhere(
 
     What it cannot bring back, for example because a machine was lost, is tried once more, alone.
     """
+    _same.add(job.digest)  # threads of this process need not look
     pace = _Pace(_width(executor), warm=False)
     if hasattr(executor, "get_executor"):  # a client of dask.distributed
         executor = executor.get_executor(pure=False)
@@ -367,13 +415,15 @@ def run_elsewhere(
                 batch = [suspects.popleft()] if suspects else []
                 if not batch:
                     batch = [waiting.popleft() for _ in range(pace.size(len(waiting)))]
-                flying[executor.submit(compute_batch, job, batch)] = batch
+                flying[_handed(executor, job, batch)] = batch
             for future in wait(flying, return_when=FIRST_COMPLETED).done:
                 batch = flying.pop(future)
                 error = _error(future)
                 if error is None:
-                    pace.learn(future.result())
-                    yield from future.result()
+                    outcomes = future.result()
+                    waiting.extendleft(reversed(batch[len(outcomes) :]))
+                    pace.learn(outcomes)
+                    yield from outcomes
                 elif len(batch) == 1 and batch[0].number in tried:
                     yield Outcome(batch[0], "died", message=f"{type(error).__name__}: {error}")
                 else:
@@ -382,6 +432,15 @@ def run_elsewhere(
     finally:
         for future in flying:
             future.cancel()
+
+
+def _handed(executor: Any, job: Job, batch: list[Point]) -> Future[list[Outcome]]:
+    """Hand work to an executor."""
+    try:
+        handed: Future[list[Outcome]] = executor.submit(compute_batch, job, batch)
+    except RuntimeError as error:
+        raise RuntimeError(f"executor: takes no work ({error}); a new one can go on") from error
+    return handed
 
 
 def _width(executor: Any) -> int:
@@ -397,8 +456,13 @@ def _error(future: Future[Any]) -> BaseException | None:
         error = future.exception()
     except CancelledError as cancelled:
         return cancelled
+    if isinstance(error, OtherTaskError):
+        raise error
     # Tasks' own errors are in their outcomes; what is left are those of sending.
-    if isinstance(error, AttributeError | TypeError) or "Pickl" in type(error).__name__:
+    if (
+        isinstance(error, AttributeError | ImportError | TypeError)
+        or "Pickl" in type(error).__name__
+    ):
         raise TypeError(f"task: cannot be sent to the executor ({error})") from None
     if isinstance(error, BrokenExecutor):
         raise RuntimeError(f"executor: broke down ({error}); a new one can go on") from error

@@ -12,9 +12,10 @@ import platform
 import sys
 import time
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sized
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numba
 import numpy as np
@@ -108,6 +109,8 @@ def check_task(task: Any) -> Task:
 def check_grid(grid: Any, task: Task) -> Grid:
     """Return the points of a mapping of names to values, or of a table of points."""
     if isinstance(grid, pd.DataFrame):
+        if not grid.columns.is_unique or "point" in grid.columns:
+            raise ValueError("grid: needs columns of different names, none of them 'point'")
         grid = xr.Dataset.from_dataframe(grid.reset_index(drop=True).rename_axis("point"))
         grid = grid.drop_vars("point")
     parameters = inspect.signature(task).parameters
@@ -125,6 +128,8 @@ def check_grid(grid: Any, task: Task) -> Grid:
         if name not in parameters or name == "rng":
             known = ", ".join(n for n in parameters if n != "rng")
             raise ValueError(f"grid: the task has no parameter {name!r}; it has {known}")
+    if "status" in (*names, *dataset.dims, *dataset.coords):
+        raise ValueError("grid: 'status' is the name of what becomes of points, use another one")
     missing = [
         n for n, p in parameters.items() if p.default is p.empty and n not in (*names, "rng")
     ]
@@ -134,10 +139,13 @@ def check_grid(grid: Any, task: Task) -> Grid:
     coords = {n: checked.pop(n) for n in dataset.coords if n in checked}
     dims = grid.dims if isinstance(grid, Grid) else tuple(map(str, dataset.sizes))
     found = Grid(dataset.assign_coords(coords).assign(checked), tuple(names), dims)
-    if not names or found.size == 0:
-        raise ValueError("grid: is empty, needs one point at least")
+    if not names or not dims or found.size == 0:
+        raise ValueError("grid: is empty, needs a dim and one point at least")
     check_memory("grid", _PER_POINT * found.size)
-    records.encode(found.dataset, {})
+    try:
+        records.encode(found.dataset, {})
+    except TypeError as error:
+        raise TypeError(f"grid: {str(error).removeprefix('data: ')}") from None
     return found
 
 
@@ -145,17 +153,36 @@ def _axis(name: Any, values: Any) -> Any:
     """Return the values of one parameter of a product, as they are or as an array."""
     if not isinstance(name, str):
         raise TypeError(f"grid: needs names that are text, got {name!r}")
-    if isinstance(values, str) or not np.iterable(values) or isinstance(values, Mapping):
+    wrong = (str, bytes, Mapping, set, frozenset)
+    if isinstance(values, wrong) or not np.iterable(values) or not isinstance(values, Sized):
         raise TypeError(f"grid: {name!r} needs a sequence of values, got {values!r}")
+    if isinstance(values, np.ma.MaskedArray):
+        raise TypeError(f"grid: {name!r} is masked, needs plain values")
+    try:
+        check_memory("grid", _PER_POINT * len(values))
+    except OverflowError:
+        raise ValueError(f"grid: {name!r} has too many values for any memory") from None
     if isinstance(values, xr.DataArray | np.ndarray):
-        return np.asarray(values)
-    values = list(values)
+        array = np.asarray(values)
+    else:
+        array = _array(name, list(values))
+    if array.ndim != 1:
+        raise ValueError(f"grid: {name!r} needs one dimension, got shape {array.shape}")
+    return array
+
+
+def _array(name: str, values: list[Any]) -> Any:
+    """Return values as an array, if that keeps them."""
     if len({isinstance(v, str) for v in values}) > 1:
         raise TypeError(f"grid: {name!r} mixes text and numbers")
     try:
-        return np.asarray(values)
+        array = np.asarray(values)
     except (ValueError, TypeError) as error:
         raise ValueError(f"grid: {name!r} needs plain values ({error})") from None
+    for kept, value in zip(array.tolist(), values, strict=True) if array.ndim == 1 else ():
+        if isinstance(value, int | str) and kept != value:
+            raise ValueError(f"grid: {name!r} has {value!r}, which becomes {kept!r} in an array")
+    return array
 
 
 def _checked(name: str, values: xr.DataArray) -> xr.Variable:
@@ -163,7 +190,7 @@ def _checked(name: str, values: xr.DataArray) -> xr.Variable:
     array = values.values
     if array.dtype.kind in "OT" and all(isinstance(v, str) for v in array.ravel()):
         array = array.astype(np.str_)
-    if array.dtype.kind not in "biufU":
+    if array.dtype.kind not in "biufU" or array.dtype.char == "g":
         raise TypeError(f"grid: {name!r} needs real numbers or text, got dtype {array.dtype}")
     if array.dtype.kind == "f" and np.isnan(array).any():
         raise ValueError(f"grid: {name!r} needs numbers, got NaN")
@@ -178,24 +205,77 @@ def _checked(name: str, values: xr.DataArray) -> xr.Variable:
 def task_parts(task: Task) -> dict[str, str]:
     """Return digests of a task's text and of what it uses of its module, by their names.
 
-    These are other functions and plain values; what is imported counts by its version only.
+    These are functions, classes, defaults, and plain values; what is imported counts by its version
+    only.
     """
     parts: dict[str, str] = {}
-    waiting: list[Any] = [task]
+    waiting: list[tuple[str, Any]] = [(task.__qualname__, task)]
+    seen: set[int] = set()
     while waiting:
-        function = waiting.pop()
-        parts[function.__qualname__] = _digest(inspect.getsource(function))
-        for name in sorted(_names(function.__code__)):
-            value = function.__globals__.get(name)
-            value = getattr(value, "py_func", value)  # of what Numba compiles
-            if inspect.isfunction(value) and value.__module__ == task.__module__:
-                if value.__qualname__ not in parts:
-                    waiting.append(value)
-            elif isinstance(value, np.ndarray):
-                parts[name] = _digest(f"{value.dtype} {value.tolist()}")
-            elif _is_plain(value):
-                parts[name] = _digest(repr(value))
+        name, value = waiting.pop()
+        value = getattr(value, "py_func", value)  # of what Numba compiles
+        text = _plain(value)
+        if text is None and id(value) not in seen:
+            seen.add(id(value))
+            text, used = _told(name, value, task.__module__)
+            waiting.extend(sorted(used.items(), key=lambda item: item[0]))
+        if text is not None:
+            parts[name] = _digest(text)
     return dict(sorted(parts.items()))
+
+
+def _told(name: str, value: Any, module: str) -> tuple[str | None, dict[str, Any]]:
+    """Return the text of a function or class of a module, and what a value uses, by their names."""
+    if isinstance(value, partial):
+        return None, {f"{name}.{key}": getattr(value, key) for key in ("func", "args", "keywords")}
+    if isinstance(value, dict | list | tuple):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        return None, {f"{name}[{key!r}]": item for key, item in items}
+    if getattr(value, "__module__", None) != module:
+        return None, {}
+    if inspect.isfunction(value):
+        return _source(value), _used(name, value)
+    if inspect.isclass(value):
+        return _source(value), _used_by_class(name, value)
+    if hasattr(value, "__wrapped__"):  # of functools.cache
+        return None, {f"{name}.__wrapped__": value.__wrapped__}
+    own = {f"{name}.{key}": item for key, item in getattr(value, "__dict__", {}).items()}
+    return None, {type(value).__name__: type(value), **own}
+
+
+def _source(value: Any) -> str:
+    """Return the text of a function or a class, or what there is without a file."""
+    try:
+        return inspect.getsource(value)
+    except (OSError, TypeError):
+        code = getattr(value, "__code__", None)
+        return f"{value.__qualname__} {code.co_code.hex() if code else ''}"
+
+
+def _used(name: str, function: types.FunctionType) -> dict[str, Any]:
+    """Return the globals, defaults and enclosed values that a function uses."""
+    used = {n: function.__globals__[n] for n in _names(function.__code__) & {*function.__globals__}}
+    for parameter in inspect.signature(function, follow_wrapped=False).parameters.values():
+        if parameter.default is not parameter.empty:
+            used[f"{name}({parameter.name})"] = parameter.default
+    for variable, cell in zip(
+        function.__code__.co_freevars, function.__closure__ or (), strict=True
+    ):
+        with contextlib.suppress(ValueError):  # it is empty
+            used[f"{name}.{variable}"] = cell.cell_contents
+    return used
+
+
+def _used_by_class(name: str, kind: type) -> dict[str, Any]:
+    """Return what the methods of a class use, its bases and its own values."""
+    used: dict[str, Any] = {base.__name__: base for base in kind.__bases__}
+    for key, member in vars(kind).items():
+        member = inspect.unwrap(getattr(member, "fget", member))
+        if inspect.isfunction(member):
+            used |= _used(f"{name}.{key}", member)
+        elif not (key.startswith("_") and key.endswith("_")):  # those are Python's own
+            used[f"{name}.{key}"] = member
+    return used
 
 
 def _names(code: types.CodeType) -> set[str]:
@@ -204,12 +284,24 @@ def _names(code: types.CodeType) -> set[str]:
     return set(code.co_names).union(*map(_names, inner))
 
 
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, dict):
-        return _is_plain([*value, *value.values()])
-    if isinstance(value, tuple | list):
-        return all(map(_is_plain, value))
-    return isinstance(value, bool | int | float | complex | str)
+def _plain(value: Any) -> str | None:
+    """Return a text that tells numbers, text, arrays, and collections of these apart."""
+    if value is None or isinstance(value, bool | int | float | complex | str | bytes | range):
+        return repr(value)
+    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biufcUSmM":
+        return f"{value.dtype} {value.tolist()}"
+    if isinstance(value, xr.DataArray | xr.Dataset):
+        return _plain(value.to_dict())
+    if isinstance(value, pd.DataFrame | pd.Series):
+        return value.to_csv()
+    if not isinstance(value, dict | list | tuple | set | frozenset):
+        return None
+    texts = [_plain(v) for v in (value.items() if isinstance(value, dict) else value)]
+    if None in texts:
+        return None
+    told = [text for text in texts if text is not None]
+    inner = ", ".join(sorted(told) if isinstance(value, set | frozenset) else told)
+    return f"{type(value).__name__}({inner})"
 
 
 def _digest(text: str) -> str:
@@ -254,15 +346,29 @@ def write_plan(directory: Path, grid: Grid, entropy: int, words: dict[str, Any])
     """Write the manifest of a new sweep, and return it."""
     words = {**words, "rng_entropy": str(entropy)}
     words["digest"] = _plan_digest(words)
+    _check_orphans(directory, words["digest"])
     records.write_bytes(
         directory / GRID, records.encode(grid.dataset, {"names": grid.names, "dims": grid.dims})
     )
-    for name in (POINTS, FAILURES):
-        (directory / name).mkdir(exist_ok=True)
+    make_folders(directory)
     flush(directory)
     records.write_bytes(directory / MANIFEST, records.note(words))  # the last: it makes the sweep
     flush(directory)
     return Plan(directory, grid, entropy, words["digest"], words)
+
+
+def _check_orphans(directory: Path, digest: str) -> None:
+    """Refuse to write over the points of a sweep whose manifest is gone."""
+    for path in sorted((directory / POINTS).glob("*.record")):
+        try:
+            _, about = records.decode(records.read_bytes(path))
+        except (ValueError, OSError):
+            continue
+        if about.get("sweep") != digest:
+            raise ValueError(
+                f"directory: {directory} holds points, but the {MANIFEST} is gone; only with the "
+                "same task, grid and rng they are taken"
+            )
 
 
 def _plan_digest(words: Mapping[str, Any]) -> str:
@@ -290,20 +396,33 @@ def read_plan(directory: Path) -> Plan:
         raise FileNotFoundError(f"directory: {directory} holds no sweep, no {name}") from None
     except ValueError as error:
         raise ValueError(f"directory: {name} in {directory} is damaged: {error}") from None
-    for folder in (POINTS, FAILURES):
-        if (directory / folder).is_symlink():
-            raise ValueError(f"directory: {directory / folder} is a link to another place")
+    check_folders(directory)
     try:
         grid = Grid(dataset, tuple(about["names"]), tuple(about["dims"]))
         agree = words["grid"] == _grid_digests(grid) and words["sizes"] == grid.sizes
-        check_memory("directory", _PER_POINT * grid.size)
         plan = Plan(directory, grid, int(words["rng_entropy"]), words["digest"], words)
         agree = agree and plan.digest == _plan_digest(words)
-    except (KeyError, TypeError) as error:
+        texts = (words["task"], words["file"], words["versions"]["dlnds"], *words["parts"].values())
+        agree = agree and all(isinstance(text, str) for text in texts)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"directory: {MANIFEST} in {directory} lacks {error}") from None
     if not agree:
         raise ValueError(f"directory: {GRID} and {MANIFEST} in {directory} disagree")
+    check_memory("directory", _PER_POINT * grid.size)
     return plan
+
+
+def check_folders(directory: Path) -> None:
+    """Refuse folders of points and failures that are links."""
+    for folder in (directory / POINTS, directory / FAILURES):
+        if folder.is_symlink():
+            raise ValueError(f"directory: {folder} is a link to another place")
+
+
+def make_folders(directory: Path) -> None:
+    """Make the folders of points and failures; copies of a sweep may lack them if empty."""
+    for name in (POINTS, FAILURES):
+        (directory / name).mkdir(exist_ok=True)
 
 
 def import_task(plan: Plan) -> Task:
@@ -327,10 +446,11 @@ def import_task(plan: Plan) -> Task:
         sys.path.insert(0, str(root))
     try:
         imported = importlib.import_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(f"{said}: {type(error).__name__}: {error}") from error
-    if not os.path.samefile(imported.__file__ or os.devnull, path):
-        raise ValueError(f"{said}: {module} is {imported.__file__} here")
+    found = getattr(imported, "__file__", None)
+    if found is None or not os.path.samefile(found, path):
+        raise ValueError(f"{said}: {module} is {found or 'a part of Python'} here")
     task = getattr(imported, name, None)
     if task is None:
         raise ValueError(f"{said}: it has no {name!r}")
@@ -340,7 +460,7 @@ def import_task(plan: Plan) -> Task:
 @contextlib.contextmanager
 def only_writer(directory: Path) -> Iterator[None]:
     """Hold the lock of a directory; that of a process which has died is free."""
-    with open(directory / LOCK, "a+", encoding="utf-8") as file:
+    with _open_lock(directory, os.O_RDWR | os.O_CREAT | os.O_APPEND, "a+") as file:
         for wait in (0.05, 0.1, 0.0):  # who only asks holds it for a moment
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -360,10 +480,16 @@ def only_writer(directory: Path) -> Iterator[None]:
             file.truncate(0)
 
 
+def _open_lock(directory: Path, flags: int, mode: str) -> IO[str]:
+    """Open a lock, but no link to another file, which would be emptied; wait for no pipe."""
+    handle = os.open(directory / LOCK, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    return open(handle, mode, encoding="utf-8")
+
+
 def is_locked(directory: Path) -> bool:
     """Tell whether a writer is at work in a directory."""
     try:
-        with open(directory / LOCK, encoding="utf-8") as file:
+        with _open_lock(directory, os.O_RDONLY, "r") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

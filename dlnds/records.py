@@ -63,6 +63,8 @@ def _described(name: Any, variable: xr.Variable) -> tuple[dict[str, Any], bytes]
     """Return the description of a variable, and its numbers."""
     if not isinstance(name, str) or not all(isinstance(d, str) for d in variable.dims):
         raise TypeError(f"data: needs names that are text, got {name!r} over {variable.dims}")
+    if len({*variable.dims}) < variable.ndim:
+        raise TypeError(f"data: {name!r} has a dim twice in {variable.dims}")
     values = variable.values
     entry: dict[str, Any] = {
         "name": name,
@@ -106,7 +108,7 @@ def decode(content: bytes) -> tuple[xr.Dataset, dict[str, Any]]:
         raise ValueError("its bytes do not agree with their checksum")
     try:
         return _decoded(memoryview(content)[len(HEAD) : end])
-    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(f"it is not described as records are ({error!r})") from None
 
 
@@ -134,6 +136,7 @@ def _values(entry: Mapping[str, Any], content: memoryview, begin: int) -> tuple[
     if kind == "text":
         if len(entry["text"]) != count or not all(isinstance(t, str) for t in entry["text"]):
             raise ValueError("it holds more or less text than it describes")
+        check_memory("its text", count * max(map(len, entry["text"]), default=0) // 2)
         return np.array(entry["text"], dtype=np.str_).reshape(shape), begin
     if not _NUMBERS.fullmatch(kind):
         raise ValueError(f"it describes the type {kind!r}")

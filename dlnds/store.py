@@ -203,8 +203,9 @@ def content_digest(data: xr.Dataset | xr.DataTree) -> str:
             if variable.dtype.kind in "OUST":
                 total.update(_canonical(variable.values.astype(object).tolist()))
             elif variable.size:
-                total.update(variable.dtype.newbyteorder("<").str.encode())
-                total.update(np.ascontiguousarray(variable.values).tobytes())
+                little = variable.dtype.newbyteorder("<")
+                total.update(little.str.encode())
+                total.update(np.ascontiguousarray(variable.values, little).tobytes())
     return total.hexdigest()
 
 

@@ -2,7 +2,9 @@
 
 import contextlib
 import inspect
+import math
 import os
+import re
 import time
 from collections import Counter, deque
 from collections.abc import Generator, Mapping, Sequence
@@ -36,6 +38,10 @@ Outcomes = Generator[Outcome, None, None]
 MOST_PENDING = 64
 #: Seconds after which the names of new files are flushed, too.
 FLUSH_TIME = 1.0
+#: What becomes of points that every sweep computes.
+_NOT_THERE = ("missing", "damaged")
+#: Dim of the numbers of points, which no task's Dataset has.
+_NUMBER = "number of the point"
 
 
 @known_options
@@ -113,7 +119,8 @@ def sweep(
     and renamed, with a SHA-256 of its bytes that is checked when it is read. A point that fails
     leaves its inputs and traceback in ``failures/``. Killed at any moment, the next call computes
     what is missing, what does not verify, and nothing else. What a task consists of is its text,
-    and that of the functions and constants of its module that it uses, not of what it imports.
+    that of the functions and classes of its module that it uses, and their plain values (numbers,
+    text, arrays, collections of these), not what it imports. It is compared in each process, too.
     BLAS has one thread in every worker, because the last digits depend on their number.
 
     Examples
@@ -177,6 +184,8 @@ def _check_engine(workers: int, executor: Any, time_limit: Any) -> float | None:
         return limit
     if not hasattr(executor, "submit"):
         raise TypeError(f"executor: needs an executor or a dask client, got {executor!r}")
+    if getattr(executor, "status", None) == "closed":  # a client of dask.distributed
+        raise ValueError("executor: the client is closed, needs an open one")
     if workers != 1:
         raise ValueError("workers: the executor has its own, leave out one of the two")
     if limit is not None:
@@ -191,11 +200,12 @@ def _enter(stack: contextlib.ExitStack, folder: Path) -> None:
         strange = [p.name for p in folder.iterdir() if p.name not in own and p.suffix != ".tmp"]
         if strange:
             raise ValueError(f"directory: {folder} holds no sweep, but {strange[0]!r}")
+    manifest.check_folders(folder)
     try:
         folder.mkdir(exist_ok=True)
         stack.enter_context(manifest.only_writer(folder))
         for part in (folder, folder / manifest.POINTS, folder / manifest.FAILURES):
-            if part.is_dir() and not (part.is_symlink() and part != folder):
+            if part.is_dir():
                 records.sweep_up(part)
     except OSError as error:
         raise ValueError(f"directory: {folder} cannot be written ({error})") from error
@@ -214,6 +224,7 @@ def _planned(folder: Path, task: Task, grid: Grid, rng: Any, resume: bool) -> Pl
         raise ValueError(f"{difference}; the sweep in {folder} is another one")
     if rng is not None and _entropy(rng) != plan.entropy:
         raise ValueError(f"rng: the sweep in {folder} was begun with {plan.entropy}")
+    manifest.make_folders(folder)
     return plan
 
 
@@ -229,13 +240,20 @@ def _entropy(rng: Any) -> int:
 def _job(plan: Plan, task: Task, limit: float | None) -> Job:
     has_rng = "rng" in inspect.signature(task).parameters
     reserved = ("status", *map(str, plan.grid.dataset.variables), *plan.grid.sizes)
-    return Job(task, has_rng, plan.entropy, plan.digest, reserved, limit)
+    return Job(task, has_rng, plan.entropy, plan.digest, reserved, limit, plan.words["parts"])
 
 
 def _to_do(plan: Plan, retry: bool) -> list[Point]:
     """Return the points that are missing or do not verify, and on request those that failed."""
-    again = {"missing", "damaged"} | (set(schema.SWEEP_STATES[2:]) if retry else set())
-    return _points(plan, [i for i in range(plan.grid.size) if _look(plan, i)[0] in again])
+    # Results that are not of the form of most others are whole files, with a failure beside them.
+    return _points(
+        plan,
+        [
+            i
+            for i in range(plan.grid.size)
+            if (retry and plan.failure_file(i).exists()) or _look(plan, i)[0] in _NOT_THERE
+        ],
+    )
 
 
 def _points(plan: Plan, numbers: Sequence[int]) -> list[Point]:
@@ -339,8 +357,7 @@ def _look(plan: Plan, index: int) -> tuple[str, Any]:
 
 def _assembled(plan: Plan) -> xr.Dataset:
     """Return all points side by side."""
-    with os.scandir(plan.directory / manifest.POINTS) as entries:
-        check_memory("directory", sum(_size(entry) for entry in entries) // 4)
+    check_memory("directory", sum(map(_size, _files(plan, manifest.POINTS))) // 4)
     looked = [_look(plan, index) for index in range(plan.grid.size)]
     status = [state for state, _ in looked]
     found = {i: dataset for i, (state, dataset) in enumerate(looked) if state == "finished"}
@@ -353,9 +370,15 @@ def _assembled(plan: Plan) -> xr.Dataset:
     return _finished(plan, dataset, status, _common([d.attrs for d in found.values()]))
 
 
-def _size(entry: "os.DirEntry[str]") -> int:
+def _files(plan: Plan, name: str) -> list[Path]:
+    """Return what is in a folder of a sweep, of which copies may lack empty ones."""
+    folder = plan.directory / name
+    return list(folder.iterdir()) if folder.is_dir() else []
+
+
+def _size(path: Path) -> int:
     try:
-        return entry.stat(follow_symlinks=False).st_size
+        return path.lstat().st_size
     except FileNotFoundError:  # by a writer that is at work
         return 0
 
@@ -371,7 +394,7 @@ def _form(dataset: xr.Dataset) -> str:
 
 
 def _stacked(found: Mapping[int, xr.Dataset], size: int) -> xr.Dataset:
-    """Return Datasets of one form over a dim ``point``."""
+    """Return Datasets of one form over a first dim, which `_placed` replaces."""
     if not found:
         return xr.Dataset()
     first = next(iter(found.values()))
@@ -387,10 +410,11 @@ def _stacked(found: Mapping[int, xr.Dataset], size: int) -> xr.Dataset:
         if len(found) < size and dtype.kind in "biu":
             dtype = np.dtype(np.float64)
         blank = "" if dtype.kind == "U" else False if dtype.kind in "biu" else np.nan
+        check_memory("directory", size * math.prod(variable.shape) * dtype.itemsize // 8)
         stacked = np.full((size, *variable.shape), blank, dtype)
         for i, value in values.items():
             stacked[i] = value
-        variables[name] = xr.Variable(("point", *variable.dims), stacked, attrs)
+        variables[name] = xr.Variable((_NUMBER, *variable.dims), stacked, attrs)
     return xr.Dataset(variables).set_coords([str(name) for name in first.coords])
 
 
@@ -547,7 +571,7 @@ def progress_of(directory: str | os.PathLike[str]) -> dict[str, Any]:
     plan = _plan(directory)
     folders = (manifest.POINTS, manifest.FAILURES)
     points, failures = (
-        {p.stem for p in (plan.directory / name).iterdir() if p.suffix in (".record", ".json")}
+        {p.stem for p in _files(plan, name) if re.fullmatch(r"\d{8,}\.(record|json)", p.name)}
         for name in folders
     )
     return {

@@ -83,3 +83,10 @@ def raises_in_the_second_half(i):
     if i > 4:
         raise ValueError("no")
     return xr.Dataset({"x": i})
+
+
+FACTOR = 2.0
+
+
+def multiplies(i):
+    return xr.Dataset({"x": FACTOR * i})

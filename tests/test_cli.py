@@ -248,6 +248,9 @@ def test_a_sweep_is_looked_after(tmp_path, monkeypatch, capsys):
     assert cli.main(["sweep", "collect", "runs"]) == 0
     assert dl.load("runs.nc").identical(reference)
     assert "written: " in capsys.readouterr().out
+    for out in ("no/runs.nc", "runs", "runs.txt"):
+        assert cli.main(["sweep", "collect", "runs", "--out", out]) == 2
+        assert capsys.readouterr().err.startswith("dlnds: --out: ")
 
 
 @pytest.mark.parametrize(
@@ -256,6 +259,7 @@ def test_a_sweep_is_looked_after(tmp_path, monkeypatch, capsys):
         (lambda script: script.unlink(), "cannot be imported: there is no such file"),
         (lambda script: script.write_text("import nothing_such"), "No module named 'nothing_such'"),
         (lambda script: script.write_text("x = 1"), "it has no 'growth'"),
+        (lambda script: script.write_text("exit(3)"), "cannot be imported: SystemExit: 3"),
         (
             lambda script: script.write_text(SWEEP.replace("rate +", "rate -")),
             "task: differs from that of the directory in growth",
@@ -283,3 +287,12 @@ def test_sweeps_that_are_not_there_are_one_line(tmp_path, capsys):
     for action in ("status", "verify", "resume", "collect"):
         assert cli.main(["sweep", action, str(tmp_path)]) == 2
         assert "directory: " in capsys.readouterr().err
+
+
+def test_a_script_with_a_name_of_pythons_own_is_not_resumed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "time.py").write_text(SWEEP.replace("import time\n", ""))
+    assert call("time.py", cwd=tmp_path, command=(sys.executable,)).returncode == 0
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    assert cli.main(["sweep", "resume", "runs", "--quiet"]) == 2
+    assert "cannot be imported: time is a part of Python" in capsys.readouterr().err

@@ -121,6 +121,20 @@ def test_points_keep_their_places_whatever_the_order_of_dims(tmp_path):
     assert sweeps.continue_sweep(tmp_path / "s").identical(found)
 
 
+def has_own_points(a):
+    return xr.Dataset({"x": ("point", [a, 2.0, 3.0])}, coords={"point": [5, 6, 7]})
+
+
+@pytest.mark.parametrize("dtype", ["<f8", ">f8", "<i2", ">u4"])
+def test_points_of_a_task_and_bytes_of_a_grid_are_no_matter(tmp_path, dtype):
+    grid = {"a": np.array([1, 4], dtype)}
+    found = dl.sweep(has_own_points, grid, tmp_path / "s")
+    assert found["x"].dims == ("a", "point")
+    assert found["x"].values.tolist() == [[1.0, 2.0, 3.0], [4.0, 2.0, 3.0]]
+    assert found["point"].values.tolist() == [5, 6, 7]
+    assert dl.collect(tmp_path / "s").identical(found)
+
+
 def test_seeds_are_kept_and_compared(tmp_path):
     drawn = dl.sweep(tasks.quick, {"i": [1, 2]}, tmp_path / "none")
     assert dl.sweep(tasks.quick, {"i": [1, 2]}, tmp_path / "none").identical(drawn)
@@ -178,10 +192,12 @@ def test_a_task_that_cannot_be_interrupted_is_ended(tmp_path):
 
 def test_the_time_limit_rings_in_the_task_and_leaves_no_handler():
     before, board = signal.getsignal(signal.SIGALRM), crews._Board(2)
-    job = crews.Job(tasks.troubled, False, 0, "", (), 0.3)
+    parts = manifest.task_parts(tasks.troubled)
+    job = crews.Job(tasks.troubled, False, 0, "", (), 0.3, parts)
     points = [crews.Point(0, {"what": "hangs"}), crews.Point(1, {"what": "fine"})]
+    tasks.troubled("fine")  # imports what the limit should not count
     crews._board = board
-    late, fine = crews._work(job, points)
+    late, fine = (crews._work(job, [point])[0] for point in points)
     crews._board = None
     assert (late.status, fine.status) == ("timed_out", "finished")
     assert 0.3 <= late.seconds < 5.0
@@ -205,6 +221,24 @@ def test_failures_are_computed_again_only_on_request(tmp_path, monkeypatch):
     healed = dl.sweep(fails_by_environment, grid, tmp_path / "s", retry=True)
     assert count(healed) == 0
     assert list((tmp_path / "s" / "failures").iterdir()) == []
+
+
+def has_a_form_by_environment(i):
+    wrong = i == 1 and os.environ.get("DLNDS_TEST_FAIL")
+    return xr.Dataset({"x": ("k", [1.0] * (2 if wrong else 3))})
+
+
+def test_results_of_another_form_are_computed_again_on_request(tmp_path, monkeypatch):
+    grid, folder = {"i": [0, 1, 2]}, tmp_path / "s"
+    monkeypatch.setenv("DLNDS_TEST_FAIL", "1")
+    assert words(dl.sweep(has_a_form_by_environment, grid, folder))[1] == "wrong_form"
+    monkeypatch.delenv("DLNDS_TEST_FAIL")
+    assert words(dl.sweep(has_a_form_by_environment, grid, folder))[1] == "wrong_form"
+    before = files(folder)
+    healed = dl.sweep(has_a_form_by_environment, grid, folder, retry=True)
+    assert words(healed) == ["finished"] * 3
+    assert list((folder / "failures").iterdir()) == []
+    assert [name for name in before if files(folder)[name] != before[name]] == ["00000001.record"]
 
 
 def fails_by_environment(i):
@@ -286,6 +320,55 @@ def test_another_task_grid_or_seed_is_refused_and_named(tmp_path):
     assert dl.sweep(same.task, {"x": [1.0, 2.0]}, folder)["y"].values.tolist() == [1.0, 2.0]
     with pytest.raises(ValueError, match="^directory: .* holds a sweep already"):
         dl.sweep(module.task, {"x": [1.0, 2.0]}, folder, resume=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("K = 8\ndef task(x, k=K):", r"task\(k\)"),
+        ("K = 8\ndef h(x, *, k=K):\n    return k\ndef task(x):\n    h(x)", r"h\(k\)"),
+        ("K = [None, range(8)]\ndef task(x):\n    K", "K"),
+        ("K = {b'8'}\ndef task(x):\n    K", "K"),
+        ("K = np.float32(8)\ndef task(x):\n    K", "K"),
+        ("K = [np.ones(8)]\ndef task(x):\n    K", "K"),
+        ("K = xr.DataArray(8)\ndef task(x):\n    K", "K"),
+        ("K = pd.Series([8])\ndef task(x):\n    K", "K"),
+        ("K = lambda x: 8\nL = lambda x: 3\ndef task(x):\n    K, L", "K"),
+        ("K = {'a': lambda x: 8}\ndef task(x):\n    K", r"K\['a'\]"),
+        ("K = functools.cache(lambda x: 8)\ndef task(x):\n    K", "K.__wrapped__"),
+        ("K = functools.partial(half, 8)\ndef task(x):\n    K", "K.args"),
+        ("class K:\n    x = 8\ndef task(x):\n    K()", "K, K.x"),
+        ("class K(enum.Enum):\n    A = 8\ndef task(x):\n    K.A", "K, K.A._value_"),
+        ("L = 8\nclass J:\n    x = L\nclass K(J):\n    pass\ndef task(x):\n    K()", "J.x"),
+        ("L = 8\nclass K:\n    @property\n    def f(self):\n        return L\n"
+         "def task(x):\n    K()", "L"),
+        ("class K:\n    def __init__(self, a):\n        self.a = self, a\nk = K(8)\n"
+         "def task(x):\n    k", r"k.a\[1\]"),
+        ("def decorated(f):\n    def g(x):\n        return f(x)\n    return g\n@decorated\n"
+         "def h(x):\n    return 8\ndef task(x):\n    h", "h.f"),
+    ],
+)  # fmt: skip
+def test_whatever_a_task_uses_of_its_module_is_compared(tmp_path, monkeypatch, text, named):
+    def written(text):
+        head = "import enum, functools\nimport numpy as np\nimport pandas as pd\n"
+        module = write_task(tmp_path, head + text + "\n    return xr.Dataset({'y': 1.0})\n")
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        return module.task
+
+    dl.sweep(written(text), {"x": [1.0]}, tmp_path / "s")
+    dl.sweep(written("# the same\n" + text), {"x": [1.0]}, tmp_path / "s")
+    with pytest.raises(ValueError, match=f"^task: differs from that of the directory in {named};"):
+        dl.sweep(written(text.replace("8", "9")), {"x": [1.0]}, tmp_path / "s")
+
+
+@pytest.mark.compiled
+def test_workers_whose_task_is_another_compute_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(tasks, "FACTOR", 3.0)
+    grid = {"i": [1.0, 2.0]}
+    with pytest.raises(ValueError, match="^task: where it is computed it differs in FACTOR;"):
+        dl.sweep(tasks.multiplies, grid, tmp_path / "s", workers=2)
+    assert dl.collect(tmp_path / "s").attrs["n_finished"] == 0
+    assert dl.sweep(tasks.multiplies, grid, tmp_path / "s")["x"].values.tolist() == [3.0, 6.0]
 
 
 def test_a_file_of_another_point_or_sweep_is_not_taken(tmp_path):
@@ -450,6 +533,7 @@ def record(words, numbers=b""):
         {"dtype": "text", "text": [1]},
         {"dims": ["a", "b"]},
         {"attrs": {"x": {"array": [1], "dtype": "|O8"}}},
+        {"attrs": {"x": {"array": [1000], "dtype": "|i1"}}},
         {"attrs": 3},
     ],
 )
@@ -460,6 +544,34 @@ def test_records_that_lie_are_refused_before_anything_is_allocated(change):
     assert records.decode(good)[0]["x"].values.tolist() == [0.0, 1.0]
     with pytest.raises(ValueError, match="it (describes|holds|is not)|dimension"):
         records.decode(record({**about, "variables": [{**entry, **change}]}, bytes(16)))
+
+
+def test_texts_are_not_blown_up_beyond_the_memory(tmp_path):
+    entry = {"name": "x", "dims": ["a"], "shape": [10**6], "attrs": {}, "dtype": "text"}
+    texts = ["x" * 10**6] + [""] * (10**6 - 1)
+    words = {"about": {}, "attrs": {}, "coords": [], "variables": [{**entry, "text": texts}]}
+    with pytest.raises(ValueError, match="^its text: this takes 4,000,000,000,000 bytes"):
+        records.decode(record(words))
+    found = {0: xr.Dataset({"x": "x" * 10**6}), 1: xr.Dataset({"x": ""})}
+    with pytest.raises(ValueError, match="^directory: this takes 4,000,000,000,000 bytes"):
+        sweeps._stacked(found, 10**6)
+
+
+@pytest.mark.parametrize("key", ["task", "file", "digest", "rng_entropy", "versions", "parts"])
+def test_manifests_that_lie_are_refused(tmp_path, key):
+    folder = tmp_path / "s"
+    dl.sweep(no_rng, {"a": [1.0]}, folder)
+    told = records.read_note((folder / "manifest.json").read_bytes())
+    for wrong in (None, 3, [], {}, "x", float("nan")):
+        changed = {**told, key: wrong}
+        if key == "parts":
+            changed["digest"] = manifest._plan_digest(changed)
+        (folder / "manifest.json").write_bytes(records.note(changed))
+        if (key, wrong) in (("task", "x"), ("file", "x"), ("parts", {})):
+            continue
+        for function in (dl.collect, sweeps.progress_of, sweeps.continue_sweep):
+            with pytest.raises(ValueError, match="^directory: .*manifest.json in .*"):
+                function(folder)
 
 
 def test_other_bytes_are_no_records():
@@ -489,6 +601,52 @@ def test_links_pipes_and_folders_in_place_of_files_are_damage(tmp_path):
         dl.collect(folder)
 
 
+def test_a_lock_that_is_a_link_is_not_followed(tmp_path):
+    folder, other = tmp_path / "s", tmp_path / "thesis.tex"
+    dl.sweep(no_rng, {"a": [1.0]}, folder)
+    other.write_text("all of it")
+    (folder / "lock").unlink()
+    (folder / "lock").symlink_to(other)
+    with pytest.raises(ValueError, match="^directory: .* cannot be written .*lock"):
+        dl.sweep(no_rng, {"a": [1.0]}, folder)
+    assert other.read_text() == "all of it"
+    (folder / "lock").unlink()
+    os.mkfifo(folder / "lock")
+    assert not sweeps.progress_of(folder)["at work"]
+    with pytest.raises(ValueError, match="^directory: .* cannot be written"):
+        dl.sweep(no_rng, {"a": [1.0]}, folder)
+    fresh = tmp_path / "fresh"
+    fresh.mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (fresh / "points").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match="^directory: .* is a link to another place"):
+        dl.sweep(no_rng, {"a": [1.0]}, fresh)
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_copy_without_empty_folders_goes_on(tmp_path):
+    folder = tmp_path / "s"
+    reference = dl.sweep(tasks.quick, {"i": [0, 1]}, folder, rng=0)
+    (folder / "failures").rmdir()
+    assert sweeps.progress_of(folder)["finished"] == 2
+    assert dl.sweep(tasks.quick, {"i": [0, 1]}, folder).identical(reference)
+    shutil.rmtree(folder / "points")
+    assert words(dl.verify(folder)) == ["missing"] * 2
+    assert dl.sweep(tasks.quick, {"i": [0, 1]}, folder).identical(reference)
+
+
+def test_points_whose_manifest_is_gone_are_not_written_over(tmp_path):
+    folder = tmp_path / "s"
+    reference = dl.sweep(tasks.quick, {"i": [0, 1]}, folder, rng=0)
+    before = files(folder)
+    (folder / "manifest.json").unlink()
+    for grid, seed in (({"i": [0, 1]}, None), ({"i": [0, 2]}, 0)):
+        with pytest.raises(ValueError, match="^directory: .* holds points, but the manifest.json"):
+            dl.sweep(tasks.quick, grid, folder, rng=seed)
+    assert dl.sweep(tasks.quick, {"i": [0, 1]}, folder, rng=0).identical(reference)
+    assert files(folder) == before
+
+
 # Laws of arguments
 
 
@@ -498,7 +656,12 @@ def test_wrong_arguments_are_named(tmp_path):
     def closes(a):
         return xr.Dataset({"x": a + here})
 
+    def tells(status):
+        return xr.Dataset({"x": status})
+
     good = {"a": [1.0]}
+    dated = xr.Dataset({"a": ("t", [1.0])}, coords={"t": np.array(["2000"], "M8[ns]")})
+    twice = pd.DataFrame([[1, 2]], columns=["a", "a"])
     for error, name, call in [
         (TypeError, "task", (print, good, tmp_path / "s")),
         (TypeError, "task", (3, good, tmp_path / "s")),
@@ -516,10 +679,24 @@ def test_wrong_arguments_are_named(tmp_path):
         (TypeError, "grid: 'a' needs real", (no_rng, {"a": [None]}, tmp_path / "s")),
         (ValueError, "grid: 'a' needs plain", (no_rng, {"a": [[1], [1, 2]]}, tmp_path / "s")),
         (TypeError, "grid: needs names", (no_rng, {3: [1]}, tmp_path / "s")),
+        (ValueError, "grid: 'a' needs one dim", (no_rng, {"a": [[1, 2]]}, tmp_path / "s")),
+        (ValueError, "grid: this takes", (no_rng, {"a": range(10**11)}, tmp_path / "s")),
+        (ValueError, "grid: 'a' has too many", (no_rng, {"a": range(10**30)}, tmp_path / "s")),
+        (TypeError, "grid: 'a' needs a seq", (no_rng, {"a": iter([1])}, tmp_path / "s")),
+        (TypeError, "grid: 'a' needs a seq", (no_rng, {"a": {"x", "y"}}, tmp_path / "s")),
+        (TypeError, "grid: 'a' needs a seq", (no_rng, {"a": b"ab"}, tmp_path / "s")),
+        (TypeError, "grid: 'a' is masked", (no_rng, {"a": np.ma.array([1])}, tmp_path / "s")),
+        (ValueError, "grid: 'a' has 9007199254740993, which becomes 90071992547409",
+         (no_rng, {"a": [2**53 + 1, 0.5]}, tmp_path / "s")),
+        (TypeError, "grid: 'a' needs real", (no_rng, {"a": np.ones(1, "g")}, tmp_path / "s")),
+        (ValueError, "grid: is empty", (no_rng, xr.Dataset({"a": 1.0}), tmp_path / "s")),
+        (TypeError, "grid: 't' is of type", (no_rng, dated, tmp_path / "s")),
+        (ValueError, "grid: needs columns", (no_rng, twice, tmp_path / "s")),
+        (ValueError, "grid: 'status' is the name", (tells, {"status": [1]}, tmp_path / "s")),
         (TypeError, "directory", (no_rng, good, 3)),
         (ValueError, "directory", (no_rng, good, tmp_path / "no" / "s")),
         (ValueError, "directory", (no_rng, good, __file__)),
-    ]:
+    ]:  # fmt: skip
         with pytest.raises(error, match=f"^{name}"):
             dl.sweep(*call)
     for error, name, options in [
@@ -577,12 +754,52 @@ def test_progress_tells_rate_and_failures(tmp_path, capsys):
 def test_small_tasks_are_handed_over_in_batches():
     pace = crews._Pace(workers=2)
     assert (pace.most(), pace.size(1000)) == (1, 1), "the first one compiles for all"
-    job = crews.Job(no_rng, False, 0, "", (), None)
+    job = crews.Job(no_rng, False, 0, "", (), None, {})
     point = crews.Point(0, {"a": 1.0})
     pace.learn([crews.compute(job, point)._replace(seconds=0.01)])
     assert (pace.most(), pace.size(1000), pace.size(40), pace.size(1)) == (4, 25, 10, 1)
     pace.learn([crews.compute(job, point)._replace(seconds=10.0)])
     assert pace.size(1000) == 1
+
+
+def long_after_short_ones(i):
+    time.sleep(0.0 if i < 40 else 2.4 * crews.BATCH_TIME)
+    return xr.Dataset({"x": i})
+
+
+class Recording(ThreadPoolExecutor):
+    """Threads that tell how long each piece of work took."""
+
+    seconds = ()
+
+    def submit(self, function, /, *args):
+        def timed():
+            begin = time.monotonic()
+            result = function(*args)
+            self.seconds += (time.monotonic() - begin,)
+            return result
+
+        return super().submit(timed)
+
+
+def test_what_is_finished_does_not_wait_for_a_batch_of_long_tasks(tmp_path):
+    task = long_after_short_ones
+    job = crews.Job(task, False, 0, "", (), None, manifest.task_parts(task))
+    points = [crews.Point(i, {"i": i}) for i in range(40, 50)]
+    assert [o.point.number for o in crews.compute_batch(job, points)] == [40]
+    with Recording(1) as executor:
+        found = dl.sweep(long_after_short_ones, {"i": range(44)}, tmp_path / "s", executor=executor)
+    assert found["x"].values.tolist() == list(range(44))
+    assert max(executor.seconds) < 4.5 * crews.BATCH_TIME
+
+
+def test_a_task_of_a_notebook_is_not_sent_to_workers(monkeypatch):
+    monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
+    monkeypatch.setattr(no_rng, "__module__", "__main__")
+    job = crews.Job(no_rng, False, 0, "", (), None, {})
+    with pytest.raises(TypeError, match="^task: was defined in a notebook"):
+        next(crews.run_pooled(job, [crews.Point(0, {"a": 1.0})], 2))
 
 
 class Broken(ThreadPoolExecutor):
@@ -633,12 +850,16 @@ class Failing(ThreadPoolExecutor):
     ("error", "kind", "message"),
     [
         (AttributeError("Can't get local object"), TypeError, "^task: cannot be sent"),
+        (ImportError("No module named 'study'"), TypeError, "^task: cannot be sent .*'study'"),
+        (crews.OtherTaskError("task: it differs in K"), ValueError, "^task: it differs in K"),
         (BrokenExecutor("all gone"), RuntimeError, "^executor: broke down .all gone.; a new one"),
     ],
 )
 def test_an_executor_that_can_do_nothing_ends_the_sweep(tmp_path, error, kind, message):
     with Failing(error) as executor, pytest.raises(kind, match=message):
         dl.sweep(tasks.quick, {"i": range(20)}, tmp_path / "s", rng=0, executor=executor)
+    with pytest.raises(RuntimeError, match="^executor: takes no work .cannot schedule"):
+        dl.sweep(tasks.quick, {"i": range(20)}, tmp_path / "s", executor=executor)  # shut down
     assert dl.collect(tmp_path / "s").attrs["n_finished"] == 0
     assert dl.sweep(tasks.quick, {"i": range(20)}, tmp_path / "s").attrs["n_finished"] == 20
 
@@ -828,6 +1049,8 @@ def test_a_cluster_gives_the_same_and_survives_a_worker_that_is_killed(tmp_path)
         pids = sorted(client.run(os.getpid).values())
         os.kill(pids[0], signal.SIGKILL)
         thread.join()
+    with pytest.raises(ValueError, match="^executor: the client is closed"):
+        dl.sweep(tasks.slow, grid, tmp_path / "two", executor=client)
     assert results[0].identical(reference)
 
 
