@@ -13,7 +13,8 @@ import sys
 import time
 import types
 from collections.abc import Callable, Iterator, Mapping, Sized
-from functools import partial
+from functools import lru_cache, partial
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -96,6 +97,7 @@ def check_task(task: Any) -> Task:
     wrong = [p for p in inspect.signature(task).parameters.values() if p.kind in (0, 2, 4)]
     if wrong:
         raise TypeError(f"task: needs named parameters only, got {', '.join(map(str, wrong))}")
+    _check_as_imported(task)
     try:
         inspect.getsource(task)
     except (OSError, TypeError):
@@ -234,6 +236,7 @@ def _told(name: str, value: Any, module: str) -> tuple[str | None, dict[str, Any
     if getattr(value, "__module__", None) != module:
         return None, {}
     if inspect.isfunction(value):
+        _check_as_imported(value)
         return _source(value), _used(name, value)
     if inspect.isclass(value):
         return _source(value), _used_by_class(name, value)
@@ -250,6 +253,35 @@ def _source(value: Any) -> str:
     except (OSError, TypeError):
         code = getattr(value, "__code__", None)
         return f"{value.__qualname__} {code.co_code.hex() if code else ''}"
+
+
+def _check_as_imported(function: types.FunctionType) -> None:
+    """Refuse a function of which the file says something else by now, or elsewhere."""
+    if not isinstance(function.__globals__.get("__loader__"), SourceFileLoader):
+        return
+    code = function.__code__
+    try:
+        found = _codes_in(code.co_filename, Path(code.co_filename).read_bytes())
+    except OSError:  # it is not there any more
+        return
+    except SyntaxError:
+        found = frozenset()
+    if code not in found:
+        raise ValueError(
+            f"task: {code.co_filename} was changed after it was imported, and so may be "
+            f"{function.__qualname__!r}; import it anew"
+        )
+
+
+@lru_cache(maxsize=4)
+def _codes_in(file: str, text: bytes) -> frozenset[types.CodeType]:
+    """Return the code of all functions of a file."""
+    found, waiting = [], [compile(text, file, "exec", dont_inherit=True)]
+    while waiting:
+        inner = [c for c in waiting.pop().co_consts if isinstance(c, types.CodeType)]
+        found += inner
+        waiting += inner
+    return frozenset(found)
 
 
 def _used(name: str, function: types.FunctionType) -> dict[str, Any]:

@@ -284,18 +284,20 @@ def _written(plan: Plan, outcomes: Outcomes) -> Outcomes:
     """Write outcomes while others are computed; yield each once its file is on the disk."""
     pending: deque[tuple[Outcome, Future[None]]] = deque()
     flushed = time.monotonic()
-    with contextlib.closing(outcomes), ThreadPoolExecutor(1) as pool:
-        for outcome in outcomes:
-            pending.append((outcome, pool.submit(_write, plan, outcome)))
-            while pending and (pending[0][1].done() or len(pending) > MOST_PENDING):
-                yield _once_written(plan, *pending.popleft())
-            if time.monotonic() > flushed + FLUSH_TIME:
-                flushed = time.monotonic()
-                pool.submit(flush, plan.directory / manifest.POINTS)
-        for item in pending:
-            yield _once_written(plan, *item)
-    for name in (manifest.POINTS, manifest.FAILURES):
-        flush(plan.directory / name)
+    try:
+        with contextlib.closing(outcomes), ThreadPoolExecutor(1) as pool:
+            for outcome in outcomes:
+                pending.append((outcome, pool.submit(_write, plan, outcome)))
+                while pending and (pending[0][1].done() or len(pending) > MOST_PENDING):
+                    yield _once_written(plan, *pending.popleft())
+                if time.monotonic() > flushed + FLUSH_TIME:
+                    flushed = time.monotonic()
+                    pool.submit(flush, plan.directory / manifest.POINTS)
+            for item in pending:
+                yield _once_written(plan, *item)
+    finally:
+        for name in (manifest.POINTS, manifest.FAILURES):
+            flush(plan.directory / name)
 
 
 def _once_written(plan: Plan, outcome: Outcome, written: "Future[None]") -> Outcome:

@@ -322,6 +322,22 @@ def test_another_task_grid_or_seed_is_refused_and_named(tmp_path):
         dl.sweep(module.task, {"x": [1.0, 2.0]}, folder, resume=False)
 
 
+def test_a_file_that_was_changed_after_its_import_is_refused(tmp_path):
+    text = "def task(x):\n    return xr.Dataset({'y': half(x)})\n"
+    module = write_task(tmp_path, text)
+    path = Path(module.__file__)
+    source = path.read_text()
+    path.write_text(source + "# nothing that the task uses")
+    dl.sweep(module.task, {"x": [1.0]}, tmp_path / "same")
+    for new in (
+        *(source.replace("half(x)", "half(x) + 1"), source.replace("x / 2", "x / 3")),
+        *(source.replace("def task", "def other"), "# moved down\n" + source, "def task("),
+    ):
+        path.write_text(new)
+        with pytest.raises(ValueError, match=r"^task: .*\.py was changed after it was imported"):
+            dl.sweep(module.task, {"x": [1.0]}, tmp_path / "changed")
+
+
 @pytest.mark.parametrize(
     ("text", "named"),
     [
