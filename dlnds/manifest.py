@@ -1,20 +1,14 @@
-"""What a sweep computes: its task, its grid and their digests, kept with the files of a folder."""
+"""What a sweep is: its grid, the digests of grid and task, and the files of its folder."""
 
 import contextlib
 import fcntl
-import hashlib
-import importlib
 import inspect
 import json
 import math
 import os
 import platform
-import sys
 import time
-import types
-from collections.abc import Callable, Iterator, Mapping, Sized
-from functools import lru_cache, partial
-from importlib.machinery import SourceFileLoader
+from collections.abc import Iterator, Mapping, Sized
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -28,14 +22,12 @@ from dlnds import records
 from dlnds._version import __version__
 from dlnds.errors import check_memory
 from dlnds.store import content_digest, flush
+from dlnds.tasks import Task, digest_of, parts_of
 
 MANIFEST, GRID, LOCK = "manifest.json", "grid.record", "lock"
 POINTS, FAILURES = "points", "failures"
 
 _PER_POINT = 64  # numbers of 8 bytes that a point takes at least in memory
-
-#: A function of named parameters, and ``rng``, that returns a Dataset.
-Task = Callable[..., xr.Dataset]
 
 
 class Grid(NamedTuple):
@@ -82,30 +74,6 @@ class Plan(NamedTuple):
     def failure_file(self, index: int) -> Path:
         """Return where the failure of a point is kept."""
         return self.directory / FAILURES / f"{index:08d}.json"
-
-
-def check_task(task: Any) -> Task:
-    """Return ``task`` if it is a plain function whose text can be read."""
-    if not inspect.isfunction(task):
-        raise TypeError(f"task: needs a function defined by def, got {task!r}")
-    if task.__closure__:
-        names = ", ".join(task.__code__.co_freevars)
-        raise TypeError(
-            f"task: takes {names} from the function around it, which no file would tell; make them "
-            "parameters, in the grid or with defaults"
-        )
-    wrong = [p for p in inspect.signature(task).parameters.values() if p.kind in (0, 2, 4)]
-    if wrong:
-        raise TypeError(f"task: needs named parameters only, got {', '.join(map(str, wrong))}")
-    _check_as_imported(task)
-    try:
-        inspect.getsource(task)
-    except (OSError, TypeError):
-        raise ValueError(
-            "task: its text cannot be read, so that nothing could tell whether it changed; define "
-            "it in a file"
-        ) from None
-    return task
 
 
 def check_grid(grid: Any, task: Task) -> Grid:
@@ -204,149 +172,13 @@ def _checked(name: str, values: xr.DataArray) -> xr.Variable:
     return xr.Variable(values.dims, array, values.attrs)
 
 
-def task_parts(task: Task) -> dict[str, str]:
-    """Return digests of a task's text and of what it uses of its module, by their names.
-
-    These are functions, classes, defaults, and plain values; what is imported counts by its version
-    only.
-    """
-    parts: dict[str, str] = {}
-    waiting: list[tuple[str, Any]] = [(task.__qualname__, task)]
-    seen: set[int] = set()
-    while waiting:
-        name, value = waiting.pop()
-        value = getattr(value, "py_func", value)  # of what Numba compiles
-        text = _plain(value)
-        if text is None and id(value) not in seen:
-            seen.add(id(value))
-            text, used = _told(name, value, task.__module__)
-            waiting.extend(sorted(used.items(), key=lambda item: item[0]))
-        if text is not None:
-            parts[name] = _digest(text)
-    return dict(sorted(parts.items()))
-
-
-def _told(name: str, value: Any, module: str) -> tuple[str | None, dict[str, Any]]:
-    """Return the text of a function or class of a module, and what a value uses, by their names."""
-    if isinstance(value, partial):
-        return None, {f"{name}.{key}": getattr(value, key) for key in ("func", "args", "keywords")}
-    if isinstance(value, dict | list | tuple):
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-        return None, {f"{name}[{key!r}]": item for key, item in items}
-    if getattr(value, "__module__", None) != module:
-        return None, {}
-    if inspect.isfunction(value):
-        _check_as_imported(value)
-        return _source(value), _used(name, value)
-    if inspect.isclass(value):
-        return _source(value), _used_by_class(name, value)
-    if hasattr(value, "__wrapped__"):  # of functools.cache
-        return None, {f"{name}.__wrapped__": value.__wrapped__}
-    own = {f"{name}.{key}": item for key, item in getattr(value, "__dict__", {}).items()}
-    return None, {type(value).__name__: type(value), **own}
-
-
-def _source(value: Any) -> str:
-    """Return the text of a function or a class, or what there is without a file."""
-    try:
-        return inspect.getsource(value)
-    except (OSError, TypeError):
-        code = getattr(value, "__code__", None)
-        return f"{value.__qualname__} {code.co_code.hex() if code else ''}"
-
-
-def _check_as_imported(function: types.FunctionType) -> None:
-    """Refuse a function of which the file says something else by now, or elsewhere."""
-    if not isinstance(function.__globals__.get("__loader__"), SourceFileLoader):
-        return
-    code = function.__code__
-    try:
-        found = _codes_in(code.co_filename, Path(code.co_filename).read_bytes())
-    except OSError:  # it is not there any more
-        return
-    except SyntaxError:
-        found = frozenset()
-    if code not in found:
-        raise ValueError(
-            f"task: {code.co_filename} was changed after it was imported, and so may be "
-            f"{function.__qualname__!r}; import it anew"
-        )
-
-
-@lru_cache(maxsize=4)
-def _codes_in(file: str, text: bytes) -> frozenset[types.CodeType]:
-    """Return the code of all functions of a file."""
-    found, waiting = [], [compile(text, file, "exec", dont_inherit=True)]
-    while waiting:
-        inner = [c for c in waiting.pop().co_consts if isinstance(c, types.CodeType)]
-        found += inner
-        waiting += inner
-    return frozenset(found)
-
-
-def _used(name: str, function: types.FunctionType) -> dict[str, Any]:
-    """Return the globals, defaults and enclosed values that a function uses."""
-    used = {n: function.__globals__[n] for n in _names(function.__code__) & {*function.__globals__}}
-    for parameter in inspect.signature(function, follow_wrapped=False).parameters.values():
-        if parameter.default is not parameter.empty:
-            used[f"{name}({parameter.name})"] = parameter.default
-    for variable, cell in zip(
-        function.__code__.co_freevars, function.__closure__ or (), strict=True
-    ):
-        with contextlib.suppress(ValueError):  # it is empty
-            used[f"{name}.{variable}"] = cell.cell_contents
-    return used
-
-
-def _used_by_class(name: str, kind: type) -> dict[str, Any]:
-    """Return what the methods of a class use, its bases and its own values."""
-    used: dict[str, Any] = {base.__name__: base for base in kind.__bases__}
-    for key, member in vars(kind).items():
-        member = inspect.unwrap(getattr(member, "fget", member))
-        if inspect.isfunction(member):
-            used |= _used(f"{name}.{key}", member)
-        elif not (key.startswith("_") and key.endswith("_")):  # those are Python's own
-            used[f"{name}.{key}"] = member
-    return used
-
-
-def _names(code: types.CodeType) -> set[str]:
-    """Return the names that a function, and those defined in it, look up."""
-    inner = [c for c in code.co_consts if isinstance(c, types.CodeType)]
-    return set(code.co_names).union(*map(_names, inner))
-
-
-def _plain(value: Any) -> str | None:
-    """Return a text that tells numbers, text, arrays, and collections of these apart."""
-    if value is None or isinstance(value, bool | int | float | complex | str | bytes | range):
-        return repr(value)
-    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biufcUSmM":
-        return f"{value.dtype} {value.tolist()}"
-    if isinstance(value, xr.DataArray | xr.Dataset):
-        return _plain(value.to_dict())
-    if isinstance(value, pd.DataFrame | pd.Series):
-        return value.to_csv()
-    if not isinstance(value, dict | list | tuple | set | frozenset):
-        return None
-    texts = [_plain(v) for v in (value.items() if isinstance(value, dict) else value)]
-    if None in texts:
-        return None
-    told = [text for text in texts if text is not None]
-    inner = ", ".join(sorted(told) if isinstance(value, set | frozenset) else told)
-    return f"{type(value).__name__}({inner})"
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def describe(task: Task, grid: Grid) -> dict[str, Any]:
     """Return what a manifest says of task and grid."""
     return {
         "schema": "sweep",
         "task": f"{task.__module__}:{task.__qualname__}",
         "file": os.path.abspath(inspect.getsourcefile(task) or ""),
-        "parts": task_parts(task),
+        "parts": parts_of(task),
         "grid": _grid_digests(grid),
         "sizes": grid.sizes,
         "versions": {
@@ -406,7 +238,7 @@ def _check_orphans(directory: Path, digest: str) -> None:
 def _plan_digest(words: Mapping[str, Any]) -> str:
     """Return a digest of task, grid and entropy, which each file of the sweep carries."""
     kept = {key: words[key] for key in ("parts", "grid", "sizes", "rng_entropy")}
-    return _digest(json.dumps(kept, sort_keys=True))
+    return digest_of(json.dumps(kept, sort_keys=True))
 
 
 def read_plan(directory: Path) -> Plan:
@@ -455,38 +287,6 @@ def make_folders(directory: Path) -> None:
     """Make the folders of points and failures; copies of a sweep may lack them if empty."""
     for name in (POINTS, FAILURES):
         (directory / name).mkdir(exist_ok=True)
-
-
-def import_task(plan: Plan) -> Task:
-    """Return the task that a manifest names, from the file it was in.
-
-    Raises
-    ------
-    ValueError
-        If the file is gone, cannot be imported, or has no such function.
-    """
-    said = f"directory: its task {plan.words['task']} in {plan.words['file']} cannot be imported"
-    module, _, name = plan.words["task"].partition(":")
-    path = Path(plan.words["file"])
-    if not path.is_file():
-        raise ValueError(f"{said}: there is no such file")
-    if module == "__main__":
-        module = path.stem
-    # Worker processes look for modules where this process does.
-    root = path.parents[module.count(".")] if path.stem != "__init__" else path.parents[1]
-    if str(root) not in sys.path:
-        sys.path.insert(0, str(root))
-    try:
-        imported = importlib.import_module(module)
-    except (Exception, SystemExit) as error:
-        raise ValueError(f"{said}: {type(error).__name__}: {error}") from error
-    found = getattr(imported, "__file__", None)
-    if found is None or not os.path.samefile(found, path):
-        raise ValueError(f"{said}: {module} is {found or 'a part of Python'} here")
-    task = getattr(imported, name, None)
-    if task is None:
-        raise ValueError(f"{said}: it has no {name!r}")
-    return check_task(task)
 
 
 @contextlib.contextmanager

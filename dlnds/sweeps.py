@@ -28,8 +28,9 @@ from dlnds.errors import (
     check_number,
     known_options,
 )
-from dlnds.manifest import Grid, Plan, Task
+from dlnds.manifest import Grid, Plan
 from dlnds.store import flush
+from dlnds.tasks import Task, check_task, import_task
 
 #: What becomes of points, one after the other; it is closed to end what is under way.
 Outcomes = Generator[Outcome, None, None]
@@ -133,7 +134,7 @@ def sweep(
     >>> found["size"].round(2).values.tolist(), found.attrs["n_finished"]
     ([[1.0, 1.0], [1.0, 2.72]], 4)
     """
-    task = manifest.check_task(task)
+    task = check_task(task)
     points = manifest.check_grid(grid, task)
     folder = _check_directory(directory)
     workers = check_integer("workers", workers, minimum=1, maximum=4096)
@@ -565,7 +566,7 @@ def continue_sweep(directory: str | os.PathLike[str], **options: Any) -> xr.Data
         If the task cannot be imported; and as `sweep`, for example if it has changed.
     """
     plan = _plan(directory)
-    return sweep(manifest.import_task(plan), plan.grid, directory, **options)
+    return sweep(import_task(plan.words), plan.grid, directory, **options)
 
 
 def progress_of(directory: str | os.PathLike[str]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ import xarray as xr
 import dlnds as dl
 from dlnds import crews, manifest, records, sweeps
 from dlnds.store import SEAL
+from dlnds.tasks import parts_of
 
 TESTS = Path(__file__).parent
 PLAIN = {"a": [1, 2, 3], "b": [0.5, 2.0]}
@@ -192,7 +193,7 @@ def test_a_task_that_cannot_be_interrupted_is_ended(tmp_path):
 
 def test_the_time_limit_rings_in_the_task_and_leaves_no_handler():
     before, board = signal.getsignal(signal.SIGALRM), crews._Board(2)
-    parts = manifest.task_parts(tasks.troubled)
+    parts = parts_of(tasks.troubled)
     job = crews.Job(tasks.troubled, False, 0, "", (), 0.3, parts)
     points = [crews.Point(0, {"what": "hangs"}), crews.Point(1, {"what": "fine"})]
     tasks.troubled("fine")  # imports what the limit should not count
@@ -800,7 +801,7 @@ class Recording(ThreadPoolExecutor):
 
 def test_what_is_finished_does_not_wait_for_a_batch_of_long_tasks(tmp_path):
     task = long_after_short_ones
-    job = crews.Job(task, False, 0, "", (), None, manifest.task_parts(task))
+    job = crews.Job(task, False, 0, "", (), None, parts_of(task))
     points = [crews.Point(i, {"i": i}) for i in range(40, 50)]
     assert [o.point.number for o in crews.compute_batch(job, points)] == [40]
     with Recording(1) as executor:
