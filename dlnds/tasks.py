@@ -77,7 +77,6 @@ def _told(name: str, value: Any, module: str) -> tuple[str | None, dict[str, Any
     if getattr(value, "__module__", None) != module:
         return None, {}
     if inspect.isfunction(value):
-        _check_as_imported(value)
         return _source(value), _used(name, value)
     if inspect.isclass(value):
         return _source(value), _used_by_class(name, value)
@@ -127,6 +126,7 @@ def _codes_in(file: str, text: bytes) -> frozenset[types.CodeType]:
 
 def _used(name: str, function: types.FunctionType) -> dict[str, Any]:
     """Return the globals, defaults and enclosed values that a function uses."""
+    _check_as_imported(function)
     used = {n: function.__globals__[n] for n in _names(function.__code__) & {*function.__globals__}}
     for parameter in inspect.signature(function, follow_wrapped=False).parameters.values():
         if parameter.default is not parameter.empty:

@@ -324,7 +324,8 @@ def test_another_task_grid_or_seed_is_refused_and_named(tmp_path):
 
 
 def test_a_file_that_was_changed_after_its_import_is_refused(tmp_path):
-    text = "def task(x):\n    return xr.Dataset({'y': half(x)})\n"
+    text = "class A:\n    def b(self):\n        return 1\n"
+    text += "def task(x):\n    return xr.Dataset({'y': half(x) + A().b()})\n"
     module = write_task(tmp_path, text)
     path = Path(module.__file__)
     source = path.read_text()
@@ -332,6 +333,7 @@ def test_a_file_that_was_changed_after_its_import_is_refused(tmp_path):
     dl.sweep(module.task, {"x": [1.0]}, tmp_path / "same")
     for new in (
         *(source.replace("half(x)", "half(x) + 1"), source.replace("x / 2", "x / 3")),
+        source.replace("return 1", "return 2"),
         *(source.replace("def task", "def other"), "# moved down\n" + source, "def task("),
     ):
         path.write_text(new)
