@@ -64,9 +64,8 @@ def branches(
     parts = [data] if isinstance(data, xr.Dataset) else _nodes(data)
     if not parts or any(part.attrs.get("schema") != "branch" for part in parts):
         raise ValueError("data: needs what branch or diagram returns")
-    for part in parts:
-        rows = dict.fromkeys(("p", "index", "event"), ("step",))
-        schema.check_content("data", part, {"state": ("step", "parameter"), **rows})
+    rows = {"state": ("step", "parameter"), **dict.fromkeys(("p", "index", "event"), ("step",))}
+    parts = [schema.check_content("data", part, rows) for part in parts]
     for word, given in (("x", x), ("y", y)):
         if not isinstance(given, str) and (given is not None or word == "x"):
             raise TypeError(f"{word}: needs the name of a variable, got {given!r}")

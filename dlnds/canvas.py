@@ -32,8 +32,8 @@ _DRAWN: dict[str, dict[str, tuple[str, ...]]] = {
 }
 
 
-def check(name: str, data: Any, wanted: str) -> None:
-    """Refuse what has another schema than the wanted one."""
+def check(name: str, data: Any, wanted: str) -> Any:
+    """Return what has the wanted schema, with its dims in order; refuse anything else."""
     labelled = isinstance(data, xr.Dataset | xr.DataTree)
     got = data.attrs.get("schema") if labelled else type(data).__name__
     if got != wanted:
@@ -43,12 +43,19 @@ def check(name: str, data: Any, wanted: str) -> None:
             raise ValueError(f"{name}: lacks the node {node!r}")
         if data[node].attrs.get("schema") != own:
             raise ValueError(f"{name}: its node {node!r} needs the schema {own!r}")
-    parts = [data] if isinstance(data, xr.Dataset) else [n.to_dataset() for n in data.subtree]
-    for part in parts:
-        kind = part.attrs.get("schema")
-        if kind in _DRAWN:
-            needed = {**schema.REQUIRED[kind], **_DRAWN[kind]}
-            schema.check_content(name, part, needed, empty=["arc", "edge", "eigen"])
+    if isinstance(data, xr.Dataset):
+        return _in_order(name, data)
+    nodes = {"/": data, **data.children}
+    return xr.DataTree.from_dict({k: _in_order(name, v.to_dataset()) for k, v in nodes.items()})
+
+
+def _in_order(name: str, data: xr.Dataset) -> xr.Dataset:
+    """Return a Dataset with the dims of what is drawn of it in order."""
+    kind = data.attrs.get("schema")
+    if kind not in _DRAWN:
+        return data
+    needed = {**schema.REQUIRED[kind], **_DRAWN[kind]}
+    return schema.check_content(name, data, needed, empty=["arc", "edge", "eigen"])
 
 
 def axes(ax: "Axes | None", figsize: tuple[float, float]) -> "Axes":

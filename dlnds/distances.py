@@ -253,8 +253,7 @@ def quotient_run(
     if not isinstance(run, xr.Dataset) or "state" not in run:
         raise TypeError("run: needs a run with its states; save 'state' with it")
     dim = next((d for d in ("time", "step", "iteration") if d in run["state"].dims), "time")
-    schema.check_content("run", run, {"state": (dim, "parameter"), dim: (dim,)})
-    run = run.transpose(dim, ...)
+    run = schema.check_content("run", run, {"state": (dim, "parameter"), dim: (dim,)})
     if run["state"].ndim != 2 or run.sizes["parameter"] != net.dim:
         raise ValueError(f"run: needs one run with {net.dim} weights, got {dict(run.sizes)}")
     states = run["state"].values

@@ -152,8 +152,7 @@ def read_run(net: LinearNetwork, run: object, name: str = "run") -> Trace:
     run = check_runs(name, net, run)
     if "sample" in run.dims:
         raise TypeError(f"{name}: needs one run, got a stack; observed_connections takes these")
-    _check_content(name, net, run)
-    run = _finite_rows(run, name)
+    run = _finite_rows(_in_order(name, net, run), name)
     left, sigma, right = net.singular_modes
     size = float(np.linalg.norm(net.target)) or 1.0
     image = _images(net, run)
@@ -172,8 +171,8 @@ def read_run(net: LinearNetwork, run: object, name: str = "run") -> Trace:
     return Trace(time, low, strength, learnt, distance / size)
 
 
-def _check_content(name: str, net: LinearNetwork, run: xr.Dataset) -> None:
-    """Refuse a run without what visits are found from."""
+def _in_order(name: str, net: LinearNetwork, run: xr.Dataset) -> xr.Dataset:
+    """Return a run with its dims in order; refuse one without what visits are found from."""
     rows = "step" if "step" in run.dims else "time"
     given = {
         "mode_strength": (rows, "mode"),
@@ -182,11 +181,12 @@ def _check_content(name: str, net: LinearNetwork, run: xr.Dataset) -> None:
     }
     wanted: dict[str, tuple[str, ...]] = dict.fromkeys(("time", "time_low", "loss"), (rows,))
     wanted |= {key: dims for key, dims in given.items() if key in run.data_vars}
-    schema.check_content(name, run, {"stop_reason": (), **wanted})
+    run = schema.check_content(name, run, {"stop_reason": (), **wanted})
     sizes = {"mode_strength": len(net.singular_values), "state": net.dim}
     for key, size in sizes.items():
         if key in run.data_vars and run[key].sizes[given[key][1]] != size:
             raise ValueError(f"{name}: {key!r} needs {size} numbers a row, has {run[key].sizes}")
+    return run
 
 
 def _finite_rows(run: xr.Dataset, name: str) -> xr.Dataset:
@@ -200,7 +200,7 @@ def _finite_rows(run: xr.Dataset, name: str) -> xr.Dataset:
         )
     names = ["time", "time_low", "loss", *known, *strength]
     rows = run["time_low"].dims[0]
-    run = run.reset_coords()[names].transpose(rows, ...)
+    run = run.reset_coords()[names]
     numbers = np.ones(run.sizes[rows], bool)
     for each in names:
         finite = np.isfinite(run[each].values)

@@ -451,7 +451,7 @@ def edge_states(graph: xr.Dataset, edge: int | tuple[str, str]) -> xr.Dataset:
     """
     if not isinstance(graph, xr.Dataset) or graph.attrs.get("schema") != "connections":
         raise TypeError("graph: needs the Dataset that connections returns")
-    schema.check_content("graph", graph, _MOVING, ["widths"])
+    graph = schema.check_content("graph", graph, _MOVING, ["widths"])
     row = graph.isel(edge=_number(graph, edge))
     widths = [int(d) for d in graph.attrs["widths"]]
     if (graph.sizes["input"], graph.sizes["output"]) != (widths[0], widths[-1]):

@@ -71,7 +71,7 @@ def graph(atlas: xr.DataTree, *, ax: Axes | None = None) -> Axes:
     >>> dl.plot.graph(dl.build_atlas(net)).get_ylabel()
     'loss $L$'
     """
-    canvas.check("atlas", atlas, "atlas")
+    atlas = canvas.check("atlas", atlas, "atlas")
     ax = canvas.axes(ax, figsize=(11.0, 7.5))
     points, edges = atlas["points"].to_dataset(), layout.edges(atlas)
     x = layout.columns(points)

@@ -183,7 +183,7 @@ def _base(net: LinearNetwork, manifold: xr.Dataset) -> _Base:
         **dict.fromkeys(names, ("direction",)),
     }
     counts = ["side", "dimension", "quotient_dimension"]
-    schema.check_content("manifold", manifold, wanted, counts, empty=["direction"])
+    manifold = schema.check_content("manifold", manifold, wanted, counts, empty=["direction"])
     if manifold.sizes["parameter"] != net.dim:
         raise ValueError(f"manifold: needs states of {net.dim} weights, got {manifold.sizes}")
     state, frame, whole = manifold["state"].values, manifold["frame"].values, net

@@ -400,7 +400,8 @@ def compare_with_path(
     check_network(system)
     if not isinstance(path, xr.Dataset) or "limit_state" not in path:
         raise TypeError("path: needs what escape_path returns")
-    schema.check_content("path", path, {"state": ("time", "parameter"), "time": ("time",)})
+    rows = {"state": ("time", "parameter"), "time": ("time",)}
+    path = schema.check_content("path", path, rows)
     x = check_array("start", start, ndim=1, shape=(system.dim,))
     norm = check_number("norm", norm, minimum=0.0)
     crossings = []

@@ -95,15 +95,14 @@ def save_page(atlas: xr.DataTree, path: str | os.PathLike[str]) -> None:
     ...     pathlib.Path(folder, "atlas.html").read_text(encoding="utf-8")[:15]
     '<!DOCTYPE html>'
     """
-    check(atlas)
-    text = _page(atlas).encode("utf-8")
+    text = _page(check(atlas)).encode("utf-8")
     with store.replacing(path) as temporary, open(temporary, "wb") as file:
         file.write(text)
 
 
-def check(atlas: xr.DataTree) -> None:
-    """Refuse what is no atlas, or too large for a page."""
-    canvas.check("atlas", atlas, "atlas")
+def check(atlas: xr.DataTree) -> xr.DataTree:
+    """Return an atlas with its dims in order; refuse what is none, or too large for a page."""
+    ordered: xr.DataTree = canvas.check("atlas", atlas, "atlas")
     points = atlas["points"].to_dataset()
     shown = [name for name in (*_COLUMNS, "is_complete") if name in points]
     schema.check_content("atlas", points, dict.fromkeys(shown, ("critical_point",)))
@@ -113,6 +112,7 @@ def check(atlas: xr.DataTree) -> None:
             f"atlas: has {count:,} critical points, a page holds at most {MOST_POINTS:,}; "
             "build the atlas with max_rank or modes"
         )
+    return ordered
 
 
 def _page(atlas: xr.DataTree) -> str:

@@ -73,7 +73,7 @@ def levels(atlas: xr.DataTree, *, ax: "Axes | None" = None) -> "Axes":
     >>> dl.plot.levels(dl.build_atlas(net)).get_xlabel()
     'rank $r$'
     """
-    _check("atlas", atlas, "atlas")
+    atlas = _check("atlas", atlas, "atlas")
     from matplotlib.collections import LineCollection
 
     ax = _axes(ax, figsize=(9.0, 6.0))
@@ -151,7 +151,7 @@ def loss(run: xr.Dataset, *, points: xr.Dataset | None = None, ax: "Axes | None"
     _check_drawn(run, "loss")
     ax = _axes(ax, figsize=(8.0, 4.5))
     if points is not None:
-        _check("points", points, "critical_points")
+        points = _check("points", points, "critical_points")
         if points.sizes["critical_point"] <= 300:
             for level in points["loss"].values:
                 ax.axhline(level, color="0.9", linewidth=0.5, zorder=0)
@@ -303,10 +303,8 @@ def arcs(
     >>> dl.plot.arcs(arcs).get_title()
     'arcs from {1}'
     """
-    _check("arcs", arcs, "arcs")
-    chosen, label = _from_source(
-        arcs.to_dataset() if isinstance(arcs, xr.DataTree) else arcs, source
-    )
+    table = arcs.to_dataset() if isinstance(arcs, xr.DataTree) else arcs
+    chosen, label = _from_source(_check("arcs", table, "arcs"), source)
     ax = _axes(ax, figsize=(10.0, 5.5))
     for kind, part in _groups(chosen, "kind", schema.ARC_KINDS):
         ax.plot([], [], " ", label=f"{kind} ({part.sizes['arc']})")

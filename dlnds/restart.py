@@ -85,7 +85,7 @@ def extend_branch(
     True
     """
     equation = equation_of(residual)
-    _check_branch("branch", branch)
+    branch = _checked("branch", branch)
     forward = check_choice("side", side, SIDES) == "last"
     attrs = branch.attrs
     _check_equation(equation, branch)
@@ -140,12 +140,12 @@ _ROWS = (
 )
 
 
-def _check_branch(name: str, branch: Any) -> None:
+def _checked(name: str, branch: Any) -> xr.Dataset:
     if not isinstance(branch, xr.Dataset) or branch.attrs.get("schema") != "branch":
         raise TypeError(f"{name}: needs the Dataset that branch returns")
     schema.check_whole(name, branch)
     needed = {**schema.REQUIRED["branch"], **dict.fromkeys(_ROWS, ("step",))}
-    schema.check_content(name, branch, needed, (*FOLLOWED, *KEPT), empty=["eigen"])
+    return schema.check_content(name, branch, needed, (*FOLLOWED, *KEPT), empty=["eigen"])
 
 
 def _check_inside(bounds: tuple[float, float], end: xr.Dataset, forward: bool) -> None:
@@ -278,8 +278,7 @@ def merge_branches(one: xr.Dataset, other: xr.Dataset) -> xr.Dataset:
     >>> whole.sizes["step"] == sides[0].sizes["step"] + sides[1].sizes["step"] - 1
     True
     """
-    _check_branch("one", one)
-    _check_branch("other", other)
+    one, other = _checked("one", one), _checked("other", other)
     _check_kindred(one, other)
     after, other = _oriented(one, other)
     here, there = (one, other) if after else (other, one)

@@ -602,10 +602,11 @@ def check_content(
     attributes: Iterable[str] = (),
     *,
     empty: Collection[str] = (),
-) -> None:
-    """Refuse, by an argument's name, a Dataset without these variables, with these very dims.
+) -> xr.Dataset:
+    """Return a Dataset with the dims of these variables in this order.
 
-    Of the dims only those in ``empty`` may have no entries.
+    Refuse, by an argument's name, one without these variables, with these very dims, of which only
+    those in ``empty`` may have no entries.
     """
     for attribute in attributes:
         if attribute not in dataset.attrs:
@@ -622,6 +623,8 @@ def check_content(
         if variable.dtype.kind not in kinds:
             raise ValueError(f"{name}: {key!r} needs {wanted}, got dtype {variable.dtype}")
         _check_flags(name, str(dataset.attrs.get("schema")), key, variable)
+    turned = {k: d for k, d in variables.items() if dataset.variables[k].dims != tuple(d)}
+    return dataset.assign({k: dataset[k].transpose(*d) for k, d in turned.items()})
 
 
 #: Variables that hold texts.

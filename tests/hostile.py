@@ -149,7 +149,9 @@ def _arrays(array: Any) -> Iterator[tuple[str, Any]]:
 
 
 def same(value: Any) -> Iterator[tuple[str, Any]]:
-    """Yield arrays of the same numbers in other layouts, which must change nothing."""
+    """Yield the same numbers in other layouts, or orders of dims, which must change nothing."""
+    if isinstance(value, xr.Dataset | xr.DataTree):
+        yield "dims reversed", turned(value)
     if not isinstance(value, np.ndarray) or value.dtype != float:
         return
     padded = np.zeros(tuple(2 * n for n in value.shape))
@@ -163,6 +165,14 @@ def same(value: Any) -> Iterator[tuple[str, Any]]:
     yield "backwards", value[::-1].copy()[::-1]
     yield "byte-swapped", value.astype(value.dtype.newbyteorder())
     yield "lists", value.tolist()
+
+
+def turned(data: Any) -> Any:
+    """Return a Dataset, or the nodes of a tree, with all dims in reverse order."""
+    if isinstance(data, xr.DataTree):
+        nodes = {"/": data, **data.children}
+        return xr.DataTree.from_dict({name: turned(n.to_dataset()) for name, n in nodes.items()})
+    return data.transpose(*reversed(list(data.dims)))
 
 
 def _sequences(value: Any) -> Iterator[tuple[str, Any]]:
