@@ -60,8 +60,11 @@ def check_array(
 ) -> NDArray[np.float64]:
     """Return ``value`` as a new C-ordered float array of the wanted dimensions.
 
-    ``shape`` gives the last sizes, ``None`` where any size above zero is right.
+    ``shape`` gives the last sizes, ``None`` where any size above zero is right. Labelled states
+    may have their dim ``parameter`` anywhere.
     """
+    if "parameter" in getattr(value, "dims", ()):
+        value = value.transpose(..., "parameter")  # type: ignore[union-attr]
     parts = value if isinstance(value, list | tuple) else [value]
     if any(np.ma.isMaskedArray(part) for part in parts):
         raise TypeError(f"{name}: is masked, needs plain numbers; fill or drop what is masked")

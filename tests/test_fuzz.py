@@ -239,6 +239,11 @@ def test_no_number_depends_on_the_order_of_dims():
         for data in (arcs, hostile.turned(arcs))
     ]
     assert paths[0].identical(paths[1])
+    starts = np.random.default_rng(0).normal(size=(net.dim, net.dim))
+    runs = dl.flow(net, starts, (0.0, 1.0), [0.0, 1.0])
+    columns = xr.DataArray(starts.T, dims=("parameter", "sample"))
+    assert dl.flow(net, columns, (0.0, 1.0), [0.0, 1.0]).identical(runs)
+    np.testing.assert_array_equal(net.loss(columns), net.loss(starts))
     start = net.initial(scale=1e-2, rng=0)
     for save in ("product", "state", "mode_strength"):
         run = dl.flow(net, start, save=[save])
