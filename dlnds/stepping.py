@@ -241,14 +241,15 @@ class Stepper:
             return ""
         force = np.abs(work[kernels.FIRST_STAGE]).max()
         settled = self.frame.settled(self.embed(work[[kernels.STATE]])[0], task.rtol)
-        if self.system.descends and (force == 0.0 or force < _NO_FORCE):
-            other = "saddle" if self.system.only_saddles else "critical_point"
-            self.decision = ("global_minimum" if settled else other, "no_force")
-            return "limit_reached" if counters[kernels.STEPS] else "at_rest"
+        still = self.system.descends and (force == 0.0 or force < _NO_FORCE)
         if settled:
             self.decision = ("global_minimum", "small_residual")
-            return "limit_reached"
-        return ""
+        elif still:
+            other = "saddle" if self.system.only_saddles else "critical_point"
+            self.decision = (other, "no_force")
+        else:
+            return ""
+        return "at_rest" if still and not counters[kernels.STEPS] else "limit_reached"
 
     # What is saved.
 
