@@ -10,6 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import psutil
+import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 #: So many floats are always at hand; asking for the free memory would take longer than most calls.
@@ -63,8 +64,8 @@ def check_array(
     ``shape`` gives the last sizes, ``None`` where any size above zero is right. Labelled states
     may have their dim ``parameter`` anywhere.
     """
-    if "parameter" in getattr(value, "dims", ()):
-        value = value.transpose(..., "parameter")  # type: ignore[union-attr]
+    if isinstance(value, xr.DataArray) and "parameter" in value.dims:
+        value = value.transpose(..., "parameter")
     parts = value if isinstance(value, list | tuple) else [value]
     if any(np.ma.isMaskedArray(part) for part in parts):
         raise TypeError(f"{name}: is masked, needs plain numbers; fill or drop what is masked")
