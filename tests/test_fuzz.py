@@ -66,6 +66,12 @@ def cases(group: str) -> Iterator[tuple[calls.Call, dict[str, Any], str]]:
 
 def outcome(call: calls.Call, changed: dict[str, Any]) -> str:
     """Return what is wrong with what a call with other arguments does, or nothing."""
+    problem = once(call, changed)
+    return once(call, changed) if problem.endswith(" s") else problem  # compiled on the way
+
+
+def once(call: calls.Call, changed: dict[str, Any]) -> str:
+    """Return what is wrong with it the first time."""
     arguments = {**call.arguments, **changed}
     before, around = copy.deepcopy(_kept(arguments)), surroundings()
     began = time.monotonic()
@@ -188,10 +194,7 @@ def check(group: str, stride: int) -> int:
     failures, count = [], 0
     for call, changed, words in itertools.islice(cases(group), 0, None, stride):
         count += 1
-        problem = outcome(call, changed)
-        if problem.endswith(" s"):  # compiled on the way: once more
-            problem = outcome(call, changed)
-        if problem:
+        if problem := outcome(call, changed):
             failures.append(f"{words} {problem}"[:300])
     assert not failures, "\n".join([f"{len(failures)} of {count}", *failures])
     return count
