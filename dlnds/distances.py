@@ -14,6 +14,7 @@ from dlnds.errors import (
     check_choice,
     check_generator,
     check_integer,
+    check_rows,
     known_options,
 )
 from dlnds.quotient import check_layered
@@ -256,6 +257,7 @@ def quotient_run(
     run = schema.check_content("run", run, {"state": (dim, "parameter"), dim: (dim,)})
     if run["state"].ndim != 2 or run.sizes["parameter"] != net.dim:
         raise ValueError(f"run: needs one run with {net.dim} weights, got {dict(run.sizes)}")
+    check_rows("run", run[dim].values)
     states = run["state"].values
     for state in states:
         check_state("run", net, state)

@@ -457,6 +457,8 @@ def edge_states(graph: xr.Dataset, edge: int | tuple[str, str]) -> xr.Dataset:
     if (graph.sizes["input"], graph.sizes["output"]) != (widths[0], widths[-1]):
         raise ValueError(f"graph: needs modes of {widths[0]} inputs and {widths[-1]} outputs")
     depth, sigma = len(widths) - 1, graph["singular_value"].values
+    if len(sigma) != min(widths[0], widths[-1]) or np.any(np.diff(sigma) > 0.0):
+        raise ValueError(f"graph: needs all modes in their order, got {sigma.tolist()}")
     kept = [m for m in schema.index_set_modes(str(row["source"].item())) if m != row["mode_lost"]]
     i, j = int(row["mode_lost"]), int(row["mode"])
     left, right = graph["left"].values, graph["right"].values

@@ -14,6 +14,7 @@ from dlnds.errors import (
     check_array,
     check_integer,
     check_integers,
+    check_labels,
     check_memory,
     known_options,
 )
@@ -544,6 +545,8 @@ def weights(dataset: xr.Dataset | xr.DataTree, layer: int) -> xr.DataArray:
     rows, columns = int(part.row.max()) + 1, int(part.column.max()) + 1
     dims = [d for d in part.dims if d != "parameter"]
     values = part.transpose(..., "parameter").values
+    if values.shape[-1] != rows * columns:
+        raise ValueError(f"dataset: needs all {rows} x {columns} weights of layer {number}")
     return xr.DataArray(
         values.reshape(*values.shape[:-1], rows, columns),
         dims=(*dims, "row", "column"),
@@ -623,6 +626,8 @@ def check_content(
         if variable.dtype.kind not in kinds:
             raise ValueError(f"{name}: {key!r} needs {wanted}, got dtype {variable.dtype}")
         _check_flags(name, str(dataset.attrs.get("schema")), key, variable)
+    used = set(itertools.chain.from_iterable(variables.values()))
+    check_labels(name, dataset.drop_dims([dim for dim in dataset.dims if dim not in used]))
     turned = {k: d for k, d in variables.items() if dataset.variables[k].dims != tuple(d)}
     return dataset.assign({k: dataset[k].transpose(*d) for k, d in turned.items()})
 

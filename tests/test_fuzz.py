@@ -251,6 +251,61 @@ def test_no_number_depends_on_the_order_of_dims():
         assert both[0].identical(both[1])
 
 
+def refused(name: str, function: Any, *arguments: Any, **options: Any) -> None:
+    with pytest.raises((ValueError, TypeError), match=f"^{name}: "):
+        function(*arguments, **options)
+
+
+def test_rows_of_runs_are_refused_out_of_the_order_of_time_or_with_gaps():
+    """As sorted by the loss, or of runs on two grids that were put into one Dataset."""
+    net = dl.LinearNetwork((2, 3, 2), [[1.0, 2.0], [-0.5, 1.5]])
+    starts = [net.initial(scale=1e-2, rng=seed) for seed in (0, 1)]
+    runs = [dl.flow(net, x, save=["state", "mode_strength"]) for x in starts]
+    gaps = runs[0].where(runs[0].loss < 1.0).assign(stop_reason=runs[0].stop_reason)
+    words = {"coords": "minimal", "compat": "override"}
+    twice = xr.concat([runs[0], runs[0]], "time", data_vars="minimal", **words)
+    for bad in (runs[0].sortby("loss"), runs[0].isel(time=slice(None, None, -1)), gaps, twice):
+        refused("run", dl.saddle_visits, net, bad)
+        refused("run", dl.lyapunov_function, bad)
+        refused("run", dl.quotient_run, net, bad)
+    both = xr.concat(
+        runs, "sample", data_vars="all", coords="different", compat="equals", join="outer"
+    )
+    refused("runs", dl.observed_connections, net, both)
+    path = dl.saddle_visits(net, runs[0])
+    every = runs[0].isel(time=np.repeat(np.arange(runs[0].sizes["time"]), 2))
+    assert dl.saddle_visits(net, every).identical(path)
+
+
+def test_weights_and_modes_are_refused_out_of_their_order():
+    net = dl.LinearNetwork((2, 3, 2), [[1.0, 2.0], [-0.5, 1.5]])
+    start = net.initial(scale=1e-2, rng=0)
+    run = dl.flow(net, start, save=["state"])
+    for bad in (run.sortby("column"), run.isel(parameter=slice(None, None, -1))):
+        refused("run", dl.saddle_visits, net, bad)
+        refused("run", dl.quotient_run, net, bad)
+        refused("dataset", dl.weights, bad, 1)
+        refused("x", net.loss, bad.state)
+    refused("dataset", dl.weights, run.isel(parameter=slice(0, 5)), 1)
+    run = dl.flow(net, start, save=["mode_strength"])
+    for bad in (run.isel(mode=[1, 0]), run.sortby("mode", ascending=False)):
+        refused("run", dl.saddle_visits, net, bad)
+    wide = dl.LinearNetwork((3, 4, 3), np.diag([3.0, 2.0, 1.0]))
+    graph = dl.connections(wide)
+    for bad in ([2, 1, 0], [1, 2]):
+        refused("graph", dl.edge_states, graph.isel(mode=bad), ("{}", "{0}"))
+    branch = dl.branch(calls.parabola, [1.0], -1.0, bounds=(-1.5, 1.0), direction="both")
+    refused("branch", dl.extend_branch, calls.parabola, branch.sortby("p"), bounds=(-2.0, 1.0))
+
+
+def test_labelled_matrices_may_have_their_dims_in_any_order():
+    net = dl.LinearNetwork((2, 3, 2), [[1.0, 2.0], [-0.5, 1.5]])
+    start = net.initial(scale=1.0, rng=0)
+    run = dl.flow(net, start, (0.0, 1.0), [0.0, 1.0], save=["state"])
+    layers = [dl.weights(run, layer)[0] for layer in (1, 2)]
+    np.testing.assert_array_equal(net.pack([w.transpose("column", "row") for w in layers]), start)
+
+
 @pytest.mark.compiled
 @pytest.mark.usefixtures("_watched")
 def test_the_valid_calls_are_valid():
