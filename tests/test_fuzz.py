@@ -306,6 +306,18 @@ def test_labelled_matrices_may_have_their_dims_in_any_order():
     np.testing.assert_array_equal(net.pack([w.transpose("column", "row") for w in layers]), start)
 
 
+def test_datasets_of_another_network_of_the_same_sizes_are_refused():
+    nets = [dl.LinearNetwork((2, 3, 2), np.diag([2.0, s])) for s in (1.0, 1.5)]
+    run = dl.flow(nets[0], nets[0].initial(scale=0.1, rng=0), (0.0, 1.0))
+    refused("run", dl.quotient_run, nets[1], run)
+    first = dl.escape_directions(nets[0], n_starts=5).isel(direction=0)
+    refused("direction", dl.escape_time, nets[1], first, 0.1)
+    refused("direction", dl.escape_path, nets[1], first)
+    path, start = dl.escape_path(nets[0], first), 0.01 * first.state.values
+    options = {"norm": 0.3, "t_eval": [0.0, 0.5]}
+    refused("path", dl.compare_with_path, nets[1], path, start, **options)
+
+
 @pytest.mark.compiled
 @pytest.mark.usefixtures("_watched")
 def test_the_valid_calls_are_valid():
