@@ -318,6 +318,24 @@ def test_datasets_of_another_network_of_the_same_sizes_are_refused():
     refused("path", dl.compare_with_path, nets[1], path, start, **options)
 
 
+def test_edges_that_come_twice_are_not_counted_by_chance():
+    graph, seen = calls.things()["graph"], calls.things()["visits"]
+    assert seen.sizes["edge"]
+    words = {"data_vars": "minimal", "coords": "minimal", "compat": "override"}
+    refused("graph", dl.overlay, xr.concat([graph, graph], "edge", **words), seen)
+    refused("observed", dl.overlay, graph, xr.concat([seen, seen], "edge", **words))
+
+
+def test_numbers_that_were_masked_are_refused():
+    graph, seen = calls.things()["graph"], calls.things()["visits"]
+    refused("observed", dl.overlay, graph, seen.assign(visited=seen.visited.where(False)))
+    refused("point", dl.fold_curve, calls.cubic, calls.things()["fold"].where(False), 3.0,
+            bounds=(2.0, 4.0))  # fmt: skip
+    net = dl.LinearNetwork((1, 1, 1), [[2.0]])
+    first = dl.escape_directions(net, n_starts=5).isel(direction=0)
+    refused("direction", dl.escape_time, net, first.where(False), 0.1)
+
+
 @pytest.mark.compiled
 @pytest.mark.usefixtures("_watched")
 def test_the_valid_calls_are_valid():
