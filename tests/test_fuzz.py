@@ -18,6 +18,7 @@ import hostile
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 
@@ -324,6 +325,34 @@ def test_edges_that_come_twice_are_not_counted_by_chance():
     words = {"data_vars": "minimal", "coords": "minimal", "compat": "override"}
     refused("graph", dl.overlay, xr.concat([graph, graph], "edge", **words), seen)
     refused("observed", dl.overlay, graph, xr.concat([seen, seen], "edge", **words))
+
+
+def test_points_of_an_atlas_may_be_selected_by_masks_and_are_refused_twice(tmp_path):
+    """Masks of xarray make numbers of what is true or false."""
+    atlas = calls.things()["atlas"]
+    points = atlas["points"].to_dataset()
+    words = {"data_vars": "minimal", "coords": "minimal", "compat": "override"}
+    some = {
+        "mask": points.isel(critical_point=(points["rank"] < 2).values),
+        "where": points.where(points["rank"] < 2, drop=True),
+        "twice": xr.concat([points, points], "critical_point", **words),
+    }
+    for name, chosen in some.items():
+        some[name] = atlas.copy()
+        some[name]["points"] = chosen
+    for name in ("mask", "where"):
+        dl.save_page(some[name], tmp_path / name)
+    assert (tmp_path / "mask").read_text() == (tmp_path / "where").read_text()
+    for function in (dl.plot.levels, dl.plot.graph):
+        refused("atlas", function, some["twice"])
+        plain = some["where"].drop_nodes(["connections"])
+        assert function(plain) is not None
+        plt.close("all")
+
+
+def test_types_of_pandas_are_refused_by_save(tmp_path):
+    frame = pd.DataFrame({"count": pd.array([1, 2], dtype="Int64")})
+    refused("data", dl.save, frame.to_xarray(), tmp_path / "frame.nc")
 
 
 def test_numbers_that_were_masked_are_refused():
