@@ -474,11 +474,27 @@ def decode(flags: xr.DataArray) -> xr.DataArray:
     return flags.copy(data=words).drop_attrs()
 
 
-def samples(name: str, data: Any, ndim: int | tuple[int, ...] = 2) -> NDArray[np.float64]:
-    """Return data as (features, samples); labelled data are transposed."""
+def samples(
+    name: str, data: Any, ndim: int | tuple[int, ...] = 2, *, of: Any = None
+) -> NDArray[np.float64]:
+    """Return data as (features, samples); labelled data are transposed.
+
+    Those that say that their samples are ``of`` other data in another order are refused.
+    """
+    own, others = _sample_labels(data), _sample_labels(of)
+    if own != others and not {*own}.isdisjoint(others):
+        raise ValueError(f"{name}: needs the samples of the inputs in their order, by their labels")
     if isinstance(data, xr.DataArray) and "sample" in data.dims:
         data = data.transpose(..., "sample")
     return check_array(name, data, ndim=ndim)
+
+
+def _sample_labels(data: Any) -> list[Any]:
+    """Return what arrays and tables call their samples; nothing if they do not."""
+    if isinstance(data, xr.DataArray):
+        named = "sample" in data.coords and data.coords["sample"].dims == ("sample",)
+        return list(data.coords["sample"].values.tolist()) if named else []
+    return list(data.axes[-1]) if hasattr(data, "iloc") else []  # of pandas
 
 
 def spoken(word: str) -> str:

@@ -350,6 +350,27 @@ def test_points_of_an_atlas_may_be_selected_by_masks_and_are_refused_twice(tmp_p
         plt.close("all")
 
 
+def test_samples_are_paired_by_their_labels_or_refused():
+    rng = np.random.default_rng(0)
+    X, Y = rng.normal(size=(2, 2, 6))
+    names = list("abcdef")
+    arrays = [xr.DataArray(a, dims=("f", "sample"), coords={"sample": names}) for a in (X, Y)]
+    frames = [pd.DataFrame(a, columns=names) for a in (X, Y)]
+    plain = dl.LinearNetwork.from_data(X, Y, (3,))
+    for (x, y), mixed in ((arrays, arrays[1][:, ::-1]), (frames, frames[1][names[::-1]])):
+        assert dl.LinearNetwork.from_data(x, y, (3,)).digest == plain.digest
+        refused("Y", dl.LinearNetwork.from_data, x, mixed, (3,))
+        refused("y", dl.HomogeneousNetwork, (2, 3, 2), x, mixed)
+        refused("Y", dl.losses.power, x, mixed)
+        refused("targets", dl.losses.Loss, "power", x, mixed)
+    signs = pd.Series([1, 1, -1, -1, 1, -1], index=names)
+    assert dl.losses.logistic(frames[0], signs).targets.tolist() == [signs.tolist()]
+    refused("y", dl.losses.logistic, frames[0], signs[::-1])
+    square = [a[:, :2] for a in arrays]
+    losses = [dl.losses.Loss("power", *data) for data in (square, [a.T for a in square])]
+    np.testing.assert_array_equal(losses[0].inputs, losses[1].inputs)
+
+
 def test_types_of_pandas_are_refused_by_save(tmp_path):
     frame = pd.DataFrame({"count": pd.array([1, 2], dtype="Int64")})
     refused("data", dl.save, frame.to_xarray(), tmp_path / "frame.nc")
