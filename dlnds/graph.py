@@ -11,7 +11,7 @@ from scipy.special import expit
 
 from dlnds import schema
 from dlnds.critical import critical_points
-from dlnds.errors import check_array, check_integer, check_memory, known_options
+from dlnds.errors import check_array, check_integer, check_memory, check_numbers, known_options
 from dlnds.exact import growth_time
 from dlnds.moments import balanced_layers, canonical_frames, count_pairs, equal, exceeds
 from dlnds.systems.layers import flat
@@ -453,6 +453,7 @@ def edge_states(graph: xr.Dataset, edge: int | tuple[str, str]) -> xr.Dataset:
         raise TypeError("graph: needs the Dataset that connections returns")
     graph = schema.check_content("graph", graph, _MOVING, ["widths"])
     row = graph.isel(edge=_number(graph, edge))
+    check_numbers("graph", row, _MOVING)
     widths = [int(d) for d in graph.attrs["widths"]]
     if (graph.sizes["input"], graph.sizes["output"]) != (widths[0], widths[-1]):
         raise ValueError(f"graph: needs modes of {widths[0]} inputs and {widths[-1]} outputs")

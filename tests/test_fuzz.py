@@ -381,6 +381,18 @@ def test_numbers_that_were_masked_are_refused():
     refused("observed", dl.overlay, graph, seen.assign(visited=seen.visited.where(False)))
     refused("point", dl.fold_curve, calls.cubic, calls.things()["fold"].where(False), 3.0,
             bounds=(2.0, 4.0))  # fmt: skip
+    for name in ("size", "mode", "left"):
+        masked = graph.assign({name: graph[name].where(False)})
+        refused("graph", dl.edge_states, masked, 0)
+    deep, x, arcs = (calls.things()[name] for name in ("deep", "deep_saddle", "arcs"))
+    for name in ("arc_parameter", "mode"):
+        refused("arcs", dl.arc_states, deep, x, arcs.assign({name: arcs[name].where(False)}), 0)
+    mani = calls.things()["manifold"]
+    for name in ("frame", "rate", "mode"):
+        refused("manifold", dl.grow_manifold, deep, mani.assign({name: mani[name].where(False)}))
+    kept = mani.assign(mode=mani["mode"].where(True).astype(float))
+    runs = [dl.grow_manifold(deep, data, 2, rng=0, n_points=3) for data in (mani, kept)]
+    assert runs[0].identical(runs[1])
     net = dl.LinearNetwork((1, 1, 1), [[2.0]])
     first = dl.escape_directions(net, n_starts=5).isel(direction=0)
     refused("direction", dl.escape_time, net, first.where(False), 0.1)
