@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from dlnds import schema
 from dlnds.critical import check_critical, check_point
-from dlnds.errors import check_flag, check_integer, check_memory, known_options
+from dlnds.errors import check_flag, check_integer, check_memory, check_numbers, known_options
 from dlnds.moments import count_pairs, exceeds
 from dlnds.systems import departures, strings
 from dlnds.systems.departures import Arc
@@ -376,6 +376,7 @@ def arc_states(
         raise ValueError("arcs: belong to another network")
     schema.check_content("arcs", arcs, _MOVING)
     row = arcs.isel(arc=check_integer("arc", arc, minimum=0, maximum=arcs.sizes["arc"] - 1))
+    check_numbers("arcs", row, _MOVING)
     found = check_critical(net, state, rtol)
     label, source = schema.index_set_label(found.modes), str(row["source"].item())
     if label != source:

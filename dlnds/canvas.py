@@ -32,6 +32,10 @@ _DRAWN: dict[str, dict[str, tuple[str, ...]]] = {
 }
 
 
+#: Of what indices are made: masks of xarray turn these into real numbers.
+_WHOLE = {"learnt": bool, "kind": np.int8}
+
+
 def check(name: str, data: Any, wanted: str) -> Any:
     """Return what has the wanted schema, with its dims in order; refuse anything else."""
     labelled = isinstance(data, xr.Dataset | xr.DataTree)
@@ -54,8 +58,13 @@ def _in_order(name: str, data: xr.Dataset) -> xr.Dataset:
     kind = data.attrs.get("schema")
     if kind not in _DRAWN:
         return data
+    labels = data["critical_point"].values if "critical_point" in data.dims else ()
+    if kind == "critical_points" and len(set(labels)) < len(labels):
+        raise ValueError(f"{name}: has critical points twice")
     needed = {**schema.REQUIRED[kind], **_DRAWN[kind]}
-    return schema.check_content(name, data, needed, empty=["arc", "edge", "eigen"])
+    data = schema.check_content(name, data, needed, empty=["arc", "edge", "eigen"])
+    masked = {key: kind for key, kind in _WHOLE.items() if key in needed}
+    return data.assign({key: data[key].astype(kind) for key, kind in masked.items()})
 
 
 def axes(ax: "Axes | None", figsize: tuple[float, float]) -> "Axes":

@@ -14,6 +14,7 @@ from dlnds.continuation import DIRECTIONS, ZERO, as_dataset, check_course, follo
 from dlnds.corrections import Event, Point, Problem, orbit_basis
 from dlnds.errors import (
     ConvergenceError,
+    check_array,
     check_choice,
     check_flag,
     check_function,
@@ -269,7 +270,8 @@ def _place(point: Any) -> tuple[Array, float]:
         )
     row = point.squeeze("step") if "step" in point.dims else point
     schema.check_content("point", row, {"state": ("parameter",), "p": ()})
-    return point["state"].values.reshape(-1), float(point["p"].values.reshape(()))
+    x = check_array("point", row["state"], ndim=1)
+    return x, float(check_array("point", row["p"], ndim=0))
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,6 +19,7 @@ from dlnds.errors import (
     check_generator,
     check_integer,
     check_memory,
+    check_numbers,
     finite,
     known_options,
 )
@@ -512,10 +513,13 @@ def check_row(system: WeightSystem, direction: xr.Dataset) -> None:
     row: dict[str, tuple[str, ...]] = dict.fromkeys(("order", "value", "multiplier"), ())
     row |= dict.fromkeys(("state", "at"), ("parameter",))
     schema.check_content("direction", direction, row)
+    check_numbers("direction", direction, row)
     if direction.sizes["parameter"] != system.dim:
         raise ValueError(
             f"direction: needs {system.dim} weights, got {direction.sizes['parameter']}"
         )
+    if direction.attrs.get("problem_digest") != system.digest:
+        raise ValueError("direction: belongs to another network")
 
 
 def leading_form(

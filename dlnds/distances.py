@@ -14,6 +14,7 @@ from dlnds.errors import (
     check_choice,
     check_generator,
     check_integer,
+    check_rows,
     known_options,
 )
 from dlnds.quotient import check_layered
@@ -252,10 +253,13 @@ def quotient_run(
     check_layered(net)
     if not isinstance(run, xr.Dataset) or "state" not in run:
         raise TypeError("run: needs a run with its states; save 'state' with it")
+    if run.attrs.get("problem_digest") != net.digest:
+        raise ValueError("run: belongs to another network")
     dim = next((d for d in ("time", "step", "iteration") if d in run["state"].dims), "time")
     run = schema.check_content("run", run, {"state": (dim, "parameter"), dim: (dim,)})
     if run["state"].ndim != 2 or run.sizes["parameter"] != net.dim:
         raise ValueError(f"run: needs one run with {net.dim} weights, got {dict(run.sizes)}")
+    check_rows("run", run[dim].values)
     states = run["state"].values
     for state in states:
         check_state("run", net, state)

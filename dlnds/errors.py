@@ -15,6 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 
 #: So many floats are always at hand; asking for the free memory would take longer than most calls.
 _FEW = 2**20
+#: Last dims of labelled states and matrices.
+_ENDS: tuple[tuple[str, ...], ...] = (("parameter",), ("row", "column"))
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -62,10 +64,12 @@ def check_array(
     """Return ``value`` as a new C-ordered float array of the wanted dimensions.
 
     ``shape`` gives the last sizes, ``None`` where any size above zero is right. Labelled states
-    may have their dim ``parameter`` anywhere.
+    and matrices may have their dims anywhere.
     """
-    if isinstance(value, xr.DataArray) and "parameter" in value.dims:
-        value = value.transpose(..., "parameter")
+    if isinstance(value, xr.DataArray):
+        whole = [dims for dims in _ENDS if {*dims} <= {*value.dims}]
+        value = value.transpose(..., *(whole[0] if whole else ()))
+        check_labels(name, value)
     parts = value if isinstance(value, list | tuple) else [value]
     if any(np.ma.isMaskedArray(part) for part in parts):
         raise TypeError(f"{name}: is masked, needs plain numbers; fill or drop what is masked")
@@ -87,6 +91,36 @@ def check_array(
     if array.size == 0:
         raise ValueError(f"{name}: is empty, got shape {array.shape}")
     return check_finite(name, array, "")
+
+
+def check_labels(name: str, data: xr.DataArray | xr.Dataset) -> None:
+    """Refuse weights or modes whose coordinates say that they are not in their order.
+
+    All is computed by their places, which rows that were sorted or left out no longer tell.
+    """
+    labels = [data.coords[key] for key in ("layer", "row", "column") if key in data.coords]
+    if len(labels) == 3 and all(label.dims == ("parameter",) for label in labels):
+        layer, row, column = (np.diff(label.values) for label in labels)
+        later = (layer > 0) | ((layer == 0) & ((row > 0) | ((row == 0) & (column > 0))))
+        if not later.all():
+            raise ValueError(f"{name}: needs its weights in the order of layer, row, and column")
+    if "mode" in data.coords and data.coords["mode"].dims == ("mode",):
+        modes = data.coords["mode"].values
+        if not np.array_equal(modes, np.arange(len(modes))):
+            raise ValueError(f"{name}: needs the first modes in their order, got {modes.tolist()}")
+
+
+def check_numbers(name: str, data: xr.Dataset, keys: Iterable[str]) -> None:
+    """Refuse a Dataset with NaN or infinity, such as masks leave, in any of these variables."""
+    for key in keys:
+        if data[key].dtype.kind == "f":
+            check_finite(name, data[key].values, "")
+
+
+def check_rows(name: str, times: NDArray[Any]) -> None:
+    """Refuse rows of a run that are not in the order of time."""
+    if np.any(np.diff(times) < 0):
+        raise ValueError(f"{name}: needs its rows in the order of time")
 
 
 def check_ascending(name: str, value: ArrayLike) -> NDArray[np.float64]:

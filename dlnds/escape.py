@@ -8,7 +8,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from dlnds import schema
-from dlnds.errors import check_number, known_options
+from dlnds.errors import check_number, check_rows, known_options
 from dlnds.graph import orbit_time
 from dlnds.moments import exceeds
 from dlnds.systems.linear import LinearNetwork, check_network
@@ -182,6 +182,7 @@ def _in_order(name: str, net: LinearNetwork, run: xr.Dataset) -> xr.Dataset:
     wanted: dict[str, tuple[str, ...]] = dict.fromkeys(("time", "time_low", "loss"), (rows,))
     wanted |= {key: dims for key, dims in given.items() if key in run.data_vars}
     run = schema.check_content(name, run, {"stop_reason": (), **wanted})
+    check_rows(name, run["time"].values)
     sizes = {"mode_strength": len(net.singular_values), "state": net.dim}
     for key, size in sizes.items():
         if key in run.data_vars and run[key].sizes[given[key][1]] != size:
@@ -205,7 +206,10 @@ def _finite_rows(run: xr.Dataset, name: str) -> xr.Dataset:
     for each in names:
         finite = np.isfinite(run[each].values)
         numbers &= finite.all(axis=tuple(range(1, finite.ndim)))
-    return run.isel({rows: slice(len(numbers) if numbers.all() else int(np.argmin(numbers)))})
+    end = len(numbers) if numbers.all() else int(np.argmin(numbers))
+    if numbers[end:].any():
+        raise ValueError(f"{name}: needs rows without gaps, row {end} is not all numbers")
+    return run.isel({rows: slice(end)})
 
 
 def _images(net: LinearNetwork, run: xr.Dataset) -> Array | None:

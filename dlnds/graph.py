@@ -11,7 +11,7 @@ from scipy.special import expit
 
 from dlnds import schema
 from dlnds.critical import critical_points
-from dlnds.errors import check_array, check_integer, check_memory, known_options
+from dlnds.errors import check_array, check_integer, check_memory, check_numbers, known_options
 from dlnds.exact import growth_time
 from dlnds.moments import balanced_layers, canonical_frames, count_pairs, equal, exceeds
 from dlnds.systems.layers import flat
@@ -453,10 +453,13 @@ def edge_states(graph: xr.Dataset, edge: int | tuple[str, str]) -> xr.Dataset:
         raise TypeError("graph: needs the Dataset that connections returns")
     graph = schema.check_content("graph", graph, _MOVING, ["widths"])
     row = graph.isel(edge=_number(graph, edge))
+    check_numbers("graph", row, _MOVING)
     widths = [int(d) for d in graph.attrs["widths"]]
     if (graph.sizes["input"], graph.sizes["output"]) != (widths[0], widths[-1]):
         raise ValueError(f"graph: needs modes of {widths[0]} inputs and {widths[-1]} outputs")
     depth, sigma = len(widths) - 1, graph["singular_value"].values
+    if len(sigma) != min(widths[0], widths[-1]) or np.any(np.diff(sigma) > 0.0):
+        raise ValueError(f"graph: needs all modes in their order, got {sigma.tolist()}")
     kept = [m for m in schema.index_set_modes(str(row["source"].item())) if m != row["mode_lost"]]
     i, j = int(row["mode_lost"]), int(row["mode"])
     left, right = graph["left"].values, graph["right"].values

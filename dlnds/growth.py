@@ -17,6 +17,7 @@ from dlnds.errors import (
     check_integer,
     check_memory,
     check_number,
+    check_numbers,
     known_options,
 )
 from dlnds.events import Event
@@ -184,6 +185,8 @@ def _base(net: LinearNetwork, manifold: xr.Dataset) -> _Base:
     }
     counts = ["side", "dimension", "quotient_dimension"]
     manifold = schema.check_content("manifold", manifold, wanted, counts, empty=["direction"])
+    check_numbers("manifold", manifold, wanted)
+    manifold = manifold.assign({name: manifold[name].astype(np.int64) for name in names[1:]})
     if manifold.sizes["parameter"] != net.dim:
         raise ValueError(f"manifold: needs states of {net.dim} weights, got {manifold.sizes}")
     state, frame, whole = manifold["state"].values, manifold["frame"].values, net

@@ -400,6 +400,8 @@ def compare_with_path(
     check_network(system)
     if not isinstance(path, xr.Dataset) or "limit_state" not in path:
         raise TypeError("path: needs what escape_path returns")
+    if path.attrs.get("problem_digest") != system.digest:
+        raise ValueError("path: belongs to another network")
     rows = {"state": ("time", "parameter"), "time": ("time",)}
     path = schema.check_content("path", path, rows)
     x = check_array("start", start, ndim=1, shape=(system.dim,))

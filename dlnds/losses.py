@@ -72,8 +72,9 @@ class Loss:
     normalize: bool = True
 
     def __post_init__(self) -> None:
-        inputs = check_array("inputs", self.inputs, ndim=2)
-        targets = check_array("targets", self.targets, ndim=2, shape=(None, inputs.shape[1]))
+        inputs = schema.samples("inputs", self.inputs)
+        targets = schema.samples("targets", self.targets, of=self.inputs)
+        targets = check_array("targets", targets, ndim=2, shape=(None, inputs.shape[1]))
         for array in (inputs, targets):
             array.setflags(write=False)
         fields = {
@@ -349,7 +350,7 @@ def labelled_data(X: Any, name: str, labels: Any) -> tuple[Array, Array]:
     inputs = schema.samples("X", X)
     if not inputs.any():
         raise ValueError("X: all inputs are zero")
-    targets = schema.samples(name, labels, ndim=(1, 2))
+    targets = schema.samples(name, labels, ndim=(1, 2), of=X)
     if targets.shape[-1] != inputs.shape[1]:
         raise ValueError(
             f"{name}: needs as many samples (columns) as X, got {targets.shape[-1]} for "

@@ -14,11 +14,13 @@ from dlnds._kernels import tangent as kernels
 from dlnds.errors import (
     ConvergenceError,
     check_ascending,
+    check_finite,
     check_flag,
     check_generator,
     check_integer,
     check_memory,
     check_number,
+    check_rows,
     known_options,
 )
 from dlnds.integrate import LAST, SMALLEST_RTOL, Tracker, check_span, progress_bar
@@ -315,8 +317,9 @@ def lyapunov_function(run: xr.Dataset, *, limit: float = 0.0) -> xr.Dataset:
         raise ValueError(f"run: needs recorded {' and '.join(missing)}, as of a gradient flow")
     clock = [word for word in ("time", "time_low") if word in run.variables]
     schema.check_content("run", run, dict.fromkeys((*clock, "loss", "loss_rate"), ("time",)))
+    check_rows("run", run["time"].values)
     limit = check_number("limit", limit)
-    loss, rate = run["loss"].values, run["loss_rate"].values
+    loss, rate = (check_finite("run", run[name].values, "") for name in ("loss", "loss_rate"))
     low = run["time_low"].values if "time_low" in run else np.zeros(len(loss))
     spacing = np.diff(run["time"].values) + np.diff(low)
     rises = np.diff(loss)

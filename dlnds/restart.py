@@ -145,7 +145,10 @@ def _checked(name: str, branch: Any) -> xr.Dataset:
         raise TypeError(f"{name}: needs the Dataset that branch returns")
     schema.check_whole(name, branch)
     needed = {**schema.REQUIRED["branch"], **dict.fromkeys(_ROWS, ("step",))}
-    return schema.check_content(name, branch, needed, (*FOLLOWED, *KEPT), empty=["eigen"])
+    checked = schema.check_content(name, branch, needed, (*FOLLOWED, *KEPT), empty=["eigen"])
+    if np.any(np.diff(checked["arclength"].values) < 0.0):
+        raise ValueError(f"{name}: needs its rows in the order of arclength")
+    return checked
 
 
 def _check_inside(bounds: tuple[float, float], end: xr.Dataset, forward: bool) -> None:

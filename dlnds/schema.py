@@ -14,6 +14,7 @@ from dlnds.errors import (
     check_array,
     check_integer,
     check_integers,
+    check_labels,
     check_memory,
     known_options,
 )
@@ -473,11 +474,27 @@ def decode(flags: xr.DataArray) -> xr.DataArray:
     return flags.copy(data=words).drop_attrs()
 
 
-def samples(name: str, data: Any, ndim: int | tuple[int, ...] = 2) -> NDArray[np.float64]:
-    """Return data as (features, samples); labelled data are transposed."""
+def samples(
+    name: str, data: Any, ndim: int | tuple[int, ...] = 2, *, of: Any = None
+) -> NDArray[np.float64]:
+    """Return data as (features, samples); labelled data are transposed.
+
+    Those that say that their samples are ``of`` other data in another order are refused.
+    """
+    own, others = _sample_labels(data), _sample_labels(of)
+    if own != others and not {*own}.isdisjoint(others):
+        raise ValueError(f"{name}: needs the samples of the inputs in their order, by their labels")
     if isinstance(data, xr.DataArray) and "sample" in data.dims:
         data = data.transpose(..., "sample")
     return check_array(name, data, ndim=ndim)
+
+
+def _sample_labels(data: Any) -> list[Any]:
+    """Return what arrays and tables call their samples; nothing if they do not."""
+    if isinstance(data, xr.DataArray):
+        named = "sample" in data.coords and data.coords["sample"].dims == ("sample",)
+        return list(data.coords["sample"].values.tolist()) if named else []
+    return list(data.axes[-1]) if hasattr(data, "iloc") else []  # of pandas
 
 
 def spoken(word: str) -> str:
@@ -544,6 +561,8 @@ def weights(dataset: xr.Dataset | xr.DataTree, layer: int) -> xr.DataArray:
     rows, columns = int(part.row.max()) + 1, int(part.column.max()) + 1
     dims = [d for d in part.dims if d != "parameter"]
     values = part.transpose(..., "parameter").values
+    if values.shape[-1] != rows * columns:
+        raise ValueError(f"dataset: needs all {rows} x {columns} weights of layer {number}")
     return xr.DataArray(
         values.reshape(*values.shape[:-1], rows, columns),
         dims=(*dims, "row", "column"),
@@ -623,6 +642,8 @@ def check_content(
         if variable.dtype.kind not in kinds:
             raise ValueError(f"{name}: {key!r} needs {wanted}, got dtype {variable.dtype}")
         _check_flags(name, str(dataset.attrs.get("schema")), key, variable)
+    used = set(itertools.chain.from_iterable(variables.values()))
+    check_labels(name, dataset.drop_dims([dim for dim in dataset.dims if dim not in used]))
     turned = {k: d for k, d in variables.items() if dataset.variables[k].dims != tuple(d)}
     return dataset.assign({k: dataset[k].transpose(*d) for k, d in turned.items()})
 

@@ -93,7 +93,10 @@ def replacing(path: str | os.PathLike[str], *, flush_folder: bool = True) -> Ite
 
 
 def check_attributes(dataset: xr.Dataset) -> None:
-    """Refuse attributes that netCDF has no types for, by their names."""
+    """Refuse attributes and variables that netCDF has no types for, by their names."""
+    for name, variable in dataset.variables.items():
+        if not isinstance(variable.dtype, np.dtype):
+            raise TypeError(f"data: cannot store {name!r} of the dtype {variable.dtype}")
     holders = [dataset.attrs, *(variable.attrs for variable in dataset.variables.values())]
     for key, value in itertools.chain.from_iterable(attrs.items() for attrs in holders):
         kind = np.asarray(value).dtype.kind

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from dlnds import schema
-from dlnds.errors import check_number, known_options
+from dlnds.errors import check_finite, check_number, known_options
 from dlnds.escape import Visit, check_runs, read_run, swapped, visits_of
 from dlnds.systems.linear import LinearNetwork, check_network
 from dlnds.systems.protocol import Array
@@ -257,8 +257,8 @@ def overlay(graph: xr.Dataset, observed: xr.Dataset) -> xr.Dataset:
     schema.check_content("observed", observed, found, ["problem_digest", *_COUNTED], empty=["edge"])
     if graph.attrs["problem_digest"] != observed.attrs["problem_digest"]:
         raise ValueError("observed: belongs to another network than the graph")
-    wanted_edges = zip(graph["source"].values, graph["target"].values, strict=True)
-    pairs = zip(observed["source"].values, observed["target"].values, strict=True)
+    check_finite("observed", observed["visited"].values, "")
+    wanted_edges, pairs = _pairs("graph", graph), _pairs("observed", observed)
     place = {pair: row for row, pair in enumerate(pairs)}
     rows = np.array([place.get(pair, -1) for pair in wanted_edges], np.int64)
     seen, rows = rows >= 0, rows[rows >= 0]
@@ -273,3 +273,11 @@ def overlay(graph: xr.Dataset, observed: xr.Dataset) -> xr.Dataset:
     counts = {key: observed.attrs[key] for key in _COUNTED}
     attrs = {**graph.attrs, **counts, "n_outside": outside}
     return schema.finish(graph.assign(columns), "connections", attrs)
+
+
+def _pairs(name: str, data: xr.Dataset) -> list[tuple[str, str]]:
+    """Return source and target of each edge; refuse edges that come twice."""
+    pairs = list(zip(data["source"].values, data["target"].values, strict=True))
+    if len(set(pairs)) < len(pairs):
+        raise ValueError(f"{name}: has edges twice")
+    return pairs

@@ -18,6 +18,7 @@ import hostile
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 
@@ -252,6 +253,152 @@ def test_no_number_depends_on_the_order_of_dims():
         run = dl.flow(net, start, save=[save])
         both = [dl.saddle_visits(net, data) for data in (run, hostile.turned(run))]
         assert both[0].identical(both[1])
+
+
+def refused(name: str, function: Any, *arguments: Any, **options: Any) -> None:
+    with pytest.raises((ValueError, TypeError), match=f"^{name}: "):
+        function(*arguments, **options)
+
+
+def test_rows_of_runs_are_refused_out_of_the_order_of_time_or_with_gaps():
+    """As sorted by the loss, or of runs on two grids that were put into one Dataset."""
+    net = dl.LinearNetwork((2, 3, 2), [[1.0, 2.0], [-0.5, 1.5]])
+    starts = [net.initial(scale=1e-2, rng=seed) for seed in (0, 1)]
+    runs = [dl.flow(net, x, save=["state", "mode_strength"]) for x in starts]
+    gaps = runs[0].where(runs[0].loss < 1.0).assign(stop_reason=runs[0].stop_reason)
+    words = {"coords": "minimal", "compat": "override"}
+    twice = xr.concat([runs[0], runs[0]], "time", data_vars="minimal", **words)
+    for bad in (runs[0].sortby("loss"), runs[0].isel(time=slice(None, None, -1)), gaps, twice):
+        refused("run", dl.saddle_visits, net, bad)
+        refused("run", dl.lyapunov_function, bad)
+        refused("run", dl.quotient_run, net, bad)
+    both = xr.concat(
+        runs, "sample", data_vars="all", coords="different", compat="equals", join="outer"
+    )
+    refused("runs", dl.observed_connections, net, both)
+    path = dl.saddle_visits(net, runs[0])
+    every = runs[0].isel(time=np.repeat(np.arange(runs[0].sizes["time"]), 2))
+    assert dl.saddle_visits(net, every).identical(path)
+
+
+def test_weights_and_modes_are_refused_out_of_their_order():
+    net = dl.LinearNetwork((2, 3, 2), [[1.0, 2.0], [-0.5, 1.5]])
+    start = net.initial(scale=1e-2, rng=0)
+    run = dl.flow(net, start, save=["state"])
+    for bad in (run.sortby("column"), run.isel(parameter=slice(None, None, -1))):
+        refused("run", dl.saddle_visits, net, bad)
+        refused("run", dl.quotient_run, net, bad)
+        refused("dataset", dl.weights, bad, 1)
+        refused("x", net.loss, bad.state)
+    refused("dataset", dl.weights, run.isel(parameter=slice(0, 5)), 1)
+    run = dl.flow(net, start, save=["mode_strength"])
+    for bad in (run.isel(mode=[1, 0]), run.sortby("mode", ascending=False)):
+        refused("run", dl.saddle_visits, net, bad)
+    wide = dl.LinearNetwork((3, 4, 3), np.diag([3.0, 2.0, 1.0]))
+    graph = dl.connections(wide)
+    for bad in ([2, 1, 0], [1, 2]):
+        refused("graph", dl.edge_states, graph.isel(mode=bad), ("{}", "{0}"))
+    branch = dl.branch(calls.parabola, [1.0], -1.0, bounds=(-1.5, 1.0), direction="both")
+    refused("branch", dl.extend_branch, calls.parabola, branch.sortby("p"), bounds=(-2.0, 1.0))
+
+
+def test_labelled_matrices_may_have_their_dims_in_any_order():
+    net = dl.LinearNetwork((2, 3, 2), [[1.0, 2.0], [-0.5, 1.5]])
+    start = net.initial(scale=1.0, rng=0)
+    run = dl.flow(net, start, (0.0, 1.0), [0.0, 1.0], save=["state"])
+    layers = [dl.weights(run, layer)[0] for layer in (1, 2)]
+    np.testing.assert_array_equal(net.pack([w.transpose("column", "row") for w in layers]), start)
+
+
+def test_datasets_of_another_network_of_the_same_sizes_are_refused():
+    nets = [dl.LinearNetwork((2, 3, 2), np.diag([2.0, s])) for s in (1.0, 1.5)]
+    run = dl.flow(nets[0], nets[0].initial(scale=0.1, rng=0), (0.0, 1.0))
+    refused("run", dl.quotient_run, nets[1], run)
+    first = dl.escape_directions(nets[0], n_starts=5).isel(direction=0)
+    refused("direction", dl.escape_time, nets[1], first, 0.1)
+    refused("direction", dl.escape_path, nets[1], first)
+    path, start = dl.escape_path(nets[0], first), 0.01 * first.state.values
+    options = {"norm": 0.3, "t_eval": [0.0, 0.5]}
+    refused("path", dl.compare_with_path, nets[1], path, start, **options)
+
+
+def test_edges_that_come_twice_are_not_counted_by_chance():
+    graph, seen = calls.things()["graph"], calls.things()["visits"]
+    assert seen.sizes["edge"]
+    words = {"data_vars": "minimal", "coords": "minimal", "compat": "override"}
+    refused("graph", dl.overlay, xr.concat([graph, graph], "edge", **words), seen)
+    refused("observed", dl.overlay, graph, xr.concat([seen, seen], "edge", **words))
+
+
+def test_points_of_an_atlas_may_be_selected_by_masks_and_are_refused_twice(tmp_path):
+    """Masks of xarray make numbers of what is true or false."""
+    atlas = calls.things()["atlas"]
+    points = atlas["points"].to_dataset()
+    words = {"data_vars": "minimal", "coords": "minimal", "compat": "override"}
+    some = {
+        "mask": points.isel(critical_point=(points["rank"] < 2).values),
+        "where": points.where(points["rank"] < 2, drop=True),
+        "twice": xr.concat([points, points], "critical_point", **words),
+    }
+    for name, chosen in some.items():
+        some[name] = atlas.copy()
+        some[name]["points"] = chosen
+    for name in ("mask", "where"):
+        dl.save_page(some[name], tmp_path / name)
+    assert (tmp_path / "mask").read_text() == (tmp_path / "where").read_text()
+    for function in (dl.plot.levels, dl.plot.graph):
+        refused("atlas", function, some["twice"])
+        plain = some["where"].drop_nodes(["connections"])
+        assert function(plain) is not None
+        plt.close("all")
+
+
+def test_samples_are_paired_by_their_labels_or_refused():
+    rng = np.random.default_rng(0)
+    X, Y = rng.normal(size=(2, 2, 6))
+    names = list("abcdef")
+    arrays = [xr.DataArray(a, dims=("f", "sample"), coords={"sample": names}) for a in (X, Y)]
+    frames = [pd.DataFrame(a, columns=names) for a in (X, Y)]
+    plain = dl.LinearNetwork.from_data(X, Y, (3,))
+    for (x, y), mixed in ((arrays, arrays[1][:, ::-1]), (frames, frames[1][names[::-1]])):
+        assert dl.LinearNetwork.from_data(x, y, (3,)).digest == plain.digest
+        refused("Y", dl.LinearNetwork.from_data, x, mixed, (3,))
+        refused("y", dl.HomogeneousNetwork, (2, 3, 2), x, mixed)
+        refused("Y", dl.losses.power, x, mixed)
+        refused("targets", dl.losses.Loss, "power", x, mixed)
+    signs = pd.Series([1, 1, -1, -1, 1, -1], index=names)
+    assert dl.losses.logistic(frames[0], signs).targets.tolist() == [signs.tolist()]
+    refused("y", dl.losses.logistic, frames[0], signs[::-1])
+    square = [a[:, :2] for a in arrays]
+    losses = [dl.losses.Loss("power", *data) for data in (square, [a.T for a in square])]
+    np.testing.assert_array_equal(losses[0].inputs, losses[1].inputs)
+
+
+def test_types_of_pandas_are_refused_by_save(tmp_path):
+    frame = pd.DataFrame({"count": pd.array([1, 2], dtype="Int64")})
+    refused("data", dl.save, frame.to_xarray(), tmp_path / "frame.nc")
+
+
+def test_numbers_that_were_masked_are_refused():
+    graph, seen = calls.things()["graph"], calls.things()["visits"]
+    refused("observed", dl.overlay, graph, seen.assign(visited=seen.visited.where(False)))
+    refused("point", dl.fold_curve, calls.cubic, calls.things()["fold"].where(False), 3.0,
+            bounds=(2.0, 4.0))  # fmt: skip
+    for name in ("size", "mode", "left"):
+        masked = graph.assign({name: graph[name].where(False)})
+        refused("graph", dl.edge_states, masked, 0)
+    deep, x, arcs = (calls.things()[name] for name in ("deep", "deep_saddle", "arcs"))
+    for name in ("arc_parameter", "mode"):
+        refused("arcs", dl.arc_states, deep, x, arcs.assign({name: arcs[name].where(False)}), 0)
+    mani = calls.things()["manifold"]
+    for name in ("frame", "rate", "mode"):
+        refused("manifold", dl.grow_manifold, deep, mani.assign({name: mani[name].where(False)}))
+    kept = mani.assign(mode=mani["mode"].where(True).astype(float))
+    runs = [dl.grow_manifold(deep, data, 2, rng=0, n_points=3) for data in (mani, kept)]
+    assert runs[0].identical(runs[1])
+    net = dl.LinearNetwork((1, 1, 1), [[2.0]])
+    first = dl.escape_directions(net, n_starts=5).isel(direction=0)
+    refused("direction", dl.escape_time, net, first.where(False), 0.1)
 
 
 @pytest.mark.compiled

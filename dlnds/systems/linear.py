@@ -174,7 +174,7 @@ class LinearNetwork(LayeredSystem):
         >>> net.widths, float(net.loss(net.critical_state((0, 1)))) < 1e-28
         ((3, 4, 2), True)
         """
-        inputs, outputs = schema.samples("X", X), schema.samples("Y", Y)
+        inputs, outputs = schema.samples("X", X), schema.samples("Y", Y, of=X)
         if inputs.shape[1] != outputs.shape[1]:
             raise ValueError(
                 f"Y: needs as many samples (columns) as X, got {outputs.shape[1]} for "
