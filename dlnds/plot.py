@@ -15,7 +15,7 @@ from dlnds.canvas import label as _label
 from dlnds.canvas import mode_bar as _mode_bar
 from dlnds.canvas import mode_colours as _mode_colours
 from dlnds.canvas import mode_norm as _mode_norm
-from dlnds.errors import known_options, nearest
+from dlnds.errors import check_integers, known_options, nearest
 from dlnds.graph_plot import graph as graph
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ _ARC_NAMES = {
 _ARC_DASHES = {"rotation_kept": "--", "cross": "-.", "scaling": (0, (1, 1))}
 
 _MOST_CURVES = 5000
+#: The largest number of a mode that has a colour of its own.
+_MOST_MODES = 100_000
 
 
 @known_options
@@ -205,17 +207,19 @@ def singular_values(
     if "singular_value" not in run:
         raise ValueError("run: has no singular values; use flow(..., save=['singular_value'])")
     ax = _axes(ax, figsize=(8.0, 4.5))
-    _check_drawn(run, "singular_value", "mode")
-    count = run.sizes["mode"]
+    _check_drawn(run.drop_vars("mode", errors="ignore"), "singular_value", "mode")
+    drawn = check_integers("run", run["mode"].values, minimum=0, maximum=_MOST_MODES)
+    count = max(drawn) + 1
     colours = _mode_colours(count)
     if modes is not None:
         if "singular_value" not in getattr(modes, "variables", ()):
             raise ValueError("modes: needs a Dataset with singular_value, such as net.modes")
         schema.check_content("modes", modes, {"singular_value": ("mode",)})
         for mode, value in enumerate(modes["singular_value"].values):
-            ax.axhline(value, color=colours(mode), linewidth=0.8, linestyle="--")
-    for mode in range(count):
-        _lines(ax, run.isel(mode=mode), "singular_value", color=colours(mode), linewidth=1.8)
+            if mode in drawn:
+                ax.axhline(value, color=colours(mode), linewidth=0.8, linestyle="--")
+    for place, mode in enumerate(drawn):
+        _lines(ax, run.isel(mode=place), "singular_value", color=colours(mode), linewidth=1.8)
     _mode_bar(ax, count, _label(run["mode"]))
     ax.set_ylabel(_label(run["singular_value"]))
     return ax

@@ -53,6 +53,17 @@ def test_singular_values_are_drawn_one_line_a_mode():
         dl.plot.singular_values(RUN.drop_vars("singular_value"))
 
 
+def test_chosen_modes_keep_their_colours_and_levels():
+    whole = dl.plot.singular_values(RUN, modes=NET.modes)
+    part = dl.plot.singular_values(RUN.isel(mode=[2, 1]), modes=NET.modes)
+    drawn = [
+        {(line.get_color(), tuple(np.asarray(line.get_ydata()))) for line in ax.lines}
+        for ax in (whole, part)
+    ]
+    assert len(drawn[1]) == 4  # two levels, two curves
+    assert drawn[1] < drawn[0]
+
+
 def test_stacks_of_runs_draw_all_members():
     runs = dl.flow(NET, np.stack([NET.initial(scale=0.1, rng=i) for i in range(3)]), (0, 5))
     assert len(dl.plot.loss(runs).lines) == 3
