@@ -47,8 +47,8 @@ def check(name: str, data: Any, wanted: str) -> Any:
             raise ValueError(f"{name}: lacks the node {node!r}")
         if data[node].attrs.get("schema") != own:
             raise ValueError(f"{name}: its node {node!r} needs the schema {own!r}")
-    if isinstance(data, xr.Dataset):
-        return _in_order(name, data)
+    if isinstance(data, xr.Dataset) or wanted not in schema.REQUIRED_NODES:
+        return _in_order(name, data.to_dataset() if isinstance(data, xr.DataTree) else data)
     nodes = {"/": data, **data.children}
     return xr.DataTree.from_dict({k: _in_order(name, v.to_dataset()) for k, v in nodes.items()})
 

@@ -147,7 +147,7 @@ def loss(run: xr.Dataset, *, points: xr.Dataset | None = None, ax: "Axes | None"
     >>> dl.plot.loss(run, points=dl.critical_points(net)).get_ylabel()
     'loss $L$'
     """
-    _check("run", run, "run")
+    run = _check("run", run, "run")
     if "loss" not in run:
         raise ValueError("run: has no loss, since its system has no energy")
     _check_drawn(run, "loss")
@@ -203,7 +203,7 @@ def singular_values(
     >>> dl.plot.singular_values(run, modes=net.modes).get_xlabel()
     'time $t$'
     """
-    _check("run", run, "run")
+    run = _check("run", run, "run")
     if "singular_value" not in run:
         raise ValueError("run: has no singular values; use flow(..., save=['singular_value'])")
     ax = _axes(ax, figsize=(8.0, 4.5))
@@ -214,7 +214,7 @@ def singular_values(
     if modes is not None:
         if "singular_value" not in getattr(modes, "variables", ()):
             raise ValueError("modes: needs a Dataset with singular_value, such as net.modes")
-        schema.check_content("modes", modes, {"singular_value": ("mode",)})
+        modes = schema.check_content("modes", modes, {"singular_value": ("mode",)})
         for mode, value in enumerate(modes["singular_value"].values):
             if mode in drawn:
                 ax.axhline(value, color=colours(mode), linewidth=0.8, linestyle="--")
@@ -252,7 +252,7 @@ def spectrum(linearization: xr.Dataset, *, ax: "Axes | None" = None) -> "Axes":
     >>> dl.plot.spectrum(dl.canonical_spectrum(net, (1,))).get_title()
     'index 3, nullity 5'
     """
-    _check("linearization", linearization, "linearization")
+    linearization = _check("linearization", linearization, "linearization")
     counts = [name for name in ("index", "nullity") if name in linearization]
     schema.check_content("linearization", linearization, dict.fromkeys(counts, ()))
     ax = _axes(ax, figsize=(6.0, 4.0))
@@ -307,8 +307,7 @@ def arcs(
     >>> dl.plot.arcs(arcs).get_title()
     'arcs from {1}'
     """
-    table = arcs.to_dataset() if isinstance(arcs, xr.DataTree) else arcs
-    chosen, label = _from_source(_check("arcs", table, "arcs"), source)
+    chosen, label = _from_source(_check("arcs", arcs, "arcs"), source)
     ax = _axes(ax, figsize=(10.0, 5.5))
     for kind, part in _groups(chosen, "kind", schema.ARC_KINDS):
         ax.plot([], [], " ", label=f"{kind} ({part.sizes['arc']})")

@@ -616,7 +616,7 @@ def check_whole(name: str, dataset: xr.Dataset | xr.DataTree) -> None:
 
 def check_content(
     name: str,
-    dataset: xr.Dataset,
+    dataset: xr.Dataset | xr.DataTree,
     variables: Mapping[str, Sequence[str]],
     attributes: Iterable[str] = (),
     *,
@@ -627,6 +627,8 @@ def check_content(
     Refuse, by an argument's name, one without these variables, with these very dims, of which only
     those in ``empty`` may have no entries.
     """
+    if isinstance(dataset, xr.DataTree):
+        dataset = dataset.to_dataset()
     for attribute in attributes:
         if attribute not in dataset.attrs:
             raise ValueError(f"{name}: lacks the attribute {attribute!r}")

@@ -122,7 +122,9 @@ def sweep(
     what is missing, what does not verify, and nothing else. What a task consists of is its text,
     that of the functions and classes of its module that it uses, and their plain values (numbers,
     text, arrays, collections of these), not what it imports. It is compared in each process, too.
-    BLAS has one thread in every worker, because the last digits depend on their number.
+    BLAS has one thread in every worker, because the last digits depend on their number. For half a
+    minute at most one worker is alone at the first point, so that the others find what it has
+    compiled; ``dlnds warm`` compiles everything beforehand.
 
     Examples
     --------
