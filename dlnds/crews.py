@@ -30,7 +30,7 @@ import xarray as xr
 from threadpoolctl import ThreadpoolController
 
 from dlnds import records
-from dlnds.tasks import Task, parts_of
+from dlnds.tasks import Task, differing, parts_of
 
 #: Work that is handed over at once takes about so many seconds.
 BATCH_TIME = 0.25
@@ -90,9 +90,7 @@ def check_same(job: Job) -> None:
         # What is sent by value, as from __main__, is the same, and its text may not be at hand.
         if job.digest in _same or job.task.__module__ == "__main__":
             return
-        parts = parts_of(job.task)
-        names = [n for n in sorted({*parts, *job.parts}) if parts.get(n) != job.parts.get(n)]
-        if names:
+        if names := differing(parts_of(job.task), job.parts):
             raise OtherTaskError(
                 f"task: where it is computed it differs in {', '.join(names)}; what is set while a "
                 "script runs does not get there, and a file must not change meanwhile"

@@ -518,8 +518,7 @@ def check_row(system: WeightSystem, direction: xr.Dataset) -> None:
         raise ValueError(
             f"direction: needs {system.dim} weights, got {direction.sizes['parameter']}"
         )
-    if direction.attrs.get("problem_digest") != system.digest:
-        raise ValueError("direction: belongs to another network")
+    schema.check_digest("direction", direction, system.digest)
 
 
 def leading_form(

@@ -253,8 +253,7 @@ def quotient_run(
     check_layered(net)
     if not isinstance(run, xr.Dataset) or "state" not in run:
         raise TypeError("run: needs a run with its states; save 'state' with it")
-    if run.attrs.get("problem_digest") != net.digest:
-        raise ValueError("run: belongs to another network")
+    schema.check_digest("run", run, net.digest)
     dim = next((d for d in ("time", "step", "iteration") if d in run["state"].dims), "time")
     run = schema.check_content("run", run, {"state": (dim, "parameter"), dim: (dim,)})
     if run["state"].ndim != 2 or run.sizes["parameter"] != net.dim:

@@ -142,8 +142,7 @@ def check_runs(name: str, net: LinearNetwork, runs: object) -> xr.Dataset:
         or not ("time" in runs.variables and dims & {"time", "step"})
     ):
         raise TypeError(f"{name}: needs what flow returns, got {type(runs).__name__}")
-    if runs.attrs.get("problem_digest") != net.digest:
-        raise ValueError(f"{name}: belongs to another network")
+    schema.check_digest(name, runs, net.digest)
     return runs
 
 

@@ -176,8 +176,7 @@ class _Fibre(NamedTuple):
 def _base(net: LinearNetwork, manifold: xr.Dataset) -> _Base:
     if not isinstance(manifold, xr.Dataset) or manifold.attrs.get("schema") != "manifold":
         raise TypeError("manifold: needs the Dataset that unstable_manifold returns")
-    if manifold.attrs.get("problem_digest") != net.digest:
-        raise ValueError("manifold: belongs to another network")
+    schema.check_digest("manifold", manifold, net.digest)
     names = ("rate", "order", "mode", "mode_lost")
     wanted = {
         **{"state": ("parameter",), "critical_point": (), "frame": ("direction", "parameter")},

@@ -27,6 +27,7 @@ from dlnds.errors import (
     finite,
     known_options,
 )
+from dlnds.events import Event
 from dlnds.integrate import flow, recorded
 from dlnds.newton import find_critical_point
 from dlnds.systems.jacobians import dense_jacobian, field_at
@@ -206,19 +207,17 @@ def _entry(system: WeightSystem, ray: Ray, size: float) -> Entry:
     return Entry(state + size * c, time, error)
 
 
-def _at_rest(system: WeightSystem) -> Any:
+def _at_rest(system: WeightSystem) -> Event:
     """Return the event that the force has fallen far below the largest on the way."""
     largest = 0.0
 
-    def event(t: float, x: Array) -> float:
+    def excess(x: Array) -> float:
         nonlocal largest
         size = float(np.linalg.norm(system._gradient(x)))
         largest = max(largest, size)
         return size - REST * largest
 
-    event.terminal = True  # type: ignore[attr-defined]
-    event.direction = -1  # type: ignore[attr-defined]
-    return event
+    return Event(excess, "at_rest", -1, terminal=True)
 
 
 def _limit(system: WeightSystem, end: Array) -> dict[str, Any]:
@@ -400,8 +399,7 @@ def compare_with_path(
     check_network(system)
     if not isinstance(path, xr.Dataset) or "limit_state" not in path:
         raise TypeError("path: needs what escape_path returns")
-    if path.attrs.get("problem_digest") != system.digest:
-        raise ValueError("path: belongs to another network")
+    schema.check_digest("path", path, system.digest)
     rows = {"state": ("time", "parameter"), "time": ("time",)}
     path = schema.check_content("path", path, rows)
     x = check_array("start", start, ndim=1, shape=(system.dim,))
@@ -447,13 +445,8 @@ def _crossing(
     system: WeightSystem, name: str, start: Array, norm: float, options: Mapping[str, Any]
 ) -> tuple[float, Array]:
     """Return when a run first has a norm, and its state then."""
-
-    def event(t: float, x: Array) -> float:
-        return float(np.linalg.norm(x)) - norm
-
-    event.terminal = True  # type: ignore[attr-defined]
-    rest = _at_rest(system)
-    run = flow(system, start, events=[event, rest], **options)
+    crossing = Event(lambda x: float(np.linalg.norm(x)) - norm, "crossing", terminal=True)
+    run = flow(system, start, events=[crossing, _at_rest(system)], **options)
     if int(run.event[-1]) != 0:
         raise ValueError(f"{name}: does not come to the norm {norm:g}")
     return float(run.time[-1] - run.time[0]), np.array(run.state.values[-1])

@@ -22,7 +22,7 @@ from dlnds import records
 from dlnds._version import __version__
 from dlnds.errors import check_memory
 from dlnds.store import content_digest, flush
-from dlnds.tasks import Task, digest_of, parts_of
+from dlnds.tasks import Task, differing, digest_of, parts_of
 
 MANIFEST, GRID, LOCK = "manifest.json", "grid.record", "lock"
 POINTS, FAILURES = "points", "failures"
@@ -198,9 +198,7 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     if list(old["sizes"].items()) != list(new["sizes"].items()):
         return f"grid: has the sizes {new['sizes']}, the directory has {old['sizes']}"
     for argument, key in (("grid", "grid"), ("task", "parts")):
-        one, other = old[key], new[key]
-        names = [n for n in sorted({*one, *other}) if one.get(n) != other.get(n)]
-        if names:
+        if names := differing(old[key], new[key]):
             return f"{argument}: differs from that of the directory in {', '.join(names)}"
     one, other = (each["versions"]["dlnds"] for each in (old, new))
     return "" if one == other else f"directory: was begun by dlnds {one}, this is dlnds {other}"

@@ -614,6 +614,12 @@ def check_whole(name: str, dataset: xr.Dataset | xr.DataTree) -> None:
     _validate_variables(name, dataset, schema)
 
 
+def check_digest(name: str, dataset: xr.Dataset, digest: str) -> None:
+    """Refuse, by an argument's name, a Dataset of another problem than that of the digest."""
+    if dataset.attrs.get("problem_digest") != digest:
+        raise ValueError(f"{name}: belongs to another network")
+
+
 def check_content(
     name: str,
     dataset: xr.Dataset | xr.DataTree,

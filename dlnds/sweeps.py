@@ -362,6 +362,13 @@ def _look(plan: Plan, index: int) -> tuple[str, Any]:
 
 def _assembled(plan: Plan) -> xr.Dataset:
     """Return all points side by side."""
+    found, status = _read(plan)
+    dataset = _placed(plan.grid, _stacked(found, plan.grid.size))
+    return _finished(plan, dataset, status, _common([d.attrs for d in found.values()]))
+
+
+def _read(plan: Plan) -> tuple[dict[int, xr.Dataset], list[str]]:
+    """Return the results that are of one form, by the numbers of their points, and all states."""
     check_memory("directory", sum(map(_size, _files(plan, manifest.POINTS))) // 4)
     looked = [_look(plan, index) for index in range(plan.grid.size)]
     status = [state for state, _ in looked]
@@ -371,8 +378,7 @@ def _assembled(plan: Plan) -> xr.Dataset:
         for i in [i for i in found if forms[i] != form]:
             status[i] = "wrong_form"
             del found[i]
-    dataset = _placed(plan.grid, _stacked(found, plan.grid.size))
-    return _finished(plan, dataset, status, _common([d.attrs for d in found.values()]))
+    return found, status
 
 
 def _files(plan: Plan, name: str) -> list[Path]:
@@ -553,8 +559,10 @@ def verify(directory: str | os.PathLike[str]) -> xr.Dataset:
     ...     dl.schema.decode(dl.verify(folder).status).values.tolist()
     ['finished', 'damaged', 'finished']
     """
-    found, own = collect(directory), _plan(directory).grid.dataset
-    return found.drop_vars([n for n in found.variables if n not in own and n != "status"])
+    plan = _plan(directory)
+    found, status = _read(plan)
+    dataset = _placed(plan.grid, xr.Dataset())
+    return _finished(plan, dataset, status, _common([d.attrs for d in found.values()]))
 
 
 def continue_sweep(directory: str | os.PathLike[str], **options: Any) -> xr.Dataset:

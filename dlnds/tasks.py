@@ -177,6 +177,11 @@ def _plain(value: Any) -> str | None:
     return f"{type(value).__name__}({inner})"
 
 
+def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Return the names under which two descriptions differ, sorted."""
+    return [name for name in sorted({*one, *other}) if one.get(name) != other.get(name)]
+
+
 def digest_of(text: str) -> str:
     """Return the SHA-256 of a text."""
     return hashlib.sha256(text.encode()).hexdigest()
