@@ -13,7 +13,9 @@ import numpy as np
 import xarray as xr
 
 import dlnds as dl
-from dlnds import page, schema, sweeps
+from dlnds import schema
+from dlnds.plot import page
+from dlnds.sweeps import sweep
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -136,7 +138,7 @@ def _add_sweep(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def _sweep_status(options: argparse.Namespace) -> int:
-    told = sweeps.progress_of(options.directory)
+    told = sweep.progress_of(options.directory)
     grid = " x ".join(f"{size} {name}" for name, size in told["sizes"].items())
     print(f"{told['task']} on {_count(told['points'], 'point')} ({grid})")
     missing = told["points"] - told["finished"] - told["failed"]
@@ -159,7 +161,7 @@ def _tell_states(found: xr.Dataset) -> Counter[str]:
 
 
 def _sweep_resume(options: argparse.Namespace) -> int:
-    found = sweeps.continue_sweep(
+    found = sweep.continue_sweep(
         options.directory,
         workers=options.workers,
         time_limit=options.time_limit,

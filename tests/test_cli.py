@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import dlnds as dl
-from dlnds import cli, problems
+from dlnds import cli
+from dlnds.systems import problems
 
 
 def call(*arguments, cwd, command=(sys.executable, "-m", "dlnds")):

@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 
 import dlnds as dl
-from dlnds.linearization import canonical_rates
+from dlnds.landscape.linearization import canonical_rates
 
 NET = dl.LinearNetwork(widths=(2, 3, 2), target=[[2.0, 0.0], [0.0, 1.0]])
 RAW = dl.LinearNetwork(widths=(2, 3, 2), target=np.eye(2), input_root=[[1.0, 0], [1.0, 2.0]])

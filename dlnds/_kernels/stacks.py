@@ -12,14 +12,7 @@ import numpy as np
 from dlnds._kernels import losses
 from dlnds._kernels.dense import assign, assign_identity, scaled_sum
 from dlnds._kernels.jit import jit, part
-from dlnds._kernels.linear import (
-    buffer_size,
-    input_side,
-    layer,
-    output_side,
-    root,
-    write_signal,
-)
+from dlnds._kernels.linear import buffer_size, input_side, layer, output_side, root, write_signal
 from dlnds._kernels.vectors import add_combination
 
 # Products of a matrix with each matrix of a stack ``v``, added to the stack ``out``. Stacks are

@@ -10,14 +10,7 @@ import xarray as xr
 
 from dlnds._kernels import jit
 from dlnds.errors import check_number, known_options
-from dlnds.systems.protocol import (
-    Array,
-    Kernel,
-    Params,
-    SystemProtocol,
-    check_flow,
-    check_state,
-)
+from dlnds.systems.protocol import Array, Kernel, Params, SystemProtocol, check_flow, check_state
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,12 +19,12 @@ from dlnds.errors import (
     finite,
     known_options,
 )
-from dlnds.losses import FORMS, Loss, labelled_data, logistic
-from dlnds.systems import orbits
-from dlnds.systems.forms import LeadingPart, correlation, network_outputs
-from dlnds.systems.layers import WeightSystem, check_widths
 from dlnds.systems.loss import NORMALIZED
+from dlnds.systems.losses import FORMS, Loss, labelled_data, logistic
+from dlnds.systems.network import WeightSystem, check_widths
 from dlnds.systems.protocol import Array, Kernel, Params
+from dlnds.theory import symmetry
+from dlnds.theory.forms import LeadingPart, correlation, network_outputs
 
 LOSSES = ("square", "logistic")
 #: Singular values of generators above this part of the largest are counted.
@@ -214,7 +214,7 @@ class HomogeneousNetwork(WeightSystem):
     def _tangents(self, orthogonal: bool) -> Callable[[Array], Array]:
         """Return `generators` as a function of the flat state."""
         if self.is_linear:
-            return orbits.tangents(self.widths, orthogonal)
+            return symmetry.tangents(self.widths, orthogonal)
         if orthogonal:
             return lambda x: np.zeros((0, self.dim))
         into, out_of = self._unit_weights

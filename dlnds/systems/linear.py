@@ -12,7 +12,7 @@ import scipy.linalg
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-from dlnds import moments, schema
+from dlnds import schema
 from dlnds._kernels import linear as kernels
 from dlnds._kernels import losses, stacks, straight
 from dlnds.errors import (
@@ -24,18 +24,12 @@ from dlnds.errors import (
     finite,
     known_options,
 )
-from dlnds.systems import saddles, spectra, starts, strings, taylor
-from dlnds.systems.bases import is_identity, turning, unit_bases
-from dlnds.systems.forms import LeadingPart
-from dlnds.systems.layers import LayeredSystem, check_widths, flat
-from dlnds.systems.protocol import (
-    Array,
-    Kernel,
-    KnownSpectrum,
-    Params,
-    Reduction,
-    unchanged,
-)
+from dlnds.systems import starts
+from dlnds.systems.network import LayeredSystem, check_widths, flat
+from dlnds.systems.protocol import Array, Kernel, KnownSpectrum, Params, Reduction, unchanged
+from dlnds.theory import moments, saddles, spectra, strings, taylor
+from dlnds.theory.coordinates import is_identity, turning, unit_bases
+from dlnds.theory.forms import LeadingPart
 
 #: Widths above which states are integrated as they are: turning them costs more than it gives.
 WIDEST_BASIS = 512

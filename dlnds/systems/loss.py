@@ -8,11 +8,11 @@ from numpy.typing import ArrayLike
 
 from dlnds._kernels import linear as kernels
 from dlnds.errors import finite, known_options
-from dlnds.losses import FORMS, Loss
-from dlnds.systems.forms import LeadingPart, correlation
-from dlnds.systems.layers import LayeredSystem, check_widths
 from dlnds.systems.linear import LinearNetwork
+from dlnds.systems.losses import FORMS, Loss
+from dlnds.systems.network import LayeredSystem, check_widths
 from dlnds.systems.protocol import Array, Kernel, Params
+from dlnds.theory.forms import LeadingPart, correlation
 
 NORMALIZED = {True: "loss divided by the number of samples", False: "loss not divided"}
 

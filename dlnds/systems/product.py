@@ -11,7 +11,6 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike
 
-from dlnds import moments
 from dlnds._kernels import balance, jit
 from dlnds._kernels import product as kernels
 from dlnds.errors import (
@@ -26,9 +25,8 @@ from dlnds.errors import (
     finite,
     known_options,
 )
-from dlnds.systems import fixed_rank, spectra, strings
-from dlnds.systems.layers import flat
 from dlnds.systems.linear import LinearNetwork
+from dlnds.systems.network import flat
 from dlnds.systems.protocol import (
     Array,
     Kernel,
@@ -38,6 +36,7 @@ from dlnds.systems.protocol import (
     SystemProtocol,
     check_state,
 )
+from dlnds.theory import fixed_rank, moments, spectra, strings
 
 #: Singular values of a map below this fraction of the largest count as zero.
 RANK = 1e-12

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from dlnds import moments
 from dlnds.errors import check_array, check_finite
 from dlnds.systems.protocol import Array
+from dlnds.theory import moments
 
 if TYPE_CHECKING:
-    from dlnds.systems.layers import LayeredSystem
     from dlnds.systems.linear import LinearNetwork
+    from dlnds.systems.network import LayeredSystem
 
 #: Size, in terms of the imbalance, of starts that count as zero in it.
 _TINY = 1e-12

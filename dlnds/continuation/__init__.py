@@ -1,0 +1,1 @@
+"""Branches of solutions of an equation with a parameter, modulo its symmetry."""

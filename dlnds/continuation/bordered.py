@@ -1,0 +1,220 @@
+"""The linear algebra of steps along branches: bordered systems, orbits, spectra across them."""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import scipy.linalg
+from scipy.linalg import lapack
+
+from dlnds.continuation.residuals import Array, Residual
+from dlnds.landscape.lanczos import spectral_radius
+
+#: Singular values of generators, and of Jacobians, below this fraction of the largest are zero.
+RANK_RTOL = 1e-9
+#: Eigenvalues below this fraction of the largest are zero at a located point.
+KERNEL_RTOL = 1e-6
+#: Reciprocal condition of a bordered system below which it is solved in its regular part only.
+SINGULAR = 1e-10
+#: And above which nothing but the branch's direction is in its kernel.
+CLEAR = 1e4 * RANK_RTOL
+#: Reciprocal condition of the generators' Gram matrix above which their rank is full beyond doubt.
+INDEPENDENT = 1e-4
+#: Components above which a symmetric Jacobian is not diagonalized.
+LARGE = 600
+#: Eigenvalues that are known of it at least; vectors of a block Krylov space beyond those, its
+#: blocks at most, and relative residuals.
+FEWEST, SPARE, MOST_BLOCKS, RITZ_RTOL = 12, 20, 12, 1e-11
+
+
+def orthonormal(rows: Array, unit: float) -> Array | None:
+    """Return an orthonormal basis of the span of rows that are clearly independent, or None.
+
+    By Cholesky's factors of their Gram matrix, which for many generators is much faster than a
+    singular value decomposition; the error is rounding over its condition.
+    """
+    gram = rows @ rows.T
+    size = float(np.abs(gram).sum(axis=0).max())
+    factor, info = lapack.dpotrf(gram, lower=1)
+    if info or len(rows) > rows.shape[1]:
+        return None
+    condition = lapack.dpocon(factor, size, uplo="L")[0]
+    if condition < INDEPENDENT or condition * size < INDEPENDENT * unit**2:
+        return None
+    basis: Array = scipy.linalg.blas.dtrsm(1.0, factor, rows, lower=1).T
+    return basis
+
+
+class Factors(NamedTuple):
+    """A matrix and its triangular factors."""
+
+    matrix: Array
+    factors: Array
+    pivots: Array
+    #: An estimate of its reciprocal condition.
+    condition: float
+
+    def solve(self, right: Array, transposed: bool = False) -> Array:
+        """Return the solution, of least norm where the system is singular."""
+        if self.condition > SINGULAR:  # the factors are those of the transpose
+            found, _ = lapack.dgetrs(self.factors, self.pivots, right, trans=int(not transposed))
+            return np.asarray(found, float)
+        matrix = self.matrix.T if transposed else self.matrix
+        return np.asarray(np.linalg.lstsq(matrix, right, rcond=10.0 * SINGULAR)[0], float)
+
+
+def pinned(basis: Array, size: float) -> Array | float:
+    """Return −c B Bᵀ, which takes the kernel along the orbit out of a Jacobian."""
+    if not basis.shape[1]:
+        return 0.0
+    pin: Array = basis @ basis.T
+    pin *= -size
+    return pin
+
+
+def usual_size(jacobian: Array) -> float:
+    """Return the root mean square of the singular values, or 1 if they are 0."""
+    return float(np.linalg.norm(jacobian)) / np.sqrt(len(jacobian)) or 1.0
+
+
+def factorized(matrix: Array) -> Factors | None:
+    """Return the factors of a matrix, None if it is not finite."""
+    size = float(lapack.dlange("1", matrix.T))
+    if not np.isfinite(size):
+        return None
+    factors, pivots, info = lapack.dgetrf(matrix.T)
+    condition = 0.0 if info else lapack.dgecon(factors, size)[0]
+    return Factors(matrix, factors, pivots, condition)
+
+
+def bordered_system(
+    jacobian: Array, pin: Array | float, slope: Array, tangent: Array
+) -> Factors | None:
+    """Return the factorized Jacobian of F with the arclength, pinned along the orbit.
+
+    In place of multipliers on the orbit the pin −c B Bᵀ is added, which has the same solutions: the
+    values of F are across the orbit, so that both they and c Bᵀ(x − start) vanish.
+    """
+    n = len(slope)
+    matrix = np.empty((n + 1, n + 1))
+    np.add(jacobian, pin, out=matrix[:n, :n])
+    matrix[:n, n] = slope
+    matrix[n] = tangent
+    return factorized(matrix)
+
+
+def is_regular(system: Factors) -> bool:
+    """Tell whether a bordered system is clearly regular, for large ones without singular values."""
+    if system.condition <= SINGULAR:
+        return False
+    matrix, n = system.matrix, len(system.matrix)
+    if n <= LARGE:
+        sizes = np.linalg.svd(matrix, compute_uv=False)
+        return bool(sizes[-1] > CLEAR * sizes[0])
+    largest = spectral_radius(lambda v: matrix.T @ (matrix @ v), n)
+    inverse = spectral_radius(lambda v: system.solve(system.solve(v, transposed=True)), n)
+    return largest * inverse < CLEAR**-2
+
+
+def transverse_values(
+    residual: Residual, jacobian: Array, basis: Array, nearest: int = FEWEST
+) -> Array:
+    """Return the eigenvalues of a Jacobian across the orbit, by ascending real part.
+
+    Of large symmetric ones only those ``nearest`` to zero are exact, see `_nearest_values`; of all
+    symmetric ones just the signs if ``nearest`` is 0.
+    """
+    if residual.symmetric:
+        return _symmetric_values(jacobian, basis, nearest)
+    across = scipy.linalg.null_space(basis.T) if basis.shape[1] else np.eye(len(jacobian))
+    values = scipy.linalg.eigvals(across.T @ jacobian @ across)
+    ordered: Array = values[np.lexsort((values.imag, values.real))]
+    return ordered
+
+
+def _symmetric_values(jacobian: Array, basis: Array, nearest: int) -> Array:
+    """Return the eigenvalues of a symmetric Jacobian across the orbit."""
+    size, orbit = 1.0 + 2.0 * math.sqrt(np.vdot(jacobian, jacobian)), basis.shape[1]
+    matrix = pinned(basis, size) + jacobian
+    if not nearest:
+        _, positive, least = _inverse(matrix)
+        if least > KERNEL_RTOL * size:
+            signs = np.full(len(matrix) - orbit, -size)
+            signs[len(signs) - positive :] = size
+            return signs
+    if len(matrix) > LARGE:
+        known = _nearest_values(matrix, orbit, max(nearest, FEWEST), RITZ_RTOL * size)
+        if known is not None:
+            return known
+    return np.asarray(np.linalg.eigvalsh(matrix)[orbit:], float)
+
+
+def _nearest_values(matrix: Array, orbit: int, nearest: int, error: float) -> Array | None:
+    """Return the eigenvalues nearest to zero and, for the others, ∓ the largest of their moduli.
+
+    How many are positive is known from the inertia of the factors. None if an eigenvalue is zero,
+    which the inverse does not resolve, or the residuals ‖J v − value v‖ are not within the error.
+    """
+    solve, positive, _ = _inverse(matrix)
+    near = None if solve is None else _ritz_values(matrix, solve, nearest, error)
+    if near is None or np.abs(near).min() <= KERNEL_RTOL * np.abs(near).max():
+        return None
+    bound = float(np.abs(near).max())
+    zero = len(matrix) - orbit - positive
+    low, high = near[near < 0.0][::-1][:zero], near[near > 0.0][:positive]
+    values = np.concatenate([np.full(zero, -bound), np.full(positive, bound)])
+    values[zero - len(low) : zero] = low[::-1]
+    values[zero : zero + len(high)] = high
+    return values
+
+
+def _inverse(matrix: Array) -> tuple[Callable[[Array], Array] | None, int, float]:
+    """Return what multiplies by the inverse, the number of positive eigenvalues, the least pivot.
+
+    Cholesky's factors, a fourth of the time, where there are none; Bunch's and Kaufman's else.
+    """
+    factor, info = lapack.dpotrf(-matrix.T, overwrite_a=1)
+    if not info:
+        least = float(np.diagonal(factor).min()) ** 2
+        return lambda right: -lapack.dpotrs(factor, right)[0], 0, least
+    factors, pivots, info = lapack.dsytrf(matrix.T, lower=1, lwork=64 * len(matrix))
+    if info:
+        return None, 0, 0.0
+    pairs = np.count_nonzero(pivots < 0) // 2  # blocks of two rows have one eigenvalue of each sign
+    single = np.diagonal(factors)[pivots > 0]
+    positive = int(pairs + np.count_nonzero(single > 0.0))
+    solve = functools.partial(_solved, factors, pivots)
+    return solve, positive, float(np.abs(single).min(initial=np.inf))
+
+
+def _solved(factors: Array, pivots: Array, right: Array) -> Array:
+    solution: Array = lapack.dsytrs(factors, pivots, right, lower=1)[0]
+    return solution
+
+
+def _ritz_values(
+    matrix: Array, solve: Callable[[Array], Array], nearest: int, error: float
+) -> Array | None:
+    """Return the eigenvalues nearest to zero, by a block Krylov space of the inverse, or None."""
+    width = nearest + SPARE
+    block = np.random.default_rng(0).normal(size=(len(matrix), width))
+    space, images = np.empty((len(matrix), 0)), np.empty((len(matrix), 0))
+    for number in range(min(MOST_BLOCKS, len(matrix) // width)):
+        for _ in range(2):  # the first leaves rounding only where the space is closed
+            block = np.linalg.qr(block - space @ (space.T @ block))[0]
+        image = solve(block)
+        space, images = np.hstack([space, block]), np.hstack([images, image])
+        block = image
+        if number % 2 == 0:
+            continue
+        inverse, turn = np.linalg.eigh(space.T @ images)
+        vectors = space @ turn[:, np.argsort(-np.abs(inverse))[:nearest]]
+        vectors /= np.linalg.norm(vectors, axis=0)
+        products = matrix @ vectors
+        values = np.einsum("ij,ij->j", vectors, products)
+        if np.linalg.norm(products - vectors * values, axis=0).max() <= error:
+            ordered: Array = np.sort(values)
+            return ordered
+    return None

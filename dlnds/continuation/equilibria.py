@@ -1,0 +1,271 @@
+"""Equilibria of a system as equations with a parameter: weight decay, the data, any number."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from dlnds.continuation.equations import (
+    evaluations,
+    fitting_size,
+    layered_in,
+    observed,
+    tangents_of,
+)
+from dlnds.continuation.paths import Path, along_covariances, along_imbalances, along_targets
+from dlnds.continuation.residuals import MOST_COMPILED, Compiled, Residual
+from dlnds.errors import check_choice, check_integer, known_options
+from dlnds.systems.homogeneous import HomogeneousNetwork
+from dlnds.systems.linear import LinearNetwork
+from dlnds.systems.loss import LossNetwork
+from dlnds.systems.network import LayeredSystem, WeightSystem
+from dlnds.systems.product import ProductFlow
+from dlnds.systems.protocol import Array, Params, SystemProtocol, check_flow
+from dlnds.systems.system import System
+from dlnds.theory import symmetry
+
+#: What `equilibria` varies of a network, and what stays as the input covariance changes.
+KINDS = ("weight_decay", "target", "covariance", "imbalance")
+HOMOGENEOUS_KINDS = ("weight_decay", "slope")
+FIXED = ("target", "map")
+
+
+@known_options
+def equilibria(
+    system: SystemProtocol,
+    vary: str | int,
+    *,
+    path: Path | None = None,
+    path_derivative: Callable[[float], ArrayLike] | None = None,
+    fixed: str | None = None,
+) -> Residual:
+    """Return the equation F(x, p) = 0 of the equilibria of a system as one thing is varied.
+
+    Parameters
+    ----------
+    system
+        A `LinearNetwork` or a `ProductFlow`, for weight decay also a `LossNetwork` or a
+        `HomogeneousNetwork`, or a `System`, taken at time 0.
+    vary
+        What p is:
+
+        - ``"weight_decay"``: λ in L + (λ/2) Σ_i ‖W_i‖_F²; for a `ProductFlow` of the layers of the
+          balanced networks over W, where it adds −hλW to Ẇ.
+        - ``"target"``: θ along a ``path`` Σ(θ); a K of raw inputs stays.
+        - ``"covariance"``: t in the input covariance C(t) = (1 − t) I + t C, from whitened inputs
+          at t = 0 to the raw ones at t = 1.
+        - ``"imbalance"``: θ along a ``path`` of the conserved C_i*(θ), through critical points with
+          these C_i: an arc along the fiber over one critical value.
+        - ``"slope"``: α of a `HomogeneousNetwork` with p ≥ 2.
+        - the place of a number in the ``parameters`` of a `System`.
+    path
+        For ``"target"``: a function of θ that returns Σ (d_h × k), or a pair of targets, at θ = 0
+        and θ = 1, with a straight line between (and beyond) them. For ``"imbalance"``: a pair of
+        critical states over the same map, whose C_i are joined by a straight line, or a function of
+        θ that returns symmetric matrices C_1*, …, C_{h−1}* (each d_i × d_i).
+    path_derivative
+        Function of θ that returns Σ'(θ), or the C_i*'(θ), if the path is a function; otherwise F is
+        differenced.
+    fixed
+        For ``"covariance"``, what stays as C changes: ``"target"``, Σ = M C^{-1/2}, as by default,
+        or ``"map"``, the map M C^{-1} that fits best.
+
+    Returns
+    -------
+    Residual
+        F is the field, so that eigenvalues of its Jacobian with a positive real part are unstable.
+        Of a network it is minus a gradient: ``symmetric`` (of a `ProductFlow` it is not), with an
+        exact Jacobian, with ``generators``, and it lets a branch record the ``loss`` (without the
+        decay) and, of W if the network is linear, the ``rank`` and the Frobenius norm
+        ``product_norm``, and the ``imbalance``, the largest ‖C_i‖_F.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the system has nothing of that kind to vary, or a path is missing or of another shape.
+        For a pair of states: if one is not critical, their maps differ or have a rank below the
+        smallest width, or the C_i are not free to change at both. The functions of the result raise
+        if a path leaves its shape, or C(t) is not positive definite, which it is for all t from 0
+        to 1.
+
+    Notes
+    -----
+    F = −∇L − λx for weight decay. Its orbits are those of the orthogonal groups, and only at λ = 0
+    exactly those of GL: there the declared generators change. Equilibria with λ ≠ 0 are balanced;
+    an aligned mode of them has λ = s^{h−2}(σ − s^h) in all layers, with a fold at
+    s^h = (h−2)σ/(2h−2) if h ≥ 3 and a pitchfork from the origin at λ = σ if h = 2.
+
+    With a fixed Σ the networks of all t are the same one in other coordinates, W_1 K(t) in place of
+    W_1: critical values, index and U_S stay, the Hessian's eigenvalues and what is balanced do not,
+    and t = 0 is the whitened network of the same data. With a fixed map the data of all t have the
+    same teacher, but σ_j changes, so that modes may cross. K(t) is the root U k(t) Vᵀ of C(t) for
+    K(1) = U s Vᵀ, k² = 1 − t + t s².
+
+    Along a fiber F = −∇L − ¼ ∇ Σ_i ‖C_i − C_i*(θ)‖_F². The second part, E_i W_i − W_i E_{i−1} of
+    E_i = C_i − C_i*, is tangent to the orbit of GL, ∇L is orthogonal to it: both vanish where F
+    does, and C_i = C_i* wherever the C_i are free to change. There ∂F/∂x = −∇²L − ½ DCᵀDC, where
+    each part vanishes on the range of the other, so that the index is that of L. Solutions at one θ
+    are a manifold, in general no group orbit; ``generators`` span its tangent space, what changes
+    neither W nor a C_i, of dimension Σ_i d_i d_{i−1} − r(d_0 + d_h − r) − Σ_{0<i<h} d_i(d_i + 1)/2,
+    which is Σ d_i(d_i − 1)/2 if all hidden widths are the rank r. Then every arc goes on to any θ:
+    the C_i are free at all points, and bounded only where the weights are. The state at θ = 1 has
+    the C_i of the second one, and need not be it. In wider networks they are not free at balanced
+    states, nor at others that leave hidden units unused; arcs turn back or end at such states.
+
+    References
+    ----------
+    WA25, section 2; BRTW22 and AMG24 for general covariance.
+
+    Examples
+    --------
+    >>> import numpy as np, dlnds as dl
+    >>> net = dl.LinearNetwork(widths=(2, 2, 2, 2), target=np.diag([4.0, 2.0]))
+    >>> decay = dl.equilibria(net, vary="weight_decay")
+    >>> s, x = 1.0, net.initial("aligned", scale=[1.0, 0.0])
+    >>> float(abs(decay.value(x, s * (4.0 - s**3))).max())
+    0.0
+    >>> {name: float(value) for name, value in decay.observe(x, 3.0).items()}
+    {'loss': 6.5, 'rank': 1.0, 'imbalance': 0.0, 'product_norm': 1.0}
+    """
+    check_flow(system)
+    kinds = _kinds(system)
+    vary = check_choice("vary", vary, kinds) if kinds else check_integer("vary", vary, minimum=0)
+    along = ("target", "imbalance")
+    for name, value, allowed in (
+        ("path", path, along),
+        ("path_derivative", path_derivative, along),
+        ("fixed", fixed, ("covariance",)),
+    ):
+        if value is not None and vary not in allowed:
+            words = " and ".join(f"vary={kind!r}" for kind in allowed)
+            raise ValueError(f"{name}: belongs to {words}, got vary={vary!r}")
+    if isinstance(system, LinearNetwork | ProductFlow) and vary == "target":
+        return along_targets(system, path, path_derivative)
+    if isinstance(system, LinearNetwork) and vary == "imbalance":
+        return along_imbalances(system, path, path_derivative)
+    if isinstance(system, LinearNetwork | ProductFlow) and vary == "covariance":
+        return along_covariances(system, check_choice("fixed", fixed or "target", FIXED))
+    if isinstance(system, HomogeneousNetwork) and vary == "slope":
+        return _along_slopes(system)
+    if isinstance(system, WeightSystem | ProductFlow):
+        return _with_decay(system)
+    assert isinstance(system, System)
+    return _with_number(system, vary)
+
+
+def _kinds(system: SystemProtocol) -> tuple[str, ...]:
+    """Return what may be varied of a system, by name; nothing if it has numbers to vary."""
+    if isinstance(system, LinearNetwork):
+        return KINDS
+    if isinstance(system, ProductFlow):
+        return KINDS[:3]
+    if isinstance(system, HomogeneousNetwork) and not system.is_linear:
+        return HOMOGENEOUS_KINDS
+    if isinstance(system, WeightSystem):
+        return KINDS[:1]
+    if not isinstance(system, System):
+        raise TypeError(f"system: needs a network or a System, got {type(system).__name__}")
+    return ()
+
+
+def _with_number(system: System, vary: Any) -> Residual:
+    """Return the equilibria of a system as one of its parameters is varied."""
+    count = len(system.parameters)
+    if not count:
+        raise ValueError("vary: needs a system with parameters, got one without")
+    place = check_integer("vary", vary, minimum=0, maximum=count - 1)
+    sizes, given = system.params
+
+    def params(p: float) -> Params:
+        numbers = given.copy()
+        numbers[place] = p
+        return sizes, numbers
+
+    fun, jacobian = evaluations(system, params)
+    energy = system.energy
+
+    def observe(x: Array, p: float) -> dict[str, float]:
+        assert energy is not None
+        return {"loss": float(energy(x))}
+
+    return Residual(
+        fun,
+        jacobian,
+        parameter=f"parameter_{place}",
+        observe=None if energy is None else observe,
+        coordinates=system.coordinates(),
+        attributes={**system.attributes(), "vary": place},
+    )
+
+
+def _with_decay(net: WeightSystem | ProductFlow) -> Residual:
+    """Return the critical points of L + (λ/2) Σ_i ‖W_i‖²."""
+    given = net.params
+    share = 0.5 * net.depth if isinstance(net, ProductFlow) else 1.0  # −hλW, by two factors
+    field, matrix = evaluations(net, lambda _: given)
+    assert matrix is not None
+    layered, tangents = layered_in(net), tangents_of(net)
+
+    def fun(x: Array, p: float) -> Array:
+        out = field(x, p)
+        out -= p * share * x
+        return out
+
+    def jacobian(x: Array, p: float) -> Array:
+        out = matrix(x, p)
+        out.flat[:: len(out) + 1] -= p * share
+        return out
+
+    return Residual(
+        fun,
+        jacobian,
+        derivative=lambda x, p: -share * x,
+        generators=lambda x, p: tangents(p != 0.0)(x),
+        symmetric_at=(0.0,),
+        symmetric=net.gradient_flow,
+        parameter="weight_decay",
+        observe=_observer(layered),
+        vectorized=True,
+        coordinates=net.coordinates(),
+        attributes={**net.attributes(), "vary": "weight_decay"},
+        compiled=_compiled_decay(net, share),
+    )
+
+
+def _compiled_decay(net: WeightSystem | ProductFlow, share: float) -> Compiled | None:
+    """Return the equation with weight decay as compiled functions, of small networks."""
+    if net.dim > MOST_COMPILED:
+        return None
+    layered, action = layered_in(net), (np.zeros((2, 0), np.int64), 0)
+    if not isinstance(layered, HomogeneousNetwork) or layered.is_linear:
+        action = symmetry.action(layered.widths, orthogonal=True)
+    return Compiled(net.field, net.jacobian, net.params, share, *action)
+
+
+def _along_slopes(net: HomogeneousNetwork) -> Residual:
+    """Return the critical points as the slope of the rectifier changes."""
+    fun, jacobian = evaluations(net, net.params_at_slope)
+    tangents = tangents_of(net)(False)
+    criterion = net.criterion
+    return Residual(
+        fun,
+        jacobian,
+        generators=lambda x, p: tangents(x),
+        symmetric=True,
+        parameter="slope",
+        observe=lambda x, p: {"loss": criterion.of_image(net.outputs_at_slope(x, p))},
+        coordinates=net.coordinates(),
+        attributes={**net.attributes(), "vary": "slope"},
+    )
+
+
+def _observer(net: WeightSystem) -> Callable[[Array, Any], dict[str, Any]]:
+    """Return what gives the numbers that a branch with weight decay records of states."""
+    if isinstance(net, LinearNetwork):
+        size = fitting_size(net.target, net.input_root)
+    elif isinstance(net, LossNetwork):
+        size = fitting_size(net.criterion.targets, net.criterion.inputs)
+    if not isinstance(net, LayeredSystem):
+        return lambda x, p: {"loss": 1.0 * net._loss(x)}
+    return lambda x, p: observed(net, x, net._loss(x), size)

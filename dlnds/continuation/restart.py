@@ -1,0 +1,362 @@
+"""Stored branches: followed on from an end, and joined with others."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from dlnds import schema
+from dlnds.continuation.branches import ZERO, check_course, tabulated
+from dlnds.continuation.correct import (
+    Event,
+    Point,
+    Problem,
+    corrected,
+    distance_between,
+    stored,
+    turned,
+)
+from dlnds.continuation.residuals import Array, Residual, equation_of
+from dlnds.continuation.tracing import AWAY, Course, Trail, collected, headed, posed, reversed_rows
+from dlnds.errors import ConvergenceError, check_choice, check_memory, known_options
+
+SIDES = ("last", "first")
+#: Attributes that tell how a branch was followed, and not of which equation it is.
+FOLLOWED = ("start_step", "first_stop", "last_stop", "bounds", "step_min", "step_max", "rtol")
+#: And those that are the same for the whole of one.
+KEPT = ("symmetry", "predictor")
+#: Relative distance up to which two ends are the same one.
+SAME_END = 1e-8
+
+
+@known_options
+def extend_branch(
+    residual: Residual,
+    branch: xr.Dataset,
+    *,
+    side: str = "last",
+    bounds: tuple[float, float] | None = None,
+    step_min: float | None = None,
+    step_max: float | None = None,
+    events: Sequence[Event] = (),
+    max_points: int = 1000,
+    progress: bool = False,
+) -> xr.Dataset:
+    """Return a branch with further rows beyond one of its ends.
+
+    Parameters
+    ----------
+    residual
+        The equation that the branch solves.
+    branch
+        What `branch` returns, or a node of a `diagram`; also loaded from a file, or some successive
+        rows of it, ``branch.isel(step=slice(0, 20))``.
+    side
+        The end to go on from: the ``"last"`` row or the ``"first"``.
+    bounds, step_min, step_max
+        As for `branch`; ``None`` takes those that the branch was made with.
+    events
+        Functions of x and p to locate zeros of; a Dataset does not carry them.
+    max_points
+        Further points at most.
+    progress
+        Show a progress bar.
+
+    Returns
+    -------
+    xarray.Dataset
+        Schema ``branch``: the rows that were there, and the new ones.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the branch is not one of this equation, or is closed, or its end is at a bound or beyond.
+    ConvergenceError
+        If the tangent at the end is not determined.
+
+    Notes
+    -----
+    A row has all that the next one depends on: state, p, tangent, and the step to try next. With
+    the same options the result is the branch that would have been computed in one go, number by
+    number. Where it had reached a bound, or was cut at a special point, that is a row more of it.
+
+    Examples
+    --------
+    >>> import dlnds as dl
+    >>> def parabola(x, p):
+    ...     return p - x**2
+    >>> options = {"bounds": (0.0, 9.0), "direction": "up"}
+    >>> short = dl.branch(parabola, [1.0], 1.0, max_points=5, **options)
+    >>> longer = dl.extend_branch(parabola, short, max_points=7)
+    >>> longer.identical(dl.branch(parabola, [1.0], 1.0, max_points=12, **options))
+    True
+    """
+    equation = equation_of(residual)
+    branch = _checked("branch", branch)
+    forward = check_choice("side", side, SIDES) == "last"
+    attrs = branch.attrs
+    _check_equation(equation, branch)
+    end = branch.isel(step=-1 if forward else 0)
+    low, high = _given(step_min, attrs["step_min"]), _given(step_max, attrs["step_max"])
+    wanted, n = _given(bounds, tuple(attrs["bounds"].tolist())), branch.sizes["eigen"]
+    course = check_course(wanted, high, low, high, max_points, attrs["rtol"], n, events)
+    step, secant = float(np.clip(end.next_step, *course.limits)), attrs["predictor"] == "secant"
+    course = course._replace(step=step, secant=secant)
+    size = branch.sizes["parameter"]
+    check_memory("max_points", 4 * course.max_points * size + 4 * size**2)
+    _check_inside(course.bounds, end, forward)
+    nullity = int(end.orbit_dimension) if attrs["symmetry"] == "minimum_norm" else -1
+    problem = posed(equation, course, nullity)
+    trail = _trail(problem, branch, course, forward)
+    start = _end_point(problem, end, forward)
+    start = _aimed(start, branch, forward) if secant else start
+    stop = f"{side}_stop"
+    if attrs[stop] == "closed" and distance_between(start, trail.origin) <= course.limits[1]:
+        raise ValueError("branch: is closed, there is nothing beyond its end")
+    rows, reason = collected(problem, start, course, progress, trail)
+    about = {"bounds": np.array(course.bounds), stop: reason}
+    about |= dict(zip(("step_min", "step_max"), course.limits, strict=True))
+    parts = [branch]
+    if rows:
+        new = tabulated(problem, rows if forward else reversed_rows(rows), n)
+        parts = [branch, new] if forward else [new, branch]
+    return _joined(parts, {**attrs, **about})
+
+
+def _aimed(start: Point, branch: xr.Dataset, forward: bool) -> Point:
+    """Return the end of a branch with the direction in which it lies from the point before."""
+    regular = np.flatnonzero(branch.event.values == 0)
+    if len(regular) < 2:
+        return start
+    row = branch.isel(step=regular[-2 if forward else 1])
+    return headed(start._replace(x=row.state.values, p=float(row.p)), start)
+
+
+def _equal(one: Any, other: Any) -> bool:
+    return bool(np.array_equal(one, other))
+
+
+def _given(value: Any, default: Any) -> Any:
+    return default if value is None else value
+
+
+#: What of each row of a branch it is followed from.
+_ROWS = (
+    *("p", "tangent_p", "next_step", "event", "orbit_dimension", "arclength"),
+    *("test_value", "accuracy", "multiplier", "newton_iterations", "kernel_dimension"),
+)
+
+
+def _checked(name: str, branch: Any) -> xr.Dataset:
+    if not isinstance(branch, xr.Dataset) or branch.attrs.get("schema") != "branch":
+        raise TypeError(f"{name}: needs the Dataset that branch returns")
+    schema.check_whole(name, branch)
+    needed = {**schema.REQUIRED["branch"], **dict.fromkeys(_ROWS, ("step",))}
+    checked = schema.check_content(name, branch, needed, (*FOLLOWED, *KEPT), empty=["eigen"])
+    if np.any(np.diff(checked["arclength"].values) < 0.0):
+        raise ValueError(f"{name}: needs its rows in the order of arclength")
+    return checked
+
+
+def _check_inside(bounds: tuple[float, float], end: xr.Dataset, forward: bool) -> None:
+    """Refuse bounds that leave no room beyond the end of a branch."""
+    p, ahead = float(end.p), float(end.tangent_p) if forward else -float(end.tangent_p)
+    low, high = bounds
+    if not low <= p <= high or (p == high and ahead > 0.0) or (p == low and ahead < 0.0):
+        raise ValueError(
+            f"bounds: needs room beyond the end of the branch, p = {p:g}, got ({low:g}, {high:g})"
+        )
+
+
+def _check_equation(residual: Residual, branch: xr.Dataset) -> None:
+    """Refuse an equation that says it is another one."""
+    for name, value in residual.attributes.items():
+        if not _equal(branch.attrs.get(name), value):
+            raise ValueError(
+                f"residual: needs that of the branch, whose {name} is {branch.attrs.get(name)!r}, "
+                f"got {value!r}"
+            )
+    if residual.symmetric == ("transverse_eigenvalue_imag" in branch):
+        word = "not symmetric" if residual.symmetric else "symmetric"
+        raise ValueError(f"residual: needs that of the branch, whose Jacobian is {word}")
+    varied = branch.p.attrs["long_name"]
+    if varied != residual.parameter:
+        raise ValueError(
+            f"residual: needs that of the branch, which varies {varied!r}, got "
+            f"{residual.parameter!r}"
+        )
+
+
+def _numbers(row: xr.Dataset) -> tuple[Array, float, Array]:
+    """Return x, p and the tangent of a row."""
+    tangent = np.append(row.tangent.values, float(row.tangent_p))
+    return row.state.values, float(row.p), tangent
+
+
+def _end_point(problem: Problem, end: xr.Dataset, forward: bool) -> Point:
+    """Return the point of an end with its tangent away from the branch."""
+    x, p, tangent = _numbers(end)
+    found = corrected(problem, x, p, tangent)
+    if found is None or np.linalg.norm(found.x - x) > SAME_END * (1.0 + np.linalg.norm(x)):
+        force = float(np.linalg.norm(problem.residual.value(x, p)))
+        raise ValueError(
+            f"residual: needs that of the branch, but at its end ‖F‖ = {force:.3g}, it was "
+            f"{float(end.residual):.3g}"
+        )
+    point = stored(problem, x, p, tangent if forward else -tangent)
+    if point is None:
+        raise ConvergenceError(f"branch: its tangent is not determined at the end, p = {p:g}")
+    return point
+
+
+def _trail(problem: Problem, branch: xr.Dataset, course: Course, forward: bool) -> Trail:
+    """Return where a branch came from to its end, and whether it was away from there."""
+    arcs = branch.arclength.values
+    start = int(np.argmin(np.abs(arcs)))
+    x, p, tangent = _numbers(branch.isel(step=start))
+    origin = stored(problem, x, p, tangent)
+    if origin is None:
+        raise ConvergenceError(f"branch: its tangent is not determined at its start, p = {p:g}")
+    steps = slice(start, None) if forward else slice(None, start + 1)
+    side = branch.isel(step=steps)
+    side = side.isel(step=np.flatnonzero(side.event.values == 0))
+    apart = np.column_stack([side.state.values - x, side.p.values - p])
+    left = bool((np.linalg.norm(apart, axis=1) > AWAY * course.limits[1]).any())
+    travelled = float(arcs[-1] if forward else -arcs[0])
+    return Trail(origin if forward else turned(origin), travelled, left)
+
+
+def _joined(parts: Sequence[xr.Dataset], attrs: dict[str, Any]) -> xr.Dataset:
+    """Return rows one after the other."""
+    radius = max(float(part.spectral_radius.max()) for part in parts)
+    counted = [part.assign(index=_counted(part, radius)) for part in parts]
+    words = {name: v.attrs for p in parts if p.attrs for name, v in p.variables.items() if v.attrs}
+    joined = xr.concat(
+        counted,
+        "step",
+        data_vars="minimal",
+        coords="minimal",
+        compat="override",
+        join="override",
+        combine_attrs="override",
+    )
+    for name, variable in joined.variables.items():
+        variable.attrs = dict(words[name])
+    start = int(np.argmin(np.abs(joined.arclength.values)))
+    return joined.assign_attrs({**attrs, "start_step": start})
+
+
+def _counted(part: xr.Dataset, radius: float) -> xr.DataArray:
+    """Return the index if eigenvalues are compared with the largest of more rows than its own."""
+    values, own = part.transverse_eigenvalue, float(part.spectral_radius.max())
+    small = (values > ZERO * own) & (values <= ZERO * radius)
+    count: xr.DataArray = part["index"] - small.sum("eigen")
+    return count
+
+
+@known_options
+def merge_branches(one: xr.Dataset, other: xr.Dataset) -> xr.Dataset:
+    """Return two branches of the same equation that share an end as one.
+
+    Parameters
+    ----------
+    one, other
+        What `branch` or `extend_branch` returns. One of them goes on where the other ends.
+
+    Returns
+    -------
+    xarray.Dataset
+        Schema ``branch``: the rows of both in the direction of ``one``, its arclength, and the
+        shared row once, as it is in ``one``. ``bounds`` are the widest of both, ``rtol`` the
+        larger.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If they are branches of different equations, share no end, or leave it on the same side.
+
+    Examples
+    --------
+    >>> import dlnds as dl
+    >>> def parabola(x, p):
+    ...     return p - x**2
+    >>> sides = [
+    ...     dl.branch(parabola, [1.0], 1.0, bounds=(-1.0, 4.0), direction=way)
+    ...     for way in ("down", "up")
+    ... ]
+    >>> whole = dl.merge_branches(*sides)
+    >>> whole.sizes["step"] == sides[0].sizes["step"] + sides[1].sizes["step"] - 1
+    True
+    """
+    one, other = _checked("one", one), _checked("other", other)
+    _check_kindred(one, other)
+    after, other = _oriented(one, other)
+    here, there = (one, other) if after else (other, one)
+    ends = (-1, 0) if after else (0, -1)
+    shift = float(one.arclength[ends[0]]) - float(other.arclength[ends[1]])
+    other = other.assign(arclength=other.arclength + shift)
+    rest = other.isel(step=slice(1, None) if after else slice(None, -1))
+    parts = [part for part in ((one, rest) if after else (rest, one)) if part.sizes["step"]]
+    about = {
+        "bounds": np.array([
+            min(one.attrs["bounds"][0], other.attrs["bounds"][0]),
+            max(one.attrs["bounds"][1], other.attrs["bounds"][1]),
+        ]),
+        "rtol": max(one.attrs["rtol"], other.attrs["rtol"]),
+        "first_stop": here.attrs["first_stop"],
+        "last_stop": there.attrs["last_stop"],
+    }  # fmt: skip
+    return _joined(parts, {**one.attrs, **about})
+
+
+def _check_kindred(one: xr.Dataset, other: xr.Dataset) -> None:
+    """Refuse branches of different equations, or that record different things."""
+    skipped = (*FOLLOWED, "parent", "parent_step", "level")
+    for name in sorted(set(one.attrs) | set(other.attrs)):
+        pair = one.attrs.get(name), other.attrs.get(name)
+        if name not in skipped and not _equal(*pair):
+            raise ValueError(f"other: needs the {name} of one, {pair[0]!r}, got {pair[1]!r}")
+    if one.p.attrs["long_name"] != other.p.attrs["long_name"]:
+        raise ValueError(
+            f"other: needs to vary {one.p.attrs['long_name']!r} as one does, got "
+            f"{other.p.attrs['long_name']!r}"
+        )
+    for dim in ("parameter", "eigen"):
+        if one.sizes[dim] != other.sizes[dim]:
+            raise ValueError(
+                f"other: needs as many numbers along {dim!r} as one has, {one.sizes[dim]}, got "
+                f"{other.sizes[dim]}"
+            )
+    if set(one.variables) != set(other.variables):
+        differing = ", ".join(sorted(map(str, set(one.variables) ^ set(other.variables))))
+        raise ValueError(f"other: needs the variables of one, only one of them has {differing}")
+
+
+def _oriented(one: xr.Dataset, other: xr.Dataset) -> tuple[bool, xr.Dataset]:
+    """Return whether ``other`` comes after ``one``, and it in the direction of ``one``."""
+    nearest, met = np.inf, False
+    for after in (True, False):
+        x, p, tangent = _numbers(one.isel(step=-1 if after else 0))
+        for directed in (other, _reversed(other)):
+            y, q, along = _numbers(directed.isel(step=0 if after else -1))
+            gap = float(np.linalg.norm(np.append(y - x, q - p)))
+            nearest, same = min(nearest, gap), (gap <= SAME_END * (1.0 + float(np.linalg.norm(x))))
+            if same and tangent @ along > 0.0:
+                return after, directed
+            met = met or same
+    if met:
+        raise ValueError("other: leaves the end that it shares with one on the side of one")
+    raise ValueError(
+        f"other: shares no end with one, the nearest ends are {nearest:.3g} apart; states of one "
+        "orbit are moved onto each other by act"
+    )
+
+
+def _reversed(branch: xr.Dataset) -> xr.Dataset:
+    """Return a branch in the other direction."""
+    turned_round = branch.isel(step=slice(None, None, -1)).copy()
+    for name in ("tangent", "tangent_p", "arclength"):
+        turned_round[name] = (-turned_round[name]).assign_attrs(branch[name].attrs)
+    stops = {"first_stop": branch.attrs["last_stop"], "last_stop": branch.attrs["first_stop"]}
+    return turned_round.assign_attrs(stops)

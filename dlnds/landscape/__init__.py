@@ -1,0 +1,1 @@
+"""Critical points: where they are, of which kind, their fibers, orbits and spectra."""

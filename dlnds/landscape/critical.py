@@ -1,0 +1,283 @@
+"""Critical points by index set, and the canonical form of any of them."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import ArrayLike, NDArray
+
+from dlnds import schema
+from dlnds.errors import check_integer, check_integers, check_number, known_options
+from dlnds.systems.linear import LinearNetwork, check_network
+from dlnds.systems.network import flat
+from dlnds.systems.product import ProductFlow
+from dlnds.systems.protocol import Array, check_state
+from dlnds.theory import moments, strings, symmetry
+from dlnds.theory.moments import count_pairs, exceeds
+
+_RESIDUAL = "distance of the moved state from the canonical one"
+#: Most critical points that one table may hold.
+MOST_POINTS = 100_000
+
+
+@known_options
+def critical_points(
+    net: LinearNetwork | ProductFlow,
+    max_rank: int | None = None,
+    modes: Sequence[int] | None = None,
+) -> xr.Dataset:
+    """Return one critical point for each critical value: the index sets of learnt modes.
+
+    Every critical point of the loss has W = P_S Σ for a set S of modes with σ_j > 0; the quotient
+    by the symmetries has one point A_S for each (`LinearNetwork.critical_state`).
+
+    Parameters
+    ----------
+    net
+        The network. Of a `ProductFlow` all critical points have its rank k: the sets of k modes,
+        a minimum if they are the k largest, and otherwise strict saddles of the loss on the
+        matrices of rank k.
+    max_rank
+        List only sets of at most this many modes.
+    modes
+        List only subsets of these modes.
+
+    Returns
+    -------
+    xarray.Dataset
+        Schema ``critical_points``, dim ``critical_point`` labelled by the index set, by rank and
+        then in the order of the modes: ``learnt(critical_point, mode)``, ``rank``, ``loss`` (above
+        the irreducible one) and ``kind`` of A_S.
+
+    Raises
+    ------
+    ValueError
+        If a mode does not exist or has σ_j = 0, or the list would be longer than 100,000; the
+        message names the count.
+
+    Notes
+    -----
+    L_S = ½ Σ_{j∉S} σ_j². With r = |S| and r_max = min(d_0, …, d_h, rank Σ), A_S is a global minimum
+    if r = r_max and S holds the r largest σ_j, and a strict saddle if S does not hold the r largest
+    or r = r_max. If r < r_max and S holds the r largest it is a strict saddle for h = 2, and for h
+    ≥ 3 a saddle that the Hessian does not show. Equal singular values: any of them count as
+    largest. A single layer has one critical point.
+
+    References
+    ----------
+    WA25; AMG24 for the classification.
+
+    Examples
+    --------
+    >>> import dlnds as dl
+    >>> net = dl.LinearNetwork(widths=(2, 2, 2, 2), target=[[2.0, 0.0], [0.0, 1.0]])
+    >>> points = dl.critical_points(net)
+    >>> points.critical_point.values.tolist(), points.loss.values.tolist()
+    (['{}', '{0}', '{1}', '{0,1}'], [2.5, 0.5, 2.0, 0.0])
+    >>> dl.schema.decode(points.kind).sel(critical_point="{1}").item()
+    'strict_saddle'
+    """
+    if isinstance(net, ProductFlow):
+        return _of_rank(net, max_rank, modes)
+    check_network(net)
+    allowed = _allowed_modes(net, modes)
+    top = min(net.max_rank, len(allowed))
+    if max_rank is not None:
+        top = min(top, check_integer("max_rank", max_rank, minimum=0))
+    ranks, sigma = range(top + 1), net.singular_modes[1]
+    if net.depth == 1:
+        if top < np.count_nonzero(sigma):
+            raise ValueError("modes: a single layer has one critical point, with all modes learnt")
+        ranks = range(top, top + 1)
+    sets, learnt = _index_sets(net, allowed, ranks)
+    return _table(net, sets, learnt, _canonical_kinds(net, learnt), net.attributes())
+
+
+def _of_rank(prod: ProductFlow, max_rank: int | None, modes: Sequence[int] | None) -> xr.Dataset:
+    """Return the critical points on the matrices of one rank."""
+    net, k = prod.network, prod.rank
+    allowed = _allowed_modes(net, modes)
+    if max_rank is not None and check_integer("max_rank", max_rank, minimum=0) < k:
+        raise ValueError(f"max_rank: needs at least the rank of the flow, {k}, got {max_rank}")
+    if len(allowed) < k:
+        raise ValueError(
+            f"modes: needs at least {k} modes with σ_j > 0, got {len(allowed)}; without them the "
+            f"loss has no critical points of rank {k}"
+        )
+    sets, learnt = _index_sets(net, allowed, range(k, k + 1))
+    top = count_pairs(learnt, exceeds(net.singular_values)) == 0
+    words = np.where(top, "global_minimum", "strict_saddle")
+    return _table(net, sets, learnt, schema.flag(schema.POINT_KINDS, words), prod.attributes())
+
+
+def _index_sets(
+    net: LinearNetwork, allowed: Sequence[int], ranks: Sequence[int]
+) -> tuple[list[tuple[int, ...]], NDArray[np.bool_]]:
+    """Return the sets of so many modes, and which modes they hold (point, mode)."""
+    _check_count([math.comb(len(allowed), r) for r in ranks])
+    sets = [s for r in ranks for s in itertools.combinations(allowed, r)]
+    learnt = np.zeros((len(sets), len(net.singular_modes[1])), bool)
+    for row, chosen in zip(learnt, sets, strict=True):
+        row[list(chosen)] = True
+    return sets, learnt
+
+
+def _table(
+    net: LinearNetwork,
+    sets: Sequence[tuple[int, ...]],
+    learnt: NDArray[np.bool_],
+    kinds: NDArray[np.int8],
+    attributes: dict[str, Any],
+) -> xr.Dataset:
+    """Return index sets with what is known of their critical points."""
+    sigma = net.singular_values
+    variables = {
+        "learnt": (("critical_point", "mode"), learnt),
+        "rank": ("critical_point", learnt.sum(axis=1)),
+        "loss": ("critical_point", 0.5 * np.sum(np.where(learnt, 0.0, sigma**2), axis=1)),
+        "kind": ("critical_point", kinds),
+    }
+    dataset = xr.Dataset(
+        variables,
+        coords={
+            "critical_point": schema.index_set_labels(sets),
+            "mode": np.arange(len(sigma)),
+            "singular_value": ("mode", sigma),
+        },
+    )
+    return schema.finish(dataset, "critical_points", attributes)
+
+
+def _allowed_modes(net: LinearNetwork, modes: Sequence[int] | None) -> tuple[int, ...]:
+    positive = np.flatnonzero(net.singular_values)
+    if modes is None:
+        return tuple(positive.tolist())
+    chosen = check_integers("modes", modes, minimum=0, maximum=len(net.singular_values) - 1)
+    if not set(chosen) <= set(positive.tolist()):
+        raise ValueError(f"modes: needs modes with σ_j > 0, which are 0 to {len(positive) - 1}")
+    if len(set(chosen)) != len(chosen):
+        raise ValueError(f"modes: needs different modes, got {chosen}")
+    return tuple(sorted(chosen))
+
+
+def _check_count(counts: Sequence[int]) -> None:
+    """Refuse a list that is too long, by its length and by what would do; ``counts`` go by rank."""
+    if sum(counts) > MOST_POINTS:
+        totals = list(itertools.accumulate(counts))
+        fits = sum(total <= MOST_POINTS for total in totals) - 1
+        raise ValueError(
+            f"max_rank: there are {totals[-1]:,} critical points, at most {MOST_POINTS:,} can be "
+            f"listed; max_rank = {fits} gives {totals[fits]:,}, or name the modes of interest"
+        )
+
+
+def _canonical_kinds(net: LinearNetwork, learnt: NDArray[np.bool_]) -> NDArray[np.int8]:
+    top = count_pairs(learnt, exceeds(net.singular_values)) == 0
+    full = learnt.sum(axis=1) == net.max_rank
+    below = "nonstrict_saddle" if net.depth >= 3 else "strict_saddle"
+    words = np.where(~top, "strict_saddle", np.where(full, "global_minimum", below))
+    kinds: NDArray[np.int8] = schema.flag(schema.POINT_KINDS, words)
+    return kinds
+
+
+@known_options
+def canonicalize(net: LinearNetwork, x: ArrayLike, *, rtol: float = 1e-8) -> xr.Dataset:
+    """Return the canonical representative of a critical point and the way there.
+
+    Parameters
+    ----------
+    net
+        The network.
+    x
+        Critical state (parameter).
+    rtol
+        How accurately it is critical, as for `classify`.
+
+    Returns
+    -------
+    xarray.Dataset
+        Schema ``canonical_form``: ``state(parameter)``, the canonical A_S over the same end-to-end
+        map; ``group_element(entry)``, the matrices P_1, …, P_{h−1} with their coordinates
+        ``hidden, unit, unit_before``; ``moved_state(parameter)``, P·x, which has the layers of A_S
+        and Z blocks beside them; ``residual``, their norm ‖P·x − A_S‖, zero exactly if ``x`` is on
+        the GL orbit of A_S; ``learnt(mode)`` and ``critical_point``, the index set.
+
+    Raises
+    ------
+    ValueError
+        If the state is not critical; the message says how far it is from that.
+
+    Notes
+    -----
+    With W = U D^h Vᵀ the first r columns of P_i^{-1} are W_{1:i} V D^{−i} and the first r rows of
+    P_i are D^{−(h−i)} Uᵀ W_{i+1:h}; the rest is an orthonormal basis of the kernel of these rows.
+    With equal singular values W need not be U_S D_S^h V_Sᵀ of the label S: A_S is then the balanced
+    state of W itself.
+
+    References
+    ----------
+    WA25; AMG24
+
+    Examples
+    --------
+    >>> import numpy as np, dlnds as dl
+    >>> net = dl.LinearNetwork(widths=(2, 3, 2), target=np.diag([2.0, 1.0]))
+    >>> x = dl.act(net, [np.diag([3.0, 0.5, 1.0])], net.critical_state((1,)))
+    >>> canon = dl.canonicalize(net, x)
+    >>> canon.critical_point.item(), bool(canon.residual < 1e-15)
+    ('{1}', True)
+    """
+    state, rtol = check_point(net, x, rtol)
+    found = check_critical(net, state, rtol)
+    left, sizes, right = net.map_modes(found.left, found.sizes, found.right)
+    layers = net.unpack(state)
+    _, inverses = strings.adapted_bases(layers, left, sizes, right)
+    group = inverses[1:-1]
+    moved = flat(symmetry.moved(layers, group))
+    frames = moments.canonical_frames(net.widths, left, right)
+    canonical = flat(moments.balanced_layers(frames, sizes ** (1.0 / net.depth)))
+    dataset = xr.Dataset(
+        {
+            "state": ("parameter", canonical),
+            "group_element": ("entry", flat(group) if group else np.zeros(0)),
+            "moved_state": ("parameter", moved),
+            "residual": ((), float(np.linalg.norm(moved - canonical)), {"long_name": _RESIDUAL}),
+            "learnt": ("mode", np.isin(np.arange(len(net.singular_values)), found.modes)),
+            "critical_point": schema.index_set_label(found.modes),
+            "ambiguous": np.int8(found.freedom > 0),
+        },
+        coords={**net.coordinates(), **_entry_coordinates(net.widths[1:-1])},
+    )
+    return schema.finish(dataset, "canonical_form", {**net.attributes(), "rtol": rtol})
+
+
+def _entry_coordinates(sizes: Sequence[int]) -> dict[str, Any]:
+    """Return the hidden layer, row and column of each entry of P_1, …, P_{h−1}."""
+    places = [np.indices((d, d)).reshape(2, -1) for d in sizes]
+    hidden = np.repeat(np.arange(1, len(sizes) + 1), [d * d for d in sizes])
+    rows, columns = np.concatenate([np.zeros((2, 0), np.int64), *places], axis=1)
+    names = ("hidden", "unit", "unit_before")
+    parts = zip(names, (hidden, rows, columns), strict=True)
+    return {name: ("entry", part) for name, part in parts}
+
+
+def check_point(net: LinearNetwork, x: ArrayLike, rtol: float) -> tuple[Array, float]:
+    """Return a state and a tolerance for whether it is critical, if they can be that."""
+    check_network(net)
+    state = check_state("x", net, x)
+    return state, check_number("rtol", rtol, minimum=1e-15, maximum=0.1)
+
+
+def check_critical(net: LinearNetwork, x: Array, rtol: float) -> strings.Learnt:
+    """Return what a critical state has learnt; refuse one that is not critical."""
+    found = strings.learnt(net, x, rtol)
+    if not found.is_critical(rtol):
+        raise ValueError(
+            f"x: needs a critical point, got a relative gradient of {found.relative_gradient:.3g} "
+            f"and mode strengths off 0 and 1 by {found.mode_residual:.3g}; rtol is {rtol:g} "
+            "(find_critical_point goes to one near by)"
+        )
+    return found

@@ -1,0 +1,506 @@
+"""Linearization at a state: spectrum, index, nullity, rates; closed forms at canonical points."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.linalg
+import xarray as xr
+from numpy.typing import ArrayLike, NDArray
+
+from dlnds import schema
+from dlnds._kernels import jit
+from dlnds.errors import (
+    check_choice,
+    check_integer,
+    check_integers,
+    check_memory,
+    check_number,
+    known_options,
+)
+from dlnds.landscape import lanczos
+from dlnds.systems.jacobians import dense_jacobian, field_at
+from dlnds.systems.linear import LinearNetwork, check_network
+from dlnds.systems.protocol import Array, KnownSpectrum, SystemProtocol, check_flow, check_state
+from dlnds.theory import spectra
+from dlnds.theory.moments import count_pairs, equal, exceeds
+
+METHODS = ("auto", "known", "dense", "iterative")
+#: Which eigenvalues the iterative method finds.
+ENDS = ("negative", "smallest", "largest")
+
+
+class _Spectrum(NamedTuple):
+    """Eigenvalues in ascending order, ‖J‖, the modulus up to which they are zero, and the method.
+
+    ``resolution`` is the rounding of dense eigenvalues, by which a state counts as an equilibrium.
+    ``complete``: all of them are there; ``all_negative``: at least all that are negative.
+    ``dimensions`` of orbit and fiber, if they are known with them.
+    """
+
+    values: Any
+    size: float
+    resolution: float
+    zero_tolerance: float
+    method: str
+    complete: bool = True
+    all_negative: bool = True
+    dimensions: tuple[int, int, bool] | None = None
+
+
+@known_options
+def linearize(
+    system: SystemProtocol,
+    x: ArrayLike,
+    *,
+    t: float = 0.0,
+    zero_tolerance: float | None = None,
+    method: str = "auto",
+    which: str = "negative",
+    n_eigenvalues: int | None = None,
+) -> xr.Dataset:
+    """Return the spectrum of a system's linearization at a state.
+
+    Parameters
+    ----------
+    system
+        Any system. Without a Jacobian of its own it is differenced.
+    x
+        State (parameter); it need not be an equilibrium.
+    t
+        Time, for a system that depends on it.
+    zero_tolerance
+        Eigenvalues of at most this modulus count as zero. ``None`` takes the accuracy of the
+        computed eigenvalues: ``8 n ε ‖J‖`` in double precision, ``‖J‖ ε^{2/3}`` for a differenced
+        Jacobian, 0 for a closed form, whose zeros are exact.
+    method
+        - ``"auto"``: what the system knows without its Jacobian, otherwise dense.
+        - ``"known"``: what the system knows, or an error. A `LinearNetwork` knows its spectrum at
+          balanced critical points of whitened problems (``closed_form``), and at global minima
+          without residual if W K has fewer entries than there are weights (``gram``); a
+          `ProductFlow` at all its critical points.
+        - ``"dense"``: all eigenvalues of the matrix.
+        - ``"iterative"``: some of them, of a gradient flow, from Hessian-vector products in a
+          memory of so many states as are found, for systems too large for a matrix.
+    which, n_eigenvalues
+        What the iterative method finds: all ``"negative"`` eigenvalues, or so many of the
+        ``"smallest"`` or ``"largest"``.
+
+    Returns
+    -------
+    xarray.Dataset
+        Schema ``linearization``: ``eigenvalue(eigen)``, ascending; for a gradient flow those of the
+        Hessian, otherwise the real parts of those of the Jacobian with ``eigenvalue_imag`` beside
+        them. ``index``, the number of unstable directions (negative Hessian eigenvalues, or
+        Jacobian eigenvalues with a positive real part), and ``nullity``. What is not known from the
+        eigenvalues found iteratively is left out.
+
+        At an equilibrium whose symmetries the system knows: ``orbit_dimension``;
+        ``fiber_dimension``, that of the set of equilibria through x;
+        ``degenerate_dimension``, nullity − fiber dimension; and
+        ``transverse_eigenvalue(transverse)``, the spectrum without as many zeros as the fiber has
+        dimensions. The attribute ``fiber_is_exact`` is 0 where that is a lower bound, as the
+        function `fiber_dimension`, which tries harder, explains. If the tolerance leaves less zeros
+        than that, the last two are left out, and the attribute ``unresolved_fiber`` says how many
+        are missing.
+
+        ``departure_rate``: the largest rate of growth, where there is an unstable direction.
+        ``convergence_rate``, at an equilibrium without one: the smallest rate of decay of what is
+        not along the fiber; 0 if there are degenerate directions, which decay algebraically, if at
+        all.
+
+        The attributes ``zero_tolerance``, ``largest_zero`` and ``smallest_nonzero`` (moduli) show
+        how clear the decision on zero was; ``method`` is how the eigenvalues are known, and
+        ``complete`` is 0 if there are more of them.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the state has the wrong shape or is not finite, the spectrum is asked for as known and is
+        not, a dense matrix does not fit into the memory, or the iterative method is asked for what
+        is no gradient flow.
+    ConvergenceError
+        If the iterative method does not settle.
+
+    Notes
+    -----
+    Eigenvalues are accurate to 1e-12 ‖J‖ where they are known, and to rounding, n ε ‖J‖, where they
+    are computed by the other two methods. The iterative one starts again at random until it finds
+    nothing more; by an argument on residuals, it misses eigenvalues closer to zero than about
+    16 n ε ‖J‖ only.
+
+    References
+    ----------
+    WA25; AMG24 for the fiber.
+
+    Examples
+    --------
+    >>> import dlnds as dl
+    >>> net = dl.LinearNetwork(widths=(2, 2, 2), target=[[2.0, 0.0], [0.0, 1.0]])
+    >>> saddle = dl.linearize(net, net.critical_state((1,)))
+    >>> (saddle.eigenvalue.values.round(6) + 0.0).tolist()
+    [-2.0, -1.0, 0.0, 0.0, 0.0, 2.0, 2.0, 3.0]
+    >>> int(saddle["index"]), int(saddle.nullity), float(saddle.departure_rate)
+    (2, 3, 2.0)
+    >>> dl.linearize(net, net.critical_state((1,)), method="iterative").eigenvalue.values.round(6)
+    array([-2., -1.])
+    """
+    check_flow(system)
+    state = check_state("x", system, x)
+    t = check_number("t", t)
+    if zero_tolerance is not None:
+        zero_tolerance = check_number("zero_tolerance", zero_tolerance, minimum=0.0)
+    method = check_choice("method", method, METHODS)
+    count = _check_end(system, method, check_choice("which", which, ENDS), n_eigenvalues)
+    if method == "iterative":
+        found = _iterative(system, t, state, zero_tolerance, which, count)
+    elif method == "dense" or (known := system.known_spectrum(state)) is None:
+        if method == "known":
+            raise ValueError("method: the spectrum at this state is not known; use 'dense'")
+        found = _dense(system, t, state, zero_tolerance)
+    else:
+        found = _known(system, known, zero_tolerance)
+    return _dataset(system, t, state, found)
+
+
+def _check_end(
+    system: SystemProtocol, method: str, which: str, n_eigenvalues: int | None
+) -> int | None:
+    if method != "iterative":
+        if which != "negative" or n_eigenvalues is not None:
+            word = "which" if n_eigenvalues is None else "n_eigenvalues"
+            raise ValueError(f"{word}: belongs to method 'iterative', got method {method!r}")
+        return None
+    if not system.gradient_flow or system.jvp is None:
+        raise TypeError(
+            "method: 'iterative' needs a gradient flow with Hessian-vector products, got "
+            f"{type(system).__name__}"
+        )
+    if which == "negative":
+        if n_eigenvalues is not None:
+            raise ValueError(
+                f"n_eigenvalues: belongs to which='smallest' or 'largest', got {n_eigenvalues}"
+            )
+        return None
+    if n_eigenvalues is None:
+        raise ValueError(f"n_eigenvalues: is needed with which={which!r}")
+    return check_integer("n_eigenvalues", n_eigenvalues, minimum=1, maximum=system.dim)
+
+
+def _known(system: SystemProtocol, known: KnownSpectrum, tolerance: float | None) -> _Spectrum:
+    found, word, dimensions = known
+    values = np.sort(np.concatenate([found, np.zeros(system.dim - len(found))]))
+    size = float(np.abs(found).max(initial=0.0))
+    resolution = _rounding(system) * size
+    if tolerance is None:
+        tolerance = 0.0 if word == "closed_form" else resolution
+    return _Spectrum(values, size, resolution, tolerance, word, dimensions=dimensions)
+
+
+def _dense(system: SystemProtocol, t: float, x: Array, tolerance: float | None) -> _Spectrum:
+    check_memory("x", 2 * system.dim**2)
+    matrix, accuracy = dense_jacobian(system, t, x)
+    if system.gradient_flow:
+        np.negative(matrix, out=matrix)
+        values = scipy.linalg.eigvalsh(matrix, overwrite_a=True, check_finite=False)
+    else:
+        values = scipy.linalg.eigvals(matrix, overwrite_a=True, check_finite=False)
+        values = values[np.lexsort((values.imag, values.real))]
+    size = float(np.abs(values).max())
+    resolution = accuracy * size
+    return _Spectrum(
+        values, size, resolution, resolution if tolerance is None else tolerance, "dense"
+    )
+
+
+def _iterative(
+    system: SystemProtocol,
+    t: float,
+    x: Array,
+    tolerance: float | None,
+    which: str,
+    count: int | None,
+) -> _Spectrum:
+    jvp, params = jit.ready(system.jvp, jit.JVP), system.params  # type: ignore[type-var]
+    sign = 1.0 if which == "largest" else -1.0
+
+    def product(v: Array) -> Array:
+        out = np.empty(system.dim)
+        jvp(t, x, v, params, out)  # type: ignore[misc]
+        return np.multiply(out, sign, out=out)
+
+    size = lanczos.spectral_radius(product, system.dim)
+    if not np.isfinite(size):
+        raise ValueError("x: the Hessian at this state is not finite")
+    resolution = _rounding(system) * size
+    zero = resolution if tolerance is None else tolerance
+    below = -zero if count is None else np.inf
+    values = lanczos.lowest_eigenvalues(product, system.dim, size, below=below, count=count)
+    if which == "largest":
+        values = -values[::-1]
+    complete = len(values) == system.dim
+    enough = complete or which == "negative" or (which == "smallest" and values[-1] >= -zero)
+    return _Spectrum(values, size, resolution, zero, "iterative", complete, bool(enough))
+
+
+def _rounding(system: SystemProtocol) -> float:
+    """Return the relative accuracy of eigenvalues computed in double precision."""
+    return 8.0 * system.dim * float(np.finfo(float).eps)
+
+
+def _dataset(system: SystemProtocol, t: float, x: Array, found: _Spectrum) -> xr.Dataset:
+    values, modulus = found.values, np.abs(found.values)
+    zero = modulus <= found.zero_tolerance
+    growth = -values if system.gradient_flow else values.real
+    unstable = ~zero & (growth > (0.0 if system.gradient_flow else found.zero_tolerance))
+    variables: dict[str, Any] = {"eigenvalue": ("eigen", values.real.copy())}
+    attrs = {
+        **system.attributes(),
+        "method": found.method,
+        "complete": int(found.complete),
+        "zero_tolerance": found.zero_tolerance,
+        "largest_zero": float(modulus[zero].max(initial=0.0)),
+        "smallest_nonzero": float(modulus[~zero].min(initial=np.inf)),
+    }
+    if not system.gradient_flow:
+        variables["eigenvalue_imag"] = ("eigen", values.imag.copy())
+    if found.all_negative:
+        variables["index"] = ((), np.int64(np.count_nonzero(unstable)))
+        if unstable.any():
+            variables["departure_rate"] = ((), float(growth.max()))
+    if found.complete:
+        variables["nullity"] = ((), np.int64(np.count_nonzero(zero)))
+    if _at_rest(system, t, x, max(found.resolution, found.zero_tolerance)):
+        variables |= _at_equilibrium(system, x, found, zero, attrs)
+        if found.complete and not unstable.any():
+            variables |= _convergence(-growth[~zero], variables)
+    return schema.finish(xr.Dataset(variables), "linearization", attrs)
+
+
+def _at_rest(system: SystemProtocol, t: float, x: Array, resolution: float) -> bool:
+    """Tell whether ‖f‖ ≤ ``resolution`` ‖x‖: less than what zero eigenvalues are blurred by."""
+    force = field_at(system, t, x)
+    return bool(np.linalg.norm(force) <= resolution * np.linalg.norm(x))
+
+
+def _at_equilibrium(
+    system: SystemProtocol,
+    x: Array,
+    found: _Spectrum,
+    zero: NDArray[np.bool_],
+    attrs: dict[str, Any],
+) -> dict[str, Any]:
+    """Return what the symmetries say of the zeros; the tangents of the fiber are in the kernel."""
+    dimensions = found.dimensions or system.orbit_dimensions(x)
+    if dimensions is None:
+        return {}
+    orbit, fiber, attrs["fiber_is_exact"] = dimensions[0], dimensions[1], int(dimensions[2])
+    variables: dict[str, Any] = {
+        "orbit_dimension": ((), np.int64(orbit)),
+        "fiber_dimension": ((), np.int64(fiber)),
+    }
+    if found.complete:
+        nullity = int(np.count_nonzero(zero))
+        attrs["unresolved_fiber"] = max(0, fiber - nullity)
+        if fiber <= nullity:
+            others = np.sort(np.argsort(np.abs(found.values), kind="stable")[fiber:])
+            variables["degenerate_dimension"] = ((), np.int64(nullity - fiber))
+            variables["transverse_eigenvalue"] = ("transverse", found.values.real[others])
+    return variables
+
+
+def _convergence(decay: Array, variables: dict[str, Any]) -> dict[str, Any]:
+    """Return the rate of convergence where no direction is unstable, if it can be told."""
+    degenerate = variables["nullity"][1]
+    if degenerate and "degenerate_dimension" in variables:
+        degenerate = variables["degenerate_dimension"][1]
+    elif degenerate:
+        return {}
+    if degenerate:
+        return {"convergence_rate": ((), 0.0)}
+    return {"convergence_rate": ((), max(0.0, float(decay.min())))} if decay.size else {}
+
+
+@known_options
+def canonical_spectrum(net: LinearNetwork, modes: Sequence[int]) -> xr.Dataset:
+    """Return the Hessian spectrum at the canonical critical point A_S in closed form.
+
+    Parameters
+    ----------
+    net
+        A whitened network.
+    modes
+        The index set S.
+
+    Returns
+    -------
+    xarray.Dataset
+        Schema ``linearization``, as `linearize` at ``net.critical_state(modes)``, exact to
+        rounding.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the network is not whitened, or there is no such critical point.
+
+    Notes
+    -----
+    With s_j = σ_j^{1/h}, m = min(d_0, d_h) and σ_k = 0 for k > m, all eigenvalues that are not
+    zero: Σ_i s_j^{2(h−i)} s_l^{2(i−1)} for each ordered pair j, l ∈ S; s_j^{h−2}(σ_j ± σ_k) for j ∈
+    S, k ∉ S, k ≤ m; s_j^{2(h−1)} for j ∈ S, m < k ≤ max(d_0, d_h); and for h = 2 in addition ±σ_k,
+    each d_1 − r times, for k ∉ S.
+
+    References
+    ----------
+    WA25
+
+    Examples
+    --------
+    >>> import dlnds as dl
+    >>> net = dl.LinearNetwork(widths=(2, 2, 2), target=[[2.0, 0.0], [0.0, 1.0]])
+    >>> dl.canonical_spectrum(net, (1,)).eigenvalue.values.tolist()
+    [-2.0, -1.0, 0.0, 0.0, 0.0, 2.0, 2.0, 3.0]
+    """
+    check_network(net)
+    if not net.whitened:
+        raise ValueError(
+            "net: needs a whitened network; use linearize for general input covariance"
+        )
+    chosen = list(check_integers("modes", modes, minimum=0))
+    net.critical_state(chosen)  # which refuses what is no index set
+    found, _ = spectra.canonical_eigenvalues(net, chosen)
+    eigenvalues = np.sort(np.concatenate([found, np.zeros(net.dim - len(found))]))
+    variables = {
+        "eigenvalue": ("eigen", eigenvalues),
+        "index": ((), np.int64(np.count_nonzero(found < 0.0))),
+        "nullity": ((), np.int64(net.dim - len(found))),
+    }
+    return schema.finish(xr.Dataset(variables), "linearization", net.attributes())
+
+
+def canonical_inertia(
+    net: LinearNetwork, learnt: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return Morse index and nullity at the canonical points of many index sets (point, mode).
+
+    Counted from the closed spectrum. Points with the same S and no residual network's weights are
+    joined by invertible changes of coordinates for every input covariance, so the inertia is that
+    of the whitened problem; input directions without data add d_1 zeros each.
+    """
+    sigma, rank = net.singular_values, learnt.sum(axis=1)
+    inputs, outputs = net.target.shape[1], net.widths[-1]
+    if net.depth == 1:
+        return np.zeros_like(rank), np.full_like(rank, (net.widths[0] - inputs) * outputs)
+    index = count_pairs(learnt, exceeds(sigma))
+    nonzero = rank * (inputs + outputs - rank) - count_pairs(learnt, equal(sigma))
+    if net.depth == 2:
+        spare = (net.widths[1] - rank) * ((~learnt) & (sigma > 0.0)).sum(axis=1)
+        index, nonzero = index + spare, nonzero + 2 * spare
+    return index, net.dim - nonzero
+
+
+def canonical_rates(net: LinearNetwork, learnt: NDArray[np.bool_]) -> tuple[Array, Array]:
+    """Return the rates of departure and of convergence at canonical points (point, mode).
+
+    Departure: minus the lowest Hessian eigenvalue, 0 if none is negative. Convergence: at global
+    minima of rank min d_i the smallest eigenvalue that is not zero, 0 elsewhere: at other minima
+    degenerate directions decay algebraically. For whitened networks, whose spectra are known in
+    closed form.
+    """
+    if not net.whitened:
+        raise ValueError("net: needs a whitened network; use linearize for general covariance")
+    sigma, depth, rank = net.singular_values, net.depth, learnt.sum(axis=1)
+    if depth == 1:
+        return np.zeros(len(learnt)), np.ones(len(learnt))
+    strength = (sigma ** ((depth - 2) / depth))[:, None]
+    larger, gaps = exceeds(sigma), np.abs(sigma[:, None] - sigma)
+    departure = -_least(learnt, np.where(larger, -strength * gaps, 0.0))
+    if depth == 2:
+        spare = np.where(learnt, 0.0, sigma).max(axis=1) * (rank < net.widths[1])
+        departure = np.maximum(departure, spare)
+    s = np.where(learnt, sigma, np.inf).min(axis=1) ** (1.0 / depth)
+    square = net.widths[0] == net.widths[-1]
+    own = (depth if square else 1.0) * s ** (2 * (depth - 1))
+    across = _least(learnt, np.where(larger.T, strength * gaps, np.inf))
+    exact = (count_pairs(learnt, larger) == 0) & (rank == min(net.widths))
+    return np.maximum(departure, 0.0), np.where(exact, np.minimum(own, across), 0.0)
+
+
+def _least(learnt: NDArray[np.bool_], values: Array) -> Array:
+    """Return for each set S (point, mode) the least value (j, k) of all j ∈ S, k ∉ S."""
+    least = np.full(len(learnt), np.inf)
+    for inside, row in zip(learnt.T, values, strict=True):
+        across = np.where(learnt, np.inf, row).min(axis=1)
+        least = np.minimum(least, np.where(inside, across, np.inf))
+    return least
+
+
+@known_options
+def inertia(
+    system: SystemProtocol, x: ArrayLike, *, t: float = 0.0, zero_tolerance: float | None = None
+) -> xr.Dataset:
+    """Return the numbers of negative, zero and positive Hessian eigenvalues by factorization.
+
+    Parameters
+    ----------
+    system
+        A gradient flow.
+    x
+        State (parameter); it need not be critical.
+    t
+        Time, for a system that depends on it.
+    zero_tolerance
+        Eigenvalues of at most this modulus count as zero. ``None`` takes ``8 n ε ‖H‖_F``, or
+        ``ε^{2/3} ‖H‖_F`` for a differenced Hessian.
+
+    Returns
+    -------
+    xarray.Dataset
+        Schema ``inertia``: ``index``, ``nullity`` and ``coindex``, the numbers of negative, zero
+        and positive eigenvalues; the attribute ``zero_tolerance``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the state has the wrong shape or is not finite, or the system is no gradient flow.
+
+    Notes
+    -----
+    Independent of eigenvalue solvers: with H ± τ I = L D Lᵀ (Bunch and Kaufman) the signs of the
+    eigenvalues are those of D (Sylvester), so that H + τ I tells how many are below −τ and
+    H − τ I how many are above τ.
+
+    Examples
+    --------
+    >>> import dlnds as dl
+    >>> net = dl.LinearNetwork(widths=(2, 2, 2), target=[[2.0, 0.0], [0.0, 1.0]])
+    >>> counts = dl.inertia(net, net.critical_state((1,)))
+    >>> int(counts["index"]), int(counts.nullity), int(counts.coindex)
+    (2, 3, 3)
+    """
+    check_flow(system)
+    if not system.gradient_flow:
+        raise TypeError(f"system: needs a gradient flow, got {type(system).__name__}")
+    state = check_state("x", system, x)
+    t = check_number("t", t)
+    check_memory("x", 5 * system.dim**2)
+    matrix, accuracy = dense_jacobian(system, t, state)
+    if zero_tolerance is None:
+        zero_tolerance = accuracy * float(np.linalg.norm(matrix))
+    else:
+        zero_tolerance = check_number("zero_tolerance", zero_tolerance, minimum=0.0)
+    np.negative(matrix, out=matrix)
+    shift = zero_tolerance * np.eye(system.dim)
+    index, coindex = _count_negative(matrix + shift), _count_negative(shift - matrix)
+    counts = {"index": index, "nullity": system.dim - index - coindex, "coindex": coindex}
+    variables = {name: ((), np.int64(number)) for name, number in counts.items()}
+    attrs = {**system.attributes(), "zero_tolerance": zero_tolerance}
+    return schema.finish(xr.Dataset(variables), "inertia", attrs)
+
+
+def _count_negative(matrix: Array) -> int:
+    """Return the number of negative eigenvalues; a 2 × 2 block of D has one of either sign."""
+    _, d, _ = scipy.linalg.ldl(matrix, overwrite_a=True, check_finite=False)
+    coupled = np.diagonal(d, -1) != 0.0
+    single = ~(np.append(coupled, False) | np.append(False, coupled))
+    return int(np.count_nonzero(np.diagonal(d)[single] < 0.0) + np.count_nonzero(coupled))

@@ -1,0 +1,1 @@
+"""Runs of any system: integration, events, closed forms, Lyapunov exponents."""

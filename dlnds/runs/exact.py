@@ -1,0 +1,353 @@
+"""Closed forms of the gradient flow, where they exist, as runs."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+import xarray as xr
+from numpy.typing import ArrayLike
+from scipy.special import digamma, expit, hyp2f1
+
+from dlnds import schema
+from dlnds.errors import check_ascending, check_number, known_options
+from dlnds.runs.flow import recorded
+from dlnds.systems.linear import LinearNetwork, check_network
+from dlnds.systems.protocol import Array, check_state
+
+#: A start counts as balanced or aligned up to this, relative to the square of its size.
+TOLERANCE = 1e-10
+#: Logarithm of the distance from p = σ below which the primitives are expanded there.
+_NEAR = 2.0
+#: Largest exponent μt of one application of the matrix solution.
+_LONGEST = 300.0
+#: In units of the growth of a mode: all modes have long arrived.
+_LATEST = 1e300
+
+
+@known_options
+def exact_flow(
+    net: LinearNetwork,
+    start: ArrayLike,
+    t_eval: ArrayLike,
+    *,
+    save: Iterable[str] = ("state",),
+) -> xr.Dataset:
+    """Return the run from a start for which the flow is known in closed form.
+
+    Parameters
+    ----------
+    net
+        A whitened network.
+    start
+        State (parameter) at time 0: any (one layer); aligned with the target and 0-balanced (any
+        depth); aligned (two layers); or W_2ᵀW_2 − W_1W_1ᵀ = λI (two layers, balanced for λ = 0).
+    t_eval
+        Times, ascending, from 0 on.
+    save
+        What to record, as for `flow`.
+
+    Returns
+    -------
+    xarray.Dataset
+        Schema ``run`` with ``method`` ``"exact"``. For starts that are not aligned the weights are
+        known up to an orthogonal change of the hidden units: the attribute ``defined_modulo`` is
+        then ``"O(d_1)"``, and ``product`` is the exact variable.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the network is not whitened, the times do not ascend from 0, or no closed form is known.
+
+    Notes
+    -----
+    Aligned and balanced: ṗ = h p^{2−2/h} (σ − p) for each mode, solved by
+    t = [F(p/σ) − F(p_0/σ)] / (h σ^a), F(u) = u^{1−a}/(1−a) ₂F₁(1, 1−a; 2−a; u), a = 2 − 2/h,
+    inverted to about 1e-10. Two layers: with Q = [W_1ᵀ; W_2] and F = [[−λ/2, Σᵀ], [Σ, λ/2]],
+    QQᵀ = e^{Ft} Q_0 [I + Q_0ᵀ ∫_0^t e^{2Fs} ds Q_0]⁻¹ Q_0ᵀ e^{Ft}, in the eigenbasis of F.
+
+    References
+    ----------
+    SMG14; WA25, section 6; Fukumizu (1998); Braun et al. (2022).
+
+    Examples
+    --------
+    >>> import dlnds as dl
+    >>> net = dl.LinearNetwork(widths=(2, 2, 2, 2), target=[[2.0, 0.0], [0.0, 1.0]])
+    >>> run = dl.exact_flow(net, net.initial("aligned", scale=0.1), [0, 5, 10, 20])
+    >>> run.loss.round(4).values.tolist()
+    [2.497, 0.5087, 0.0041, 0.0]
+    """
+    check_network(net)
+    if not net.whitened:
+        raise ValueError("net: needs a whitened network; closed forms are known for these only")
+    state = check_state("start", net, start)
+    times = check_ascending("t_eval", t_eval)
+    check_number("t_eval", times[0], minimum=0.0)
+    states, modulo = _solve(net, state, times)
+    names = recorded(net, save)
+    variables = {
+        "time": ("time", times),
+        "time_low": ("time", np.zeros(len(times))),
+        **net.observables(states, names),
+        "stop_reason": ((), np.int8(schema.STOP_REASONS.index("end_reached"))),
+    }
+    attrs = {**net.attributes(), "method": "exact", "limit": net.identify(states[-1])}
+    if modulo:
+        attrs["defined_modulo"] = modulo
+    coords = net.coordinates() if "state" in names else {}
+    return schema.finish(xr.Dataset(variables, coords=coords), "run", attrs)
+
+
+def _solve(net: LinearNetwork, state: Array, times: Array) -> tuple[Array, str]:
+    """Return the states at the times, and modulo what they are known."""
+    if net.depth == 1:
+        end = net.target.ravel()
+        return end + np.multiply.outer(np.exp(-times), state - end), ""
+    layers, small = net.unpack(state), TOLERANCE * float(np.sum(state**2))
+    frames = _aligned_frames(net, layers, small)
+    imbalances = net.imbalances(state)
+    balanced = all(np.abs(c).max() <= small for c in imbalances)
+    if frames is not None and balanced:
+        return _balanced_modes(net, layers, frames, times), ""
+    if net.depth != 2:
+        raise ValueError(
+            "start: no closed form is known; for this depth it must be aligned and 0-balanced"
+        )
+    if frames is not None:
+        return _two_layer_modes(net, layers, frames, times), ""
+    excess = -imbalances[0]
+    level = float(np.mean(np.diag(excess)))
+    if np.abs(excess - level * np.eye(len(excess))).max() > small:
+        raise ValueError(
+            "start: no closed form is known; two layers must be aligned with the target, or have "
+            "W_2ᵀW_2 − W_1W_1ᵀ = λI"
+        )
+    return _riccati(net, layers, level, times), "O(d_1)"
+
+
+def _aligned_frames(
+    net: LinearNetwork, layers: tuple[Array, ...], small: float
+) -> list[Array] | None:
+    """Return frames U_0, …, U_h with W_i = U_i S_i U_{i−1}ᵀ, S_i diagonal; None if there are none.
+
+    The hidden frames are the images of the right singular vectors of the target, or, where a mode
+    has no weight in a layer, the preimages of the left ones.
+    """
+    rank = min(net.widths)
+    left, _, right = net.singular_modes
+    frames = [right[:, :rank], *(np.zeros((d, rank)) for d in net.widths[1:-1]), left[:, :rank]]
+    for i in range(1, net.depth):
+        frames[i] = _normalized(layers[i - 1] @ frames[i - 1], layers[i - 1])
+    for i in range(net.depth - 1, 0, -1):
+        missing = ~frames[i].any(axis=0)
+        frames[i][:, missing] = _normalized(layers[i].T @ frames[i + 1], layers[i])[:, missing]
+    for i, (layer, weights) in enumerate(
+        zip(layers, _mode_weights(layers, frames), strict=True), 1
+    ):
+        rebuilt = (frames[i] * weights) @ frames[i - 1].T
+        if np.abs(layer - rebuilt).max() > np.sqrt(small) * np.sqrt(TOLERANCE):
+            return None
+    return frames
+
+
+def _normalized(columns: Array, layer: Array) -> Array:
+    """Return unit columns; zero those that are rounding of the layer they are images of."""
+    sizes = np.linalg.norm(columns, axis=0)
+    there = sizes > 16.0 * np.finfo(float).eps * np.linalg.norm(layer)
+    unit: Array = columns * np.where(there, 1.0 / np.where(there, sizes, 1.0), 0.0)
+    return unit
+
+
+def _mode_weights(layers: tuple[Array, ...], frames: list[Array]) -> Array:
+    """Return the weight of each mode in each layer (layer, mode)."""
+    return np.stack(
+        [
+            np.einsum("ij,ij->j", frames[i], layer @ frames[i - 1])
+            for i, layer in enumerate(layers, 1)
+        ]
+    )
+
+
+def _states(net: LinearNetwork, frames: list[Array], weights: Array) -> Array:
+    """Return the states of mode weights (time, layer, mode)."""
+    layers = [
+        np.einsum("ij,tj,kj->tik", frames[i + 1], weights[:, i], frames[i])
+        for i in range(net.depth)
+    ]
+    return np.concatenate([w.reshape(len(weights), -1) for w in layers], axis=1)
+
+
+def _balanced_modes(
+    net: LinearNetwork, layers: tuple[Array, ...], frames: list[Array], times: Array
+) -> Array:
+    weights = _mode_weights(layers, frames)
+    signs = np.sign(weights)
+    sigma = net.singular_modes[1]
+    start = np.prod(weights, axis=0)
+    sizes = np.stack(
+        [
+            mode_strength(abs(p), s if p > 0.0 else -s, net.depth, times) ** (1.0 / net.depth)
+            for p, s in zip(start, sigma, strict=False)
+        ],
+        axis=1,
+    )
+    return _states(net, frames, sizes[:, None, :] * signs)
+
+
+def mode_strength(start: float, sigma: float, depth: int, times: Array) -> Any:
+    """Return p(t) ≥ 0 with ṗ = h p^{2−2/h} (σ − p), p(0) = ``start``, for σ of any sign.
+
+    A negative σ is a mode whose layers multiply to −p: it decays.
+    """
+    a = 2.0 - 2.0 / depth
+    if start == 0.0 or start == sigma:
+        return np.full_like(times, start)
+    if sigma == 0.0:
+        with np.errstate(over="ignore"):
+            return start * (1.0 + depth * a * start**a * times) ** (-1.0 / a)
+    size, u = abs(sigma), start / abs(sigma)
+    with np.errstate(over="ignore"):
+        reached = np.minimum(depth * size**a * times, _LATEST)
+    if sigma < 0.0:
+        return size * np.exp(_invert(_falling, np.log(u), -reached, a))
+    if u > 1.0:
+        return size * (1.0 + np.exp(_invert(_settling, np.log(u - 1.0), -reached, a)))
+    return size * expit(_invert(_growing, np.log(u / (1.0 - u)), reached, a))
+
+
+def growth_time(start: float, end: float, sigma: float, depth: int) -> float:
+    """Return the time in which a balanced mode grows from ``start`` to ``end``, 0 < both < σ.
+
+    t = [F(p_1/σ) − F(p_0/σ)] / (h σ^a), a = 2 − 2/h; NaN where a mode cannot grow.
+    """
+    if not 0.0 < start < sigma or not 0.0 < end < sigma:
+        return float("nan")
+    a = 2.0 - 2.0 / depth
+    if depth == 1:
+        return float(np.log((sigma - start) / (sigma - end)))
+    odds = np.log([start / (sigma - start), end / (sigma - end)])
+    values = _growing(odds, a)
+    return float((values[1] - values[0]) / (depth * sigma**a))
+
+
+def _growing(odds: Array, a: float) -> Any:
+    """Return F(u), F' = 1/(u^a (1 − u)), at u = 1/(1 + e^{−odds})."""
+    if a == 1.0:
+        return odds
+    u, rest = expit(np.minimum(odds, _NEAR)), expit(-odds)
+    inside = u ** (1.0 - a) / (1.0 - a) * hyp2f1(1.0, 1.0 - a, 2.0 - a, u)
+    near_one = np.logaddexp(0.0, odds) + digamma(1.0) - digamma(1.0 - a) - _series(rest, a)
+    return np.where(odds < _NEAR, inside, near_one)
+
+
+def _settling(log_excess: Array, a: float) -> Any:
+    """Return F(u), F' = 1/(u^a (u − 1)), at u = 1 + e^{log_excess}, by w = 1/u."""
+    if a == 1.0:
+        return log_excess - np.log1p(np.exp(log_excess))
+    u, excess = 1.0 + np.exp(np.maximum(log_excess, -_NEAR)), np.exp(log_excess)
+    inside = -(u**-a) / a * hyp2f1(1.0, a, 1.0 + a, 1.0 / u)
+    near_one = log_excess + digamma(a) - digamma(1.0) + _series(-excess, a)
+    return np.where(log_excess > -_NEAR, inside, near_one)
+
+
+def _series(v: Array, a: float) -> Array:
+    """Return Σ_{k≥1} (a)_k v^k / (k! k), where it is used: for |v| < e^{−2}."""
+    v = np.clip(v, -0.2, 0.2)
+    total, term = np.zeros_like(v), np.ones_like(v)
+    for k in range(1, 25):
+        term = term * v * (a + k - 1.0) / k
+        total = total + term / k
+    return total
+
+
+def _falling(log_u: Array, a: float) -> Any:
+    """Return F(u), F' = 1/(u^a (1 + u)), at u = e^{log_u}."""
+    if a == 1.0:
+        return -np.logaddexp(0.0, -log_u)
+    u = np.exp(log_u)
+    return u ** (1.0 - a) / (1.0 - a) * hyp2f1(1.0, 1.0 - a, 2.0 - a, -u)
+
+
+def _invert(primitive: Callable[[Array, float], Any], start: float, change: Array, a: float) -> Any:
+    """Solve primitive(y) = primitive(start) + change for y, by bracketing and bisection."""
+    goal = primitive(np.array(start), a) + change
+    near, step = np.full_like(change, start), np.where(change < 0.0, -1.0, 1.0)
+    far = near + step
+    while np.any(short := step * (primitive(far, a) - goal) < 0.0):
+        near, far = np.where(short, far, near), np.where(short, far + 2.0 * (far - near), far)
+    for _ in range(80):
+        middle = 0.5 * (near + far)
+        short = step * (primitive(middle, a) - goal) < 0.0
+        near, far = np.where(short, middle, near), np.where(short, far, middle)
+    return np.where(change == 0.0, start, 0.5 * (near + far))
+
+
+def _two_layer_modes(
+    net: LinearNetwork, layers: tuple[Array, ...], frames: list[Array], times: Array
+) -> Array:
+    """Return the states of aligned modes a_1, a_2, each with its own a_2² − a_1²."""
+    start = _mode_weights(layers, frames)
+    weights = np.zeros((len(times), *start.shape))
+    for j, pair in enumerate(start.T):
+        sigma, level = net.singular_modes[1][j], pair[1] ** 2 - pair[0] ** 2
+        generator = np.array([[-0.5 * level, sigma], [sigma, 0.5 * level]])
+        modes = _riccati_factors(generator, pair[:, None], times)[:, :, 0]
+        larger = int(np.argmax(np.abs(pair)))  # which never changes its sign
+        weights[:, :, j] = (
+            modes * np.where(modes[:, larger] * pair[larger] < 0.0, -1.0, 1.0)[:, None]
+        )
+    return _states(net, frames, weights)
+
+
+def _riccati(net: LinearNetwork, layers: tuple[Array, ...], level: float, times: Array) -> Array:
+    """Return the states of two layers with W_2ᵀW_2 − W_1W_1ᵀ = λI, turned towards the start."""
+    inputs = net.widths[0]
+    generator = np.block(
+        [
+            [-0.5 * level * np.eye(inputs), net.target.T],
+            [net.target, 0.5 * level * np.eye(len(net.target))],
+        ]
+    )
+    start = np.concatenate([layers[0].T, layers[1]])
+    factors = _riccati_factors(generator, start, times)
+    turned = [Z @ scipy.linalg.orthogonal_procrustes(Z, start)[0] for Z in factors]
+    return np.stack([net.pack((Q[:inputs].T, Q[inputs:])) for Q in turned])
+
+
+def _riccati_factors(generator: Array, start: Array, times: Array) -> Array:
+    """Return Z(t) (time, row, column) with Z Zᵀ = QQᵀ(t), Q(0) = ``start``, at ascending times."""
+    rates, basis = np.linalg.eigh(generator)
+    longest = _LONGEST / max(float(np.abs(rates).max()), np.finfo(float).tiny)
+    factor, reached, factors = basis.T @ start, 0.0, []
+    for t in times:
+        while t - reached > longest:
+            factor, reached = _propagate(rates, factor, longest), reached + longest
+        factors.append(basis @ _propagate(rates, factor, t - reached))
+    return np.stack(factors)
+
+
+def _propagate(rates: Array, factor: Array, t: float) -> Array:
+    """Return Z(t) in the eigenbasis of the generator, from the factor G at time 0.
+
+    Z = e^{μt} G N^{−1/2}, N = I + Gᵀ φ G, φ = expm1(2μt)/(2μ). The rows I and φ^{1/2} G, all scaled
+    by e^{−μ_max t}, have a QR factorization with triangle N^{1/2}. Where a row of φ^{1/2} G is
+    large, the row of Z is that of Q rescaled; where it is small, it is found from the triangle,
+    relative to its own size.
+    """
+    if t == 0.0:
+        return factor
+    columns, top = factor.shape[1], max(float(rates.max()), 0.0)
+    safe = np.where(rates == 0.0, 1.0, np.abs(rates))
+    integral = np.where(rates == 0.0, t, -np.expm1(-2.0 * safe * t) / (2.0 * safe))
+    weight = np.sqrt(integral) * np.exp((np.maximum(rates, 0.0) - top) * t)
+    rows = np.concatenate([np.exp(-top * t) * np.eye(columns), weight[:, None] * factor])
+    order = np.argsort(-np.abs(rows).max(axis=1), kind="stable")
+    Q, triangle, pivots = scipy.linalg.qr(rows[order], mode="economic", pivoting=True)
+    places = np.argsort(order)[columns:]
+    large = Q[places] * (np.exp(np.minimum(rates, 0.0) * t) / np.sqrt(integral))[:, None]
+    growing = (np.exp((rates - top) * t)[:, None] * factor)[:, pivots]
+    small = scipy.linalg.solve_triangular(triangle, growing.T, trans="T").T
+    learnt = np.abs(rows[columns:]).max(axis=1) > np.exp(-top * t)
+    image: Array = np.where(learnt[:, None], large, small)
+    return image

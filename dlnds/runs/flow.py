@@ -1,0 +1,518 @@
+"""Integration of any system: adaptive steps, labelled runs."""
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import ArrayLike, NDArray
+from tqdm import tqdm
+
+from dlnds import schema
+from dlnds._kernels import iterate as maps
+from dlnds._kernels import jit
+from dlnds.errors import (
+    check_array,
+    check_ascending,
+    check_choice,
+    check_flag,
+    check_function,
+    check_integer,
+    check_memory,
+    check_number,
+    known_options,
+)
+from dlnds.runs.stepping import Run, Stepper, Task, clock_variables, concatenate
+from dlnds.systems.protocol import Array, SystemProtocol, check_flow, check_state, check_system
+
+#: What a run tells the time it has reached.
+Tracker = Callable[[float], None]
+#: A function of time and state (parameter) that an event is a zero of.
+Event = Callable[[float, Array], float]
+
+METHODS = ("auto", "dop853", "radau")
+#: Rounding leaves nothing to control below this relative tolerance.
+SMALLEST_RTOL = 1e-13
+
+#: Largest number of iterations that floats count exactly.
+LAST = 2**53
+
+_BUFFER = 2**18  # numbers held between two visits to Python
+_PAUSE = 2000  # iterations between two visits to Python
+
+
+@known_options
+def flow(
+    system: SystemProtocol,
+    start: ArrayLike | xr.DataArray,
+    t_span: tuple[float, float] = (0.0, np.inf),
+    t_eval: ArrayLike | None = None,
+    *,
+    method: str = "auto",
+    rtol: float = 1e-8,
+    atol: float | None = None,
+    events: Sequence[Event] | Event | None = None,
+    save: Iterable[str] = ("state",),
+    max_steps: int = 100_000,
+    reduce_width: bool = False,
+    workers: int = 1,
+    progress: bool = False,
+) -> xr.Dataset:
+    """Return the run, or the runs, of a system from given states.
+
+    Parameters
+    ----------
+    system
+        Any system: `LinearNetwork`, `System`, …
+    start
+        State (parameter), or a stack (sample, parameter) of them.
+    t_span
+        First and last time. With an infinite end a run goes on until its limit is reached, however
+        small the gradient is on the way: a global minimum, where √(2 (L − L_min)) ≤ 10 ``rtol``
+        ‖Σ‖, or a saddle, where no weight is moved any more.
+    t_eval
+        Times to save, ascending; ``None`` saves every accepted step. The last row is the end of the
+        run in any case, and no limit ends a run before the last of these times.
+    method
+        ``"dop853"``, the explicit pair of order 8; ``"radau"``, implicit collocation of order 9
+        with the exact Jacobian; ``"auto"`` steps explicitly and changes to implicit steps, and
+        back, where stability would cost more steps than accuracy needs.
+    rtol
+        Allowed local error, relative to the size of the weights: for networks each weight is judged
+        by the sizes of the two units that it joins, so that what is not learnt yet is judged by its
+        own size; for other systems by the size of the state.
+    atol
+        Absolute part of the allowed local error. ``None`` means zero: a fixed number above tiny
+        weights would let a run rest at a saddle.
+    events
+        Functions ``event(t, x)`` whose zeros are located on the dense output and saved as rows, in
+        addition to all others. As in scipy, an attribute ``direction`` (1 rising, −1 falling)
+        selects zeros, and a true attribute ``terminal`` ends the run. `dlnds.events` has some for
+        networks.
+    save
+        What to record: for every system ``"state"``; for networks also ``"singular_value"`` (of W),
+        ``"mode_strength"`` (u_jᵀ W K v_j), ``"imbalance"`` (max ‖C_i‖_F), ``"conserved"`` (all
+        C_i), ``"product"``, ``"gradient_norm"``. Loss and ``loss_rate`` = −‖∇L‖² are recorded
+        always.
+    max_steps
+        Accepted steps after which a run is ended with the stop reason ``out_of_steps``.
+    reduce_width
+        Integrate without the hidden directions that a start leaves unused, and lift the states
+        back: exact, and faster where hidden layers are wider than their neighbours together.
+    workers
+        Threads over which the members of a stack are spread. The result does not depend on it.
+    progress
+        Show a progress bar.
+
+    Returns
+    -------
+    xarray.Dataset
+        Schema ``run``. One run: ``time`` and ``time_low`` (what rounding leaves out of it),
+        ``loss(time)``, ``state(time, parameter)`` and the rest of ``save``; with events also
+        ``event(time)``, the number of the event that a row is the point of, or −1. Attributes
+        ``n_steps``, ``n_rhs``, ``n_jac``, ``stop_reason``, and ``limit``, the index set of the
+        critical value nearest to the end. ``limit_kind`` (``global_minimum``, ``saddle``,
+        ``critical_point`` where the landscape is not known, ``none``) and ``limit_decision``
+        (``small_residual``, ``no_force``) say whether a limit was reached and how that was decided.
+        A stack has the dim ``sample`` first, and these as variables;
+        with ``t_eval`` and a finite end all share ``time``, otherwise ``time(sample, step)``. Rows
+        that a run did not reach are NaN. Stop reasons are the flags ``end_reached``,
+        ``limit_reached``, ``at_rest`` (an exactly critical start), ``event``, ``out_of_steps``,
+        ``step_too_small`` (a blow-up in finite time) and ``not_finite``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is outside what is described above; the message starts with its name.
+
+    Notes
+    -----
+    Explicit: Dormand–Prince 8(5,3) with dense output of order 7 (Hairer, Nørsett, Wanner, section
+    II.5). Its steps are limited by the modes already learnt, so that a plateau at depth h costs
+    ~ε^{−(h−2)} of them. Two things keep their number proportional to log 1/ε.
+
+    *Structure.* Networks are integrated in the singular basis of the target with hidden units
+    sorted by size, and once modes are learnt to the accuracy of the run and no weight above 1e-10
+    joins them to the rest, they rest, and the others flow as a smaller network of their own. The
+    clock is a compensated pair, and no step is refused because the time does not feel it.
+
+    *Radau IIA.* Of the methods with bounded steps, Gauss collocation keeps the quadratic invariants
+    C_i but does not damp (|R(∞)| = 1): the error with which a mode was learnt stays, and acts on
+    the others for the length of the plateau. Radau IIA damps it at once, and the C_i are kept by
+    moving each step along the orbit of GL, normal to their level set, which leaves the end-to-end
+    map as it is. Widths 3, h = 3, 4, 5, Gaussian starts of size 1e-2 and 1e-4, implicit steps
+    alone: three stages (order 5) take 232–782 steps at ``rtol`` 1e-6 and 709–2129 at 1e-9, five
+    (order 9) 111–425 and 156–559, seven (order 13) 96–367 and 118–440 at one more complex
+    factorization a step. Loss monotone and drift of the C_i below 1e-10 in all.
+
+    Systems of more than 320 weights are solved in Krylov spaces of products with the Jacobian.
+
+    Examples
+    --------
+    >>> import numpy as np, dlnds as dl
+    >>> net = dl.LinearNetwork(widths=(2, 3, 2), target=[[2.0, 0.0], [0.0, 1.0]])
+    >>> run = dl.flow(net, net.initial(scale=1e-2, rng=0))
+    >>> dl.schema.decode(run.stop_reason).item(), run.limit, bool(run.loss[-1] < 1e-12)
+    ('limit_reached', '{0,1}', True)
+    """
+    check_flow(system)
+    starts = check_array("start", start, ndim=(1, 2), shape=(system.dim,))
+    names = recorded(system, save)
+    stack = np.atleast_2d(starts)
+    for row in stack:
+        check_state("start", system, row)
+    system.invariants(stack[0])  # refuses what does not fit into the memory
+    system.observables(stack[:1], names)
+    task = Task(
+        system=system,
+        span=check_span(t_span),
+        t_eval=np.zeros(0),
+        rtol=check_number("rtol", rtol, minimum=SMALLEST_RTOL, maximum=0.1),
+        atol=0.0 if atol is None else check_number("atol", atol, minimum=0.0),
+        method="auto",
+        names=names,
+        max_steps=check_integer("max_steps", max_steps, minimum=1, maximum=LAST),
+        events=_check_events(events),
+        reduce_width=check_flag("reduce_width", reduce_width),
+    )
+    for event in task.events:
+        check_number("events", event(task.span[0], stack[0].copy()), infinite=True)
+    workers = check_integer("workers", workers, minimum=1)
+    if t_eval is not None:
+        task.t_eval = _check_grid(t_eval, task.span)
+        check_memory(
+            "t_eval", task.t_eval.size * len(stack) * (4 + system.dim * ("state" in names))
+        )
+    task.method = check_choice("method", method, METHODS)
+    if task.method == "dop853" and np.isinf(task.span[1]):
+        raise ValueError(
+            "t_span: an explicit method cannot follow a run to its limit; give a last time, or "
+            "method='auto'"
+        )
+    if task.method == "radau" and system.jacobian is None and system.jvp is None:
+        raise ValueError("method: 'radau' needs a system with a jacobian or a jvp")
+    with progress_bar(check_flag("progress", progress), len(stack), task.span) as track:
+        first = _integrate(task, stack[0], track())  # compiles what all need
+        with ThreadPoolExecutor(workers) as pool:
+            runs = [first, *pool.map(lambda x: _integrate(task, x, track()), stack[1:])]
+    dataset = _one(runs[0]) if starts.ndim == 1 else _many(runs, task)
+    attrs = {**system.attributes(), "method": task.method, "rtol": task.rtol, "atol": task.atol}
+    if task.events:
+        attrs["events"] = " ".join(_event_name(event) for event in task.events)
+    return schema.finish(dataset, "run", {**dataset.attrs, **attrs})
+
+
+@known_options
+def as_run(
+    system: SystemProtocol,
+    times: ArrayLike,
+    layers: Sequence[Sequence[Any]],
+    *,
+    save: Iterable[str] = ("state",),
+) -> xr.Dataset:
+    """Return somebody else's training run as a Dataset of this package.
+
+    Parameters
+    ----------
+    system
+        The network that was trained.
+    times
+        Times at which weights were saved, ascending, any spacing: for gradient descent the step
+        size times the number of steps.
+    layers
+        For each time the weights W_1, …, W_h (each d_i × d_{i−1}, in the coordinates of the
+        network): arrays, or tensors that can be detached.
+    save
+        What to record, as for `flow`.
+
+    Returns
+    -------
+    xarray.Dataset
+        Schema ``run`` with ``method`` ``"imported"``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If times and weights are not as many, or have wrong shapes.
+
+    Examples
+    --------
+    >>> import numpy as np, dlnds as dl
+    >>> net = dl.LinearNetwork(widths=(2, 3, 2), target=[[2.0, 0.0], [0.0, 1.0]])
+    >>> snapshots = [[np.full((3, 2), 0.1), np.full((2, 3), w)] for w in (0.1, 0.2)]
+    >>> dl.as_run(net, [0.0, 1.0], snapshots).loss.round(4).values.tolist()
+    [2.4118, 2.3272]
+    """
+    check_system(system)
+    if not hasattr(system, "pack"):
+        raise TypeError("system: needs a network, whose states are layers of weights")
+    network: Any = system
+    grid = check_ascending("times", times)
+    names = recorded(system, save)
+    snapshots = list(layers) if np.iterable(layers) and not isinstance(layers, str) else []
+    if len(snapshots) != len(grid):
+        raise ValueError(f"layers: needs the weights at each of {len(grid)} times")
+    if not all(np.iterable(snapshot) for snapshot in snapshots):
+        raise TypeError("layers: needs a sequence of matrices for each time")
+    try:
+        states = np.stack([network.pack([_plain(w) for w in snapshot]) for snapshot in snapshots])
+    except (ValueError, TypeError) as error:  # by the names that ``pack`` has for its arguments
+        raise type(error)(f"layers: {str(error).partition(': ')[2]}") from error
+    for state in states:
+        check_state("layers", system, state)
+    run = Run(
+        variables=_observe(system, names, np.stack([grid, np.zeros_like(grid)], axis=1), states),
+        counts={"n_steps": len(grid) - 1, "n_rhs": 0, "n_jac": 0},
+        stop_reason="end_reached",
+        limit=system.identify(states[-1]),
+        coords=system.coordinates() if "state" in names else {},
+    )
+    dataset = _one(run)
+    attrs = {**system.attributes(), "method": "imported"}
+    return schema.finish(dataset, "run", {**dataset.attrs, **attrs})
+
+
+def _plain(weights: Any) -> Any:
+    """Return a tensor's numbers, whichever library it is of."""
+    return weights.detach().cpu().numpy() if hasattr(weights, "detach") else weights
+
+
+@known_options
+def iterate(
+    system: SystemProtocol,
+    start: ArrayLike | xr.DataArray,
+    n_steps: int,
+    *,
+    every: int = 1,
+    save: Iterable[str] = ("state",),
+    progress: bool = False,
+) -> xr.Dataset:
+    """Return the orbit of a map from a given state.
+
+    Parameters
+    ----------
+    system
+        A map: `GradientDescent` of a flow, or a `System` whose field is the map itself.
+    start
+        State (parameter).
+    n_steps
+        Iterations to make.
+    every
+        Save every so many iterations; the start and the last iteration are saved in any case.
+    save
+        What to record, as for `flow`.
+    progress
+        Show a progress bar.
+
+    Returns
+    -------
+    xarray.Dataset
+        Schema ``run`` with the dim ``iteration`` in place of ``time``. An orbit that leaves the
+        finite numbers ends before, with the stop reason ``not_finite``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is outside what is described above.
+
+    Examples
+    --------
+    >>> import dlnds as dl
+    >>> def henon(t, x, params, out):
+    ...     out[0] = 1.0 - 1.4 * x[0] ** 2 + x[1]
+    ...     out[1] = 0.3 * x[0]
+    >>> orbit = dl.iterate(dl.System(henon, dim=2), [0.0, 0.0], n_steps=2)
+    >>> orbit.state.round(3).values.tolist()
+    [[0.0, 0.0], [1.0, 0.0], [-0.4, 0.3]]
+    """
+    check_system(system)
+    if system.update is None:
+        raise TypeError(
+            f"system: needs a map, got the flow of {type(system).__name__}; use GradientDescent"
+        )
+    x = check_state("start", system, start)
+    names = recorded(system, save)
+    system.observables(x[None], names)
+    n_steps = check_integer("n_steps", n_steps, minimum=1, maximum=LAST)
+    every = check_integer("every", every, minimum=1, maximum=LAST)
+    check_memory("n_steps", (n_steps // every + 2) * (2 + system.dim * ("state" in names)))
+    kernel = jit.ready(maps.iterate, maps.ITERATE)
+    field, params = jit.ready(system.field, jit.FIELD), system.params
+    image, states = np.empty_like(x), np.empty((max(1, min(_PAUSE, _BUFFER // x.size)), x.size))
+    chunks, number, last = [_observe(system, names, np.zeros((1, 2)), x[None].copy())], 0, 0
+    with progress_bar(check_flag("progress", progress), 1, (0.0, float(n_steps))) as track:
+        update = track()
+        while number < n_steps:
+            pause = min(n_steps, number + every * len(states))
+            reached, saved = kernel(  # type: ignore[no-untyped-call]
+                field, params, *system.update, number, pause, every, x, image, states
+            )
+            rows = (number // every + 1 + np.arange(saved)) * every
+            if saved:
+                chunks.append(
+                    _observe(
+                        system, names, np.stack([rows, 0 * rows], axis=1), states[:saved].copy()
+                    )
+                )
+                last = int(rows[-1])
+            number = int(reached)
+            update(float(number))
+            if number < pause:
+                break
+    if last != number:
+        chunks.append(_observe(system, names, np.array([[float(number), 0.0]]), x[None]))
+    run = Run(
+        variables={name: concatenate([c[name] for c in chunks]) for name in chunks[0]},
+        counts={"n_steps": number, "n_rhs": min(number + 1, n_steps), "n_jac": 0},
+        stop_reason="end_reached" if number == n_steps else "not_finite",
+        limit=system.identify(x),
+        coords=system.coordinates() if "state" in names else {},
+    )
+    dataset = _one(run).rename(time="iteration").drop_vars("time_low")
+    dataset = dataset.assign_coords(iteration=dataset.iteration.astype(np.int64))
+    attrs = {**system.attributes(), "method": "iteration"}
+    return schema.finish(dataset, "run", {**dataset.attrs, **attrs})
+
+
+def _integrate(task: Task, x: Array, update: Tracker) -> Run:
+    stepper = Stepper(task, x)
+    while not stepper.advance():
+        update(stepper.time)
+    update(stepper.time)
+    return stepper.finish()
+
+
+def _observe(
+    system: SystemProtocol, names: tuple[str, ...], times: Array, states: Array
+) -> dict[str, xr.Variable]:
+    with np.errstate(over="ignore", invalid="ignore"):  # an orbit may end near overflow
+        observed = system.observables(states, names)
+    return clock_variables(times) | observed
+
+
+def _one(run: Run) -> xr.Dataset:
+    dataset = xr.Dataset({**run.variables, **_ends([run], ())}, coords=run.coords)
+    reason = schema.STOP_REASONS.index(run.stop_reason)
+    return dataset.assign_attrs({**run.counts, "stop_reason": reason, "limit": run.limit})
+
+
+def _many(runs: Sequence[Run], task: Task) -> xr.Dataset:
+    """Return runs of unequal length side by side, NaN where a run is over."""
+    shared = task.t_eval.size > 0 and np.isfinite(task.span[1]) and not task.events
+    dim = "time" if shared else "step"
+    grid = np.union1d(task.t_eval, task.span[1])
+    if shared:
+        runs = [_on_grid(run, grid) for run in runs]
+    longest = grid.size if shared else max(run.variables["time"].size for run in runs)
+    variables: dict[str, Any] = {}
+    for name in runs[0].variables:
+        parts = [run.variables[name] for run in runs]
+        beyond = -1 if name == "event" else np.nan
+        padded = [p.pad(time=(0, longest - p.sizes["time"]), constant_values=beyond) for p in parts]
+        data = np.stack([p.values for p in padded])
+        variables[name] = (("sample", dim, *padded[0].dims[1:]), data)
+    if shared:
+        variables["time"] = ("time", grid)
+    for name in runs[0].counts:
+        variables[name] = ("sample", np.array([run.counts[name] for run in runs]))
+    variables["limit"] = ("sample", [run.limit for run in runs])
+    variables.update(_ends(runs, ("sample",)))
+    coords = {"sample": np.arange(len(runs)), **runs[0].coords}
+    dataset = xr.Dataset(variables, coords=coords)
+    return dataset if shared else dataset.set_coords("time")
+
+
+def _on_grid(run: Run, grid: Array) -> Run:
+    """Return a run with its rows at the grid times; the end of a failed run is left out."""
+    keep = np.isin(run.variables["time"].values, grid)
+    variables = {name: v.isel(time=keep) for name, v in run.variables.items()}
+    return replace(run, variables=variables)
+
+
+def _ends(runs: Sequence[Run], dims: tuple[str, ...]) -> dict[str, Any]:
+    """Return why runs ended, and what their limits are and how that was decided, as flags."""
+    words = {
+        "stop_reason": schema.STOP_REASONS,
+        "limit_kind": schema.LIMIT_KINDS,
+        "limit_decision": schema.LIMIT_DECISIONS,
+    }
+    flags: dict[str, NDArray[np.int8]] = {
+        name: schema.flag(meanings, [getattr(run, name) for run in runs])
+        for name, meanings in words.items()
+    }
+    return {name: (dims, values if dims else values[0]) for name, values in flags.items()}
+
+
+def _event_name(event: Event) -> str:
+    return str(getattr(event, "name", None) or getattr(event, "__name__", "event"))
+
+
+def _check_events(events: Sequence[Event] | Event | None) -> tuple[Event, ...]:
+    if not (events is None or callable(events) or np.iterable(events)):
+        raise TypeError(f"events: needs functions event(t, x), got {events!r}")
+    functions = () if events is None else (events,) if callable(events) else tuple(events)
+    for event in functions:
+        check_function("events", event, "t", "x")
+    return functions
+
+
+def recorded(system: SystemProtocol, save: Any) -> tuple[str, ...]:
+    """Return the names of what a run records: what the system always saves, and ``save``."""
+    if isinstance(save, str) or not np.iterable(save):
+        raise TypeError(f"save: needs a sequence of names such as ('state',), got {save!r}")
+    names = tuple(save)
+    if not all(isinstance(name, str) for name in names):
+        raise TypeError(f"save: needs names such as 'state', got {names!r}")
+    return tuple(dict.fromkeys((*system.always_saved, *names)))
+
+
+def check_span(t_span: Any) -> tuple[float, float]:
+    """Return a first and a last time, which may be infinite."""
+    pair = tuple(t_span) if np.iterable(t_span) and not isinstance(t_span, str) else ()
+    if len(pair) != 2:
+        raise ValueError(f"t_span: needs a first and a last time, got {t_span!r}")
+    begin, end = pair
+    begin = check_number("t_span", begin)
+    end = check_number("t_span", end, infinite=True)
+    if not begin < end:
+        raise ValueError(f"t_span: needs a last time after the first, got ({begin}, {end})")
+    return begin, end
+
+
+def _check_grid(t_eval: ArrayLike, span: tuple[float, float]) -> Array:
+    grid = check_ascending("t_eval", t_eval)
+    if grid[0] < span[0] or grid[-1] > span[1]:
+        raise ValueError(
+            f"t_eval: needs times between {span[0]:g} and {span[1]:g}, "
+            f"got {grid[0]:g} to {grid[-1]:g}"
+        )
+    return grid
+
+
+@contextlib.contextmanager
+def progress_bar(
+    show: bool, runs: int, span: tuple[float, float], what: str = "flow"
+) -> Iterator[Callable[[], Tracker]]:
+    """Show the time integrated so far, over all runs; give what makes a tracker for each run."""
+    total = runs * (span[1] - span[0]) if np.isfinite(span[1]) else None
+
+    def tracker() -> Tracker:
+        reached = span[0]
+
+        def update(t: float) -> None:
+            nonlocal reached
+            bar.set_description_str(what, refresh=False)
+            bar.update(t - reached)
+            reached = t
+
+        return update
+
+    form = "{desc}: t = {n:.5g} [{elapsed}]"
+    if total is not None:
+        form = "{desc}: {percentage:3.0f}%|{bar}| t = {n:.5g}/{total:.5g} [{elapsed}<{remaining}]"
+    # Kernels are compiled, or loaded, before the first update.
+    with tqdm(total=total, disable=not show, desc="compiling", bar_format=form) as bar:
+        yield tracker

@@ -1,0 +1,505 @@
+"""Arcs that leave critical points, with their exact loss."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+from numpy.typing import ArrayLike, NDArray
+from tqdm import tqdm
+
+from dlnds import schema
+from dlnds.errors import (
+    check_flag,
+    check_integer,
+    check_memory,
+    check_numbers,
+    known_options,
+)
+from dlnds.landscape.critical import check_critical, check_point
+from dlnds.systems.linear import LinearNetwork
+from dlnds.systems.protocol import Array
+from dlnds.theory import departures, strings
+from dlnds.theory.departures import Arc
+from dlnds.theory.moments import count_pairs, exceeds
+
+Counts = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+#: Most arcs that the table of all canonical points holds if it can do with fewer kinds.
+MOST_ARCS = 100_000
+#: What that table holds: all arcs; those that descend to another point; those that add a mode.
+SELECTIONS = ("all", "descending", "activations")
+
+_SHAPE = {word: number for number, word in enumerate(schema.ARC_SHAPES)}
+_KIND = {word: number for number, word in enumerate(schema.ARC_KINDS)}
+
+#: L − L_S from α or θ, σ of `mode`, σ of `mode_lost`, the sign of the layers' product, and h.
+_CHANGES: dict[str, Callable[[Array, Array, Array, Array, int], Array]] = {
+    "activation": lambda a, high, low, sign, h: 0.5 * a ** (2 * h) - sign * high * a**h,
+    "cross": lambda a, high, low, sign, h: 0.5 * a ** (2 * h),
+    "scaling": lambda a, high, low, sign, h: 0.5 * high**2 * ((1.0 + a) ** h - 1.0) ** 2,
+    "rotation": lambda a, high, low, sign, h: -0.5 * np.sin(a) ** 2 * (high**2 - low**2),
+    "rotation_kept": lambda a, high, low, sign, h: -(np.sin(a) ** 2) * low * (high - low),
+}
+
+
+class _Rows(NamedTuple):
+    """Arcs from several points: from which, and what moves."""
+
+    point: Counts
+    shape: Counts
+    kind: Counts
+    mode: Counts
+    mode_lost: Counts
+    mode_read: Counts
+    n_layers: Counts
+
+    def pick(self, chosen: Any) -> "_Rows":
+        """Return some of the rows."""
+        return _Rows(*(column[chosen] for column in self))
+
+    def ordered(self) -> "_Rows":
+        """Return the rows by point, shape, kind and modes."""
+        keys = (self.mode_read, self.mode, self.mode_lost, -self.n_layers, self.kind, self.shape)
+        return self.pick(np.lexsort((*keys, self.point)))
+
+    def are(self, shape: str, kind: str | None = None) -> Mask:
+        """Tell which rows have a shape, and a kind."""
+        mask: Mask = self.shape == _SHAPE[shape]
+        return mask if kind is None else mask & (self.kind == _KIND[kind])
+
+    def arcs(self, parameter: Array) -> Iterator[Arc]:
+        """Return the rows one by one, with their parameters (arc, sample)."""
+        for row, values in zip(zip(*self, strict=True), parameter, strict=True):
+            _, shape, kind, *numbers = (int(number) for number in row)
+            yield Arc(values, schema.ARC_SHAPES[shape], schema.ARC_KINDS[kind], *numbers)
+
+    def parameter(self, sigma: Array, depth: int, fractions: Array) -> Array:
+        """Return α or θ (arc, sample) at fractions of the whole arc."""
+        size = sigma ** (1.0 / depth)
+        ends = {
+            "plateau": size[self.mode],
+            "activation": size[self.mode],
+            "cross": np.sqrt(size[self.mode] * size[self.mode_read]),
+            "scaling": np.where(self.mode_lost < 0, 2.0 ** (1.0 / depth) - 1.0, -1.0),
+            "rotation": np.full(len(self.mode), 0.5 * np.pi),
+            "rotation_kept": np.full(len(self.mode), 0.5 * np.pi),
+        }
+        end = np.select([self.are(shape) for shape in ends], list(ends.values()), 1.0)
+        parameter: Array = np.multiply.outer(end, fractions)
+        return parameter
+
+    def change(self, sigma: Array, depth: int, parameter: Array) -> Array:
+        """Return L − L_S (arc, sample) by the closed formulas."""
+        result = np.zeros_like(parameter)
+        for shape, formula in _CHANGES.items():
+            here = self.are(shape)
+            part = self.pick(here)
+            sign = np.where(part.kind == _KIND["increasing"], -1.0, 1.0)[:, None]
+            high, low = sigma[part.mode][:, None], sigma[part.mode_lost][:, None]
+            result[here] = formula(parameter[here], high, low, sign, depth)
+        return result
+
+    def order(self, depth: int) -> Counts:
+        """Return the order of the first term of the loss, 0 where there is none."""
+        masks = [self.kind == _KIND["constant"], self.are("activation"), self.are("cross")]
+        order: Counts = np.select(masks, [0, depth, 2 * depth], 2)
+        return order
+
+
+@known_options
+def critical_arcs(
+    net: LinearNetwork, x: ArrayLike, *, n_alpha: int = 33, rtol: float = 1e-8
+) -> xr.Dataset:
+    """Return the arcs that leave a critical point, with the loss along them.
+
+    Parameters
+    ----------
+    net
+        The network, with any input covariance.
+    x
+        Critical state (parameter).
+    n_alpha
+        Samples of each arc.
+    rtol
+        How accurately it is critical, as for `classify`.
+
+    Returns
+    -------
+    xarray.Dataset
+        Schema ``arcs``. What moves along an ``arc``: ``shape`` (Notes), the modes ``mode`` j,
+        ``mode_lost`` i and ``mode_read`` k (−1 where there is none), and ``n_layers``, the layers
+        that change. ``kind``: the loss is ``decreasing``, ``increasing`` or ``constant``;
+        ``order`` of its first term, 0 if constant; ``drop``, what is lost of it until the end.
+        ``source`` is the index set of ``x`` and ``target`` that of the critical point at the end,
+        empty if the end is none; ``is_critical`` is 1 if all states are critical.
+        ``arc_parameter(arc, alpha)`` is α or θ; the coordinate ``alpha`` is that in units of its
+        end, from 0 at ``x`` to 1. ``loss(arc, alpha)`` is that of the states, which `arc_states`
+        returns, ``exact_loss`` that of the formula.
+
+        The attribute ``n_omitted`` counts the arcs of A_S for which the Z blocks of ``x`` leave no
+        unit; ``smallest_kept`` and ``largest_dropped`` are as for `classify`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the state is not critical, with how far it is from that, a rank is not clear at
+        ``rtol``, or the memory would not do.
+
+    Notes
+    -----
+    ΔL = L − L_S by ``shape``; i is learnt, j and k are not, and all σ are positive:
+
+    - ``orbit``: mode j, learnt, 1 + α times in W_1 and 1/(1 + α) times in W_2: ΔL = 0.
+    - ``fiber``: all Z blocks 1 − α times, down to the orbit of A_S: ΔL = 0.
+    - ``plateau``: a channel of mode j of size α in the first h − 1 or h − 2 layers: ΔL = 0.
+    - ``activation``: the same in all layers, up to σ_j^{1/h}: ΔL = −σ_j α^h + ½ α^{2h}; with the
+      sign + instead of − (increasing) if the signs of the layers have the product −1.
+    - ``cross``: a channel that reads v_k and writes u_j, up to (σ_j σ_k)^{1/(2h)}: ΔL = ½ α^{2h}.
+    - ``scaling``: mode j, learnt, 1 + α times in all layers, down to 0, where it is lost, or up to
+      twice its strength: ΔL = ½ σ_j² ((1 + α)^h − 1)².
+    - ``rotation``: mode i turned to j, u(θ) = cos θ u_i + sin θ u_j in W_h and u(θ)ᵀ Σ in W_1:
+      ΔL = −½ sin²θ (σ_j² − σ_i²).
+    - ``rotation_kept``: u and v turned with the strength σ_i kept: ΔL = −σ_i sin²θ (σ_j − σ_i).
+      If σ_i = σ_j it is the rotation, and listed as that.
+
+    They are exact at all points of the fiber. Whatever the Z blocks are, they do not see learnt
+    modes; a channel is laid beside them: units e_i with Z_{i+1} e_i = 0 and f_i with f_iᵀ Z_i = 0,
+    f_iᵀ e_i = 1, so that the product of the layers Z_i + α e_i f_{i−1}ᵀ is Z_h…Z_1 + α^h u_j v_kᵀ.
+    The ends of activations and rotations are critical, and h − 2 layers of a channel are, unless
+    the Z blocks carry the mode on. Raw inputs: what is said of W_1 holds for W_1 K; where K leaves
+    weights free, ``fiber`` takes them to zero too. A single layer has no arcs.
+
+    References
+    ----------
+    WA25; AMG24
+
+    Examples
+    --------
+    >>> import numpy as np, dlnds as dl
+    >>> net = dl.LinearNetwork(widths=(2, 3, 3, 2), target=np.diag([2.0, 1.0]))
+    >>> arcs = dl.critical_arcs(net, net.critical_state((1,)))
+    >>> down = arcs.isel(arc=dl.schema.decode(arcs.kind) == "decreasing")
+    >>> list(zip(dl.schema.decode(down["shape"]).values.tolist(), down.target.values.tolist()))
+    [('activation', '{0,1}'), ('rotation', '{0}'), ('rotation_kept', '')]
+    >>> bool(abs(arcs.loss - arcs.exact_loss).max() < 1e-14)
+    True
+    """
+    state, rtol = check_point(net, x, rtol)
+    count = check_integer("n_alpha", n_alpha, minimum=2)
+    found = check_critical(net, state, rtol)
+    place = departures.take_apart(net, state, found, rtol)
+    sigma = net.singular_values
+    listed = _rows(net, np.isin(np.arange(len(sigma)), found.modes)[None], sigma > 0.0)
+    rows = _at_place(place, listed)
+    check_memory("n_alpha", count * (4 * len(rows.point) + 3 * net.dim))
+    fractions, loss = np.linspace(0.0, 1.0, count), np.zeros((len(rows.point), count))
+    for row, arc in zip(loss, rows.arcs(rows.parameter(sigma, net.depth, fractions)), strict=True):
+        row[:] = net._loss(departures.states(place, arc))
+    columns = {
+        "source": np.full(len(loss), schema.index_set_label(found.modes)),
+        "target": _targets(rows, found.modes, _end_at_points(rows, net.depth, place)),
+        "is_critical": _are_critical(rows, net.depth, place),
+        "loss": loss,
+        "start": np.full(len(loss), 0.5 * np.sum(np.delete(sigma, found.modes) ** 2)),
+    }
+    attrs = {
+        "rtol": rtol,
+        "n_omitted": len(listed.point) - int(np.count_nonzero(~rows.are("fiber"))),
+        "smallest_kept": place.counted.smallest_kept,
+        "largest_dropped": place.counted.largest_dropped,
+    }
+    return _dataset(net, rows, columns, fractions, attrs)
+
+
+def _rows(net: LinearNetwork, learnt: Mask, allowed: Mask, selection: str = "all") -> _Rows:
+    """Return the arcs from canonical points of the sets ``learnt`` (point, mode)."""
+    depth, larger = net.depth, exceeds(net.singular_values)
+    unlearnt, learnt = allowed & ~learnt, learnt & (depth > 1)
+    room = learnt.sum(axis=1) < min(net.widths[1:-1], default=0)
+    channel = unlearnt & room[:, None]
+    parts = [_part("activation", "decreasing", channel, ("mode",), depth)]
+    if selection != "activations":
+        pairs = learnt[:, :, None] & unlearnt[:, None, :]
+        turned = ("mode_lost", "mode")
+        parts.append(_part("rotation", "decreasing", pairs & larger, turned, 2))
+    if selection == "all":
+        lost = _part("scaling", "increasing", learnt, ("mode",), depth)
+        others = channel[:, :, None] & channel[:, None, :] & ~np.eye(len(allowed), dtype=bool)
+        parts += [
+            _part("orbit", "constant", learnt, ("mode",), 2),
+            *(_part("plateau", "constant", channel, ("mode",), n) for n in (depth - 1, depth - 2)),
+            _part("activation", "increasing", channel, ("mode",), depth),
+            _part("cross", "increasing", others, ("mode", "mode_read"), depth),
+            lost,
+            lost._replace(mode_lost=lost.mode),
+            _part("rotation", "increasing", pairs & larger.T, turned, 2),
+            _part("rotation", "constant", pairs & ~(larger | larger.T), turned, 2),
+            _part("rotation_kept", "decreasing", pairs & larger, turned, 2),
+            _part("rotation_kept", "increasing", pairs & larger.T, turned, 2),
+        ]
+    rows = _Rows(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+    return rows.pick(rows.n_layers > 0).ordered()
+
+
+def _part(shape: str, kind: str, mask: Mask, modes: Sequence[str], n_layers: int) -> _Rows:
+    """Return the arcs of one shape and kind, at the places of ``mask`` (point, mode, …)."""
+    point, *places = np.nonzero(mask)
+    numbers = {"shape": _SHAPE[shape], "kind": _KIND[kind], "n_layers": n_layers}
+    numbers |= {"mode_lost": -1, "mode_read": -1}
+    columns = {name: np.full(len(point), number) for name, number in numbers.items()}
+    return _Rows(point=point, **{**columns, **dict(zip(modes, places, strict=True))})
+
+
+def _at_place(place: departures.Place, rows: _Rows) -> _Rows:
+    """Return the arcs that there are at one point: with Z blocks one more, and others not."""
+    n_layers = departures.n_fiber_layers(place)
+    fiber = _part("fiber", "constant", np.full((1, 1), n_layers > 0), ("mode",), n_layers)
+    fiber = fiber._replace(mode=fiber.mode - 1)
+    if place.channel is None:
+        rows = rows.pick(~(rows.are("plateau") | rows.are("activation") | rows.are("cross")))
+    both = _Rows(*(np.concatenate(columns) for columns in zip(rows, fiber, strict=True)))
+    return both.ordered()
+
+
+def _gained(rows: _Rows) -> Counts:
+    """Return the mode that is learnt at the end of each arc and not at its start, −1 if none."""
+    gains = rows.are("activation", "decreasing") | rows.are("rotation")
+    gained: Counts = np.where(gains, rows.mode, -1)
+    return gained
+
+
+def _end_at_points(rows: _Rows, depth: int, place: departures.Place | None = None) -> Mask:
+    """Tell which arcs end at critical points."""
+    gained = _gained(rows)
+    swapped = gained >= 0 if place is None else (gained >= 0) & ~place.blocked[gained]
+    losing = rows.are("scaling") & (rows.mode_lost >= 0)
+    constant = rows.kind == _KIND["constant"]
+    ends: Mask = np.where(constant, _are_critical(rows, depth, place), swapped | losing)
+    return ends
+
+
+def _are_critical(rows: _Rows, depth: int, place: departures.Place | None = None) -> Mask:
+    """Tell along which arcs all states are critical; without a place there are no Z blocks."""
+    moving = rows.are("plateau") & (rows.n_layers == depth - 1)
+    critical: Mask = (rows.kind == _KIND["constant"]) & ~moving
+    if place is not None:
+        critical &= ~(rows.are("rotation") & place.blocked[rows.mode])
+        critical &= ~(rows.are("plateau") & place.held[rows.mode])
+    return critical
+
+
+def _targets(rows: _Rows, modes: Sequence[int], reached: Mask) -> NDArray[np.str_]:
+    """Return the labels of the ends of arcs from one point, empty where none is reached."""
+    changes = zip(_gained(rows).tolist(), rows.mode_lost.tolist(), reached, strict=True)
+    labels = [
+        schema.index_set_label({*modes, gain} - {lost, -1}) if there else ""
+        for gain, lost, there in changes
+    ]
+    return np.array(labels, dtype=np.str_)
+
+
+def _dataset(
+    net: LinearNetwork,
+    rows: _Rows,
+    columns: dict[str, Array],
+    fractions: Array,
+    attrs: dict[str, Any],
+) -> xr.Dataset:
+    """Return arcs as a Dataset; ``columns`` holds what depends on where they start."""
+    sigma, depth = net.singular_values, net.depth
+    parameter = rows.parameter(sigma, depth, fractions)
+    change = rows.change(sigma, depth, parameter)
+    variables = {
+        "shape": ("arc", rows.shape.astype(np.int8)),
+        "kind": ("arc", rows.kind.astype(np.int8)),
+        **{name: ("arc", getattr(rows, name)) for name in ("mode", "mode_lost", "mode_read")},
+        "n_layers": ("arc", rows.n_layers),
+        "order": ("arc", rows.order(depth)),
+        "drop": ("arc", 0.0 - change[:, -1]),
+        "is_critical": ("arc", columns["is_critical"].astype(np.int8)),
+        "arc_parameter": (("arc", "alpha"), parameter),
+        "loss": (("arc", "alpha"), columns["loss"]),
+        "exact_loss": (("arc", "alpha"), columns["start"][:, None] + change),
+    }
+    coords = {**{name: ("arc", columns[name]) for name in ("source", "target")}, "alpha": fractions}
+    dataset = xr.Dataset(variables, coords=coords)
+    return schema.finish(dataset, "arcs", {**net.attributes(), **attrs})
+
+
+@known_options
+def arc_states(
+    net: LinearNetwork,
+    x: ArrayLike,
+    arcs: xr.Dataset | xr.DataTree,
+    arc: int,
+    *,
+    rtol: float = 1e-8,
+) -> xr.Dataset:
+    """Return the states along one arc.
+
+    Parameters
+    ----------
+    net
+        The network.
+    x
+        Critical state (parameter) where the arc starts.
+    arcs
+        What `critical_arcs` returns, or the node ``arcs`` of an atlas, whose arcs start at
+        canonical points.
+    arc
+        Number of the arc.
+    rtol
+        How accurately ``x`` is critical, as for `classify`.
+
+    Returns
+    -------
+    xarray.Dataset
+        Schema ``arc_path``: ``state(alpha, parameter)`` and ``loss(alpha)``, with the coordinates
+        ``alpha`` and ``arc_parameter``; source and target in the attributes.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the arcs are of another network, there is no such arc, or it does not start at ``x``.
+
+    Examples
+    --------
+    >>> import numpy as np, dlnds as dl
+    >>> net = dl.LinearNetwork(widths=(2, 3, 3, 2), target=np.diag([2.0, 1.0]))
+    >>> x = net.critical_state((1,))
+    >>> arcs = dl.critical_arcs(net, x)
+    >>> path = dl.arc_states(net, x, arcs, arcs.target.values.tolist().index("{0,1}"))
+    >>> dl.classify(net, path.state[-1]).critical_point.item()
+    '{0,1}'
+    """
+    state, rtol = check_point(net, x, rtol)
+    arcs = arcs.to_dataset() if isinstance(arcs, xr.DataTree) else arcs
+    if not isinstance(arcs, xr.Dataset) or arcs.attrs.get("schema") != "arcs":
+        raise TypeError("arcs: needs the Dataset that critical_arcs returns")
+    if arcs.attrs.get("problem_digest") != net.digest:
+        raise ValueError("arcs: belong to another network")
+    schema.check_content("arcs", arcs, _MOVING)
+    row = arcs.isel(arc=check_integer("arc", arc, minimum=0, maximum=arcs.sizes["arc"] - 1))
+    check_numbers("arcs", row, _MOVING)
+    found = check_critical(net, state, rtol)
+    label, source = schema.index_set_label(found.modes), str(row["source"].item())
+    if label != source:
+        raise ValueError(f"x: is a point over {label}, the arc starts over {source}")
+    check_memory("arcs", 3 * arcs.sizes["alpha"] * net.dim)
+    place = departures.take_apart(net, state, found, rtol)
+    moving = Arc(
+        row["arc_parameter"].values,
+        schema.ARC_SHAPES[int(row["shape"])],
+        schema.ARC_KINDS[int(row["kind"])],
+        *(int(row[name]) for name in ("mode", "mode_lost", "mode_read", "n_layers")),
+    )
+    if not departures.is_possible(place, moving.shape):
+        raise ValueError(
+            f"x: has no arcs of the shape {moving.shape!r}, so this one starts elsewhere"
+        )
+    states = departures.states(place, moving)
+    dataset = xr.Dataset(
+        {"state": (("alpha", "parameter"), states), "loss": ("alpha", net._loss(states))},
+        coords={**net.coordinates(), **{n: ("alpha", row[n].values) for n in _ALONG}},
+    )
+    ends = {name: str(row[name].item()) for name in ("source", "target")}
+    return schema.finish(dataset, "arc_path", {**net.attributes(), "rtol": rtol, **ends})
+
+
+_ALONG = ("alpha", "arc_parameter")
+#: What of arcs their states are computed from.
+_MOVING = {
+    "alpha": ("alpha",),
+    "arc_parameter": ("arc", "alpha"),
+    **dict.fromkeys(
+        ("source", "target", "shape", "kind", "mode", "mode_lost", "mode_read", "n_layers"),
+        ("arc",),
+    ),
+}
+
+
+def canonical_arcs(
+    net: LinearNetwork, points: xr.Dataset, n_alpha: int, progress: bool = False
+) -> xr.Dataset:
+    """Return the arcs from all canonical points of a table, as of `critical_arcs`.
+
+    Activations end at points of the table. The layers of modes that neither move nor are moved to
+    do not change, and the others are those of a network of these modes alone: arcs that differ in
+    resting modes only share its samples, up to a constant.
+    """
+    count, learnt = check_integer("n_alpha", n_alpha, minimum=2), points["learnt"].values
+    allowed: Mask = np.any(learnt, axis=0)
+    selection = _selection(net, learnt, allowed)
+    rows = _rows(net, learnt, allowed, selection)
+    target = np.where(_end_at_points(rows, net.depth), _ends_in_table(rows, learnt), -1)
+    known = ~rows.are("activation", "decreasing") | (target >= 0)
+    rows, target = rows.pick(known), target[known]
+    check_memory("n_alpha", 6 * count * len(target))
+    start, labels = points["loss"].values[rows.point], points["critical_point"].values
+    fractions = np.linspace(0.0, 1.0, count)
+    change = _sampled_change(net, rows, fractions, check_flag("progress", progress))
+    columns = {
+        "source": labels[rows.point],
+        "target": np.append(labels, "")[target],
+        "is_critical": _are_critical(rows, net.depth),
+        "loss": start[:, None] + change,
+        "start": start,
+    }
+    return _dataset(net, rows, columns, fractions, {"selection": selection})
+
+
+def _selection(net: LinearNetwork, learnt: Mask, allowed: Mask) -> str:
+    """Return which of the `SELECTIONS` of arcs is not too many, or else the last."""
+    inside, outside = learnt.sum(axis=1), (allowed & ~learnt).sum(axis=1)
+    everything = np.sum(inside * (3 + 2 * outside) + outside * (3 + outside))
+    swaps = count_pairs(learnt, exceeds(net.singular_values) & allowed)
+    counts = (int(everything), int(np.sum(swaps + outside)), 0)
+    return next(word for word, n in zip(SELECTIONS, counts, strict=True) if n <= MOST_ARCS)
+
+
+def _ends_in_table(rows: _Rows, learnt: Mask) -> Counts:
+    """Return the numbers of the points that arcs lead to by what they lose and gain, or −1."""
+    number = {row.tobytes(): p for p, row in enumerate(np.packbits(learnt, axis=1))}
+    toggled = np.full((len(learnt), learnt.shape[1] + 1), -1)
+    toggled[:, -1] = np.arange(len(learnt))  # no mode
+    for j in range(learnt.shape[1]):
+        other = learnt.copy()
+        other[:, j] ^= True
+        toggled[:, j] = [number.get(row.tobytes(), -1) for row in np.packbits(other, axis=1)]
+    ends: Counts = toggled[toggled[rows.point, rows.mode_lost], _gained(rows)]
+    return ends
+
+
+def _sampled_change(
+    net: LinearNetwork, rows: _Rows, fractions: Array, progress: bool
+) -> NDArray[np.float64]:
+    """Return L − L_S (arc, sample) of states of networks of the moving modes alone."""
+    table, which = np.unique(np.stack(rows[1:], axis=1), axis=0, return_inverse=True)
+    kinds = _Rows(np.zeros(len(table), np.int64), *table.T)
+    sigma, changes = net.singular_values, np.zeros((len(table), len(fractions)))
+    parameter = kinds.parameter(sigma, net.depth, fractions)
+    arcs = tqdm(kinds.arcs(parameter), "arcs", total=len(table), disable=not progress)
+    for change, arc in zip(changes, arcs, strict=True):
+        change[:] = _change_alone(sigma, net.depth, arc)
+    return changes[which.ravel()]
+
+
+def _change_alone(sigma: Array, depth: int, arc: Arc) -> Array:
+    """Return L − L_S along an arc of a whitened network of the modes that move."""
+    modes = sorted({arc.mode, arc.mode_lost, arc.mode_read} - {-1})
+    local = {mode: number for number, mode in enumerate(modes)} | {-1: -1}
+    net = LinearNetwork((len(modes),) * (depth + 1), np.diag(sigma[modes]))
+    before = [arc.mode] if arc.shape in ("orbit", "scaling") else [arc.mode_lost]
+    x = net.critical_state([local[mode] for mode in before if mode >= 0])
+    found = strings.learnt(net, x, 1e-8)
+    moving = [local[mode] for mode in (arc.mode, arc.mode_lost, arc.mode_read)]
+    if arc.shape == "rotation" and moving[1] not in found.modes:
+        moving[:2] = moving[1::-1]  # equal modes are named in their order
+    place = departures.take_apart(net, x, found, 1e-8)
+    mode, mode_lost, mode_read = moving
+    small = arc._replace(mode=mode, mode_lost=mode_lost, mode_read=mode_read)
+    states = departures.states(place, small)
+    change: Array = net._loss(states) - net.loss(x)
+    return change

@@ -1,0 +1,378 @@
+"""Runs that leave a critical point along its unstable manifold, or come to it along the stable."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from dlnds import schema
+from dlnds._kernels import jit
+from dlnds.errors import (
+    check_flag,
+    check_generator,
+    check_integer,
+    check_memory,
+    check_number,
+    check_numbers,
+    known_options,
+)
+from dlnds.runs.events import Event
+from dlnds.runs.flow import LAST, SMALLEST_RTOL, flow
+from dlnds.systems.linear import LinearNetwork, check_network
+from dlnds.systems.loss import against_time
+from dlnds.systems.network import flat
+from dlnds.systems.protocol import Array, SystemProtocol, unchanged
+from dlnds.theory import saddles, taylor
+from dlnds.theory.coordinates import turning
+from dlnds.theory.moments import balanced_layers
+from dlnds.theory.saddles import Directions
+
+#: Largest start, in units of the weights; also that of starts that lie on the manifold exactly.
+LARGEST_START = 0.02
+#: Entries of directions below this are rounding.
+_ROUNDING = 1e-13
+
+
+@known_options
+def grow_manifold(
+    net: LinearNetwork,
+    manifold: xr.Dataset,
+    n_fibres: int | None = None,
+    *,
+    n_points: int = 65,
+    reach: float | None = None,
+    rtol: float = 1e-8,
+    max_steps: int = 10_000,
+    rng: Any = None,
+    workers: int = 1,
+    progress: bool = False,
+) -> xr.Dataset:
+    """Return runs that start on a local manifold: forward from an unstable one, else backward.
+
+    Parameters
+    ----------
+    net
+        The network.
+    manifold
+        What `unstable_manifold` or `stable_manifold` returns, or some of its directions.
+    n_fibres
+        Runs in random directions of the manifold; ``None`` grows one along each of its directions,
+        and another to the opposite side along those of order 2.
+    n_points
+        Samples of each run, at about equal distances along its path.
+    reach
+        Distance from the critical point at which backward runs end; ``None`` takes √h σ_1^{1/h},
+        which is what it takes to learn the first mode. Forward ones go on to their limit.
+    rtol
+        Relative local error of the runs, and of the start: how far it may be from the manifold, in
+        units of the weights.
+    max_steps
+        Steps after which a run is ended.
+    rng
+        For random directions: seed or `numpy.random.Generator` (SPEC 7).
+    workers
+        Threads over which the runs are spread.
+    progress
+        Show a progress bar.
+
+    Returns
+    -------
+    xarray.Dataset
+        Schema ``fibres``: ``state(fibre, time, parameter)`` and ``loss(fibre, time)`` on a grid of
+        each run's own length, ``elapsed_time(fibre, time)`` from its start, negative for backward
+        runs. ``tangent(fibre, parameter)`` is the
+        direction that each starts in, and ``start_size`` how
+        far from the point. ``length`` of the path. ``end``, the index set of the critical value
+        that it ends at, or near where ``end_kind`` is ``none``, and ``stop_reason``; a backward run
+        that has gone as far as ``reach`` ends at none. ``imbalance_residual(fibre)`` is the largest
+        ‖C_i − C_i(x)‖_F along it, which would be zero on the manifold.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the Dataset is no manifold of this network, or an argument is outside what is described.
+
+    Notes
+    -----
+    A start x + δ v is off the manifold by about ‖½ D²f(v, v)‖ δ²/(2λ), with the smallest rate λ
+    along v: δ makes that ``rtol`` σ_1^{1/h}, at most 0.02 σ_1^{1/h}; x is moved along its orbit so
+    that the start has the C_i of x. At balanced points of whitened problems channels of the
+    residual network are on the manifold at any size, and random directions of order h ≥ 3 are drawn
+    from all of its cone: balanced layers with a random positive semidefinite Z_{1:h}.
+
+    References
+    ----------
+    WA25
+
+    Examples
+    --------
+    >>> import numpy as np, dlnds as dl
+    >>> net = dl.LinearNetwork(widths=(2, 3, 3, 2), target=np.diag([2.0, 1.0]))
+    >>> mani = dl.unstable_manifold(net, net.critical_state(()))
+    >>> dl.grow_manifold(net, mani).end.values.tolist()
+    ['{0}', '{1}']
+    """
+    check_network(net)
+    base = _base(net, manifold)
+    rtol = check_number("rtol", rtol, minimum=SMALLEST_RTOL, maximum=1e-2)
+    count = check_integer("n_points", n_points, minimum=2)
+    limit = np.sqrt(net.depth) * base.scale
+    limit = limit if reach is None else check_number("reach", reach, minimum=1e-3 * base.scale)
+    steps = check_integer("max_steps", max_steps, minimum=1, maximum=LAST)
+    if n_fibres is None:
+        tangents = _along_directions(base)
+    else:
+        number = check_integer("n_fibres", n_fibres, minimum=1)
+        check_memory("n_fibres", number * count * net.dim)
+        tangents = _at_random(base, number, check_generator("rng", rng))
+    check_memory("n_points", len(tangents) * count * net.dim)
+    starts = [_start(base, tangent, rtol) for tangent in tangents]
+
+    def grown(start: tuple[Array, float]) -> _Fibre:
+        return _grow(base, start[0], count, float(limit), rtol, steps)
+
+    with ThreadPoolExecutor(check_integer("workers", workers, minimum=1)) as pool:
+        first = [grown(start) for start in starts[:1]]  # compiles what all need
+        runs = tqdm(
+            [*first, *pool.map(grown, starts[1:])],
+            "fibres",
+            disable=not check_flag("progress", progress),
+        )
+        fibres = list(runs)
+    return _dataset(net, base, manifold, tangents, starts, fibres)
+
+
+class _Base(NamedTuple):
+    """A critical point and its directions, in coordinates that suit them.
+
+    ``exact``: the point is canonical there, on hidden units 1..r.
+    """
+
+    net: LinearNetwork
+    system: SystemProtocol
+    state: Array
+    directions: Directions
+    exact: bool
+    stable: bool
+    scale: float
+    lift: Callable[[Array], Array]
+
+
+class _Fibre(NamedTuple):
+    """One run: its rows, and how it ended."""
+
+    time: Array
+    states: Array
+    length: float
+    stop_reason: int
+    end: str
+    end_kind: int
+
+
+def _base(net: LinearNetwork, manifold: xr.Dataset) -> _Base:
+    if not isinstance(manifold, xr.Dataset) or manifold.attrs.get("schema") != "manifold":
+        raise TypeError("manifold: needs the Dataset that unstable_manifold returns")
+    schema.check_digest("manifold", manifold, net.digest)
+    names = ("rate", "order", "mode", "mode_lost")
+    wanted = {
+        **{"state": ("parameter",), "critical_point": (), "frame": ("direction", "parameter")},
+        **dict.fromkeys(names, ("direction",)),
+    }
+    counts = ["side", "dimension", "quotient_dimension"]
+    manifold = schema.check_content("manifold", manifold, wanted, counts, empty=["direction"])
+    check_numbers("manifold", manifold, wanted)
+    manifold = manifold.assign({name: manifold[name].astype(np.int64) for name in names[1:]})
+    if manifold.sizes["parameter"] != net.dim:
+        raise ValueError(f"manifold: needs states of {net.dim} weights, got {manifold.sizes}")
+    state, frame, whole = manifold["state"].values, manifold["frame"].values, net
+    lift: Callable[[Array], Array] = unchanged
+    place = saddles.canonical_place(net, state)
+    if place is not None:
+        whole, state, lift = place.net, place.state, turning(net.widths, place.bases)
+        frame = turning(net.widths, [b.T for b in place.bases])(frame)
+        frame = np.where(np.abs(frame) > _ROUNDING, frame, 0.0)
+    root = 1.0 if net.input_root is None else float(np.linalg.norm(net.input_root, 2))
+    size = max(float(net.singular_modes[1][0]) / root, np.finfo(float).tiny)
+    stable = manifold.attrs["side"] == "stable"
+    return _Base(
+        net=whole,
+        system=against_time(whole) if stable else whole,
+        state=state,
+        directions=Directions(frame, *(manifold[name].values for name in names)),
+        exact=place is not None,
+        stable=stable,
+        scale=size ** (1.0 / net.depth),
+        lift=lift,
+    )
+
+
+def _along_directions(base: _Base) -> list["_Tangent"]:
+    """Return each direction, and the opposite of those of order 2."""
+    chosen = []
+    for v, k in zip(base.directions.frame, base.directions.order, strict=True):
+        none = np.zeros_like(v)
+        chosen += [_Tangent(v, none), _Tangent(-v, none)] if k == 2 else [_Tangent(none, v)]
+    return chosen
+
+
+class _Tangent(NamedTuple):
+    """A direction to start in: a combination of order 2, and a part of higher order."""
+
+    strict: Array
+    residual: Array
+
+
+def _at_random(base: _Base, count: int, rng: np.random.Generator) -> list[_Tangent]:
+    """Return random unit directions of the tangent cone."""
+    frame, _, order, mode, lost = base.directions
+    residual = order > 2
+    if base.exact:  # there the residual part is known for h = 2 too
+        residual |= (mode >= 0) & (lost < 0)
+    spanned, chosen = ~residual, []
+    for _ in range(count if len(order) else 0):
+        strict = rng.normal(size=int(spanned.sum())) @ frame[spanned]
+        rest = np.zeros(base.net.dim)
+        if residual.any():
+            size = 1.0 if not spanned.any() else abs(rng.normal())
+            rest = size * (_cone_element if base.exact else _one_of)(base, residual, rng)
+        norm = float(np.sqrt(strict @ strict + rest @ rest))
+        chosen.append(_Tangent(strict / norm, rest / norm))
+    return chosen
+
+
+def _one_of(base: _Base, residual: NDArray[np.bool_], rng: np.random.Generator) -> Array:
+    vector: Array = base.directions.frame[rng.choice(np.flatnonzero(residual))]
+    return vector
+
+
+def _cone_element(base: _Base, residual: NDArray[np.bool_], rng: np.random.Generator) -> Array:
+    """Return random balanced layers of the residual network with Z_{1:h} = ± Q P, of norm 1.
+
+    P is positive semidefinite on the open modes and, on the stable side, as many of the directions
+    without target as both ends have, joined by a random isometry Q.
+    """
+    net, h, mode = base.net, base.net.depth, base.directions.mode
+    open_modes = np.unique(mode[residual & (mode >= 0)])
+    learnt = int(np.count_nonzero(base.state)) // h
+    flats = int(np.count_nonzero(residual & (mode < 0)))
+    ends = []
+    for width in (net.widths[0], net.widths[-1]):
+        spare = np.setdiff1d(np.arange(width), np.flatnonzero(net.singular_modes[1]))
+        frame = np.zeros((width, len(open_modes) + flats))
+        frame[open_modes, np.arange(len(open_modes))] = 1.0
+        turn, _ = np.linalg.qr(rng.normal(size=(len(spare), flats)))
+        frame[spare, len(open_modes) :] = turn
+        ends.append(frame)
+    rank = min(frame.shape[1], *(d - learnt for d in net.widths[1:-1]))
+    left, sizes, _ = np.linalg.svd(rng.normal(size=(frame.shape[1], rank)), full_matrices=False)
+    sizes = (sizes**2) ** (1.0 / h)
+    entry = -ends[0] if base.stable else ends[0]
+    frames = [entry @ left, *(np.eye(d)[:, learnt : learnt + rank] for d in net.widths[1:-1])]
+    vector = flat(balanced_layers([*frames, ends[1] @ left], sizes))
+    return vector / float(np.linalg.norm(vector))
+
+
+def _start(base: _Base, tangent: _Tangent, rtol: float) -> tuple[Array, float]:
+    """Return a state on the manifold, as nearly as ``rtol`` asks, and how far from the point."""
+    net, x = base.net, base.state
+    v = tangent.strict + tangent.residual
+    size = LARGEST_START * base.scale
+    if tangent.strict.any():
+        terms = [taylor.field_terms(net, np.stack([x, u]), 2)[2] for u in (v, tangent.residual)]
+        bend = float(np.linalg.norm(terms[0] - terms[1]))
+        used = np.abs(base.directions.frame @ tangent.strict) > _ROUNDING
+        rates = base.directions.rate[used & (base.directions.order == 2)]
+        if bend > 0.0:
+            size = min(size, float(np.sqrt(2.0 * rates.min() * rtol * base.scale / bend)))
+    elif not base.exact:
+        size = min(size, float(np.sqrt(rtol)) * base.scale)
+    away, point = size * v, x.copy()
+    if tangent.strict.any() or not base.exact:
+        restore = jit.ready(net.restore, jit.RESTORE)
+        restore(point, net.params, net.invariants(x) - net.invariants(away), True)
+    return point + away, size
+
+
+def _grow(
+    base: _Base, start: Array, count: int, reach: float, rtol: float, max_steps: int
+) -> _Fibre:
+    """Return one run, first to find its path, then sampled along it."""
+    events: tuple[Event, ...] = ()
+    if base.stable:
+
+        def beyond(x: Array) -> float:
+            return float(np.linalg.norm(x - base.state)) - reach
+
+        events = (Event(beyond, "reach", 1, terminal=True),)
+    run = flow(base.system, start, rtol=rtol, max_steps=max_steps, events=events)
+    way = np.linalg.norm(np.diff(run["state"].values, axis=0), axis=1)
+    way = np.concatenate([[0.0], np.cumsum(way)])
+    time = np.interp(np.linspace(0.0, way[-1], count), way, run["time"].values)
+    time[[0, -1]] = run["time"].values[[0, -1]]
+    grid, rows = np.unique(time, return_inverse=True)
+    states = np.tile(start, (len(grid), 1))
+    if len(grid) > 1:
+        sampled = flow(
+            base.system, start, (0.0, grid[-1]), grid, rtol=rtol, max_steps=2 * max_steps
+        )
+        states = sampled["state"].values[: len(grid)]
+    return _Fibre(
+        time,
+        states[rows],
+        float(way[-1]),
+        int(run["stop_reason"]),
+        "" if base.stable and not int(run["limit_kind"]) else base.net.identify(states[-1]),
+        int(run["limit_kind"]),
+    )
+
+
+def _dataset(
+    net: LinearNetwork,
+    base: _Base,
+    manifold: xr.Dataset,
+    tangents: list[_Tangent],
+    starts: list[tuple[Array, float]],
+    fibres: list[_Fibre],
+) -> xr.Dataset:
+    sizes = (len(fibres), fibres[0].states.shape[0] if fibres else 0, net.dim)
+    states = np.stack([f.states for f in fibres]) if fibres else np.zeros(sizes)
+    drift = _drift(base, states)
+    loss = base.net.loss(states) if fibres else np.zeros(sizes[:2])
+    sign = -1.0 if base.stable else 1.0
+    vectors = np.reshape([t.strict + t.residual for t in tangents], (len(tangents), net.dim))
+    lifted = base.lift(states.reshape(-1, net.dim)).reshape(sizes)
+    dataset = xr.Dataset(
+        {
+            "state": (("fibre", "time", "parameter"), lifted),
+            "elapsed_time": (
+                ("fibre", "time"),
+                sign * np.reshape([f.time for f in fibres], sizes[:2]),
+            ),
+            "loss": (("fibre", "time"), loss),
+            "tangent": (("fibre", "parameter"), base.lift(vectors)),
+            "start_size": ("fibre", np.array([size for _, size in starts], float)),
+            "length": ("fibre", np.array([f.length for f in fibres], float)),
+            "imbalance_residual": ("fibre", drift),
+            "end": ("fibre", np.array([f.end for f in fibres], dtype=np.str_)),
+            "end_kind": ("fibre", np.array([f.end_kind for f in fibres], np.int8)),
+            "stop_reason": ("fibre", np.array([f.stop_reason for f in fibres], np.int8)),
+        },
+        coords=net.coordinates(),
+    )
+    kept = ("side", "dimension", "quotient_dimension")
+    attrs = {**net.attributes(), **{name: manifold.attrs[name] for name in kept}}
+    attrs["critical_point"] = str(manifold["critical_point"].item())
+    return schema.finish(dataset, "fibres", attrs)
+
+
+def _drift(base: _Base, states: Array) -> Array:
+    """Return the largest ‖C_i − C_i(x)‖_F along each run."""
+    if not len(states):
+        return np.zeros(0)
+    pairs = zip(base.net.imbalances(states), base.net.imbalances(base.state), strict=True)
+    norms = [np.linalg.norm(c - at, axis=(-2, -1)).max(axis=1) for c, at in pairs]
+    return np.max([np.zeros(len(states)), *norms], axis=0)  # type: ignore[no-any-return]

@@ -1,0 +1,531 @@
+"""Limiting paths: how runs from smaller and smaller starts leave a critical point."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.linalg
+import xarray as xr
+from numpy.typing import ArrayLike
+
+from dlnds import schema
+from dlnds.errors import (
+    ConvergenceError,
+    check_array,
+    check_ascending,
+    check_generator,
+    check_integer,
+    check_memory,
+    check_number,
+    finite,
+    known_options,
+)
+from dlnds.landscape.newton import find_critical_point
+from dlnds.runs.events import Event
+from dlnds.runs.flow import flow, recorded
+from dlnds.saddles.directions import (
+    ZERO_UNIT,
+    check_network,
+    check_row,
+    escape_directions,
+    time_on_ray,
+)
+from dlnds.systems.jacobians import dense_jacobian, field_at
+from dlnds.systems.network import WeightSystem
+from dlnds.systems.protocol import Array, check_state
+
+#: Fall of ‖∇L‖, in terms of the largest on the way, at which a path has come to its limit.
+REST = 1e-9
+#: Sizes of starts that are tried, from the largest on, and the relative error of a flow's clock.
+SIZES, CLOCK = 0.5 * 2.0 ** -np.arange(0.0, 30.0, 0.5), 1e-12
+#: Iterations of Newton's method from the end of a path, which is near its limit if it has one.
+FEW_ITERATIONS = 100
+#: Largest relative move from the end of a path to the critical point that it comes to.
+NEAR_LIMIT = 1e-2
+#: Eigenvalues of the Hessian, in terms of the largest, below which a limit is a saddle.
+UNSTABLE = 1e-7
+#: Ascents from a limit, which tell whether it is a saddle where the Hessian does not.
+FEW_STARTS = 20
+
+
+class Ray(NamedTuple):
+    """A KKT point u of the form of degree ``order`` at a critical point, with the rate λ = kN.
+
+    ``gain`` is the power of r with which the flow on r u differs from that of the form, relatively.
+    """
+
+    point: Array
+    u: Array
+    order: int
+    rate: float
+    gain: int
+
+
+class Entry(NamedTuple):
+    """A state near the limiting path, its time, and what the next order may change."""
+
+    state: Array
+    time: float
+    error: float
+
+
+@known_options
+def escape_path(
+    system: WeightSystem,
+    direction: xr.Dataset,
+    *,
+    delta: float | None = None,
+    t_eval: ArrayLike | None = None,
+    rtol: float = 1e-12,
+    save: Iterable[str] = ("state", "unit_size"),
+    max_steps: int = 5_000,
+) -> xr.Dataset:
+    """Return the limiting path p(t) from a critical point along an escape direction, as a run.
+
+    Parameters
+    ----------
+    system
+        A network.
+    direction
+        One row of what `escape_directions` returns.
+    delta
+        Distance from the critical point at which the path is entered; ``None`` takes the one at
+        which the neglected orders and the rounding of the clock together are least.
+    t_eval, rtol, save, max_steps
+        As for `flow`; times are measured from T_δ.
+
+    Returns
+    -------
+    xarray.Dataset
+        Schema ``run``, of the path from δ on, with ``unit_size(time, unit)``, the norms of the
+        weights of each hidden unit. Its limit p*: ``limit_state(parameter)``, ``limit_loss``,
+        ``limit_residual``, ‖∇L‖ there, ``limit_active(unit)``, 1 for units with weights, and
+        ``limit_kind``: ``saddle``, if the Hessian has a negative eigenvalue or the leading form in
+        the weights of its zero units has an escape direction, ``global_minimum``, if nothing is
+        left of the loss, ``critical_point`` otherwise, or ``none``, if the run did not come to one.
+        Attributes: ``delta``, ``start_error``, an estimate of what is neglected at the start, in
+        terms of δ and in time, and the ``order`` and the ``rate`` of the direction.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the direction is no row of `escape_directions`, or δ is not positive.
+
+    Notes
+    -----
+    p(t) = lim_{δ→0} ψ(t + T_δ, δu), a run from the critical point to the next one. It is not
+    entered on the ray, where the error is of order δ², but at
+    p = x* + r(u + c), ṙ = λ r^{k−1}(1 + κ): with c, κ ~ r^q, q = k for leading forms of
+    networks, the flow asks for λ r^{k−2}(q + 1) c − J c + λ r^{k−2} κ u = f/r − λ r^{k−2} u at
+    x* + r u, c ⊥ u, and the time is −T_r − κ r^{2−k}/((q + 2 − k) λ). What is left is of relative
+    order r^{2q}, in time of r^{2q+2−k}. At later saddles of three and more layers the weights that
+    are not small drift by r² along the symmetry: there time is known up to a constant only.
+
+    References
+    ----------
+    KH25, theorems 4.2 and 5.2.
+
+    Examples
+    --------
+    >>> import numpy as np, dlnds as dl
+    >>> net = dl.LinearNetwork(widths=(2, 2, 2, 2), target=np.diag([2.0, 1.0]))
+    >>> first = dl.escape_directions(net, n_starts=5).isel(direction=0)
+    >>> path = dl.escape_path(net, first)
+    >>> dl.schema.decode(path.limit_kind).item(), round(float(path.limit_loss), 9)
+    ('saddle', 0.5)
+    """
+    check_network(system)
+    if not isinstance(direction, xr.Dataset):
+        raise TypeError("direction: needs a row of escape_directions")
+    save = dict.fromkeys(("state", *recorded(system, save)))
+    check_row(system, direction)
+    check_memory("system", 4 * system.dim**2)
+    ray = _ray(system, direction)
+    if delta is None:
+        entries = [(float(r), _entry(system, ray, float(r))) for r in SIZES]
+        size, entry = min(entries, key=lambda pair: pair[1].error + _lost(ray, pair[0]))
+    else:
+        size = np.float64(check_number("delta", delta, minimum=0.0))  # whose powers may be infinite
+        if not size:
+            raise ValueError("delta: needs a positive number")
+        with np.errstate(over="ignore"):
+            check_state("delta", system, ray.point + size * ray.u)
+        entry = _entry(system, ray, size)
+    options: dict[str, Any] = {"rtol": rtol, "save": save, "max_steps": max_steps}
+    span = (entry.time, np.inf)
+    run = flow(system, entry.state, span, events=_at_rest(system), **options).drop_vars("event")
+    end = _limit(system, np.array(run.state.values[-1]))
+    if t_eval is not None:
+        grid = check_ascending("t_eval", t_eval)
+        if not grid[-1] > entry.time:
+            raise ValueError(
+                f"t_eval: needs times after {entry.time:.6g}, when the path is at this distance"
+            )
+        run = flow(system, entry.state, (entry.time, float(grid[-1])), grid, **options)
+    attrs = {
+        "delta": float(size),
+        "start_error": entry.error,
+        "order": ray.order,
+        "rate": ray.rate,
+    }
+    path = run.assign(end).assign_coords(system._unit_coordinates())
+    path.attrs.pop("events", None)  # that ended the search for the limit
+    return schema.finish(path, "run", attrs)
+
+
+def _ray(system: WeightSystem, direction: xr.Dataset) -> Ray:
+    """Return what a row of escape_directions says."""
+    point, u = np.array(direction["at"].values), np.array(direction.state.values)
+    order = int(direction.order)
+    degrees = [part.degree for part in system.leading_parts(point)]
+    gain = order if order in degrees else 1
+    return Ray(point, u, order, float(direction.multiplier), gain)
+
+
+def _lost(ray: Ray, size: float) -> float:
+    """Return what the clock of a flow may lose from a distance on, in time."""
+    return CLOCK * abs(float(time_on_ray(ray.order, ray.rate / ray.order, size)))
+
+
+@finite("delta")
+def _entry(system: WeightSystem, ray: Ray, size: float) -> Entry:
+    """Return the state of the limiting path at a distance, to the next order, and its time."""
+    point, u, k, rate, q = ray
+    state = point + size * u
+    force = field_at(system, 0.0, state)
+    matrix, _ = dense_jacobian(system, 0.0, state)
+    slow = rate * size ** (k - 2)
+    bordered = np.zeros((system.dim + 1, system.dim + 1))
+    bordered[:-1, :-1] = (q + 1.0) * np.eye(system.dim) - matrix / slow
+    bordered[:-1, -1], bordered[-1, :-1] = u, u
+    solved = np.linalg.solve(bordered, np.append(force / (slow * size) - u, 0.0))
+    c, kappa = solved[:-1], float(solved[-1])
+    late = kappa * size ** (2 - k) / ((q + 2 - k) * rate) if q + 2 != k else 0.0
+    time = -float(time_on_ray(k, rate / k, size)) - late
+    relative = float(np.linalg.norm(c)) + abs(kappa)
+    error = relative**2 * (1.0 + size ** (2 - k) / rate)
+    return Entry(state + size * c, time, error)
+
+
+def _at_rest(system: WeightSystem) -> Event:
+    """Return the event that the force has fallen far below the largest on the way."""
+    largest = 0.0
+
+    def excess(x: Array) -> float:
+        nonlocal largest
+        size = float(np.linalg.norm(system._gradient(x)))
+        largest = max(largest, size)
+        return size - REST * largest
+
+    return Event(excess, "at_rest", -1, terminal=True)
+
+
+def _limit(system: WeightSystem, end: Array) -> dict[str, Any]:
+    """Return what a path comes to."""
+    kind = "none"
+    try:
+        found = find_critical_point(system, end, max_iterations=FEW_ITERATIONS)
+        x = found.state.values
+        if np.linalg.norm(x - end) <= NEAR_LIMIT * np.linalg.norm(end):
+            end, kind = x, _kind(system, x)
+    except ConvergenceError:
+        pass
+    active = system._unit_sizes(end) > ZERO_UNIT * np.linalg.norm(end)
+    return {
+        "limit_state": ("parameter", end),
+        "limit_loss": ((), float(system._loss(end))),
+        "limit_residual": ((), float(np.linalg.norm(system._gradient(end)))),
+        "limit_active": ("unit", active.astype(np.int8)),
+        "limit_kind": ((), schema.flag(schema.LIMIT_KINDS, kind)),
+    }
+
+
+def _kind(system: WeightSystem, x: Array) -> str:
+    """Return whether a critical point is a saddle or a minimum, as far as that can be told."""
+    values = scipy.linalg.eigvalsh(-dense_jacobian(system, 0.0, x)[0])
+    if values[0] < -UNSTABLE * np.abs(values).max():
+        return "saddle"
+    if system.settled(x, 1e-8):
+        return "global_minimum"
+    further = escape_directions(system, at=x, n_starts=FEW_STARTS)
+    return "saddle" if further.sizes["direction"] else "critical_point"
+
+
+@known_options
+def escape_chain(
+    system: WeightSystem,
+    *,
+    rng: Any = 0,
+    n_starts: int = 100,
+    max_paths: int = 10,
+    max_steps: int = 5_000,
+) -> xr.DataTree:
+    """Return limiting paths from the origin to the first saddle, and so on to a minimum.
+
+    Parameters
+    ----------
+    system
+        A network.
+    rng, n_starts
+        As for `escape_directions`, at each of the critical points.
+    max_paths
+        Paths at most.
+    max_steps
+        As for `flow`.
+
+    Returns
+    -------
+    xarray.DataTree
+        Schema ``escape_chain``: at the root the critical points on the way, the origin first:
+        ``state(saddle, parameter)``, ``loss(saddle)``, ``n_active(saddle)``, the number of hidden
+        units with weights, and the ``order`` and ``value(saddle)`` of the direction in which it is
+        left, 0 at the last; nodes ``path_0``, ``path_1``, …, what `escape_path` returns.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `escape_directions`.
+
+    Notes
+    -----
+    Each point is left along the direction of lowest order and, of these, of the largest value: the
+    fastest one. Runs from random small starts may take others.
+
+    References
+    ----------
+    KH25, section 5.
+
+    Examples
+    --------
+    >>> import numpy as np, dlnds as dl
+    >>> net = dl.LinearNetwork(widths=(2, 2, 2, 2), target=np.diag([2.0, 1.0]))
+    >>> chain = dl.escape_chain(net, n_starts=5)
+    >>> (chain.loss.values.round(9) + 0.0).tolist(), list(chain.children)
+    ([2.5, 0.5, 0.0], ['path_0', 'path_1'])
+    """
+    check_network(system)
+    generator = check_generator("rng", rng)
+    max_paths = check_integer("max_paths", max_paths, minimum=1)
+    x = np.zeros(system.dim)
+    states, left, nodes = [x], [], {}
+    for number in range(max_paths):
+        directions = escape_directions(system, at=x, rng=generator, n_starts=n_starts)
+        if not directions.sizes["direction"]:
+            break
+        first = directions.isel(direction=0)
+        path = escape_path(system, first, max_steps=max_steps)
+        left.append((int(first.order), float(first.value)))
+        nodes[f"path_{number}"] = path
+        x = np.array(path.limit_state.values)
+        states.append(x)
+        if schema.decode(path.limit_kind).item() != "saddle":
+            break
+    stack, (orders, values) = np.stack(states), zip(*left, (0, 0.0), strict=True)
+    sizes = system._unit_sizes(stack)
+    limits = ZERO_UNIT * np.linalg.norm(stack, axis=1)[:, None]
+    variables = {
+        "state": (("saddle", "parameter"), stack),
+        "loss": ("saddle", system._loss(stack)),
+        "n_active": ("saddle", np.sum(sizes > limits, axis=1)),
+        "order": ("saddle", np.array(orders, np.int64), {"long_name": "order of the form"}),
+        "value": ("saddle", np.array(values), {"long_name": "value of the form", "symbol": "$N$"}),
+    }
+    root = xr.Dataset(variables, coords=system.coordinates())
+    finished = schema.finish(root, "escape_chain", {**system.attributes(), "n_starts": n_starts})
+    tree = xr.DataTree(finished)
+    for name, path in nodes.items():
+        tree[name] = xr.DataTree(path)
+    return tree
+
+
+@known_options
+def compare_with_path(
+    system: WeightSystem,
+    path: xr.Dataset,
+    start: ArrayLike,
+    *,
+    norm: float,
+    t_eval: ArrayLike,
+    rtol: float = 1e-10,
+    max_steps: int = 5_000,
+) -> xr.Dataset:
+    """Return the distance of a run from a limiting path from where both have a given norm.
+
+    Parameters
+    ----------
+    system
+        The network.
+    path
+        What `escape_path` returns, from the origin.
+    start
+        State (parameter) of the run, smaller than ``norm``.
+    norm
+        ‖x‖ at which both are aligned, larger than the first state of the path.
+    t_eval
+        Times after the crossing, ascending from 0.
+    rtol, max_steps
+        As for `flow`.
+
+    Returns
+    -------
+    xarray.Dataset
+        Schema ``path_comparison``: ``distance(time)``, that of the run from the path, and
+        ``path_norm(time)``; ``crossing_time``, when the run had that norm, and
+        ``path_crossing_time``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the run or the path does not cross the norm from below, or a time is not reached.
+
+    Notes
+    -----
+    Absolute times are no use: a relative error η of the start's norm shifts them by about
+    η δ^{−(L−2)}/(L N).
+
+    References
+    ----------
+    KH25
+
+    Examples
+    --------
+    >>> import numpy as np, dlnds as dl
+    >>> net = dl.LinearNetwork(widths=(1, 1, 1, 1), target=[[2.0]])
+    >>> path = dl.escape_path(net, dl.escape_directions(net, n_starts=5).isel(direction=0))
+    >>> run = dl.compare_with_path(net, path, path.state[0] * 1.01, norm=0.5, t_eval=[0.0, 1.0])
+    >>> bool((run.distance < 1e-6).all())
+    True
+    """
+    check_network(system)
+    if not isinstance(path, xr.Dataset) or "limit_state" not in path:
+        raise TypeError("path: needs what escape_path returns")
+    schema.check_digest("path", path, system.digest)
+    rows = {"state": ("time", "parameter"), "time": ("time",)}
+    path = schema.check_content("path", path, rows)
+    x = check_array("start", start, ndim=1, shape=(system.dim,))
+    norm = check_number("norm", norm, minimum=0.0)
+    crossings = []
+    options: dict[str, Any] = {"rtol": rtol, "max_steps": max_steps}
+    grid = check_ascending("t_eval", t_eval)
+    if not (grid[0] >= 0.0 and grid[-1] > 0.0):
+        raise ValueError(f"t_eval: needs times from 0 on, got {grid[0]:g} to {grid[-1]:g}")
+    for name, first in (("start", x), ("path", path.state.values[0])):
+        with np.errstate(over="ignore"):
+            size = float(np.linalg.norm(first))
+        if not 0.0 < size < norm:
+            raise ValueError(
+                f"{name}: needs a first state of a norm below {norm:g}, got {size:.3g}"
+            )
+        crossings.append(_crossing(system, name, first, norm, options))
+    span = (0.0, float(grid[-1]))
+    runs = [flow(system, s, span, grid, **options) for _, s in crossings]
+    ends = [schema.decode(run.stop_reason).item() for run in runs]
+    if ends != ["end_reached", "end_reached"]:
+        raise ValueError(
+            f"t_eval: is not reached to its end in max_steps={max_steps}, the run and the path end "
+            f"with {ends[0]} and {ends[1]}"
+        )
+    states = [run.state.values for run in runs]
+    begun = float(path.time.values[0])
+    variables = {
+        "distance": (
+            "time",
+            np.linalg.norm(states[0] - states[1], axis=1),
+            {"long_name": "distance of the run from the path"},
+        ),
+        "path_norm": ("time", np.linalg.norm(states[1], axis=1)),
+        "crossing_time": ((), crossings[0][0]),
+        "path_crossing_time": ((), begun + crossings[1][0]),
+    }
+    dataset = xr.Dataset(variables, coords={"time": grid})
+    return schema.finish(dataset, "path_comparison", {**system.attributes(), "norm": norm})
+
+
+def _crossing(
+    system: WeightSystem, name: str, start: Array, norm: float, options: Mapping[str, Any]
+) -> tuple[float, Array]:
+    """Return when a run first has a norm, and its state then."""
+    crossing = Event(lambda x: float(np.linalg.norm(x)) - norm, "crossing", terminal=True)
+    run = flow(system, start, events=[crossing, _at_rest(system)], **options)
+    if int(run.event[-1]) != 0:
+        raise ValueError(f"{name}: does not come to the norm {norm:g}")
+    return float(run.time[-1] - run.time[0]), np.array(run.state.values[-1])
+
+
+@known_options
+def zero_preserving(
+    system: WeightSystem, x: ArrayLike, *, n_trials: int = 5, rng: Any = 0
+) -> xr.Dataset:
+    """Return the weights of zero hidden units at a state that the flow keeps at zero.
+
+    Parameters
+    ----------
+    system
+        A network.
+    x
+        State (parameter).
+    n_trials
+        Random states with these weights zero at which it is checked that they are not moved.
+    rng
+        Seed or `numpy.random.Generator` of them (SPEC 7).
+
+    Returns
+    -------
+    xarray.Dataset
+        Schema ``zero_preserving``: ``kept(parameter)``, 1 for the weights of the set;
+        ``unit_zero(unit)``, 1 for hidden units whose weights all belong to it; ``residual``, the
+        largest force on these weights at the random states, in terms of the largest on others.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the state has the wrong shape or is not finite.
+
+    Notes
+    -----
+    A set z of weights is zero-preserving if w_z = 0 makes ẇ_z = 0, whatever the others are. What
+    goes into a hidden unit and comes out of it is; where the activation has σ'(0) = 0 what goes in
+    alone. Unions are zero-preserving too.
+
+    References
+    ----------
+    KH25, section 5.
+
+    Examples
+    --------
+    >>> import numpy as np, dlnds as dl
+    >>> net = dl.LinearNetwork(widths=(2, 2, 2), target=np.diag([2.0, 1.0]))
+    >>> kept = dl.zero_preserving(net, net.critical_state((0,)))
+    >>> kept.unit_zero.values.tolist(), kept.kept.values.tolist()
+    ([0, 1], [0, 0, 1, 1, 0, 1, 0, 1])
+    """
+    check_network(system)
+    state = check_array("x", x, ndim=1, shape=(system.dim,))
+    n_trials = check_integer("n_trials", n_trials, minimum=1)
+    check_memory("n_trials", 2 * n_trials * system.dim)
+    generator = check_generator("rng", rng)
+    trials = generator.normal(size=(n_trials, system.dim))
+    into, out_of = system._unit_weights
+    small = np.abs(state) <= ZERO_UNIT * max(float(np.abs(state).max()), 1e-300)
+    kept = np.zeros(system.dim, bool)
+    whole = np.zeros(len(into), np.int8)
+    for unit, (before, after) in enumerate(zip(into, out_of, strict=True)):
+        for chosen in (before | after, before):
+            if small[chosen].all() and _force_on(system, chosen, trials) == 0.0:
+                kept |= chosen
+                break
+        whole[unit] = int(kept[before | after].all())
+    variables = {
+        "kept": ("parameter", kept.astype(np.int8)),
+        "unit_zero": ("unit", whole),
+        "residual": ((), _force_on(system, kept, trials)),
+    }
+    coords = {**system.coordinates(), **system._unit_coordinates()}
+    dataset = xr.Dataset(variables, coords=coords)
+    return schema.finish(dataset, "zero_preserving", system.attributes())
+
+
+def _force_on(system: WeightSystem, chosen: Any, trials: Array) -> float:
+    """Return the largest force on weights where they are zero, in terms of the largest of all."""
+    force = np.abs(system._gradient(np.where(chosen, 0.0, trials)))
+    return float(np.max(force[:, chosen], initial=0.0) / max(float(force.max()), 1e-300))

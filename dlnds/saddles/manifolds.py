@@ -1,0 +1,322 @@
+"""Stable and unstable submanifolds of critical points, also where the Hessian fails."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import scipy.linalg
+import xarray as xr
+from numpy.typing import ArrayLike, NDArray
+
+from dlnds import schema
+from dlnds.errors import check_memory, known_options
+from dlnds.landscape.critical import check_critical, check_point
+from dlnds.saddles import directions
+from dlnds.systems.jacobians import dense_jacobian
+from dlnds.systems.linear import LinearNetwork
+from dlnds.systems.product import ProductFlow
+from dlnds.systems.protocol import Array
+from dlnds.theory import saddles, strings, symmetry
+from dlnds.theory.coordinates import turning
+from dlnds.theory.moments import exceeds
+from dlnds.theory.saddles import Dimensions, Directions
+
+
+@known_options
+def unstable_manifold(
+    net: LinearNetwork | ProductFlow, x: ArrayLike, *, rtol: float = 1e-8
+) -> xr.Dataset:
+    """Return the directions in which runs leave a critical point, and how fast and many they are.
+
+    Parameters
+    ----------
+    net
+        The network, or the `ProductFlow` of one, whose critical points have strict directions only:
+        for whitened problems with the rate σ_j^{1−2/h} (σ_q − σ_j) along u_q v_jᵀ + u_j v_qᵀ.
+    x
+        Critical state (parameter), canonical or not.
+    rtol
+        How accurately it is critical, as for `classify`.
+
+    Returns
+    -------
+    xarray.Dataset
+        Schema ``manifold``: ``frame(direction, parameter)``, unit vectors along which the distance
+        r from the point grows like ṙ = rate · r^{order−1}, with their ``rate(direction)`` and
+        ``order(direction)``: the eigenvectors of negative eigenvalues, orthonormal, of order 2;
+        and of order k ≥ 3 the escape directions of the leading form, one for each of its values,
+        which stand for their orbits under the isotropy group of the point. ``mode(direction)`` is
+        the mode that is learnt along one and ``mode_lost(direction)`` the one that it replaces, −1
+        where there is none. ``state(parameter)``, the point, and ``critical_point``, its index set.
+
+        Attributes: ``dimension`` of the set of points whose runs begin here, in the space of
+        weights; ``quotient_dimension``, modulo the isotropy group (at A_S); ``strict_dimension``,
+        the number of negative eigenvalues; ``is_cone``, 1 where the directions of order k ≥ 3 make
+        the tangents a cone and not a space; ``is_complete``, 0 where the dimensions are lower
+        bounds; and ``method``, ``closed_form`` or ``dense``. At a global minimum it is empty.
+
+    Raises
+    ------
+    ValueError
+        If the state is not critical, or the Hessian does not fit into the memory.
+
+    Notes
+    -----
+    By the local product, a saddle is (strict part, from the Hessian) × (the residual network, with
+    widths d_i − r and the unlearnt part Σ_Q as its target, at a critical point). Its leading form
+    at the origin is N = ⟨Σ_Q, Z_h…Z_1⟩; the escape directions are rank one, N = σ_j h^{−h/2}. With
+    k open modes and ρ = min(k, d_i − r) the unstable set of the origin holds the balanced Z with a
+    symmetric, positive semidefinite Z_{1:h} between the open modes, for every h: its dimension is
+    ρ k − ρ (ρ − 1)/2 modulo O(d_1 − r) × … . The stable set holds those with −Z_{1:h} of this kind.
+    This is a space for h = 2 and a cone for h ≥ 3. At balanced points of whitened problems all is
+    known in closed form. Elsewhere the Hessian is taken apart, and the leading form on its kernel
+    is expanded by the method of Lyapunov and Schmidt; its KKT points are looked for from random
+    starts. Dimensions are the same over the GL orbit of A_S. At points with Z ≠ 0 they are counted
+    from these KKT points and may be too small.
+
+    References
+    ----------
+    WA25; KH25 for the leading form; theory of the local product in WA25, section 5.
+
+    Examples
+    --------
+    >>> import numpy as np, dlnds as dl
+    >>> net = dl.LinearNetwork(widths=(2, 3, 3, 2), target=np.diag([2.0, 1.0]))
+    >>> mani = dl.unstable_manifold(net, net.critical_state((1,)))
+    >>> mani.order.values.tolist(), mani["mode"].values.tolist(), mani.mode_lost.values.tolist()
+    ([2, 3], [0, 0], [1, -1])
+    >>> mani.attrs["dimension"], mani.attrs["quotient_dimension"]
+    (4, 2)
+    """
+    return _manifold(net, x, rtol, stable=False)
+
+
+@known_options
+def stable_manifold(
+    net: LinearNetwork | ProductFlow, x: ArrayLike, *, rtol: float = 1e-8
+) -> xr.Dataset:
+    """Return the directions in which runs come to a critical point, and how fast and many they are.
+
+    Parameters
+    ----------
+    net, x, rtol
+        As for `unstable_manifold`.
+
+    Returns
+    -------
+    xarray.Dataset
+        As of `unstable_manifold`, with the distance decaying like ṙ = −rate · r^{order−1}. Order 2:
+        eigenvectors of positive eigenvalues; order h: channels of an unlearnt mode with one sign
+        changed; order 2h: channels between outputs and inputs of which the target has none.
+
+    Raises
+    ------
+    ValueError
+        As `unstable_manifold`.
+
+    Notes
+    -----
+    Along a direction of order k ≥ 3 the decay is algebraic, r(t) ~ ((k − 2) rate · t)^{−1/(k−2)}.
+
+    References
+    ----------
+    WA25
+
+    Examples
+    --------
+    >>> import numpy as np, dlnds as dl
+    >>> net = dl.LinearNetwork(widths=(2, 2, 2), target=np.diag([2.0, 1.0]))
+    >>> W1, W2 = net.unpack(dl.stable_manifold(net, net.critical_state(())).frame.values)
+    >>> bool(np.allclose(W2, -W1.transpose(0, 2, 1), atol=1e-15))
+    True
+    """
+    return _manifold(net, x, rtol, stable=True)
+
+
+class _Local(NamedTuple):
+    """The directions at a point and the dimensions of what they are tangent to."""
+
+    directions: Directions
+    dimensions: Dimensions
+    strict: int
+    method: str
+
+
+class _Hessian(NamedTuple):
+    """Eigenvalues, eigenvectors, and which of them are in the kernel."""
+
+    values: Array
+    vectors: Array
+    zero: NDArray[np.bool_]
+
+
+def _manifold(
+    net: LinearNetwork | ProductFlow, x: ArrayLike, rtol: float, stable: bool
+) -> xr.Dataset:
+    layered = net.factors if isinstance(net, ProductFlow) else net
+    state, rtol = check_point(layered, x, rtol)
+    found = check_critical(layered, state, rtol)
+    if isinstance(net, ProductFlow):
+        local = _of_maps(net, state, found, rtol, stable)
+    else:
+        local = _local(net, state, found, rtol, stable)
+    frame, rate, order, mode, lost = local.directions
+    dataset = xr.Dataset(
+        {
+            "frame": (("direction", "parameter"), frame),
+            "rate": ("direction", rate, {"long_name": "rate of growth", "symbol": r"$\lambda$"}),
+            "order": ("direction", order),
+            "mode": ("direction", mode),
+            "mode_lost": ("direction", lost),
+            "state": ("parameter", state),
+            "critical_point": schema.index_set_label(found.modes),
+        },
+        coords=net.coordinates(),
+    )
+    attrs = {
+        **net.attributes(),
+        "rtol": rtol,
+        "side": "stable" if stable else "unstable",
+        "dimension": local.dimensions.whole,
+        "quotient_dimension": local.dimensions.quotient,
+        "strict_dimension": local.strict,
+        "is_cone": int((order > 2).any()),
+        "is_complete": int(local.dimensions.complete),
+        "method": local.method,
+    }
+    return schema.finish(dataset, "manifold", attrs)
+
+
+def _local(
+    net: LinearNetwork, x: Array, found: strings.Learnt, rtol: float, stable: bool
+) -> _Local:
+    place, rank = saddles.canonical_place(net, x), len(found.sizes)
+    if place is not None:
+        parts = [
+            saddles.strict_directions(place.net, place.modes, stable),
+            saddles.channels(place.net, place.modes, stable),
+        ]
+        joint = saddles.joined(parts, net.dim)
+        joint = joint._replace(frame=turning(net.widths, place.bases)(joint.frame))
+        strict = len(parts[0].rate)
+        return _Local(joint, _at_origin(net, rank, strict, stable), strict, "closed_form")
+    hessian = _hessian(net, x, rtol)
+    strict, whole, joint = _dense(net, x, hessian, stable)
+    if net.depth > 1 and not _residual_weights(net, x, found, rtol):
+        dimensions = _at_origin(net, rank, strict, stable)
+        modes = int(np.count_nonzero(net.singular_modes[1]))
+        flat = stable and min(net.widths) > rank and min(net.target.shape) > modes
+        return _Local(joint, dimensions._replace(complete=not flat), strict, "dense")
+    quotient = whole - _isotropy_orbit(net, x, joint.frame)
+    complete = not hessian.zero.any() or net.depth == 1
+    return _Local(joint, Dimensions(whole, quotient, complete), strict, "dense")
+
+
+def _of_maps(
+    prod: ProductFlow, x: Array, found: strings.Learnt, rtol: float, stable: bool
+) -> _Local:
+    """Return the directions on the matrices of one rank: those of the Riemannian Hessian."""
+    if prod.network.whitened and not found.freedom and not stable:
+        joint, method = _swaps(prod, x, found), "closed_form"
+    else:
+        values, vectors = prod.hessian_modes(x)
+        side = (values if stable else -values) > rtol * np.abs(values).max()
+        frame = _unit([prod.horizontal_lift(x, Z) for Z in vectors[side]], prod.dim)
+        count = int(side.sum())
+        none = np.full(count, -1)
+        joint = Directions(frame, np.abs(values[side]), np.full(count, 2), none, none)
+        method = "dense"
+    strict = len(joint.rate)
+    return _Local(
+        saddles.joined([joint], prod.dim), Dimensions(strict, strict, True), strict, method
+    )
+
+
+def _swaps(prod: ProductFlow, x: Array, found: strings.Learnt) -> Directions:
+    """Return the unstable directions of a whitened problem: a mode turns towards a larger one."""
+    left, sigma, right = prod.network.singular_modes
+    rest = [q for q in range(len(sigma)) if q not in found.modes]
+    pairs = [(q, j) for j in found.modes for q in rest if exceeds(sigma)[j, q]]
+    changes = [np.outer(left[:, q], right[:, j]) for q, j in pairs]
+    changes = [
+        Z + np.outer(left[:, j], right[:, q]) for Z, (q, j) in zip(changes, pairs, strict=True)
+    ]
+    power = 1.0 - 2.0 / prod.depth
+    rates = np.array([sigma[j] ** power * (sigma[q] - sigma[j]) for q, j in pairs])
+    modes = np.array(pairs, np.int64).reshape(-1, 2)
+    frame = _unit([prod.horizontal_lift(x, Z) for Z in changes], prod.dim)
+    return Directions(frame, rates, np.full(len(pairs), 2), modes[:, 0], modes[:, 1])
+
+
+def _unit(rows: Sequence[Array], dim: int) -> Array:
+    """Return vectors (direction, parameter) of length one."""
+    frame = np.reshape(rows, (-1, dim))
+    unit: Array = frame / np.linalg.norm(frame, axis=1, keepdims=True)
+    return unit
+
+
+def _residual_weights(net: LinearNetwork, x: Array, found: strings.Learnt, rtol: float) -> bool:
+    """Tell whether a critical point is off the GL orbit of A_S."""
+    blocks = strings.residual_blocks(net, found, rtol)
+    if any(block.any() for block in blocks[:-1]):
+        return True
+    if net.widths[0] == net.target.shape[1]:
+        return False
+    unseen = strings.unseen_block(net, x, found)
+    return bool(np.linalg.norm(unseen) > rtol * np.linalg.norm(x))
+
+
+def _hessian(net: LinearNetwork, x: Array, rtol: float) -> _Hessian:
+    check_memory("x", 3 * net.dim**2)
+    matrix, _ = dense_jacobian(net, 0.0, x)
+    values, vectors = scipy.linalg.eigh(-matrix, overwrite_a=True, check_finite=False)
+    zero = np.abs(values) <= rtol * strings.hessian_scale(net, x)
+    return _Hessian(values, vectors, zero)
+
+
+def _at_origin(net: LinearNetwork, rank: int, strict: int, stable: bool) -> Dimensions:
+    """Return the dimensions at a point of the GL orbit of A_S with so many strict directions."""
+    modes = int(np.count_nonzero(net.singular_modes[1]))
+    if net.depth == 2:  # those of the residual network are strict
+        strict -= (modes - rank) * (net.widths[1] - rank)
+    widths = (net.target.shape[1], *net.widths[1:])
+    return saddles.dimensions(widths, rank, modes, strict, stable)
+
+
+def _dense(
+    net: LinearNetwork, x: Array, hessian: _Hessian, stable: bool
+) -> tuple[int, int, Directions]:
+    """Return the number of strict directions, the dimension as far as it is seen, and all of them.
+
+    That is, up to the leading form on the kernel.
+    """
+    values, vectors, zero = hessian
+    side = ~zero & ((values > 0.0) == stable)
+    count, form = int(side.sum()), directions.leading_form(net, x, *hessian)
+    points = [] if form is None else directions.escape_points(form, -1.0 if stable else 1.0)
+    none = np.full(count + len(points), -1)
+    order = np.full(len(none), 2)
+    order[count:] = 0 if form is None else form.order
+    escape = [p.direction for p in points]
+    joint = Directions(
+        frame=np.concatenate([vectors[:, side].T, np.reshape(escape, (-1, net.dim))]),
+        rate=np.append(np.abs(values[side]), order[count:] * [p.value for p in points]),
+        order=order,
+        mode=none,
+        lost=none,
+    )
+    whole = count + max((p.dimension for p in points), default=0)
+    return count, whole, saddles.joined([joint], net.dim)
+
+
+def _isotropy_orbit(net: LinearNetwork, x: Array, frame: Array) -> int:
+    """Return the dimension of the orbits of the isotropy group of ``x`` across the directions."""
+    at_point = net.generators(x, orthogonal=True)
+    if not len(frame) or not len(at_point):
+        return 0
+    kernel = (
+        scipy.linalg.null_space(at_point.T, rcond=1e-9) if at_point.any() else np.eye(len(at_point))
+    )
+    mixture = np.random.default_rng(0).normal(size=len(frame)) @ frame
+    moved = kernel.T @ symmetry.generators(net._layers(mixture), orthogonal=True)
+    return int(np.linalg.matrix_rank(moved, tol=1e-9 * max(1.0, float(np.linalg.norm(mixture)))))

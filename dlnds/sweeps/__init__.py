@@ -1,0 +1,1 @@
+"""Many runs over a grid, in a folder that loses nothing."""

@@ -1,0 +1,1 @@
+"""Formulas on layers, singular values and ranks: plain functions of arrays."""

@@ -1,0 +1,275 @@
+"""Second moments of data, whitening, singular modes, and the assumptions the theory makes on them.
+
+A problem is kept as the target Σ = M (Kᵀ)⁺ (d_h × k) and a root K of the input covariance,
+C = K Kᵀ (d_0 × k, k = rank C), so that L = ½‖Σ − W K‖² holds without the cancellation in C.
+"""
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import xarray as xr
+from numpy.typing import ArrayLike, NDArray
+
+from dlnds import schema
+from dlnds.errors import (
+    check_array,
+    check_finite,
+    check_integers,
+    check_number,
+    known_options,
+)
+
+Array = NDArray[np.float64]
+
+#: Modes up to which all subset sums are compared (2^22 sums; the memory doubles with each mode).
+MOST_MODES_FOR_SUBSETS = 22
+#: Singular values that differ by less, relative to the larger one, count as equal.
+TIE = 1e-9
+
+
+class Moments(NamedTuple):
+    """Target Σ (d_h × k), input root K (d_0 × k), and the loss that no linear map can remove."""
+
+    target: Array
+    root: Array
+    irreducible_loss: float
+
+
+def rank_tolerance(size: int) -> float:
+    """Return the relative size below which a singular value of data counts as zero."""
+    return 64.0 * size * float(np.finfo(float).eps)
+
+
+def from_data(X: Array, Y: Array, normalize: bool) -> Moments:
+    """Return Σ and K of samples in columns, from the singular values of X and not of X Xᵀ.
+
+    The rank of X is decided on rows of unit norm, so that it does not depend on units. K is the
+    symmetric root of C if X has full row rank, and spans the range of X otherwise. ``normalize``
+    divides the moments by the number of samples.
+    """
+    scale = np.sqrt(X.shape[1]) if normalize else 1.0
+    X, Y = X / scale, Y / scale
+    with np.errstate(over="ignore"):
+        check_finite("X", np.sum(X**2, axis=1))
+        check_finite("Y", np.sum(Y**2, axis=1))
+    units = _units(np.linalg.norm(X, axis=1))
+    U, s, Vt = np.linalg.svd(X / units[:, None], full_matrices=False)
+    rank = int(np.count_nonzero(s > rank_tolerance(len(X)) * s[0]))
+    U, s, Vt = U[:, :rank], s[:rank], Vt[:rank]
+    noise = rank_tolerance(len(X) + len(Y)) * float(np.linalg.norm(Y))
+    target = _without_noise(Y @ Vt.T, noise)
+    misfit = Y - target @ Vt
+    target, root = _symmetric(target, units[:, None] * U * s)
+    return Moments(target, root, 0.5 * float(np.sum(misfit**2)))
+
+
+def from_moments(M: Array, C: Array) -> Moments:
+    """Return Σ and K for M = E[y xᵀ] and C = E[x xᵀ]; what no map can remove is not known (NaN).
+
+    Raises
+    ------
+    ValueError
+        If C is not symmetric positive semidefinite, or M does not vanish on the kernel of C.
+    """
+    diagonal = np.diag(C)
+    units = _units(np.sqrt(np.maximum(diagonal, 0.0)))
+    correlation = C / units[:, None] / units
+    if not np.allclose(correlation, correlation.T, rtol=0.0, atol=1e-10):
+        raise ValueError("C: needs a symmetric matrix")
+    eigenvalues, U = np.linalg.eigh(0.5 * (correlation + correlation.T))
+    zero = rank_tolerance(len(C)) * eigenvalues[-1]
+    if eigenvalues[0] < -zero or eigenvalues[-1] <= 0.0 or diagonal.min() < 0.0:
+        raise ValueError(
+            "C: needs a positive semidefinite matrix other than zero, got (scaled to a unit "
+            f"diagonal) eigenvalues from {eigenvalues[0]:.3g} to {eigenvalues[-1]:.3g}"
+        )
+    keep, scaled = eigenvalues > zero, M / units
+    outside = scaled @ U[:, ~keep]
+    if outside.size and np.abs(outside).max() > 1e-6 * np.abs(scaled).max():
+        raise ValueError(
+            "M: has a part outside the range of C, so it is no E[y xᵀ] with E[x xᵀ] = C"
+        )
+    s = np.sqrt(eigenvalues[keep])
+    target, root = _symmetric(scaled @ (U[:, keep] / s), units[:, None] * U[:, keep] * s)
+    return Moments(target, root, float("nan"))
+
+
+def _units(sizes: Array) -> Array:
+    """Return sizes to divide by: one where there is nothing."""
+    return np.where(sizes > 0.0, sizes, 1.0)
+
+
+def _without_noise(target: Array, noise: float) -> Array:
+    """Return a matrix without its singular values up to ``noise``."""
+    U, s, Vt = np.linalg.svd(target, full_matrices=False)
+    if s.min() > noise:
+        return target
+    cleaned: Array = (U * np.where(s > noise, s, 0.0)) @ Vt
+    return cleaned
+
+
+def _symmetric(target: Array, root: Array) -> tuple[Array, Array]:
+    """Return Σ and K with K symmetric if it is square: the same moments Σ Kᵀ and K Kᵀ."""
+    if root.shape[0] != root.shape[1]:
+        return target, root
+    U, s, Vt = np.linalg.svd(root)
+    return target @ (U @ Vt).T, (U * s) @ U.T
+
+
+def singular_modes(target: Array) -> tuple[Array, Array, Array]:
+    """Return U (d_h × m), σ (m, descending) and V (k × m) of Σ = U diag(σ) Vᵀ, m = min(d_h, k).
+
+    Singular values at rounding level are set to zero. The largest entry of each left vector is
+    positive, so that equal problems have equal modes.
+    """
+    U, sigma, Vt = np.linalg.svd(target, full_matrices=False)
+    sigma[sigma <= rank_tolerance(max(target.shape)) * sigma[0]] = 0.0
+    signs = np.sign(U[np.abs(U).argmax(axis=0), np.arange(len(sigma))])
+    return U * signs, sigma, Vt.T * signs
+
+
+def exceeds(sigma: Array) -> NDArray[np.bool_]:
+    """Tell at (j, k) whether σ_k is larger than σ_j, and not equal up to rounding."""
+    tie = TIE * np.maximum.outer(sigma, sigma) + 8.0 * np.finfo(float).eps * sigma[0]
+    larger: NDArray[np.bool_] = sigma - sigma[:, None] > tie
+    return larger
+
+
+def equal(sigma: Array) -> NDArray[np.bool_]:
+    """Tell at (j, k) whether σ_j and σ_k are equal up to rounding."""
+    larger = exceeds(sigma)
+    return ~(larger | larger.T)
+
+
+def count_pairs(learnt: NDArray[np.bool_], relation: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Count for each set S (point, mode) the pairs j ∈ S, k ∉ S that stand in a relation (j, k)."""
+    inside, outside = learnt.astype(np.int64), (~learnt).astype(np.int64)
+    count: NDArray[np.int64] = np.sum((inside @ relation.astype(np.int64)) * outside, axis=1)
+    return count
+
+
+def turns(sigma: Array, learnt: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return in how many dimensions W = P_S Σ can turn among equal singular values (point)."""
+    return count_pairs(learnt, equal(sigma) & (sigma > 0.0))
+
+
+def canonical_frames(widths: Sequence[int], left: Array, right: Array) -> list[Array]:
+    """Return orthonormal frames (d_i × r) of all levels: the hidden ones on units 1..r."""
+    return [right, *(np.eye(width, left.shape[1]) for width in widths[1:-1]), left]
+
+
+def balanced_layers(frames: Sequence[Array], sizes: Array) -> tuple[Array, ...]:
+    """Return 0-balanced layers W_i = U_i diag(sizes) U_{i−1}ᵀ from frames U_0, …, U_h (d_i × r)."""
+    return tuple((after * sizes) @ before.T for before, after in itertools.pairwise(frames))
+
+
+@known_options
+def check_assumptions(
+    singular_values: ArrayLike, widths: Sequence[int] | None = None, *, rtol: float = 1e-9
+) -> xr.Dataset:
+    """Return whether a problem meets the assumptions of WA25, and the modes that break them.
+
+    Parameters
+    ----------
+    singular_values
+        σ_j of the target, descending (modes).
+    widths
+        d_0, …, d_h; without them the widths are not checked.
+    rtol
+        Values, or sums of squares, that differ by at most this fraction of the largest one count
+        as equal.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``holds(assumption)`` for ``distinct_singular_values``, ``distinct_subset_sums`` and
+        ``wide_enough`` (every hidden width at least the number of positive σ_j): 1 yes, 0 no,
+        −1 not checked (more than 22 modes, no widths). ``smallest_gap(assumption)`` is the smallest
+        relative gap; ``first(conflict)`` and ``second(conflict)`` are index sets whose sums of σ_j²
+        agree: up to 20, smallest sets first.
+
+    Raises
+    ------
+    ValueError
+        If a singular value is negative or they are not descending.
+
+    Notes
+    -----
+    WA25 assume that the sums Σ_{j∈S} σ_j² over index sets S are distinct, so that each critical
+    value belongs to one S.
+
+    References
+    ----------
+    WA25
+
+    Examples
+    --------
+    >>> import dlnds as dl
+    >>> check = dl.check_assumptions([5.0, 4.0, 3.0])
+    >>> check.holds.values.tolist()
+    [1, 0, -1]
+    >>> check["first"].item(), check["second"].item()
+    ('{0}', '{1,2}')
+    """
+    sigma = check_array("singular_values", singular_values, ndim=1)
+    rtol = check_number("rtol", rtol, minimum=0.0, maximum=1.0)
+    if sigma.min() < 0.0 or np.any(np.diff(sigma) > 0.0):
+        raise ValueError("singular_values: needs non-negative values in descending order")
+    positive = sigma[sigma > 0.0] / max(sigma[0], np.finfo(float).tiny)
+    gaps = {"distinct_singular_values": _smallest_gap(positive)}
+    conflicts: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+    gaps["distinct_subset_sums"] = np.nan
+    if len(positive) <= MOST_MODES_FOR_SUBSETS:
+        gaps["distinct_subset_sums"], conflicts = _subset_conflicts(positive**2, rtol)
+    holds = [-1 if np.isnan(gap) else int(gap > rtol) for gap in gaps.values()]
+    wide = -1
+    if widths is not None:
+        wide = int(
+            min(check_integers("widths", widths, minimum=1)[1:-1], default=10**9) >= len(positive)
+        )
+    return schema.finish(
+        xr.Dataset(
+            {
+                "holds": ("assumption", np.array([*holds, wide], np.int8)),
+                "smallest_gap": ("assumption", np.array([*gaps.values(), np.nan])),
+                "first": ("conflict", schema.index_set_labels(a for a, _ in conflicts)),
+                "second": ("conflict", schema.index_set_labels(b for _, b in conflicts)),
+            },
+            coords={"assumption": [*gaps, "wide_enough"]},
+        ),
+        "assumptions",
+        {"rtol": rtol},
+    )
+
+
+def _smallest_gap(values: Array) -> float:
+    """Return the smallest gap of descending values, relative to the first."""
+    if len(values) < 2:
+        return np.inf
+    return float(np.min(-np.diff(values)) / values[0])
+
+
+def _subset_conflicts(
+    squares: Array, rtol: float, most: int = 20
+) -> tuple[float, list[tuple[tuple[int, ...], tuple[int, ...]]]]:
+    """Return the smallest relative gap of subset sums, and disjoint sets whose sums agree."""
+    sums = np.zeros(1)
+    for square in squares:  # subset number b holds mode j if bit j of b is set
+        sums = np.concatenate([sums, sums + square])
+    if len(sums) < 2:
+        return np.inf, []
+    order = np.argsort(sums, kind="stable")
+    gaps = np.diff(sums[order]) / sums.max()
+    pairs = set()
+    for place in np.flatnonzero(gaps <= rtol)[: 1000 * most]:
+        a, b = int(order[place]), int(order[place + 1])
+        common = a & b
+        pairs.add(tuple(sorted([_bits(a ^ common), _bits(b ^ common)])))
+    ordered = sorted(pairs, key=lambda pair: (len(pair[0]) + len(pair[1]), pair))
+    return float(gaps.min()), list(itertools.islice(ordered, most))  # type: ignore[arg-type]
+
+
+def _bits(number: int) -> tuple[int, ...]:
+    return tuple(j for j in range(number.bit_length()) if number >> j & 1)

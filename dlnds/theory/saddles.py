@@ -1,0 +1,268 @@
+"""What is known in closed form of the flow near critical points without residual weights."""
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import NDArray
+
+from dlnds.errors import check_memory
+from dlnds.systems.protocol import Array
+from dlnds.theory import spectra
+from dlnds.theory.coordinates import turning
+from dlnds.theory.forms import LeadingPart, correlation
+from dlnds.theory.moments import exceeds
+
+if TYPE_CHECKING:
+    from dlnds.systems.linear import LinearNetwork
+
+
+class Directions(NamedTuple):
+    """Unit vectors along which the distance r grows, or shrinks, like ṙ = rate · r^{order−1}.
+
+    ``mode`` is learnt along one, or forgotten, and ``lost`` is the mode that it takes the place of;
+    −1 where there is none.
+    """
+
+    frame: Array
+    rate: Array
+    order: NDArray[np.int64]
+    mode: NDArray[np.int64]
+    lost: NDArray[np.int64]
+
+
+def joined(parts: Sequence[Directions], dim: int) -> Directions:
+    """Return all directions, by order and the fastest first."""
+    none = np.zeros(0, np.int64)
+    parts = [Directions(np.zeros((0, dim)), np.zeros(0), none, none, none), *parts]
+    columns: list[Any] = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    ranking = np.lexsort((-columns[1], columns[2]))
+    return Directions(*(column[ranking] for column in columns))
+
+
+class Place(NamedTuple):
+    """A balanced critical point in the coordinates in which it is canonical.
+
+    There the target of ``net`` is diagonal and ``modes`` are learnt by the first hidden units;
+    ``bases`` are those of all levels, W_i = bases[i] · (layers there) · bases[i − 1]ᵀ.
+    """
+
+    net: "LinearNetwork"
+    modes: tuple[int, ...]
+    state: Array
+    bases: list[Array]
+
+
+def canonical_place(net: "LinearNetwork", x: Array) -> Place | None:
+    """Return where a balanced critical point of a whitened problem is canonical, or None."""
+    if not net.whitened or net.depth < 2:
+        return None
+    found = spectra.balanced_frames(net, net._layers(x))
+    if found is None:
+        return None
+    chosen, frames = found
+    sigma = net.singular_modes[1]
+    rest = net.target - (frames[-1] * sigma[chosen]) @ frames[0].T
+    left, _, right = np.linalg.svd(rest, full_matrices=False)
+    count = int(np.count_nonzero(sigma)) - len(chosen)
+    others = [j for j in range(len(sigma)) if j not in chosen][:count]
+    bases = [np.hstack([f, _complement(f)]) for f in frames]
+    for end, open_modes in ((-1, left[:, :count]), (0, right[:count].T)):
+        known = np.hstack([frames[end], open_modes])
+        bases[end] = np.empty((len(known), len(known)))
+        places = [*chosen, *others]
+        bases[end][:, places] = known
+        spare = np.setdiff1d(np.arange(len(known)), places)
+        bases[end][:, spare] = _complement(known)
+    target = np.zeros_like(net.target)
+    np.fill_diagonal(target, sigma)
+    turned = dataclasses.replace(net, target=target, whitening=None)
+    return Place(turned, tuple(chosen), turned.critical_state(chosen), bases)
+
+
+def _complement(frame: Array) -> Array:
+    """Return an orthonormal basis of what is orthogonal to the columns of a frame."""
+    if not frame.shape[1]:
+        return np.eye(len(frame))
+    basis: Array = scipy.linalg.null_space(frame.T)
+    return basis
+
+
+def strict_directions(net: "LinearNetwork", modes: Sequence[int], stable: bool) -> Directions:
+    """Return the eigenvectors of the Hessian at A_S of a problem with a diagonal target.
+
+    With eigenvalues that are negative, or positive where ``stable``.
+    """
+    vectors, rates, names = [], [], []
+    for entries, value, name in _eigenvectors(net, modes):
+        if value > 0.0 if stable else value < 0.0:
+            vectors.append(entries)
+            rates.append(abs(value))
+            names.append(name)
+    check_memory("x", len(vectors) * net.dim)
+    frame = np.zeros((len(vectors), net.dim))
+    for row, entries in zip(frame, vectors, strict=True):
+        _write(net, row, entries)
+    pairs = np.array(names, np.int64).reshape(-1, 2)
+    order = np.full(len(rates), 2)
+    return Directions(frame, np.array(rates), order, pairs[:, 0], pairs[:, 1])
+
+
+#: Weights by layer, row and column.
+_Entries = list[tuple[int, int, int, float]]
+
+
+def _write(net: "LinearNetwork", row: Array, entries: _Entries) -> None:
+    layers = net._layers(row)
+    for layer, after, before, weight in entries:
+        layers[layer][after, before] = weight
+    row /= np.linalg.norm(row)
+
+
+def _eigenvectors(
+    net: "LinearNetwork", modes: Sequence[int]
+) -> Iterable[tuple[_Entries, float, tuple[int, int]]]:
+    """Yield the entries, the eigenvalue, and the mode gained and lost; see `canonical_spectrum`."""
+    h, sigma = net.depth, net.singular_modes[1]
+    m, ends = len(sigma), (net.widths[0], net.widths[-1])
+    larger, unit = exceeds(sigma), {j: p for p, j in enumerate(modes)}
+    others = [k for k in range(m) if k not in unit]
+    last = h - 1
+    for j, p in unit.items():
+        s = sigma[j] ** (1.0 / h)
+        for i, q in unit.items():
+            t = sigma[i] ** (1.0 / h)
+            sizes = [s ** (last - n) * t**n for n in range(h)]
+            places = [(p, q)] * h
+            places[0], places[-1] = (p, i), (j, q)
+            entries = [(n, *places[n], c) for n, c in enumerate(sizes)]
+            yield entries, float(np.sum(np.square(sizes))), (-1, -1)
+        for k in others:
+            yield (
+                [(last, k, p, 1.0), (0, p, k, -1.0)],
+                s ** (h - 2) * (sigma[j] + sigma[k]),
+                (-1, -1),
+            )
+            if larger[j, k] or larger[k, j]:
+                value = s ** (h - 2) * (sigma[j] - sigma[k])
+                yield (
+                    [(last, k, p, 1.0), (0, p, k, 1.0)],
+                    value,
+                    (k, j) if value < 0.0 else (-1, -1),
+                )
+        for k in range(m, max(ends)):
+            entry = (0, p, k, 1.0) if ends[0] > m else (last, k, p, 1.0)
+            yield [entry], s ** (2 * h - 2), (-1, -1)
+    if h == 2:
+        spare = range(len(unit), net.widths[1])
+        for k, e in itertools.product((k for k in others if sigma[k] > 0.0), spare):
+            yield [(1, k, e, 1.0), (0, e, k, 1.0)], -float(sigma[k]), (k, -1)
+            yield [(1, k, e, 1.0), (0, e, k, -1.0)], float(sigma[k]), (k, -1)
+
+
+def channels(net: "LinearNetwork", modes: Sequence[int], stable: bool) -> Directions:
+    """Return the channels by which the residual network leaves its origin, or comes to it, at A_S.
+
+    Rank-one layers of the same norm through hidden units r + 1, for a diagonal target: with h ≥ 3
+    layers one for each open mode, with one sign changed if they are stable; and, stable for any
+    h, those between outputs and inputs without target, which decay by themselves.
+    """
+    h, sigma, unit = net.depth, net.singular_modes[1], len(modes)
+    if unit >= min(net.widths):
+        return joined([], net.dim)
+    positive = np.flatnonzero(sigma)
+    opened = np.setdiff1d(positive, modes) if h > 2 else positive[:0]
+    ends = [np.setdiff1d(np.arange(d), positive) for d in (net.widths[0], net.widths[-1])]
+    spare = list(zip(*ends, strict=False)) if stable else []
+    pairs = [*((k, k) for k in opened), *spare]
+    check_memory("x", len(pairs) * net.dim)
+    frame = np.zeros((len(pairs), net.dim))
+    for number, (entry, output) in enumerate(pairs):
+        places = [(unit, unit)] * h
+        places[0], places[-1] = (unit, entry), (output, unit)
+        sign = -1.0 if stable and number < len(opened) else 1.0
+        weights = [sign, *[1.0] * (h - 1)]
+        _write(net, frame[number], [(i, *places[i], w) for i, w in enumerate(weights)])
+    rate = [*(sigma[opened] * h ** (1.0 - 0.5 * h)), *[h ** (1.0 - h)] * len(spare)]
+    order = [h] * len(opened) + [2 * h] * len(spare)
+    gained = [*opened, *[-1] * len(spare)]
+    return Directions(
+        frame,
+        np.array(rate, float),
+        np.array(order, np.int64),
+        np.array(gained, np.int64),
+        np.full(len(pairs), -1),
+    )
+
+
+def leading_part(net: "LinearNetwork", x: Array) -> LeadingPart | None:
+    """Return the leading part of −L at the origin, or at a balanced point of a whitened problem.
+
+    By the local product it is that of the residual network; None elsewhere, and for two layers but
+    at the origin, where it is a part of the Hessian.
+    """
+    if not x.any():
+        root = np.eye(net.widths[0]) if net.input_root is None else net.input_root
+        return correlation(net.widths, root, net.target)
+    place = canonical_place(net, x) if net.depth > 2 else None
+    if place is None:
+        return None
+    rank, ends = len(place.modes), (net.widths[0], net.widths[-1])
+    outer = [np.setdiff1d(np.arange(d), place.modes) for d in ends]
+    kept = [outer[0], *(np.arange(rank, d) for d in net.widths[1:-1]), outer[1]]
+    widths = [units.size for units in kept]
+    target = place.net.target[np.ix_(kept[-1], kept[0])]
+    if not (min(widths) and target.any()):
+        return None
+    starts = [spot.start for spot in net._places]
+    places = [
+        start + np.add.outer(after * d, before).ravel()
+        for start, d, (before, after) in zip(
+            starts, net.widths, itertools.pairwise(kept), strict=False
+        )
+    ]
+    spots = np.concatenate(places)
+    check_memory("x", 2 * spots.size * net.dim)
+    units = np.zeros((spots.size, net.dim))
+    units[np.arange(spots.size), spots] = 1.0
+    embed = turning(net.widths, place.bases)(units).T.copy()
+    return correlation(widths, np.eye(widths[0]), target, embed=embed)
+
+
+class Dimensions(NamedTuple):
+    """Of the set of points whose runs begin, or end, at a saddle: whole, and modulo its isotropy.
+
+    ``complete`` is 0 where they are lower bounds.
+    """
+
+    whole: int
+    quotient: int
+    complete: bool
+
+
+def dimensions(
+    widths: Sequence[int], rank: int, modes: int, swaps: int, stable: bool
+) -> Dimensions:
+    """Return the dimensions of the unstable or stable set at A_S.
+
+    ``swaps`` strict directions do not join residual units. Of the residual network's balanced
+    weights those with Z_{1:h} = P, symmetric and positive semidefinite between the open modes, make
+    the unstable set; those with −Q P the stable one, where Q is any isometry that is the identity
+    on the open modes and P may reach beyond them.
+    """
+    units = [d - rank for d in widths]
+    open_modes = modes - rank
+    spare = sorted((units[0] - open_modes, units[-1] - open_modes)) if stable else [0, 0]
+    size = open_modes + spare[0]
+    most = min(size, *units)
+    quotient = swaps + size * most - most * (most - 1) // 2
+    quotient += _frames(spare[1], min(most, spare[0]))
+    return Dimensions(quotient + sum(_frames(n, most) for n in units[1:-1]), quotient, True)
+
+
+def _frames(size: int, count: int) -> int:
+    """Return the dimension of the orthonormal frames of so many vectors in R^size."""
+    return size * count - count * (count + 1) // 2

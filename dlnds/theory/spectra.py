@@ -1,0 +1,191 @@
+"""Hessian spectra of networks that are known without the Hessian."""
+
+import itertools
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+import scipy.linalg
+
+from dlnds.errors import check_memory
+from dlnds.systems.protocol import Array, KnownSpectrum
+from dlnds.theory import strings
+from dlnds.theory.moments import equal, turns
+
+if TYPE_CHECKING:
+    from dlnds.systems.linear import LinearNetwork
+
+#: What a known spectrum may leave out, in terms of the largest eigenvalue.
+ACCURACY = 1e-12
+
+
+def known_spectrum(net: "LinearNetwork", layers: tuple[Array, ...]) -> KnownSpectrum | None:
+    """Return the eigenvalues that may be nonzero, and how they are known, or None.
+
+    ``"closed_form"``: at a balanced critical point of a whitened problem, an orthogonal change of
+    the hidden bases away from a canonical one. ``"gram"``: at a minimum without residual, whatever
+    the covariance and the representative, where the Hessian is JᵀJ, J the derivative of W K.
+    """
+    if net.whitened:
+        balanced = ([], []) if net.depth == 1 else balanced_frames(net, layers)
+        if balanced is not None:
+            chosen = balanced[0]
+            found, left_out = canonical_eigenvalues(net, chosen)
+            if left_out <= ACCURACY * found.max(initial=0.0):
+                return KnownSpectrum(found, "closed_form", _canonical_dimensions(net, chosen))
+    values = _gram_eigenvalues(net, layers)
+    return None if values is None else KnownSpectrum(values, "gram")
+
+
+def _canonical_dimensions(net: "LinearNetwork", chosen: list[int]) -> tuple[int, int, bool] | None:
+    """Return the dimensions of orbit and fiber at A_S of a whitened problem, see `strings`."""
+    if net.depth == 1:
+        return None
+    sigma = net.singular_modes[1]
+    learnt = np.isin(np.arange(len(sigma)), chosen)
+    orbit, fiber = strings.canonical_dimensions(
+        net.widths, int(np.count_nonzero(sigma)), len(chosen), strings.FEW_KINDS
+    )
+    return orbit, fiber.largest + int(turns(sigma, learnt[None])[0]), fiber.complete
+
+
+def canonical_eigenvalues(net: "LinearNetwork", chosen: list[int]) -> tuple[Array, float]:
+    """Return the nonzero Hessian eigenvalues at A_S of a whitened problem.
+
+    With them the largest that is left out because σ_j and σ_k count as equal.
+    """
+    depth, sigma = net.depth, net.singular_modes[1]
+    if depth == 1:
+        return np.ones(net.dim), 0.0
+    found, left_out = map_eigenvalues(net, chosen, depth)
+    if depth == 2:
+        others = np.delete(sigma, chosen)
+        spare = np.repeat(others[others > 0.0], net.widths[1] - len(chosen))
+        found = np.concatenate([found, spare, -spare])
+    return found, left_out
+
+
+def map_eigenvalues(net: "LinearNetwork", chosen: list[int], depth: int) -> tuple[Array, float]:
+    """Return those of `canonical_eigenvalues` whose directions move the end-to-end map.
+
+    These are the eigenvalues of the Riemannian Hessian of W at rank |S|, in the metric of ``depth``
+    balanced layers.
+    """
+    sigma = net.singular_modes[1]
+    rest = np.ones(len(sigma), bool)
+    rest[chosen] = False
+    learnt, others = sigma[chosen], sigma[rest]
+    s = learnt ** (1.0 / depth)
+    powers = (s**2)[:, None] ** np.arange(depth)
+    strength = (s ** (depth - 2))[:, None]
+    differ = ~equal(sigma)[chosen][:, rest]
+    differences = strength * (learnt[:, None] - others)
+    parts = [
+        powers[:, ::-1] @ powers.T,
+        strength * (learnt[:, None] + others),
+        differences[differ],
+        np.repeat(s ** (2 * (depth - 1)), abs(net.widths[0] - net.widths[-1])),
+    ]
+    found = np.concatenate([np.ravel(part) for part in parts])
+    return found, float(np.abs(differences[~differ]).max(initial=0.0))
+
+
+def balanced_frames(
+    net: "LinearNetwork", layers: tuple[Array, ...]
+) -> tuple[list[int], list[Array]] | None:
+    """Return S and U_0, …, U_h if the layers are W_i = U_i diag(σ_j^{1/h}) U_{i−1}ᵀ, or None.
+
+    U_h and U_0 are modes of Σ. The frames are found one after the other, each the nearest to
+    orthonormal ones; comparing the layers with what they give, instead of the C_i, squares no small
+    singular value. A relative change of the layers by δ changes the Hessian by less than 4 h δ.
+    """
+    limit = ACCURACY / (4.0 * net.depth)
+    norms = [float(np.linalg.norm(w)) for w in layers]
+    if max(norms) - min(norms) > 2.0 * limit * max(norms):
+        return None
+    sizes = net.singular_modes[1] ** (1.0 / net.depth)
+    _, values, right = np.linalg.svd(layers[0], full_matrices=False)
+    scale = float(values[0])
+    chosen = _matching(values[values > limit * scale], sizes, limit * scale)
+    if chosen is None or len(chosen) > min(net.widths):
+        return None
+    if not chosen:
+        empty = [np.zeros((d, 0)) for d in net.widths]
+        return None if any(w.any() for w in layers) else ([], empty)
+    size, frames = sizes[chosen], [right[: len(chosen)].T]
+    for w in layers:
+        left, _, turn = np.linalg.svd((w @ frames[-1]) * size, full_matrices=False)
+        frames.append(left @ turn)
+        if not np.linalg.norm(w - (frames[-1] * size) @ frames[-2].T) <= limit * scale:
+            return None
+    first, last, image = frames[0], frames[-1], size**net.depth
+    misses = [net.target @ first - last * image, net.target.T @ last - first * image]
+    allowed = limit * float(net.singular_modes[1][0])
+    return (chosen, frames) if all(np.linalg.norm(m) <= allowed for m in misses) else None
+
+
+def _matching(values: Array, sizes: Array, allowed: float) -> list[int] | None:
+    """Return the places of descending values among descending sizes, or None if one is missing."""
+    places, known, k = [], sizes.tolist(), 0
+    for value in values.tolist():
+        while k < len(known) and known[k] > value + allowed:
+            k += 1
+        if k == len(known) or known[k] < value - allowed:
+            return None
+        places.append(k)
+        k += 1
+    return places
+
+
+def _gram_eigenvalues(net: "LinearNetwork", layers: tuple[Array, ...]) -> Array | None:
+    """Return the eigenvalues of J Jᵀ = Σ_i (L_i L_iᵀ) ⊗ (P_{i−1}ᵀ P_{i−1}), or None.
+
+    L_i = W_{i+1:h}, P_i = W_{1:i} K. None where the matrix is no smaller than the Hessian, or where
+    the residual adds to that.
+    """
+    outputs, columns = net.target.shape
+    if outputs * columns >= net.dim:
+        return None
+    root = np.eye(net.widths[0]) if net.input_root is None else net.input_root
+    inputs = list(itertools.accumulate(layers[:-1], lambda p, w: w @ p, initial=root))
+    lefts = list(itertools.accumulate(layers[:0:-1], np.matmul, initial=np.eye(outputs)))[::-1]
+    residual = net.target - layers[-1] @ inputs[-1]
+    squares = np.stack([w @ w.T for w in lefts])
+    grams = np.stack([p.T @ p for p in inputs])
+    if not _negligible(layers, grams, squares, residual):
+        return None
+    check_memory("x", 2 * (outputs * columns) ** 2)
+    blocks = squares.reshape(net.depth, -1).T @ grams.reshape(net.depth, -1)
+    blocks = blocks.reshape(outputs, outputs, columns, columns).transpose(0, 2, 1, 3)
+    matrix = blocks.reshape(outputs * columns, -1).T  # in the order of LAPACK, and symmetric
+    values: Array = scipy.linalg.eigvalsh(matrix, overwrite_a=True, check_finite=False)
+    return values
+
+
+def _negligible(layers: tuple[Array, ...], grams: Array, squares: Array, residual: Array) -> bool:
+    """Tell whether H − JᵀJ is below ``ACCURACY`` ‖H‖, by the norms of its blocks.
+
+    The block of layers i < j has at most the norm ‖W_{i+1:j−1}‖ ‖P_{i−1}‖ ‖R‖ ‖L_j‖, and H at least
+    that of each diagonal block. For a positive semidefinite B, from ‖B‖_F and ‖B²‖_F:
+    ‖B²‖_F / ‖B‖_F ≤ ‖B‖ ≤ ‖B²‖_F^{1/2}.
+    """
+    sides = [np.linalg.norm(b, axis=(1, 2)) for b in (grams, squares)]
+    fourth = [np.linalg.norm(b @ b, axis=(1, 2)) for b in (grams, squares)]
+    before, after = ((f**0.25).tolist() for f in fourth)
+    sums = [0.0] * len(layers)
+    for i in range(len(layers)):
+        between, size = np.eye(len(layers[i])), 1.0
+        for j in range(i + 1, len(layers)):
+            sums[i] += size * before[i] * after[j]
+            sums[j] += size * before[i] * after[j]
+            if j + 1 < len(layers):
+                between = layers[j] @ between
+                size = _norm(between)
+    present = np.maximum(sides[0] * sides[1], np.finfo(float).tiny)
+    largest = float(np.max(fourth[0] * fourth[1] / present))
+    return _norm(residual) * max(sums) < ACCURACY * largest
+
+
+def _norm(matrix: Array) -> float:
+    """Return a bound on the spectral norm, at most r^{1/4} times it, cheaper than that itself."""
+    return math.sqrt(np.linalg.norm(matrix @ matrix.T))

@@ -1,0 +1,390 @@
+"""Branches against normal forms, discretized equations, and weight decay, all with known truths."""
+
+import numpy as np
+import pytest
+from equations import along, bratu, decayed, events, size_at, weight_decay
+from scipy.stats import ortho_group
+
+import dlnds as dl
+
+
+def test_folds_of_plain_equations_are_located():
+    fold = dl.branch(lambda x, p: p + x**2, [1.0], -1.0, bounds=(-1.5, 1.0))
+    dl.schema.validate(fold)
+    assert [(kind, round(p, 12)) for kind, p, _ in events(fold)] == [("fold", 0.0)]
+    cubic = dl.branch(lambda x, p: p + x - x**3 / 3, [-2.2], 2.2 - 2.2**3 / 3, bounds=(-2.0, 2.0))
+    (first, up, one), (second, down, other) = events(cubic)
+    assert (first, second, one, other) == ("fold", "fold", 1, 1)
+    assert sorted([up, down]) == pytest.approx([-2 / 3, 2 / 3], abs=1e-12)
+    assert cubic.attrs["first_stop"] == cubic.attrs["last_stop"] == "bound_reached"
+    assert cubic.p.values[[0, -1]].tolist() in ([-2.0, 2.0], [2.0, -2.0])
+
+
+@pytest.mark.parametrize("form", [lambda x, p: p * x - x**2, lambda x, p: p * x - x**3])
+def test_branch_points_of_normal_forms_are_located(form):
+    line = dl.branch(form, [0.0], -1.0, bounds=(-1.5, 1.0))
+    ((kind, p, kernel),) = events(line)
+    assert (kind, kernel) == ("branch_point", 1)
+    assert abs(p) < 1e-10
+    assert line["index"].values[[0, -1]].tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("n", "truth"),
+    [(1, 2.943035529), (2, 3.310914971), (4, 3.439807790), (49, 3.513099391)],
+)
+def test_the_fold_of_the_bratu_problem(n, truth):
+    curve = dl.branch(bratu(n), np.zeros(n), 0.0, bounds=(0.0, 4.0), direction="up", max_points=40)
+    assert curve.attrs["first_stop"] == "start"
+    assert int(curve.attrs["start_step"]) == 0
+    kind, p, kernel = events(curve)[0]
+    assert (kind, kernel) == ("fold", 1)
+    assert p == pytest.approx(truth, abs=6e-10)
+    slope = np.linalg.norm(np.exp(curve.state), axis=1)  # ∂F/∂λ
+    stiffness = slope + float(curve.spectral_radius.max())
+    size = 1.0 + np.linalg.norm(curve.state, axis=1) + abs(curve.p)
+    assert (curve.residual <= 2e-12 * stiffness * size).all()  # twice the last Newton step
+
+
+def test_hopf_points_are_located():
+    """Brusselator: B = 1 + A²; Lorenz: pitchfork at r = 1, Hopf at r = 470/19."""
+    A = 2.0
+    brusselator = dl.Residual(
+        lambda x, b: np.array([A - (b + 1) * x[0] + x[0] ** 2 * x[1], b * x[0] - x[0] ** 2 * x[1]])
+    )
+    steady = dl.branch(brusselator, [A, 0.5], 1.0, bounds=(0.5, 8.0))
+    ((kind, p, kernel),) = events(steady)
+    assert (kind, kernel) == ("hopf", 0)
+    assert p == pytest.approx(1 + A**2, abs=1e-9)
+    lorenz = dl.Residual(
+        lambda x, r: np.array(
+            [10 * (x[1] - x[0]), x[0] * (r - x[2]) - x[1], x[0] * x[1] - 8 / 3 * x[2]]
+        )
+    )
+    zero = dl.branch(lorenz, np.zeros(3), 0.5, bounds=(0.0, 5.0))
+    assert [(kind, round(p, 9)) for kind, p, _ in events(zero)] == [("branch_point", 1.0)]
+    q = np.sqrt(8 / 3)
+    pair = dl.branch(lorenz, [q, q, 1.0], 2.0, bounds=(0.5, 30.0), step_max=2.0)
+    found = events(pair)
+    assert [kind for kind, _, _ in found] == ["hopf", "branch_point", "hopf"]
+    assert [p for _, p, _ in found] == pytest.approx([470 / 19, 1.0, 470 / 19], abs=1e-8)
+
+
+def test_kernels_of_any_dimension_are_counted():
+    """F_i = −x_i + λ x_i/i − x_i³, i repeated i times."""
+    m = np.repeat(np.arange(1.0, 5.0), np.arange(1, 5))
+    line = dl.branch(
+        dl.Residual(
+            lambda x, p: -x + p * x / m - x**3,
+            lambda x, p: np.diag(p / m - 1.0 - 3.0 * x**2),
+            symmetric=True,
+        ),
+        np.zeros(len(m)),
+        0.5,
+        bounds=(0.0, 5.0),
+    )
+    assert [(kind, kernel) for kind, _, kernel in events(line)] == [
+        ("branch_point", i) for i in (1, 2, 3, 4)
+    ]
+    np.testing.assert_allclose([p for _, p, _ in events(line)], [1, 2, 3, 4], atol=1e-12)
+
+
+@pytest.mark.parametrize("symmetry", ["declared", "minimum_norm"])
+@pytest.mark.parametrize(("depth", "sigma"), [(3, (4.0, 3.0, 2.0, 1.0)), (4, (3.0, 1.5))])
+def test_weight_decay_folds_where_theory_says(depth, sigma, symmetry):
+    """s^h = (h − 2) σ/(2h − 2), λ = s^{h−2} h σ/(2h − 2), with the orbit as the only nullity."""
+    d = len(sigma)
+    net, equation = weight_decay((d,) * (depth + 1), sigma)
+    start = decayed(net, [size_at(s, 0.01, depth) for s in sigma])
+    curve = dl.branch(
+        equation, start, 0.01, bounds=(0.005, 5.0), direction="up", symmetry=symmetry,
+        max_points=80,
+    )  # fmt: skip
+    dl.schema.validate(curve)
+    lowest = min(sigma)
+    s = ((depth - 2) * lowest / (2 * depth - 2)) ** (1 / depth)
+    kind, p, kernel = events(curve)[0]
+    assert (kind, kernel) == ("fold", 1)
+    assert p == pytest.approx(s ** (depth - 2) * depth * lowest / (2 * depth - 2), rel=1e-12)
+    orbit = (depth - 1) * d * (d - 1) // 2
+    assert set(curve.orbit_dimension.values.tolist()) == {orbit}
+    regular = curve.event.values == 0
+    assert (curve.nullity.values[regular] == orbit).all()
+    assert float(curve.multiplier.max()) < 1e-10
+    for k in range(0, curve.sizes["step"], 5):  # each row is where theory has a mode
+        values = np.linalg.svd(net.unpack(curve.state[k].values)[0], compute_uv=False)
+        decay = values ** (depth - 2) * (np.array(sigma) - values**depth)
+        np.testing.assert_allclose(decay, float(curve.p[k]), atol=1e-10)
+
+
+def test_a_dying_mode_of_two_layers_is_a_branch_point():
+    """h = 2: λ = σ − s², a pitchfork at λ = σ with its kernel beyond the orbit of dimension one."""
+    net, equation = weight_decay((3, 3, 3), (3.0, 2.0, 1.0))
+    start = decayed(net, np.sqrt(np.array([3.0, 2.0, 1.0]) - 0.5))
+    curve = dl.branch(equation, start, 0.5, bounds=(0.4, 2.0), direction="up")
+    ((kind, p, kernel),) = events(curve)
+    assert (kind, kernel) == ("branch_point", 1)
+    assert p == pytest.approx(1.0, abs=1e-10)
+    assert curve.attrs["last_stop"] == "bound_reached"
+    np.testing.assert_allclose(float(curve.p[-1]), 0.4, rtol=1e-14)
+
+
+def test_diagrams_do_not_depend_on_the_representative():
+    net, equation = weight_decay((3, 4, 3, 3), (3.0, 2.0, 1.0))
+    start = decayed(net, [size_at(s, 0.02, 3) for s in (3.0, 2.0, 1.0)])
+    rng = np.random.default_rng(0)
+    group = [ortho_group.rvs(d, random_state=rng) for d in (4, 3)]
+    options = {"bounds": (0.01, 2.0), "direction": "up", "max_points": 40}
+    here, there = (
+        dl.branch(equation, x, 0.02, **options) for x in (start, dl.act(net, group, start))
+    )
+    assert here.sizes == there.sizes
+    for name in ("p", "arclength", "size", "loss", "transverse_eigenvalue"):
+        np.testing.assert_allclose(there[name], here[name], atol=1e-10)
+    for name in ("index", "event", "orbit_dimension", "nullity"):
+        np.testing.assert_array_equal(there[name], here[name])
+    moved = np.stack([dl.act(net, group, x) for x in here.state.values])
+    np.testing.assert_allclose(there.state, moved, atol=1e-9)  # no drift along the orbit
+
+
+def test_a_circle_is_closed():
+    circle = dl.branch(lambda x, p: x**2 + p**2 - 1.0, [1.0], 0.0, bounds=(-2.0, 2.0),
+                       direction="up", step_max=0.1)  # fmt: skip
+    assert circle.attrs["last_stop"] == "closed"
+    assert [kind for kind, _, _ in events(circle)] == ["fold", "fold"]
+    assert float(circle.arclength[-1]) == pytest.approx(2 * np.pi, rel=2e-2)
+
+
+def test_a_closed_branch_is_gone_round_once():
+    def circle(x, p):
+        return x**2 + p**2 - 1.0
+
+    options = {"bounds": (-2.0, 2.0), "step_max": 0.1}
+    both, up = (dl.branch(circle, [1.0], 0.0, direction=way, **options) for way in ("both", "up"))
+    assert both.identical(up)
+    assert (both.attrs["first_stop"], both.attrs["last_stop"]) == ("start", "closed")
+    tree = dl.diagram(circle, [1.0], 0.0, **options)
+    np.testing.assert_array_equal(tree["branch_0"].state, both.state)
+
+
+def test_nothing_is_followed_beyond_the_bound_that_a_branch_starts_at():
+    for p, sides in ((0.0, ("bound_reached", "bound_reached")), (0.5, ("bound_reached",) * 2)):
+        line = dl.branch(lambda x, p: p - 2.0 * x, [0.5 * p], p, bounds=(0.0, 1.0))
+        assert (line.attrs["first_stop"], line.attrs["last_stop"]) == sides
+        assert line.p.values[[0, -1]].tolist() == [0.0, 1.0]
+        assert (np.diff(line.p) > 0.0).all()
+
+
+@pytest.mark.parametrize(("depth", "d"), [(2, 2), (3, 2), (4, 1), (3, 3)])
+def test_the_symmetry_changes_where_the_weight_decay_vanishes(depth, d):
+    """Without decay the orbit is that of GL, of Σ_i d² dimensions at a point of full rank.
+
+    At λ ≠ 0 the eigenvalues on what is left of it have the sign of −λ: they all change at once.
+    """
+    sigma = np.arange(d, 0, -1.0) + 1.0
+    net = dl.LinearNetwork(widths=(d,) * (depth + 1), target=np.diag(sigma))
+    start = decayed(net, [size_at(s, 0.1, depth) for s in sigma])
+    equation = dl.equilibria(net, "weight_decay")
+    curve = dl.branch(equation, start, 0.1, bounds=(-0.3, 0.2))
+    dl.schema.validate(curve)
+    assert events(curve) == [("symmetry_change", 0.0, 0)]
+    (row,) = np.flatnonzero(curve.event.values)
+    small, large = (depth - 1) * d * (d - 1) // 2, (depth - 1) * d * d
+    orbits = np.full(curve.sizes["step"], small)
+    orbits[row] = large
+    np.testing.assert_array_equal(curve.orbit_dimension, orbits)
+    np.testing.assert_array_equal(curve.nullity, orbits)
+    index = np.where(curve.p < 0.0, large - small, 0)
+    np.testing.assert_array_equal(curve["index"], index)
+    x = curve.state.values[row]
+    assert np.abs(net.gradient(x)).max() < 1e-13
+    # No branch of other p starts there: what crosses is the orbit.
+    tree = dl.diagram(equation, start, 0.1, bounds=(-0.3, 0.2))
+    assert list(tree.children) == ["branch_0"]
+
+
+def test_user_events_and_observations():
+    curve = dl.branch(
+        dl.Residual(lambda x, p: p - x, observe=lambda x, p: {"square": float(x[0] ** 2)}),
+        [0.0],
+        0.0,
+        bounds=(-1.0, 1.0),
+        events=[lambda x, p: x[0] - 0.3],
+    )
+    assert [(kind, round(p, 12)) for kind, p, _ in events(curve)] == [("user", 0.3)]
+    np.testing.assert_allclose(curve.square, curve.p**2, atol=1e-14)
+    assert (np.diff(curve.arclength) > 0.0).all()
+    assert float(curve.arclength[curve.attrs["start_step"]]) == 0.0
+
+
+def test_two_equal_calls_give_identical_branches():
+    net, equation = weight_decay((2, 2, 2, 2), (2.0, 1.0))
+    start = decayed(net, [size_at(s, 0.05, 3) for s in (2.0, 1.0)])
+    one, two = (dl.branch(equation, start, 0.05, bounds=(0.01, 1.0)) for _ in range(2))
+    assert one.identical(two)
+
+
+def test_interpolated_points_depend_on_no_hidden_random_state():
+    def fold_at_the_bound():
+        return dl.branch(lambda x, p: p + x**2, [1.0], -1.0, bounds=(-1.5, 0.0))
+
+    np.random.seed(1)  # noqa: NPY002
+    before = str(np.random.get_state())  # noqa: NPY002
+    first = fold_at_the_bound()
+    assert str(np.random.get_state()) == before  # noqa: NPY002
+    np.random.seed(2)  # noqa: NPY002
+    assert fold_at_the_bound().identical(first)
+
+
+def test_traps_end_in_errors_that_say_what_to_do():
+    net, equation = weight_decay((2, 2, 2, 2), (2.0, 1.0))
+    start = decayed(net, [size_at(s, 0.05, 3) for s in (2.0, 1.0)])
+    bare = dl.Residual(equation.fun, equation.jacobian, symmetric=True)
+    with pytest.raises(ValueError, match="^residual: at the start.*declare generators"):
+        dl.branch(bare, start, 0.05, bounds=(0.01, 1.0))
+    wrong = dl.Residual(lambda x, p: p - x**3 - x, lambda x, p: np.array([[5.0]]))
+    with pytest.raises(dl.ConvergenceError, match="^x0: Newton's method finds no.*Jacobian"):
+        dl.branch(wrong, [2.0], 0.0, bounds=(-1.0, 1.0))
+    with pytest.raises(dl.ConvergenceError, match="^x0: "):
+        dl.branch(lambda x, p: p + x**2 + 1.0, [1.0], 0.0, bounds=(-0.5, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bounds": (1.0, 0.0)}, "^bounds: needs"),
+        ({"bounds": 3.0}, "^bounds: needs"),
+        ({"p0": 7.0}, "^p0: needs -1 to 1"),
+        ({"step": -1.0}, "^step: needs"),
+        ({"step_min": 0.0}, "^step_min: needs"),
+        ({"step_max": 1e-9}, "^step_max: needs"),
+        ({"direction": "left"}, "^direction: "),
+        ({"symmetry": "none"}, "^symmetry: "),
+        ({"max_points": 0}, "^max_points: needs"),
+        ({"events": ["x"]}, "^events: needs functions"),
+        ({"x0": [np.nan]}, "^x0: "),
+        ({"residual": 3.0}, "^residual: needs a Residual or a function"),
+        ({"residual": lambda x, p: np.zeros(2)}, "^fun: needs to return as many numbers"),
+        ({"stepp": 1.0}, "^stepp: "),
+    ],
+)
+def test_bad_input_is_named(change, message):
+    options = {"residual": lambda x, p: p + x, "x0": [0.0], "p0": 0.0, "bounds": (-1.0, 1.0)}
+    with pytest.raises((ValueError, TypeError), match=message):
+        dl.branch(**{**options, **change})
+
+
+def test_special_points_need_a_branch():
+    with pytest.raises(TypeError, match="^branch: needs the Dataset"):
+        dl.special_points(3)
+
+
+@pytest.mark.parametrize("depth", [2, 3])
+@pytest.mark.parametrize(("learnt", "before", "after"), [((0, 1), 1, 0), ((2,), 1, 2)])
+def test_the_index_jumps_where_a_learnt_mode_crosses_another(depth, learnt, before, after):
+    """Σ = diag(3, 1 + θ, 2 − θ): the eigenvalue s_j^{h−2} (σ_j − σ_k) vanishes at θ = 1/2."""
+    _, equation, start = along([3.0, 1.0, 2.0], [0.0, 1.0, -1.0], learnt, depth)
+    curve = dl.branch(
+        equation, start, 0.0, bounds=(0.0, 1.0), direction="up", step_max=0.2, n_eigenvalues=20
+    )
+    ((kind, p, kernel),) = events(curve)
+    assert (kind, kernel) == ("branch_point", 1)
+    assert p == pytest.approx(0.5, abs=1e-12)
+    regular = curve.isel(step=curve.event.values == 0)
+    assert set(regular["index"].values[regular.p.values < 0.5]) == {before}
+    assert set(regular["index"].values[regular.p.values > 0.5]) == {after}
+    sigma = np.array([np.full(curve.sizes["step"], 3.0), 1.0 + curve.p, 2.0 - curve.p])
+    mode, other = (1, 2) if 1 in learnt else (2, 1)
+    known = -(sigma[mode] ** (1.0 - 2.0 / depth)) * (sigma[mode] - sigma[other])
+    gaps = np.abs(curve.transverse_eigenvalue.values - known[:, None])
+    assert np.nanmin(gaps, axis=1).max() < 1e-12
+
+
+@pytest.mark.parametrize(("depth", "end"), [(2, 0.0), (3, 1.0)])
+@pytest.mark.parametrize("learnt", [(2,), (0, 2)])
+def test_the_orbit_loses_dimensions_where_a_learnt_mode_vanishes(depth, end, learnt):
+    """σ = 1 − 2θ = s^h: two layers turn round at s = 0, three go through it without a fold."""
+    net, equation, start = along([3.0, 2.0, 1.0], [0.0, 0.0, -2.0], learnt, depth)
+    curve = dl.branch(equation, start, 0.0, bounds=(0.0, 1.0), direction="up", step_max=0.2)
+    ((kind, p, _),) = events(curve)
+    assert kind == "symmetry_change"
+    assert p == pytest.approx(0.5, abs=1e-12)
+    assert float(curve.p[-1]) == end
+    (row,) = np.flatnonzero(curve.event.values)
+    ranks = np.full(curve.sizes["step"], float(len(learnt)))
+    ranks[row] -= 1.0
+    np.testing.assert_array_equal(curve["rank"], ranks)
+    for x, q in zip(curve.state.values, curve.p.values, strict=True):
+        known = np.zeros(3)
+        known[list(learnt)] = np.array([3.0, 2.0, 1.0 - 2.0 * q])[list(learnt)]
+        np.testing.assert_allclose(net.product(x), np.diag(known), atol=1e-12)
+
+
+def test_nothing_folds_along_a_branch_at_constant_p():
+    """At σ_j = σ_k the critical points of any projector between u_j and u_k are one such branch."""
+    net, equation, _ = along([3.0, 1.0, 2.0], [0.0, 1.0, -1.0], (0, 1), 3)
+    turned = np.array([[1.0, 0.0, 0.0], [0.0, np.cos(0.3), np.sin(0.3)]])
+    size = np.diag(np.cbrt([3.0, 1.5]))
+    start = net.pack([size @ turned, size, turned.T @ size])
+    curve = dl.branch(
+        equation, start, 0.5, bounds=(0.0, 1.0), direction="up", step_max=0.2, max_points=120
+    )
+    np.testing.assert_allclose(curve.p, 0.5, atol=1e-11)
+    assert float(curve.arclength[-1]) > 1.0
+    assert curve.attrs["last_stop"] == "closed"  # half a turn leads to the same orbit of GL
+    # Those at which the projector is on one of the modes go on to other θ.
+    found = dl.special_points(curve)
+    assert [kind for kind, _, _ in events(curve)] == ["branch_point"] * found.sizes["step"]
+    strengths = [np.diag(net.product(x))[1:] / 1.5 for x in found.state.values]
+    np.testing.assert_allclose(np.sort(strengths), [[0.0, 1.0]] * len(strengths), atol=1e-10)
+    assert sorted(np.argmax(strengths, axis=1)) == [0, 1]
+    assert {kernel for _, _, kernel in events(curve)} == {1}
+
+
+def test_the_secant_leads_along_the_same_curve():
+    net, equation = weight_decay((2, 2, 2), [3.0, 2.0])
+    start = decayed(net, np.sqrt([2.5, 1.5]))
+    options = {"bounds": (0.1, 2.9), "direction": "up", "step_max": 0.2}
+    secant, tangent = (
+        dl.branch(equation, start, 0.5, predictor=word, **options) for word in ("secant", "tangent")
+    )
+    assert (secant.attrs["predictor"], tangent.attrs["predictor"]) == ("secant", "tangent")
+    assert not np.allclose(secant.p[:6], tangent.p[:6], atol=1e-6)
+    for curve in (secant, tangent):
+        assert float(curve.residual.max()) < 1e-11
+    located = [events(curve) for curve in (secant, tangent)]
+    assert [(k, n) for k, _, n in located[0]] == [(k, n) for k, _, n in located[1]]
+    assert [p for _, p, _ in located[0]] == pytest.approx([p for _, p, _ in located[1]], abs=1e-10)
+    fold = dl.branch(lambda x, p: p + x**2, [1.0], -1.0, bounds=(-1.5, 1.0), predictor="secant")
+    assert [(k, round(p, 12)) for k, p, _ in events(fold)] == [("fold", 0.0)]
+    with pytest.raises(ValueError, match="^predictor: "):
+        dl.branch(equation, start, 0.5, predictor="cubic", **options)
+
+
+def test_the_dimension_of_the_isotropy_completes_that_of_the_orbit():
+    """Rank r of d = 3 leaves O(3 − r) in each of two hidden layers."""
+    net = dl.LinearNetwork(widths=(3, 3, 3, 3), target=np.diag([4.0, 3.0, 2.0]))
+    equation = dl.equilibria(net, "weight_decay")
+    for rank, isotropy in ((3, 0), (2, 0), (1, 2), (0, 6)):
+        sizes = [size_at(s, 0.05, 3) for s in (4.0, 3.0, 2.0)[:rank]]
+        curve = dl.branch(equation, decayed(net, sizes), 0.05, bounds=(0.01, 0.5), max_points=3)
+        assert (curve.isotropy_dimension == isotropy).all()
+        assert (curve.orbit_dimension == 6 - isotropy).all()
+    plain = dl.branch(lambda x, p: p - x, [0.0], 0.0, bounds=(-1.0, 1.0))
+    assert "isotropy_dimension" not in plain
+
+
+def test_an_equation_is_not_asked_beyond_the_bounds():
+    """Along p = x² corrections lead to larger p than predicted, next to the bound beyond it."""
+
+    def parabola(x, p):
+        if not 0.0 <= p <= 1.0:
+            raise ValueError("p: is outside")
+        return p - x**2
+
+    exact = dl.Residual(parabola, lambda x, p: np.diag(-2.0 * x), derivative=lambda x, p: [1.0])
+    for start in (0.5, 0.1, 0.93, 0.999):
+        curve = dl.branch(exact, [start], start**2, bounds=(0.0, 1.0), direction="up", step=0.4)
+        assert curve.attrs["last_stop"] == "bound_reached"
+        assert float(curve.p[-1]) == 1.0
+        np.testing.assert_allclose(curve.state[:, 0] ** 2, curve.p, atol=1e-12)

@@ -1,0 +1,280 @@
+"""Stored branches go on as if they had never stopped, and parts join to the whole."""
+
+import itertools
+import signal
+
+import numpy as np
+import pytest
+from equations import decayed, events, size_at, weight_decay
+
+import dlnds as dl
+
+
+def cubic(x, p):
+    return p + x - x**3 / 3
+
+
+def circle(x, p):
+    return x**2 + p**2 - 1.0
+
+
+def parabola(x, p):
+    return p - x**2
+
+
+def decay():
+    """Two modes, three layers: an orbit of dimension two, and folds."""
+    net, equation = weight_decay((2, 2, 2, 2), (2.0, 1.0))
+    return equation, decayed(net, [size_at(s, 0.05, 3) for s in (2.0, 1.0)]), 0.05
+
+
+def stored(data, folder):
+    dl.save(data, folder / "branch.nc")
+    found = dl.load(folder / "branch.nc")
+    assert found.identical(data)
+    dl.schema.validate(found)
+    return found
+
+
+CASES = {
+    "cubic": (lambda: (cubic, [-2.2], 2.2 - 2.2**3 / 3), {"bounds": (-2.0, 2.0)}),
+    "secant": (
+        lambda: (cubic, [-2.2], 2.2 - 2.2**3 / 3),
+        {"bounds": (-2.0, 2.0), "predictor": "secant"},
+    ),
+    "closed": (
+        lambda: (circle, [1.0], 0.0),
+        {"bounds": (-2.0, 2.0), "step_max": 0.1, "direction": "up"},
+    ),
+    "declared": (decay, {"bounds": (0.01, 1.0)}),
+    "minimum_norm": (decay, {"bounds": (0.01, 1.0), "symmetry": "minimum_norm"}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_saved_branch_goes_on_as_if_it_had_never_stopped(case, tmp_path):
+    make, options = CASES[case]
+    problem = make()
+    whole = dl.branch(*problem, max_points=100, **options)
+    part = stored(dl.branch(*problem, max_points=4, **options), tmp_path)
+    assert part.attrs["last_stop"] == "max_points"
+    for side, points in itertools.product(("last", "first"), (5, 91)):
+        if part.attrs[f"{side}_stop"] == "max_points":
+            longer = dl.extend_branch(problem[0], part, side=side, max_points=points)
+            part = stored(longer, tmp_path)
+    assert whole.attrs["last_stop"] in ("bound_reached", "closed")
+    assert len(events(whole)) > 0
+    assert part.identical(whole)
+
+
+def test_every_regular_row_is_one_to_go_on_from():
+    whole = dl.branch(cubic, [-2.2], 2.2 - 2.2**3 / 3, bounds=(-2.0, 2.0))
+    start, n = whole.attrs["start_step"], whole.sizes["step"]
+    regular = np.flatnonzero(whole.event.values == 0)
+    for row in regular[(regular >= start) & (regular < n - 1)][::3].tolist():
+        cut = whole.isel(step=slice(None, row + 1))
+        assert dl.extend_branch(cubic, cut).identical(whole)
+        assert dl.merge_branches(cut, whole.isel(step=slice(row, None))).identical(whole)
+        assert dl.merge_branches(whole.isel(step=slice(row, None)), cut).identical(whole)
+
+
+def test_a_cut_at_a_special_point_goes_on_from_there():
+    whole = dl.branch(cubic, [-2.2], 2.2 - 2.2**3 / 3, bounds=(-2.0, 2.0))
+    fold = np.flatnonzero(whole.event.values)[0]
+    found = dl.extend_branch(cubic, whole.isel(step=slice(None, fold + 1)))
+    assert [kind for kind, _, _ in events(found)] == ["fold", "fold"]
+    np.testing.assert_allclose(found.state[-1], whole.state[-1], rtol=1e-12)
+
+
+def test_the_two_sides_of_a_start_are_one_branch():
+    problem = decay()
+    down, up, both = (
+        dl.branch(*problem, bounds=(0.01, 1.0), direction=way) for way in ("down", "up", "both")
+    )
+    assert dl.merge_branches(down, up).identical(both)
+    assert dl.merge_branches(up, down).identical(both)
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_branches_that_run_against_each_other_are_turned(swapped):
+    """p = x²: through the fold to x = −2, and from there on, where p rises again."""
+    one = dl.branch(parabola, [1.0], 1.0, bounds=(-1.0, 4.0), direction="down", step_max=0.3)
+    other = dl.branch(parabola, [-2.0], 4.0, bounds=(-1.0, 9.0), direction="up", step_max=0.3)
+    assert one.p[0] == other.p[0] == 4.0
+    whole = dl.merge_branches(other, one) if swapped else dl.merge_branches(one, other)
+    x = whole.state.values[:, 0]
+    sign = -1.0 if swapped else 1.0
+    assert x[[0, -1]].tolist() == pytest.approx([-3.0, 1.0][:: int(sign)], rel=1e-12)
+    assert whole.sizes["step"] == one.sizes["step"] + other.sizes["step"] - 1
+    np.testing.assert_allclose(whole.p, x**2, rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(whole.tangent[:, 0], sign / np.sqrt(1.0 + 4.0 * x**2), rtol=1e-9)
+    exact = 0.5 * x * np.sqrt(1.0 + 4.0 * x**2) + 0.25 * np.arcsinh(2.0 * x)
+    gone = sign * (exact - exact[whole.attrs["start_step"]])
+    # arclength sums projections of chords on tangents, whose cosines are at least 0.95
+    assert (np.abs(gone - whole.arclength) <= 0.05 * np.abs(gone)).all()
+    assert whole.attrs["bounds"].tolist() == [-1.0, 9.0]
+    assert float(whole.arclength[whole.attrs["start_step"]]) == 0.0
+
+
+def test_a_bound_is_passed_with_wider_ones():
+    first = dl.branch(parabola, [1.0], 1.0, bounds=(0.5, 2.0), direction="up")
+    with pytest.raises(ValueError, match=r"^bounds: needs room beyond.*p = 2, got \(0.5, 2\)"):
+        dl.extend_branch(parabola, first)
+    found = dl.extend_branch(parabola, first, bounds=(0.5, 4.0))
+    assert found.p[-1] == 4.0
+    assert found.attrs["bounds"].tolist() == [0.5, 4.0]
+    assert found.isel(step=slice(None, first.sizes["step"])).p.identical(first.p)
+    back = dl.extend_branch(parabola, found, side="first")
+    assert back.p[0] == 0.5
+    assert back.attrs["start_step"] == back.sizes["step"] - found.sizes["step"] > 0
+    np.testing.assert_allclose(back.p, back.state[:, 0] ** 2, rtol=1e-12)
+
+
+def test_any_row_is_a_start_of_the_same_curve():
+    equation, x, p = decay()
+    curve = dl.branch(equation, x, p, bounds=(0.02, 1.0))
+    for k in (1, curve.sizes["step"] // 2, curve.sizes["step"] - 2):
+        row = curve.isel(step=k)
+        again = dl.branch(equation, row.state, float(row.p), bounds=(0.02, 1.0))
+        way = int(np.sign(row.tangent_p))  # a start looks towards larger p
+        for name in ("size", "loss", "p", "transverse_eigenvalue"):
+            found = again[name][[0, -1][::way]]
+            np.testing.assert_allclose(found, curve[name][[0, -1]], rtol=1e-9)
+        assert [e[0] for e in events(again)] == [e[0] for e in events(curve)] == ["fold"]
+        assert events(again)[0][1] == pytest.approx(events(curve)[0][1], rel=1e-12)
+
+
+def test_the_index_counts_against_all_rows():
+    """An eigenvalue of 1e-5 is one beside 1, and rounding beside p² > 1e4."""
+
+    def field(x, p):
+        return np.array([1e-5 * x[0], -(p**2) * x[1]])
+
+    equation = dl.Residual(
+        field,
+        lambda x, p: np.diag([1e-5, -(p**2)]),
+        derivative=lambda x, p: 0.0 * x,
+        symmetric=True,
+    )
+    options = {"bounds": (1.0, 300.0), "step": 5.0, "step_max": 50.0, "direction": "up"}
+    short = dl.branch(equation, [0.0, 0.0], 1.0, max_points=3, **options)
+    whole = dl.branch(equation, [0.0, 0.0], 1.0, **options)
+    assert short["index"].values.tolist() == [1] * 4
+    assert (whole["index"].values == 0).all()
+    assert dl.extend_branch(equation, short).identical(whole)
+    assert dl.merge_branches(short, whole.isel(step=slice(3, None))).identical(whole)
+
+
+def test_diagrams_are_stored_and_their_branches_go_on(tmp_path):
+    def pitchfork(x, p):
+        return p * x - x**3
+
+    tree = stored(dl.diagram(pitchfork, [0.0], -0.5, bounds=(-1.0, 1.0)), tmp_path)
+    root, half = (tree[name].to_dataset() for name in ("branch_0", "branch_1"))
+    ((kind, p, _),) = events(root)
+    assert (kind, half.attrs["parent"]) == ("branch_point", "branch_0")
+    assert abs(p) < 1e-10
+    longer = dl.extend_branch(pitchfork, half, bounds=(-1.0, 3.0))
+    whole = dl.extend_branch(pitchfork, longer, side="first")  # through the branch point
+    x = whole.state.values[:, 0]
+    assert sorted(x[[0, -1]].tolist()) == pytest.approx([-np.sqrt(3.0), np.sqrt(3.0)])
+    np.testing.assert_allclose(whole.p, x**2, atol=1e-9)
+
+
+def test_max_points_stops_what_never_ends():
+    def endless(x, p):
+        return p - np.exp(-x)
+
+    found = dl.branch(endless, [0.0], 1.0, bounds=(0.0, 2.0), direction="down", max_points=50)
+    assert found.attrs["first_stop"] == "max_points"
+    assert found.sizes["step"] == 51
+    found = dl.extend_branch(endless, found, side="first", max_points=50)
+    assert found.attrs["first_stop"] == "max_points"
+    assert found.sizes["step"] == 101
+    assert (np.diff(found.state[:, 0]) < 0.0).all()
+
+
+def test_a_curve_that_cannot_be_followed_ends_there():
+    def cliff(x, p):
+        return np.where(x > 0.7, np.nan, p - x)
+
+    found = dl.branch(cliff, [0.0], 0.0, bounds=(-1.0, 1.0))
+    assert found.attrs["last_stop"] == "step_too_small"
+    assert 0.7 - 1e-3 < float(found.p[-1]) <= 0.7
+    again = dl.extend_branch(cliff, found)
+    assert again.attrs["last_stop"] == "step_too_small"
+    np.testing.assert_array_equal(again.p, found.p)
+
+
+def test_control_c_ends_a_branch_at_once():
+    calls = []
+
+    def interrupted(x, p):
+        calls.append(p)
+        if len(calls) == 40:
+            signal.raise_signal(signal.SIGINT)
+        return p - x
+
+    with pytest.raises(KeyboardInterrupt):
+        dl.branch(interrupted, [0.0], 0.0, bounds=(-9.0, 9.0))
+    assert len(calls) == 40
+
+
+def follow(**change):
+    short = dl.branch(parabola, [1.0], 1.0, bounds=(0.0, 9.0), direction="up", max_points=3)
+    return dl.extend_branch(**{"residual": parabola, "branch": short, **change})
+
+
+def test_a_closed_curve_has_no_end():
+    ring = dl.branch(circle, [1.0], 0.0, bounds=(-2.0, 2.0), step_max=0.1, direction="up")
+    with pytest.raises(ValueError, match="^branch: is closed"):
+        dl.extend_branch(circle, ring)
+    half = ring.isel(step=slice(None, 40))
+    assert dl.extend_branch(circle, half).identical(ring)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"branch": 3}, "^branch: needs the Dataset"),
+        ({"residual": circle}, "^residual: needs that of the branch, but at its end"),
+        ({"residual": dl.Residual(parabola, parameter="q")}, "^residual: .*varies 'p', got 'q'"),
+        ({"residual": dl.Residual(parabola, attributes={"system": 1})}, "^residual: .*system"),
+        ({"side": "left"}, "^side: "),
+        ({"bounds": (4.0, 9.0)}, "^bounds: needs room beyond the end of the branch"),
+        ({"bounds": (0.0, 1.1)}, "^bounds: needs room beyond the end of the branch"),
+        ({"max_points": 0}, "^max_points: "),
+        ({"step_min": 1.0}, "^step_max: "),
+        ({"step_min": "small"}, "^step_min: "),
+        ({"events": ["x"]}, "^events: "),
+        ({"steps": 1}, "^steps: "),
+    ],
+)
+def test_what_cannot_be_followed_is_named(change, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        follow(**change)
+
+
+def test_what_cannot_be_joined_is_named():
+    def make(form=parabola, x=1.0, **options):
+        whole = {"bounds": (0.0, 9.0), "direction": "up", "max_points": 3, **options}
+        return dl.branch(form, [x], 1.0, **whole)
+
+    one = make()
+    fork = dl.Residual(parabola, attributes={"system": "fork"})
+    named = dl.Residual(parabola, parameter="q")
+    symmetric = dl.Residual(parabola, symmetric=True)
+    for other, message in [
+        (3, "^other: needs the Dataset"),
+        (one.drop_attrs().assign_attrs(schema="branch"), "^other: lacks"),
+        (make(x=-1.0), "^other: shares no end with one, the nearest ends are 2 apart"),
+        (make(max_points=5), "^other: leaves the end that it shares"),
+        (make(fork), "^other: needs the system of one, None, got 'fork'"),
+        (make(named), "^other: needs to vary 'p' as one does, got 'q'"),
+        (make(symmetric), "^other: needs the variables of one, only one of them has"),
+        (make(n_eigenvalues=1).isel(eigen=[0, 0]), "^other: needs as many numbers along 'eigen'"),
+    ]:
+        with pytest.raises((ValueError, TypeError), match=message):
+            dl.merge_branches(one, other)
+    with pytest.raises(TypeError, match="^one: needs the Dataset"):
+        dl.merge_branches(None, one)

@@ -1,0 +1,401 @@
+"""Pictures: what is in them, and that they say what it is."""
+
+import functools
+import itertools
+
+import hypothesis
+import hypothesis.strategies as st
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import xarray as xr
+
+import dlnds as dl
+from dlnds.plot import landscape as graphs
+from dlnds.plot import layout
+
+NET = dl.LinearNetwork(widths=(3, 4, 4, 3), target=np.diag([3.0, 2.0, 1.0]))
+ATLAS = dl.build_atlas(NET)
+RUN = dl.flow(NET, NET.initial(scale=0.1, rng=0), (0, 30), save=("singular_value",))
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+def test_levels_show_every_point_and_every_arc():
+    ax = dl.plot.levels(ATLAS)
+    collections = ax.collections
+    assert len(collections[0].get_paths()) == 12
+    assert sum(len(c.get_offsets()) for c in collections[1:]) == 8
+    assert ax.get_ylabel() == "loss $L$"
+    labels = [t.get_text() for t in ax.get_legend().get_texts()]
+    assert labels == ["global minimum (1)", "strict saddle (4)", "non-strict saddle (3)"]
+    offsets = np.vstack([c.get_offsets() for c in collections[1:]])
+    expected = np.stack([ATLAS["points"]["rank"], ATLAS["points"]["loss"]], axis=1)
+    assert sorted(map(tuple, offsets.tolist())) == sorted(map(tuple, expected.tolist()))
+
+
+def test_loss_is_drawn_over_the_levels():
+    ax = dl.plot.loss(RUN, points=ATLAS["points"].to_dataset())
+    curves = [line for line in ax.lines if len(line.get_xdata()) == RUN.sizes["time"]]
+    np.testing.assert_array_equal(curves[0].get_ydata(), RUN.loss)
+    assert [t.get_text() for t in ax.texts] == ["{0,1,2}", "{0,1}", "{0}", "{}"]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("time $t$", "loss $L$")
+
+
+def test_singular_values_are_drawn_one_line_a_mode():
+    ax = dl.plot.singular_values(RUN, modes=NET.modes)
+    curves = [line for line in ax.lines if len(line.get_xdata()) == RUN.sizes["time"]]
+    assert len(curves) == 3
+    with pytest.raises(ValueError, match="^run: has no singular values"):
+        dl.plot.singular_values(RUN.drop_vars("singular_value"))
+
+
+def test_chosen_modes_keep_their_colours_and_levels():
+    whole = dl.plot.singular_values(RUN, modes=NET.modes)
+    part = dl.plot.singular_values(RUN.isel(mode=[2, 1]), modes=NET.modes)
+    drawn = [
+        {(line.get_color(), tuple(np.asarray(line.get_ydata()))) for line in ax.lines}
+        for ax in (whole, part)
+    ]
+    assert len(drawn[1]) == 4  # two levels, two curves
+    assert drawn[1] < drawn[0]
+
+
+def test_stacks_of_runs_draw_all_members():
+    runs = dl.flow(NET, np.stack([NET.initial(scale=0.1, rng=i) for i in range(3)]), (0, 5))
+    assert len(dl.plot.loss(runs).lines) == 3
+
+
+def test_pictures_go_where_they_are_told():
+    _, axes = plt.subplots(2, 2)
+    spectrum = dl.canonical_spectrum(NET, (1,))
+    assert dl.plot.levels(ATLAS, ax=axes[0, 0]) is axes[0, 0]
+    assert dl.plot.loss(RUN, ax=axes[0, 1]) is axes[0, 1]
+    assert dl.plot.singular_values(RUN, ax=axes[1, 0]) is axes[1, 0]
+    assert spectrum.dlnds.plot(ax=axes[1, 1]) is axes[1, 1]
+    assert len(plt.get_fignums()) == 1
+    np.testing.assert_array_equal(axes[1, 1].lines[1].get_ydata(), spectrum.eigenvalue)
+
+
+def test_long_paths_have_short_labels_where_there_is_room():
+    net = dl.LinearNetwork(widths=(7, 7, 7), target=np.diag([4.0, 3.5, 3.0, 2.5, 2.0, 0.2, 0.1]))
+    run = dl.flow(net, net.initial(scale=0.1, rng=0), (0, 5))
+    labels = [t.get_text() for t in dl.plot.loss(run, points=dl.critical_points(net)).texts]
+    assert labels == ["{0…6}", "{0,1,2,3}", "{0,1,2}", "{0,1}", "{0}", "{}"]
+
+
+def test_complex_spectra_are_drawn_in_the_plane():
+    def turn(t, x, params, out):
+        out[0], out[1] = x[1], -x[0]
+
+    ax = dl.plot.spectrum(dl.linearize(dl.System(turn, dim=2), [0.0, 0.0]))
+    np.testing.assert_allclose(ax.lines[1].get_ydata(), [-1.0, 1.0], atol=1e-8)
+
+
+def test_other_data_are_refused():
+    spin = dl.System(lambda t, x, params, out: out.fill(1.0), dim=1)
+    with pytest.raises(ValueError, match="^run: has no loss"):
+        dl.plot.loss(dl.flow(spin, [0.0], (0, 1)))
+    for name, call in [
+        ("atlas", lambda: dl.plot.levels(RUN)),
+        ("atlas", lambda: dl.plot.graph(RUN)),
+        ("ax", lambda: dl.plot.graph(ATLAS, ax=3)),
+        ("run", lambda: dl.plot.loss(np.zeros(3))),
+        ("run", lambda: dl.plot.singular_values(ATLAS)),
+        ("points", lambda: dl.plot.loss(RUN, points=RUN)),
+        ("modes", lambda: dl.plot.singular_values(RUN, modes=3)),
+        ("linearization", lambda: dl.plot.spectrum(RUN)),
+        ("ax", lambda: dl.plot.loss(RUN, ax=3)),
+    ]:
+        with pytest.raises((ValueError, TypeError), match=f"^{name}: "):
+            call()
+    with pytest.raises(ValueError, match="^data: there is no picture for schema 'modes'"):
+        NET.modes.dlnds.plot()
+
+
+def test_problems_with_one_critical_point_can_be_drawn():
+    for net in (
+        dl.LinearNetwork(widths=(2, 2), target=np.eye(2)),
+        dl.LinearNetwork(widths=(2, 2, 2), target=np.zeros((2, 2))),
+    ):
+        atlas = dl.build_atlas(net)
+        dl.plot.levels(atlas)
+        dl.plot.graph(atlas).figure.canvas.draw()
+        atlas["connections"] = dl.connections(net)
+        dl.plot.graph(atlas).figure.canvas.draw()
+
+
+GRAPH = ATLAS.copy()
+GRAPH["connections"] = dl.connections(NET)
+WIDE = dl.LinearNetwork(widths=(8, 8, 8, 8), target=np.diag(1.5 * 0.8 ** np.arange(8.0)))
+
+
+@functools.cache
+def of_256_points():
+    atlas = dl.build_atlas(WIDE, n_alpha=2)
+    atlas["connections"] = dl.connections(WIDE, n_points=2)
+    return atlas
+
+
+def with_visits(atlas, *rows):
+    source, target, visited, probability, time = zip(*rows, strict=True)
+    visits = xr.Dataset(
+        {
+            "visited": ("edge", list(visited)),
+            "probability": ("edge", list(probability)),
+            "mean_escape_time": ("edge", list(time)),
+        },
+        coords={"source": ("edge", list(source)), "target": ("edge", list(target))},
+        attrs={"schema": "observed_connections", "dlnds_version": dl.__version__},
+    )
+    atlas = atlas.copy()
+    atlas["visits"] = visits
+    return atlas
+
+
+def drawn(ax):
+    """Return points, curves and widths, by layer, of what a picture of a graph shows."""
+    layers = sorted(ax.collections, key=lambda c: c.get_zorder())
+    points = [c for c in layers if len(c.get_offsets()) and c.get_zorder() == 3]
+    curves = [c for c in layers if c.get_zorder() < 2]
+    return np.vstack([c.get_offsets() for c in points]), curves
+
+
+def ends(curve):
+    vertices = curve.vertices
+    return (*vertices[0].round(9).tolist(), *vertices[-1].round(9).tolist())
+
+
+def test_the_graph_shows_every_point_at_its_loss_and_every_connection_once():
+    ax = dl.plot.graph(GRAPH)
+    points, layers = drawn(ax)
+    table = GRAPH["points"].to_dataset()
+    assert sorted(points[:, 1]) == sorted(table.loss.values)
+    x = dict(zip(points[:, 1].tolist(), points[:, 0].tolist(), strict=True))  # losses are distinct
+    places = np.array([x[level] for level in table.loss.values.tolist()])
+    assert np.abs(places - table["rank"].values).max() < 0.5
+    graph = GRAPH["connections"]
+    band, edges = layers[0], [p for layer in layers[1:] for p in layer.get_paths()]
+    assert len(band.get_paths()) == 3
+    loss = table.loss.to_series()
+    expected = [
+        (round(x[loss[a]], 9), round(loss[a], 9), round(x[loss[b]], 9), round(loss[b], 9))
+        for a, b in zip(graph.source.values, graph.target.values, strict=True)
+    ]
+    assert sorted(map(ends, edges)) == sorted(expected)
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("rank $r$", "loss $L$")
+    labels = [t.get_text() for t in ax.get_legend().get_texts()]
+    assert labels == [
+        *("global minimum (1)", "strict saddle (4)", "non-strict saddle (3)"),
+        *("adds a mode (12)", "swaps two modes (6)"),
+        *("fastest way out of each saddle (7)", "generic path (3)"),
+    ]
+
+
+def test_connections_are_coloured_by_time_and_bent_by_kind():
+    ax = dl.plot.graph(GRAPH)
+    graph = GRAPH["connections"].to_dataset()
+    bar = next(a for a in ax.figure.axes if a is not ax)
+    assert bar.get_ylabel() == r"escape time $t$ from $\varepsilon = 0.001$"
+    times = np.sort(graph.escape_time.sel(scale=1e-3).values)
+    np.testing.assert_allclose(bar.get_ylim(), times[[0, -1]])
+    kinds = dl.schema.decode(graph.kind).values
+    loss = GRAPH["points"].loss.to_series()
+    by_ends = {
+        (loss[a], loss[b]): (kind, float(time))
+        for a, b, kind, time in zip(
+            *(graph.source.values, graph.target.values, kinds),
+            graph.escape_time.sel(scale=1e-3).values,
+            strict=True,
+        )
+    }
+    brightness = {}
+    for layer in filter(lambda layer: layer.get_paths(), drawn(ax)[1][1:]):
+        for path, colour in zip(layer.get_paths(), layer.get_edgecolors(), strict=True):
+            begin, control, end = path.vertices
+            kind, time = by_ends[begin[1], end[1]]
+            bend = control[0] - 0.5 * (begin[0] + end[0])
+            assert (bend > 0.04) == (kind == "swap")
+            assert bend > -1e-12
+            brightness[time] = colour[:3].sum()
+    assert len(brightness) == 6  # three modes to add, three pairs to swap
+    assert (np.diff([brightness[t] for t in sorted(brightness)]) > 0).all()
+
+
+def test_the_fastest_way_out_of_each_saddle_stands_out():
+    edges = layout.edges(GRAPH)
+    lead = layout.leading(edges)
+    for source in range(8):
+        mine = edges.take(edges.source == source)
+        chosen = edges.take((edges.source == source) & lead)
+        assert len(chosen.time) == (1 if len(mine.time) else 0)
+        assert chosen.time.tolist() == [min(mine.time)] if len(mine.time) else True
+    weak, strong = drawn(dl.plot.graph(GRAPH))[1][1:3]
+    assert len(strong.get_paths()) == lead.sum() == 7
+    assert strong.get_linewidth()[0] > 2.0 * weak.get_linewidth()[0]
+
+
+def shown(ax):
+    """Return the boxes of the labels that are drawn, in pixels, and their texts."""
+    renderer = ax.figure.canvas.get_renderer()
+    texts = [t for t in ax.texts if t.get_visible()]
+    return [t.get_window_extent(renderer) for t in texts], [t.get_text() for t in texts]
+
+
+def check_labels(ax):
+    ax.figure.canvas.draw()
+    boxes, texts = shown(ax)
+    low, high = (np.array([getattr(box, end) for box in boxes]) for end in ("min", "max"))
+    legend = ax.get_legend().get_window_extent()
+    low, high = np.vstack([low, legend.min]), np.vstack([high, legend.max])
+    apart = (high[:, None] <= low).any(axis=-1)
+    assert (apart | apart.T)[~np.eye(len(low), dtype=bool)].all()
+    marks = ax.transData.transform(drawn(ax)[0])[:, None]
+    assert not ((marks > low[:-1]) & (marks < high[:-1])).all(axis=-1).any()
+    assert (low >= ax.bbox.min).all()
+    assert (high <= ax.bbox.max).all()
+    return texts
+
+
+def test_labels_never_overlap_whatever_the_size_of_the_picture():
+    atlas = of_256_points()
+    ax = dl.plot.graph(atlas)
+    texts = check_labels(ax)
+    path = ["{}", "{0}", "{0,1}", "{0,1,2}", "{0,1,2,3}", "{0…4}", "{0…5}", "{0…6}", "{0…7}"]
+    assert texts[:9] == path
+    assert len(texts) > 60
+    ax.set_title("a title")
+    ax.figure.set_size_inches(6.0, 4.0)
+    assert 9 <= len(check_labels(ax)) < len(texts)
+    ax.set_xlim(3.4, 4.6)
+    inside = check_labels(ax)
+    assert len(inside) > 20
+    assert all(3 <= len(dl.schema.index_set_modes(text)) <= 5 for text in inside[1:])
+
+
+def test_all_labels_of_small_atlases_are_shown():
+    net = dl.LinearNetwork(widths=(4, 5, 5, 4), target=np.diag([3.0, 2.2, 1.3, 0.6]))
+    atlas = dl.build_atlas(net)
+    atlas["connections"] = dl.connections(net)
+    assert set(check_labels(dl.plot.graph(atlas))) == set(atlas["points"].critical_point.values)
+
+
+def test_points_keep_apart():
+    """Disks of the saddles, 4 points wide, do not touch, though 70 of them share a column."""
+    ax = dl.plot.graph(of_256_points())
+    ax.autoscale_view()
+    places = ax.transData.transform(drawn(ax)[0])
+    distances = np.linalg.norm(places[:, None] - places, axis=-1)
+    assert distances[~np.eye(256, dtype=bool)].min() > 4.0 * ax.figure.dpi / 72.0
+
+
+@hypothesis.given(st.integers(0, 2**32 - 1), st.integers(1, 30))
+def test_labels_that_fit_touch_nothing(seed, count):
+    rng = np.random.default_rng(seed)
+    anchors = rng.uniform(0.0, 100.0, (count, 2))
+    sizes = rng.uniform(1.0, 20.0, (count, 2))
+    obstacles = np.hstack([anchors - 0.5, anchors + 0.5])
+    corners = layout.fit_labels(sizes.tolist(), anchors, [2.0] * count, obstacles, (0, 0, 100, 100))
+    boxes = [
+        (*corner, *(np.array(corner) + size))
+        for corner, size in zip(corners, sizes, strict=True)
+        if corner is not None
+    ]
+    for box in boxes:
+        assert min(box) >= 0.0
+        assert max(box) <= 100.0
+    for a, b in itertools.combinations([*boxes, *map(tuple, obstacles)], 2):
+        both_obstacles = a in map(tuple, obstacles)
+        apart = a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
+        assert apart or both_obstacles
+    if count == 1 and (np.abs(anchors - 50.0) < 25.0).all():
+        assert corners[0] is not None
+
+
+def test_what_runs_did_is_laid_over_the_graph():
+    atlas = with_visits(
+        GRAPH,
+        ("{}", "{0}", 10, 1.0, 5.0),
+        ("{0}", "{0,2}", 2, 0.2, 7.0),
+        ("{0}", "{0,1,2}", 1, 0.1, 9.0),  # no connection joins these
+        ("{1}", "{0}", 0, 0.0, np.nan),  # no run went there
+        ("{7}", "{0}", 3, 1.0, 1.0),  # not in the atlas
+    )
+    ax = dl.plot.graph(atlas)
+    *_, casing, dotted, core = drawn(ax)[1]
+    assert len(casing.get_paths()) == len(core.get_paths()) == 2
+    assert min(casing.get_linewidth()) > min(core.get_linewidth())
+    widths = core.get_linewidth()
+    assert max(widths) > 2.0 * min(widths)
+    assert len(dotted.get_paths()) == 1
+    assert "taken by runs (3)" in [t.get_text() for t in ax.get_legend().get_texts()]
+    edges = layout.edges(atlas)
+    assert edges.kind.tolist().count("observed") == 1
+    order = layout.importance(atlas["points"].to_dataset(), edges)
+    labels = atlas["points"].critical_point.values[order].tolist()
+    assert labels[:5] == ["{}", "{0}", "{0,1}", "{0,1,2}", "{0,2}"]
+
+
+def test_without_connections_the_arcs_are_drawn_by_their_mode():
+    net = dl.LinearNetwork.from_moments(
+        np.diag([3.0, 2.0, 1.0]), np.diag([1.0, 2.0, 0.5]), hidden=(3, 3), whiten=False
+    )
+    atlas = dl.build_atlas(net)
+    ax = dl.plot.graph(atlas)
+    _, layers = drawn(ax)
+    arcs = atlas["arcs"].to_dataset()
+    down = np.flatnonzero(dl.schema.decode(arcs.kind) == "decreasing")
+    ends = zip(arcs.source.values[down], arcs.target.values[down], strict=True)
+    joined = {pair for pair in ends if pair[1]}
+    assert sum(len(layer.get_paths()) for layer in layers[1:]) == len(joined) >= 12
+    colours = np.vstack(
+        [layer.get_edgecolors()[:, :3] for layer in layers[1:] if layer.get_paths()]
+    )
+    assert len(np.unique(colours, axis=0)) == 3
+    bar = next(a for a in ax.figure.axes if a is not ax)
+    assert bar.get_ylabel() == "mode added along the arc"
+    assert "largest drop of each saddle (7)" in [t.get_text() for t in ax.get_legend().get_texts()]
+
+
+def test_of_many_edges_the_fastest_are_drawn(monkeypatch):
+    monkeypatch.setattr(graphs, "MOST_EDGES", 10)
+    ax = dl.plot.graph(GRAPH)
+    drawn_edges = sum(len(layer.get_paths()) for layer in drawn(ax)[1][1:])
+    edges = layout.edges(GRAPH)
+    assert drawn_edges == (layout.leading(edges) | edges.generic).sum() == 7
+    assert ax.get_legend().get_texts()[-1].get_text() == "11 others are not drawn"
+
+
+@pytest.mark.slow
+def test_graphs_of_4096_points_can_be_drawn():
+    net = dl.LinearNetwork(widths=(12, 12, 12, 12), target=np.diag(5.0 * 0.8 ** np.arange(12.0)))
+    atlas = dl.build_atlas(net, n_alpha=2)
+    atlas["connections"] = dl.connections(net, n_points=2)
+    texts = check_labels(dl.plot.graph(atlas))
+    assert texts[:3] == ["{}", "{0}", "{0,1}"]
+
+
+def test_branches_are_full_where_they_are_stable():
+    """The pitchfork: a line that turns dashed at its branch point, and a stable pair."""
+    tree = dl.diagram(lambda x, p: p * x - x**3, [0.0], -0.5, bounds=(-1.0, 1.0))
+    ax = dl.plot.branches(tree)
+    line, rest, pair = (curve for curve in ax.lines[:4] if len(curve.get_xdata()) > 1)
+    assert [curve.get_linestyle() for curve in (line, rest, pair)] == ["-", "--", "-"]
+    assert line.get_xdata().min() == -1.0
+    assert rest.get_xdata().max() == 1.0
+    assert abs(rest.get_xdata().min()) < 0.5
+    np.testing.assert_allclose(pair.get_ydata() ** 2, pair.get_xdata(), atol=1e-9)
+    texts = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert texts == ["stable", "unstable", "branch point"]
+    assert tree.dlnds.plot().get_ylabel().startswith("norm")
+    one = tree["branch_0"].to_dataset()
+    assert dl.plot.branches(one, x="arclength", y="index").get_xlabel().startswith("arclength")
+    with pytest.raises(ValueError, match="^y: there is no 'indx'"):
+        dl.plot.branches(one, y="indx")
+    with pytest.raises(ValueError, match="^data: needs what branch"):
+        dl.plot.branches(xr.Dataset())
+    plt.close("all")

@@ -1,0 +1,398 @@
+"""Saddles along runs, and what ensembles of runs do."""
+
+import itertools
+
+import naive
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given, settings
+
+import dlnds as dl
+from dlnds.runs.exact import growth_time
+
+
+@pytest.mark.parametrize("depth", [2, 3, 4])
+def test_aligned_runs_visit_the_generic_path_for_the_times_of_the_law(depth):
+    net = dl.LinearNetwork(widths=(3,) * (depth + 1), target=np.diag([4.0, 2.0, 1.0]))
+    x = net.initial("aligned", scale=1e-4 if depth == 2 else 10.0 ** (-4 / depth))
+    grid = np.linspace(0.0, {2: 20.0, 3: 40.0, 4: 60.0}[depth], 8001)
+    for run in (dl.flow(net, x, (0, grid[-1]), grid), dl.exact_flow(net, x, grid)):
+        visits = dl.saddle_visits(net, run, radius=0.02)
+        dl.schema.validate(visits)
+        assert visits.critical_point.values.tolist() == ["{}", "{0}", "{0,1}", "{0,1,2}"]
+        assert visits.next_mode.values.tolist() == [0, 1, 2, -1]
+        assert np.isnan(visits.escape_time.values[-1])
+        np.testing.assert_allclose(
+            visits.escape_time[:3], visits.predicted_escape_time[:3], rtol=2e-3 / depth
+        )
+        assert (visits.closest <= 0.02).all()
+        assert (visits.entry.values[1:] > visits.exit.values[:-1]).all()
+        np.testing.assert_allclose(visits.duration, visits.exit - visits.entry, rtol=1e-12)
+
+
+def test_gaussian_runs_of_real_data_pass_the_saddles_of_the_leading_modes():
+    net = dl.load_problem("linnerud", hidden=(6, 6))
+    run = dl.flow(net, net.initial(scale=1e-2, rng=0), save=("product",))
+    visits = dl.saddle_visits(net, run)
+    assert visits.critical_point.values.tolist() == ["{}", "{0}", "{0,1}", "{0,1,2}"]
+    assert visits.exit.values[-1] == run.time.values[-1]
+    assert (visits.duration > 0).all()
+
+
+def test_the_origin_is_one_visit_without_end():
+    net = naive.random_network((2, 2, 2, 2), 0)
+    visits = dl.saddle_visits(net, dl.flow(net, np.zeros(12), (0, 1)))
+    assert visits.critical_point.values.tolist() == ["{}"]
+    assert visits["closest"].item() == 0.0
+
+
+@settings(max_examples=15)
+@given(naive.networks, naive.seeds)
+def test_visits_lie_within_the_run_and_do_not_overlap(net, seed):
+    run = dl.flow(net, naive.state_of(net, seed, 0.3), (0, 3))
+    visits = dl.saddle_visits(net, run, radius=0.2)
+    assert (visits.exit >= visits.entry).all()
+    assert (visits.entry.values[1:] > visits.exit.values[:-1]).all()
+    if visits.sizes["visit"]:
+        assert visits.entry.values[0] >= 0.0
+        assert visits.exit.values[-1] <= 3.0
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 5])
+def test_growth_time_is_the_law(depth):
+    if depth == 1:
+        assert growth_time(0.5, 1.0, 2.0, 1) == pytest.approx(np.log(1.5))
+    else:
+        expected = naive.time_between(1e-3, 1.0, 2.0, depth)
+        assert growth_time(1e-3, 1.0, 2.0, depth) == pytest.approx(expected, rel=1e-10)
+    assert np.isnan(growth_time(-1e-3, 1.0, 2.0, depth))
+    assert np.isnan(growth_time(0.0, 1.0, 2.0, depth))
+
+
+def test_bad_input_is_refused():
+    net, other = naive.random_network((2, 3, 2), 0), naive.random_network((2, 3, 2), 1)
+    run = dl.flow(net, naive.state_of(net, 0), (0, 1))
+    for name, call in [
+        ("net", lambda: dl.saddle_visits(3, run)),
+        ("run", lambda: dl.saddle_visits(net, xr.Dataset())),
+        ("run", lambda: dl.saddle_visits(other, run)),
+        ("run", lambda: dl.saddle_visits(net, run.drop_vars("state"))),
+        (
+            "run",
+            lambda: dl.saddle_visits(
+                net, dl.iterate(dl.GradientDescent(net, 0.1), run.state[0], 3)
+            ),
+        ),
+        ("radius", lambda: dl.saddle_visits(net, run, radius=-1.0)),
+        ("radios", lambda: dl.saddle_visits(net, run, radios=0.1)),
+    ]:
+        with pytest.raises((ValueError, TypeError), match=f"^{name}: "):
+            call()
+
+
+def test_visits_can_be_saved(tmp_path):
+    net = naive.random_network((2, 3, 2), 0)
+    visits = dl.saddle_visits(net, dl.flow(net, net.initial(scale=0.01, rng=0)))
+    dl.save(visits, tmp_path / "visits.nc")
+    assert dl.load(tmp_path / "visits.nc").identical(visits)
+
+
+def test_modes_below_the_rounding_of_the_map_are_followed_by_their_strength():
+    """With a dense target W rounds off what is not learnt yet, 1e-24 at h = 3 and 1e-8."""
+    rng = np.random.default_rng(0)
+    left, right = (np.linalg.qr(rng.normal(size=(3, 3)))[0] for _ in range(2))
+    net = dl.LinearNetwork(widths=(3, 3, 3, 3), target=left @ np.diag([3.0, 2.0, 1.0]) @ right)
+    start = net.initial("aligned", scale=1e-8)
+    run = dl.flow(net, start, rtol=1e-6, save=["product", "mode_strength"])
+    visits = dl.saddle_visits(net, run)
+    assert visits.critical_point.values.tolist() == ["{}", "{0}", "{0,1}", "{0,1,2}"]
+    law = visits.predicted_escape_time[:-1]
+    np.testing.assert_allclose(visits.escape_time[:-1], law, rtol=1e-5)
+
+
+LEAST = ("mode_strength",)
+
+
+def diagonal(widths, sigma):
+    target = np.zeros((widths[-1], widths[0]))
+    np.fill_diagonal(target, sigma)
+    return dl.LinearNetwork(widths=widths, target=target)
+
+
+def ensemble(net, count, scale, **options):
+    starts = np.stack([net.initial(scale=scale, rng=seed) for seed in range(count)])
+    return dl.flow(net, starts, save=LEAST, **options)
+
+
+def label(*modes):
+    return dl.schema.index_set_label(modes)
+
+
+@pytest.fixture(scope="module")
+def mixed():
+    """Runs that go many ways: from Gaussian and from planted strengths, and along swaps."""
+    net = diagonal((4, 5, 4), (1.3, 1.2, 1.1, 1.0))
+    rng, graph = np.random.default_rng(0), dl.connections(net, n_points=101)
+    planted = [rng.permutation([1e-2, 1e-4, 1e-6, 1e-8]) for _ in range(6)]
+    swaps = [(label(1), label(0)), (label(3), label(1)), (label(2, 3), label(1, 2))]
+    starts = [
+        *(net.initial(scale=3e-3, rng=rng) for _ in range(12)),
+        *(net.initial("aligned", scale=scale) for scale in planted),
+        *(dl.edge_states(graph, edge).state.values[2] for edge in swaps),
+    ]
+    return net, dl.flow(net, np.stack(starts), save=LEAST)
+
+
+@pytest.mark.parametrize(
+    "depth", [2, *(pytest.param(depth, marks=pytest.mark.compiled) for depth in (3, 4))]
+)
+def test_tiny_starts_take_the_generic_path_with_probability_one(depth):
+    net = diagonal((3, *(5,) * (depth - 1), 3), (4.0, 2.0, 1.0))
+    seen = dl.observed_connections(net, ensemble(net, 6, 1e-3))
+    dl.schema.validate(seen)
+    assert set(seen.sequence.values.tolist()) == {"{} {0} {0,1} {0,1,2}"}
+    assert seen.source.values.tolist() == [label(), label(0), label(0, 1)]
+    assert seen.target.values.tolist() == [label(0), label(0, 1), label(0, 1, 2)]
+    assert dl.schema.decode(seen.kind).values.tolist() == ["add"] * 3
+    assert (seen.visited == 6).all()
+    assert (seen.probability == 1.0).all()
+    assert seen["drop"].values.tolist() == [8.0, 2.0, 0.5]
+    assert seen.ended.values.tolist() == [0, 0, 0, 6]
+    assert (np.diff(seen.mean_entry) > 0).all()
+    assert np.isnan(seen.mean_duration).values.tolist() == [False] * 3 + [True]
+    # The start is off the orbit by its size relative to that of a mode which has grown to σ/20.
+    np.testing.assert_allclose(seen.mean_growth_time, seen.law_growth_time, rtol=2e-3)
+
+
+@pytest.mark.compiled
+def test_growth_tends_to_the_law_as_the_start_gets_smaller():
+    net = diagonal((3, 6, 6, 3), (4.0, 2.0, 1.0))
+    errors = []
+    for scale in (3e-2, 1e-2, 3e-3):
+        seen = dl.observed_connections(net, ensemble(net, 4, scale))
+        errors.append(float(np.abs(seen.mean_growth_time / seen.law_growth_time - 1.0).max()))
+    assert errors[0] > 2.0 * errors[1] > 4.0 * errors[2] > 0.0
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_planted_strengths_make_any_order_in_the_times_of_the_law(order):
+    """Balanced aligned modes are learnt one by one; each starts later than those before it."""
+    net = diagonal((3, 3, 3, 3), (3.0, 2.0, 1.2))
+    scales = np.zeros(3)
+    scales[list(order)] = (1e-2, 2e-3, 5e-4)
+    runs = dl.flow(net, np.tile(net.initial("aligned", scale=scales), (3, 1)), save=LEAST)
+    seen = dl.observed_connections(net, runs)
+    sets = [label(*order[:k]) for k in range(4)]
+    assert seen.sequence.values.tolist() == [" ".join(sets)] * 3
+    assert list(zip(seen.source.values, seen.target.values, strict=True)) == list(
+        itertools.pairwise(sets)
+    )
+    assert (seen.visited == 3).all()
+    np.testing.assert_allclose(seen.std_escape_time / seen.mean_escape_time, 0.0, atol=1e-15)
+    # Errors of 1e-8 relative to the weights, over some hundred steps.
+    np.testing.assert_allclose(seen.mean_escape_time, seen.law_escape_time, rtol=1e-5)
+    np.testing.assert_allclose(seen.mean_growth_time, seen.law_growth_time, rtol=1e-5)
+    half = 0.5 * net.singular_values[order[0]]
+    law = naive.time_between(1e-6, half, 2 * half, 3)
+    assert float(seen.mean_escape_time[0]) == pytest.approx(law, rel=1e-5)
+
+
+@pytest.mark.parametrize("depth", [2, 3])
+def test_runs_that_start_on_a_swap_make_it_in_the_time_of_its_law(depth):
+    net = diagonal((2,) * (depth + 1), (2.0, 0.9))
+    path = dl.edge_states(dl.connections(net, n_points=2001), (label(1), label(0)))
+    near = [5, 10, 20]
+    runs = dl.flow(net, path.state.values[near], save=LEAST)
+    seen = dl.observed_connections(net, runs).isel(edge=0)
+    assert (seen.source.item(), seen.target.item()) == (label(1), label(0))
+    assert dl.schema.decode(seen.kind) == "swap"
+    assert int(seen.visited) == 3
+    assert float(seen["drop"]) == pytest.approx(0.5 * (4.0 - 0.81))
+    assert float(seen.mean_escape_time) == pytest.approx(float(seen.law_escape_time), rel=1e-5)
+    assert float(seen.mean_growth_time) == pytest.approx(float(seen.law_growth_time), rel=1e-5)
+    rate = 0.9 ** (1 - 2 / depth) * 1.1
+    visits = [dl.saddle_visits(net, runs.isel(sample=k)) for k in range(3)]
+    waits = [float(v.escape_time[0]) for v in visits]
+    # φ doubles from one start to the next: tan φ by a little more.
+    steps = np.diff(np.log(np.tan(0.5 * np.pi * np.array(near) / 2000)))
+    np.testing.assert_allclose(-np.diff(waits), steps / rate, rtol=1e-3)
+    assert float(seen.mean_escape_time) == pytest.approx(np.mean(waits), rel=1e-14)
+
+
+def test_counts_and_probabilities_are_those_of_the_sequences(mixed):
+    net, runs = mixed
+    seen = dl.observed_connections(net, runs)
+    dl.schema.validate(seen)
+    paths = [text.split() for text in seen.sequence.values]
+    assert len({tuple(path) for path in paths}) > 5, "too few ways to tell anything"
+    steps = [pair for path in paths for pair in itertools.pairwise(path)]
+    pairs = list(zip(seen.source.values, seen.target.values, strict=True))
+    assert set(pairs) == set(steps)
+    for pair, visited, part in zip(
+        pairs, seen.visited.values, seen.probability.values, strict=True
+    ):
+        assert visited == steps.count(pair)
+        assert part == pytest.approx(visited / sum(a == pair[0] for a, _ in steps), rel=1e-15)
+    sums = seen.probability.groupby("source").sum()
+    np.testing.assert_allclose(sums, 1.0, rtol=1e-14)
+    assert int(seen.ended.sum()) == runs.sizes["sample"]
+    for point in seen.critical_point.values:
+        row = seen.sel(critical_point=point)
+        assert int(row.visitors) == sum(point in path for path in paths)
+        leaving = int(seen.visited.values[seen.source.values == point].sum())
+        assert int(row.visitors) == leaving + int(row.ended)
+        sigma = net.singular_values
+        kept = list(dl.schema.index_set_modes(point))
+        assert float(row.loss) == pytest.approx(0.5 * np.sum(np.delete(sigma, kept) ** 2))
+    kinds = dl.schema.decode(seen.kind).values
+    assert set(kinds) == {"add", "swap", "other"}
+    np.testing.assert_array_equal(seen.is_connection, kinds != "other")
+    graph = dl.connections(net)
+    known = set(zip(graph.source.values, graph.target.values, strict=True))
+    assert [pair in known for pair in pairs] == (kinds != "other").tolist()
+
+
+def test_the_order_of_the_runs_does_not_matter(mixed):
+    net, runs = mixed
+    order = np.random.default_rng(0).permutation(runs.sizes["sample"])
+    seen = dl.observed_connections(net, runs)
+    shuffled = dl.observed_connections(net, runs.isel(sample=order))
+    assert shuffled.drop_dims("sample").identical(seen.drop_dims("sample"))
+    assert shuffled.sortby("sample").identical(seen)
+
+
+def test_maps_states_and_strengths_tell_the_same():
+    net = diagonal((3, 4, 3), (4.0, 2.0, 1.0))
+    starts = np.stack([net.initial(scale=1e-2, rng=seed) for seed in range(3)])
+    runs = dl.flow(net, starts, save=("state", "product", *LEAST))
+    every = dl.observed_connections(net, runs)
+    for dropped in (["product", *LEAST], ["state", *LEAST], ["state", "product"]):
+        seen = dl.observed_connections(net, runs.drop_vars(dropped))
+        xr.testing.assert_allclose(seen, every, rtol=1e-9)
+
+
+def test_single_runs_and_common_grids_are_ensembles_too():
+    net = diagonal((3, 4, 3), (4.0, 2.0, 1.0))
+    start = net.initial(scale=1e-2, rng=0)
+    one = dl.observed_connections(net, dl.flow(net, start, save=LEAST))
+    assert one.sizes["sample"] == 1
+    assert one.sequence.values.tolist() == ["{} {0} {0,1} {0,1,2}"]
+    grid = np.linspace(0.0, 12.0, 400)
+    runs = dl.flow(net, start[None], (0, 12.0), grid, save=LEAST)
+    assert runs.loss.dims == ("sample", "time")
+    on_grid = dl.observed_connections(net, runs)
+    assert on_grid.sequence.equals(one.sequence)
+    # Entries are known to a step of the grid.
+    np.testing.assert_allclose(on_grid.mean_growth_time, one.mean_growth_time, atol=0.03)
+
+
+def test_failed_members_are_counted_and_named_and_count_until_they_fail():
+    net = diagonal((3, 4, 3), (4.0, 2.0, 1.0))
+    runs = ensemble(net, 3, 1e-2)
+    whole = dl.observed_connections(net, runs)
+    assert whole.attrs["n_failed"] == 0
+    broken = runs.copy(deep=True)
+    learnt = int(np.argmax(broken.mode_strength.values[1, :, 0] > 3.99)) + 1
+    for name in ("loss", *LEAST):
+        broken[name].values[1, learnt:] = np.nan
+    broken.stop_reason.values[1] = dl.schema.STOP_REASONS.index("not_finite")
+    broken["mode_strength"].values[2] = np.nan
+    broken.stop_reason.values[2] = dl.schema.STOP_REASONS.index("out_of_steps")
+    seen = dl.observed_connections(net, broken)
+    dl.schema.validate(seen)
+    assert seen.sequence.values.tolist() == ["{} {0} {0,1} {0,1,2}", "{} {0}", ""]
+    assert seen.visited.values.tolist() == [2, 1, 1]
+    assert seen.ended.values.tolist() == [0, 1, 0, 1]
+    assert seen.attrs["n_failed"] == 2
+    assert dl.schema.decode(seen.stop_reason).values[1:].tolist() == ["not_finite", "out_of_steps"]
+    cut = dl.observed_connections(net, ensemble(net, 2, 1e-2, max_steps=10))
+    assert cut.attrs["n_failed"] == 2
+    assert cut.sequence.values.tolist() == ["{}", "{}"]
+    assert cut.sizes["edge"] == 0
+    dl.schema.validate(cut)
+
+
+def test_two_modes_at_once_are_no_connection():
+    net = diagonal((3, 3, 3), (2.0, 2.0, 1.0))
+    run = dl.flow(net, net.initial("aligned", scale=1e-3), save=LEAST)
+    seen = dl.observed_connections(net, run)
+    assert seen.sequence.values.tolist() == ["{} {0,1} {0,1,2}"]
+    assert dl.schema.decode(seen.kind).values.tolist() == ["other", "add"]
+    assert seen.is_connection.values.tolist() == [0, 1]
+    graph = dl.overlay(dl.connections(net), seen)
+    assert graph.attrs["n_outside"] == 1
+    assert int(graph.visited.sum()) == 1
+
+
+def test_what_runs_did_is_laid_over_the_graph(mixed):
+    net, runs = mixed
+    graph, seen = dl.connections(net), dl.observed_connections(net, runs)
+    both = dl.overlay(graph, seen)
+    dl.schema.validate(both)
+    assert both.drop_vars(
+        ["visited", "probability", "mean_escape_time", "mean_growth_time"]
+    ).equals(graph)
+    rows = {p: k for k, p in enumerate(zip(seen.source.values, seen.target.values, strict=True))}
+    for edge, pair in enumerate(zip(both.source.values, both.target.values, strict=True)):
+        row = both.isel(edge=edge)
+        if pair not in rows:
+            assert row.visited == row.probability == 0
+            assert np.isnan(row.mean_escape_time)
+            assert np.isnan(row.mean_growth_time)
+            continue
+        for name in ("visited", "probability", "mean_escape_time", "mean_growth_time"):
+            np.testing.assert_array_equal(row[name], seen[name][rows[pair]])
+    others = dl.schema.decode(seen.kind).values == "other"
+    assert both.attrs["n_outside"] == int(seen.visited.values[others].sum()) > 0
+    assert both.attrs["n_runs"] == 21
+    again = dl.overlay(both, dl.observed_connections(net, runs.isel(sample=[12])))
+    assert again.attrs["n_runs"] == 1
+    assert int(again.visited.max()) == 1
+
+
+def test_raw_inputs_are_followed_without_a_law():
+    net = naive.random_network((3, 4, 3), 0, "full")
+    runs = dl.flow(net, np.stack([net.initial(scale=1e-2, rng=k) for k in range(2)]),
+                   save=("product",))  # fmt: skip
+    seen = dl.observed_connections(net, runs)
+    assert seen.sizes["edge"] > 0
+    assert np.isnan(seen.law_growth_time).all()
+    assert (seen.mean_escape_time > 0).all()
+    strengths = runs.drop_vars("product").assign(
+        mode_strength=(
+            ("sample", "step", "mode"),
+            net.image_strength(net.image_of(runs["product"].values)),
+        )
+    )
+    xr.testing.assert_allclose(dl.observed_connections(net, strengths), seen, rtol=1e-12)
+
+
+def test_observed_connections_can_be_saved(tmp_path, mixed):
+    net, runs = mixed
+    graph = dl.overlay(dl.connections(net), dl.observed_connections(net, runs))
+    for number, data in enumerate((dl.observed_connections(net, runs), graph)):
+        dl.save(data, tmp_path / f"{number}.nc")
+        assert dl.load(tmp_path / f"{number}.nc").identical(data)
+
+
+def test_bad_ensembles_and_overlays_are_named(mixed):
+    net, runs = mixed
+    other = diagonal((4, 5, 4), (1.3, 1.2, 1.1, 0.9))
+    graph, seen = dl.connections(net), dl.observed_connections(net, runs)
+    orbit = dl.iterate(dl.GradientDescent(net, 0.1), net.initial(rng=0), 3)
+    for message, call in [
+        ("net: needs a LinearNetwork", lambda: dl.observed_connections(3, runs)),
+        ("runs: needs what flow returns", lambda: dl.observed_connections(net, graph)),
+        ("runs: needs what flow returns", lambda: dl.observed_connections(net, orbit)),
+        ("runs: belongs to another", lambda: dl.observed_connections(other, runs)),
+        ("runs: needs states", lambda: dl.observed_connections(net, runs.drop_vars(LEAST[0]))),
+        ("radius: needs 0", lambda: dl.observed_connections(net, runs, radius=2.0)),
+        ("radios: ", lambda: dl.observed_connections(net, runs, radios=0.1)),
+        ("run: needs one run, got a stack", lambda: dl.saddle_visits(net, runs)),
+        ("graph: needs the Dataset that connections", lambda: dl.overlay(seen, seen)),
+        ("observed: needs the Dataset that observed", lambda: dl.overlay(graph, graph)),
+        ("observed: belongs to another", lambda: dl.overlay(dl.connections(other), seen)),
+    ]:
+        with pytest.raises((ValueError, TypeError), match=f"^{message}"):
+            call()

@@ -1,0 +1,314 @@
+"""The saddle-connection graph: edges by formula against the flow itself."""
+
+import math
+from itertools import combinations
+
+import naive
+import numpy as np
+import pytest
+from scipy.integrate import simpson, solve_ivp
+from scipy.special import ellipe, hyp2f1
+
+import dlnds as dl
+from dlnds.saddles.graph import orbit_time
+
+
+def network(widths, sigma):
+    target = np.zeros((widths[-1], widths[0]))
+    np.fill_diagonal(target, sigma)
+    return dl.LinearNetwork(widths=widths, target=target)
+
+
+NETWORKS = [
+    ((3, 3, 3), (3.0, 2.0, 0.7)),
+    ((3, 4, 2, 3), (3.0, 2.0, 0.7)),
+    ((4, 4, 4, 4, 3), (2.0, 1.9, 0.1)),
+    ((2, 2, 2, 2, 2, 2), (1.5, 0.2)),
+]
+
+
+@pytest.mark.parametrize(("widths", "sigma"), NETWORKS)
+def test_edges_are_orbits_of_the_flow(widths, sigma):
+    """At each sampled state the field points along the path, forwards, and the loss is exact."""
+    net = network(widths, sigma)
+    graph = dl.connections(net, n_points=201)
+    dl.schema.validate(graph)
+    for edge in range(graph.sizes["edge"]):
+        path = dl.edge_states(graph, edge)
+        dl.schema.validate(path)
+        x = path.state.values
+        np.testing.assert_allclose(path.loss, net.loss(x), rtol=0, atol=1e-13 * net.loss(0 * x[0]))
+        assert (np.diff(path.loss) < 0).all()
+        # Fourth-order differences of the path, by its parameter: error about (1/200)^4.
+        tangent = (8.0 * (x[3:-1] - x[1:-3]) - (x[4:] - x[:-4])) / 12.0
+        tangent /= np.linalg.norm(tangent, axis=1)[:, None]
+        force = np.stack([naive.field(net, state) for state in x[2:-2]])
+        along = np.sum(force * tangent, axis=1)
+        across = np.linalg.norm(force - along[:, None] * tangent, axis=1)
+        assert (along > 0.0).all()
+        assert (across < 2e-4 * along).all()
+
+
+@pytest.mark.parametrize(("widths", "sigma"), NETWORKS)
+def test_edges_join_canonical_points_of_their_index_sets(widths, sigma):
+    net = network(widths, sigma)
+    graph = dl.connections(net)
+    losses = dl.critical_points(net).loss
+    for edge in range(graph.sizes["edge"]):
+        row, path = graph.isel(edge=edge), dl.edge_states(graph, edge)
+        ends = (row.source.item(), row.target.item())
+        for state, label in zip(path.state.values[[0, -1]], ends, strict=True):
+            point = dl.classify(net, state)
+            assert point.critical_point.item() == label
+            assert dl.schema.decode(point.kind) != "not_critical"
+            assert np.abs(naive.field(net, state)).max() < 1e-13
+        fall = losses.sel(critical_point=ends[0]) - losses.sel(critical_point=ends[1])
+        assert float(row["drop"]) == pytest.approx(float(fall), rel=1e-12)
+
+
+@pytest.mark.parametrize(("widths", "sigma"), NETWORKS)
+def test_runs_from_the_local_manifold_follow_the_edges(widths, sigma):
+    """Started at a small distance along the edge, a run takes the stated time and path."""
+    net = network(widths, sigma)
+    graph = dl.connections(net, scales=[1e-2], n_points=2001)
+    for edge in range(0, graph.sizes["edge"], max(1, graph.sizes["edge"] // 6)):
+        row, path = graph.isel(edge=edge), dl.edge_states(graph, edge).state.values
+        distances = np.linalg.norm(path - path[0], axis=1)
+        k = int(np.argmin(np.abs(distances - 1e-2)))
+        near = dl.connections(net, scales=[float(distances[k])]).escape_time[edge].item()
+        half = float(row.loss[0] - 0.5 * row["drop"])
+        event = dl.events.loss_below(net, half)
+        run = dl.flow(net, path[k], (0, 10 * near), rtol=1e-10, events=event)
+        time = float(run.time.values[run["event"].values == 0][0])
+        assert time == pytest.approx(near, rel=2e-2)
+        inside = run.state.values[run.time.values <= time]
+        gaps = [np.linalg.norm(path - x, axis=1).min() for x in inside]
+        assert max(gaps) < 2e-3 * float(row.length)
+
+
+def test_lengths_of_added_modes_and_of_swaps_in_two_layers():
+    for depth in (2, 3, 5):
+        graph = dl.connections(network((2,) * (depth + 1), (2.0, 0.9)))
+        first = graph.sel(edge=(graph.source == "{}") & (graph.target == "{0}"))
+        assert float(first.length[0]) == pytest.approx(np.sqrt(depth) * 2.0 ** (1 / depth))
+        assert int(first.order[0]) == depth
+    graph = dl.connections(network((2, 2, 2), (2.0, 0.9)))
+    swap = graph.isel(edge=dl.schema.decode(graph.kind) == "swap")
+    expected = np.sqrt(4.0) * ellipe(1.0 - 0.9 / 2.0)
+    assert float(swap.length[0]) == pytest.approx(expected, rel=1e-13)
+    assert float(swap.length[0]) == pytest.approx(2.65004899591646, rel=1e-13)
+
+
+@pytest.mark.parametrize("depth", [2, 3, 4, 5])
+def test_sizes_along_swaps_follow_the_formula_in_the_tangent(depth):
+    """1/N = h/(2Δβ) (1+y)^{−h/2} ₂F₁(−h/2, β; β+1; −y), y = tan²φ."""
+    low, high = 0.9, 2.0
+    graph = dl.connections(network((2,) * (depth + 1), (high, low)), n_points=41)
+    swap = graph.isel(edge=int(np.flatnonzero(dl.schema.decode(graph.kind) == "swap")[0]))
+    phi, gap = swap.angle.values[:-1], high - low
+    y, beta = np.tan(phi) ** 2, depth * low / (2.0 * gap)
+    series = hyp2f1(-depth / 2.0, beta, beta + 1.0, -y)
+    inverse = depth / (2.0 * gap * beta) * (1.0 + y) ** (-depth / 2.0) * series
+    np.testing.assert_allclose(swap["size"].values[:-1] ** depth, 1.0 / inverse, rtol=1e-11)
+    assert float(swap["size"][-1]) ** depth == pytest.approx(high, rel=1e-13)
+
+
+@pytest.mark.parametrize("depth", [2, 3, 4])
+def test_departures_are_those_of_the_linearization(depth):
+    net = network((3,) * (depth + 1), (3.0, 2.0, 0.7))
+    graph = dl.connections(net)
+    for edge in range(graph.sizes["edge"]):
+        row = graph.isel(edge=edge)
+        if int(row.order) > 2:
+            assert dl.schema.decode(graph.kind)[edge] == "add"
+            continue
+        modes = dl.schema.index_set_modes(row.source.item())
+        values = dl.canonical_spectrum(net, modes).eigenvalue.values
+        assert np.abs(values + float(row.rate)).min() < 1e-12
+
+
+def test_the_semantic_graph_has_all_its_edges_and_one_generic_path():
+    net = dl.load_problem("semantic", hidden=(16, 16))
+    graph = dl.connections(net)
+    n = len(net.singular_values)
+    kinds = dl.schema.decode(graph.kind).values
+    assert (kinds == "add").sum() == n * 2 ** (n - 1)
+    assert (kinds == "swap").sum() == math.comb(n, 2) * 2 ** (n - 2)
+    assert graph.sizes["edge"] == 2816
+    generic = graph.isel(edge=graph.is_generic.values == 1)
+    labels = [dl.schema.index_set_label(range(r)) for r in range(n + 1)]
+    assert generic.source.values.tolist() == labels[:-1]
+    assert generic.target.values.tolist() == labels[1:]
+    assert graph.nbytes < 5e6
+    assert graph.identical(dl.connections(net))
+
+
+def test_escape_times_grow_like_the_laws():
+    """By ln(1/ε)/λ for order 2, and like ε^{−(h−2)} for order h ≥ 3."""
+    graph = dl.connections(network((2, 2, 2, 2), (2.0, 0.9)), scales=[1e-4, 1e-6])
+    slow, slower = graph.escape_time.values.T
+    for k, kind in enumerate(dl.schema.decode(graph.kind).values):
+        if kind == "swap":
+            rate = float(graph.rate[k])
+            assert slower[k] - slow[k] == pytest.approx(np.log(100.0) / rate, rel=1e-7)
+        else:
+            assert slower[k] / slow[k] == pytest.approx(100.0, rel=1e-3)
+
+
+def test_escape_times_do_not_depend_on_the_other_scales_asked_for():
+    """All scales share the pieces of one integral; far out its integrand is constant."""
+    net, scales = network((2, 2, 2, 2), (2.0, 0.9)), [0.3, 1e-3, 1e-12, 1e-40]
+    together = dl.connections(net, scales=scales).escape_time.values
+    alone = np.column_stack([dl.connections(net, scales=[s]).escape_time.values for s in scales])
+    np.testing.assert_allclose(together, alone, rtol=1e-13)
+    swap = dl.connections(net, scales=scales)
+    swap = swap.isel(edge=int(np.flatnonzero(dl.schema.decode(swap.kind) == "swap")[0]))
+    grown = np.diff(swap.escape_time.values) * float(swap.rate)
+    np.testing.assert_allclose(grown[1:], np.log([1e9, 1e28]), rtol=1e-6)
+
+
+def test_strengths_of_modes_tell_the_time_along_an_edge():
+    """At two layers tan²φ σ_i/σ_j is a logistic curve with twice the rate; NaN off the edge."""
+    sigma = np.array([2.0, 0.9])
+    start, end = np.array([0.001, 0.7]) * sigma[0]
+    odds = np.log(np.array([start, end]) / (sigma[0] - np.array([start, end])))
+    time = orbit_time(sigma, 1, 0, 2, start, end)
+    assert time == pytest.approx((odds[1] - odds[0]) / (2 * 1.1), rel=1e-12)
+    assert orbit_time(sigma, 1, 0, 2, end, start) == pytest.approx(-time, rel=1e-12)
+    far = orbit_time(sigma, 1, 0, 3, 1e-60, 1e-20)
+    assert far == pytest.approx(np.log(1e40) / (2 * 0.9 ** (1 / 3) * 1.1), rel=1e-12)
+    assert orbit_time(sigma, -1, 0, 3, 0.1, 1.0) == pytest.approx(
+        naive.time_between(0.1, 1.0, 2.0, 3), rel=1e-9
+    )
+    assert np.isnan([orbit_time(sigma, 1, 0, 2, *p) for p in ((-1.0, 1.0), (1.0, 2.5))]).all()
+
+
+def test_equal_singular_values_make_families_and_no_swaps():
+    graph = dl.connections(network((3, 3, 3), (2.0, 2.0, 1.0)))
+    first = graph.isel(edge=graph.source.values == "{}")
+    assert first.family_dimension.values.tolist() == [1, 1, 0]
+    ends = set(zip(graph.source.values.tolist(), graph.target.values.tolist(), strict=True))
+    assert ("{1}", "{0}") not in ends
+    assert ("{2}", "{0}") in ends
+
+
+def test_a_single_layer_has_no_connections():
+    graph = dl.connections(network((2, 2), (2.0, 1.0)))
+    assert graph.sizes["edge"] == 0
+    dl.schema.validate(graph)
+
+
+@pytest.mark.parametrize("depth", [2, 3, 4])
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_the_restricted_graph_has_the_swaps_between_sets_of_that_size(depth, rank):
+    net = network((4,) * (depth + 1), (3.0, 2.0, 0.9, 0.7))
+    whole, graph = dl.connections(net), dl.connections(net, rank=rank)
+    dl.schema.validate(graph)
+    sizes = [len(dl.schema.index_set_modes(s)) for s in whole.source.values]
+    swaps = (dl.schema.decode(whole.kind).values == "swap") & (np.array(sizes) == rank)
+    kept = whole.isel(edge=swaps)
+    assert graph.sizes["edge"] == rank * (4 - rank) * math.comb(4, rank) / 2
+    for name in ("source", "target", "length", "rate", "drop", "escape_time", "size", "loss"):
+        np.testing.assert_array_equal(graph[name], kept[name])
+    best = dl.schema.index_set_label(range(rank))
+    assert graph.attrs["minima"] == best
+    assert best not in graph.source.values
+    others = set(graph.source.values)  # strict saddles of the restricted problem: swaps leave them
+    assert others | {best} == {dl.schema.index_set_label(s) for s in combinations(range(4), rank)}
+    assert (graph.order == 2).all()
+
+
+def test_restricted_minima_with_equal_values_are_all_named():
+    graph = dl.connections(network((3, 3, 3), (2.0, 1.0, 1.0)), rank=2)
+    assert graph.attrs["minima"] == "{0,1} {0,2}"
+
+
+def metric(W, Z, rank, depth):
+    """g_W(Z, Z) by the eigenvalues of 𝒜_W on u_i v_kᵀ, at a known rank."""
+    U, s, Vt = np.linalg.svd(W)
+    total = 0.0
+    for (i, k), z in np.ndenumerate(U.T @ Z @ Vt.T):
+        a, b = (s[m] if m < rank else 0.0 for m in (i, k))
+        if a == b == 0.0:
+            continue
+        value = depth * a ** (2 - 2 / depth)
+        if abs(a - b) > 1e-9 * a:
+            value = (a**2 - b**2) / (a ** (2 / depth) - b ** (2 / depth))
+        total += z**2 / value
+    return total
+
+
+@pytest.mark.parametrize("depth", [2, 3, 4])
+def test_lengths_of_swaps_are_lengths_in_the_metric_of_the_restricted_problem(depth):
+    """∫√g_W(W', W') along the map, by Simpson's rule: error about (π/400)⁴ of the length."""
+    net = network((3,) * (depth + 1), (2.0, 0.9, 0.5))
+    graph = dl.connections(net, rank=2, n_points=401)
+    for edge in range(graph.sizes["edge"]):
+        W = net.product(dl.edge_states(graph, edge).state.values)
+        step = 1.0 / (len(W) - 1)
+        Z = np.gradient(W, step, axis=0, edge_order=2)
+        Z[2:-2] = (8.0 * (W[3:-1] - W[1:-3]) - (W[4:] - W[:-4])) / (12.0 * step)
+        speed = np.sqrt([metric(w, z, 2, depth) for w, z in zip(W, Z, strict=True)])
+        assert simpson(speed, dx=step) == pytest.approx(float(graph.length[edge]), rel=1e-5)
+
+
+@pytest.mark.parametrize("depth", [2, 3])
+def test_runs_of_the_restricted_problem_follow_the_swaps_in_their_time(depth):
+    """Ẇ = 𝒜_W(Σ − W), from a point of the edge until half of the drop is lost."""
+    sigma = np.array([2.0, 0.9, 0.5])
+    graph = dl.connections(network((3,) * (depth + 1), sigma), rank=1, n_points=401)
+    for edge in range(graph.sizes["edge"]):
+        row, states = graph.isel(edge=edge), dl.edge_states(graph, edge).state.values
+        W = network((3,) * (depth + 1), sigma).product(states)
+        near = 8
+        distance = float(np.linalg.norm(states[near] - states[0]))
+        scales = [distance]
+        law = float(dl.connections(network((3,) * (depth + 1), sigma), rank=1, scales=scales)
+                    .escape_time[edge, 0])  # fmt: skip
+        half = float(row.loss[0] - 0.5 * row["drop"])
+
+        def force(_, w, depth=depth):
+            # On rank one: 𝒜_W(Z) = s^{2−2/h}(u uᵀ Z + Z v vᵀ + (h − 2) u uᵀ Z v vᵀ).
+            w = w.reshape(3, 3)
+            U, s, Vt = np.linalg.svd(w)
+            u, v, Z = np.outer(U[:, 0], U[:, 0]), np.outer(Vt[0], Vt[0]), np.diag(sigma) - w
+            return (s[0] ** (2 - 2 / depth) * (u @ Z + Z @ v + (depth - 2) * u @ Z @ v)).ravel()
+
+        def lost(_, w, half=half):
+            return 0.5 * np.sum((np.diag(sigma) - w.reshape(3, 3)) ** 2) - half
+
+        lost.terminal = True
+        run = solve_ivp(force, (0, 3 * law), W[near].ravel(), rtol=1e-9, atol=1e-12, events=lost)
+        # The distance from the saddle is measured straight there and along the tangent here: a
+        # relative error distance² of the start, of a time that grows like its logarithm.
+        assert run.t_events[0][0] == pytest.approx(law, rel=distance**2)
+        gaps = [np.linalg.norm(W - w.reshape(3, 3), axis=(1, 2)).min() for w in run.y.T]
+        assert max(gaps) < 0.01 * np.linalg.norm(W[0] - W[-1])
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda net: dl.connections(net, scales=[0.0]), "^scales: needs positive"),
+        (lambda net: dl.connections(net, n_points=1), "^n_points: needs at least 2"),
+        (lambda net: dl.edge_states(dl.connections(net), 10**6), "^edge: needs at least 0"),
+        (lambda net: dl.edge_states(dl.connections(net), ("{}", "{9}")), "^edge: there is none"),
+        (lambda net: dl.edge_states(net, 0), "^graph: needs the Dataset"),
+        (lambda net: dl.connections(net, rank=0), "^rank: needs at least 1 and at most 2, got 0"),
+        (lambda net: dl.connections(net, rank=3), "^rank: needs at least 1 and at most 2, got 3"),
+        (lambda net: dl.connections(net, rank=1.0), "^rank: needs an integer"),
+        (lambda net: dl.connections(net, 1, rank=1), "^rank: stands in place of max_rank"),
+        (lambda net: dl.connections(net, modes=[1], rank=2), "^rank: needs at least 1 and at most"),
+        (lambda net: dl.connections(network((2, 2), (2.0, 1.0)), rank=1), "^rank: needs a network"),
+        (lambda net: dl.connections("net"), "^net: needs a LinearNetwork"),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        call(network((2, 2, 2), (2.0, 1.0)))
+
+
+def test_raw_inputs_are_refused():
+    net = naive.random_network((2, 2, 2), 0, "full")
+    with pytest.raises(ValueError, match="^net: needs a whitened network"):
+        dl.connections(net)

@@ -1,0 +1,217 @@
+"""Moments, assumptions, data sets, CSV files."""
+
+import hashlib
+import itertools
+import tomllib
+
+import naive
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import dlnds as dl
+from dlnds.systems import problems
+from dlnds.theory import moments
+
+CATALOGUE = tomllib.loads((problems._data_folder() / "datasets.toml").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_data_sets_have_their_checksum_and_singular_values(name):
+    entry = CATALOGUE[name]
+    content = (problems._data_folder() / entry["file"]).read_bytes()
+    assert hashlib.sha256(content).hexdigest() == entry["sha256"]
+    net = dl.load_problem(name, hidden=(16, 16))
+    expected = entry["singular_values"]
+    np.testing.assert_allclose(net.singular_values[: len(expected)], expected, rtol=0, atol=5.1e-5)
+    data = dl.read_csv(name)
+    for word in ("title", "origin", "licence", "transform"):
+        assert data.attrs[word], word
+    assert "number of samples" in net.attributes()["normalization"]
+    centred = np.abs(data.mean("sample").to_array()).max() < 1e-12
+    assert centred == (entry["transform"] != "none")
+
+
+def test_shapes_and_ranks_of_the_data_sets():
+    nets = {name: dl.load_problem(name, hidden=(5,)) for name in dl.problem_names()}
+    assert {name: net.widths for name, net in nets.items()} == {
+        "semantic": (8, 5, 36),
+        "digits": (31, 5, 32),
+        "diabetes": (4, 5, 6),
+        "linnerud": (3, 5, 3),
+    }
+    digits = dl.load_problem("digits", hidden=(40,))
+    assert np.count_nonzero(digits.singular_values) == digits.max_rank == 30
+    assert dl.load_problem("digits", hidden=(40,), whiten=False).widths == (32, 40, 32)
+
+
+def test_semantic_items_have_the_attributes_of_the_hierarchy():
+    data = dl.read_csv("semantic")
+    np.testing.assert_array_equal(data.X, np.eye(8))
+    Y = data.Y
+    assert Y.sizes == {"feature_out": 36, "sample": 8}
+    assert Y.sel(feature_out="ISA living thing").sum() == 8
+    assert (
+        Y.sel(feature_out="can fly", sample=["robin", "canary"]).sum()
+        == 2
+        == Y.sel(feature_out="can fly").sum()
+    )
+    assert Y.sel(feature_out="ISA salmon").values.tolist() == [0] * 7 + [1]
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_standardized_and_centred_data(name):
+    for transform in ("none", "center", "standardize"):
+        data = dl.read_csv(name, transform=transform)
+        assert data.attrs["transform"] == transform
+        for part in (data.X, data.Y):
+            assert np.isfinite(part).all()
+            if transform == "standardize":
+                spread = part.std("sample").values
+                assert (np.isclose(spread, 1.0, rtol=1e-12) | (spread == 0.0)).all()
+
+
+def write(tmp_path, text):
+    file = tmp_path / "data.csv"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def test_csv_of_the_documented_form_is_read(tmp_path):
+    file = write(tmp_path, "sample,x:a,y:u,x:b\nfirst,1,2,3\nsecond,4,5e0,-6\n")
+    data = dl.read_csv(file)
+    assert data.X.values.tolist() == [[1, 4], [3, -6]]
+    assert data.Y.values.tolist() == [[2, 5]]
+    assert data.sample.values.tolist() == ["first", "second"]
+    assert data.feature_in.values.tolist() == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "cannot be read as CSV"),
+        ("x:a,y:b\n", "no samples"),
+        ("x:a,x:b\n1,2\n", "no column that starts with 'y:'"),
+        ("y:a,y:b\n1,2\n", "no column that starts with 'x:'"),
+        ("x:a,y:b,c\n1,2,3\n", "column 'c' .* starts neither"),
+        ("x:a,y:b\n1,\n", "column 'y:b' of sample 1 is empty"),
+        ("x:a,y:b\n1,2\n3,four\n", "column 'y:b' of sample 2 has 'four'"),
+        ("x:a,y:b\n1,inf\n", "column 'y:b' of sample 1 has 'inf'"),
+        ("x:a,y:b\n1,2,3,4\n1,2\n", "cannot be read as CSV"),
+        ("x:a;y:b\n1;2\n", "needs commas"),
+        ("x:a,y:b,x:a\n1,2,3\n", "has the column 'x:a' twice"),
+        ("x:a,y:b\n1,2+3j\n", "has '2\\+3j'"),
+    ],
+)
+def test_csv_of_another_form_is_refused_with_the_place(tmp_path, text, message):
+    file = write(tmp_path, text)
+    with pytest.raises(ValueError, match=r"^path: .*" + message):
+        dl.read_csv(file)
+
+
+def test_missing_files_and_binary_files_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"^path: there is no file .*semantic"):
+        dl.read_csv(tmp_path / "none.csv")
+    file = tmp_path / "binary.csv"
+    file.write_bytes(bytes(range(256)))
+    with pytest.raises(ValueError, match=r"^path: "):
+        dl.read_csv(file)
+
+
+def test_a_damaged_data_set_is_noticed(tmp_path, monkeypatch):
+    for file in problems._data_folder().iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "linnerud.csv").write_text("x:a,y:b\n1,2\n")
+    monkeypatch.setattr(problems, "_data_folder", lambda: tmp_path)
+    with pytest.raises(ValueError, match="checksum"):
+        dl.load_problem("linnerud", hidden=(2,))
+
+
+@given(st.lists(st.floats(0.1, 10), min_size=1, max_size=8), st.booleans())
+def test_smallest_gap_of_subset_sums_is_that_of_all_pairs(values, repeat):
+    sigma = np.sort(np.array(values + values[:1] * repeat))[::-1]
+    check = dl.check_assumptions(sigma)
+    sets = [s for r in range(len(sigma) + 1) for s in itertools.combinations(range(len(sigma)), r)]
+    sums = np.sort([np.sum(sigma[list(s)] ** 2) for s in sets])
+    gap = np.min(np.diff(sums)) / sums[-1]
+    assert check.smallest_gap.values[1] == pytest.approx(gap, abs=1e-14)
+    for first, second in zip(check["first"].values, check["second"].values, strict=True):
+        a, b = (list(dl.schema.index_set_modes(s)) for s in (first, second))
+        assert set(a).isdisjoint(b)
+        assert np.sum(sigma[a] ** 2) == pytest.approx(np.sum(sigma[b] ** 2), rel=1e-7)
+    if repeat:
+        assert check.holds.values[:2].tolist() == [0, 0]
+    dl.schema.validate(check)
+
+
+def test_assumptions_name_the_offending_sets():
+    check = dl.check_assumptions([5.0, 4.0, 3.0], widths=(3, 2, 3))
+    assert dict(zip(check.assumption.values, check.holds.values, strict=True)) == {
+        "distinct_singular_values": 1,
+        "distinct_subset_sums": 0,
+        "wide_enough": 0,
+    }
+    assert (check["first"].item(), check["second"].item()) == ("{0}", "{1,2}")
+
+
+def test_too_many_modes_are_said_to_be_unchecked():
+    check = dl.check_assumptions(np.arange(30.0, 0.0, -1.0))
+    assert check.holds.values.tolist() == [1, -1, -1]
+
+
+def test_networks_report_their_assumptions():
+    assert dl.load_problem("semantic", hidden=(16, 16)).assumptions.holds.values.tolist() == [
+        1,
+        1,
+        1,
+    ]
+    equal = dl.LinearNetwork(widths=(2, 1, 2), target=np.eye(2))
+    assert equal.assumptions.holds.values.tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("whiten", [True, False])
+def test_units_of_the_inputs_change_neither_rank_nor_modes(whiten):
+    """An input that is measured in units of 1e-8 or 1e8 is the same input."""
+    rng = np.random.default_rng(0)
+    X, Y = rng.normal(size=(3, 200)), rng.normal(size=(2, 200))
+    Y[0] += 3 * X[1]
+    units = np.array([[1e8], [1e-8], [1.0]])
+    plain = dl.LinearNetwork.from_data(X, Y, (3,), whiten=whiten)
+    scaled = dl.LinearNetwork.from_data(units * X, Y, (3,), whiten=whiten)
+    np.testing.assert_allclose(scaled.singular_values, plain.singular_values, rtol=1e-7)
+    assert scaled.irreducible_loss == pytest.approx(plain.irreducible_loss, rel=1e-10)
+    moments_of = dl.LinearNetwork.from_moments(
+        Y @ (units * X).T / 200, (units * X) @ (units * X).T / 200, (3,), whiten=whiten
+    )
+    np.testing.assert_allclose(moments_of.singular_values, plain.singular_values, rtol=1e-7)
+
+
+def test_rank_does_not_depend_on_the_number_of_samples():
+    X = np.random.default_rng(0).normal(size=(2, 300_000)) * [[1.0], [1e-9]]
+    assert dl.LinearNetwork.from_data(X, X, (2,)).widths == (2, 2, 2)
+
+
+def test_rounding_noise_is_no_mode(tmp_path):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(3, 20))
+    X -= X.mean(axis=1, keepdims=True)
+    Y = np.full((2, 20), 0.1) + rng.normal(size=(2, 1)) * 0
+    assert dl.LinearNetwork.from_data(X, Y, (3,)).max_rank == 0
+    rows = "".join(f"{a},0.1\n" for a in X[0])
+    data = dl.read_csv(write(tmp_path, "x:a,y:b\n" + rows), transform="center")
+    assert not data.Y.values.any()
+
+
+@given(naive.widths, naive.seeds)
+def test_balanced_layers_have_their_product_and_no_imbalance(widths, seed):
+    rng = np.random.default_rng(seed)
+    rank = min(widths)
+    U, V = (np.linalg.qr(rng.normal(size=(d, rank)))[0] for d in (widths[-1], widths[0]))
+    values = rng.uniform(0.1, 3.0, size=rank)
+    frames = moments.canonical_frames(widths, U, V)
+    layers = moments.balanced_layers(frames, values ** (1 / (len(widths) - 1)))
+    product = naive.chain(layers, 1, len(layers), widths[0])
+    np.testing.assert_allclose(product, (U * values) @ V.T, rtol=0, atol=1e-13)
+    for first, second in itertools.pairwise(layers):
+        np.testing.assert_allclose(first @ first.T, second.T @ second, rtol=0, atol=1e-13)
