@@ -16,6 +16,7 @@ from dlnds.errors import (
     check_integers,
     check_labels,
     check_memory,
+    check_numbers,
     known_options,
 )
 
@@ -618,6 +619,68 @@ def check_digest(name: str, dataset: xr.Dataset, digest: str) -> None:
     """Refuse, by an argument's name, a Dataset of another problem than that of the digest."""
     if dataset.attrs.get("problem_digest") != digest:
         raise ValueError(f"{name}: belongs to another network")
+
+
+def read(
+    name: str,
+    data: object,
+    schema: str | Collection[str],
+    variables: Mapping[str, Sequence[str]],
+    *,
+    attributes: Iterable[str] = (),
+    digest: str | None = None,
+    empty: Collection[str] = (),
+    partial: Collection[str] = (),
+) -> xr.Dataset:
+    """Return a Dataset that is handed back to us, with the dims of these variables in this order.
+
+    The one place where functions look at what other functions of this package have made, and what
+    users may have changed since: all that is computed from it afterwards can trust it.
+
+    Parameters
+    ----------
+    name
+        The argument, with which every message begins.
+    data
+        A Dataset, or the node of a tree.
+    schema
+        The schema, or those, that it may have.
+    variables
+        Names and dims of what is needed; all their numbers have to be finite.
+    attributes
+        Names of the attributes that are needed.
+    digest
+        The `digest` of the problem that it has to belong to.
+    empty
+        Dims that may have no entries.
+    partial
+        Variables that may have NaN, such as rows that a run did not reach.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If it is no Dataset, of another schema or another problem, or lacks something.
+
+    Examples
+    --------
+    >>> import dlnds as dl
+    >>> net = dl.LinearNetwork(widths=(2, 3, 2), target=[[2.0, 0.0], [0.0, 1.0]])
+    >>> run = dl.flow(net, net.initial(rng=0))
+    >>> turned = run.transpose("parameter", "time")
+    >>> dl.schema.read("run", turned, "run", {"state": ("time", "parameter")}).state.dims
+    ('time', 'parameter')
+    """
+    known = [schema] if isinstance(schema, str) else sorted(schema)
+    if isinstance(data, xr.DataTree):
+        data = data.to_dataset()
+    if not isinstance(data, xr.Dataset) or data.attrs.get("schema") not in known:
+        got = data.attrs.get("schema") if isinstance(data, xr.Dataset) else type(data).__name__
+        raise TypeError(f"{name}: needs a Dataset of the schema {' or '.join(known)}, got {got!r}")
+    if digest is not None:
+        check_digest(name, data, digest)
+    found = check_content(name, data, variables, attributes, empty=empty)
+    check_numbers(name, found, [key for key in variables if key not in partial])
+    return found
 
 
 def check_content(

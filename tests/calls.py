@@ -44,7 +44,7 @@ FOR_ENGINES = {name for name in vars(SystemProtocol) if not name.startswith("_")
 #: Helpers of `schema` that write Datasets, and are given what was checked.
 FOR_WRITERS = {
     *("schema.finish", "schema.flag", "schema.samples", "schema.spoken"),
-    *("schema.check_content", "schema.check_digest", "schema.check_whole"),
+    *("schema.check_content", "schema.check_digest", "schema.check_whole", "schema.read"),
     "losses.labelled_data",
 }
 #: Errors and constants.

@@ -9,17 +9,15 @@ import numpy as np
 import scipy.linalg
 from scipy.linalg import lapack
 
-from dlnds.continuation.residuals import Array, Residual
+from dlnds.arrays import Array
+from dlnds.continuation.residuals import Residual
 from dlnds.landscape.lanczos import spectral_radius
+from dlnds.theory import tolerances
 
-#: Singular values of generators, and of Jacobians, below this fraction of the largest are zero.
-RANK_RTOL = 1e-9
-#: Eigenvalues below this fraction of the largest are zero at a located point.
-KERNEL_RTOL = 1e-6
 #: Reciprocal condition of a bordered system below which it is solved in its regular part only.
 SINGULAR = 1e-10
 #: And above which nothing but the branch's direction is in its kernel.
-CLEAR = 1e4 * RANK_RTOL
+CLEAR = 1e4 * tolerances.RANK
 #: Reciprocal condition of the generators' Gram matrix above which their rank is full beyond doubt.
 INDEPENDENT = 1e-4
 #: Components above which a symmetric Jacobian is not diagonalized.
@@ -140,7 +138,7 @@ def _symmetric_values(jacobian: Array, basis: Array, nearest: int) -> Array:
     matrix = pinned(basis, size) + jacobian
     if not nearest:
         _, positive, least = _inverse(matrix)
-        if least > KERNEL_RTOL * size:
+        if least > tolerances.KERNEL * size:
             signs = np.full(len(matrix) - orbit, -size)
             signs[len(signs) - positive :] = size
             return signs
@@ -159,7 +157,7 @@ def _nearest_values(matrix: Array, orbit: int, nearest: int, error: float) -> Ar
     """
     solve, positive, _ = _inverse(matrix)
     near = None if solve is None else _ritz_values(matrix, solve, nearest, error)
-    if near is None or np.abs(near).min() <= KERNEL_RTOL * np.abs(near).max():
+    if near is None or np.abs(near).min() <= tolerances.KERNEL * np.abs(near).max():
         return None
     bound = float(np.abs(near).max())
     zero = len(matrix) - orbit - positive

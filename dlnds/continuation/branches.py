@@ -8,6 +8,7 @@ import xarray as xr
 from numpy.typing import ArrayLike
 
 from dlnds import schema
+from dlnds.arrays import Array
 from dlnds.continuation.correct import (
     Event,
     Point,
@@ -18,7 +19,7 @@ from dlnds.continuation.correct import (
     solution_near,
     turned,
 )
-from dlnds.continuation.residuals import Array, Residual, equation_of
+from dlnds.continuation.residuals import Residual, equation_of
 from dlnds.continuation.tracing import Course, Row, collected, posed, reversed_rows
 from dlnds.errors import (
     ConvergenceError,
@@ -29,10 +30,9 @@ from dlnds.errors import (
     check_number,
     known_options,
 )
+from dlnds.theory import tolerances
 
 DIRECTIONS = ("both", "up", "down")
-#: Eigenvalues below this fraction of the largest along a branch count as zero for the index.
-ZERO = 1e-9
 SYMMETRIES = ("declared", "minimum_norm")
 PREDICTORS = ("tangent", "secant")
 
@@ -280,7 +280,7 @@ def tabulated(problem: Problem, rows: Sequence[Row], n_eigenvalues: int) -> xr.D
     orbits = np.array([point.basis.shape[1] for point in points])
     nan = float("nan")
     radii = np.array([radius(point) for point in points])
-    index = [(point.values.real > ZERO * radii.max()).sum() for point in points]
+    index = [(point.values.real > tolerances.RANK * radii.max()).sum() for point in points]
     variables: dict[str, Any] = {
         "state": (("step", "parameter"), np.stack([point.x for point in points])),
         "tangent": (("step", "parameter"), np.stack([point.tangent[:n] for point in points])),

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from dlnds._kernels import branches
+from dlnds.arrays import Array
 from dlnds.continuation.bordered import (
-    RANK_RTOL,
     Factors,
     bordered_system,
     is_regular,
@@ -17,8 +17,9 @@ from dlnds.continuation.bordered import (
     transverse_values,
     usual_size,
 )
-from dlnds.continuation.residuals import Array, Residual
+from dlnds.continuation.residuals import Residual
 from dlnds.continuation.strides import Limits, Stride, strides
+from dlnds.theory import tolerances
 
 #: Steps of iterative refinement at most.
 MOST_REFINEMENTS = 8
@@ -82,7 +83,7 @@ def orbit_basis(problem: Problem, x: Array, p: float, tangent: Array) -> Array:
         if basis is not None:
             return basis
         _, sizes, frame = np.linalg.svd(rows, full_matrices=False)
-        return frame[: int((sizes > RANK_RTOL * max(sizes[0], problem.unit)).sum())].T
+        return frame[: int((sizes > tolerances.RANK * max(sizes[0], problem.unit)).sum())].T
     if not problem.nullity:
         return np.zeros((x.size, 0))
     wide = np.column_stack([residual.matrix(x, p), residual.slope(x, p)])
@@ -292,7 +293,7 @@ def null_directions(problem: Problem, x: Array, p: float, tolerance: float = 0.0
     rows = np.column_stack([jacobian, slope])
     rows = np.vstack([rows, np.column_stack([basis.T, np.zeros(basis.shape[1])])])
     _, sizes, frame = np.linalg.svd(rows, full_matrices=len(rows) <= x.size)
-    rank = int((sizes > max(1e3 * RANK_RTOL * sizes[0], tolerance)).sum())
+    rank = int((sizes > max(1e3 * tolerances.RANK * sizes[0], tolerance)).sum())
     null: Array = frame[min(rank, x.size) :]
     return null
 

@@ -9,17 +9,17 @@ import numpy as np
 import xarray as xr
 
 from dlnds import schema
-from dlnds.continuation.bordered import KERNEL_RTOL, factorized, transverse_values
+from dlnds.arrays import Array
+from dlnds.continuation.bordered import factorized, transverse_values
 from dlnds.continuation.branches import (
     DIRECTIONS,
-    ZERO,
     as_dataset,
     check_course,
     followed,
     start_of,
 )
 from dlnds.continuation.correct import Event, Point, Problem, orbit_basis
-from dlnds.continuation.residuals import Array, Residual
+from dlnds.continuation.residuals import Residual
 from dlnds.continuation.tracing import Course, Row
 from dlnds.errors import (
     ConvergenceError,
@@ -31,6 +31,7 @@ from dlnds.errors import (
     check_number,
     known_options,
 )
+from dlnds.theory import tolerances
 
 #: A function of x, p and q whose zeros are located.
 CurveEvent = Callable[[Array, float, float], float]
@@ -498,7 +499,7 @@ def _borders_at(
     empty = np.zeros((basis.shape[1], basis.shape[1]))
     whole = np.block([[jacobian, size * basis], [size * basis.T, empty]])
     left, sizes, right = np.linalg.svd(whole)
-    count = int((sizes <= KERNEL_RTOL * size).sum())
+    count = int((sizes <= tolerances.KERNEL * size).sum())
     if count != 1:
         raise ValueError(
             "point: needs ∂F/∂x to have a kernel of dimension 1 across the orbit, got dimension "
@@ -553,7 +554,10 @@ def _labelled(whole: xr.Dataset, given: Residual, rows: Sequence[Row], n: int) -
         "q": ("step", whole["p"].values, {"long_name": whole["p"].attrs["long_name"]}),
         "tangent_p": ("step", last["tangent"].values),
         "tangent_q": ("step", whole["tangent_p"].values),
-        "index": ("step", np.array([(values.real > ZERO * size).sum() for values in others])),
+        "index": (
+            "step",
+            np.array([(values.real > tolerances.RANK * size).sum() for values in others]),
+        ),
         "kernel_dimension": ("step", kernels),
         "nullity": ("step", whole["orbit_dimension"].values + kernels),
     }
@@ -567,7 +571,7 @@ def _labelled(whole: xr.Dataset, given: Residual, rows: Sequence[Row], n: int) -
 def _check_unfolding(unfolding: Array, q: Array, size: float) -> None:
     """Refuse a family in which branch points come apart."""
     worst = int(np.argmax(np.abs(unfolding)))
-    if abs(unfolding[worst]) > KERNEL_RTOL * max(size, 1.0):
+    if abs(unfolding[worst]) > tolerances.KERNEL * max(size, 1.0):
         raise ValueError(
             "family: needs to keep the branch point as q changes, as a symmetry does; at q = "
             f"{q[worst]:g} it takes {abs(unfolding[worst]):.3g} more in F to have one"

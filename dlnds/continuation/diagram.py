@@ -9,7 +9,7 @@ import xarray as xr
 from numpy.typing import ArrayLike
 
 from dlnds._version import __version__
-from dlnds.continuation.bordered import KERNEL_RTOL
+from dlnds.arrays import Array
 from dlnds.continuation.branches import as_dataset, check_course, check_start, followed, start_of
 from dlnds.continuation.correct import (
     Event,
@@ -20,7 +20,7 @@ from dlnds.continuation.correct import (
     solution_near,
 )
 from dlnds.continuation.locate import is_vertical, zero_between
-from dlnds.continuation.residuals import Array, Residual, equation_of
+from dlnds.continuation.residuals import Residual, equation_of
 from dlnds.continuation.tracing import Course, Row, collected, posed
 from dlnds.errors import (
     check_array,
@@ -30,13 +30,12 @@ from dlnds.errors import (
     check_number,
     known_options,
 )
+from dlnds.theory import tolerances
 
 #: Distances from a branch point, in terms of the step, at which other branches are looked for.
 DEPARTURES = (1.0, 0.25, 0.05)
 #: Random directions of a kernel that are tried beside those of a basis.
 TRIES = 4
-#: Relative differences of invariants below which two solutions are one orbit.
-SAME = 1e-6
 
 
 @known_options
@@ -152,7 +151,7 @@ def _crossings(traced: _Traced) -> Iterator[int]:
 def departures(problem: Problem, crossing: Row, course: Course) -> list[Point]:
     """Return one point on each branch that crosses at a point, with its tangent away from there."""
     point, size = crossing.point, crossing.special.size if crossing.special else 0.0
-    across = null_directions(problem, point.x, point.p, KERNEL_RTOL * size)
+    across = null_directions(problem, point.x, point.p, tolerances.KERNEL * size)
     across = across - np.outer(across @ point.tangent, point.tangent)
     _, sizes, frame = np.linalg.svd(across, full_matrices=False)
     kernel = frame[: int((sizes > 0.5).sum())]
@@ -195,10 +194,12 @@ def _invariants(problem: Problem, point: Point) -> Array:
 
 def _same(problem: Problem, one: Point, other: Point) -> bool:
     """Tell whether two solutions are one orbit, as far as invariants tell."""
-    if abs(one.p - other.p) > SAME * (1.0 + abs(one.p)) or len(one.values) != len(other.values):
+    if abs(one.p - other.p) > tolerances.SAME_ORBIT * (1.0 + abs(one.p)) or len(one.values) != len(
+        other.values
+    ):
         return False
     first, second = _invariants(problem, one), _invariants(problem, other)
-    return bool(np.abs(first - second).max() <= SAME * (1.0 + np.abs(first).max()))
+    return bool(np.abs(first - second).max() <= tolerances.SAME_ORBIT * (1.0 + np.abs(first).max()))
 
 
 def _is_on(problem: Problem, point: Point, known: _Traced) -> bool:
@@ -228,7 +229,7 @@ def _level(
     """
     if not is_vertical(here, there):
         return lambda q: q.p - point.p
-    if abs(here.p - point.p) > SAME * (1.0 + abs(point.p)):
+    if abs(here.p - point.p) > tolerances.SAME_ORBIT * (1.0 + abs(point.p)):
         return None
     if not len(here.values) == len(there.values) == len(point.values):
         return None
@@ -243,7 +244,9 @@ def _is_far(problem: Problem, here: Point, there: Point, point: Point) -> bool:
         step, gap = distance_between(here, there), np.linalg.norm(here.x) - np.linalg.norm(point.x)
         return bool(abs(gap) > 3.0 * step)
     at, after, other = (_invariants(problem, q) for q in (here, there, point))
-    change = float(np.linalg.norm(after - at)) + SAME * (1.0 + float(np.linalg.norm(at)))
+    change = float(np.linalg.norm(after - at)) + tolerances.SAME_ORBIT * (
+        1.0 + float(np.linalg.norm(at))
+    )
     return bool(np.linalg.norm(other - at) > 3.0 * change + abs(there.p - here.p))
 
 

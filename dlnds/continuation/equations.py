@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 
 from dlnds._kernels import jit
+from dlnds.arrays import Array, Params
 from dlnds.systems.linear import LinearNetwork
 from dlnds.systems.network import LayeredSystem, WeightSystem
 from dlnds.systems.product import ProductFlow
-from dlnds.systems.protocol import Array, Params, SystemProtocol
+from dlnds.systems.protocol import SystemProtocol
+from dlnds.theory import tolerances
 
 Network = LinearNetwork | ProductFlow
-#: Singular values of W above this fraction of what fits the data, and of the largest, are counted.
-RANK = 1e-9
 
 
 def evaluations(
@@ -72,7 +72,7 @@ def fitting_size(target: Array, root: Array | None) -> float:
 def observed(net: LayeredSystem, x: Array, loss: Any, size: float) -> dict[str, Any]:
     """Return the numbers that a branch records of a state, or of each of a stack."""
     values = np.linalg.svd(net._product(x), compute_uv=False)
-    least = RANK * np.maximum(size, values[..., :1])
+    least = tolerances.RANK * np.maximum(size, values[..., :1])
     return {
         "loss": 1.0 * loss,
         "rank": 1.0 * np.count_nonzero(values > least, axis=-1),

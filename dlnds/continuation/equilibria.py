@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from dlnds.arrays import Array, Params
 from dlnds.continuation.equations import (
     evaluations,
     fitting_size,
@@ -21,7 +22,7 @@ from dlnds.systems.linear import LinearNetwork
 from dlnds.systems.loss import LossNetwork
 from dlnds.systems.network import LayeredSystem, WeightSystem
 from dlnds.systems.product import ProductFlow
-from dlnds.systems.protocol import Array, Params, SystemProtocol, check_flow
+from dlnds.systems.protocol import SystemProtocol, check_flow
 from dlnds.systems.system import System
 from dlnds.theory import symmetry
 

@@ -10,7 +10,8 @@ import scipy.linalg
 import scipy.optimize
 from scipy.linalg import lapack
 
-from dlnds.continuation.bordered import FEWEST, KERNEL_RTOL, RANK_RTOL
+from dlnds.arrays import Array
+from dlnds.continuation.bordered import FEWEST
 from dlnds.continuation.correct import (
     Corrected,
     Point,
@@ -24,7 +25,7 @@ from dlnds.continuation.correct import (
     unstable,
     with_values,
 )
-from dlnds.continuation.residuals import Array
+from dlnds.theory import tolerances
 
 #: Components of tangents along p that are rounding: along branches at a constant p nothing folds.
 VERTICAL = 1e-10
@@ -170,12 +171,12 @@ def located(problem: Problem, here: Point, there: Point, step: float) -> list[Sp
         point, s = place
         word = kind
         value = test(point)
-        if kind != "user" and abs(value) > KERNEL_RTOL * max(size, 1.0):
+        if kind != "user" and abs(value) > tolerances.KERNEL * max(size, 1.0):
             return  # a jump of the spectrum, and no zero
         larger = None if kind == "user" else _at_larger_orbit(problem, point, there.basis.shape[1])
         point = larger or point
-        kernel = int(np.count_nonzero(np.abs(point.values) <= KERNEL_RTOL * size))
-        tolerance = KERNEL_RTOL * size
+        kernel = int(np.count_nonzero(np.abs(point.values) <= tolerances.KERNEL * size))
+        tolerance = tolerances.KERNEL * size
         if kind == "fold" and len(null_directions(problem, point.x, point.p, tolerance)) > 1:
             word = "branch_point"
         lost = _orbit_rank(problem, point) < there.basis.shape[1]
@@ -217,7 +218,7 @@ def _spectral_tests(
     crossed = abs(after - before)
     same = len(here.values) == len(there.values)
     number = len(here.values) - max(before, after)
-    if same and crossed > int(folded) and abs(here.values[number]) > KERNEL_RTOL * size:
+    if same and crossed > int(folded) and abs(here.values[number]) > tolerances.KERNEL * size:
         if _is_pair(there.values, number) or _is_pair(here.values, number):
             yield "hopf", lambda point: float(point.values[number].real)
         elif not folded:
@@ -278,7 +279,7 @@ def _orbit_rank(problem: Problem, point: Point) -> int:
         return int(point.basis.shape[1])
     rows = problem.residual.orbit(point.x, point.p)
     sizes = np.asarray(np.linalg.svd(rows, compute_uv=False), float)
-    rank: int = int((sizes > KERNEL_RTOL * sizes.max(initial=problem.unit)).sum())
+    rank: int = int((sizes > tolerances.KERNEL * sizes.max(initial=problem.unit)).sum())
     return rank
 
 
@@ -290,7 +291,7 @@ def _at_larger_orbit(problem: Problem, point: Point, dimension: int) -> Point | 
     if problem.nullity >= 0:
         return None
     for value in problem.residual.symmetric_at:
-        if abs(point.p - value) <= RANK_RTOL * (1.0 + abs(value)):
+        if abs(point.p - value) <= tolerances.RANK * (1.0 + abs(value)):
             there = stored(problem, point.x, value, point.tangent)
             if there is not None and there.basis.shape[1] > dimension:
                 return there

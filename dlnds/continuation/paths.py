@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from dlnds.arrays import Array, Params
 from dlnds.continuation.equations import (
-    RANK,
     Network,
     evaluations,
     fitting_size,
@@ -22,14 +22,12 @@ from dlnds.errors import check_array
 from dlnds.systems.linear import LinearNetwork
 from dlnds.systems.network import flat
 from dlnds.systems.product import ProductFlow
-from dlnds.systems.protocol import Array, Params, check_state
-from dlnds.theory import conserved, strings
+from dlnds.systems.protocol import check_state
+from dlnds.theory import conserved, strings, tolerances
 
 Path = Callable[[float], ArrayLike] | Sequence[ArrayLike]
 #: Σ and K (None for the identity) at a value of the parameter.
 Data = Callable[[float], tuple[Array, Array | None]]
-#: How well the ends of an arc along a fiber are critical, and over the same map.
-CRITICAL = 1e-8
 Imbalances = Callable[[float], list[Array]]
 
 
@@ -274,11 +272,13 @@ def _ends_in_a_fiber(net: LinearNetwork, path: Any) -> list[Array]:
     ends = [check_state("path", net, x) for x in _pair(path, (net.dim,), "critical states")]
     maps = [net._image(x) for x in ends]
     gap = np.linalg.norm(maps[1] - maps[0])
-    if gap > CRITICAL * max(float(np.linalg.norm(net.target)), float(np.linalg.norm(maps[0]))):
+    if gap > tolerances.CRITICAL * max(
+        float(np.linalg.norm(net.target)), float(np.linalg.norm(maps[0]))
+    ):
         raise ValueError(f"path: needs states over the same map, got maps that differ by {gap:.3g}")
     for x in ends:
-        found = strings.learnt(net, x, CRITICAL)
-        if not found.is_critical(CRITICAL):
+        found = strings.learnt(net, x, tolerances.CRITICAL)
+        if not found.is_critical(tolerances.CRITICAL):
             raise ValueError(
                 "path: needs critical states, got one with a relative gradient of "
                 f"{found.relative_gradient:.3g} (find_critical_point goes to one near by)"
@@ -297,7 +297,7 @@ def _ends_in_a_fiber(net: LinearNetwork, path: Any) -> list[Array]:
 def _check_rank(net: LinearNetwork, x: Array) -> None:
     """Refuse states over which the fiber is no manifold."""
     sizes, least = np.linalg.svd(net._image(x), compute_uv=False), min(net.widths)
-    rank = int(np.count_nonzero(sizes > RANK * sizes[0]))
+    rank = int(np.count_nonzero(sizes > tolerances.RANK * sizes[0]))
     if rank < least:
         raise ValueError(
             f"path: vary='imbalance' needs a map whose rank is the smallest width, {least}, got "

@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dlnds.arrays import Array
 from dlnds.errors import check_array, check_function, check_number, known_options
-
-Array = NDArray[np.float64]
 
 #: Relative steps of differences: one-sided errors of order h² for central ones.
 _STEP = float(np.finfo(float).eps) ** (1.0 / 3.0)

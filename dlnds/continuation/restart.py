@@ -7,7 +7,8 @@ import numpy as np
 import xarray as xr
 
 from dlnds import schema
-from dlnds.continuation.branches import ZERO, check_course, tabulated
+from dlnds.arrays import Array
+from dlnds.continuation.branches import check_course, tabulated
 from dlnds.continuation.correct import (
     Event,
     Point,
@@ -17,17 +18,16 @@ from dlnds.continuation.correct import (
     stored,
     turned,
 )
-from dlnds.continuation.residuals import Array, Residual, equation_of
+from dlnds.continuation.residuals import Residual, equation_of
 from dlnds.continuation.tracing import AWAY, Course, Trail, collected, headed, posed, reversed_rows
 from dlnds.errors import ConvergenceError, check_choice, check_memory, known_options
+from dlnds.theory import tolerances
 
 SIDES = ("last", "first")
 #: Attributes that tell how a branch was followed, and not of which equation it is.
 FOLLOWED = ("start_step", "first_stop", "last_stop", "bounds", "step_min", "step_max", "rtol")
 #: And those that are the same for the whole of one.
 KEPT = ("symmetry", "predictor")
-#: Relative distance up to which two ends are the same one.
-SAME_END = 1e-8
 
 
 @known_options
@@ -198,7 +198,9 @@ def _end_point(problem: Problem, end: xr.Dataset, forward: bool) -> Point:
     """Return the point of an end with its tangent away from the branch."""
     x, p, tangent = _numbers(end)
     found = corrected(problem, x, p, tangent)
-    if found is None or np.linalg.norm(found.x - x) > SAME_END * (1.0 + np.linalg.norm(x)):
+    if found is None or np.linalg.norm(found.x - x) > tolerances.SAME_END * (
+        1.0 + np.linalg.norm(x)
+    ):
         force = float(np.linalg.norm(problem.residual.value(x, p)))
         raise ValueError(
             f"residual: needs that of the branch, but at its end ‖F‖ = {force:.3g}, it was "
@@ -250,7 +252,7 @@ def _joined(parts: Sequence[xr.Dataset], attrs: dict[str, Any]) -> xr.Dataset:
 def _counted(part: xr.Dataset, radius: float) -> xr.DataArray:
     """Return the index if eigenvalues are compared with the largest of more rows than its own."""
     values, own = part.transverse_eigenvalue, float(part.spectral_radius.max())
-    small = (values > ZERO * own) & (values <= ZERO * radius)
+    small = (values > tolerances.RANK * own) & (values <= tolerances.RANK * radius)
     count: xr.DataArray = part["index"] - small.sum("eigen")
     return count
 
@@ -341,7 +343,10 @@ def _oriented(one: xr.Dataset, other: xr.Dataset) -> tuple[bool, xr.Dataset]:
         for directed in (other, _reversed(other)):
             y, q, along = _numbers(directed.isel(step=0 if after else -1))
             gap = float(np.linalg.norm(np.append(y - x, q - p)))
-            nearest, same = min(nearest, gap), (gap <= SAME_END * (1.0 + float(np.linalg.norm(x))))
+            nearest, same = (
+                min(nearest, gap),
+                (gap <= tolerances.SAME_END * (1.0 + float(np.linalg.norm(x)))),
+            )
             if same and tangent @ along > 0.0:
                 return after, directed
             met = met or same

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dlnds._kernels import branches, jit
-from dlnds.continuation.residuals import Array, Compiled
+from dlnds.arrays import Array
+from dlnds.continuation.residuals import Compiled
 
 
 class Stride(NamedTuple):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from dlnds.continuation.bordered import KERNEL_RTOL
+from dlnds.arrays import Array
 from dlnds.continuation.correct import (
     Point,
     Problem,
@@ -23,9 +23,10 @@ from dlnds.continuation.correct import (
     turned,
 )
 from dlnds.continuation.locate import VERTICAL, Special, located, zero_between
-from dlnds.continuation.residuals import Array, Residual
+from dlnds.continuation.residuals import Residual
 from dlnds.continuation.strides import Limits, Stride, next_step
 from dlnds.errors import check_flag
+from dlnds.theory import tolerances
 
 #: Smallest cosine of successive tangents.
 LEAST_COSINE = 0.95
@@ -137,7 +138,7 @@ def _together(problem: Problem, here: Point, step: float, course: Course) -> Ite
 
 def _is_on_zero(point: Point) -> bool:
     """Tell whether an eigenvalue is zero, so that it is on no side where it could change sign."""
-    return bool(np.abs(point.values).min(initial=np.inf) <= KERNEL_RTOL * radius(point))
+    return bool(np.abs(point.values).min(initial=np.inf) <= tolerances.KERNEL * radius(point))
 
 
 def _is_back(problem: Problem, here: Point, there: Point, origin: Point, taken: float) -> bool:

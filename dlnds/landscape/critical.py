@@ -10,11 +10,12 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from dlnds import schema
+from dlnds.arrays import Array
 from dlnds.errors import check_integer, check_integers, check_number, known_options
 from dlnds.systems.linear import LinearNetwork, check_network
 from dlnds.systems.network import flat
 from dlnds.systems.product import ProductFlow
-from dlnds.systems.protocol import Array, check_state
+from dlnds.systems.protocol import check_state
 from dlnds.theory import moments, strings, symmetry
 from dlnds.theory.moments import count_pairs, exceeds
 

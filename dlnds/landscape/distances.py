@@ -10,6 +10,7 @@ import xarray as xr
 from numpy.typing import ArrayLike
 
 from dlnds import schema
+from dlnds.arrays import Array
 from dlnds.errors import (
     check_choice,
     check_generator,
@@ -19,7 +20,7 @@ from dlnds.errors import (
 )
 from dlnds.landscape.quotient import check_layered
 from dlnds.systems.network import LayeredSystem, flat
-from dlnds.systems.protocol import Array, check_state
+from dlnds.systems.protocol import check_state
 
 #: Most sweeps of one alignment, and words that invariants are made of.
 MOST_SWEEPS, MOST_WORDS = 500, 500

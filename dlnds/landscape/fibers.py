@@ -10,11 +10,11 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from dlnds import schema
+from dlnds.arrays import Array
 from dlnds.errors import check_generator, check_memory, known_options
 from dlnds.landscape.critical import check_critical, check_point
 from dlnds.systems.linear import LinearNetwork, check_network
 from dlnds.systems.network import flat
-from dlnds.systems.protocol import Array
 from dlnds.theory import strings
 from dlnds.theory.moments import turns
 from dlnds.theory.symmetry import moved

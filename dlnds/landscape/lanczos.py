@@ -12,11 +12,10 @@ from collections.abc import Callable
 
 import numpy as np
 import scipy.linalg
-from numpy.typing import NDArray
 
+from dlnds.arrays import Array
 from dlnds.errors import ConvergenceError, check_memory
 
-Array = NDArray[np.float64]
 Product = Callable[[Array], Array]
 
 #: Vectors that a Krylov space starts from: so many copies of an eigenvalue come together.

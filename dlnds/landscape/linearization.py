@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dlnds import schema
 from dlnds._kernels import jit
+from dlnds.arrays import Array
 from dlnds.errors import (
     check_choice,
     check_integer,
@@ -21,7 +22,7 @@ from dlnds.errors import (
 from dlnds.landscape import lanczos
 from dlnds.systems.jacobians import dense_jacobian, field_at
 from dlnds.systems.linear import LinearNetwork, check_network
-from dlnds.systems.protocol import Array, KnownSpectrum, SystemProtocol, check_flow, check_state
+from dlnds.systems.protocol import KnownSpectrum, SystemProtocol, check_flow, check_state
 from dlnds.theory import spectra
 from dlnds.theory.moments import count_pairs, equal, exceeds
 

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from dlnds import schema
 from dlnds._kernels import jit
+from dlnds.arrays import Array
 from dlnds.errors import (
     ConvergenceError,
     check_integer,
@@ -19,7 +20,7 @@ from dlnds.errors import (
     known_options,
 )
 from dlnds.systems.jacobians import dense_jacobian
-from dlnds.systems.protocol import Array, SystemProtocol, check_flow, check_state
+from dlnds.systems.protocol import SystemProtocol, check_flow, check_state
 
 Evaluate = Callable[[Array], Array]
 

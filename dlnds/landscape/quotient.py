@@ -12,9 +12,10 @@ import xarray as xr
 from numpy.typing import ArrayLike
 
 from dlnds import schema
+from dlnds.arrays import Array
 from dlnds.errors import check_array, check_finite, check_flag, check_number, known_options
 from dlnds.systems.network import LayeredSystem, flat
-from dlnds.systems.protocol import Array, check_state
+from dlnds.systems.protocol import check_state
 from dlnds.theory import isotropy, symmetry
 
 

@@ -17,6 +17,7 @@ from matplotlib.path import Path
 from matplotlib.text import Annotation
 
 from dlnds import schema
+from dlnds.arrays import Array
 from dlnds.errors import known_options
 from dlnds.plot import canvas, layout
 
@@ -88,7 +89,7 @@ def graph(atlas: xr.DataTree, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def _draw_edges(ax: Axes, atlas: xr.DataTree, x: layout.Array, edges: layout.Edges) -> None:
+def _draw_edges(ax: Axes, atlas: xr.DataTree, x: Array, edges: layout.Edges) -> None:
     """Draw the edges in layers, the weakest first."""
     lead, visited, known = layout.leading(edges), edges.visited > 0, edges.kind != "observed"
     plain = ~(lead | edges.generic | visited)
@@ -116,16 +117,16 @@ def _draw_edges(ax: Axes, atlas: xr.DataTree, x: layout.Array, edges: layout.Edg
         )
 
 
-def _curves(x: layout.Array, loss: layout.Array, edges: layout.Edges) -> list[Path]:
+def _curves(x: Array, loss: Array, edges: layout.Edges) -> list[Path]:
     begin, end = (np.stack([x[rows], loss[rows]], axis=1) for rows in (edges.source, edges.target))
     points = np.stack([begin, layout.bends(x, loss, edges), end], axis=1)
     return [Path(three, [Path.MOVETO, Path.CURVE3, Path.CURVE3]) for three in points]
 
 
-def _edge_colours(ax: Axes, atlas: xr.DataTree, edges: layout.Edges) -> layout.Array:
+def _edge_colours(ax: Axes, atlas: xr.DataTree, edges: layout.Edges) -> Array:
     """Return a colour for each edge and add the bar that explains them."""
     figure: Any = ax.figure
-    colours: layout.Array
+    colours: Array
     positive = edges.time[edges.time > 0.0]
     if positive.size:
         low, high = positive.min(), max(positive.max(), 1.01 * positive.min())
@@ -167,9 +168,7 @@ def _edge_legend(edges: layout.Edges) -> list[Line2D]:
     return named
 
 
-def _draw_points(
-    ax: Axes, points: xr.Dataset, x: layout.Array, edges: layout.Edges
-) -> layout.Array:
+def _draw_points(ax: Axes, points: xr.Dataset, x: Array, edges: layout.Edges) -> Array:
     """Draw the points by kind, and return the areas of their marks."""
     kinds, loss = schema.decode(points["kind"]).values, points["loss"].values
     taken = edges.take(edges.visited > 0)
@@ -191,9 +190,7 @@ def _draw_points(
 class _FittingLabels(Artist):
     """Decides at each drawing, just before the labels are drawn, which of them fit and where."""
 
-    def __init__(
-        self, labels: Sequence[Annotation], rows: layout.Rows, places: layout.Array, radii: Any
-    ):
+    def __init__(self, labels: Sequence[Annotation], rows: layout.Rows, places: Array, radii: Any):
         super().__init__()
         self.set_zorder(4)
         self.set_in_layout(False)
@@ -224,9 +221,7 @@ def _size(label: Annotation, renderer: Any, margin: float) -> tuple[float, float
     return box.width + margin, box.height + margin
 
 
-def _add_labels(
-    ax: Axes, points: xr.Dataset, x: layout.Array, areas: layout.Array, rows: layout.Rows
-) -> None:
+def _add_labels(ax: Axes, points: xr.Dataset, x: Array, areas: Array, rows: layout.Rows) -> None:
     """Label the points of these rows, the most important first."""
     texts, path = layout.path_labels(points), layout.generic_path(points)
     places = np.stack([x, points["loss"].values], axis=1)

@@ -8,8 +8,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from dlnds import schema
+from dlnds.arrays import Array
 
-Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 

@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 
 from dlnds import schema, store
+from dlnds.arrays import Array
 from dlnds.errors import known_options
 from dlnds.plot import canvas, layout
 
@@ -149,11 +150,11 @@ def _json(data: Any) -> str:
     return text
 
 
-def rounded(values: Any, digits: int = DIGITS) -> layout.Array:
+def rounded(values: Any, digits: int = DIGITS) -> Array:
     """Return numbers with so many significant digits."""
     unique, which = np.unique(np.asarray(values, np.float64), return_inverse=True)
     short = np.array([float(f"{value:.{digits - 1}e}") for value in unique.tolist()])
-    result: layout.Array = short[which.ravel()].reshape(np.shape(values))
+    result: Array = short[which.ravel()].reshape(np.shape(values))
     return result
 
 
@@ -296,12 +297,12 @@ def _units(points: xr.Dataset) -> tuple[float, float]:
     return (right - left) / span, (bottom - top - 2.0 * _MARGIN) / height
 
 
-def _placed(points: xr.Dataset, x: Any, loss: Any) -> layout.Array:
+def _placed(points: xr.Dataset, x: Any, loss: Any) -> Array:
     """Return where in the picture (x, loss) are: (…, 2), downwards."""
     across, down = _units(points)
     right = _FRAME[0] + across * (np.asarray(x) - float(points["rank"].min()) + 0.5)
     low = _FRAME[1] + _MARGIN + down * (float(points["loss"].max()) - np.asarray(loss))
-    placed: layout.Array = np.stack([right, low], axis=-1)
+    placed: Array = np.stack([right, low], axis=-1)
     return placed
 
 
@@ -366,9 +367,7 @@ def _text(x: float, y: float, anchor: str, words: str, rest: str = "") -> str:
     return f'<text class="tick" {place} {rest}>{html.escape(words)}</text>'
 
 
-def _edges(
-    points: xr.Dataset, places: layout.Array, edges: layout.Edges, orbit: layout.Rows
-) -> list[str]:
+def _edges(points: xr.Dataset, places: Array, edges: layout.Edges, orbit: layout.Rows) -> list[str]:
     """Return the edges, those of one orbit and one weight as one path."""
     bends = layout.bends(layout.columns(points), points["loss"].values, edges)
     control = np.round(_placed(points, *bends.T), 1)
@@ -390,14 +389,14 @@ def _edges(
     return paths
 
 
-def _path(name: str, numbers: layout.Array, rest: str = "") -> str:
+def _path(name: str, numbers: Array, rest: str = "") -> str:
     """Return one path of parabolas (edge, 6)."""
     curves = "".join("M{:g} {:g}Q{:g} {:g} {:g} {:g}".format(*row) for row in numbers.tolist())
     return f'<path class="{name}" d="{curves}" {rest}/>' if curves else ""
 
 
 def _labels(
-    points: xr.Dataset, places: layout.Array, edges: layout.Edges, sizes: dict[str, float]
+    points: xr.Dataset, places: Array, edges: layout.Edges, sizes: dict[str, float]
 ) -> list[str]:
     """Return the labels that fit, in a font whose letters are at most 0.62 of its size wide."""
     texts, path = layout.path_labels(points), layout.generic_path(points)

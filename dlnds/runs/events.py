@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dlnds import schema
+from dlnds.arrays import Array
 from dlnds.errors import (
     check_choice,
     check_flag,
@@ -14,7 +15,6 @@ from dlnds.errors import (
     known_options,
 )
 from dlnds.systems.linear import LinearNetwork, check_network
-from dlnds.systems.protocol import Array
 
 _DIRECTIONS = {"falling": -1, "rising": 1, "either": 0}
 

@@ -10,10 +10,11 @@ from numpy.typing import ArrayLike
 from scipy.special import digamma, expit, hyp2f1
 
 from dlnds import schema
+from dlnds.arrays import Array
 from dlnds.errors import check_ascending, check_number, known_options
 from dlnds.runs.flow import recorded
 from dlnds.systems.linear import LinearNetwork, check_network
-from dlnds.systems.protocol import Array, check_state
+from dlnds.systems.protocol import check_state
 
 #: A start counts as balanced or aligned up to this, relative to the square of its size.
 TOLERANCE = 1e-10

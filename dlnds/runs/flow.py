@@ -14,6 +14,7 @@ from tqdm import tqdm
 from dlnds import schema
 from dlnds._kernels import iterate as maps
 from dlnds._kernels import jit
+from dlnds.arrays import Array
 from dlnds.errors import (
     check_array,
     check_ascending,
@@ -26,7 +27,7 @@ from dlnds.errors import (
     known_options,
 )
 from dlnds.runs.stepping import Run, Stepper, Task, clock_variables, concatenate
-from dlnds.systems.protocol import Array, SystemProtocol, check_flow, check_state, check_system
+from dlnds.systems.protocol import SystemProtocol, check_flow, check_state, check_system
 
 #: What a run tells the time it has reached.
 Tracker = Callable[[float], None]

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from dlnds import schema
 from dlnds._kernels import jit, runge_kutta
 from dlnds._kernels import tangent as kernels
+from dlnds.arrays import Array
 from dlnds.errors import (
     ConvergenceError,
     check_ascending,
@@ -24,7 +25,7 @@ from dlnds.errors import (
     known_options,
 )
 from dlnds.runs.flow import LAST, SMALLEST_RTOL, Tracker, check_span, progress_bar
-from dlnds.systems.protocol import Array, SystemProtocol, check_state, check_system
+from dlnds.systems.protocol import SystemProtocol, check_state, check_system
 
 #: Rows of finite-time values, and parts of a run whose growth is compared.
 _ROWS, _PARTS = 100, 20

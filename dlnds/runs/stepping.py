@@ -15,7 +15,8 @@ import xarray as xr
 
 from dlnds._kernels import jit
 from dlnds._kernels import runge_kutta as kernels
-from dlnds.systems.protocol import Array, Reduction, SystemProtocol, unchanged
+from dlnds.arrays import Array
+from dlnds.systems.protocol import Reduction, SystemProtocol, unchanged
 
 #: The way back of a stack (time, parameter) of states.
 Back = Callable[[Array], Array]

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
 from dlnds import schema
+from dlnds.arrays import Array
 from dlnds.errors import (
     check_flag,
     check_integer,
@@ -18,7 +19,6 @@ from dlnds.errors import (
 )
 from dlnds.landscape.critical import check_critical, check_point
 from dlnds.systems.linear import LinearNetwork
-from dlnds.systems.protocol import Array
 from dlnds.theory import departures, strings
 from dlnds.theory.departures import Arc
 from dlnds.theory.moments import count_pairs, exceeds

@@ -8,6 +8,7 @@ import xarray as xr
 
 from dlnds import schema
 from dlnds._version import __version__
+from dlnds.arrays import Array
 from dlnds.errors import check_generator, check_integer, check_memory, known_options
 from dlnds.landscape.critical import critical_points
 from dlnds.landscape.fibers import canonical_dimensions
@@ -17,7 +18,7 @@ from dlnds.saddles.arcs import canonical_arcs
 from dlnds.saddles.graph import connections, count_edges
 from dlnds.saddles.visits import observed_connections, overlay
 from dlnds.systems.linear import LinearNetwork
-from dlnds.systems.protocol import Array, check_state
+from dlnds.systems.protocol import check_state
 
 #: Most connections that an atlas holds.
 MOST_CONNECTIONS = 250_000

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from dlnds import schema
 from dlnds._kernels import ascent, jit
+from dlnds.arrays import Array
 from dlnds.errors import (
     check_array,
     check_finite,
@@ -25,7 +26,8 @@ from dlnds.errors import (
 )
 from dlnds.systems.jacobians import dense_jacobian, field_at
 from dlnds.systems.network import WeightSystem
-from dlnds.systems.protocol import Array, SystemProtocol
+from dlnds.systems.protocol import SystemProtocol
+from dlnds.theory import tolerances
 from dlnds.theory.forms import LeadingPart
 
 NEWTON_STEPS = 25
@@ -45,8 +47,6 @@ ROUNDING = 1e-16
 NEAR, SAME = 1e-5, 1e-7
 #: ‖f‖, in terms of ‖J‖‖x‖, up to which a state is critical, and eigenvalues that are zero there.
 CRITICAL, ZERO = 1e-7, 1e-7
-#: Norm of the weights of a unit, in terms of all weights, up to which it is zero.
-ZERO_UNIT = 1e-9
 
 
 _MULTIPLIER = {"long_name": "multiplier of the KKT point", "symbol": r"$\lambda$"}
@@ -412,7 +412,7 @@ def _dataset(
         "positivity": ("direction", joined("positivity")[place]),
         "count": ("direction", joined("ascents")[place].astype(np.int64)),
         "imbalance": ("direction", joined("imbalance")[place]),
-        "active": (("direction", "unit"), (sizes > ZERO_UNIT).astype(np.int8)),
+        "active": (("direction", "unit"), (sizes > tolerances.ZERO_UNIT).astype(np.int8)),
         "at": ("parameter", x),
     }
     coords = {**system.coordinates(), **system._unit_coordinates()}

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
 
 from dlnds import schema
+from dlnds.arrays import Array
 from dlnds.errors import (
     check_array,
     check_integer,
@@ -21,7 +22,6 @@ from dlnds.landscape.critical import critical_points
 from dlnds.runs.exact import growth_time
 from dlnds.systems.linear import LinearNetwork, check_network
 from dlnds.systems.network import flat
-from dlnds.systems.protocol import Array
 from dlnds.theory.moments import balanced_layers, canonical_frames, count_pairs, equal, exceeds
 
 #: Distances from the saddle for which escape times are given unless others are wanted.

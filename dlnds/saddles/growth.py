@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from dlnds import schema
 from dlnds._kernels import jit
+from dlnds.arrays import Array
 from dlnds.errors import (
     check_flag,
     check_generator,
@@ -25,7 +26,7 @@ from dlnds.runs.flow import LAST, SMALLEST_RTOL, flow
 from dlnds.systems.linear import LinearNetwork, check_network
 from dlnds.systems.loss import against_time
 from dlnds.systems.network import flat
-from dlnds.systems.protocol import Array, SystemProtocol, unchanged
+from dlnds.systems.protocol import SystemProtocol, unchanged
 from dlnds.theory import saddles, taylor
 from dlnds.theory.coordinates import turning
 from dlnds.theory.moments import balanced_layers

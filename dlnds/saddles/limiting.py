@@ -9,6 +9,7 @@ import xarray as xr
 from numpy.typing import ArrayLike
 
 from dlnds import schema
+from dlnds.arrays import Array
 from dlnds.errors import (
     ConvergenceError,
     check_array,
@@ -24,7 +25,6 @@ from dlnds.landscape.newton import find_critical_point
 from dlnds.runs.events import Event
 from dlnds.runs.flow import flow, recorded
 from dlnds.saddles.directions import (
-    ZERO_UNIT,
     check_network,
     check_row,
     escape_directions,
@@ -32,7 +32,8 @@ from dlnds.saddles.directions import (
 )
 from dlnds.systems.jacobians import dense_jacobian, field_at
 from dlnds.systems.network import WeightSystem
-from dlnds.systems.protocol import Array, check_state
+from dlnds.systems.protocol import check_state
+from dlnds.theory import tolerances
 
 #: Fall of ‖∇L‖, in terms of the largest on the way, at which a path has come to its limit.
 REST = 1e-9
@@ -230,7 +231,7 @@ def _limit(system: WeightSystem, end: Array) -> dict[str, Any]:
             end, kind = x, _kind(system, x)
     except ConvergenceError:
         pass
-    active = system._unit_sizes(end) > ZERO_UNIT * np.linalg.norm(end)
+    active = system._unit_sizes(end) > tolerances.ZERO_UNIT * np.linalg.norm(end)
     return {
         "limit_state": ("parameter", end),
         "limit_loss": ((), float(system._loss(end))),
@@ -322,7 +323,7 @@ def escape_chain(
             break
     stack, (orders, values) = np.stack(states), zip(*left, (0, 0.0), strict=True)
     sizes = system._unit_sizes(stack)
-    limits = ZERO_UNIT * np.linalg.norm(stack, axis=1)[:, None]
+    limits = tolerances.ZERO_UNIT * np.linalg.norm(stack, axis=1)[:, None]
     variables = {
         "state": (("saddle", "parameter"), stack),
         "loss": ("saddle", system._loss(stack)),
@@ -506,7 +507,7 @@ def zero_preserving(
     generator = check_generator("rng", rng)
     trials = generator.normal(size=(n_trials, system.dim))
     into, out_of = system._unit_weights
-    small = np.abs(state) <= ZERO_UNIT * max(float(np.abs(state).max()), 1e-300)
+    small = np.abs(state) <= tolerances.ZERO_UNIT * max(float(np.abs(state).max()), 1e-300)
     kept = np.zeros(system.dim, bool)
     whole = np.zeros(len(into), np.int8)
     for unit, (before, after) in enumerate(zip(into, out_of, strict=True)):

@@ -9,10 +9,10 @@ import numpy as np
 import xarray as xr
 
 from dlnds import schema
+from dlnds.arrays import Array
 from dlnds.errors import check_finite, check_number, known_options
 from dlnds.saddles.escape import Visit, check_runs, read_run, swapped, visits_of
 from dlnds.systems.linear import LinearNetwork, check_network
-from dlnds.systems.protocol import Array
 
 IndexSet = tuple[int, ...]
 

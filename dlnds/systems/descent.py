@@ -9,8 +9,9 @@ import scipy.sparse.linalg
 import xarray as xr
 
 from dlnds._kernels import jit
+from dlnds.arrays import Array, Kernel, Params
 from dlnds.errors import check_number, known_options
-from dlnds.systems.protocol import Array, Kernel, Params, SystemProtocol, check_flow, check_state
+from dlnds.systems.protocol import SystemProtocol, check_flow, check_state
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dlnds._kernels import homogeneous as kernels
 from dlnds._kernels import losses
+from dlnds.arrays import Array, Kernel, Params
 from dlnds.errors import (
     check_array,
     check_choice,
@@ -22,15 +23,10 @@ from dlnds.errors import (
 from dlnds.systems.loss import NORMALIZED
 from dlnds.systems.losses import FORMS, Loss, labelled_data, logistic
 from dlnds.systems.network import WeightSystem, check_widths
-from dlnds.systems.protocol import Array, Kernel, Params
-from dlnds.theory import symmetry
+from dlnds.theory import symmetry, tolerances
 from dlnds.theory.forms import LeadingPart, correlation, network_outputs
 
 LOSSES = ("square", "logistic")
-#: Singular values of generators above this part of the largest are counted.
-RANK = 1e-8
-#: Largest norm of the weights of a unit that counts as zero, in terms of all weights.
-ZERO_UNIT = 1e-9
 #: Largest power of the activation.
 MOST_POWER = 64
 
@@ -224,7 +220,7 @@ class HomogeneousNetwork(WeightSystem):
     def orbit_dimensions(self, x: Array) -> tuple[int, int, bool] | None:
         """Return the dimension of the symmetry orbit, twice: critical points along it."""
         rows = self.generators(x)
-        rank = int(np.linalg.matrix_rank(rows, rtol=RANK)) if rows.any() else 0
+        rank = int(np.linalg.matrix_rank(rows, rtol=tolerances.RANK)) if rows.any() else 0
         return rank, rank, False
 
     def leading_parts(self, x: Array) -> list[LeadingPart]:
@@ -239,7 +235,7 @@ class HomogeneousNetwork(WeightSystem):
             return [self._correlation(self.widths, self.criterion.inputs, signal)]
         values, signals = self._both_ways(x)
         active = [np.arange(self.widths[0])]
-        zero = self.unit_sizes(x) <= ZERO_UNIT * np.linalg.norm(x)
+        zero = self.unit_sizes(x) <= tolerances.ZERO_UNIT * np.linalg.norm(x)
         for i in range(1, self.depth):
             active.append(np.flatnonzero(~zero[self.units[:, 0] == i]))
         active.append(np.arange(self.widths[-1]))

@@ -3,7 +3,8 @@
 import numpy as np
 
 from dlnds._kernels import jit
-from dlnds.systems.protocol import Array, SystemProtocol
+from dlnds.arrays import Array
+from dlnds.systems.protocol import SystemProtocol
 
 
 def field_at(system: SystemProtocol, t: float, x: Array) -> Array:

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from dlnds import schema
 from dlnds._kernels import linear as kernels
 from dlnds._kernels import losses, stacks, straight
+from dlnds.arrays import Array, Kernel, Params
 from dlnds.errors import (
     check_array,
     check_flag,
@@ -26,7 +27,7 @@ from dlnds.errors import (
 )
 from dlnds.systems import starts
 from dlnds.systems.network import LayeredSystem, check_widths, flat
-from dlnds.systems.protocol import Array, Kernel, KnownSpectrum, Params, Reduction, unchanged
+from dlnds.systems.protocol import KnownSpectrum, Reduction, unchanged
 from dlnds.theory import moments, saddles, spectra, strings, taylor
 from dlnds.theory.coordinates import is_identity, turning, unit_bases
 from dlnds.theory.forms import LeadingPart
@@ -268,6 +269,11 @@ class LinearNetwork(LayeredSystem):
         for part in modes:
             part.setflags(write=False)
         return modes
+
+    @cached_property
+    def problem(self) -> moments.Problem:
+        """What formulas of `theory` take in place of a network."""
+        return moments.Problem(self.widths, self.target, self.input_root, self.singular_modes)
 
     @property
     def singular_values(self) -> Array:

@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dlnds._kernels import linear as kernels
+from dlnds.arrays import Array, Kernel, Params
 from dlnds.errors import finite, known_options
 from dlnds.systems.linear import LinearNetwork
 from dlnds.systems.losses import FORMS, Loss
 from dlnds.systems.network import LayeredSystem, check_widths
-from dlnds.systems.protocol import Array, Kernel, Params
 from dlnds.theory.forms import LeadingPart, correlation
 
 NORMALIZED = {True: "loss divided by the number of samples", False: "loss not divided"}

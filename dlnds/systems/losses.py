@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from dlnds import schema
 from dlnds._kernels import losses as kernels
+from dlnds.arrays import Array
 from dlnds.errors import (
     check_array,
     check_choice,
@@ -20,8 +21,6 @@ from dlnds.errors import (
     finite,
     known_options,
 )
-
-Array = NDArray[np.float64]
 
 FORMS = {
     "logistic": kernels.LOGISTIC,

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dlnds import schema
 from dlnds._kernels import balance, jit
+from dlnds.arrays import Array, Kernel, Params
 from dlnds.errors import (
     check_array,
     check_choice,
@@ -26,7 +27,7 @@ from dlnds.errors import (
     known_options,
 )
 from dlnds.systems import starts
-from dlnds.systems.protocol import Array, Kernel, Params, Reduction, SystemProtocol
+from dlnds.systems.protocol import Reduction, SystemProtocol
 from dlnds.theory import symmetry
 from dlnds.theory.coordinates import span, turning
 from dlnds.theory.forms import pack_params

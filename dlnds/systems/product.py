@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 
 from dlnds._kernels import balance, jit
 from dlnds._kernels import product as kernels
+from dlnds.arrays import Array, Kernel, Params
 from dlnds.errors import (
     check_array,
     check_choice,
@@ -27,27 +28,11 @@ from dlnds.errors import (
 )
 from dlnds.systems.linear import LinearNetwork
 from dlnds.systems.network import flat
-from dlnds.systems.protocol import (
-    Array,
-    Kernel,
-    KnownSpectrum,
-    Params,
-    Reduction,
-    SystemProtocol,
-    check_state,
-)
-from dlnds.theory import fixed_rank, moments, spectra, strings
+from dlnds.systems.protocol import KnownSpectrum, Reduction, SystemProtocol, check_state
+from dlnds.theory import fixed_rank, moments, spectra, strings, tolerances
 
-#: Singular values of a map below this fraction of the largest count as zero.
-RANK = 1e-12
-#: Largest imbalance of a network, relative to its largest layer squared, that counts as balanced.
-BALANCED = 1e-8
 #: Singular values that underflow when they are squared.
 SMALLEST = 1e-150
-#: Singular values of the target that differ by less than this part of the largest count as equal.
-SAME = 1e-10
-#: Relative gradient, and imbalance, up to which a spectrum is that of a critical point.
-CRITICAL = 1e-12
 START_KINDS = ("gaussian", "aligned")
 
 
@@ -240,7 +225,7 @@ class ProductFlow(SystemProtocol):
         left, sigma, right = self.network.singular_modes
         k = self.rank
         gap = sigma[k - 1] - sigma[k] if k < len(sigma) else sigma[k - 1]
-        if not self.only_saddles or gap <= SAME * sigma[0]:
+        if not self.only_saddles or gap <= tolerances.TIE * sigma[0]:
             return self.factors.settled(x, rtol)
         best = (left[:, :k] * sigma[:k]) @ right[:, :k].T
         rounding = 64.0 * np.finfo(float).eps * sigma[0] ** 2 / gap
@@ -257,15 +242,15 @@ class ProductFlow(SystemProtocol):
         In closed form for whitened problems, otherwise of the symmetric matrix in a basis that is
         orthonormal in g_W. The zeros of the turns and of unequal factors are left to the engine.
         """
-        found = strings.learnt(self.factors, x, CRITICAL)
+        found = strings.learnt(self.factors, x, tolerances.EXACT)
         size = float(np.sum(x**2))
-        if not found.is_critical(CRITICAL) or len(found.modes) < self.rank:
+        if not found.is_critical(tolerances.EXACT) or len(found.modes) < self.rank:
             return None
-        if float(self.factors._imbalance(x)) > CRITICAL * size:
+        if float(self.factors._imbalance(x)) > tolerances.EXACT * size:
             return None
         if self.network.whitened:
             values, left_out = spectra.map_eigenvalues(self.network, list(found.modes), self.depth)
-            if left_out <= spectra.ACCURACY * values.max():
+            if left_out <= tolerances.EXACT * values.max():
                 return KnownSpectrum(-values, "closed_form", self.orbit_dimensions(x))
         return KnownSpectrum(-self.hessian_modes(x)[0], "gram", self.orbit_dimensions(x))
 
@@ -373,7 +358,7 @@ class ProductFlow(SystemProtocol):
             A, B = Q @ U * np.sqrt(s), P @ Vt.T * np.sqrt(s)
         else:
             s = np.linalg.eigvalsh(left)[::-1]
-        if not s[-1] > RANK * s[0]:
+        if not s[-1] > tolerances.FACTOR_RANK * s[0]:
             raise ValueError(
                 f"{name}: needs a product of rank {self.rank}, got singular values from "
                 f"{s[0]:.3g} to {s[-1]:.3g}"
@@ -397,7 +382,7 @@ class ProductFlow(SystemProtocol):
         [[1.0, 1.0], [0.0, 0.0]]
         """
         U, s, Vt = np.linalg.svd(check_array("W", W, ndim=2, shape=self._ends), full_matrices=False)
-        found = int(np.count_nonzero(s > RANK * s[0]))
+        found = int(np.count_nonzero(s > tolerances.FACTOR_RANK * s[0]))
         if found != self.rank:
             raise ValueError(f"W: needs the rank {self.rank}, got {found}")
         root, k = np.sqrt(s[: self.rank]), self.rank
@@ -417,7 +402,7 @@ class ProductFlow(SystemProtocol):
         state = check_state("x", self, x)
         A, B = self.unpack(state)
         w = fixed_rank.point(A, B, self.depth)
-        if not w.s[-1] > max(RANK * w.s[0], SMALLEST):
+        if not w.s[-1] > max(tolerances.FACTOR_RANK * w.s[0], SMALLEST):
             raise ValueError(f"x: needs a product of rank {self.rank}")
         return w, state
 
@@ -550,7 +535,7 @@ class ProductFlow(SystemProtocol):
         """
         states = self._states(x)
         values = self.singular_values(states)
-        if not (values[..., -1] > RANK * values[..., 0]).all():
+        if not (values[..., -1] > tolerances.FACTOR_RANK * values[..., 0]).all():
             raise ValueError(f"x: needs a product of rank {self.rank}")
         return self._entropy(states.reshape(-1, self.dim)).reshape(states.shape[:-1])[()]
 
@@ -570,7 +555,7 @@ class ProductFlow(SystemProtocol):
 
     # States to start from, and balanced networks over them.
 
-    def from_balanced(self, x: ArrayLike, *, rtol: float = BALANCED) -> Array:
+    def from_balanced(self, x: ArrayLike, *, rtol: float = tolerances.BALANCED) -> Array:
         """Return the state over which a balanced state of the network lies.
 
         Parameters
@@ -595,7 +580,7 @@ class ProductFlow(SystemProtocol):
                 f"squared size {size:.3g}"
             )
         _, s, Vt = np.linalg.svd(layers[0], full_matrices=False)
-        found = int(np.count_nonzero(s**self.depth > RANK * s[0] ** self.depth))
+        found = int(np.count_nonzero(s**self.depth > tolerances.FACTOR_RANK * s[0] ** self.depth))
         if found != self.rank:
             raise ValueError(f"x: needs a product of rank {self.rank}, got {found}")
         k = self.rank

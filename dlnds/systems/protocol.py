@@ -5,14 +5,11 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import xarray as xr
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from dlnds._kernels import runge_kutta
+from dlnds.arrays import Array, Kernel, Params
 from dlnds.errors import check_array, nearest
-
-Array = NDArray[np.float64]
-Params = tuple[NDArray[np.int64], Array]
-Kernel = Callable[..., None]
 
 
 class SystemProtocol:

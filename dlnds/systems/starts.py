@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
+from dlnds.arrays import Array
 from dlnds.errors import check_array, check_finite
-from dlnds.systems.protocol import Array
 from dlnds.theory import moments
 
 if TYPE_CHECKING:

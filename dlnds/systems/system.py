@@ -9,8 +9,9 @@ import numpy as np
 import xarray as xr
 
 from dlnds._kernels import jit
+from dlnds.arrays import Array, Kernel, Params
 from dlnds.errors import check_array, check_integer, check_memory, known_options
-from dlnds.systems.protocol import Array, Kernel, Params, SystemProtocol
+from dlnds.systems.protocol import SystemProtocol
 
 
 @dataclass(frozen=True, eq=False, repr=False)

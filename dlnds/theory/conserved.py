@@ -12,10 +12,8 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from dlnds.systems.protocol import Array
-
-#: Relative singular values of the derivative of the C_i up to which they are zero.
-RANK = 1e-9
+from dlnds.arrays import Array
+from dlnds.theory import tolerances
 
 
 def generated(layers: Sequence[Array], matrices: Sequence[Array]) -> Array:
@@ -104,7 +102,9 @@ def fixing(net: Any, x: Array, change: Array) -> Array:
 def is_free(net: Any, change: Array) -> bool:
     """Tell whether the C_i can change in all directions, from their `derivative`."""
     sizes = np.linalg.svd(change, compute_uv=False)
-    return int(np.count_nonzero(sizes > RANK * sizes.max(initial=0.0))) == _n_imbalances(net)
+    return int(np.count_nonzero(sizes > tolerances.RANK * sizes.max(initial=0.0))) == _n_imbalances(
+        net
+    )
 
 
 def _n_imbalances(net: Any) -> int:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from dlnds.systems.protocol import Array
+from dlnds.arrays import Array
 
 
 def span(*blocks: Array) -> Array:

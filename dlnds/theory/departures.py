@@ -14,7 +14,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from dlnds.systems.protocol import Array
+from dlnds.arrays import Array
 from dlnds.theory import strings
 
 #: A layer that shrinks to less of what it is made of is rounding.

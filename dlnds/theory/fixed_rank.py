@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dlnds.systems.protocol import Array
+from dlnds.arrays import Array
 
 
 class Point(NamedTuple):

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlnds._kernels import homogeneous as kernels
-from dlnds.systems.protocol import Array, Kernel, Params
+from dlnds.arrays import Array, Kernel, Params
 
 
 class LeadingPart(NamedTuple):

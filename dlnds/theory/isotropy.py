@@ -7,7 +7,7 @@ import numpy as np
 import scipy.linalg
 import scipy.sparse.csgraph
 
-from dlnds.systems.protocol import Array
+from dlnds.arrays import Array
 
 #: Unknowns above which a group whose levels are joined is not taken apart.
 MOST_UNKNOWNS = 1500

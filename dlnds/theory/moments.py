@@ -13,6 +13,7 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from dlnds import schema
+from dlnds.arrays import Array
 from dlnds.errors import (
     check_array,
     check_finite,
@@ -20,13 +21,10 @@ from dlnds.errors import (
     check_number,
     known_options,
 )
-
-Array = NDArray[np.float64]
+from dlnds.theory import tolerances
 
 #: Modes up to which all subset sums are compared (2^22 sums; the memory doubles with each mode).
 MOST_MODES_FOR_SUBSETS = 22
-#: Singular values that differ by less, relative to the larger one, count as equal.
-TIE = 1e-9
 
 
 class Moments(NamedTuple):
@@ -35,6 +33,27 @@ class Moments(NamedTuple):
     target: Array
     root: Array
     irreducible_loss: float
+
+
+class Problem(NamedTuple):
+    """What the formulas need to know of a network: its widths, Σ, K, and the modes of Σ.
+
+    ``root`` is None for a whitened problem, K = I; ``modes`` are U, σ, V of `singular_modes`.
+    """
+
+    widths: tuple[int, ...]
+    target: Array
+    root: Array | None
+    modes: tuple[Array, Array, Array]
+
+    @property
+    def depth(self) -> int:
+        """Number of layers h."""
+        return len(self.widths) - 1
+
+    def image(self, product: Array) -> Array:
+        """Return W K (…, d_h, k) of end-to-end maps W (…, d_h, d_0)."""
+        return product if self.root is None else product @ self.root
 
 
 def rank_tolerance(size: int) -> float:
@@ -132,7 +151,7 @@ def singular_modes(target: Array) -> tuple[Array, Array, Array]:
 
 def exceeds(sigma: Array) -> NDArray[np.bool_]:
     """Tell at (j, k) whether σ_k is larger than σ_j, and not equal up to rounding."""
-    tie = TIE * np.maximum.outer(sigma, sigma) + 8.0 * np.finfo(float).eps * sigma[0]
+    tie = tolerances.TIE * np.maximum.outer(sigma, sigma) + 8.0 * np.finfo(float).eps * sigma[0]
     larger: NDArray[np.bool_] = sigma - sigma[:, None] > tie
     return larger
 

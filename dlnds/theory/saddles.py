@@ -9,8 +9,8 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
+from dlnds.arrays import Array
 from dlnds.errors import check_memory
-from dlnds.systems.protocol import Array
 from dlnds.theory import spectra
 from dlnds.theory.coordinates import turning
 from dlnds.theory.forms import LeadingPart, correlation

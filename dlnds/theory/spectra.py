@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.linalg
 
+from dlnds.arrays import Array
 from dlnds.errors import check_memory
-from dlnds.systems.protocol import Array, KnownSpectrum
-from dlnds.theory import strings
+from dlnds.systems.protocol import KnownSpectrum
+from dlnds.theory import strings, tolerances
 from dlnds.theory.moments import equal, turns
 
 if TYPE_CHECKING:
     from dlnds.systems.linear import LinearNetwork
-
-#: What a known spectrum may leave out, in terms of the largest eigenvalue.
-ACCURACY = 1e-12
 
 
 def known_spectrum(net: "LinearNetwork", layers: tuple[Array, ...]) -> KnownSpectrum | None:
@@ -31,7 +29,7 @@ def known_spectrum(net: "LinearNetwork", layers: tuple[Array, ...]) -> KnownSpec
         if balanced is not None:
             chosen = balanced[0]
             found, left_out = canonical_eigenvalues(net, chosen)
-            if left_out <= ACCURACY * found.max(initial=0.0):
+            if left_out <= tolerances.EXACT * found.max(initial=0.0):
                 return KnownSpectrum(found, "closed_form", _canonical_dimensions(net, chosen))
     values = _gram_eigenvalues(net, layers)
     return None if values is None else KnownSpectrum(values, "gram")
@@ -99,7 +97,7 @@ def balanced_frames(
     orthonormal ones; comparing the layers with what they give, instead of the C_i, squares no small
     singular value. A relative change of the layers by δ changes the Hessian by less than 4 h δ.
     """
-    limit = ACCURACY / (4.0 * net.depth)
+    limit = tolerances.EXACT / (4.0 * net.depth)
     norms = [float(np.linalg.norm(w)) for w in layers]
     if max(norms) - min(norms) > 2.0 * limit * max(norms):
         return None
@@ -163,7 +161,7 @@ def _gram_eigenvalues(net: "LinearNetwork", layers: tuple[Array, ...]) -> Array 
 
 
 def _negligible(layers: tuple[Array, ...], grams: Array, squares: Array, residual: Array) -> bool:
-    """Tell whether H − JᵀJ is below ``ACCURACY`` ‖H‖, by the norms of its blocks.
+    """Tell whether H − JᵀJ is below ``tolerances.EXACT`` ‖H‖, by the norms of its blocks.
 
     The block of layers i < j has at most the norm ‖W_{i+1:j−1}‖ ‖P_{i−1}‖ ‖R‖ ‖L_j‖, and H at least
     that of each diagonal block. For a positive semidefinite B, from ‖B‖_F and ‖B²‖_F:
@@ -183,7 +181,7 @@ def _negligible(layers: tuple[Array, ...], grams: Array, squares: Array, residua
                 size = _norm(between)
     present = np.maximum(sides[0] * sides[1], np.finfo(float).tiny)
     largest = float(np.max(fourth[0] * fourth[1] / present))
-    return _norm(residual) * max(sums) < ACCURACY * largest
+    return _norm(residual) * max(sums) < tolerances.EXACT * largest
 
 
 def _norm(matrix: Array) -> float:

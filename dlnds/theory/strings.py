@@ -16,18 +16,15 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
+from dlnds.arrays import Array
 from dlnds.errors import check_memory
-from dlnds.systems.protocol import Array
+from dlnds.theory import tolerances
 from dlnds.theory.moments import exceeds
 
 Counts = NDArray[np.int64]
 
-#: Learnt modes have strength 1, others 0, up to this.
-MODE_TOLERANCE = 1e-3
 #: Kinds of points that are tried for the largest sheet of a fiber: a few milliseconds, or seconds.
 FEW_KINDS, MANY_KINDS, MOST_KINDS = 100, 10_000, 50_000
-#: How many times larger the smallest singular value that counts must be than the next one.
-CLEAR_GAP = 10.0
 
 
 class AmbiguousRankError(ValueError):
@@ -55,7 +52,7 @@ class Learnt(NamedTuple):
 
     def is_critical(self, rtol: float) -> bool:
         """Tell whether the state is critical to a relative accuracy."""
-        return self.relative_gradient <= rtol and self.mode_residual <= MODE_TOLERANCE
+        return self.relative_gradient <= rtol and self.mode_residual <= tolerances.MODE
 
 
 class Strings(NamedTuple):
@@ -226,7 +223,7 @@ def count_strings(arrows: Sequence[Array], rtol: float, longest: int) -> Strings
             values = values / scale
             rank = int(np.count_nonzero(values > rtol))
             above, below = values[:rank].min(initial=np.inf), values[rank:].max(initial=0.0)
-            if above < CLEAR_GAP * below:
+            if above < tolerances.CLEAR_GAP * below:
                 raise AmbiguousRankError(
                     f"rtol: at {rtol:g} a product of {length} blocks has a rank between {rank} and "
                     f"{rank + 1}: relative singular values {above:.2g} and {below:.2g}"

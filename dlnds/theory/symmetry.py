@@ -7,7 +7,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from dlnds.systems.protocol import Array
+from dlnds.arrays import Array
 
 
 def moved(layers: Sequence[Array], group: Sequence[Array]) -> list[Array]:

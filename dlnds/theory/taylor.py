@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dlnds.systems.protocol import Array
+from dlnds.arrays import Array
 
 
 def field_terms(net: Any, terms: Array, order: int) -> Array:
