@@ -3,7 +3,7 @@
 import itertools
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -12,15 +12,13 @@ from numpy.typing import NDArray
 from dlnds._version import __version__
 from dlnds.errors import (
     check_array,
+    check_finite,
     check_integer,
     check_integers,
     check_labels,
     check_memory,
-    check_numbers,
     known_options,
 )
-
-Labelled = TypeVar("Labelled", xr.Dataset, xr.DataArray)
 
 POINT_KINDS = ("global_minimum", "strict_saddle", "nonstrict_saddle", "not_critical")
 EDGE_KINDS = ("add", "swap")
@@ -263,112 +261,65 @@ DESCRIPTIONS = {
     "volume_rate": ("mean growth rate of volume", r"$\overline{\mathrm{tr}\,J}$"),
 }
 
-#: schema: variables that must be there, with the dimensions that must be among theirs.
-REQUIRED: dict[str, dict[str, tuple[str, ...]]] = {
-    "run": {"stop_reason": ()},
-    "critical_points": {
-        "critical_point": ("critical_point",),
-        "learnt": ("critical_point", "mode"),
-        "rank": ("critical_point",),
-        "loss": ("critical_point",),
-        "kind": ("critical_point",),
-    },
-    "classification": {"kind": (), "rank": (), "loss": (), "order_of_descent": (), "tightened": ()},
-    "canonical_form": {"state": ("parameter",), "group_element": ("entry",), "residual": ()},
-    "fiber": {"fiber_dimension": (), "orbit_dimension": (), "nullity": ()},
-    "orbit": {"frame": ("direction", "parameter"), "orbit_dimension": ()},
-    "tangent": {"vertical": ("parameter",), "horizontal": ("parameter",)},
-    "quotient_run": {"state": ("parameter",), "orbit_distance": (), "length": ()},
-    "linearization": {"eigenvalue": ("eigen",)},
-    "inertia": {"index": (), "nullity": (), "coindex": ()},
-    "critical_point": {
-        "state": ("parameter",),
-        "residual": ("iteration",),
-        "step_norm": ("iteration",),
-        "estimated_distance": ("iteration",),
-        **dict.fromkeys(
-            ("distance", "error", "rank", "nullity", "multiplicity", "convergence"), ()
-        ),
-    },
-    "arcs": {
-        **dict.fromkeys(("source", "target", "shape", "kind", "mode", "order", "drop"), ("arc",)),
-        **dict.fromkeys(("arc_parameter", "loss", "exact_loss"), ("arc", "alpha")),
-    },
-    "manifold": {
-        "frame": ("direction", "parameter"),
-        "rate": ("direction",),
-        "order": ("direction",),
-        "state": ("parameter",),
-    },
-    "fibres": {
-        "state": ("fibre", "time", "parameter"),
-        **dict.fromkeys(("elapsed_time", "loss"), ("fibre", "time")),
-        **dict.fromkeys(
-            ("imbalance_residual", "end", "end_kind", "stop_reason", "start_size"), ("fibre",)
-        ),
-    },
-    "arc_path": {"state": ("alpha", "parameter"), "loss": ("alpha",)},
-    "branch": {
-        **dict.fromkeys(("state", "tangent"), ("step", "parameter")),
-        **dict.fromkeys(
-            ("p", "arclength", "residual", "index", "nullity", "orbit_dimension", "event"),
-            ("step",),
-        ),
-        **dict.fromkeys(("tangent_p", "next_step", "spectral_radius"), ("step",)),
-        "transverse_eigenvalue": ("step", "eigen"),
-    },
-    "connections": {
-        **dict.fromkeys(("source", "target", "kind", "drop", "length", "rate", "order"), ("edge",)),
-        **dict.fromkeys(("size", "angle", "loss"), ("edge", "point")),
-    },
-    "edge_path": {"state": ("point", "parameter"), "loss": ("point",)},
-    "observed_connections": {
-        **dict.fromkeys(("source", "target", "kind", "is_connection", "visited"), ("edge",)),
-        **dict.fromkeys(("probability", "drop", "mean_escape_time"), ("edge",)),
-        **dict.fromkeys(("visitors", "mean_entry", "mean_duration"), ("critical_point",)),
-        **dict.fromkeys(("sequence", "stop_reason"), ("sample",)),
-    },
-    "lyapunov": {
-        "exponent": ("eigen",),
-        "finite_time_exponent": ("eigen",),
-        "state": ("parameter",),
-    },
-    "covariant_vectors": {
-        "vector": ("direction", "parameter"),
-        "growth_rate": ("direction",),
-        "exponent": ("direction",),
-        "state": ("parameter",),
-    },
-    "lyapunov_function": {
-        **dict.fromkeys(("value", "rate", "decrease", "integrated_rate"), ("time",)),
-        **dict.fromkeys(("rise", "monotone"), ()),
-    },
-    "escape_directions": {
-        "state": ("direction", "parameter"),
-        **dict.fromkeys(
-            ("order", "value", "multiplier", "residual", "positivity", "count"), ("direction",)
-        ),
-        "active": ("direction", "unit"),
-        "at": ("parameter",),
-    },
-    "modes": {
-        "singular_value": ("mode",),
-        "left": ("output", "mode"),
-        "right": ("input", "mode"),
-    },
-    "assumptions": {"holds": ("assumption",)},
-    "visits": dict.fromkeys(
-        ("critical_point", "entry", "exit", "duration", "closest", "escape_time"), ("visit",)
-    ),
-    "sweep": {"status": ()},
-    "atlas": {},
-    "diagram": {},
-    "escape_chain": {
-        "state": ("saddle", "parameter"),
-        **dict.fromkeys(("loss", "n_active", "order", "value"), ("saddle",)),
-    },
-    "path_comparison": {"distance": ("time",), "crossing_time": (), "path_crossing_time": ()},
-    "zero_preserving": {"kept": ("parameter",), "unit_zero": ("unit",), "residual": ()},
+
+def _by_dims(text: str) -> dict[str, tuple[str, ...]]:
+    """Return the dims of variables out of ``name name (dim, dim) name ()``."""
+    groups = re.findall(r"([\w ]+)\(([\w, ]*)\)", text)
+    return {
+        name: tuple(dims.split(", ")) if dims else ()
+        for names, dims in groups
+        for name in names.split()
+    }
+
+
+#: schema: variables that must be there, before the dimensions that must be among theirs.
+REQUIRED = {
+    schema: _by_dims(text)
+    for schema, text in {
+        "run": "stop_reason ()",
+        "critical_points": "critical_point rank loss kind (critical_point) "
+        "learnt (critical_point, mode)",
+        "classification": "kind rank loss order_of_descent tightened ()",
+        "canonical_form": "state (parameter) group_element (entry) residual ()",
+        "fiber": "fiber_dimension orbit_dimension nullity ()",
+        "orbit": "frame (direction, parameter) orbit_dimension ()",
+        "tangent": "vertical horizontal (parameter)",
+        "quotient_run": "state (parameter) orbit_distance length ()",
+        "linearization": "eigenvalue (eigen)",
+        "inertia": "index nullity coindex ()",
+        "critical_point": "state (parameter) residual step_norm estimated_distance (iteration) "
+        "distance error rank nullity multiplicity convergence ()",
+        "arcs": "source target shape kind mode order drop (arc) "
+        "arc_parameter loss exact_loss (arc, alpha)",
+        "manifold": "frame (direction, parameter) rate order (direction) state (parameter)",
+        "fibres": "state (fibre, time, parameter) elapsed_time loss (fibre, time) "
+        "imbalance_residual end end_kind stop_reason start_size (fibre)",
+        "arc_path": "state (alpha, parameter) loss (alpha)",
+        "branch": "state tangent (step, parameter) transverse_eigenvalue (step, eigen) "
+        "p arclength residual index nullity orbit_dimension event (step) "
+        "tangent_p next_step spectral_radius (step)",
+        "connections": "source target kind drop length rate order (edge) "
+        "size angle loss (edge, point)",
+        "edge_path": "state (point, parameter) loss (point)",
+        "observed_connections": "source target kind is_connection visited (edge) "
+        "probability drop mean_escape_time (edge) "
+        "visitors mean_entry mean_duration (critical_point) sequence stop_reason (sample)",
+        "lyapunov": "exponent finite_time_exponent (eigen) state (parameter)",
+        "covariant_vectors": "vector (direction, parameter) growth_rate exponent (direction) "
+        "state (parameter)",
+        "lyapunov_function": "value rate decrease integrated_rate (time) rise monotone ()",
+        "escape_directions": "state (direction, parameter) active (direction, unit) "
+        "order value multiplier residual positivity count (direction) at (parameter)",
+        "modes": "singular_value (mode) left (output, mode) right (input, mode)",
+        "assumptions": "holds (assumption)",
+        "visits": "critical_point entry exit duration closest escape_time (visit)",
+        "sweep": "status ()",
+        "atlas": "",
+        "diagram": "",
+        "escape_chain": "state (saddle, parameter) loss n_active order value (saddle)",
+        "path_comparison": "distance (time) crossing_time path_crossing_time ()",
+        "zero_preserving": "kept (parameter) unit_zero (unit) residual ()",
+    }.items()
 }
 #: nodes that a tree must have.
 REQUIRED_NODES = {
@@ -549,23 +500,18 @@ def weights(dataset: xr.Dataset | xr.DataTree, layer: int) -> xr.DataArray:
     >>> dl.weights(run, layer=1).sizes
     Frozen({'time': 2, 'row': 3, 'column': 2})
     """
-    if isinstance(dataset, xr.DataTree):
-        dataset = dataset.to_dataset()
-    if not isinstance(dataset, xr.Dataset):
-        raise TypeError(f"dataset: needs an xarray Dataset, got {type(dataset).__name__}")
-    needed = dict.fromkeys(("layer", "row", "column"), ("parameter",))
-    check_content("dataset", dataset, needed)
-    if "state" not in dataset or "parameter" not in dataset["state"].dims:
+    data = _as_dataset("dataset", dataset)
+    _checked("dataset", data, dict.fromkeys(("layer", "row", "column"), ("parameter",)))
+    if "state" not in data or "parameter" not in data["state"].dims:
         raise ValueError("dataset: needs a variable 'state' with the dim 'parameter'")
-    number = check_integer("layer", layer, minimum=1, maximum=int(dataset.layer.max()))
-    part = dataset.state.isel(parameter=np.flatnonzero(dataset.layer.values == number))
-    rows, columns = int(part.row.max()) + 1, int(part.column.max()) + 1
-    dims = [d for d in part.dims if d != "parameter"]
-    values = part.transpose(..., "parameter").values
-    if values.shape[-1] != rows * columns:
-        raise ValueError(f"dataset: needs all {rows} x {columns} weights of layer {number}")
+    number = check_integer("layer", layer, minimum=1, maximum=int(data.layer.max()))
+    part = data.state.isel(parameter=data.layer.values == number).transpose(..., "parameter")
+    shape = int(part.row.max()) + 1, int(part.column.max()) + 1
+    if part.sizes["parameter"] != shape[0] * shape[1]:
+        raise ValueError(f"dataset: needs all {shape[0]} x {shape[1]} weights of layer {number}")
+    dims = part.dims[:-1]
     return xr.DataArray(
-        values.reshape(*values.shape[:-1], rows, columns),
+        part.values.reshape(*part.shape[:-1], *shape),
         dims=(*dims, "row", "column"),
         coords={d: part[d] for d in dims if d in part.coords},
         name="weights",
@@ -589,36 +535,31 @@ def validate(dataset: xr.Dataset | xr.DataTree) -> None:
     >>> net = dl.LinearNetwork(widths=(2, 3, 2), target=[[2.0, 0.0], [0.0, 1.0]])
     >>> dl.schema.validate(dl.critical_points(net))
     """
-    check_whole("dataset", dataset)
-
-
-def check_whole(name: str, dataset: xr.Dataset | xr.DataTree) -> None:
-    """Check by an argument's name that a Dataset or DataTree carries what its schema promises."""
     if not isinstance(dataset, xr.Dataset | xr.DataTree):
-        raise TypeError(f"{name}: needs a Dataset or a DataTree, got {type(dataset).__name__}")
+        raise TypeError(f"dataset: needs a Dataset or a DataTree, got {type(dataset).__name__}")
     schema = dataset.attrs.get("schema")
     if schema not in REQUIRED:
-        raise ValueError(
-            f"{name}: has the unknown schema {schema!r}; known are {', '.join(REQUIRED)}"
-        )
+        known = ", ".join(REQUIRED)
+        raise ValueError(f"dataset: has the unknown schema {schema!r}; known are {known}")
     if "dlnds_version" not in dataset.attrs:
-        raise ValueError(f"{name}: lacks the attribute 'dlnds_version'")
+        raise ValueError("dataset: lacks the attribute 'dlnds_version'")
     for node, wanted in REQUIRED_NODES.get(schema, {}).items():
         if not isinstance(dataset, xr.DataTree) or node not in dataset.children:
-            raise ValueError(f"{name}: lacks the node {node!r} of schema {schema!r}")
+            raise ValueError(f"dataset: lacks the node {node!r} of schema {schema!r}")
         if dataset[node].attrs.get("schema") != wanted:
-            raise ValueError(f"{name}: its node {node!r} needs the schema {wanted!r}")
+            raise ValueError(f"dataset: its node {node!r} needs the schema {wanted!r}")
     if isinstance(dataset, xr.DataTree):
         for child in dataset.children.values():
-            check_whole(name, child)
-        dataset = dataset.to_dataset()
-    _validate_variables(name, dataset, schema)
-
-
-def check_digest(name: str, dataset: xr.Dataset, digest: str) -> None:
-    """Refuse, by an argument's name, a Dataset of another problem than that of the digest."""
-    if dataset.attrs.get("problem_digest") != digest:
-        raise ValueError(f"{name}: belongs to another network")
+            validate(child)
+    data = _as_dataset("dataset", dataset)
+    if schema == "run" and not {"time", "iteration"} & set(data.variables):
+        raise ValueError("dataset: lacks the variable 'time' or 'iteration'")
+    for name, dims in REQUIRED[schema].items():
+        if not set(dims) <= set(_variable("dataset", data, name).dims):
+            raise ValueError(f"dataset: {name!r} needs dims {dims}, has {data[name].dims}")
+    for key in data.variables:
+        if "long_name" not in _variable("dataset", data, str(key)).attrs:
+            raise ValueError(f"dataset: {key!r} lacks the attribute 'long_name'")
 
 
 def read(
@@ -671,16 +612,89 @@ def read(
     ('time', 'parameter')
     """
     known = [schema] if isinstance(schema, str) else sorted(schema)
-    if isinstance(data, xr.DataTree):
-        data = data.to_dataset()
-    if not isinstance(data, xr.Dataset) or data.attrs.get("schema") not in known:
-        got = data.attrs.get("schema") if isinstance(data, xr.Dataset) else type(data).__name__
+    found = _as_dataset(name, data)
+    if found.attrs.get("schema") not in known:
+        got = found.attrs.get("schema")
         raise TypeError(f"{name}: needs a Dataset of the schema {' or '.join(known)}, got {got!r}")
-    if digest is not None:
-        check_digest(name, data, digest)
-    found = check_content(name, data, variables, attributes, empty=empty)
-    check_numbers(name, found, [key for key in variables if key not in partial])
-    return found
+    if digest is not None and found.attrs.get("problem_digest") != digest:
+        raise ValueError(f"{name}: belongs to another network")
+    for attribute in attributes:
+        if attribute not in found.attrs:
+            raise ValueError(f"{name}: lacks the attribute {attribute!r}")
+    return _checked(name, found, variables, empty=empty, partial=partial)
+
+
+#: Variables that hold texts, and those whose rows ascend.
+_TEXTS = frozenset({"critical_point", "limit", "sequence", "source", "target"})
+_ASCENDING = frozenset({"arclength", "iteration", "time"})
+
+
+def _as_dataset(name: str, data: object) -> xr.Dataset:
+    if isinstance(data, xr.DataTree):
+        return data.to_dataset()
+    if not isinstance(data, xr.Dataset):
+        raise TypeError(f"{name}: needs an xarray Dataset, got {type(data).__name__}")
+    return data
+
+
+def _variable(name: str, data: xr.Dataset, key: str) -> xr.Variable:
+    """Return a variable that is there, with the words of its flags if it has such."""
+    if key not in data.variables:
+        raise ValueError(f"{name}: lacks the variable {key!r}")
+    variable = data.variables[key]
+    meanings = _FLAGGED.get((str(data.attrs.get("schema")), key))
+    if meanings is None:
+        return variable
+    words = " ".join(meanings)
+    if variable.attrs.get("flag_meanings") != words:
+        raise ValueError(f"{name}: {key!r} needs the attribute flag_meanings {words!r}")
+    if not np.isin(variable.values, np.arange(len(meanings))).all():
+        raise ValueError(f"{name}: {key!r} has values outside its flags {meanings}")
+    return variable
+
+
+def _checked(
+    name: str,
+    data: xr.Dataset,
+    variables: Mapping[str, Sequence[str]],
+    empty: Collection[str] = (),
+    partial: Collection[str] = (),
+) -> xr.Dataset:
+    """Return a Dataset with the dims of these variables in this order, if all can be used."""
+    for key, dims in variables.items():
+        variable = _variable(name, data, key)
+        sizes = variable.sizes
+        if {*sizes} != {*dims} or not all(sizes[dim] or dim in empty for dim in dims):
+            raise ValueError(f"{name}: {key!r} needs the dims {tuple(dims)}, has {dict(sizes)}")
+        kinds, wanted = ("UOT", "texts") if key in _TEXTS else ("biuf", "real numbers")
+        if variable.dtype.kind not in kinds:
+            raise ValueError(f"{name}: {key!r} needs {wanted}, got dtype {variable.dtype}")
+        if variable.dtype.kind == "f" and key not in partial:
+            check_finite(name, variable.values, "")
+        along = variable.transpose(*dims).values
+        if key in _ASCENDING and dims and (np.diff(along) < 0).any():
+            raise ValueError(f"{name}: needs its rows in the order of {key}")
+    used = set(itertools.chain.from_iterable(variables.values()))
+    check_labels(name, data.drop_dims([dim for dim in data.dims if dim not in used]))
+    turned = {k: d for k, d in variables.items() if data.variables[k].dims != tuple(d)}
+    return data.assign({k: data[k].transpose(*d) for k, d in turned.items()})
+
+
+# Older ways to ask a part of what `read` asks; they go when nobody calls them any more.
+
+
+def check_whole(name: str, dataset: xr.Dataset | xr.DataTree) -> None:
+    """Refuse, by an argument's name, what does not carry what its schema promises."""
+    try:
+        validate(dataset)
+    except (TypeError, ValueError) as error:
+        raise type(error)(str(error).replace("dataset", name, 1)) from None
+
+
+def check_digest(name: str, dataset: xr.Dataset, digest: str) -> None:
+    """Refuse, by an argument's name, a Dataset of another problem than that of the digest."""
+    if dataset.attrs.get("problem_digest") != digest:
+        raise ValueError(f"{name}: belongs to another network")
 
 
 def check_content(
@@ -691,60 +705,9 @@ def check_content(
     *,
     empty: Collection[str] = (),
 ) -> xr.Dataset:
-    """Return a Dataset with the dims of these variables in this order.
-
-    Refuse, by an argument's name, one without these variables, with these very dims, of which only
-    those in ``empty`` may have no entries.
-    """
-    if isinstance(dataset, xr.DataTree):
-        dataset = dataset.to_dataset()
+    """Return a Dataset with the dims of these variables in this order; it may have NaN."""
+    found = _as_dataset(name, dataset)
     for attribute in attributes:
-        if attribute not in dataset.attrs:
+        if attribute not in found.attrs:
             raise ValueError(f"{name}: lacks the attribute {attribute!r}")
-    for key, dims in variables.items():
-        if key not in dataset.variables:
-            raise ValueError(f"{name}: lacks the variable {key!r}")
-        variable = dataset.variables[key]
-        if set(variable.dims) != set(dims) or not all(
-            variable.sizes[dim] or dim in empty for dim in dims
-        ):
-            raise ValueError(f"{name}: {key!r} needs the dims {tuple(dims)}, has {variable.sizes}")
-        kinds, wanted = ("UOT", "texts") if key in _TEXTS else ("biuf", "real numbers")
-        if variable.dtype.kind not in kinds:
-            raise ValueError(f"{name}: {key!r} needs {wanted}, got dtype {variable.dtype}")
-        _check_flags(name, str(dataset.attrs.get("schema")), key, variable)
-    used = set(itertools.chain.from_iterable(variables.values()))
-    check_labels(name, dataset.drop_dims([dim for dim in dataset.dims if dim not in used]))
-    turned = {k: d for k, d in variables.items() if dataset.variables[k].dims != tuple(d)}
-    return dataset.assign({k: dataset[k].transpose(*d) for k, d in turned.items()})
-
-
-#: Variables that hold texts.
-_TEXTS = frozenset({"critical_point", "limit", "sequence", "source", "target"})
-
-
-def _validate_variables(name: str, dataset: xr.Dataset, schema: str) -> None:
-    if schema == "run" and not {"time", "iteration"} & set(dataset.variables):
-        raise ValueError(f"{name}: lacks the variable 'time' or 'iteration' of schema 'run'")
-    for wanted, dims in REQUIRED[schema].items():
-        if wanted not in dataset.variables:
-            raise ValueError(f"{name}: lacks the variable {wanted!r} of schema {schema!r}")
-        if not set(dims) <= set(dataset[wanted].dims):
-            raise ValueError(f"{name}: {wanted!r} needs dims {dims}, has {dataset[wanted].dims}")
-    for key, variable in dataset.variables.items():
-        if "long_name" not in variable.attrs:
-            raise ValueError(f"{name}: {key!r} lacks the attribute 'long_name'")
-        _check_flags(name, schema, str(key), variable)
-
-
-def _check_flags(name: str, schema: str, key: str, variable: xr.Variable | xr.DataArray) -> None:
-    """Refuse a flag without its words, or with values that are none of them."""
-    meanings = _FLAGGED.get((schema, key))
-    if meanings is None:
-        return
-    if variable.attrs.get("flag_meanings") != " ".join(meanings):
-        raise ValueError(
-            f"{name}: {key!r} needs the attribute flag_meanings {' '.join(meanings)!r}"
-        )
-    if not np.isin(variable.values, np.arange(len(meanings))).all():
-        raise ValueError(f"{name}: {key!r} has values outside its flags {meanings}")
+    return _checked(name, found, variables, empty=empty, partial=variables)
