@@ -20,10 +20,10 @@ from dlnds.continuation.equations import (
 from dlnds.continuation.residuals import Residual
 from dlnds.errors import check_array
 from dlnds.systems.linear import LinearNetwork
-from dlnds.systems.network import flat
 from dlnds.systems.product import ProductFlow
 from dlnds.systems.protocol import check_state
 from dlnds.theory import conserved, strings, tolerances
+from dlnds.theory.coordinates import flat
 
 Path = Callable[[float], ArrayLike] | Sequence[ArrayLike]
 #: Σ and K (None for the identity) at a value of the parameter.
@@ -202,7 +202,7 @@ def along_imbalances(
         change = moved(x)[entries]
         if free:
             return conserved.turning(tangents(True)(x), change)
-        return conserved.fixing(net, x, change)
+        return conserved.fixing(net.problem, net.unpack(x), change)
 
     def slope(x: Array, p: float) -> Array:
         assert change is not None
@@ -277,7 +277,7 @@ def _ends_in_a_fiber(net: LinearNetwork, path: Any) -> list[Array]:
     ):
         raise ValueError(f"path: needs states over the same map, got maps that differ by {gap:.3g}")
     for x in ends:
-        found = strings.learnt(net, x, tolerances.CRITICAL)
+        found = strings.learnt(net.problem, net.unpack(x), tolerances.CRITICAL)
         if not found.is_critical(tolerances.CRITICAL):
             raise ValueError(
                 "path: needs critical states, got one with a relative gradient of "
@@ -285,7 +285,9 @@ def _ends_in_a_fiber(net: LinearNetwork, path: Any) -> list[Array]:
             )
         _check_rank(net, x)
     tangents = tangents_of(net)(False)
-    if not all(conserved.is_free(net, conserved.derivative(net.widths, tangents(x))) for x in ends):
+    if not all(
+        conserved.is_free(net.widths, conserved.derivative(net.widths, tangents(x))) for x in ends
+    ):
         raise ValueError(
             "path: needs states at which all C_i are free to change, but one has hidden units that "
             f"it does not use; in a network with hidden widths of {min(net.widths)}, the rank of "

@@ -73,7 +73,7 @@ def classify(net: LinearNetwork, x: ArrayLike, *, rtol: float = 1e-8) -> xr.Data
     ('nonstrict_saddle', 3)
     """
     state, rtol = check_point(net, x, rtol)
-    found = strings.learnt(net, state, rtol)
+    found = strings.learnt(net.problem, net.unpack(state), rtol)
     loss = float(net.loss(state))
     learnt = np.isin(np.arange(len(net.singular_values)), found.modes)
     variables: dict[str, Any] = {
@@ -92,7 +92,7 @@ def classify(net: LinearNetwork, x: ArrayLike, *, rtol: float = 1e-8) -> xr.Data
     }
     attrs = {**net.attributes(), "rtol": rtol}
     if found.is_critical(rtol):
-        blocks = strings.residual_blocks(net, found, rtol)
+        blocks = strings.residual_blocks(net.problem, found, rtol)
         counted = strings.count_strings(blocks, rtol, net.depth - 1)
         variables.update(_decided(net, learnt, counted, not any(z.any() for z in blocks[:-1])))
         attrs["smallest_kept"] = counted.smallest_kept

@@ -13,10 +13,10 @@ from dlnds import schema
 from dlnds.arrays import Array
 from dlnds.errors import check_integer, check_integers, check_number, known_options
 from dlnds.systems.linear import LinearNetwork, check_network
-from dlnds.systems.network import flat
 from dlnds.systems.product import ProductFlow
 from dlnds.systems.protocol import check_state
 from dlnds.theory import moments, strings, symmetry
+from dlnds.theory.coordinates import flat
 from dlnds.theory.moments import count_pairs, exceeds
 
 _RESIDUAL = "distance of the moved state from the canonical one"
@@ -274,7 +274,7 @@ def check_point(net: LinearNetwork, x: ArrayLike, rtol: float) -> tuple[Array, f
 
 def check_critical(net: LinearNetwork, x: Array, rtol: float) -> strings.Learnt:
     """Return what a critical state has learnt; refuse one that is not critical."""
-    found = strings.learnt(net, x, rtol)
+    found = strings.learnt(net.problem, net.unpack(x), rtol)
     if not found.is_critical(rtol):
         raise ValueError(
             f"x: needs a critical point, got a relative gradient of {found.relative_gradient:.3g} "

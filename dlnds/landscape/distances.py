@@ -19,8 +19,9 @@ from dlnds.errors import (
     known_options,
 )
 from dlnds.landscape.quotient import check_layered
-from dlnds.systems.network import LayeredSystem, flat
+from dlnds.systems.network import LayeredSystem
 from dlnds.systems.protocol import check_state
+from dlnds.theory.coordinates import flat
 
 #: Most sweeps of one alignment, and words that invariants are made of.
 MOST_SWEEPS, MOST_WORDS = 500, 500

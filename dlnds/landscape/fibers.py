@@ -14,8 +14,8 @@ from dlnds.arrays import Array
 from dlnds.errors import check_generator, check_memory, known_options
 from dlnds.landscape.critical import check_critical, check_point
 from dlnds.systems.linear import LinearNetwork, check_network
-from dlnds.systems.network import flat
 from dlnds.theory import strings
+from dlnds.theory.coordinates import flat
 from dlnds.theory.moments import turns
 from dlnds.theory.symmetry import moved
 
@@ -151,9 +151,10 @@ def fiber_dimension(net: LinearNetwork, x: ArrayLike, *, rtol: float = 1e-8) -> 
     """
     state, rtol = check_point(net, x, rtol)
     found = check_critical(net, state, rtol)
-    orbit, fiber, counted = strings.dimensions(net, state, found, rtol, strings.MOST_KINDS)
+    layers = net.unpack(state)
+    orbit, fiber, counted = strings.dimensions(net.problem, layers, found, rtol, strings.MOST_KINDS)
     sizes = np.sort(np.abs(np.linalg.eigvalsh(net.hessian(state))))[::-1]
-    sizes /= max(strings.hessian_scale(net, state), np.finfo(float).tiny)
+    sizes /= max(strings.hessian_scale(net.problem, layers), np.finfo(float).tiny)
     rank = int(np.count_nonzero(sizes > rtol))
     variables = {
         "fiber_dimension": np.int64(fiber.largest),

@@ -22,9 +22,10 @@ from dlnds.errors import (
 from dlnds.landscape import lanczos
 from dlnds.systems.jacobians import dense_jacobian, field_at
 from dlnds.systems.linear import LinearNetwork, check_network
-from dlnds.systems.protocol import KnownSpectrum, SystemProtocol, check_flow, check_state
+from dlnds.systems.protocol import SystemProtocol, check_flow, check_state
 from dlnds.theory import spectra
 from dlnds.theory.moments import count_pairs, equal, exceeds
+from dlnds.theory.spectra import KnownSpectrum
 
 METHODS = ("auto", "known", "dense", "iterative")
 #: Which eigenvalues the iterative method finds.
@@ -369,7 +370,7 @@ def canonical_spectrum(net: LinearNetwork, modes: Sequence[int]) -> xr.Dataset:
         )
     chosen = list(check_integers("modes", modes, minimum=0))
     net.critical_state(chosen)  # which refuses what is no index set
-    found, _ = spectra.canonical_eigenvalues(net, chosen)
+    found, _ = spectra.canonical_eigenvalues(net.problem, chosen)
     eigenvalues = np.sort(np.concatenate([found, np.zeros(net.dim - len(found))]))
     variables = {
         "eigenvalue": ("eigen", eigenvalues),

@@ -14,9 +14,10 @@ from numpy.typing import ArrayLike
 from dlnds import schema
 from dlnds.arrays import Array
 from dlnds.errors import check_array, check_finite, check_flag, check_number, known_options
-from dlnds.systems.network import LayeredSystem, flat
+from dlnds.systems.network import LayeredSystem
 from dlnds.systems.protocol import check_state
 from dlnds.theory import isotropy, symmetry
+from dlnds.theory.coordinates import flat
 
 
 @known_options

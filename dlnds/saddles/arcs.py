@@ -189,7 +189,7 @@ def critical_arcs(
     state, rtol = check_point(net, x, rtol)
     count = check_integer("n_alpha", n_alpha, minimum=2)
     found = check_critical(net, state, rtol)
-    place = departures.take_apart(net, state, found, rtol)
+    place = departures.take_apart(net.problem, net.unpack(state), found, rtol)
     sigma = net.singular_values
     listed = _rows(net, np.isin(np.arange(len(sigma)), found.modes)[None], sigma > 0.0)
     rows = _at_place(place, listed)
@@ -388,7 +388,7 @@ def arc_states(
     if label != source:
         raise ValueError(f"x: is a point over {label}, the arc starts over {source}")
     check_memory("arcs", 3 * arcs.sizes["alpha"] * net.dim)
-    place = departures.take_apart(net, state, found, rtol)
+    place = departures.take_apart(net.problem, net.unpack(state), found, rtol)
     moving = Arc(
         row["arc_parameter"].values,
         schema.ARC_SHAPES[int(row["shape"])],
@@ -493,11 +493,12 @@ def _change_alone(sigma: Array, depth: int, arc: Arc) -> Array:
     net = LinearNetwork((len(modes),) * (depth + 1), np.diag(sigma[modes]))
     before = [arc.mode] if arc.shape in ("orbit", "scaling") else [arc.mode_lost]
     x = net.critical_state([local[mode] for mode in before if mode >= 0])
-    found = strings.learnt(net, x, 1e-8)
+    layers = net.unpack(x)
+    found = strings.learnt(net.problem, layers, 1e-8)
     moving = [local[mode] for mode in (arc.mode, arc.mode_lost, arc.mode_read)]
     if arc.shape == "rotation" and moving[1] not in found.modes:
         moving[:2] = moving[1::-1]  # equal modes are named in their order
-    place = departures.take_apart(net, x, found, 1e-8)
+    place = departures.take_apart(net.problem, layers, found, 1e-8)
     mode, mode_lost, mode_read = moving
     small = arc._replace(mode=mode, mode_lost=mode_lost, mode_read=mode_read)
     states = departures.states(place, small)

@@ -21,7 +21,7 @@ from dlnds.errors import (
 from dlnds.landscape.critical import critical_points
 from dlnds.runs.exact import growth_time
 from dlnds.systems.linear import LinearNetwork, check_network
-from dlnds.systems.network import flat
+from dlnds.theory.coordinates import flat
 from dlnds.theory.moments import balanced_layers, canonical_frames, count_pairs, equal, exceeds
 
 #: Distances from the saddle for which escape times are given unless others are wanted.

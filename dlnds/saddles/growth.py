@@ -1,5 +1,6 @@
 """Runs that leave a critical point along its unstable manifold, or come to it along the stable."""
 
+import dataclasses
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -25,10 +26,9 @@ from dlnds.runs.events import Event
 from dlnds.runs.flow import LAST, SMALLEST_RTOL, flow
 from dlnds.systems.linear import LinearNetwork, check_network
 from dlnds.systems.loss import against_time
-from dlnds.systems.network import flat
 from dlnds.systems.protocol import SystemProtocol, unchanged
 from dlnds.theory import saddles, taylor
-from dlnds.theory.coordinates import turning
+from dlnds.theory.coordinates import flat, turning
 from dlnds.theory.moments import balanced_layers
 from dlnds.theory.saddles import Directions
 
@@ -191,9 +191,10 @@ def _base(net: LinearNetwork, manifold: xr.Dataset) -> _Base:
         raise ValueError(f"manifold: needs states of {net.dim} weights, got {manifold.sizes}")
     state, frame, whole = manifold["state"].values, manifold["frame"].values, net
     lift: Callable[[Array], Array] = unchanged
-    place = saddles.canonical_place(net, state)
+    place = saddles.canonical_place(net.problem, net.unpack(state))
     if place is not None:
-        whole, state, lift = place.net, place.state, turning(net.widths, place.bases)
+        whole = dataclasses.replace(net, target=place.problem.target, whitening=None)
+        state, lift = place.state, turning(net.widths, place.bases)
         frame = turning(net.widths, [b.T for b in place.bases])(frame)
         frame = np.where(np.abs(frame) > _ROUNDING, frame, 0.0)
     root = 1.0 if net.input_root is None else float(np.linalg.norm(net.input_root, 2))
@@ -283,7 +284,9 @@ def _start(base: _Base, tangent: _Tangent, rtol: float) -> tuple[Array, float]:
     v = tangent.strict + tangent.residual
     size = LARGEST_START * base.scale
     if tangent.strict.any():
-        terms = [taylor.field_terms(net, np.stack([x, u]), 2)[2] for u in (v, tangent.residual)]
+        terms = [
+            taylor.field_terms(net.problem, np.stack([x, u]), 2)[2] for u in (v, tangent.residual)
+        ]
         bend = float(np.linalg.norm(terms[0] - terms[1]))
         used = np.abs(base.directions.frame @ tangent.strict) > _ROUNDING
         rates = base.directions.rate[used & (base.directions.order == 2)]

@@ -190,11 +190,12 @@ def _manifold(
 def _local(
     net: LinearNetwork, x: Array, found: strings.Learnt, rtol: float, stable: bool
 ) -> _Local:
-    place, rank = saddles.canonical_place(net, x), len(found.sizes)
+    rank = len(found.sizes)
+    place = saddles.canonical_place(net.problem, net.unpack(x))
     if place is not None:
         parts = [
-            saddles.strict_directions(place.net, place.modes, stable),
-            saddles.channels(place.net, place.modes, stable),
+            saddles.strict_directions(place.problem, place.modes, stable),
+            saddles.channels(place.problem, place.modes, stable),
         ]
         joint = saddles.joined(parts, net.dim)
         joint = joint._replace(frame=turning(net.widths, place.bases)(joint.frame))
@@ -257,12 +258,12 @@ def _unit(rows: Sequence[Array], dim: int) -> Array:
 
 def _residual_weights(net: LinearNetwork, x: Array, found: strings.Learnt, rtol: float) -> bool:
     """Tell whether a critical point is off the GL orbit of A_S."""
-    blocks = strings.residual_blocks(net, found, rtol)
+    blocks = strings.residual_blocks(net.problem, found, rtol)
     if any(block.any() for block in blocks[:-1]):
         return True
     if net.widths[0] == net.target.shape[1]:
         return False
-    unseen = strings.unseen_block(net, x, found)
+    unseen = strings.unseen_block(net.problem, net.unpack(x)[0], found)
     return bool(np.linalg.norm(unseen) > rtol * np.linalg.norm(x))
 
 
@@ -270,7 +271,7 @@ def _hessian(net: LinearNetwork, x: Array, rtol: float) -> _Hessian:
     check_memory("x", 3 * net.dim**2)
     matrix, _ = dense_jacobian(net, 0.0, x)
     values, vectors = scipy.linalg.eigh(-matrix, overwrite_a=True, check_finite=False)
-    zero = np.abs(values) <= rtol * strings.hessian_scale(net, x)
+    zero = np.abs(values) <= rtol * strings.hessian_scale(net.problem, net.unpack(x))
     return _Hessian(values, vectors, zero)
 
 

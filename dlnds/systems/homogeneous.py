@@ -24,6 +24,7 @@ from dlnds.systems.loss import NORMALIZED
 from dlnds.systems.losses import FORMS, Loss, labelled_data, logistic
 from dlnds.systems.network import WeightSystem, check_widths
 from dlnds.theory import symmetry, tolerances
+from dlnds.theory.coordinates import places_of
 from dlnds.theory.forms import LeadingPart, correlation, network_outputs
 
 LOSSES = ("square", "logistic")
@@ -245,7 +246,7 @@ class HomogeneousNetwork(WeightSystem):
             before, after = active[i - 1], active[i + 1]
             if not (spare.size and before.size and after.size):
                 continue
-            ends = [place.start for place in self._places]
+            ends = [place.start for place in places_of(self.widths)]
             into = ends[i - 1] + np.add.outer(spare * self.widths[i - 1], before).ravel()
             out_of = ends[i] + np.add.outer(after * self.widths[i], spare).ravel()
             widths = (before.size, spare.size, after.size)

@@ -26,11 +26,12 @@ from dlnds.errors import (
     known_options,
 )
 from dlnds.systems import starts
-from dlnds.systems.network import LayeredSystem, check_widths, flat
-from dlnds.systems.protocol import KnownSpectrum, Reduction, unchanged
+from dlnds.systems.network import LayeredSystem, check_widths
+from dlnds.systems.protocol import Reduction, unchanged
 from dlnds.theory import moments, saddles, spectra, strings, taylor
-from dlnds.theory.coordinates import is_identity, turning, unit_bases
+from dlnds.theory.coordinates import block_places, flat, is_identity, turning, unit_bases
 from dlnds.theory.forms import LeadingPart
+from dlnds.theory.spectra import KnownSpectrum
 
 #: Widths above which states are integrated as they are: turning them costs more than it gives.
 WIDEST_BASIS = 512
@@ -313,7 +314,7 @@ class LinearNetwork(LayeredSystem):
     @property
     def assumptions(self) -> xr.Dataset:
         """The assumptions of the theory checked on this problem; see `check_assumptions`."""
-        return moments.check_assumptions(self.singular_values, self.widths)
+        return check_assumptions(self.singular_values, self.widths)
 
     def __repr__(self) -> str:
         """Give the widths and how the inputs are treated."""
@@ -476,15 +477,7 @@ class LinearNetwork(LayeredSystem):
             target=self.target[np.ix_(kept[-1], kept[0])],
             whitening=None,
         )
-        ends = np.cumsum([0, *(w.size for w in layers)])
-        places = np.concatenate(
-            [
-                start + np.add.outer(rows * w.shape[1], columns).ravel()
-                for start, w, (columns, rows) in zip(
-                    ends[:-1], layers, itertools.pairwise(kept), strict=True
-                )
-            ]
-        )
+        places = block_places(self.widths, kept)
         resting = np.array(turn.state)
 
         def embed(states: Array) -> Array:
@@ -502,16 +495,16 @@ class LinearNetwork(LayeredSystem):
 
         At balanced critical points of whitened problems that of the residual network.
         """
-        part = saddles.leading_part(self, x)
+        part = saddles.leading_part(self.problem, self._layers(x))
         return [] if part is None else [part]
 
     def field_terms(self, terms: Array, order: int) -> Array:
         """Return Taylor coefficients of the field along a curve through a state."""
-        return taylor.field_terms(self, terms, order)
+        return taylor.field_terms(self.problem, terms, order)
 
     def known_spectrum(self, x: Array) -> KnownSpectrum | None:
         """Return the Hessian's eigenvalues at balanced critical points and at perfect fits."""
-        return spectra.known_spectrum(self, self._layers(x))
+        return spectra.known_spectrum(self.problem, self._layers(x))
 
     def identify(self, x: ArrayLike) -> str:
         """Return the index set whose critical value the state is nearest to.
@@ -551,11 +544,14 @@ class LinearNetwork(LayeredSystem):
         Counted from ranks of products of layers, decided at ``rtol``. None where ``x`` is not
         critical or a rank is not clear.
         """
-        found = strings.learnt(self, x, rtol)
+        layers = self._layers(x)
+        found = strings.learnt(self.problem, layers, rtol)
         if not found.is_critical(rtol):
             return None
         try:
-            orbit, fiber, _ = strings.dimensions(self, x, found, rtol, strings.FEW_KINDS)
+            orbit, fiber, _ = strings.dimensions(
+                self.problem, layers, found, rtol, strings.FEW_KINDS
+            )
         except strings.AmbiguousRankError:
             return None
         return orbit, fiber.largest, fiber.complete
@@ -578,7 +574,7 @@ class LinearNetwork(LayeredSystem):
 
     def image_of(self, product: Array) -> Array:
         """Return W K of end-to-end maps W (…, d_h, d_0)."""
-        return product if self.input_root is None else product @ self.input_root
+        return self.problem.image(product)
 
     def _residual(self, states: Array) -> Array:
         residual: Array = self.target - self._image(states)
@@ -597,9 +593,7 @@ class LinearNetwork(LayeredSystem):
 
     def image_strength(self, image: Array) -> Array:
         """Return u_jᵀ W K v_j (…, mode) of images W K (…, d_h, k)."""
-        left, _, right = self.singular_modes
-        strength: Array = np.sum((left.T @ image) * right.T, axis=-1)
-        return strength
+        return self.problem.strength(image)
 
     def is_learnt(self, strength: Array) -> NDArray[np.bool_]:
         """Tell which modes have strengths (…, mode) nearer to σ_j than to 0, where σ_j > 0."""
@@ -688,3 +682,82 @@ def _check_small(widths: tuple[int, ...], k: int, whitened: bool) -> None:
             f"widths: specialize needs a field of at most {most} multiplications, got {count} for "
             f"{widths}"
         )
+
+
+@known_options
+def check_assumptions(
+    singular_values: ArrayLike, widths: Sequence[int] | None = None, *, rtol: float = 1e-9
+) -> xr.Dataset:
+    """Return whether a problem meets the assumptions of WA25, and the modes that break them.
+
+    Parameters
+    ----------
+    singular_values
+        σ_j of the target, descending (modes).
+    widths
+        d_0, …, d_h; without them the widths are not checked.
+    rtol
+        Values, or sums of squares, that differ by at most this fraction of the largest one count
+        as equal.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``holds(assumption)`` for ``distinct_singular_values``, ``distinct_subset_sums`` and
+        ``wide_enough`` (every hidden width at least the number of positive σ_j): 1 yes, 0 no,
+        −1 not checked (more than 22 modes, no widths). ``smallest_gap(assumption)`` is the smallest
+        relative gap; ``first(conflict)`` and ``second(conflict)`` are index sets whose sums of σ_j²
+        agree: up to 20, smallest sets first.
+
+    Raises
+    ------
+    ValueError
+        If a singular value is negative or they are not descending.
+
+    Notes
+    -----
+    WA25 assume that the sums Σ_{j∈S} σ_j² over index sets S are distinct, so that each critical
+    value belongs to one S.
+
+    References
+    ----------
+    WA25
+
+    Examples
+    --------
+    >>> import dlnds as dl
+    >>> check = dl.check_assumptions([5.0, 4.0, 3.0])
+    >>> check.holds.values.tolist()
+    [1, 0, -1]
+    >>> check["first"].item(), check["second"].item()
+    ('{0}', '{1,2}')
+    """
+    sigma = check_array("singular_values", singular_values, ndim=1)
+    rtol = check_number("rtol", rtol, minimum=0.0, maximum=1.0)
+    if sigma.min() < 0.0 or np.any(np.diff(sigma) > 0.0):
+        raise ValueError("singular_values: needs non-negative values in descending order")
+    positive = sigma[sigma > 0.0] / max(sigma[0], np.finfo(float).tiny)
+    gaps = {"distinct_singular_values": moments.smallest_gap(positive)}
+    conflicts: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+    gaps["distinct_subset_sums"] = np.nan
+    if len(positive) <= moments.MOST_MODES_FOR_SUBSETS:
+        gaps["distinct_subset_sums"], conflicts = moments.subset_conflicts(positive**2, rtol)
+    holds = [-1 if np.isnan(gap) else int(gap > rtol) for gap in gaps.values()]
+    wide = -1
+    if widths is not None:
+        wide = int(
+            min(check_integers("widths", widths, minimum=1)[1:-1], default=10**9) >= len(positive)
+        )
+    return schema.finish(
+        xr.Dataset(
+            {
+                "holds": ("assumption", np.array([*holds, wide], np.int8)),
+                "smallest_gap": ("assumption", np.array([*gaps.values(), np.nan])),
+                "first": ("conflict", schema.index_set_labels(a for a, _ in conflicts)),
+                "second": ("conflict", schema.index_set_labels(b for _, b in conflicts)),
+            },
+            coords={"assumption": [*gaps, "wide_enough"]},
+        ),
+        "assumptions",
+        {"rtol": rtol},
+    )

@@ -3,8 +3,8 @@
 import dataclasses
 import hashlib
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cached_property, reduce
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -29,7 +29,7 @@ from dlnds.errors import (
 from dlnds.systems import starts
 from dlnds.systems.protocol import Reduction, SystemProtocol
 from dlnds.theory import symmetry
-from dlnds.theory.coordinates import span, turning
+from dlnds.theory.coordinates import flat, layers_of, n_weights, product, span, turning
 from dlnds.theory.forms import pack_params
 
 
@@ -77,7 +77,7 @@ class WeightSystem(SystemProtocol):
     @cached_property
     def dim(self) -> int:  # type: ignore[override]
         """Number of weights."""
-        return sum(rows * columns for rows, columns in self._shapes)
+        return n_weights(self.widths)
 
     @cached_property
     def _shapes(self) -> tuple[tuple[int, int], ...]:
@@ -180,14 +180,7 @@ class WeightSystem(SystemProtocol):
         return self._layers(self._states(x))
 
     def _layers(self, states: Array) -> tuple[Array, ...]:
-        stack = states.shape[:-1]
-        pairs = zip(self._places, self._shapes, strict=True)
-        return tuple(states[..., place].reshape(*stack, *shape) for place, shape in pairs)
-
-    @cached_property
-    def _places(self) -> tuple[slice, ...]:
-        ends = np.cumsum([0, *(rows * columns for rows, columns in self._shapes)]).tolist()
-        return tuple(itertools.starmap(slice, itertools.pairwise(ends)))
+        return layers_of(self.widths, states)
 
     def _states(self, x: ArrayLike) -> Array:
         return check_array("x", x, ndim=(1, 2, 3), shape=(self.dim,))
@@ -361,10 +354,7 @@ class LayeredSystem(WeightSystem):
         return self._product(self._states(x))
 
     def _product(self, states: Array) -> Array:
-        layers = self._layers(states)
-        if self.widths[0] <= self.widths[-1]:
-            return reduce(lambda product, layer: layer @ product, layers)
-        return reduce(lambda product, layer: product @ layer, layers[::-1])
+        return product(self._layers(states))
 
     @finite("x")
     def imbalances(self, x: ArrayLike) -> tuple[Array, ...]:
@@ -426,8 +416,3 @@ def check_widths(widths: Any) -> tuple[int, ...]:
         raise ValueError(f"widths: needs at least inputs and outputs, got {sizes}")
     check_memory("widths", sum(a * b for a, b in itertools.pairwise(sizes)))
     return sizes
-
-
-def flat(parts: Iterable[Array]) -> Array:
-    """Return the numbers of all parts as one vector."""
-    return np.concatenate([np.ravel(part) for part in parts])

@@ -27,9 +27,10 @@ from dlnds.errors import (
     known_options,
 )
 from dlnds.systems.linear import LinearNetwork
-from dlnds.systems.network import flat
-from dlnds.systems.protocol import KnownSpectrum, Reduction, SystemProtocol, check_state
+from dlnds.systems.protocol import Reduction, SystemProtocol, check_state
 from dlnds.theory import fixed_rank, moments, spectra, strings, tolerances
+from dlnds.theory.coordinates import flat
+from dlnds.theory.spectra import KnownSpectrum
 
 #: Singular values that underflow when they are squared.
 SMALLEST = 1e-150
@@ -242,14 +243,16 @@ class ProductFlow(SystemProtocol):
         In closed form for whitened problems, otherwise of the symmetric matrix in a basis that is
         orthonormal in g_W. The zeros of the turns and of unequal factors are left to the engine.
         """
-        found = strings.learnt(self.factors, x, tolerances.EXACT)
+        found = strings.learnt(self.factors.problem, self.factors.unpack(x), tolerances.EXACT)
         size = float(np.sum(x**2))
         if not found.is_critical(tolerances.EXACT) or len(found.modes) < self.rank:
             return None
         if float(self.factors._imbalance(x)) > tolerances.EXACT * size:
             return None
         if self.network.whitened:
-            values, left_out = spectra.map_eigenvalues(self.network, list(found.modes), self.depth)
+            values, left_out = spectra.map_eigenvalues(
+                self.network.problem, list(found.modes), self.depth
+            )
             if left_out <= tolerances.EXACT * values.max():
                 return KnownSpectrum(-values, "closed_form", self.orbit_dimensions(x))
         return KnownSpectrum(-self.hessian_modes(x)[0], "gram", self.orbit_dimensions(x))

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from dlnds._kernels import runge_kutta
 from dlnds.arrays import Array, Kernel, Params
 from dlnds.errors import check_array, nearest
+from dlnds.theory.spectra import KnownSpectrum
 
 
 class SystemProtocol:
@@ -100,7 +101,7 @@ class SystemProtocol:
         """Tell whether a run that is at ``x`` has reached its limit to the accuracy ``rtol``."""
         return False
 
-    def known_spectrum(self, x: Array) -> "KnownSpectrum | None":
+    def known_spectrum(self, x: Array) -> KnownSpectrum | None:
         """Return the eigenvalues of the Hessian at ``x`` if they are known without it.
 
         Of the Jacobian, if the field is no gradient.
@@ -133,19 +134,6 @@ class SystemProtocol:
     def attributes(self) -> dict[str, Any]:
         """Return what the attributes of a Dataset say of the system."""
         return {"system": type(self).__name__}
-
-
-class KnownSpectrum(NamedTuple):
-    """Eigenvalues that are known without the matrix: all that may be nonzero.
-
-    ``method`` is ``"closed_form"`` if none of them is zero, ``"gram"`` if they are computed from a
-    smaller matrix. ``dimensions`` are those of `SystemProtocol.orbit_dimensions`, if they come with
-    it.
-    """
-
-    eigenvalues: Array
-    method: str
-    dimensions: tuple[int, int, bool] | None = None
 
 
 class Reduction(NamedTuple):

@@ -4,9 +4,7 @@ All of their derivatives are those of the generators G of GL: for symmetric E_i,
 derivative DCᵀE is E_i W_i − W_i E_{i−1}, the tangent vector Gᵀ E.
 """
 
-import itertools
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import scipy.linalg
@@ -14,6 +12,8 @@ from numpy.typing import NDArray
 
 from dlnds.arrays import Array
 from dlnds.theory import tolerances
+from dlnds.theory.coordinates import flat, images, readings
+from dlnds.theory.moments import Problem
 
 
 def generated(layers: Sequence[Array], matrices: Sequence[Array]) -> Array:
@@ -25,7 +25,7 @@ def generated(layers: Sequence[Array], matrices: Sequence[Array]) -> Array:
     for i, matrix in enumerate(matrices):
         parts[i] += matrix @ layers[i]
         parts[i + 1] -= layers[i + 1] @ matrix
-    return np.concatenate([part.ravel() for part in parts])
+    return flat(parts)
 
 
 def generating(widths: Sequence[int], matrices: Sequence[Array]) -> Array:
@@ -57,13 +57,11 @@ def derivative(widths: Sequence[int], generators: Array) -> Array:
     return rows
 
 
-def image_derivative(net: Any, x: Array) -> Array:
-    """Return the derivative (entry × parameter) of the map W K."""
-    layers = list(net._layers(x))
-    before = [*itertools.accumulate(layers[:-1], lambda p, w: w @ p, initial=np.eye(net.widths[0]))]
-    after = [*itertools.accumulate(layers[:0:-1], np.matmul, initial=np.eye(net.widths[-1]))]
-    pairs = zip(after[::-1], before, strict=True)
-    return np.hstack([np.kron(left, net.image_of(right).T) for left, right in pairs])
+def image_derivative(problem: Problem, layers: Sequence[Array]) -> Array:
+    """Return the derivative (entry × parameter) of the map W K: L_i ⊗ P_{i−1}ᵀ of each layer."""
+    before = images(layers, np.eye(problem.widths[0]))
+    pairs = zip(readings(layers), before, strict=True)
+    return np.hstack([np.kron(left, problem.image(right).T) for left, right in pairs])
 
 
 def turning(skew: Array, change: Array) -> Array:
@@ -80,33 +78,32 @@ def turning(skew: Array, change: Array) -> Array:
     return rows
 
 
-def fixing(net: Any, x: Array, change: Array) -> Array:
+def fixing(problem: Problem, layers: Sequence[Array], change: Array) -> Array:
     """Return the orthogonal projector on the directions that change neither W K nor any C_i.
 
     ``change`` is the `derivative` of the C_i. Their number is that at maps whose rank is the
     smallest width and C_i that are free to change; elsewhere more do not. A projector depends on x
     as smoothly as they do, a basis need not.
     """
-    blocks = [image_derivative(net, x), change]
+    blocks = [image_derivative(problem, layers), change]
     scaled = [block / (np.linalg.norm(block) or 1.0) for block in blocks]
     _, _, frame = np.linalg.svd(np.concatenate(scaled), full_matrices=False)
-    least = min(net.widths)
-    count = least * (net.target.shape[0] + net.target.shape[1] - least) + _n_imbalances(net)
-    if count == x.size:
-        return np.zeros((0, x.size))
+    least, dim = min(problem.widths), change.shape[1]
+    count = least * (sum(problem.target.shape) - least) + _n_imbalances(problem.widths)
+    if count == dim:
+        return np.zeros((0, dim))
     seen = frame[:count]
-    projector: Array = np.eye(x.size) - seen.T @ seen
+    projector: Array = np.eye(dim) - seen.T @ seen
     return projector
 
 
-def is_free(net: Any, change: Array) -> bool:
+def is_free(widths: Sequence[int], change: Array) -> bool:
     """Tell whether the C_i can change in all directions, from their `derivative`."""
     sizes = np.linalg.svd(change, compute_uv=False)
-    return int(np.count_nonzero(sizes > tolerances.RANK * sizes.max(initial=0.0))) == _n_imbalances(
-        net
-    )
+    rank = np.count_nonzero(sizes > tolerances.RANK * sizes.max(initial=0.0))
+    return bool(rank == _n_imbalances(widths))
 
 
-def _n_imbalances(net: Any) -> int:
+def _n_imbalances(widths: Sequence[int]) -> int:
     """Return the number of different entries of the symmetric C_i."""
-    return sum(d * (d + 1) // 2 for d in net.widths[1:-1])
+    return sum(d * (d + 1) // 2 for d in widths[1:-1])

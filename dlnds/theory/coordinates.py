@@ -1,11 +1,63 @@
-"""Bases of hidden units that suit the weights of a state."""
+"""States and layers: what is in which place, products of layers, and bases of hidden units."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import reduce
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dlnds.arrays import Array
+
+
+def n_weights(widths: Sequence[int]) -> int:
+    """Return the number of weights Σ d_i d_{i−1}."""
+    return sum(b * a for a, b in itertools.pairwise(widths))
+
+
+def places_of(widths: Sequence[int]) -> tuple[slice, ...]:
+    """Return where the layers W_1, …, W_h are in a state, each row by row."""
+    sizes = (b * a for a, b in itertools.pairwise(widths))
+    ends = itertools.accumulate(sizes, initial=0)
+    return tuple(itertools.starmap(slice, itertools.pairwise(ends)))
+
+
+def layers_of(widths: Sequence[int], states: Array) -> tuple[Array, ...]:
+    """Return the layers of a state, or of each in a stack (…, parameter)."""
+    pairs = zip(places_of(widths), itertools.pairwise(widths), strict=True)
+    stack = states.shape[:-1]
+    return tuple(states[..., place].reshape(*stack, b, a) for place, (a, b) in pairs)
+
+
+def block_places(widths: Sequence[int], kept: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """Return the places in a state of the weights between some units of every level."""
+    pairs = zip(places_of(widths), widths[:-1], itertools.pairwise(kept), strict=True)
+    return np.concatenate(
+        [place.start + np.add.outer(b * d, a).ravel() for place, d, (a, b) in pairs]
+    )
+
+
+def flat(parts: Iterable[Array]) -> Array:
+    """Return the numbers of all parts as one vector."""
+    return np.concatenate([np.ravel(part) for part in parts])
+
+
+def product(layers: Sequence[Array]) -> Array:
+    """Return W = W_h…W_1 of layers, or of stacks of them, from the narrower end."""
+    if layers[0].shape[-1] <= layers[-1].shape[-2]:
+        return reduce(lambda done, w: w @ done, layers)
+    return reduce(lambda done, w: done @ w, layers[::-1])
+
+
+def images(layers: Sequence[Array], first: Array) -> list[Array]:
+    """Return P_0, …, P_{h−1}, with P_i = W_{1:i} K for K = ``first``."""
+    return [*itertools.accumulate(layers[:-1], lambda done, w: w @ done, initial=first)]
+
+
+def readings(layers: Sequence[Array]) -> list[Array]:
+    """Return L_1, …, L_h, with L_i = W_{i+1:h}."""
+    last = np.eye(len(layers[-1]))
+    return [*itertools.accumulate(layers[:0:-1], np.matmul, initial=last)][::-1]
 
 
 def span(*blocks: Array) -> Array:
@@ -24,15 +76,11 @@ def is_identity(basis: Array) -> bool:
 def turning(widths: Sequence[int], bases: Sequence[Array]) -> Callable[[Array], Array]:
     """Return the way back of states with such widths, whose layers are B_iᵀ W_i B_{i−1}."""
     pairs = list(itertools.pairwise(bases))
-    ends = np.cumsum([0, *(b * a for a, b in itertools.pairwise(widths))])
 
     def lift(states: Array) -> Array:
-        count = len(states)
-        turned = [
-            b @ states[:, i:j].reshape(count, b.shape[1], a.shape[1]) @ a.T
-            for (i, j), (a, b) in zip(itertools.pairwise(ends), pairs, strict=True)
-        ]
-        return np.concatenate([w.reshape(count, w.shape[1] * w.shape[2]) for w in turned], axis=1)
+        layers = zip(layers_of(widths, states), pairs, strict=True)
+        turned = [b @ w @ a.T for w, (a, b) in layers]
+        return np.concatenate([w.reshape(len(w), w.shape[1] * w.shape[2]) for w in turned], axis=1)
 
     return lift
 

@@ -8,7 +8,7 @@ Z_i + α e_i f_{i−1}ᵀ, from v_k to u_j at the ends, have the product Z_h…Z
 
 import itertools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import scipy.linalg
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from dlnds.arrays import Array
 from dlnds.theory import strings
+from dlnds.theory.moments import Problem
 
 #: A layer that shrinks to less of what it is made of is rounding.
 ROUNDING = 1e-12
@@ -59,7 +60,9 @@ class Place(NamedTuple):
     held: NDArray[np.bool_]
 
 
-def take_apart(net: Any, x: Array, found: strings.Learnt, rtol: float) -> Place:
+def take_apart(
+    problem: Problem, layers: Sequence[Array], found: strings.Learnt, rtol: float
+) -> Place:
     """Return a critical point taken apart; ranks are decided at ``rtol``.
 
     A mode is *blocked* if the point that has learnt it as well, with the same Z_i, is not critical:
@@ -71,25 +74,25 @@ def take_apart(net: Any, x: Array, found: strings.Learnt, rtol: float) -> Place:
     AmbiguousRankError
         If a rank is not clear at ``rtol``.
     """
-    blocks = strings.residual_blocks(net, found, rtol)
-    counted = strings.count_strings(blocks, rtol, net.depth - 1)
+    blocks = strings.residual_blocks(problem, found, rtol)
+    depth, hook = problem.depth, None
+    counted = strings.count_strings(blocks, rtol, depth - 1)
     bases, inverses = strings.adapted_bases(found.layers, found.left, found.sizes, found.right)
     rank, blocks = len(found.sizes), blocks[:-1]
     ends = zip((bases[-1], bases[0]), found.frames, strict=True)
     rest = [basis[:, rank:].T @ frame for basis, frame in ends]
     outward = _passes([z.T for z in blocks[::-1]], rest[0], rtol)
     inward = _passes(blocks, rest[1], rtol)
-    both = [inward[i - 2] & outward[net.depth - i - 1] for i in range(2, net.depth)]
-    layers, hook = net._layers(x), None
+    both = [inward[i - 2] & outward[depth - i - 1] for i in range(2, depth)]
     unseen = np.zeros_like(layers[0])
-    if net.input_root is not None:
-        hook = scipy.linalg.pinv(net.input_root)
-        beside = layers[0] - net.image_of(layers[0]) @ hook
+    if problem.root is not None:
+        hook = scipy.linalg.pinv(problem.root)
+        beside = layers[0] - problem.image(layers[0]) @ hook
         if np.linalg.norm(beside) > rtol * np.linalg.norm(layers[0]):
             unseen = beside
     return Place(
-        layers=layers,
-        sigma=net.singular_modes[1],
+        layers=tuple(layers),
+        sigma=problem.modes[1],
         found=found,
         hook=hook,
         unseen=unseen,

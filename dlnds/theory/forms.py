@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from dlnds._kernels import homogeneous as kernels
 from dlnds.arrays import Array, Kernel, Params
+from dlnds.theory.coordinates import flat, layers_of
 
 
 class LeadingPart(NamedTuple):
@@ -36,7 +37,7 @@ def pack_params(widths: Sequence[int], form: int, target: Array, *numbers: Array
     begins = np.cumsum([0, *(b * a for a, b in itertools.pairwise(widths))])
     sums = np.cumsum([0, *widths])
     sizes = [len(widths) - 1, target.shape[1], form, *widths, *begins, *sums]
-    return np.array(sizes, np.int64), np.concatenate([np.ravel(a) for a in (target, *numbers)])
+    return np.array(sizes, np.int64), flat([target, *numbers])
 
 
 def network_outputs(layers: Sequence[Array], inputs: Array, power: int, slope: float) -> Array:
@@ -48,14 +49,6 @@ def network_outputs(layers: Sequence[Array], inputs: Array, power: int, slope: f
             values = np.where(z > 0.0, z, slope * z) ** power
         image: Array = layers[-1] @ values
     return image
-
-
-def layers_of(widths: Sequence[int], states: Array) -> list[Array]:
-    """Return the layers of a state, or of each in a stack (…, parameter)."""
-    shapes = [(after, before) for before, after in itertools.pairwise(widths)]
-    ends = np.cumsum([0, *(rows * columns for rows, columns in shapes)])
-    pairs = zip(itertools.pairwise(ends), shapes, strict=True)
-    return [states[..., i:j].reshape(*states.shape[:-1], *shape) for (i, j), shape in pairs]
 
 
 def correlation(
@@ -115,5 +108,5 @@ def rank_one_points(widths: Sequence[int], moment: Array) -> Array:
         ends = [np.eye(1, d)[0] for d in widths]
         ends[0], ends[-1] = right[j], left[:, j]
         layers = [np.outer(b, a) for a, b in itertools.pairwise(ends)]
-        rows.append(np.concatenate([w.ravel() for w in layers]) / np.sqrt(len(layers)))
+        rows.append(flat(layers) / np.sqrt(len(layers)))
     return np.reshape(rows, (-1, sum(b * a for a, b in itertools.pairwise(widths))))

@@ -1,4 +1,4 @@
-"""Second moments of data, whitening, singular modes, and the assumptions the theory makes on them.
+"""Second moments of data, whitening, singular modes, and gaps and coincidences among these.
 
 A problem is kept as the target Σ = M (Kᵀ)⁺ (d_h × k) and a root K of the input covariance,
 C = K Kᵀ (d_0 × k, k = rank C), so that L = ½‖Σ − W K‖² holds without the cancellation in C.
@@ -9,18 +9,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import xarray as xr
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from dlnds import schema
 from dlnds.arrays import Array
-from dlnds.errors import (
-    check_array,
-    check_finite,
-    check_integers,
-    check_number,
-    known_options,
-)
+from dlnds.errors import check_finite
 from dlnds.theory import tolerances
 
 #: Modes up to which all subset sums are compared (2^22 sums; the memory doubles with each mode).
@@ -54,6 +46,12 @@ class Problem(NamedTuple):
     def image(self, product: Array) -> Array:
         """Return W K (…, d_h, k) of end-to-end maps W (…, d_h, d_0)."""
         return product if self.root is None else product @ self.root
+
+    def strength(self, image: Array) -> Array:
+        """Return u_jᵀ W K v_j (…, mode) of images W K (…, d_h, k)."""
+        left, _, right = self.modes
+        strength: Array = np.sum((left.T @ image) * right.T, axis=-1)
+        return strength
 
 
 def rank_tolerance(size: int) -> float:
@@ -184,93 +182,14 @@ def balanced_layers(frames: Sequence[Array], sizes: Array) -> tuple[Array, ...]:
     return tuple((after * sizes) @ before.T for before, after in itertools.pairwise(frames))
 
 
-@known_options
-def check_assumptions(
-    singular_values: ArrayLike, widths: Sequence[int] | None = None, *, rtol: float = 1e-9
-) -> xr.Dataset:
-    """Return whether a problem meets the assumptions of WA25, and the modes that break them.
-
-    Parameters
-    ----------
-    singular_values
-        σ_j of the target, descending (modes).
-    widths
-        d_0, …, d_h; without them the widths are not checked.
-    rtol
-        Values, or sums of squares, that differ by at most this fraction of the largest one count
-        as equal.
-
-    Returns
-    -------
-    xarray.Dataset
-        ``holds(assumption)`` for ``distinct_singular_values``, ``distinct_subset_sums`` and
-        ``wide_enough`` (every hidden width at least the number of positive σ_j): 1 yes, 0 no,
-        −1 not checked (more than 22 modes, no widths). ``smallest_gap(assumption)`` is the smallest
-        relative gap; ``first(conflict)`` and ``second(conflict)`` are index sets whose sums of σ_j²
-        agree: up to 20, smallest sets first.
-
-    Raises
-    ------
-    ValueError
-        If a singular value is negative or they are not descending.
-
-    Notes
-    -----
-    WA25 assume that the sums Σ_{j∈S} σ_j² over index sets S are distinct, so that each critical
-    value belongs to one S.
-
-    References
-    ----------
-    WA25
-
-    Examples
-    --------
-    >>> import dlnds as dl
-    >>> check = dl.check_assumptions([5.0, 4.0, 3.0])
-    >>> check.holds.values.tolist()
-    [1, 0, -1]
-    >>> check["first"].item(), check["second"].item()
-    ('{0}', '{1,2}')
-    """
-    sigma = check_array("singular_values", singular_values, ndim=1)
-    rtol = check_number("rtol", rtol, minimum=0.0, maximum=1.0)
-    if sigma.min() < 0.0 or np.any(np.diff(sigma) > 0.0):
-        raise ValueError("singular_values: needs non-negative values in descending order")
-    positive = sigma[sigma > 0.0] / max(sigma[0], np.finfo(float).tiny)
-    gaps = {"distinct_singular_values": _smallest_gap(positive)}
-    conflicts: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
-    gaps["distinct_subset_sums"] = np.nan
-    if len(positive) <= MOST_MODES_FOR_SUBSETS:
-        gaps["distinct_subset_sums"], conflicts = _subset_conflicts(positive**2, rtol)
-    holds = [-1 if np.isnan(gap) else int(gap > rtol) for gap in gaps.values()]
-    wide = -1
-    if widths is not None:
-        wide = int(
-            min(check_integers("widths", widths, minimum=1)[1:-1], default=10**9) >= len(positive)
-        )
-    return schema.finish(
-        xr.Dataset(
-            {
-                "holds": ("assumption", np.array([*holds, wide], np.int8)),
-                "smallest_gap": ("assumption", np.array([*gaps.values(), np.nan])),
-                "first": ("conflict", schema.index_set_labels(a for a, _ in conflicts)),
-                "second": ("conflict", schema.index_set_labels(b for _, b in conflicts)),
-            },
-            coords={"assumption": [*gaps, "wide_enough"]},
-        ),
-        "assumptions",
-        {"rtol": rtol},
-    )
-
-
-def _smallest_gap(values: Array) -> float:
+def smallest_gap(values: Array) -> float:
     """Return the smallest gap of descending values, relative to the first."""
     if len(values) < 2:
         return np.inf
     return float(np.min(-np.diff(values)) / values[0])
 
 
-def _subset_conflicts(
+def subset_conflicts(
     squares: Array, rtol: float, most: int = 20
 ) -> tuple[float, list[tuple[tuple[int, ...], tuple[int, ...]]]]:
     """Return the smallest relative gap of subset sums, and disjoint sets whose sums agree."""

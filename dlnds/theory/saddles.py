@@ -1,9 +1,8 @@
 """What is known in closed form of the flow near critical points without residual weights."""
 
-import dataclasses
 import itertools
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.linalg
@@ -12,12 +11,9 @@ from numpy.typing import NDArray
 from dlnds.arrays import Array
 from dlnds.errors import check_memory
 from dlnds.theory import spectra
-from dlnds.theory.coordinates import turning
+from dlnds.theory.coordinates import block_places, flat, layers_of, n_weights, turning
 from dlnds.theory.forms import LeadingPart, correlation
-from dlnds.theory.moments import exceeds
-
-if TYPE_CHECKING:
-    from dlnds.systems.linear import LinearNetwork
+from dlnds.theory.moments import Problem, balanced_layers, canonical_frames, exceeds
 
 
 class Directions(NamedTuple):
@@ -46,26 +42,26 @@ def joined(parts: Sequence[Directions], dim: int) -> Directions:
 class Place(NamedTuple):
     """A balanced critical point in the coordinates in which it is canonical.
 
-    There the target of ``net`` is diagonal and ``modes`` are learnt by the first hidden units;
+    There the target of ``problem`` is diagonal and ``modes`` are learnt by the first hidden units;
     ``bases`` are those of all levels, W_i = bases[i] · (layers there) · bases[i − 1]ᵀ.
     """
 
-    net: "LinearNetwork"
+    problem: Problem
     modes: tuple[int, ...]
     state: Array
     bases: list[Array]
 
 
-def canonical_place(net: "LinearNetwork", x: Array) -> Place | None:
+def canonical_place(problem: Problem, layers: Sequence[Array]) -> Place | None:
     """Return where a balanced critical point of a whitened problem is canonical, or None."""
-    if not net.whitened or net.depth < 2:
+    if problem.root is not None or problem.depth < 2:
         return None
-    found = spectra.balanced_frames(net, net._layers(x))
+    found = spectra.balanced_frames(problem, layers)
     if found is None:
         return None
     chosen, frames = found
-    sigma = net.singular_modes[1]
-    rest = net.target - (frames[-1] * sigma[chosen]) @ frames[0].T
+    sigma, widths = problem.modes[1], problem.widths
+    rest = problem.target - (frames[-1] * sigma[chosen]) @ frames[0].T
     left, _, right = np.linalg.svd(rest, full_matrices=False)
     count = int(np.count_nonzero(sigma)) - len(chosen)
     others = [j for j in range(len(sigma)) if j not in chosen][:count]
@@ -77,10 +73,13 @@ def canonical_place(net: "LinearNetwork", x: Array) -> Place | None:
         bases[end][:, places] = known
         spare = np.setdiff1d(np.arange(len(known)), places)
         bases[end][:, spare] = _complement(known)
-    target = np.zeros_like(net.target)
+    target = np.zeros_like(problem.target)
     np.fill_diagonal(target, sigma)
-    turned = dataclasses.replace(net, target=target, whitening=None)
-    return Place(turned, tuple(chosen), turned.critical_state(chosen), bases)
+    left, right = (np.eye(d, len(sigma)) for d in target.shape)
+    turned = Problem(widths, target, None, (left, sigma, right))
+    there = canonical_frames(widths, left[:, chosen], right[:, chosen])
+    state = flat(balanced_layers(there, sigma[chosen] ** (1.0 / problem.depth)))
+    return Place(turned, tuple(chosen), state, bases)
 
 
 def _complement(frame: Array) -> Array:
@@ -91,21 +90,18 @@ def _complement(frame: Array) -> Array:
     return basis
 
 
-def strict_directions(net: "LinearNetwork", modes: Sequence[int], stable: bool) -> Directions:
+def strict_directions(problem: Problem, modes: Sequence[int], stable: bool) -> Directions:
     """Return the eigenvectors of the Hessian at A_S of a problem with a diagonal target.
 
     With eigenvalues that are negative, or positive where ``stable``.
     """
     vectors, rates, names = [], [], []
-    for entries, value, name in _eigenvectors(net, modes):
+    for entries, value, name in _eigenvectors(problem, modes):
         if value > 0.0 if stable else value < 0.0:
             vectors.append(entries)
             rates.append(abs(value))
             names.append(name)
-    check_memory("x", len(vectors) * net.dim)
-    frame = np.zeros((len(vectors), net.dim))
-    for row, entries in zip(frame, vectors, strict=True):
-        _write(net, row, entries)
+    frame = _frame(problem.widths, vectors)
     pairs = np.array(names, np.int64).reshape(-1, 2)
     order = np.full(len(rates), 2)
     return Directions(frame, np.array(rates), order, pairs[:, 0], pairs[:, 1])
@@ -115,19 +111,25 @@ def strict_directions(net: "LinearNetwork", modes: Sequence[int], stable: bool) 
 _Entries = list[tuple[int, int, int, float]]
 
 
-def _write(net: "LinearNetwork", row: Array, entries: _Entries) -> None:
-    layers = net._layers(row)
-    for layer, after, before, weight in entries:
-        layers[layer][after, before] = weight
-    row /= np.linalg.norm(row)
+def _frame(widths: Sequence[int], vectors: Sequence[_Entries]) -> Array:
+    """Return unit vectors (direction, parameter) with these entries."""
+    dim = n_weights(widths)
+    check_memory("x", len(vectors) * dim)
+    frame = np.zeros((len(vectors), dim))
+    for row, entries in zip(frame, vectors, strict=True):
+        layers = layers_of(widths, row)
+        for layer, after, before, weight in entries:
+            layers[layer][after, before] = weight
+        row /= np.linalg.norm(row)
+    return frame
 
 
 def _eigenvectors(
-    net: "LinearNetwork", modes: Sequence[int]
+    problem: Problem, modes: Sequence[int]
 ) -> Iterable[tuple[_Entries, float, tuple[int, int]]]:
     """Yield the entries, the eigenvalue, and the mode gained and lost; see `canonical_spectrum`."""
-    h, sigma = net.depth, net.singular_modes[1]
-    m, ends = len(sigma), (net.widths[0], net.widths[-1])
+    h, sigma, widths = problem.depth, problem.modes[1], problem.widths
+    m, ends = len(sigma), (widths[0], widths[-1])
     larger, unit = exceeds(sigma), {j: p for p, j in enumerate(modes)}
     others = [k for k in range(m) if k not in unit]
     last = h - 1
@@ -157,40 +159,39 @@ def _eigenvectors(
             entry = (0, p, k, 1.0) if ends[0] > m else (last, k, p, 1.0)
             yield [entry], s ** (2 * h - 2), (-1, -1)
     if h == 2:
-        spare = range(len(unit), net.widths[1])
+        spare = range(len(unit), widths[1])
         for k, e in itertools.product((k for k in others if sigma[k] > 0.0), spare):
             yield [(1, k, e, 1.0), (0, e, k, 1.0)], -float(sigma[k]), (k, -1)
             yield [(1, k, e, 1.0), (0, e, k, -1.0)], float(sigma[k]), (k, -1)
 
 
-def channels(net: "LinearNetwork", modes: Sequence[int], stable: bool) -> Directions:
+def channels(problem: Problem, modes: Sequence[int], stable: bool) -> Directions:
     """Return the channels by which the residual network leaves its origin, or comes to it, at A_S.
 
     Rank-one layers of the same norm through hidden units r + 1, for a diagonal target: with h ≥ 3
     layers one for each open mode, with one sign changed if they are stable; and, stable for any
     h, those between outputs and inputs without target, which decay by themselves.
     """
-    h, sigma, unit = net.depth, net.singular_modes[1], len(modes)
-    if unit >= min(net.widths):
-        return joined([], net.dim)
+    widths, h, sigma, unit = problem.widths, problem.depth, problem.modes[1], len(modes)
+    if unit >= min(widths):
+        return joined([], n_weights(widths))
     positive = np.flatnonzero(sigma)
     opened = np.setdiff1d(positive, modes) if h > 2 else positive[:0]
-    ends = [np.setdiff1d(np.arange(d), positive) for d in (net.widths[0], net.widths[-1])]
+    ends = [np.setdiff1d(np.arange(d), positive) for d in (widths[0], widths[-1])]
     spare = list(zip(*ends, strict=False)) if stable else []
     pairs = [*((k, k) for k in opened), *spare]
-    check_memory("x", len(pairs) * net.dim)
-    frame = np.zeros((len(pairs), net.dim))
+    vectors = []
     for number, (entry, output) in enumerate(pairs):
         places = [(unit, unit)] * h
         places[0], places[-1] = (unit, entry), (output, unit)
         sign = -1.0 if stable and number < len(opened) else 1.0
         weights = [sign, *[1.0] * (h - 1)]
-        _write(net, frame[number], [(i, *places[i], w) for i, w in enumerate(weights)])
+        vectors.append([(i, *places[i], w) for i, w in enumerate(weights)])
     rate = [*(sigma[opened] * h ** (1.0 - 0.5 * h)), *[h ** (1.0 - h)] * len(spare)]
     order = [h] * len(opened) + [2 * h] * len(spare)
     gained = [*opened, *[-1] * len(spare)]
     return Directions(
-        frame,
+        _frame(widths, vectors),
         np.array(rate, float),
         np.array(order, np.int64),
         np.array(gained, np.int64),
@@ -198,37 +199,31 @@ def channels(net: "LinearNetwork", modes: Sequence[int], stable: bool) -> Direct
     )
 
 
-def leading_part(net: "LinearNetwork", x: Array) -> LeadingPart | None:
+def leading_part(problem: Problem, layers: Sequence[Array]) -> LeadingPart | None:
     """Return the leading part of −L at the origin, or at a balanced point of a whitened problem.
 
     By the local product it is that of the residual network; None elsewhere, and for two layers but
     at the origin, where it is a part of the Hessian.
     """
-    if not x.any():
-        root = np.eye(net.widths[0]) if net.input_root is None else net.input_root
-        return correlation(net.widths, root, net.target)
-    place = canonical_place(net, x) if net.depth > 2 else None
+    whole, dim = problem.widths, n_weights(problem.widths)
+    if not any(w.any() for w in layers):
+        root = np.eye(whole[0]) if problem.root is None else problem.root
+        return correlation(whole, root, problem.target)
+    place = canonical_place(problem, layers) if problem.depth > 2 else None
     if place is None:
         return None
-    rank, ends = len(place.modes), (net.widths[0], net.widths[-1])
+    rank, ends = len(place.modes), (whole[0], whole[-1])
     outer = [np.setdiff1d(np.arange(d), place.modes) for d in ends]
-    kept = [outer[0], *(np.arange(rank, d) for d in net.widths[1:-1]), outer[1]]
+    kept = [outer[0], *(np.arange(rank, d) for d in whole[1:-1]), outer[1]]
     widths = [units.size for units in kept]
-    target = place.net.target[np.ix_(kept[-1], kept[0])]
+    target = place.problem.target[np.ix_(kept[-1], kept[0])]
     if not (min(widths) and target.any()):
         return None
-    starts = [spot.start for spot in net._places]
-    places = [
-        start + np.add.outer(after * d, before).ravel()
-        for start, d, (before, after) in zip(
-            starts, net.widths, itertools.pairwise(kept), strict=False
-        )
-    ]
-    spots = np.concatenate(places)
-    check_memory("x", 2 * spots.size * net.dim)
-    units = np.zeros((spots.size, net.dim))
+    spots = block_places(whole, kept)
+    check_memory("x", 2 * spots.size * dim)
+    units = np.zeros((spots.size, dim))
     units[np.arange(spots.size), spots] = 1.0
-    embed = turning(net.widths, place.bases)(units).T.copy()
+    embed = turning(whole, place.bases)(units).T.copy()
     return correlation(widths, np.eye(widths[0]), target, embed=embed)
 
 

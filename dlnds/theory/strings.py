@@ -10,7 +10,7 @@ ranks of products tell, name the kind of a point up to the changes of bases that
 import functools
 import itertools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import scipy.linalg
@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from dlnds.arrays import Array
 from dlnds.errors import check_memory
 from dlnds.theory import tolerances
-from dlnds.theory.moments import exceeds
+from dlnds.theory.coordinates import product
+from dlnds.theory.moments import Problem, exceeds
 
 Counts = NDArray[np.int64]
 
@@ -69,30 +70,29 @@ class Strings(NamedTuple):
     largest_dropped: float
 
 
-def image_layers(net: Any, x: Array, rtol: float) -> list[Array]:
+def image_layers(problem: Problem, layers: Sequence[Array], rtol: float) -> list[Array]:
     """Return the layers as the target sees them: the first is W_1 K.
 
     What is below ``rtol`` times the largest layer is zero.
     """
-    layers = list(net._layers(x))
-    sizes = [float(np.linalg.norm(w)) for w in layers]
-    least = np.array([rtol * max(sizes)] * len(sizes))
-    layers[0] = net.image_of(layers[0])
-    if net.input_root is not None:  # the rounding of W_1 K is relative to its factors
-        least[0] *= float(np.linalg.norm(net.input_root, 2))
+    least = np.full(len(layers), rtol * max(float(np.linalg.norm(w)) for w in layers))
+    if problem.root is not None:  # the rounding of W_1 K is relative to its factors
+        least[0] *= float(np.linalg.norm(problem.root, 2))
+    seen = [problem.image(layers[0]), *layers[1:]]
     return [
         w if np.linalg.norm(w) > bound else np.zeros_like(w)
-        for w, bound in zip(layers, least, strict=True)
+        for w, bound in zip(seen, least, strict=True)
     ]
 
 
-def learnt(net: Any, x: Array, rtol: float) -> Learnt:
-    """Return what a state has learnt: the nearest W = P_S Σ, mode by mode."""
-    left, sigma, right = net.singular_modes
-    strength = net._mode_strength(x)[sigma > 0.0] / sigma[sigma > 0.0]
+def learnt(problem: Problem, layers: Sequence[Array], rtol: float) -> Learnt:
+    """Return what layers have learnt: the nearest W = P_S Σ, mode by mode."""
+    left, sigma, right = problem.modes
+    image = problem.image(product(layers))
+    strength = problem.strength(image)[sigma > 0.0] / sigma[sigma > 0.0]
     U, V, freedom = left, right, 0
     for group in _equal(sigma):
-        block = left[:, group].T @ net._image(x) @ right[:, group] / sigma[group].mean()
+        block = left[:, group].T @ image @ right[:, group] / sigma[group].mean()
         values, vectors = np.linalg.eigh(0.5 * (block + block.T))
         strength[group], count = values[::-1], int(np.count_nonzero(values > 0.5))
         if 0 < count < len(group):
@@ -102,9 +102,9 @@ def learnt(net: Any, x: Array, rtol: float) -> Learnt:
     chosen = strength > 0.5
     modes = np.flatnonzero(chosen)
     residual = float(np.abs(strength - chosen).max(initial=0.0))
-    layers = image_layers(net, x, rtol)
+    seen = image_layers(problem, layers, rtol)
     return Learnt(
-        layers=layers,
+        layers=seen,
         modes=tuple(modes.tolist()),
         freedom=freedom,
         left=U[:, modes],
@@ -112,7 +112,7 @@ def learnt(net: Any, x: Array, rtol: float) -> Learnt:
         right=V[:, modes],
         frames=(U, V),
         mode_residual=residual,
-        relative_gradient=_relative_gradient(layers, net.target, float(sigma[0])),
+        relative_gradient=_relative_gradient(seen, problem.target, float(sigma[0])),
     )
 
 
@@ -141,12 +141,12 @@ def _relative_gradient(layers: Sequence[Array], target: Array, size: float) -> f
     return worst
 
 
-def hessian_scale(net: Any, x: Array) -> float:
+def hessian_scale(problem: Problem, layers: Sequence[Array]) -> float:
     """Return the size that second derivatives can have at such layers and such a target."""
-    norms = np.sort([np.linalg.norm(w, 2) for w in net._layers(x)])[::-1]
-    root = 1.0 if net.input_root is None else float(np.linalg.norm(net.input_root, 2))
+    norms = np.sort([np.linalg.norm(w, 2) for w in layers])[::-1]
+    root = 1.0 if problem.root is None else float(np.linalg.norm(problem.root, 2))
     outer = root * float(np.prod(norms[:-1]))
-    inner = root * float(np.prod(norms[:-2])) * float(np.linalg.norm(net.target, 2))
+    inner = root * float(np.prod(norms[:-2])) * float(np.linalg.norm(problem.target, 2))
     return max(outer**2, inner)
 
 
@@ -175,7 +175,7 @@ def adapted_bases(
     return bases, inverses
 
 
-def residual_blocks(net: Any, found: Learnt, rtol: float) -> list[Array]:
+def residual_blocks(problem: Problem, found: Learnt, rtol: float) -> list[Array]:
     """Return Z_1, …, Z_h and B of a critical point; Z_i below ``rtol`` ‖W_i‖ are set to zero."""
     layers, r = found.layers, len(found.sizes)
     units = [layers[0].shape[1] - r, *(len(w) - r for w in layers)]
@@ -187,7 +187,7 @@ def residual_blocks(net: Any, found: Learnt, rtol: float) -> list[Array]:
         z = inverse[r:] @ w @ basis[:, r:]
         small = np.linalg.norm(z) <= rtol * np.linalg.norm(inverse @ w @ basis)
         blocks.append(np.zeros_like(z) if small else z)
-    left, sigma, right = net.singular_modes
+    left, sigma, right = problem.modes
     target = (left * sigma) @ right.T  # without the rounding of a rank-deficient one
     closing = bases[0][:, r:].T @ target.T @ bases[-1][:, r:]
     return [*blocks, closing * (np.count_nonzero(sigma) > r)]
@@ -403,37 +403,38 @@ def canonical_dimensions(
 
 
 def dimensions(
-    net: Any, x: Array, found: Learnt, rtol: float, most: int
+    problem: Problem, layers: Sequence[Array], found: Learnt, rtol: float, most: int
 ) -> tuple[int, FiberDimension, Strings]:
     """Return the dimensions of the GL orbit and of the fiber at a critical point, and its strings.
 
     Input directions without data, which W K does not see, are free. Where W itself can turn among
     equal singular values, the points with the same loss count as one fiber.
     """
-    blocks, rank, depth = residual_blocks(net, found, rtol), len(found.sizes), net.depth
-    strings, inputs = count_strings(blocks, rtol, depth - 1), net.target.shape[1]
-    unseen = net.widths[0] - inputs
-    open_modes = int(np.count_nonzero(net.singular_modes[1])) - rank
-    fiber = fiber_dimension((inputs, *net.widths[1:]), rank, open_modes, strings.counts, most)
+    widths, depth, rank = problem.widths, problem.depth, len(found.sizes)
+    blocks, inputs = residual_blocks(problem, found, rtol), problem.target.shape[1]
+    strings, unseen = count_strings(blocks, rtol, depth - 1), widths[0] - inputs
+    open_modes = int(np.count_nonzero(problem.modes[1])) - rank
+    fiber = fiber_dimension((inputs, *widths[1:]), rank, open_modes, strings.counts, most)
     if unseen:
-        first = np.hstack([blocks[0], unseen_block(net, x, found)])
-        closing = np.zeros((first.shape[1], len(net.target) - rank))
+        first = np.hstack([blocks[0], unseen_block(problem, layers[0], found)])
+        closing = np.zeros((first.shape[1], len(problem.target) - rank))
         linear = count_strings([first, *blocks[1:-1], closing], rtol, depth).counts
     else:
         start, length = np.indices(strings.ranks.shape)
         linear = _counts(np.where(start + length <= depth, strings.ranks, 0))
     linear[0, depth] += rank  # the learnt modes, from inputs to outputs
-    orbit = orbit_dimension(net.widths, linear)
-    return orbit, _with_free(fiber, unseen * net.widths[1] + found.freedom), strings
+    orbit = orbit_dimension(widths, linear)
+    return orbit, _with_free(fiber, unseen * widths[1] + found.freedom), strings
 
 
 def _with_free(fiber: FiberDimension, free: int) -> FiberDimension:
     return FiberDimension(fiber.sheet + free, fiber.largest + free, fiber.complete)
 
 
-def unseen_block(net: Any, x: Array, found: Learnt) -> Array:
+def unseen_block(problem: Problem, first: Array, found: Learnt) -> Array:
     """Return what the residual network's first layer reads of inputs without data."""
+    assert problem.root is not None
     _, inverses = adapted_bases(found.layers, found.left, found.sizes, found.right)
-    unseen = scipy.linalg.null_space(net.input_root.T)
-    block: Array = inverses[1][len(found.sizes) :] @ net._layers(x)[0] @ unseen
+    unseen = scipy.linalg.null_space(problem.root.T)
+    block: Array = inverses[1][len(found.sizes) :] @ first @ unseen
     return block

@@ -5,30 +5,31 @@ curve are finite sums of products of the curve's: no differences are taken.
 """
 
 import itertools
-from typing import Any
 
 import numpy as np
 
 from dlnds.arrays import Array
+from dlnds.theory.coordinates import layers_of
+from dlnds.theory.moments import Problem
 
 
-def field_terms(net: Any, terms: Array, order: int) -> Array:
+def field_terms(problem: Problem, terms: Array, order: int) -> Array:
     """Return the coefficients (0 to ``order``, …, parameter) of the field along Σ_m terms[m] α^m.
 
     ``terms`` (m, …, parameter) are those of one curve, or of a stack of them.
     """
     curve = np.zeros((order + 1, *terms.shape[1:]))
     curve[: len(terms)] = terms[: order + 1]
-    layers = net._layers(curve)
-    first = net.image_of(layers[0])
+    layers = layers_of(problem.widths, curve)
+    first = problem.image(layers[0])
     images = list(itertools.accumulate(layers[1:], lambda p, w: _product(w, p), initial=first))
     signal = -images[-1]
-    signal[0] += net.target
+    signal[0] += problem.target
     parts = []
-    for i in range(net.depth - 1, 0, -1):
+    for i in range(problem.depth - 1, 0, -1):
         parts.append(_product(signal, np.swapaxes(images[i - 1], -1, -2)))
         signal = _product(np.swapaxes(layers[i], -1, -2), signal)
-    parts.append(signal if net.input_root is None else signal @ net.input_root.T)
+    parts.append(signal if problem.root is None else signal @ problem.root.T)
     flats = [part.reshape(*part.shape[:-2], -1) for part in parts[::-1]]
     return np.concatenate(flats, axis=-1)
 

@@ -77,8 +77,8 @@ def test_every_kind_of_fiber_point_is_reached(widths, sigma, modes):
     found = set()
     for _ in range(30 * len(expected)):
         x = dl.random_fiber_state(net, modes, rng=rng)
-        learnt = strings.learnt(net, x, 1e-8)
-        blocks = strings.residual_blocks(net, learnt, 1e-8)
+        learnt = strings.learnt(net.problem, net.unpack(x), 1e-8)
+        blocks = strings.residual_blocks(net.problem, learnt, 1e-8)
         counts = strings.count_strings(blocks, 1e-8, net.depth - 1).counts
         found.add(tuple(int(counts[a, n - 1]) for a, n in arcs))
     assert found == expected
@@ -178,7 +178,7 @@ def test_many_kinds_are_not_all_tried_and_that_is_said():
 def kind_by_hessian(net, x):
     """Strict if the Hessian has a negative eigenvalue, beyond the rounding of its terms."""
     lowest = np.linalg.eigvalsh(net.hessian(x))[0]
-    return lowest < -1e-12 * max(strings.hessian_scale(net, x), 1e-300)
+    return lowest < -1e-12 * max(strings.hessian_scale(net.problem, net.unpack(x)), 1e-300)
 
 
 def random_problem(rng, deepest=5, widest=5):

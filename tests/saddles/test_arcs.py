@@ -47,7 +47,9 @@ def point(net, seed, with_blocks):
 def paths(net, x, **options):
     """All arcs from a point, each with its words and its states."""
     arcs = dl.critical_arcs(net, x, **options)
-    place = departures.take_apart(net, x, strings.learnt(net, x, 1e-8), 1e-8)
+    layers = net.unpack(x)
+    found = strings.learnt(net.problem, layers, 1e-8)
+    place = departures.take_apart(net.problem, layers, found, 1e-8)
     words = [dl.schema.decode(arcs[name]).values for name in ("shape", "kind")]
     numbers = [arcs[name].values for name in ("mode", "mode_lost", "mode_read", "n_layers")]
     rows = zip(arcs.arc_parameter.values, *words, *numbers, strict=True)
@@ -96,7 +98,7 @@ def test_kinds_are_the_signs_of_the_changes(net, seed, with_blocks):
 def test_arcs_end_at_the_critical_points_they_name(net, seed, with_blocks):
     x = point(net, seed, with_blocks)
     for row, shape, _, states in paths(net, x, n_alpha=5):
-        end = strings.learnt(net, states[-1], 1e-8)
+        end = strings.learnt(net.problem, net.unpack(states[-1]), 1e-8)
         if row.target == "":
             assert not end.is_critical(1e-9), shape
         else:
@@ -114,7 +116,10 @@ def test_arcs_of_critical_points_are_told_from_others(net, seed, with_blocks):
         if row.is_critical:
             assert max(forces) < 1e-11 * slope(net, states), shape
         else:
-            assert not any(strings.learnt(net, y, 1e-9).is_critical(1e-9) for y in states[1:-1])
+            assert not any(
+                strings.learnt(net.problem, net.unpack(y), 1e-9).is_critical(1e-9)
+                for y in states[1:-1]
+            )
 
 
 def free_units(net, x):

@@ -55,7 +55,7 @@ def test_strict_directions_are_eigenvectors_and_all_of_them(net, seed, place):
         x = {"turned": turned, "moved": moved}[place](net, x, seed)
     hessian = net.hessian(x)
     values = np.linalg.eigvalsh(hessian)
-    size = strings.hessian_scale(net, x)
+    size = strings.hessian_scale(net.problem, net.unpack(x))
     if ((np.abs(values) < 1e-5 * size) & (np.abs(values) > 1e-11 * size)).any():
         return  # the sign is not clear in double precision
     for sign, make in ((-1.0, dl.unstable_manifold), (1.0, dl.stable_manifold)):
@@ -79,7 +79,7 @@ def test_series_of_the_field_are_exact(net, seed):
     rng = np.random.default_rng(seed)
     terms = rng.normal(size=(3, net.dim))
     degree = 2 * (2 * net.depth - 1)
-    series = taylor.field_terms(net, terms, degree)
+    series = taylor.field_terms(net.problem, terms, degree)
     x = terms[0] + 0.3 * terms[1] + 0.09 * terms[2]
     total = (0.3 ** np.arange(degree + 1)) @ series
     np.testing.assert_allclose(total, naive.field(net, x), atol=1e-12 * np.abs(series).sum())
