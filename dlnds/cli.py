@@ -473,8 +473,8 @@ def _last_of_interest(run: xr.Dataset) -> float:
 
 
 def _warm(options: argparse.Namespace) -> int:
-    from dlnds._kernels import warm
+    from dlnds import _kernels
 
-    warm.compile_all()
+    _kernels.compile_all()
     print("all kernels are compiled")
     return 0

@@ -10,7 +10,7 @@ What is not clearly regular is left to the caller, who has slower methods.
 import numpy as np
 from numba import types
 
-from dlnds._kernels.dense import dot, fill
+from dlnds._kernels.dense import add_multiple, dot, eliminate, fill, pivot, substitute
 from dlnds._kernels.jit import FIELD, JACOBIAN, PARAMS, jit, part
 
 #: What `follow` tells of each point.
@@ -24,13 +24,6 @@ SMALLEST_PIVOT = 1e-7
 MOST_ITERATIONS, CONTRACTION = 12, 0.1
 #: How many times smaller the second one is as a rule, and the cosine of two tangents at least.
 USUAL_CONTRACTION, USUAL_COSINE = 0.01, 0.99
-
-
-@part
-def add_multiple(factor, a, out):
-    """Add a multiple of a vector."""
-    for i in range(out.size):
-        out[i] += factor * a[i]
 
 
 @part
@@ -115,36 +108,12 @@ def factorize(J, rows, rank, weight, point, decay, tangent, M, pivots):
                 add_multiple(-weight * rows[k, i], rows[k], M[i, :n])
     largest = 0.0
     for k in range(n + 1):
-        best = k
-        for i in range(k + 1, n + 1):
-            if abs(M[i, k]) > abs(M[best, k]):
-                best = i
-        pivots[k] = best
-        if best != k:
-            for j in range(n + 1):
-                M[k, j], M[best, j] = M[best, j], M[k, j]
-        pivot = M[k, k]
-        largest = max(largest, abs(pivot))
-        if not abs(pivot) > SMALLEST_PIVOT * largest:
+        pivot(M, pivots, k)
+        largest = max(largest, abs(M[k, k]))
+        if not abs(M[k, k]) > SMALLEST_PIVOT * largest:
             return False
-        for i in range(k + 1, n + 1):
-            if M[i, k] != 0.0:
-                M[i, k] /= pivot
-                add_multiple(-M[i, k], M[k, k + 1 :], M[i, k + 1 :])
+        eliminate(M, k)
     return np.isfinite(largest)
-
-
-@part
-def substitute(M, pivots, right):
-    """Overwrite ``right`` by the solution of the factorized system."""
-    size = M.shape[0]
-    for k in range(size):
-        best = pivots[k]
-        right[k], right[best] = right[best], right[k]
-    for i in range(1, size):
-        right[i] -= dot(M[i, :i], right[:i])
-    for i in range(size - 1, -1, -1):
-        right[i] = (right[i] - dot(M[i, i + 1 :], right[i + 1 :])) / M[i, i]
 
 
 @part

@@ -9,25 +9,33 @@ end with p, α and the two constants of the loss. The form `FIXED` stands for th
 fixed signal G in place of the labels: the neural correlation function is minus it.
 
 Derivatives of σ are those of its two sides; where z = 0 those of the left side.
+At the end the ascent of a homogeneous form, such as these are, on the unit sphere.
 """
 
 import numpy as np
+from numba import types
 
-from dlnds._kernels import losses
-from dlnds._kernels.dense import assign, fill, scaled_sum
-from dlnds._kernels.jit import jit, part, sums
+from dlnds._kernels import linear
+from dlnds._kernels.dense import (
+    add_left,
+    add_left_transposed,
+    add_multiple,
+    assign,
+    fill,
+    scaled_sum,
+)
+from dlnds._kernels.jit import FIELD, PARAMS, jit, part, sums
 from dlnds._kernels.linear import (
     buffer_size,
     input_side,
     layer,
-    loss_signal,
-    loss_signal_change,
     root,
     target,
+    write_loss_signal,
+    write_loss_signal_change,
 )
-from dlnds._kernels.stacks import add_left, add_left_transposed
 
-#: The form of the loss −⟨G, S⟩, beside those of `losses`; and where the floats end with what.
+#: The form of the loss −⟨G, S⟩, beside those of `linear`; and where the floats end with what.
 FIXED = 5
 POWER, SLOPE, FACTOR = -4, -3, -2
 
@@ -38,11 +46,11 @@ def write_signal(params, image, out):
     form = params[0][2]
     if form == FIXED:
         assign(target(params), out)
-    elif form == losses.POWER:
+    elif form == linear.POWER:
         factor = params[1][FACTOR]
         scaled_sum(factor, target(params), -factor, image, out)
     else:
-        loss_signal(params, image, out)
+        write_loss_signal(params, image, out)
 
 
 @part
@@ -51,10 +59,10 @@ def write_signal_change(params, image, change, out):
     form = params[0][2]
     if form == FIXED:
         fill(0.0, out)
-    elif form == losses.POWER:
+    elif form == linear.POWER:
         scaled_sum(-params[1][FACTOR], change, 0.0, change, out)
     else:
-        loss_signal_change(params, image, change, out)
+        write_loss_signal_change(params, image, change, out)
 
 
 @part
@@ -234,13 +242,6 @@ def extend_chain(w, slope, n, chain, longer):
 
 
 @part
-def add_scaled(factor, a, out):
-    """Add ``factor a`` to a vector."""
-    for k in range(a.size):
-        out[k] += factor * a[k]
-
-
-@part
 def add_block(n, before, earlier, curved, chain, slope, signal, coupled, row, column, out):
     """Add what sample n gives to the block of W_i[p, q] and W_j[r, s].
 
@@ -258,7 +259,7 @@ def add_block(n, before, earlier, curved, chain, slope, signal, coupled, row, co
         for q in range(inputs):
             if before[q, n] != 0.0:
                 place = out[row + p * inputs + q, column : column + line.size]
-                add_scaled(before[q, n], line, place)
+                add_multiple(before[q, n], line, place)
 
 
 @jit
@@ -309,3 +310,54 @@ def jacobian(t, x, params, out):
     for k in range(out.shape[0]):
         for c in range(k):
             out[k, c] = out[c, k]
+
+
+@jit
+def climb(gradient, params, degree, most, tolerance, u, force):
+    """Move ``u`` on the unit sphere to where the form N of a gradient is largest, as seen from it.
+
+    Steps of Barzilai and Borwein along the part of ∇N across u, shortened until N does not fall.
+    ``force`` is left at that part. Return N (by Euler, ⟨∇N, u⟩ = degree · N), the size of the
+    force in terms of ∇N, and the steps taken. Written without parts of its own, so that it runs as
+    plain Python on forms that are not compiled.
+    """
+    other, next_force = np.empty_like(u), np.empty_like(u)
+    gradient(0.0, u, params, force)
+    value = np.dot(force, u) / degree
+    whole = np.sqrt(np.dot(force, force))
+    force -= degree * value * u
+    size = np.sqrt(np.dot(force, force))
+    step = 0.3 / max(size, 1e-300)
+    steps = 0
+    while steps < most and size > tolerance * whole and step * size > 1e-14:
+        steps += 1
+        other[:] = u + step * force
+        other /= np.sqrt(np.dot(other, other))
+        gradient(0.0, other, params, next_force)
+        next_value = np.dot(next_force, other) / degree
+        whole = np.sqrt(np.dot(next_force, next_force))
+        if not next_value >= value - 1e-14 * abs(value):
+            step *= 0.25
+            continue
+        next_force -= degree * next_value * other
+        u -= other
+        force -= next_force
+        moved, turned = np.dot(u, u), abs(np.dot(u, force))
+        u[:] = other
+        force[:] = next_force
+        value = next_value
+        size = np.sqrt(np.dot(force, force))
+        longest = 1.0 / max(size, 1e-300)
+        step = min(moved / turned, longest) if turned > 0.0 else longest
+    return value, size / max(whole, 1e-300), steps
+
+
+CLIMB = types.Tuple((types.float64, types.float64, types.int64))(
+    types.FunctionType(FIELD),
+    PARAMS,
+    types.float64,
+    types.int64,
+    types.float64,
+    types.float64[::1],
+    types.float64[::1],
+)

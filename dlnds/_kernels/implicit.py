@@ -14,6 +14,7 @@ of the explicit method: the collocation polynomial is written in its basis.
 import numpy as np
 from numba import types
 
+from dlnds._kernels.dense import copy, eliminate, magnitude, pivot, substitute
 from dlnds._kernels.jit import FIELD, JACOBIAN, JVP, PARAMS, RESTORE, jit, part
 from dlnds._kernels.runge_kutta import (
     ACCEPTED,
@@ -41,7 +42,6 @@ from dlnds._kernels.runge_kutta import (
     all_finite,
     begin,
     blows_up,
-    copy,
     interpolate,
     move_clock,
     outgrown,
@@ -133,49 +133,17 @@ def factorize(M, pivots):
     noise = np.zeros(n)
     for i in range(n):
         for j in range(n):
-            noise[i] = max(noise[i], abs(M[i, j].real) + abs(M[i, j].imag))
+            noise[i] = max(noise[i], magnitude(M[i, j]))
         if not np.isfinite(noise[i]):
             return False
         noise[i] *= 1e-16 * n
     for k in range(n):
-        best = k
-        for i in range(k + 1, n):
-            if abs(M[i, k].real) + abs(M[i, k].imag) > abs(M[best, k].real) + abs(M[best, k].imag):
-                best = i
-        pivots[k] = best
-        if best != k:
-            for j in range(n):
-                M[k, j], M[best, j] = M[best, j], M[k, j]
-            noise[k], noise[best] = noise[best], noise[k]
-        if abs(M[k, k].real) + abs(M[k, k].imag) < noise[k]:
+        best = pivot(M, pivots, k)
+        noise[k], noise[best] = noise[best], noise[k]
+        if magnitude(M[k, k]) < noise[k]:
             M[k, k] = noise[k]
-        inverse = 1.0 / M[k, k]
-        for i in range(k + 1, n):
-            if M[i, k] != 0.0:
-                factor = M[i, k] * inverse
-                M[i, k] = factor
-                for j in range(k + 1, n):
-                    M[i, j] -= factor * M[k, j]
+        eliminate(M, k)
     return True
-
-
-@jit
-def substitute(M, pivots, right):
-    """Overwrite ``right`` by the solution of the factorized system."""
-    n = M.shape[0]
-    for k in range(n):
-        best = pivots[k]
-        right[k], right[best] = right[best], right[k]
-    for i in range(n):
-        total = right[i]
-        for j in range(i):
-            total -= M[i, j] * right[j]
-        right[i] = total
-    for i in range(n - 1, -1, -1):
-        total = right[i]
-        for j in range(i + 1, n):
-            total -= M[i, j] * right[j]
-        right[i] = total / M[i, i]
 
 
 @part

@@ -6,7 +6,7 @@ first layer K is frozen, so general input covariance is no second case below: on
 identity K are left out. Nor is another loss ℓ of the image S = W K: there K holds the inputs, one
 sample a column, Σ the labels, and the signal R that is propagated back is −∂ℓ/∂S.
 
-Layout of ``params``: integers h, k, the form of the loss (see `losses`), d_0, …, d_h, then where
+Layout of ``params``: integers h, k, the form of the loss, d_0, …, d_h, then where
 each layer starts in the state and where it ends, then the sums d_0 + … + d_{i−1} for
 i = 0, …, h + 1; floats Σ, then K unless whitened, each row by row, and for losses other than the
 square one their two constants. The state holds W_1, …, W_h, each row by row.
@@ -14,12 +14,27 @@ square one their two constants. The state holds W_1, …, W_h, each row by row.
 The field Ẇ_i = W_{i+1:h}ᵀ R Kᵀ W_{1:i−1}ᵀ (WA25; BRTW22 for general covariance) is computed from
 the partial products of one side, P_i = W_{1:i} K (d_i × k) or L_i = W_{i+1:h} (d_h × d_i). The
 system takes the narrower one.
+
+Other losses ℓ take the labels Y = Σ and the image S, one sample a column, and two constants, the
+factor c before the sum over samples and the power p:
+
+- logistic: c Σ log(1 + exp(−Y S)), entry by entry, Y = ±1;
+- cross entropy: c Σ_n Σ_o Y_on log(Σ_j exp(S_jn) / S_on), columns of Y with the sum 1;
+- power: (c/p) Σ |Y − S|^p.
+
+Differences of nearly equal probabilities are never taken, so that signals are accurate to rounding
+however large the margins are.
 """
 
 import numpy as np
 
-from dlnds._kernels import losses
 from dlnds._kernels.dense import (
+    add_left,
+    add_left_of_transposed,
+    add_left_transposed,
+    add_right,
+    add_right_transposed,
+    add_transposed_right,
     assign,
     assign_identity,
     assign_transposed,
@@ -31,6 +46,8 @@ from dlnds._kernels.dense import (
 )
 from dlnds._kernels.jit import inlined, jit, part, variant
 
+#: Forms of the square loss come first: with an input root, and of a whitened problem.
+ROOT, WHITENED, LOGISTIC, CROSS_ENTROPY, POWER = range(5)
 #: Whether the loss is the square one; kernels of other losses are variants at the end.
 SQUARE = True
 
@@ -86,7 +103,7 @@ def root(params):
 @part
 def times_root(a, params, out):
     """Write ``a K`` into ``out``."""
-    if params[0][2] == losses.WHITENED:
+    if params[0][2] == WHITENED:
         assign(a, out)
     else:
         multiply(a, root(params), out, False)
@@ -95,7 +112,7 @@ def times_root(a, params, out):
 @part
 def times_root_transposed(a, params, out):
     """Write ``a Kᵀ`` into ``out``."""
-    if params[0][2] == losses.WHITENED:
+    if params[0][2] == WHITENED:
         assign(a, out)
     else:
         multiply_right_transposed(a, root(params), out, False)
@@ -114,15 +131,15 @@ def write_signal_change(params, image, change, out):
 
 
 @part
-def loss_signal(params, image, out):
+def write_loss_signal(params, image, out):
     """Write R = −∂ℓ/∂S of another loss, as `write_signal` does."""
-    losses.signal(params[0][2], target(params), params[1][-2:], image, out)
+    loss_signal(params[0][2], target(params), params[1][-2:], image, out)
 
 
 @part
-def loss_signal_change(params, image, change, out):
-    """Write the derivative of `loss_signal`, as `write_signal_change` does."""
-    losses.signal_change(params[0][2], target(params), params[1][-2:], image, change, out)
+def write_loss_signal_change(params, image, change, out):
+    """Write the derivative of `write_loss_signal`, as `write_signal_change` does."""
+    loss_signal_change(params[0][2], target(params), params[1][-2:], image, change, out)
 
 
 @part
@@ -307,9 +324,9 @@ def add_curvature(params, inputs, lefts, out):
     for o in range(outputs):
         fill(0.0, change)
         fill(1.0, change[o : o + 1])
-        loss_signal_change(params, image, change, curvature)
+        write_loss_signal_change(params, image, change, curvature)
         first, end = o, o + 1
-        if sizes[2] == losses.CROSS_ENTROPY:
+        if sizes[2] == CROSS_ENTROPY:
             first, end = 0, outputs
         for i in range(1, depth + 1):
             before, after = input_side(inputs, params, i - 1), output_side(lefts, params, i)
@@ -343,7 +360,7 @@ def jacobian(t, x, params, out):
     depth, outputs = sizes[0], sizes[3 + sizes[0]]
     inputs = np.empty(buffer_size(params, sizes[1]))
     lefts = np.empty(buffer_size(params, outputs))
-    if sizes[2] == losses.WHITENED:
+    if sizes[2] == WHITENED:
         assign_identity(input_side(inputs, params, 0))
     else:
         assign(root(params), input_side(inputs, params, 0))
@@ -386,11 +403,213 @@ def jacobian(t, x, params, out):
 
 _OTHER = {
     "SQUARE": False,
-    "write_signal": loss_signal,
-    "write_signal_change": loss_signal_change,
+    "write_signal": write_loss_signal,
+    "write_signal_change": write_loss_signal_change,
 }
 loss_field_from_inputs = variant(field_from_inputs, "loss_field_from_inputs", _OTHER)
 loss_field_from_outputs = variant(field_from_outputs, "loss_field_from_outputs", _OTHER)
 loss_jvp_from_inputs = variant(jvp_from_inputs, "loss_jvp_from_inputs", _OTHER)
 loss_jvp_from_outputs = variant(jvp_from_outputs, "loss_jvp_from_outputs", _OTHER)
 loss_jacobian = variant(jacobian, "loss_jacobian", _OTHER)
+
+
+# The Jacobian times many vectors at once, the columns of a matrix (parameter, vector): some rows of
+# it make up layer i of all of them, a stack of matrices. Every product with a weight then runs
+# along the vectors, which lie next to each other: faster than the vectors one by one, and than a
+# product with the matrix, even if that were given. Products of single matrices are those of a stack
+# with one column; so all are of one kind.
+
+
+@part
+def stacked_layer(vectors, params, i):
+    """Return layer i = 1..h of vectors (parameter, vector) as a view."""
+    sizes = params[0]
+    starts = 4 + sizes[0]
+    return vectors[sizes[starts + i - 1] : sizes[starts + i]]
+
+
+@part
+def stacked_side(buffer, params, i):
+    """Return block i = 0..h of the input side (d_i × k) of all vectors as a view."""
+    sizes = params[0]
+    place, k = 5 + 2 * sizes[0] + i, sizes[1]
+    return buffer[sizes[place] * k : sizes[place + 1] * k]
+
+
+@part
+def squared_norm(a):
+    """Return the sum of squares of a matrix."""
+    total = 0.0
+    for i in range(a.shape[0]):
+        for j in range(a.shape[1]):
+            total += a[i, j] * a[i, j]
+    return total
+
+
+@part
+def stack_products(x, params, products):
+    """Write P_1, …, P_h into ``products``, from zeros."""
+    first = layer(x, params, 1)
+    if params[0][2] == WHITENED:
+        assign(first, input_side(products, params, 1))
+    else:
+        add_left(first, root(params), input_side(products, params, 1))
+    for i in range(2, params[0][0] + 1):
+        before = input_side(products, params, i - 1)
+        add_left(layer(x, params, i), before, input_side(products, params, i))
+
+
+@part
+def input_changes(x, vectors, params, products, changes):
+    """Write the derivatives of P_1, …, P_h along the vectors, from zeros."""
+    first, change = stacked_layer(vectors, params, 1), stacked_side(changes, params, 1)
+    if params[0][2] == WHITENED:
+        assign(first, change)
+    else:
+        add_right(first, root(params), change)
+    for i in range(2, params[0][0] + 1):
+        before, change = stacked_side(changes, params, i - 1), stacked_side(changes, params, i)
+        add_left(layer(x, params, i), before, change)
+        add_right(stacked_layer(vectors, params, i), input_side(products, params, i - 1), change)
+
+
+@part
+def trace(x, params, products):
+    """Return the trace of the Jacobian, −Σ_i ‖L_i‖² ‖P_{i−1}‖², from the P_i."""
+    depth, inputs, total = params[0][0], float(params[0][3]), 0.0
+    if params[0][2] != WHITENED:
+        inputs = squared_norm(root(params))
+    lefts = np.zeros(buffer_size(params, params[0][3 + depth]))
+    assign_identity(output_side(lefts, params, depth))
+    for i in range(depth, 1, -1):
+        after = output_side(lefts, params, i)
+        add_left(after, layer(x, params, i), output_side(lefts, params, i - 1))
+    for i in range(1, depth + 1):
+        total -= squared_norm(output_side(lefts, params, i)) * inputs
+        inputs = squared_norm(input_side(products, params, i))
+    return total
+
+
+@jit
+def tangent(t, x, vectors, params, out):
+    """Write the derivative of the field along each column of ``vectors``; return its trace.
+
+    As `jvp_from_inputs`, of which every product is here one with a stack.
+    """
+    depth, count, size = params[0][0], vectors.shape[1], buffer_size(params, params[0][1])
+    products, signals = np.zeros(size), np.zeros(size)
+    changes, d_signals = np.zeros((size, count)), np.zeros((size, count))
+    stack_products(x, params, products)
+    input_changes(x, vectors, params, products, changes)
+    out[:] = 0.0
+    signal, d_signal = input_side(signals, params, depth), stacked_side(d_signals, params, depth)
+    write_signal(params, input_side(products, params, depth), signal)
+    change = stacked_side(changes, params, depth)
+    scaled_sum(-1.0, change, 0.0, change, d_signal)
+    for i in range(depth, 1, -1):
+        slot = stacked_layer(out, params, i)
+        add_right_transposed(d_signal, input_side(products, params, i - 1), slot)
+        add_left_of_transposed(signal, stacked_side(changes, params, i - 1), slot)
+        weights, earlier = layer(x, params, i), input_side(signals, params, i - 1)
+        d_earlier = stacked_side(d_signals, params, i - 1)
+        add_left_transposed(weights, d_signal, d_earlier)
+        add_transposed_right(stacked_layer(vectors, params, i), signal, d_earlier)
+        add_left_transposed(weights, signal, earlier)
+        signal, d_signal = earlier, d_earlier
+    slot = stacked_layer(out, params, 1)
+    if params[0][2] == WHITENED:
+        assign(d_signal, slot)
+    else:
+        add_right_transposed(d_signal, root(params), slot)
+    return trace(x, params, products)
+
+
+# Losses other than the square one.
+
+
+@jit
+def loss_signal(form, targets, constants, image, out):
+    """Write −∂ℓ/∂S at ``image`` into ``out``, which may be ``image`` itself."""
+    if form == CROSS_ENTROPY:
+        cross_entropy_signal(targets, constants[0], image, out)
+        return
+    factor, exponent = constants[0], constants[1] - 1.0
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            label = targets[i, j]
+            if form == LOGISTIC:
+                out[i, j] = factor * label * logistic(-label * image[i, j])
+            else:
+                rest = label - image[i, j]
+                out[i, j] = factor * np.sign(rest) * np.abs(rest) ** exponent
+
+
+@jit
+def loss_signal_change(form, targets, constants, image, change, out):
+    """Write the derivative of the signal along ``change`` into ``out``, which may be ``change``."""
+    if form == CROSS_ENTROPY:
+        cross_entropy_change(constants[0], image, change, out)
+        return
+    factor, power = constants[0], constants[1]
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            if form == LOGISTIC:
+                margin = image[i, j]
+                curvature = logistic(margin) * logistic(-margin)
+            else:
+                curvature = (power - 1.0) * np.abs(targets[i, j] - image[i, j]) ** (power - 2.0)
+            out[i, j] = -factor * curvature * change[i, j]
+
+
+@jit
+def logistic(z):
+    """Return 1/(1 + exp(−z)) without overflow."""
+    if z >= 0.0:
+        return 1.0 / (1.0 + np.exp(-z))
+    small = np.exp(z)
+    return small / (1.0 + small)
+
+
+@jit
+def relative_weights(image, sample, weights):
+    """Write exp(S − max S) of one column into ``weights``; return the place of the largest."""
+    top = 0
+    for i in range(1, weights.size):
+        if image[i, sample] > image[top, sample]:
+            top = i
+    for i in range(weights.size):
+        weights[i] = np.exp(image[i, sample] - image[top, sample])
+    return top
+
+
+@jit
+def cross_entropy_signal(targets, factor, image, out):
+    """Write c (y_o Σ_{j≠o} e_j − (1 − y_o) e_o) / Σ_j e_j, e = exp(S), for each sample."""
+    weights = np.empty(image.shape[0])
+    for n in range(image.shape[1]):
+        relative_weights(image, n, weights)
+        total = 0.0
+        for i in range(weights.size):
+            total += weights[i]
+        for i in range(weights.size):
+            target, others = targets[i, n], 0.0
+            if target != 0.0:
+                for j in range(weights.size):
+                    if j != i:
+                        others += weights[j]
+            out[i, n] = factor * (target * others - (1.0 - target) * weights[i]) / total
+
+
+@jit
+def cross_entropy_change(factor, image, change, out):
+    """Write −c π_o (v_o − Σ_j π_j v_j), π = softmax(S), v measured from that of the largest π."""
+    weights = np.empty(image.shape[0])
+    for n in range(image.shape[1]):
+        top = relative_weights(image, n, weights)
+        total, mean, origin = 0.0, 0.0, change[top, n]
+        for i in range(weights.size):
+            total += weights[i]
+            mean += weights[i] * (change[i, n] - origin)
+        mean /= total
+        for i in range(weights.size):
+            out[i, n] = -factor * weights[i] / total * (change[i, n] - origin - mean)

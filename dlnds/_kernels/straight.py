@@ -13,7 +13,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from dlnds._kernels import linear, vectors
+from dlnds._kernels import dense, linear
 from dlnds._kernels.jit import DISABLED, jit
 
 #: Largest width, and most multiplications in an evaluation: what is compiled in two seconds.
@@ -52,7 +52,7 @@ def evaluate(typing_context, x, floats, out, plan):
 
     def write(context, builder, signature, arguments):
         k, whitened, *widths = map(int, signature.args[3].literal_value.split())
-        places = vectors.arrays(context, builder, signature, arguments, (0, 1, 2))
+        places = dense.arrays(context, builder, signature, arguments, (0, 1, 2))
         write_field(builder, widths, k, whitened, *(place.data for place in places))
         return context.get_dummy_value()
 
@@ -72,13 +72,13 @@ def blocks(builder, widths, k, whitened, x, floats, out):
 
     def matrix(pointer, start, rows, columns):
         return [
-            vectors.load(builder, pointer, vectors.INT64(start + i * columns), columns)
+            dense.load(builder, pointer, dense.INT64(start + i * columns), columns)
             for i in range(rows)
         ]
 
     def assign(i, value):
         for row, start in zip(value, itertools.count(starts[i - 1], widths[i - 1])):
-            vectors.store(builder, row, out, vectors.INT64(start))
+            dense.store(builder, row, out, dense.INT64(start))
 
     layers = [matrix(x, start, *shape) for start, shape in zip(starts, shapes, strict=False)]
     root = None if whitened else matrix(floats, widths[-1] * k, widths[0], k)
@@ -129,8 +129,8 @@ def combination(builder, factors, rows):
     """Return the sum of rows, each times one entry of a vector."""
     total, lanes = None, rows[0].type.count
     for (row, place), other in zip(factors, rows, strict=True):
-        factor = vectors.spread(builder, row, place, lanes)
-        total = vectors.multiply_add(builder, factor, other, total)
+        factor = dense.spread(builder, row, place, lanes)
+        total = dense.multiply_add(builder, factor, other, total)
     return total
 
 
@@ -143,9 +143,9 @@ def transposed(builder, a):
     """Return aᵀ."""
     columns = []
     for j in range(a[0].type.count):
-        column = ir.Constant(vectors.vector(len(a)), ir.Undefined)
+        column = ir.Constant(dense.vector(len(a)), ir.Undefined)
         for i, row in enumerate(a):
-            entry = builder.extract_element(row, vectors.INT32(j))
-            column = builder.insert_element(column, entry, vectors.INT32(i))
+            entry = builder.extract_element(row, dense.INT32(j))
+            column = builder.insert_element(column, entry, dense.INT32(i))
         columns.append(column)
     return columns

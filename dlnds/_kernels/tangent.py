@@ -12,7 +12,7 @@ Made orthonormal, a frame U becomes Q with U = Q R, R upper triangular with a po
 import numpy as np
 from numba import types
 
-from dlnds._kernels.dense import assign, assign_transposed, dot, multiply
+from dlnds._kernels.dense import assign, assign_transposed, copy, dot, multiply
 from dlnds._kernels.jit import FIELD, JACOBIAN, JVP, PARAMS, TANGENT, jit, part
 from dlnds._kernels.runge_kutta import (
     ACCEPTED,
@@ -29,7 +29,6 @@ from dlnds._kernels.runge_kutta import (
     ahead,
     all_finite,
     begin,
-    copy,
     mind_stability,
     move_clock,
 )

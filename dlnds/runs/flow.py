@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
 from dlnds import schema
-from dlnds._kernels import iterate as maps
 from dlnds._kernels import jit
+from dlnds._kernels import runge_kutta as maps
 from dlnds.arrays import Array
 from dlnds.errors import (
     check_array,

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
 from dlnds import schema
-from dlnds._kernels import ascent, jit
+from dlnds._kernels import homogeneous, jit
 from dlnds.arrays import Array
 from dlnds.errors import (
     check_array,
@@ -265,7 +265,7 @@ def _compiled(part: LeadingPart) -> Form:
     """Return a form that is given by kernels."""
     gradient = jit.ready(part.gradient, jit.FIELD)
     second = jit.ready(part.hessian, jit.JACOBIAN)
-    climb: Any = jit.ready(ascent.climb, ascent.CLIMB)
+    climb: Any = jit.ready(homogeneous.climb, homogeneous.CLIMB)
 
     def slope(u: Array) -> Array:
         out = np.empty_like(u)
@@ -292,7 +292,7 @@ def _expanded(form: LeadingForm, sign: float) -> Form:
     def gradient(t: float, u: Array, params: Any, out: Array) -> None:
         out[:] = sign * form.gradient(u)
 
-    plain: Any = getattr(ascent.climb, "py_func", ascent.climb)
+    plain: Any = getattr(homogeneous.climb, "py_func", homogeneous.climb)
     size = form.basis.shape[1]
 
     def climbed(u: Array) -> float:

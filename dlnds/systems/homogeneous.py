@@ -9,7 +9,7 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from dlnds._kernels import homogeneous as kernels
-from dlnds._kernels import losses
+from dlnds._kernels import linear
 from dlnds.arrays import Array, Kernel, Params
 from dlnds.errors import (
     check_array,
@@ -267,7 +267,7 @@ class HomogeneousNetwork(WeightSystem):
     def _signal(self, image: Array) -> Array:
         """Return −∂ℓ/∂S at outputs S."""
         loss, out = self.criterion, np.empty_like(image)
-        losses.signal(  # type: ignore[no-untyped-call]
+        linear.loss_signal(  # type: ignore[no-untyped-call]
             FORMS[loss.kind], loss.targets.copy(), loss.constants, image, out
         )
         return out

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dlnds import schema
 from dlnds._kernels import linear as kernels
-from dlnds._kernels import losses, stacks, straight
+from dlnds._kernels import straight
 from dlnds.arrays import Array, Kernel, Params
 from dlnds.errors import (
     check_array,
@@ -332,8 +332,8 @@ class LinearNetwork(LayeredSystem):
     def params(self) -> Params:  # type: ignore[override]
         """Sizes and numbers for the kernels, a copy of its own for each caller."""
         if self.input_root is None:
-            return self._pack_params(losses.WHITENED, self.target)
-        return self._pack_params(losses.ROOT, self.target, self.input_root)
+            return self._pack_params(kernels.WHITENED, self.target)
+        return self._pack_params(kernels.ROOT, self.target, self.input_root)
 
     @property
     def _narrow_input(self) -> bool:
@@ -365,7 +365,7 @@ class LinearNetwork(LayeredSystem):
     @property
     def tangent(self) -> Kernel | None:  # type: ignore[override]
         """Minus the Hessian times many vectors, computed from the inputs."""
-        return stacks.tangent if self._narrow_input else None
+        return kernels.tangent if self._narrow_input else None
 
     def attributes(self) -> dict[str, Any]:
         """Return what the attributes of a Dataset say of the network."""

@@ -8,7 +8,7 @@ import xarray as xr
 from numpy.typing import ArrayLike
 
 from dlnds import schema
-from dlnds._kernels import losses as kernels
+from dlnds._kernels import linear as kernels
 from dlnds.arrays import Array
 from dlnds.errors import (
     check_array,
@@ -150,7 +150,7 @@ class Loss:
         """
         image = check_array("W", W, ndim=2, shape=self.shape) @ self.inputs
         signal = np.empty_like(image)
-        kernels.signal(  # type: ignore[no-untyped-call]
+        kernels.loss_signal(  # type: ignore[no-untyped-call]
             FORMS[self.kind], self.targets.copy(), self.constants, image, signal
         )
         return -signal @ self.inputs.T
@@ -167,7 +167,7 @@ class Loss:
         image = check_finite("W", check_array("W", W, ndim=2, shape=self.shape) @ self.inputs)
         change = check_array("V", V, ndim=2, shape=self.shape) @ self.inputs
         targets = self.targets.copy()
-        kernels.signal_change(  # type: ignore[no-untyped-call]
+        kernels.loss_signal_change(  # type: ignore[no-untyped-call]
             FORMS[self.kind], targets, self.constants, image, change, change
         )
         return -change @ self.inputs.T

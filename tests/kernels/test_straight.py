@@ -13,7 +13,7 @@ import pytest
 from llvmlite import binding, ir
 
 import dlnds as dl
-from dlnds._kernels import jit, linear, runge_kutta, straight, vectors
+from dlnds._kernels import dense, jit, linear, runge_kutta, straight
 
 WIDTHS = [
     (1, 1),
@@ -44,7 +44,7 @@ def test_specialized_field_is_its_definition(widths, kind):
 
 def machine_code(write, *arrays):
     """Run what ``write`` writes for LLVM on arrays, without Numba."""
-    module, pointer = ir.Module(), vectors.DOUBLE.as_pointer()
+    module, pointer = ir.Module(), dense.DOUBLE.as_pointer()
     signature = ir.FunctionType(ir.VoidType(), [pointer] * len(arrays))
     function = ir.Function(module, signature, "written")
     builder = ir.IRBuilder(function.append_basic_block())
@@ -76,8 +76,8 @@ def test_machine_code_of_the_field_is_its_definition(widths, kind):
 def test_machine_code_of_a_sum_of_rows_is_its_definition(size):
     rng = np.random.default_rng(size)
     x, rows, out = rng.normal(size=size), rng.normal(size=(3, size)), np.empty(size)
-    row, h, n = [(0, 2.0), (2, -0.5)], vectors.DOUBLE(0.1), vectors.INT64(size)
-    machine_code(lambda b, *places: vectors.write_row_sum(b, row, n, h, *places), x, rows, out)
+    row, h, n = [(0, 2.0), (2, -0.5)], dense.DOUBLE(0.1), dense.INT64(size)
+    machine_code(lambda b, *places: dense.write_row_sum(b, row, n, h, *places), x, rows, out)
     np.testing.assert_allclose(out, x + 0.1 * (2.0 * rows[0] - 0.5 * rows[2]), rtol=0, atol=1e-14)
 
 

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dlnds as dl
-from dlnds._kernels import jit, stacks, vectors
+from dlnds._kernels import dense, jit
+from dlnds._kernels import linear as layers
 
 
 def lorenz(t, x, params, out):
@@ -498,12 +499,12 @@ def test_many_vectors_at_once_are_the_hessian_times_each(net, seed, count):
     x = naive.state_of(net, seed)
     V = np.random.default_rng(seed).normal(size=(net.dim, count))
     out = np.full_like(V, np.nan)
-    trace = jit.ready(stacks.tangent, jit.TANGENT)(0.0, x, V, net.params, out)
+    trace = jit.ready(layers.tangent, jit.TANGENT)(0.0, x, V, net.params, out)
     H = net.hessian(x)
     size = 1.0 + np.abs(H).max()
     np.testing.assert_allclose(out, -H @ V, rtol=0, atol=1e-12 * size * net.dim)
     assert trace == pytest.approx(-np.trace(H), rel=1e-12, abs=1e-13 * size)
-    assert net.tangent is (stacks.tangent if net.target.shape[1] <= net.widths[-1] else None)
+    assert net.tangent is (layers.tangent if net.target.shape[1] <= net.widths[-1] else None)
 
 
 @pytest.mark.compiled
@@ -511,7 +512,7 @@ def test_many_vectors_at_once_are_the_hessian_times_each(net, seed, count):
 def test_combinations_of_rows_are_their_definition(columns):
     @jit.jit
     def compiled(weights, rows, out):
-        vectors.add_combination(weights, 1, 2, rows, 2, 3, 3, out, 1)
+        dense.add_combination(weights, 1, 2, rows, 2, 3, 3, out, 1)
 
     rng = np.random.default_rng(0)
     weights, rows = rng.normal(size=(2, 4)), rng.normal(size=(9, columns))
@@ -519,7 +520,7 @@ def test_combinations_of_rows_are_their_definition(columns):
     expected, plain = out.copy(), out.copy()
     expected[1] += weights[0, 1] * rows[2] + weights[0, 3] * rows[5] + weights[1, 1] * rows[8]
     compiled(weights, rows, out)
-    vectors.add_combination(weights, 1, 2, rows, 2, 3, 3, plain, 1)
+    dense.add_combination(weights, 1, 2, rows, 2, 3, 3, plain, 1)
     np.testing.assert_allclose(out, expected, rtol=0, atol=1e-14)
     np.testing.assert_allclose(plain, expected, rtol=0, atol=1e-14)
 
