@@ -612,9 +612,9 @@ def read(
     ('time', 'parameter')
     """
     known = [schema] if isinstance(schema, str) else sorted(schema)
-    found = _as_dataset(name, data)
-    if found.attrs.get("schema") not in known:
-        got = found.attrs.get("schema")
+    found = data.to_dataset() if isinstance(data, xr.DataTree) else data
+    if not isinstance(found, xr.Dataset) or found.attrs.get("schema") not in known:
+        got = getattr(found, "attrs", {}).get("schema", type(data).__name__)
         raise TypeError(f"{name}: needs a Dataset of the schema {' or '.join(known)}, got {got!r}")
     if digest is not None and found.attrs.get("problem_digest") != digest:
         raise ValueError(f"{name}: belongs to another network")

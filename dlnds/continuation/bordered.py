@@ -1,6 +1,5 @@
 """The linear algebra of steps along branches: bordered systems, orbits, spectra across them."""
 
-import functools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -183,13 +182,8 @@ def _inverse(matrix: Array) -> tuple[Callable[[Array], Array] | None, int, float
     pairs = np.count_nonzero(pivots < 0) // 2  # blocks of two rows have one eigenvalue of each sign
     single = np.diagonal(factors)[pivots > 0]
     positive = int(pairs + np.count_nonzero(single > 0.0))
-    solve = functools.partial(_solved, factors, pivots)
-    return solve, positive, float(np.abs(single).min(initial=np.inf))
-
-
-def _solved(factors: Array, pivots: Array, right: Array) -> Array:
-    solution: Array = lapack.dsytrs(factors, pivots, right, lower=1)[0]
-    return solution
+    least = float(np.abs(single).min(initial=np.inf))
+    return lambda right: lapack.dsytrs(factors, pivots, right, lower=1)[0], positive, least
 
 
 def _ritz_values(

@@ -1,30 +1,42 @@
 """Branches of solutions of F(x, p) = 0, modulo declared symmetry, as Datasets."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike
+from tqdm import tqdm
 
 from dlnds import schema
 from dlnds.arrays import Array
 from dlnds.continuation.correct import (
     Event,
+    Limits,
     Point,
     Problem,
+    Stride,
+    ahead_of,
     corrected,
+    described,
+    distance_between,
+    joined,
+    length,
+    next_step,
     null_directions,
     radius,
     solution_near,
+    strides,
     turned,
 )
+from dlnds.continuation.locate import VERTICAL, Special, located, zero_between
 from dlnds.continuation.residuals import Residual, equation_of
-from dlnds.continuation.tracing import Course, Row, collected, posed, reversed_rows
 from dlnds.errors import (
     ConvergenceError,
     check_array,
     check_choice,
+    check_flag,
     check_integer,
     check_memory,
     check_number,
@@ -35,6 +47,49 @@ from dlnds.theory import tolerances
 DIRECTIONS = ("both", "up", "down")
 SYMMETRIES = ("declared", "minimum_norm")
 PREDICTORS = ("tangent", "secant")
+#: Smallest cosine of successive tangents.
+LEAST_COSINE = 0.95
+#: Part of a step that is taken where the whole would end on a zero of an eigenvalue.
+SHORTER = 0.9
+#: Steps that compiled functions take at once.
+CHUNK = 8
+#: Largest steps away from its origin from which a branch may come back to it.
+AWAY = 3.0
+#: Part of a step that shows the direction in which it changes something.
+NEARBY = 1e-4
+
+
+class Course(NamedTuple):
+    """How far, and in which steps, a branch is followed."""
+
+    bounds: tuple[float, float]
+    step: float
+    limits: tuple[float, float]
+    max_points: int
+    rtol: float
+    n_eigenvalues: int
+    events: tuple[Callable[..., float], ...]
+    progress: bool
+    secant: bool = False
+
+
+class Row(NamedTuple):
+    """A point of a branch, its distance along it, the step to try next, what is special there."""
+
+    point: Point
+    distance: float
+    next_step: float
+    special: Special | None = None
+
+
+class Trail(NamedTuple):
+    """How a branch came to the point that it is followed from."""
+
+    #: Where it started: a branch that comes back there is closed.
+    origin: Point
+    travelled: float = 0.0
+    #: Whether it was away from its origin.
+    left: bool = False
 
 
 @known_options
@@ -143,40 +198,15 @@ def branch(
     >>> dl.schema.decode(point.event).values.tolist(), bool(abs(point.p[0]) < 1e-14)
     (['fold'], True)
     """
-    equation = equation_of(residual)
-    x = check_array("x0", x0, ndim=1)
-    course = check_course(bounds, step, step_min, step_max, max_points, rtol, n_eigenvalues, events)
+    course = check_course(
+        bounds, step, step_min, step_max, max_points, rtol, n_eigenvalues, events, progress
+    )
     course = course._replace(secant=check_choice("predictor", predictor, PREDICTORS) == "secant")
-    p = check_number("p0", p0, minimum=course.bounds[0], maximum=course.bounds[1])
     direction = check_choice("direction", direction, DIRECTIONS)
-    check_memory("max_points", 4 * course.max_points * x.size + 4 * x.size**2)
     symmetry = check_choice("symmetry", symmetry, SYMMETRIES)
-    check_start(equation, x, p)
-    problem, first = start_of(posed(equation, course), x, p, symmetry == "minimum_norm")
-    rows, stops = followed(problem, first, course, direction, progress)
+    problem, first = started(residual, x0, p0, course, symmetry == "minimum_norm")
+    rows, stops = followed(problem, first, course, direction)
     return as_dataset(problem, rows, course, stops)
-
-
-def check_start(equation: Residual, x: Array, p: float) -> None:
-    """Refuse a start at which the equation is not finite."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        force = equation.value(x, p)
-        if not np.isfinite(force @ force + x @ x):
-            raise ValueError(f"x0: F(x, p) is not finite, or overflows, at p = {p:g}")
-
-
-def followed(
-    problem: Problem, first: Point, course: Course, direction: str, progress: bool
-) -> tuple[list[Row], dict[str, str]]:
-    """Return the rows of a branch from one of its points, and why it ends on both sides."""
-    rows, stops = [Row(first, 0.0, course.step)], {"down": "start", "up": "start"}
-    if direction != "down":
-        side, stops["up"] = collected(problem, first, course, progress)
-        rows += side
-    if direction != "up" and stops["up"] != "closed":
-        side, stops["down"] = collected(problem, turned(first), course, progress)
-        rows = [*reversed_rows(side), *rows]
-    return rows, stops
 
 
 def check_course(
@@ -188,6 +218,7 @@ def check_course(
     rtol: float,
     n_eigenvalues: int,
     events: Sequence[Callable[..., float]],
+    progress: bool,
 ) -> Course:
     """Return the options of a branch, if they can be that."""
     smallest = check_number("step_min", step_min, minimum=1e-14)
@@ -205,6 +236,7 @@ def check_course(
         rtol=check_number("rtol", rtol, minimum=1e-15, maximum=1e-3),
         n_eigenvalues=check_integer("n_eigenvalues", n_eigenvalues, minimum=0),
         events=tuple(events),
+        progress=check_flag("progress", progress),
     )
 
 
@@ -217,6 +249,34 @@ def check_bounds(name: str, value: Any) -> tuple[float, float]:
     if not low < high:
         raise ValueError(f"{name}: needs a smallest value below the largest, got ({low}, {high})")
     return low, high
+
+
+def check_room(course: Course, size: int) -> None:
+    """Refuse branches of so many components that do not fit into the memory."""
+    check_memory("max_points", 4 * course.max_points * size + 4 * size**2)
+
+
+def started(
+    residual: object, x0: ArrayLike, p0: float, course: Course, minimum_norm: bool = False
+) -> tuple[Problem, Point]:
+    """Return what the steps of a branch share and its first point, if the start is one."""
+    equation = equation_of(residual)
+    x = check_array("x0", x0, ndim=1)
+    p = check_number("p0", p0, minimum=course.bounds[0], maximum=course.bounds[1])
+    check_room(course, x.size)
+    with np.errstate(over="ignore", invalid="ignore"):
+        force = equation.value(x, p)
+        if not np.isfinite(force @ force + x @ x):
+            raise ValueError(f"x0: F(x, p) is not finite, or overflows, at p = {p:g}")
+    return start_of(posed(equation, course), x, p, minimum_norm)
+
+
+def posed(residual: Residual, course: Course, nullity: int = -1) -> Problem:
+    """Return what the steps of a course share."""
+    return Problem(
+        *(residual, course.rtol, nullity, course.events, course.limits[1], course.n_eigenvalues),
+        bounds=course.bounds,
+    )
 
 
 def start_of(problem: Problem, x: Array, p: float, minimum_norm: bool) -> tuple[Problem, Point]:
@@ -249,6 +309,182 @@ def start_of(problem: Problem, x: Array, p: float, minimum_norm: bool) -> tuple[
     return problem, point._replace(tangent=sign * point.tangent)
 
 
+def walk(
+    problem: Problem, start: Point, course: Course, trail: Trail | None = None
+) -> Iterator[tuple[Row, list[Special], str]]:
+    """Yield one row after the other, the events before it, and why it is the last.
+
+    The reason is empty but at the end.
+    """
+    (origin, travelled, left), here, step = trail or Trail(start), start, course.step
+    ready: Iterator[Stride] = iter(())
+    while True:
+        problem = problem.renewed(here) if problem.renewed else problem
+        stride = next(ready, None)
+        if stride is None:
+            ready = _together(problem, here, step, course)
+            stride = next(ready, None) or _alone(problem, here, step, course)
+        if stride is None:
+            yield Row(here, travelled, step), [], "step_too_small"
+            return
+        if _is_on_zero(stride.point) and not _is_on_zero(here):
+            ready, stride = iter(()), _shorter(problem, here, stride)
+        (there, taken, step), special, reason = _looked_at(problem, here, stride, course.bounds)
+        travelled += taken
+        left = left or distance_between(there, origin) > AWAY * course.limits[1]
+        if left and _is_back(problem, here, there, origin, taken):
+            reason = "closed"
+        yield Row(there, travelled, step), special, reason
+        if reason:
+            return
+        here = headed(here, there) if course.secant else there
+
+
+def _together(problem: Problem, here: Point, step: float, course: Course) -> Iterator[Stride]:
+    """Return the steps that compiled functions take at once."""
+    if course.secant:
+        return iter(())
+    limits = Limits(problem.rtol, problem.unit, *course.bounds, *course.limits, LEAST_COSINE)
+    point, count = joined(here.x, here.p), min(CHUNK, course.max_points)
+    return strides(problem, point, here.tangent, limits, step, count)
+
+
+def _alone(problem: Problem, here: Point, step: float, course: Course) -> Stride | None:
+    """Return the step to the next point, or to the bound that it would lead beyond."""
+    ended = _to_bound(problem, here, step, course.bounds)
+    if ended is not None:
+        return ended
+    smallest, largest = course.limits
+    while step >= smallest:
+        there = ahead_of(problem, here, step)
+        if there is not None:
+            cosine = float(there.tangent @ here.tangent)
+            if cosine >= LEAST_COSINE or (step < 2.0 * smallest and cosine > 0.0):
+                later = next_step(step, there.contraction, cosine, smallest, largest)
+                return Stride(there, step, later)
+        step *= 0.5
+    return None
+
+
+def _to_bound(
+    problem: Problem, here: Point, step: float, bounds: tuple[float, float]
+) -> Stride | None:
+    """Return the step to a bound if a whole one would lead beyond it.
+
+    Beyond its bounds an equation need not be defined.
+    """
+    slope, (low, high) = float(here.tangent[-1]), bounds
+    if low <= here.p + step * slope <= high:
+        return None
+    bound = high if slope > 0.0 else low
+    size, fixed = (bound - here.p) / slope, np.zeros(here.x.size + 1)
+    fixed[-1] = 1.0
+    found = corrected(problem, here.x + size * here.tangent[:-1], bound, fixed)
+    if found is None:
+        return None
+    there = described(problem, here.tangent, found._replace(p=bound))
+    taken = float(here.tangent @ np.append(found.x - here.x, bound - here.p))
+    if there is None or there.tangent @ here.tangent < LEAST_COSINE or not 0.0 < taken <= step:
+        return None
+    return Stride(there, taken, step)
+
+
+def _shorter(problem: Problem, here: Point, stride: Stride) -> Stride:
+    """Return a shorter step than one that ended on a zero of an eigenvalue, if there is one."""
+    taken = SHORTER * stride.taken
+    there = ahead_of(problem, here, taken)
+    return stride if there is None else stride._replace(point=there, taken=taken)
+
+
+def _looked_at(
+    problem: Problem, here: Point, stride: Stride, bounds: tuple[float, float]
+) -> tuple[Stride, list[Special], str]:
+    """Return a step up to a bound, the events within it, and why it is the last, if it is."""
+    special, (low, high) = located(problem, here, stride.point, stride.taken), bounds
+    whole = (*special, Special(stride.point, stride.taken))
+    far = next((q for q in whole if not low < q.point.p < high), None)
+    if far is None:
+        return stride, special, ""
+    bound = low if far.point.p < low else high
+    found = zero_between(problem, here, far.distance, lambda point: point.p - bound)
+    there, taken = (far.point, far.distance) if found is None else found
+    there = there if found is None else there._replace(p=bound)
+    within = [q for q in special if q.distance < taken]
+    return stride._replace(point=there, taken=taken), within, "bound_reached"
+
+
+def _is_on_zero(point: Point) -> bool:
+    """Tell whether an eigenvalue is zero, so that it is on no side where it could change sign."""
+    return bool(np.abs(point.values).min(initial=np.inf) <= tolerances.KERNEL * radius(point))
+
+
+def _is_back(problem: Problem, here: Point, there: Point, origin: Point, taken: float) -> bool:
+    """Tell whether a step led back to the origin of a branch, or of its orbit where invariants do.
+
+    Groups with unbounded orbits may lead back to another point of the orbit.
+    """
+    known = problem.residual.invariants
+
+    def seen(point: Point, ahead: float = 0.0) -> Array:
+        assert known is not None
+        moved = joined(point.x, point.p) + ahead * point.tangent
+        return joined(known(moved[:-1], float(moved[-1])), float(moved[-1]))
+
+    if known is not None:
+        now, start = seen(there), seen(origin)
+        change, onward = now - seen(here), seen(origin, NEARBY * taken) - start
+        if length(change) > VERTICAL * (1.0 + length(now)):  # not along a fiber of equal ones
+            passed = bool((now - start) @ onward >= 0.0)  # no gap is left before the origin
+            return passed and length(now - start) < length(change) and bool(change @ onward > 0.0)
+    same_way = bool(there.tangent @ origin.tangent > 0.0)
+    return distance_between(there, origin) < taken and same_way
+
+
+def headed(before: Point, here: Point) -> Point:
+    """Return a point with the direction in which it lies from the one before."""
+    ahead = joined(here.x - before.x, here.p - before.p)
+    return here._replace(heading=ahead / length(ahead))
+
+
+def reversed_rows(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows of one side in the direction of those of the other."""
+    return [row._replace(point=turned(row.point), distance=-row.distance) for row in reversed(rows)]
+
+
+def collected(
+    problem: Problem, start: Point, course: Course, trail: Trail | None = None
+) -> tuple[list[Row], str]:
+    """Return the rows of one side, special points among them, and why it ends."""
+    bound = course.bounds[int(start.tangent[-1] > 0.0)]
+    if abs(start.p - bound) <= course.rtol * (1.0 + abs(bound)) and start.tangent[-1]:
+        return [], "bound_reached"
+    rows: list[Row] = []
+    steps = itertools.islice(walk(problem, start, course, trail), course.max_points)
+    name, quiet = problem.residual.parameter, not course.progress
+    before, reason = trail.travelled if trail else 0.0, ""
+    for row, special, reason in tqdm(steps, name, course.max_points, disable=quiet):
+        if reason == "step_too_small":
+            break
+        rows += [Row(q.point, before + q.distance, row.next_step, q) for q in special]
+        rows.append(row)
+        before = row.distance
+    return rows, reason or "max_points"
+
+
+def followed(
+    problem: Problem, first: Point, course: Course, direction: str
+) -> tuple[list[Row], dict[str, str]]:
+    """Return the rows of a branch from one of its points, and why it ends on both sides."""
+    rows, stops = [Row(first, 0.0, course.step)], {"down": "start", "up": "start"}
+    if direction != "down":
+        side, stops["up"] = collected(problem, first, course)
+        rows += side
+    if direction != "up" and stops["up"] != "closed":
+        side, stops["down"] = collected(problem, turned(first), course)
+        rows = [*reversed_rows(side), *rows]
+    return rows, stops
+
+
 def as_dataset(
     problem: Problem, rows: Sequence[Row], course: Course, stops: dict[str, str]
 ) -> xr.Dataset:
@@ -270,54 +506,53 @@ def as_dataset(
 
 def tabulated(problem: Problem, rows: Sequence[Row], n_eigenvalues: int) -> xr.Dataset:
     """Return the variables of the rows of a branch."""
-    residual = problem.residual
-    points = [row.point for row in rows]
-    n = points[0].x.size
+    residual, points = problem.residual, [row.point for row in rows]
+    nothing = Special(points[0], 0.0, test_value=np.nan, accuracy=np.nan)
+    special = [row.special or nothing for row in rows]
+    n, radii = points[0].x.size, np.array([radius(point) for point in points])
     near = np.stack([_nearest(point.values, min(n_eigenvalues, n)) for point in points])
-    special = [row.special for row in rows]
-    words = ["none" if s is None else s.kind for s in special]
-    kernels = np.array([0 if s is None else s.kernel for s in special])
+    kernels = np.array([event.kernel for event in special])
     orbits = np.array([point.basis.shape[1] for point in points])
-    nan = float("nan")
-    radii = np.array([radius(point) for point in points])
     index = [(point.values.real > tolerances.RANK * radii.max()).sum() for point in points]
-    variables: dict[str, Any] = {
-        "state": (("step", "parameter"), np.stack([point.x for point in points])),
-        "tangent": (("step", "parameter"), np.stack([point.tangent[:n] for point in points])),
-        "tangent_p": ("step", np.array([point.tangent[n] for point in points])),
-        "arclength": ("step", np.array([row.distance for row in rows])),
-        "residual": ("step", np.array([point.residual for point in points])),
-        "multiplier": ("step", np.array([point.multiplier for point in points])),
-        "newton_iterations": ("step", np.array([point.iterations for point in points])),
-        "next_step": ("step", np.array([row.next_step for row in rows])),
-        "transverse_eigenvalue": (("step", "eigen"), near.real),
-        "spectral_radius": ("step", radii),
-        "index": ("step", np.array(index, np.int64)),
-        "orbit_dimension": ("step", orbits),
+    along = {
+        "tangent_p": [point.tangent[n] for point in points],
+        "arclength": [row.distance for row in rows],
+        "residual": [point.residual for point in points],
+        "multiplier": [point.multiplier for point in points],
+        "newton_iterations": [point.iterations for point in points],
+        "next_step": [row.next_step for row in rows],
+        "spectral_radius": radii,
+        "index": index,
+        "orbit_dimension": orbits,
         **_isotropy(problem, points),
-        "nullity": ("step", orbits + kernels),
-        "event": ("step", schema.flag(schema.BRANCH_EVENTS, words)),
-        "test_value": ("step", np.array([nan if s is None else s.test_value for s in special])),
-        "accuracy": ("step", np.array([nan if s is None else s.accuracy for s in special])),
-        "kernel_dimension": ("step", kernels),
+        "nullity": orbits + kernels,
+        "event": schema.flag(schema.BRANCH_EVENTS, [event.kind for event in special]),
+        "test_value": [event.test_value for event in special],
+        "accuracy": [event.accuracy for event in special],
+        "kernel_dimension": kernels,
+        **_observed(residual, points),
+    }
+    whole = ("step", "parameter"), ("step", "eigen")
+    variables: dict[str, Any] = {
+        "state": (whole[0], np.stack([point.x for point in points])),
+        "tangent": (whole[0], np.stack([point.tangent[:n] for point in points])),
+        "transverse_eigenvalue": (whole[1], near.real),
+        **{name: ("step", np.asarray(values)) for name, values in along.items()},
     }
     if not residual.symmetric:
-        variables["transverse_eigenvalue_imag"] = (("step", "eigen"), near.imag)
-    variables |= {name: ("step", row) for name, row in _observed(residual, points).items()}
-    coords = {
-        "p": ("step", np.array([point.p for point in points]), {"long_name": residual.parameter}),
-        **residual.coordinates,
-    }
+        variables["transverse_eigenvalue_imag"] = (whole[1], near.imag)
+    place = np.array([point.p for point in points])
+    coords = {"p": ("step", place, {"long_name": residual.parameter}), **residual.coordinates}
     return xr.Dataset(variables, coords=coords)
 
 
-def _isotropy(problem: Problem, points: Sequence[Point]) -> dict[str, Any]:
+def _isotropy(problem: Problem, points: Sequence[Point]) -> dict[str, list[int]]:
     """Return how many independent declared generators vanish at points."""
     residual = problem.residual
     if residual.generators is None or problem.nullity >= 0:
         return {}
     counts = [len(residual.orbit(q.x, q.p)) - q.basis.shape[1] for q in points]
-    return {"isotropy_dimension": ("step", np.array(counts, np.int64))}
+    return {"isotropy_dimension": counts}
 
 
 def _observed(residual: Residual, points: Sequence[Point]) -> dict[str, Array]:
@@ -362,8 +597,5 @@ def special_points(branch: xr.Dataset) -> xr.Dataset:
     --------
     See `branch`.
     """
-    if not isinstance(branch, xr.Dataset) or branch.attrs.get("schema") != "branch":
-        raise TypeError("branch: needs the Dataset that branch returns")
-    schema.check_whole("branch", branch)
-    schema.check_content("branch", branch, {"event": ("step",)})
+    branch = schema.read("branch", branch, "branch", {"event": ("step",)})
     return branch.isel(step=np.flatnonzero(branch["event"].values > 0))

@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from dlnds._kernels import branches
+from dlnds._kernels import branches, jit
 from dlnds.arrays import Array
 from dlnds.continuation.bordered import (
     Factors,
@@ -18,7 +18,6 @@ from dlnds.continuation.bordered import (
     usual_size,
 )
 from dlnds.continuation.residuals import Residual
-from dlnds.continuation.strides import Limits, Stride, strides
 from dlnds.theory import tolerances
 
 #: Steps of iterative refinement at most.
@@ -171,37 +170,74 @@ def _is_within(point: Array, bounds: tuple[float, float]) -> bool:
 
 def solution_near(problem: Problem, x: Array, p: float, tangent: Array) -> Point | None:
     """Return the solution near a prediction with its tangent and spectrum, or None."""
-    stride = next(strides_from(problem, joined(x, p), tangent), None)
+    limits = Limits(problem.rtol, problem.unit)
+    stride = next(strides(problem, joined(x, p), tangent, limits), None)
     if stride is not None:
-        return met(problem, stride)
+        return stride.point
     found = corrected(problem, x, p, tangent)
     return None if found is None else described(problem, tangent, found)
 
 
-def strides_from(
+class Limits(NamedTuple):
+    """What holds for every step: accuracy, length that components are compared with, and bounds."""
+
+    rtol: float
+    unit: float
+    low: float = -np.inf
+    high: float = np.inf
+    smallest: float = 0.0
+    largest: float = np.inf
+    least_cosine: float = -1.0
+
+
+class Stride(NamedTuple):
+    """A step along a branch: where it led, its length, and the length to try next."""
+
+    point: Point
+    taken: float
+    next_step: float
+
+
+def strides(
     problem: Problem,
     point: Array,
     tangent: Array,
-    limits: Limits | None = None,
+    limits: Limits,
     step: float = 0.0,
     count: int = 1,
 ) -> Iterator[Stride]:
-    """Return solutions that follow a point, or the one near it, if the equation is compiled."""
-    compiled = problem.residual.compiled
+    """Yield the steps that follow (x, p), taken at once by compiled functions if there are such.
+
+    As many as are clearly regular. A step of 0 corrects the point itself.
+    """
+    compiled, n = problem.residual.compiled, len(point) - 1
     if compiled is None or problem.nullity >= 0 or problem.spectrum is not None:
-        return iter(())
-    limits = limits or Limits(problem.rtol, problem.unit)
-    return strides(compiled, limits, point, tangent, step, count)
-
-
-def met(problem: Problem, stride: Stride) -> Point:
-    """Return a solution that compiled functions found, with its spectrum."""
-    x, p, basis = stride.point[:-1], float(stride.point[-1]), stride.basis
-    values = transverse_values(problem.residual, stride.jacobian, basis, problem.nearest)
-    return Point(
-        *(x, p, stride.tangent, basis, values),
-        *(stride.iterations, stride.residual, stride.multiplier, stride.contraction),
+        return
+    points, tangents = np.empty((2, count + 1, n + 1))
+    points[0], tangents[0] = point, tangent
+    bases = np.empty((count, compiled.n_generators, n))
+    jacobians, found = np.empty((count, n, n)), np.zeros((count, branches.FOUND))
+    follow: Any = jit.ready(branches.follow, branches.FOLLOW)
+    number = follow(
+        *(compiled.params, compiled.decay, compiled.action),
+        jit.ready(compiled.field, jit.FIELD),
+        jit.ready(compiled.jacobian, jit.JACOBIAN),
+        *(tuple(map(float, limits)), step, points, tangents, bases, jacobians, found),
     )
+    for k, row in enumerate(found[:number].tolist()):
+        taken, later, rank, iterations, contraction, residual, multiplier = row
+        x, p, basis = points[k + 1, :n], float(points[k + 1, n]), bases[k, : int(rank)].T
+        values = transverse_values(problem.residual, jacobians[k], basis, problem.nearest)
+        numbers = int(iterations), residual, multiplier, contraction
+        yield Stride(Point(x, p, tangents[k + 1], basis, values, *numbers), taken, later)
+
+
+def next_step(
+    step: float, contraction: float, cosine: float, smallest: float, largest: float
+) -> float:
+    """Return the step to try after one, see the compiled function of this name."""
+    rule: Any = branches.next_step
+    return float(rule(step, contraction, cosine, smallest, largest))
 
 
 def described(problem: Problem, tangent: Array, found: Corrected) -> Point | None:

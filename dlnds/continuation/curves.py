@@ -13,21 +13,20 @@ from dlnds.arrays import Array
 from dlnds.continuation.bordered import factorized, transverse_values
 from dlnds.continuation.branches import (
     DIRECTIONS,
+    Course,
+    Row,
     as_dataset,
     check_course,
+    check_room,
     followed,
     start_of,
 )
 from dlnds.continuation.correct import Event, Point, Problem, orbit_basis
 from dlnds.continuation.residuals import Residual
-from dlnds.continuation.tracing import Course, Row
 from dlnds.errors import (
     ConvergenceError,
-    check_array,
     check_choice,
-    check_flag,
     check_function,
-    check_memory,
     check_number,
     known_options,
 )
@@ -128,8 +127,10 @@ def fold_curve(
     >>> bool(abs(27 * curve.p**2 - 4 * curve.q**3).max() < 1e-9)
     True
     """
-    course = check_course(bounds, step, step_min, step_max, max_points, rtol, n_eigenvalues, events)
-    return _followed(_Folds, family, point, q0, course, direction, parameter, progress)
+    course = check_course(
+        bounds, step, step_min, step_max, max_points, rtol, n_eigenvalues, events, progress
+    )
+    return _followed(_Folds, family, point, q0, course, direction, parameter)
 
 
 @known_options
@@ -195,8 +196,10 @@ def branch_point_curve(
     >>> bool(abs(curve.p - curve.q**2).max() < 1e-9)
     True
     """
-    course = check_course(bounds, step, step_min, step_max, max_points, rtol, n_eigenvalues, events)
-    return _followed(_Crossings, family, point, q0, course, direction, parameter, progress)
+    course = check_course(
+        bounds, step, step_min, step_max, max_points, rtol, n_eigenvalues, events, progress
+    )
+    return _followed(_Crossings, family, point, q0, course, direction, parameter)
 
 
 def _followed(
@@ -207,7 +210,6 @@ def _followed(
     course: Course,
     direction: str,
     parameter: str,
-    progress: bool,
 ) -> xr.Dataset:
     """Return the curve of points of one kind."""
     at = _checked(family)
@@ -216,13 +218,12 @@ def _followed(
     direction = check_choice("direction", direction, DIRECTIONS)
     if not isinstance(parameter, str) or not parameter:
         raise TypeError(f"parameter: needs a name, got {parameter!r}")
-    check_flag("progress", progress)
-    check_memory("max_points", 4 * course.max_points * x.size + 4 * x.size**2)
+    check_room(course, x.size)
     borders = _borders_at(at, x, p, q, course)
     equations = kind(borders)
     problem = _problem(equations, at(q), course, parameter)
     problem, first = _started(equations, problem, equations.start(x, p), q)
-    rows, stops = followed(problem, first, course, direction, progress)
+    rows, stops = followed(problem, first, course, direction)
     course = course._replace(n_eigenvalues=min(course.n_eigenvalues, x.size))
     whole = [row._replace(point=_with_all_values(borders, row.point)) for row in rows]
     return _labelled(as_dataset(problem, whole, course, stops), at(q), rows, x.size)
@@ -269,17 +270,13 @@ def _checked(family: Any) -> Callable[[float], Residual]:
 
 def _place(point: Any) -> tuple[Array, float]:
     """Return x and p of one row of a branch."""
-    if not isinstance(point, xr.Dataset) or point.attrs.get("schema") != "branch":
-        raise TypeError(f"point: needs a row of special_points(branch), got {type(point).__name__}")
-    if point.sizes.get("step", 1) != 1:
-        raise ValueError(
-            "point: needs one row, such as special_points(branch).isel(step=0), got "
-            f"{point.sizes['step']}"
-        )
-    row = point.squeeze("step") if "step" in point.dims else point
-    schema.check_content("point", row, {"state": ("parameter",), "p": ()})
-    x = check_array("point", row["state"], ndim=1)
-    return x, float(check_array("point", row["p"], ndim=0))
+    if isinstance(point, xr.Dataset) and "step" in point.dims:
+        if point.sizes["step"] != 1:
+            count = point.sizes["step"]
+            raise ValueError(f"point: needs one row, as of .isel(step=0), got {count}")
+        point = point.isel(step=0)
+    row = schema.read("point", point, "branch", {"state": ("parameter",), "p": ()})
+    return np.array(row["state"].values, float), float(row["p"])
 
 
 @dataclass(frozen=True, eq=False)

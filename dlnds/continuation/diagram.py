@@ -10,7 +10,15 @@ from numpy.typing import ArrayLike
 
 from dlnds._version import __version__
 from dlnds.arrays import Array
-from dlnds.continuation.branches import as_dataset, check_course, check_start, followed, start_of
+from dlnds.continuation.branches import (
+    Course,
+    Row,
+    as_dataset,
+    check_course,
+    collected,
+    followed,
+    started,
+)
 from dlnds.continuation.correct import (
     Event,
     Point,
@@ -20,22 +28,24 @@ from dlnds.continuation.correct import (
     solution_near,
 )
 from dlnds.continuation.locate import is_vertical, zero_between
-from dlnds.continuation.residuals import Residual, equation_of
-from dlnds.continuation.tracing import Course, Row, collected, posed
-from dlnds.errors import (
-    check_array,
-    check_flag,
-    check_integer,
-    check_memory,
-    check_number,
-    known_options,
-)
+from dlnds.continuation.residuals import Residual
+from dlnds.errors import check_integer, known_options
 from dlnds.theory import tolerances
 
 #: Distances from a branch point, in terms of the step, at which other branches are looked for.
 DEPARTURES = (1.0, 0.25, 0.05)
 #: Random directions of a kernel that are tried beside those of a basis.
 TRIES = 4
+
+
+class _Traced(NamedTuple):
+    """A branch that was followed, and where it comes from."""
+
+    rows: list[Row]
+    stops: dict[str, str]
+    parent: int = -1
+    number: int = -1
+    level: int = 0
 
 
 @known_options
@@ -97,48 +107,37 @@ def diagram(
     >>> sorted(tree.children), tree["branch_1"].attrs["parent"]
     (['branch_0', 'branch_1'], 'branch_0')
     """
-    equation = equation_of(residual)
-    x = check_array("x0", x0, ndim=1)
-    course = check_course(bounds, step, step_min, step_max, max_points, rtol, n_eigenvalues, events)
-    p = check_number("p0", p0, minimum=course.bounds[0], maximum=course.bounds[1])
+    course = check_course(
+        bounds, step, step_min, step_max, max_points, rtol, n_eigenvalues, events, progress
+    )
     check_integer("n_eigenvalues", n_eigenvalues, minimum=1)
-    check_memory("max_points", 4 * course.max_points * x.size + 4 * x.size**2)
     levels = check_integer("depth", depth, minimum=0)
     most = check_integer("max_branches", max_branches, minimum=1)
-    check_start(equation, x, p)
-    problem, first = start_of(posed(equation, course), x, p, False)
-    check_flag("progress", progress)
-    found = [_Traced(*followed(problem, first, course, "both", progress))]
-    queue = [(0, 0, row) for row in _crossings(found[0])]
-    complete = 1
-    while queue:
-        parent, level, number = queue.pop(0)
-        if level >= levels:
-            continue
-        crossing = found[parent].rows[number]
-        for start in departures(problem, crossing, course):
-            if any(_is_on(problem, start, known) for known in found):
-                continue
-            if len(found) == most:
-                complete = 0
-                queue.clear()
-                break
-            side, stop = collected(problem, start, course, progress)
-            first = crossing.point._replace(tangent=start.tangent)
-            rows = [Row(first, 0.0, course.step), *side]
-            found.append(_Traced(rows, {"down": "start", "up": stop}, parent, number, level + 1))
-            queue += [(len(found) - 1, level + 1, row) for row in _crossings(found[-1])]
+    problem, first = started(residual, x0, p0, course)
+    found, complete = [_Traced(*followed(problem, first, course, "both"))], 1
+    for parent, number, start in _leaving(problem, course, found, levels):
+        if len(found) == most:
+            complete = 0
+            break
+        crossing = found[parent].rows[number].point._replace(tangent=start.tangent)
+        side, stop = collected(problem, start, course)
+        rows, stops = [Row(crossing, 0.0, course.step), *side], {"down": "start", "up": stop}
+        found.append(_Traced(rows, stops, parent, number, found[parent].level + 1))
     return _tree(problem, found, course, complete)
 
 
-class _Traced(NamedTuple):
-    """A branch that was followed, and where it comes from."""
+def _leaving(
+    problem: Problem, course: Course, found: Sequence[_Traced], levels: int
+) -> Iterator[tuple[int, int, Point]]:
+    """Yield points on branches that are not among those found, which grow under way.
 
-    rows: list[Row]
-    stops: dict[str, str]
-    parent: int = -1
-    number: int = -1
-    level: int = 0
+    With the number of the branch that they leave, and its row there, one branch after the other.
+    """
+    for parent, traced in enumerate(found):
+        for number in _crossings(traced) if traced.level < levels else ():
+            for start in departures(problem, traced.rows[number], course):
+                if not any(_is_on(problem, start, known) for known in found):
+                    yield parent, number, start
 
 
 def _crossings(traced: _Traced) -> Iterator[int]:

@@ -13,11 +13,9 @@ from scipy.linalg import lapack
 from dlnds.arrays import Array
 from dlnds.continuation.bordered import FEWEST
 from dlnds.continuation.correct import (
-    Corrected,
     Point,
     Problem,
     ahead_of,
-    described,
     distance_between,
     null_directions,
     radius,
@@ -29,8 +27,6 @@ from dlnds.theory import tolerances
 
 #: Components of tangents along p that are rounding: along branches at a constant p nothing folds.
 VERTICAL = 1e-10
-#: What finds a zero of a test function within a step, and how far that is.
-Zero = Callable[["Problem", Point, float, Callable[[Point], float]], "tuple[Point, float] | None"]
 
 
 class Special(NamedTuple):
@@ -127,11 +123,8 @@ def _through(
         return None
     n, row = here.x.size, curve(place)
     x, p, tangent = row[1 : n + 1], float(row[n + 1]), row[n + 2 :]
-    tangent = tangent / np.linalg.norm(tangent)
-    rest = float(np.linalg.norm(problem.residual.value(x, p)))
-    found = Corrected(x, p, np.zeros((n, 0)), 0, rest, 0.0)
-    point = described(problem, tangent, found)
-    return None if point is None else (point._replace(tangent=tangent), place)
+    point = stored(problem, x, p, tangent / np.linalg.norm(tangent))
+    return None if point is None else (point, place)
 
 
 def _steady_zero(
@@ -162,37 +155,49 @@ def located(problem: Problem, here: Point, there: Point, step: float) -> list[Sp
         problem = problem._replace(nearest=FEWEST)
         here, there = with_values(problem, here), with_values(problem, there)
         return located(problem, here, there, step)
-    found: list[Special] = []
-
-    def add(test: Callable[[Point], float], kind: str, zero: Zero = zero_between) -> None:
-        place = zero(problem, here, step, test)
-        if place is None:
-            return
-        point, s = place
-        word = kind
-        value = test(point)
-        if kind != "user" and abs(value) > tolerances.KERNEL * max(size, 1.0):
-            return  # a jump of the spectrum, and no zero
-        larger = None if kind == "user" else _at_larger_orbit(problem, point, there.basis.shape[1])
-        point = larger or point
-        kernel = int(np.count_nonzero(np.abs(point.values) <= tolerances.KERNEL * size))
-        tolerance = tolerances.KERNEL * size
-        if kind == "fold" and len(null_directions(problem, point.x, point.p, tolerance)) > 1:
-            word = "branch_point"
-        lost = _orbit_rank(problem, point) < there.basis.shape[1]
-        if kind == "symmetry_change" and not lost:
-            return  # the orbit turned
-        if larger is not None or (kind != "user" and lost):
-            word = "symmetry_change"
-        found.append(Special(point, s, word, value, abs(value), kernel, size))
-
-    for kind, test in tests:
-        add(test, kind)
+    dimension = there.basis.shape[1]
+    tried = [(kind, test, zero_between(problem, here, step, test)) for kind, test in tests]
     if lift is not None:
-        add(lift, "branch_point", _steady_zero)
-    if flip is not None and not any(q.kind == "symmetry_change" for q in found):
-        add(flip, "symmetry_change", _steady_zero)
-    return sorted(found, key=lambda special: special.distance)
+        tried.append(("branch_point", lift, _steady_zero(problem, here, step, lift)))
+    found = [_identified(problem, *one, size, dimension) for one in tried]
+    if flip is not None and not any(q and q.kind == "symmetry_change" for q in found):
+        place = _steady_zero(problem, here, step, flip)
+        found.append(_identified(problem, "symmetry_change", flip, place, size, dimension))
+    return sorted(filter(None, found), key=lambda special: special.distance)
+
+
+def _identified(
+    problem: Problem,
+    kind: str,
+    test: Callable[[Point], float],
+    place: tuple[Point, float] | None,
+    size: float,
+    dimension: int,
+) -> Special | None:
+    """Return what is special where a test function vanishes, None if it is nothing.
+
+    Around it the orbit has that dimension, and the largest eigenvalue that size.
+    """
+    if place is None:
+        return None
+    (point, s), tolerance = place, tolerances.KERNEL * size
+    value = test(point)
+    if kind == "user":
+        kernel = int(np.count_nonzero(np.abs(point.values) <= tolerance))
+        return Special(point, s, kind, value, abs(value), kernel, size)
+    if abs(value) > max(tolerance, tolerances.KERNEL):
+        return None  # a jump of the spectrum, and no zero
+    larger = _at_larger_orbit(problem, point, dimension)
+    point = larger or point
+    lost = _orbit_rank(problem, point) < dimension
+    if kind == "symmetry_change" and not lost:
+        return None  # the orbit turned
+    if larger is not None or lost:
+        kind = "symmetry_change"
+    elif kind == "fold" and len(null_directions(problem, point.x, point.p, tolerance)) > 1:
+        kind = "branch_point"
+    kernel = int(np.count_nonzero(np.abs(point.values) <= tolerance))
+    return Special(point, s, kind, value, abs(value), kernel, size)
 
 
 def _tests(

@@ -8,7 +8,18 @@ import xarray as xr
 
 from dlnds import schema
 from dlnds.arrays import Array
-from dlnds.continuation.branches import check_course, tabulated
+from dlnds.continuation.branches import (
+    AWAY,
+    Course,
+    Trail,
+    check_course,
+    check_room,
+    collected,
+    headed,
+    posed,
+    reversed_rows,
+    tabulated,
+)
 from dlnds.continuation.correct import (
     Event,
     Point,
@@ -19,8 +30,7 @@ from dlnds.continuation.correct import (
     turned,
 )
 from dlnds.continuation.residuals import Residual, equation_of
-from dlnds.continuation.tracing import AWAY, Course, Trail, collected, headed, posed, reversed_rows
-from dlnds.errors import ConvergenceError, check_choice, check_memory, known_options
+from dlnds.errors import ConvergenceError, check_choice, known_options
 from dlnds.theory import tolerances
 
 SIDES = ("last", "first")
@@ -92,36 +102,46 @@ def extend_branch(
     >>> longer.identical(dl.branch(parabola, [1.0], 1.0, max_points=12, **options))
     True
     """
-    equation = equation_of(residual)
-    branch = _checked("branch", branch)
-    forward = check_choice("side", side, SIDES) == "last"
-    attrs = branch.attrs
+    equation, branch = equation_of(residual), _read("branch", branch)
+    forward, stop = check_choice("side", side, SIDES) == "last", f"{side}_stop"
     _check_equation(equation, branch)
     end = branch.isel(step=-1 if forward else 0)
-    low, high = _given(step_min, attrs["step_min"]), _given(step_max, attrs["step_max"])
-    wanted, n = _given(bounds, tuple(attrs["bounds"].tolist())), branch.sizes["eigen"]
-    course = check_course(wanted, high, low, high, max_points, attrs["rtol"], n, events)
-    step, secant = float(np.clip(end.next_step, *course.limits)), attrs["predictor"] == "secant"
-    course = course._replace(step=step, secant=secant)
-    size = branch.sizes["parameter"]
-    check_memory("max_points", 4 * course.max_points * size + 4 * size**2)
+    given = {"bounds": bounds, "step_min": step_min, "step_max": step_max}
+    course = _course(branch, end, given, max_points, events, progress)
     _check_inside(course.bounds, end, forward)
-    nullity = int(end.orbit_dimension) if attrs["symmetry"] == "minimum_norm" else -1
+    nullity = int(end.orbit_dimension) if branch.attrs["symmetry"] == "minimum_norm" else -1
     problem = posed(equation, course, nullity)
-    trail = _trail(problem, branch, course, forward)
-    start = _end_point(problem, end, forward)
-    start = _aimed(start, branch, forward) if secant else start
-    stop = f"{side}_stop"
-    if attrs[stop] == "closed" and distance_between(start, trail.origin) <= course.limits[1]:
+    trail, start = _trail(problem, branch, course, forward), _end_point(problem, end, forward)
+    start = _aimed(start, branch, forward) if course.secant else start
+    near = distance_between(start, trail.origin) <= course.limits[1]
+    if branch.attrs[stop] == "closed" and near:
         raise ValueError("branch: is closed, there is nothing beyond its end")
-    rows, reason = collected(problem, start, course, progress, trail)
-    about = {"bounds": np.array(course.bounds), stop: reason}
-    about |= dict(zip(("step_min", "step_max"), course.limits, strict=True))
-    parts = [branch]
-    if rows:
-        new = tabulated(problem, rows if forward else reversed_rows(rows), n)
-        parts = [branch, new] if forward else [new, branch]
-    return _joined(parts, {**attrs, **about})
+    rows, reason = collected(problem, start, course, trail)
+    steps = dict(zip(("step_min", "step_max"), course.limits, strict=True))
+    attrs = {**branch.attrs, **steps, "bounds": np.array(course.bounds), stop: reason}
+    if not rows:
+        return _joined([branch], attrs)
+    new = tabulated(problem, rows if forward else reversed_rows(rows), course.n_eigenvalues)
+    return _joined([branch, new] if forward else [new, branch], attrs)
+
+
+def _course(
+    branch: xr.Dataset,
+    end: xr.Dataset,
+    given: dict[str, Any],
+    max_points: int,
+    events: Sequence[Event],
+    progress: bool,
+) -> Course:
+    """Return the options of a branch from an end on, as it was made where they are not given."""
+    made = branch.attrs | {name: value for name, value in given.items() if value is not None}
+    low, high, count = made["step_min"], made["step_max"], branch.sizes["eigen"]
+    course = check_course(
+        made["bounds"], high, low, high, max_points, made["rtol"], count, events, progress
+    )
+    check_room(course, branch.sizes["parameter"])
+    step = float(np.clip(end.next_step, *course.limits))
+    return course._replace(step=step, secant=made["predictor"] == "secant")
 
 
 def _aimed(start: Point, branch: xr.Dataset, forward: bool) -> Point:
@@ -137,10 +157,6 @@ def _equal(one: Any, other: Any) -> bool:
     return bool(np.array_equal(one, other))
 
 
-def _given(value: Any, default: Any) -> Any:
-    return default if value is None else value
-
-
 #: What of each row of a branch it is followed from.
 _ROWS = (
     *("p", "tangent_p", "next_step", "event", "orbit_dimension", "arclength"),
@@ -148,15 +164,17 @@ _ROWS = (
 )
 
 
-def _checked(name: str, branch: Any) -> xr.Dataset:
-    if not isinstance(branch, xr.Dataset) or branch.attrs.get("schema") != "branch":
-        raise TypeError(f"{name}: needs the Dataset that branch returns")
-    schema.check_whole(name, branch)
+#: What is not known of each of them.
+_PARTIAL = ("test_value", "accuracy", "transverse_eigenvalue")
+
+
+def _read(name: str, branch: object) -> xr.Dataset:
+    """Return a stored branch, if all is there that it is followed from."""
     needed = {**schema.REQUIRED["branch"], **dict.fromkeys(_ROWS, ("step",))}
-    checked = schema.check_content(name, branch, needed, (*FOLLOWED, *KEPT), empty=["eigen"])
-    if np.any(np.diff(checked["arclength"].values) < 0.0):
-        raise ValueError(f"{name}: needs its rows in the order of arclength")
-    return checked
+    about = (*FOLLOWED, *KEPT)
+    return schema.read(
+        name, branch, "branch", needed, attributes=about, empty=["eigen"], partial=_PARTIAL
+    )
 
 
 def _check_inside(bounds: tuple[float, float], end: xr.Dataset, forward: bool) -> None:
@@ -180,7 +198,7 @@ def _check_equation(residual: Residual, branch: xr.Dataset) -> None:
     if residual.symmetric == ("transverse_eigenvalue_imag" in branch):
         word = "not symmetric" if residual.symmetric else "symmetric"
         raise ValueError(f"residual: needs that of the branch, whose Jacobian is {word}")
-    varied = branch.p.attrs["long_name"]
+    varied = branch.p.attrs.get("long_name")
     if varied != residual.parameter:
         raise ValueError(
             f"residual: needs that of the branch, which varies {varied!r}, got "
@@ -244,7 +262,7 @@ def _joined(parts: Sequence[xr.Dataset], attrs: dict[str, Any]) -> xr.Dataset:
         combine_attrs="override",
     )
     for name, variable in joined.variables.items():
-        variable.attrs = dict(words[name])
+        variable.attrs = dict(words.get(name, {}))
     start = int(np.argmin(np.abs(joined.arclength.values)))
     return joined.assign_attrs({**attrs, "start_step": start})
 
@@ -291,7 +309,7 @@ def merge_branches(one: xr.Dataset, other: xr.Dataset) -> xr.Dataset:
     >>> whole.sizes["step"] == sides[0].sizes["step"] + sides[1].sizes["step"] - 1
     True
     """
-    one, other = _checked("one", one), _checked("other", other)
+    one, other = _read("one", one), _read("other", other)
     _check_kindred(one, other)
     after, other = _oriented(one, other)
     here, there = (one, other) if after else (other, one)

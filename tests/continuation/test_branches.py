@@ -275,7 +275,7 @@ def test_bad_input_is_named(change, message):
 
 
 def test_special_points_need_a_branch():
-    with pytest.raises(TypeError, match="^branch: needs the Dataset"):
+    with pytest.raises(TypeError, match="^branch: needs a Dataset of the schema branch"):
         dl.special_points(3)
 
 

@@ -302,7 +302,7 @@ def test_errors_of_families_are_passed_on():
     [
         ({"family": 3.0}, r"^family: needs a function of \(q\)"),
         ({"family": lambda q: q}, "^family: needs to return a Residual"),
-        ({"point": 3.0}, "^point: needs a row of special_points"),
+        ({"point": 3.0}, "^point: needs a Dataset of the schema branch"),
         ({"q0": 5.0}, "^q0: needs -1 to 4"),
         ({"q0": 1.0}, "^point: needs ∂F/∂x to have a kernel"),
         ({"bounds": (1.0, 0.0)}, "^bounds: needs"),

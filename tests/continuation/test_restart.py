@@ -236,7 +236,7 @@ def test_a_closed_curve_has_no_end():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"branch": 3}, "^branch: needs the Dataset"),
+        ({"branch": 3}, "^branch: needs a Dataset of the schema branch"),
         ({"residual": circle}, "^residual: needs that of the branch, but at its end"),
         ({"residual": dl.Residual(parabola, parameter="q")}, "^residual: .*varies 'p', got 'q'"),
         ({"residual": dl.Residual(parabola, attributes={"system": 1})}, "^residual: .*system"),
@@ -265,7 +265,7 @@ def test_what_cannot_be_joined_is_named():
     named = dl.Residual(parabola, parameter="q")
     symmetric = dl.Residual(parabola, symmetric=True)
     for other, message in [
-        (3, "^other: needs the Dataset"),
+        (3, "^other: needs a Dataset of the schema branch"),
         (one.drop_attrs().assign_attrs(schema="branch"), "^other: lacks"),
         (make(x=-1.0), "^other: shares no end with one, the nearest ends are 2 apart"),
         (make(max_points=5), "^other: leaves the end that it shares"),
@@ -276,5 +276,5 @@ def test_what_cannot_be_joined_is_named():
     ]:
         with pytest.raises((ValueError, TypeError), match=message):
             dl.merge_branches(one, other)
-    with pytest.raises(TypeError, match="^one: needs the Dataset"):
+    with pytest.raises(TypeError, match="^one: needs a Dataset of the schema branch"):
         dl.merge_branches(None, one)
