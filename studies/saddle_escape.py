@@ -28,7 +28,7 @@ import numpy as np
 import xarray as xr
 
 import dlnds as dl
-from dlnds.runs.exact import growth_time
+from dlnds.theory.laws import growth_time
 
 SIGMA, DEPTHS = (3.0, 2.0, 1.0), (2, 3, 4, 5)
 

@@ -55,6 +55,11 @@ def test_every_public_name_can_be_loaded_and_is_listed(tmp_path):
     assert dl.__version__ == "0.1.0"
 
 
+def test_modules_of_folders_are_public_names_before_anything_else_is_used(tmp_path):
+    code = "import dlnds as dl; print(dl.events.__name__, dl.losses.__name__)"
+    assert python(code, tmp_path) == "dlnds.runs.events dlnds.systems.losses\n"
+
+
 def test_accessor_is_registered_by_the_import():
     assert type(xr.Dataset().dlnds).__name__ == "DlndsAccessor"
 

@@ -1,13 +1,11 @@
 """Closed forms of the gradient flow, where they exist, as runs."""
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
 import scipy.linalg
 import xarray as xr
 from numpy.typing import ArrayLike
-from scipy.special import digamma, expit, hyp2f1
 
 from dlnds import schema
 from dlnds.arrays import Array
@@ -15,15 +13,12 @@ from dlnds.errors import check_ascending, check_number, known_options
 from dlnds.runs.flow import recorded
 from dlnds.systems.linear import LinearNetwork, check_network
 from dlnds.systems.protocol import check_state
+from dlnds.theory.laws import mode_strength
 
 #: A start counts as balanced or aligned up to this, relative to the square of its size.
 TOLERANCE = 1e-10
-#: Logarithm of the distance from p = σ below which the primitives are expanded there.
-_NEAR = 2.0
 #: Largest exponent μt of one application of the matrix solution.
 _LONGEST = 300.0
-#: In units of the growth of a mode: all modes have long arrived.
-_LATEST = 1e300
 
 
 @known_options
@@ -194,94 +189,6 @@ def _balanced_modes(
         axis=1,
     )
     return _states(net, frames, sizes[:, None, :] * signs)
-
-
-def mode_strength(start: float, sigma: float, depth: int, times: Array) -> Any:
-    """Return p(t) ≥ 0 with ṗ = h p^{2−2/h} (σ − p), p(0) = ``start``, for σ of any sign.
-
-    A negative σ is a mode whose layers multiply to −p: it decays.
-    """
-    a = 2.0 - 2.0 / depth
-    if start == 0.0 or start == sigma:
-        return np.full_like(times, start)
-    if sigma == 0.0:
-        with np.errstate(over="ignore"):
-            return start * (1.0 + depth * a * start**a * times) ** (-1.0 / a)
-    size, u = abs(sigma), start / abs(sigma)
-    with np.errstate(over="ignore"):
-        reached = np.minimum(depth * size**a * times, _LATEST)
-    if sigma < 0.0:
-        return size * np.exp(_invert(_falling, np.log(u), -reached, a))
-    if u > 1.0:
-        return size * (1.0 + np.exp(_invert(_settling, np.log(u - 1.0), -reached, a)))
-    return size * expit(_invert(_growing, np.log(u / (1.0 - u)), reached, a))
-
-
-def growth_time(start: float, end: float, sigma: float, depth: int) -> float:
-    """Return the time in which a balanced mode grows from ``start`` to ``end``, 0 < both < σ.
-
-    t = [F(p_1/σ) − F(p_0/σ)] / (h σ^a), a = 2 − 2/h; NaN where a mode cannot grow.
-    """
-    if not 0.0 < start < sigma or not 0.0 < end < sigma:
-        return float("nan")
-    a = 2.0 - 2.0 / depth
-    if depth == 1:
-        return float(np.log((sigma - start) / (sigma - end)))
-    odds = np.log([start / (sigma - start), end / (sigma - end)])
-    values = _growing(odds, a)
-    return float((values[1] - values[0]) / (depth * sigma**a))
-
-
-def _growing(odds: Array, a: float) -> Any:
-    """Return F(u), F' = 1/(u^a (1 − u)), at u = 1/(1 + e^{−odds})."""
-    if a == 1.0:
-        return odds
-    u, rest = expit(np.minimum(odds, _NEAR)), expit(-odds)
-    inside = u ** (1.0 - a) / (1.0 - a) * hyp2f1(1.0, 1.0 - a, 2.0 - a, u)
-    near_one = np.logaddexp(0.0, odds) + digamma(1.0) - digamma(1.0 - a) - _series(rest, a)
-    return np.where(odds < _NEAR, inside, near_one)
-
-
-def _settling(log_excess: Array, a: float) -> Any:
-    """Return F(u), F' = 1/(u^a (u − 1)), at u = 1 + e^{log_excess}, by w = 1/u."""
-    if a == 1.0:
-        return log_excess - np.log1p(np.exp(log_excess))
-    u, excess = 1.0 + np.exp(np.maximum(log_excess, -_NEAR)), np.exp(log_excess)
-    inside = -(u**-a) / a * hyp2f1(1.0, a, 1.0 + a, 1.0 / u)
-    near_one = log_excess + digamma(a) - digamma(1.0) + _series(-excess, a)
-    return np.where(log_excess > -_NEAR, inside, near_one)
-
-
-def _series(v: Array, a: float) -> Array:
-    """Return Σ_{k≥1} (a)_k v^k / (k! k), where it is used: for |v| < e^{−2}."""
-    v = np.clip(v, -0.2, 0.2)
-    total, term = np.zeros_like(v), np.ones_like(v)
-    for k in range(1, 25):
-        term = term * v * (a + k - 1.0) / k
-        total = total + term / k
-    return total
-
-
-def _falling(log_u: Array, a: float) -> Any:
-    """Return F(u), F' = 1/(u^a (1 + u)), at u = e^{log_u}."""
-    if a == 1.0:
-        return -np.logaddexp(0.0, -log_u)
-    u = np.exp(log_u)
-    return u ** (1.0 - a) / (1.0 - a) * hyp2f1(1.0, 1.0 - a, 2.0 - a, -u)
-
-
-def _invert(primitive: Callable[[Array, float], Any], start: float, change: Array, a: float) -> Any:
-    """Solve primitive(y) = primitive(start) + change for y, by bracketing and bisection."""
-    goal = primitive(np.array(start), a) + change
-    near, step = np.full_like(change, start), np.where(change < 0.0, -1.0, 1.0)
-    far = near + step
-    while np.any(short := step * (primitive(far, a) - goal) < 0.0):
-        near, far = np.where(short, far, near), np.where(short, far + 2.0 * (far - near), far)
-    for _ in range(80):
-        middle = 0.5 * (near + far)
-        short = step * (primitive(middle, a) - goal) < 0.0
-        near, far = np.where(short, middle, near), np.where(short, far, middle)
-    return np.where(change == 0.0, start, 0.5 * (near + far))
 
 
 def _two_layer_modes(

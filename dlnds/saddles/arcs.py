@@ -18,6 +18,7 @@ from dlnds.errors import (
     known_options,
 )
 from dlnds.landscape.critical import check_critical, check_point
+from dlnds.saddles.graph import ends_in
 from dlnds.systems.linear import LinearNetwork
 from dlnds.theory import departures, strings
 from dlnds.theory.departures import Arc
@@ -433,7 +434,8 @@ def canonical_arcs(
     allowed: Mask = np.any(learnt, axis=0)
     selection = _selection(net, learnt, allowed)
     rows = _rows(net, learnt, allowed, selection)
-    target = np.where(_end_at_points(rows, net.depth), _ends_in_table(rows, learnt), -1)
+    ends = ends_in(learnt, rows.point, rows.mode_lost, _gained(rows))
+    target = np.where(_end_at_points(rows, net.depth), ends, -1)
     known = ~rows.are("activation", "decreasing") | (target >= 0)
     rows, target = rows.pick(known), target[known]
     check_memory("n_alpha", 6 * count * len(target))
@@ -457,19 +459,6 @@ def _selection(net: LinearNetwork, learnt: Mask, allowed: Mask) -> str:
     swaps = count_pairs(learnt, exceeds(net.singular_values) & allowed)
     counts = (int(everything), int(np.sum(swaps + outside)), 0)
     return next(word for word, n in zip(SELECTIONS, counts, strict=True) if n <= MOST_ARCS)
-
-
-def _ends_in_table(rows: _Rows, learnt: Mask) -> Counts:
-    """Return the numbers of the points that arcs lead to by what they lose and gain, or −1."""
-    number = {row.tobytes(): p for p, row in enumerate(np.packbits(learnt, axis=1))}
-    toggled = np.full((len(learnt), learnt.shape[1] + 1), -1)
-    toggled[:, -1] = np.arange(len(learnt))  # no mode
-    for j in range(learnt.shape[1]):
-        other = learnt.copy()
-        other[:, j] ^= True
-        toggled[:, j] = [number.get(row.tobytes(), -1) for row in np.packbits(other, axis=1)]
-    ends: Counts = toggled[toggled[rows.point, rows.mode_lost], _gained(rows)]
-    return ends
 
 
 def _sampled_change(

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from dlnds import schema
 from dlnds.arrays import Array
 from dlnds.errors import check_number, check_rows, known_options
-from dlnds.saddles.graph import orbit_time
 from dlnds.systems.linear import LinearNetwork, check_network
+from dlnds.theory.laws import orbit_time
 from dlnds.theory.moments import exceeds
 
 #: The part of σ_j from which on the growth of a mode is timed.

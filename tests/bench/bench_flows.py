@@ -36,7 +36,7 @@ from common import (
 
 import dlnds as dl
 from dlnds._kernels import jit
-from dlnds.runs.exact import growth_time
+from dlnds.theory.laws import growth_time
 
 GRID = np.linspace(0.0, 400.0, 200)
 

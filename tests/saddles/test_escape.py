@@ -9,7 +9,7 @@ import xarray as xr
 from hypothesis import given, settings
 
 import dlnds as dl
-from dlnds.runs.exact import growth_time
+from dlnds.theory.laws import growth_time
 
 
 @pytest.mark.parametrize("depth", [2, 3, 4])

@@ -10,7 +10,7 @@ from scipy.integrate import simpson, solve_ivp
 from scipy.special import ellipe, hyp2f1
 
 import dlnds as dl
-from dlnds.saddles.graph import orbit_time
+from dlnds.theory.laws import orbit_time
 
 
 def network(widths, sigma):
@@ -293,7 +293,7 @@ def test_runs_of_the_restricted_problem_follow_the_swaps_in_their_time(depth):
         (lambda net: dl.connections(net, n_points=1), "^n_points: needs at least 2"),
         (lambda net: dl.edge_states(dl.connections(net), 10**6), "^edge: needs at least 0"),
         (lambda net: dl.edge_states(dl.connections(net), ("{}", "{9}")), "^edge: there is none"),
-        (lambda net: dl.edge_states(net, 0), "^graph: needs the Dataset"),
+        (lambda net: dl.edge_states(net, 0), "^graph: needs a"),
         (lambda net: dl.connections(net, rank=0), "^rank: needs at least 1 and at most 2, got 0"),
         (lambda net: dl.connections(net, rank=3), "^rank: needs at least 1 and at most 2, got 3"),
         (lambda net: dl.connections(net, rank=1.0), "^rank: needs an integer"),
