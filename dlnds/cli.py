@@ -38,23 +38,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
+#: Arguments by which errors are named, and the options that they come from.
+_OPTIONS = {
+    **{"path": "--data", "rng": "--seed", "n_runs": "--runs", "max_rank": "--max-rank"},
+    **{"max_steps": "--max-steps", "time_limit": "--time-limit"},
+    **{name: f"--{name}" for name in ("hidden", "modes", "out", "scale", "transform", "saddle")},
+}
+
+
 def _in_options(message: str) -> str:
     """Return an error message with the option in place of the argument's name."""
     name, colon, rest = message.partition(": ")
-    options = {"path": "--data", "rng": "--seed", "n_runs": "--runs"}
-    for same in (
-        "hidden",
-        "max_rank",
-        "modes",
-        "out",
-        "scale",
-        "max_steps",
-        "transform",
-        "saddle",
-        "time_limit",
-    ):
-        options[same] = "--" + same.replace("_", "-")
-    return options.get(name, name) + colon + rest
+    return _OPTIONS.get(name, name) + colon + rest
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -200,30 +195,8 @@ def _atlas(options: argparse.Namespace) -> int:
     _check_out(options.out, options.data, options.html)
     data = dl.read_csv(options.data, transform=options.transform)
     net = dl.LinearNetwork.from_data(data.X, data.Y, options.hidden, whiten=not options.raw_inputs)
-    start = net.initial("gaussian", scale=options.scale, rng=options.seed)
-    atlas = dl.build_atlas(
-        net,
-        options.max_rank,
-        options.modes,
-        n_runs=options.runs,
-        scale=options.scale,
-        rng=options.seed,
-        max_steps=options.max_steps,
-        progress=not options.quiet,
-    )
+    atlas, run = _computed(options, data, net)
     saddle = _saddle(atlas, options.saddle)
-    run = dl.flow(
-        net,
-        start,
-        save=("state", "singular_value", "imbalance"),
-        max_steps=options.max_steps,
-        progress=not options.quiet,
-    )
-    run = run.assign_attrs(start_scale=options.scale, rng_entropy=str(options.seed))
-    atlas["run"] = _thinned(run, 1000)
-    names = {"output": data.feature_out.values, "feature": data.feature_in.values}
-    atlas["modes"] = schema.finish(net.modes.assign_coords(names), "modes", {})
-    atlas.attrs.update({key: str(value) for key, value in data.attrs.items()}, data=options.data)
     if options.html:
         page.check(atlas)
     dl.save(atlas, options.out)
@@ -238,6 +211,25 @@ def _atlas(options: argparse.Namespace) -> int:
         print(_visits(atlas["visits"].to_dataset()))
     print("\nwritten:", *[f"  {path}" for path in (options.out, *pictures)], sep="\n")
     return 0
+
+
+def _computed(
+    options: argparse.Namespace, data: xr.Dataset, net: dl.LinearNetwork
+) -> tuple[xr.DataTree, xr.Dataset]:
+    """Return the atlas, with a run in it that is thinned, and the whole run."""
+    effort = {"max_steps": options.max_steps, "progress": not options.quiet}
+    random = {"scale": options.scale, "rng": options.seed}
+    start = net.initial("gaussian", **random)
+    atlas = dl.build_atlas(
+        net, options.max_rank, options.modes, n_runs=options.runs, **random, **effort
+    )
+    run = dl.flow(net, start, save=("state", "singular_value", "imbalance"), **effort)
+    run = run.assign_attrs(start_scale=options.scale, rng_entropy=str(options.seed))
+    atlas["run"] = _thinned(run, 1000)
+    names = {"output": data.feature_out.values, "feature": data.feature_in.values}
+    atlas["modes"] = schema.finish(net.modes.assign_coords(names), "modes", {})
+    atlas.attrs.update({key: str(value) for key, value in data.attrs.items()}, data=options.data)
+    return atlas, run
 
 
 def _saddle(atlas: xr.DataTree, modes: Sequence[int] | None) -> str:
@@ -335,29 +327,22 @@ def _assumptions(check: xr.Dataset) -> str:
 
 def _table(points: xr.Dataset, rows: int) -> str:
     """Return the critical points as text, the middle left out if there are more than ``rows``."""
-    cells = list(zip(*_columns(points).values(), strict=True))
+    columns = _columns(points)
+    cells = list(zip(*columns.values(), strict=True))
     total = len(cells)
-    if 0 < rows < total:
-        head = (2 * rows + 2) // 3
-        cells = cells[:head] + cells[total - (rows - head) :] if rows > head else cells[:head]
-    else:
-        head = total
-    titles = tuple(_columns(points))
-    sizes = [max(len(row[i]) for row in (titles, *cells)) for i in range(len(titles))]
-    left = [title in ("index set", "kind") for title in titles]
+    first = (2 * rows + 2) // 3 if 0 < rows < total else total
+    shown = [tuple(columns), *cells[:first], *cells[max(first, total + first - rows) :]]
+    sizes = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    places = [str.ljust if title in ("index set", "kind") else str.rjust for title in columns]
     lines = [
-        "  ".join(
-            c.ljust(n) if flush else c.rjust(n)
-            for c, n, flush in zip(row, sizes, left, strict=True)
-        )
-        for row in (titles, *cells)
+        "  ".join(place(c, n) for place, c, n in zip(places, row, sizes, strict=True))
+        for row in shown
     ]
     lines.insert(1, "  ".join("-" * n for n in sizes))
-    if head < total:
-        lines.insert(
-            2 + head, f"... {total - rows} more rows in the file; --rows 0 prints them ..."
-        )
-    return "\n".join([*lines, *(text for title, text in _LEGEND.items() if title in titles)])
+    if first < total:
+        rest = f"... {total - rows} more rows in the file; --rows 0 prints them ..."
+        lines.insert(2 + first, rest)
+    return "\n".join([*lines, *(text for title, text in _LEGEND.items() if title in columns)])
 
 
 #: What the columns of the table mean, by their titles.
