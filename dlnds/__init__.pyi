@@ -66,6 +66,6 @@ from .systems.problems import load_problem as load_problem
 from .systems.problems import problem_names as problem_names
 from .systems.problems import read_csv as read_csv
 from .systems.product import ProductFlow as ProductFlow
-from .systems.system import System as System
+from .systems.protocol import System as System
 
 __version__: str

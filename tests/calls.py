@@ -33,11 +33,11 @@ class Call(NamedTuple):
 #: What a class answers to engines, who have checked what they ask: typed arrays, no user's input.
 FOR_ENGINES = {name for name in vars(SystemProtocol) if not name.startswith("_")} | {
     *("outputs_at_slope", "params_at_slope", "of_image"),
-    "field_terms",
     "image_of",
     "image_strength",
     "is_learnt",
     "map_modes",
+    "orbit_dimensions",
     "velocity",
     "values",
 }

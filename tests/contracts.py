@@ -18,6 +18,23 @@ def check_system(system, x, t=0.0, v=None):
     n = system.dim
     x = np.array(x, dtype=float)
     assert x.shape == (n,)
+    value, size = check_kernels(system, x, t, v)
+    check_labels(system, x)
+    check_numerics(system, x, t, size)
+    check_limit(system, x)
+    check_theory(system, x, size)
+    if system.kind != "map":
+        run = dl.flow(system, x, t_span=(t, t + 1e-3), t_eval=[t, t + 1e-3])
+        dl.schema.validate(run)
+        growth = float(np.linalg.norm(run.state[1] - run.state[0] - 1e-3 * value))
+        assert growth <= 1e-6 * size * (1.0 + np.linalg.norm(value)) * n
+        assert run.identical(dl.flow(system, x, t_span=(t, t + 1e-3), t_eval=[t, t + 1e-3]))
+
+
+def check_kernels(system, x, t, v):
+    """Check ``params``, ``field``, ``jvp`` and ``jacobian``; return the field and a size of it."""
+    n = system.dim
+    assert [part.dtype for part in system.params] == [np.int64, np.float64]
 
     def field(state):
         return call(system.field, jit.FIELD, n, t, state, system.params)
@@ -28,30 +45,91 @@ def check_system(system, x, t=0.0, v=None):
     step = 1e-3 * max(1.0, np.abs(x).max())
     expected = naive.differences(field, x, step)
     size = np.abs(expected).max() + np.abs(value).max() + 1.0
-    near = {"rtol": 0.0, "atol": 1e-6 * size}
     if system.jacobian is not None:
         J = call(system.jacobian, jit.JACOBIAN, (n, n), t, x, system.params)
-        np.testing.assert_allclose(J, expected, **near)
-        if system.gradient_flow:
+        np.testing.assert_allclose(J, expected, rtol=0.0, atol=1e-6 * size)
+        if system.numerics.symmetric:
             np.testing.assert_allclose(J, J.T, rtol=0.0, atol=1e-13 * size)
     if system.jvp is not None:
         v = np.linspace(-1.0, 1.0, n) if v is None else v
         out = call(system.jvp, jit.JVP, n, t, x, v, system.params)
         np.testing.assert_allclose(out, expected @ v, rtol=0.0, atol=1e-6 * size * n)
-    scale = call(system.error_scale, jit.FIELD, n, t, x, system.params)
-    assert (scale >= 0.0).all()
-    assert (scale > 0.0).any() == x.any()
-    for name, variable in system.observables(x[None], [*system.always_saved, "state"]).items():
-        assert variable.dims[0] == "time", name
-        assert variable.shape[0] == 1, name
+    return value, size
+
+
+def check_labels(system, x):
+    """Check ``kind``, ``coordinates``, ``observables`` and ``attributes``."""
+    assert system.kind in ("flow", "gradient", "map")
     labels = {
         name: np.size(c[1] if isinstance(c, tuple) else c)
         for name, c in system.coordinates().items()
     }
-    assert set(labels.values()) == {n}
-    assert system.attributes()["system"] == type(system).__name__
-    run = dl.flow(system, x, t_span=(t, t + 1e-3), t_eval=[t, t + 1e-3])
-    dl.schema.validate(run)
-    growth = float(np.linalg.norm(run.state[1] - run.state[0] - 1e-3 * value))
-    assert growth <= 1e-6 * size * (1.0 + np.linalg.norm(value)) * n
-    assert run.identical(dl.flow(system, x, t_span=(t, t + 1e-3), t_eval=[t, t + 1e-3]))
+    assert set(labels.values()) == {system.dim}
+    always = system.observables(x[None])
+    for name, variable in (always | system.observables(x[None], ["state"])).items():
+        assert variable.dims[0] == "time", name
+        assert variable.shape[0] == 1, name
+    assert always.keys() == system.observables(np.zeros((0, system.dim))).keys()
+    assert system.attributes()["system"]
+
+
+def check_numerics(system, x, t, size):
+    """Check ``numerics``: nothing that it offers changes the flow."""
+    n, numerics = system.dim, system.numerics
+    scale = call(numerics.error_scale, jit.FIELD, n, t, x, system.params)
+    assert (scale >= 0.0).all()
+    assert (scale > 0.0).any() == x.any()
+    kept, reference = x.copy(), numerics.invariants(x)
+    jit.ready(numerics.restore, jit.RESTORE)(kept, system.params, reference, False)
+    np.testing.assert_allclose(kept, x, rtol=0.0, atol=1e-12 * (1.0 + np.abs(x).max()))
+    assert numerics.field_cost > 0.0
+    assert not numerics.too_large(x)
+    if numerics.tangent is not None:
+        vectors = np.eye(n)
+        J = call(system.jacobian, jit.JACOBIAN, (n, n), t, x, system.params)
+        out = np.empty_like(vectors)
+        jit.ready(numerics.tangent, jit.TANGENT)(t, x, vectors, system.params, out)
+        np.testing.assert_allclose(out, J, rtol=0.0, atol=1e-12 * size * n)
+    assert (numerics.update is not None) or system.kind != "map"
+    turned = numerics.working_basis and numerics.working_basis(x)
+    for other in (numerics.reduce(x), turned, numerics.deflate(x, 1e-8)):
+        if other is None or system.kind == "map":
+            continue
+        inner = other.system
+        ahead = call(inner.field, jit.FIELD, inner.dim, t, other.state, inner.params)
+        back = other.lift(np.stack([other.state, other.state + ahead]))
+        value = call(system.field, jit.FIELD, n, t, x, system.params)
+        np.testing.assert_allclose(back[0], x, rtol=0.0, atol=1e-9 * (1.0 + np.abs(x).max()))
+        np.testing.assert_allclose(back[1] - back[0], value, rtol=0.0, atol=1e-9 * size * n)
+    known = system.observables(x[None], numerics.unaffected)
+    assert known.keys() == numerics.unaffected
+
+
+def check_limit(system, x):
+    """Check ``limit``: a run is over where there is no force, if the flow descends."""
+    far, still = system.limit(x), system.limit(x, 0.0, 1e-8)
+    assert far.label == still.label
+    assert (far.kind, far.decision) == ("none", "none") or far.kind == "global_minimum"
+    assert still.kind in dl.schema.LIMIT_KINDS
+    assert still.decision in dl.schema.LIMIT_DECISIONS
+    assert (still.kind == "none") == (system.kind != "gradient")
+
+
+def check_theory(system, x, size):
+    """Check ``theory``: symmetries keep the loss, and known eigenvalues are the Jacobian's."""
+    n, theory = system.dim, system.theory(x)
+    rows = theory.generators()
+    assert rows.shape[1:] == (n,)
+    if "loss" in system.observables(x[None]) and len(rows):
+        step = 1e-6
+        for row in rows[:: max(1, len(rows) // 5)]:
+            ends = np.stack([x + step * row, x - step * row])
+            loss = system.observables(ends)["loss"].values
+            assert abs(loss[0] - loss[1]) <= 1e-6 * step * size * (1.0 + np.abs(x).max()) ** 2 * n
+    spectrum, dimensions = theory.spectrum(), theory.dimensions()
+    if spectrum is not None:
+        assert len(spectrum.eigenvalues) <= n
+    if dimensions is not None:
+        assert 0 <= dimensions[0] <= dimensions[1] <= n
+    for part in theory.leading_parts():
+        assert part.degree >= 2

@@ -22,8 +22,7 @@ from dlnds.systems.linear import LinearNetwork
 from dlnds.systems.loss import LossNetwork
 from dlnds.systems.network import LayeredSystem, WeightSystem
 from dlnds.systems.product import ProductFlow
-from dlnds.systems.protocol import SystemProtocol, check_flow
-from dlnds.systems.system import System
+from dlnds.systems.protocol import System, SystemProtocol, check_flow
 from dlnds.theory import symmetry
 
 #: What `equilibria` varies of a network, and what stays as the input covariance changes.
@@ -224,7 +223,7 @@ def _with_decay(net: WeightSystem | ProductFlow) -> Residual:
         derivative=lambda x, p: -share * x,
         generators=lambda x, p: tangents(p != 0.0)(x),
         symmetric_at=(0.0,),
-        symmetric=net.gradient_flow,
+        symmetric=net.numerics.symmetric,
         parameter="weight_decay",
         observe=_observer(layered),
         vectorized=True,

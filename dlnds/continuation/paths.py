@@ -164,7 +164,7 @@ def _of_data(
         derivative=slope,
         generators=lambda x, p: tangents(False)(x),
         invariants=lambda x, p: layered._product(x).ravel(),
-        symmetric=net.gradient_flow,
+        symmetric=net.numerics.symmetric,
         parameter=about["vary"],
         observe=observe,
         coordinates=net.coordinates(),

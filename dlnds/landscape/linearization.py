@@ -20,9 +20,14 @@ from dlnds.errors import (
     known_options,
 )
 from dlnds.landscape import lanczos
-from dlnds.systems.jacobians import dense_jacobian, field_at
 from dlnds.systems.linear import LinearNetwork, check_network
-from dlnds.systems.protocol import SystemProtocol, check_flow, check_state
+from dlnds.systems.protocol import (
+    SystemProtocol,
+    check_flow,
+    check_state,
+    dense_jacobian,
+    field_at,
+)
 from dlnds.theory import spectra
 from dlnds.theory.moments import count_pairs, equal, exceeds
 from dlnds.theory.spectra import KnownSpectrum
@@ -156,7 +161,7 @@ def linearize(
     count = _check_end(system, method, check_choice("which", which, ENDS), n_eigenvalues)
     if method == "iterative":
         found = _iterative(system, t, state, zero_tolerance, which, count)
-    elif method == "dense" or (known := system.known_spectrum(state)) is None:
+    elif method == "dense" or (known := system.theory(state).spectrum()) is None:
         if method == "known":
             raise ValueError("method: the spectrum at this state is not known; use 'dense'")
         found = _dense(system, t, state, zero_tolerance)
@@ -173,7 +178,7 @@ def _check_end(
             word = "which" if n_eigenvalues is None else "n_eigenvalues"
             raise ValueError(f"{word}: belongs to method 'iterative', got method {method!r}")
         return None
-    if not system.gradient_flow or system.jvp is None:
+    if not system.numerics.symmetric or system.jvp is None:
         raise TypeError(
             "method: 'iterative' needs a gradient flow with Hessian-vector products, got "
             f"{type(system).__name__}"
@@ -202,7 +207,7 @@ def _known(system: SystemProtocol, known: KnownSpectrum, tolerance: float | None
 def _dense(system: SystemProtocol, t: float, x: Array, tolerance: float | None) -> _Spectrum:
     check_memory("x", 2 * system.dim**2)
     matrix, accuracy = dense_jacobian(system, t, x)
-    if system.gradient_flow:
+    if system.numerics.symmetric:
         np.negative(matrix, out=matrix)
         values = scipy.linalg.eigvalsh(matrix, overwrite_a=True, check_finite=False)
     else:
@@ -253,8 +258,8 @@ def _rounding(system: SystemProtocol) -> float:
 def _dataset(system: SystemProtocol, t: float, x: Array, found: _Spectrum) -> xr.Dataset:
     values, modulus = found.values, np.abs(found.values)
     zero = modulus <= found.zero_tolerance
-    growth = -values if system.gradient_flow else values.real
-    unstable = ~zero & (growth > (0.0 if system.gradient_flow else found.zero_tolerance))
+    growth = -values if system.numerics.symmetric else values.real
+    unstable = ~zero & (growth > (0.0 if system.numerics.symmetric else found.zero_tolerance))
     variables: dict[str, Any] = {"eigenvalue": ("eigen", values.real.copy())}
     attrs = {
         **system.attributes(),
@@ -264,7 +269,7 @@ def _dataset(system: SystemProtocol, t: float, x: Array, found: _Spectrum) -> xr
         "largest_zero": float(modulus[zero].max(initial=0.0)),
         "smallest_nonzero": float(modulus[~zero].min(initial=np.inf)),
     }
-    if not system.gradient_flow:
+    if not system.numerics.symmetric:
         variables["eigenvalue_imag"] = ("eigen", values.imag.copy())
     if found.all_negative:
         variables["index"] = ((), np.int64(np.count_nonzero(unstable)))
@@ -293,7 +298,7 @@ def _at_equilibrium(
     attrs: dict[str, Any],
 ) -> dict[str, Any]:
     """Return what the symmetries say of the zeros; the tangents of the fiber are in the kernel."""
-    dimensions = found.dimensions or system.orbit_dimensions(x)
+    dimensions = found.dimensions or system.theory(x).dimensions()
     if dimensions is None:
         return {}
     orbit, fiber, attrs["fiber_is_exact"] = dimensions[0], dimensions[1], int(dimensions[2])
@@ -481,7 +486,7 @@ def inertia(
     (2, 3, 3)
     """
     check_flow(system)
-    if not system.gradient_flow:
+    if not system.numerics.symmetric:
         raise TypeError(f"system: needs a gradient flow, got {type(system).__name__}")
     state = check_state("x", system, x)
     t = check_number("t", t)

@@ -19,8 +19,7 @@ from dlnds.errors import (
     check_number,
     known_options,
 )
-from dlnds.systems.jacobians import dense_jacobian
-from dlnds.systems.protocol import SystemProtocol, check_flow, check_state
+from dlnds.systems.protocol import SystemProtocol, check_flow, check_state, dense_jacobian
 
 Evaluate = Callable[[Array], Array]
 
@@ -146,7 +145,7 @@ def find_critical_point(
         search = Search(system, t, x, rtol)
         search.run(max_iterations)
     attrs = {**system.attributes(), "rtol": rtol, "max_iterations": max_iterations}
-    label = system.identify(search.model.x)
+    label = system.limit(search.model.x).label
     if label:
         attrs["limit"] = label
     return schema.finish(search.report(), "critical_point", attrs)
@@ -263,7 +262,7 @@ class Search:
         near = self.distances[-1] <= CLOSE * model.size
         if model.residual <= (RESOLVED if near else 1.0) * model.rounding:
             return None
-        if self.system.gradient_flow:
+        if self.system.numerics.symmetric:
             trial = _downhill(model, self.evaluate)
         else:
             trial = _natural(model, self.evaluate)
@@ -334,8 +333,7 @@ class Search:
             "n_iterations": ((), np.int64(count)),
             "convergence": ((), schema.flag(schema.CONVERGENCES, word)),
         }
-        names = self.system.always_saved
-        for name, variable in self.system.observables(model.x[None], names).items():
+        for name, variable in self.system.observables(model.x[None]).items():
             variables[name] = variable.isel(time=0)
         coords = {**self.system.coordinates(), "iteration": np.arange(count + 1)}
         return xr.Dataset(variables, coords=coords)
@@ -344,7 +342,7 @@ class Search:
 def _expand(system: SystemProtocol, t: float, x: Array, f: Array) -> Model:
     """Return the model at a state; that of a gradient flow from its eigenvectors."""
     matrix, accuracy = dense_jacobian(system, t, x)
-    if system.gradient_flow:
+    if system.numerics.symmetric:
         values, right = scipy.linalg.eigh(matrix, overwrite_a=True, check_finite=False)
         falling, s = values < 0.0, np.abs(values)
         left = (right * np.where(falling, -1.0, 1.0)).T

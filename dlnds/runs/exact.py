@@ -88,7 +88,7 @@ def exact_flow(
         **net.observables(states, names),
         "stop_reason": ((), np.int8(schema.STOP_REASONS.index("end_reached"))),
     }
-    attrs = {**net.attributes(), "method": "exact", "limit": net.identify(states[-1])}
+    attrs = {**net.attributes(), "method": "exact", "limit": net.limit(states[-1]).label}
     if modulo:
         attrs["defined_modulo"] = modulo
     coords = net.coordinates() if "state" in names else {}

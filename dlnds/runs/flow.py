@@ -27,6 +27,7 @@ from dlnds.errors import (
     known_options,
 )
 from dlnds.runs.stepping import Run, Stepper, Task, clock_variables, concatenate
+from dlnds.systems.product import check_weights
 from dlnds.systems.protocol import SystemProtocol, check_flow, check_state, check_system
 
 #: What a run tells the time it has reached.
@@ -165,7 +166,7 @@ def flow(
     stack = np.atleast_2d(starts)
     for row in stack:
         check_state("start", system, row)
-    system.invariants(stack[0])  # refuses what does not fit into the memory
+    system.numerics.invariants(stack[0])  # refuses what does not fit into the memory
     system.observables(stack[:1], names)
     task = Task(
         system=system,
@@ -248,8 +249,7 @@ def as_run(
     [2.4118, 2.3272]
     """
     check_system(system)
-    if not hasattr(system, "pack"):
-        raise TypeError("system: needs a network, whose states are layers of weights")
+    check_weights(system)
     network: Any = system
     grid = check_ascending("times", times)
     names = recorded(system, save)
@@ -268,7 +268,7 @@ def as_run(
         variables=_observe(system, names, np.stack([grid, np.zeros_like(grid)], axis=1), states),
         counts={"n_steps": len(grid) - 1, "n_rhs": 0, "n_jac": 0},
         stop_reason="end_reached",
-        limit=system.identify(states[-1]),
+        limit=system.limit(states[-1]).label,
         coords=system.coordinates() if "state" in names else {},
     )
     dataset = _one(run)
@@ -330,7 +330,8 @@ def iterate(
     [[0.0, 0.0], [1.0, 0.0], [-0.4, 0.3]]
     """
     check_system(system)
-    if system.update is None:
+    update = system.numerics.update
+    if update is None:
         raise TypeError(
             f"system: needs a map, got the flow of {type(system).__name__}; use GradientDescent"
         )
@@ -345,11 +346,11 @@ def iterate(
     image, states = np.empty_like(x), np.empty((max(1, min(_PAUSE, _BUFFER // x.size)), x.size))
     chunks, number, last = [_observe(system, names, np.zeros((1, 2)), x[None].copy())], 0, 0
     with progress_bar(check_flag("progress", progress), 1, (0.0, float(n_steps))) as track:
-        update = track()
+        show = track()
         while number < n_steps:
             pause = min(n_steps, number + every * len(states))
             reached, saved = kernel(  # type: ignore[no-untyped-call]
-                field, params, *system.update, number, pause, every, x, image, states
+                field, params, *update, number, pause, every, x, image, states
             )
             rows = (number // every + 1 + np.arange(saved)) * every
             if saved:
@@ -360,7 +361,7 @@ def iterate(
                 )
                 last = int(rows[-1])
             number = int(reached)
-            update(float(number))
+            show(float(number))
             if number < pause:
                 break
     if last != number:
@@ -369,7 +370,7 @@ def iterate(
         variables={name: concatenate([c[name] for c in chunks]) for name in chunks[0]},
         counts={"n_steps": number, "n_rhs": min(number + 1, n_steps), "n_jac": 0},
         stop_reason="end_reached" if number == n_steps else "not_finite",
-        limit=system.identify(x),
+        limit=system.limit(x).label,
         coords=system.coordinates() if "state" in names else {},
     )
     dataset = _one(run).rename(time="iteration").drop_vars("time_low")
@@ -467,7 +468,8 @@ def recorded(system: SystemProtocol, save: Any) -> tuple[str, ...]:
     names = tuple(save)
     if not all(isinstance(name, str) for name in names):
         raise TypeError(f"save: needs names such as 'state', got {names!r}")
-    return tuple(dict.fromkeys((*system.always_saved, *names)))
+    always = system.observables(np.zeros((0, system.dim)))
+    return tuple(dict.fromkeys((*always, *names)))
 
 
 def check_span(t_span: Any) -> tuple[float, float]:

@@ -369,14 +369,14 @@ class _Way:
         name = type(system).__name__
         self.is_map = t_span is None
         if self.is_map:
-            if system.update is None:
+            if system.numerics.update is None:
                 raise TypeError(f"n_steps: needs a map, got the flow {name}; use GradientDescent")
             self.begin, self.end = (
                 0.0,
                 float(check_integer("n_steps", n_steps, minimum=1, maximum=LAST)),
             )
         else:
-            if not system.is_flow:
+            if system.kind == "map":
                 raise TypeError(f"t_span: needs a flow, got the map {name}; give n_steps")
             self.begin, self.end = check_span(t_span)
             if np.isinf(self.end):
@@ -461,7 +461,7 @@ class _Motion:
         self.frame = self.work[runge_kutta.STATE, n + 1 :].reshape(n, k)
         self.functions = (
             jit.ready(system.field, jit.FIELD),
-            jit.ready(system.tangent or kernels.no_tangent, jit.TANGENT),
+            jit.ready(system.numerics.tangent or kernels.no_tangent, jit.TANGENT),
             jit.ready(system.jvp or runge_kutta.no_jvp, jit.JVP),
             jit.ready(system.jacobian or runge_kutta.no_jacobian, jit.JACOBIAN),
         )
@@ -477,7 +477,7 @@ class _Motion:
         Without being held there, a run leaves a strict saddle by its rounding.
         """
         system, x = self.system, self.state
-        if not system.gradient_flow:
+        if not system.numerics.symmetric:
             return False
         force = np.empty(system.dim)
         self.functions[0](self.way.begin, x, self.params, force)
@@ -498,7 +498,7 @@ class _Motion:
         pushed = self.pushed(float(t), row[0], vectors)
         if not self.way.is_map:
             return np.sum(vectors * pushed, axis=0)  # type: ignore[no-any-return]
-        alpha, beta = self.system.update
+        alpha, beta = self.system.numerics.update
         factors: Array = np.linalg.norm(alpha * vectors + beta * pushed, axis=0)
         return np.log(factors)
 
@@ -507,7 +507,7 @@ class _Motion:
         if self.way.is_map:
             iterate: Any = jit.ready(kernels.iterate, kernels.ITERATE)
             code, self.number, volume = iterate(
-                *self.functions, self.params, *self.system.update, self.number, int(end),
+                *self.functions, self.params, *self.system.numerics.update, self.number, int(end),
                 self.form, self.state, self.frame, self.matrix, self.triangle, self.logs,
             )  # fmt: skip
             self.volume += volume
@@ -515,7 +515,7 @@ class _Motion:
             advance: Any = jit.ready(kernels.advance, kernels.ADVANCE)
             move: Any = jit.ready(kernels.tangent_field, kernels.MOVE)
             judge: Any = jit.ready(kernels.tangent_scale, kernels.MOVE)
-            scale = jit.ready(self.system.error_scale, jit.FIELD)
+            scale = jit.ready(self.system.numerics.error_scale, jit.FIELD)
             code = advance(
                 move, judge, *self.functions, scale, self.params, end, self.rtol, self.max_steps,
                 self.form, self.clock, self.counters, self.work, self.matrix, self.triangle,
@@ -575,9 +575,9 @@ def _source(system: SystemProtocol, k: int) -> tuple[int, int]:
     the matrix takes about a quarter of a nanosecond a number, its assembly two.
     """
     n, whole = system.dim, k == system.dim
-    if system.tangent is not None:
+    if system.numerics.tangent is not None:
         return kernels.STACKED, 0
-    by_vectors = 3.0 * system.field_cost * k < (2.0 + 0.25 * k) * n**2
+    by_vectors = 3.0 * system.numerics.field_cost * k < (2.0 + 0.25 * k) * n**2
     if system.jacobian is not None and (whole or system.jvp is None or not by_vectors):
         return kernels.MATRIX, 1
     return (kernels.DIFFERENCES if system.jvp is None else kernels.PRODUCTS), int(whole)

@@ -16,7 +16,7 @@ import xarray as xr
 from dlnds._kernels import jit
 from dlnds._kernels import runge_kutta as kernels
 from dlnds.arrays import Array
-from dlnds.systems.protocol import Reduction, SystemProtocol, unchanged
+from dlnds.systems.protocol import NO_FORCE, Reduction, SystemProtocol, unchanged
 
 #: The way back of a stack (time, parameter) of states.
 Back = Callable[[Array], Array]
@@ -35,8 +35,6 @@ _GROWTH = 64.0
 _RELUCTANCE = 8
 #: Components above which Newton's equations are solved without a matrix.
 DENSE_LIMIT = 320
-#: Forces below this move no weight by its rounding within any time that a number can hold.
-_NO_FORCE = 1e-250
 
 
 @dataclass
@@ -75,8 +73,9 @@ class Stepper:
         self.task, self.start, whole = task, start, task.system
         narrow = Reduction(whole, start, unchanged, unchanged)
         if task.reduce_width:
-            narrow = whole.reduce(start)
-        basis = narrow.system.working_basis(narrow.state)
+            narrow = whole.numerics.reduce(start) or narrow
+        turn = narrow.system.numerics.working_basis
+        basis = (turn and turn(narrow.state)) or narrow._replace(lift=unchanged)
         self.frame = basis.system
         self.lift: Back = _after(narrow.lift, basis.lift)
         self.embed: Back = unchanged
@@ -88,8 +87,9 @@ class Stepper:
         self.implicit = task.method == "radau"
         self.parts: list[tuple[Array, Array, Array]] = []
         self.rows: list[tuple[Array, Array, Array | None, Array | None]] = []
-        self.inner = [name for name in task.names if name in whole.unaffected]
-        self.outer = [name for name in task.names if name not in whole.unaffected]
+        unaffected = whole.numerics.unaffected
+        self.inner = [name for name in task.names if name in unaffected]
+        self.outer = [name for name in task.names if name not in unaffected]
         self.chunks: list[dict[str, xr.Variable]] = []
         self.decision = ("none", "none")
         self.stopped, self.seen, self.last, self.asked = "", 0, np.nan, 0
@@ -100,16 +100,17 @@ class Stepper:
         """Go on in other coordinates, from the state that is given in them."""
         task, system, x = self.task, place.system, place.state
         self.system, self.params, dim = system, system.params, system.dim
+        self.numerics = system.numerics
         self.work = np.zeros((kernels.WORK_ROWS, dim))
         self.work[kernels.STATE] = self.work[kernels.PREVIOUS] = x
-        self.reference = system.invariants(x)
+        self.reference = self.numerics.invariants(x)
         rows = 4 if task.events else int(np.clip(_BUFFER // dim, 2, 4096))
         self.times, self.states = np.empty((rows, 2)), np.empty((rows, dim))
         self.field = jit.ready(system.field, jit.FIELD)
-        self.scale = jit.ready(system.error_scale, jit.FIELD)
-        self.restore = jit.ready(system.restore, jit.RESTORE)
+        self.scale = jit.ready(self.numerics.error_scale, jit.FIELD)
+        self.restore = jit.ready(self.numerics.restore, jit.RESTORE)
         self.growth = _GROWTH
-        self.grown = np.empty(dim if system.has_working_basis else 0)
+        self.grown = np.empty(0 if self.numerics.working_basis is None else dim)
         self._let_grow(x)
         if self.counters[kernels.EVALUATIONS]:
             self.field(self.clock[kernels.TIME], x, self.params, self.work[kernels.FIRST_STAGE])
@@ -154,7 +155,7 @@ class Stepper:
         """Change coordinates or method, as a pause of the kernels asks for."""
         x = self.work[kernels.STATE]
         if self.task.method != "dop853":
-            smaller = self.system.deflate(x, self.task.rtol)
+            smaller = self.numerics.deflate(x, self.task.rtol)
             if smaller is not None:
                 self._move(smaller)
                 if self.implicit and self.task.method == "auto":
@@ -162,8 +163,9 @@ class Stepper:
                     self.counters[[kernels.STIFF, kernels.CALM]] = 0
                 return
         if code == kernels.OUTGROWN:
-            place = self.system.working_basis(x)
-            if place.system is self.system and place.state is x:  # already in it, and so it stays
+            turn = self.numerics.working_basis
+            place = turn and turn(x)
+            if place is None:  # already in it, and so it stays
                 self.growth **= 2
                 self._let_grow(x)
             else:
@@ -230,27 +232,23 @@ class Stepper:
     @property
     def _cost_ratio(self) -> float:
         """The cost of an implicit step in explicit ones; it solves for its stages four times."""
-        system, n = self.system, self.system.dim
+        system, n, cost = self.system, self.system.dim, self.numerics.field_cost
         dense = system.jacobian is not None and n <= DENSE_LIMIT
-        algebra = 1.2 * n**3 + 30.0 * n**2 if dense else 2500.0 * system.field_cost
-        return (algebra + 25.0 * system.field_cost) / (12.0 * (system.field_cost + n))
+        algebra = 1.2 * n**3 + 30.0 * n**2 if dense else 2500.0 * cost
+        return (algebra + 25.0 * cost) / (12.0 * (cost + n))
 
     def _limit(self) -> str:
         """Return how a run without end has come to its limit, or ''."""
         task, counters, work = self.task, self.counters, self.work
         if np.isfinite(task.span[1]) or counters[kernels.SAVED] < task.t_eval.size:
             return ""
-        force = np.abs(work[kernels.FIRST_STAGE]).max()
-        settled = self.frame.settled(self.embed(work[[kernels.STATE]])[0], task.rtol)
-        still = self.system.descends and (force == 0.0 or force < _NO_FORCE)
-        if settled:
-            self.decision = ("global_minimum", "small_residual")
-        elif still:
-            other = "saddle" if self.system.only_saddles else "critical_point"
-            self.decision = (other, "no_force")
-        else:
+        force = float(np.abs(work[kernels.FIRST_STAGE]).max())
+        x = self.embed(work[[kernels.STATE]])[0]
+        kind, decision, _ = self.frame.limit(x, force, task.rtol)
+        if kind == "none":
             return ""
-        return "at_rest" if still and not counters[kernels.STEPS] else "limit_reached"
+        self.decision = (kind, decision)
+        return "at_rest" if force < NO_FORCE and not counters[kernels.STEPS] else "limit_reached"
 
     # What is saved.
 
@@ -366,7 +364,7 @@ class Stepper:
             variables={name: concatenate([chunk[name] for chunk in self.chunks]) for name in names},
             counts=counts,
             stop_reason=self.stopped,
-            limit=self.frame.identify(self.embed(work[[kernels.STATE]])[0]),
+            limit=self.frame.limit(self.embed(work[[kernels.STATE]])[0]).label,
             limit_kind=self.decision[0],
             limit_decision=self.decision[1],
             coords=whole.coordinates() if "state" in self.task.names else {},

@@ -24,9 +24,8 @@ from dlnds.errors import (
     finite,
     known_options,
 )
-from dlnds.systems.jacobians import dense_jacobian, field_at
 from dlnds.systems.network import WeightSystem
-from dlnds.systems.protocol import SystemProtocol
+from dlnds.systems.protocol import SystemProtocol, dense_jacobian, field_at
 from dlnds.theory import tolerances
 from dlnds.theory.forms import LeadingPart
 
@@ -249,10 +248,10 @@ def _leading(
 
     That is either the places of the weights or an orthonormal basis (parameter × weight).
     """
-    parts = system.leading_parts(x)
+    parts = system.theory(x).leading_parts()
     if parts:
         return [(_compiled(part), part, part.embed) for part in parts]
-    if not hasattr(system, "field_terms"):
+    if system.theory(x).field_terms is None:
         return []
     matrix, _ = dense_jacobian(system, 0.0, x)
     values, vectors = scipy.linalg.eigh(-matrix)
@@ -495,7 +494,7 @@ def leading_value(system: WeightSystem, direction: Any) -> tuple[int, float]:
     if not u.any():
         raise ValueError("direction: is zero")
     u /= np.linalg.norm(u)
-    form = _compiled(system.leading_parts(np.zeros(system.dim))[0])
+    form = _compiled(system.theory(np.zeros(system.dim)).leading_parts()[0])
     value = float(form.gradient(u) @ u) / form.degree
     if not value > 0.0:
         raise ValueError(f"direction: needs a positive value of the leading form, got {value:.3g}")
@@ -536,7 +535,8 @@ def leading_form(
     curve x + α v + w(α) has w in the range of the Hessian with no force there; the coefficients of
     w follow one from the other, and N is what is left of the loss (Lyapunov–Schmidt).
     """
-    basis = _without_orbit(vectors[:, zero], system.generators(x))
+    known = system.theory(x)
+    basis, field_terms = _without_orbit(vectors[:, zero], known.generators()), known.field_terms
     span, stiffness = vectors[:, ~zero], values[~zero]
 
     def forces(c: Array, order: int) -> Array:
@@ -544,9 +544,9 @@ def leading_form(
         terms = np.zeros((order, *c.shape[:-1], system.dim))
         terms[0], terms[1] = x, c @ basis.T
         for m in range(2, order):
-            force = system.field_terms(terms[:m], m)[m]
+            force = field_terms(terms[:m], m)[m]
             terms[m] = ((force @ span) / stiffness) @ span.T
-        return np.asarray(system.field_terms(terms, order - 1) @ basis)
+        return np.asarray(field_terms(terms, order - 1) @ basis)
 
     if not basis.shape[1]:
         return None

@@ -296,8 +296,10 @@ def _start(base: _Base, tangent: _Tangent, rtol: float) -> tuple[Array, float]:
         size = min(size, float(np.sqrt(rtol)) * base.scale)
     away, point = size * v, x.copy()
     if tangent.strict.any() or not base.exact:
-        restore = jit.ready(net.restore, jit.RESTORE)
-        restore(point, net.params, net.invariants(x) - net.invariants(away), True)
+        numerics = net.numerics
+        restore = jit.ready(numerics.restore, jit.RESTORE)
+        reference = numerics.invariants(x) - numerics.invariants(away)
+        restore(point, net.params, reference, True)
     return point + away, size
 
 
@@ -329,7 +331,7 @@ def _grow(
         states[rows],
         float(way[-1]),
         int(run["stop_reason"]),
-        "" if base.stable and not int(run["limit_kind"]) else base.net.identify(states[-1]),
+        "" if base.stable and not int(run["limit_kind"]) else base.net.limit(states[-1]).label,
         int(run["limit_kind"]),
     )
 

@@ -30,9 +30,8 @@ from dlnds.saddles.directions import (
     escape_directions,
     time_on_ray,
 )
-from dlnds.systems.jacobians import dense_jacobian, field_at
 from dlnds.systems.network import WeightSystem
-from dlnds.systems.protocol import check_state
+from dlnds.systems.protocol import check_state, dense_jacobian, field_at
 from dlnds.theory import tolerances
 
 #: Fall of ‖∇L‖, in terms of the largest on the way, at which a path has come to its limit.
@@ -178,7 +177,7 @@ def _ray(system: WeightSystem, direction: xr.Dataset) -> Ray:
     """Return what a row of escape_directions says."""
     point, u = np.array(direction["at"].values), np.array(direction.state.values)
     order = int(direction.order)
-    degrees = [part.degree for part in system.leading_parts(point)]
+    degrees = [part.degree for part in system.theory(point).leading_parts()]
     gain = order if order in degrees else 1
     return Ray(point, u, order, float(direction.multiplier), gain)
 
@@ -246,7 +245,7 @@ def _kind(system: WeightSystem, x: Array) -> str:
     values = scipy.linalg.eigvalsh(-dense_jacobian(system, 0.0, x)[0])
     if values[0] < -UNSTABLE * np.abs(values).max():
         return "saddle"
-    if system.settled(x, 1e-8):
+    if system.limit(x, rtol=1e-8).kind == "global_minimum":
         return "global_minimum"
     further = escape_directions(system, at=x, n_starts=FEW_STARTS)
     return "saddle" if further.sizes["direction"] else "critical_point"

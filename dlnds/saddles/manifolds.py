@@ -13,9 +13,9 @@ from dlnds.arrays import Array
 from dlnds.errors import check_memory, known_options
 from dlnds.landscape.critical import check_critical, check_point
 from dlnds.saddles import directions
-from dlnds.systems.jacobians import dense_jacobian
 from dlnds.systems.linear import LinearNetwork
 from dlnds.systems.product import ProductFlow
+from dlnds.systems.protocol import dense_jacobian
 from dlnds.theory import saddles, strings, symmetry
 from dlnds.theory.coordinates import turning
 from dlnds.theory.moments import exceeds

@@ -1,8 +1,9 @@
 """Gradient descent: the map that an explicit Euler step makes of a flow."""
 
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import scipy.sparse.linalg
@@ -11,7 +12,14 @@ import xarray as xr
 from dlnds._kernels import jit
 from dlnds.arrays import Array, Kernel, Params
 from dlnds.errors import check_number, known_options
-from dlnds.systems.protocol import SystemProtocol, check_flow, check_state
+from dlnds.systems.protocol import (
+    Limit,
+    Numerics,
+    SystemProtocol,
+    Theory,
+    check_flow,
+    check_state,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +58,7 @@ class GradientDescent(SystemProtocol):
     True
     """
 
-    is_flow: ClassVar[bool] = False
+    kind = "map"
 
     system: SystemProtocol
     step_size: float
@@ -61,11 +69,6 @@ class GradientDescent(SystemProtocol):
         if size <= 0.0:
             raise ValueError(f"step_size: needs a positive number, got {size}")
         object.__setattr__(self, "step_size", size)
-
-    @property
-    def update(self) -> tuple[float, float]:  # type: ignore[override]
-        """1 and η: the map is x → x + η f(x)."""
-        return 1.0, self.step_size
 
     @property
     def dim(self) -> int:  # type: ignore[override]
@@ -83,11 +86,6 @@ class GradientDescent(SystemProtocol):
         return self.system.field
 
     @property
-    def gradient_flow(self) -> bool:  # type: ignore[override]
-        """Whether the flow is one: then the map rests where that does."""
-        return self.system.gradient_flow
-
-    @property
     def jvp(self) -> Kernel | None:  # type: ignore[override]
         """That of the flow."""
         return self.system.jvp
@@ -98,34 +96,23 @@ class GradientDescent(SystemProtocol):
         return self.system.jacobian
 
     @property
-    def tangent(self) -> Kernel | None:  # type: ignore[override]
-        """That of the flow."""
-        return self.system.tangent
+    def numerics(self) -> Numerics:
+        """As for the flow; the map is x → x + η f(x)."""
+        return self.system.numerics._replace(update=(1.0, self.step_size))
 
-    @property
-    def field_cost(self) -> float:  # type: ignore[override]
-        """That of the flow."""
-        return self.system.field_cost
-
-    @property
-    def always_saved(self) -> tuple[str, ...]:  # type: ignore[override]
-        """What runs of the flow always record."""
-        return self.system.always_saved
-
-    def observables(self, states: Array, names: Iterable[str]) -> dict[str, xr.Variable]:
+    def observables(
+        self, states: Array, names: Iterable[str] | None = None
+    ) -> dict[str, xr.Variable]:
         """Return what the flow records."""
         return self.system.observables(states, names)
 
-    def _observables(self) -> Mapping[str, Callable[[Array], xr.Variable]]:
-        return self.system._observables()
+    def limit(self, x: Array, force: float = math.inf, rtol: float = 0.0) -> Limit:
+        """Return the label that the flow gives; a map goes on."""
+        return Limit(label=self.system.limit(x).label)
 
-    def is_too_large(self, x: Array) -> bool:
-        """Ask the flow."""
-        return self.system.is_too_large(x)
-
-    def identify(self, x: Array) -> str:
-        """Return the label that the flow gives."""
-        return self.system.identify(x)
+    def theory(self, x: Array) -> Theory:
+        """Return what is known of the flow."""
+        return self.system.theory(x)
 
     def coordinates(self) -> dict[str, Any]:
         """Return the coordinates of the flow's states."""
@@ -152,7 +139,7 @@ class GradientDescent(SystemProtocol):
         0.5
         """
         state = check_state("x", self, x)
-        if not self.system.gradient_flow or self.system.jvp is None:
+        if not self.system.numerics.symmetric or self.system.jvp is None:
             raise ValueError("system: needs a gradient flow with a directional derivative")
         jvp, params = jit.ready(self.system.jvp, jit.JVP), self.params
 

@@ -1,5 +1,6 @@
 """Homogeneous networks: layers with a power of a rectifier between them."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,7 @@ from dlnds.errors import (
 from dlnds.systems.loss import NORMALIZED
 from dlnds.systems.losses import FORMS, Loss, labelled_data, logistic
 from dlnds.systems.network import WeightSystem, check_widths
+from dlnds.systems.protocol import Limit, Numerics, Theory, ended
 from dlnds.theory import symmetry, tolerances
 from dlnds.theory.coordinates import places_of
 from dlnds.theory.forms import LeadingPart, correlation, network_outputs
@@ -166,12 +168,12 @@ class HomogeneousNetwork(WeightSystem):
         return kernels.jacobian
 
     @property
-    def field_cost(self) -> float:  # type: ignore[override]
-        """Nanoseconds of an evaluation of the field: what is called, and what is multiplied."""
+    def numerics(self) -> Numerics:
+        """How to integrate the flow; the cost is of what is called, and what is multiplied."""
         samples = float(self.criterion.inputs.shape[1])
-        return 500.0 * self.depth + 0.4 * self.dim * samples
+        return super().numerics._replace(field_cost=500.0 * self.depth + 0.4 * self.dim * samples)
 
-    def is_too_large(self, x: Array) -> bool:
+    def _is_too_large(self, x: Array) -> bool:
         """Tell whether outputs, or the squares of gradients, may overflow at ``x``."""
         with np.errstate(over="ignore"):
             return not np.isfinite(
@@ -188,15 +190,24 @@ class HomogeneousNetwork(WeightSystem):
             "normalization": NORMALIZED[bool(self.criterion.normalize)],
         }
 
-    def settled(self, x: Array, rtol: float) -> bool:
-        """Tell whether ``x`` fits the outputs to the accuracy of the run, with the square loss.
+    def limit(self, x: Array, force: float = math.inf, rtol: float = 0.0) -> Limit:
+        """Return whether a run fits the outputs to its accuracy, with the square loss.
 
         √(2L) is at most 10 ``rtol`` of what it is without a network.
         """
-        if self._loss_name == "logistic":
-            return False
-        largest = float(self._loss(np.zeros(self.dim)))
-        return bool(self._loss(x) <= (10.0 * rtol) ** 2 * largest)
+        settled = False
+        if self._loss_name == "square":
+            largest = float(self._loss(np.zeros(self.dim)))
+            settled = bool(self._loss(x) <= (10.0 * rtol) ** 2 * largest)
+        return ended(settled, force, "critical_point")
+
+    def theory(self, x: Array) -> Theory:
+        """Return what is known at a state; critical points lie along the symmetry orbit."""
+        return Theory(
+            generators=lambda: self.generators(x),
+            dimensions=lambda: self._orbit_dimensions(x),
+            leading_parts=lambda: self._leading_parts(x),
+        )
 
     def generators(self, x: ArrayLike, *, orthogonal: bool = False) -> Array:
         """Return the tangent vectors (generator, parameter) of the symmetry orbit at a state.
@@ -218,13 +229,13 @@ class HomogeneousNetwork(WeightSystem):
         factors = np.where(into, 1.0, np.where(out_of, -float(self.power), 0.0))
         return lambda x: factors * x
 
-    def orbit_dimensions(self, x: Array) -> tuple[int, int, bool] | None:
+    def _orbit_dimensions(self, x: Array) -> tuple[int, int, bool] | None:
         """Return the dimension of the symmetry orbit, twice: critical points along it."""
         rows = self.generators(x)
         rank = int(np.linalg.matrix_rank(rows, rtol=tolerances.RANK)) if rows.any() else 0
         return rank, rank, False
 
-    def leading_parts(self, x: Array) -> list[LeadingPart]:
+    def _leading_parts(self, x: Array) -> list[LeadingPart]:
         """Return the leading parts of −L at a critical point, in the weights of its zero units.
 
         At the origin the neural correlation function, of degree L. Elsewhere a unit of layer l

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,14 +28,16 @@ from dlnds.errors import (
 )
 from dlnds.systems import starts
 from dlnds.systems.network import LayeredSystem, check_widths
-from dlnds.systems.protocol import Reduction, unchanged
+from dlnds.systems.protocol import Limit, Numerics, Reduction, Theory, ended, unchanged
 from dlnds.theory import moments, saddles, spectra, strings, taylor
 from dlnds.theory.coordinates import block_places, flat, is_identity, turning, unit_bases
-from dlnds.theory.forms import LeadingPart
-from dlnds.theory.spectra import KnownSpectrum
 
 #: Widths above which states are integrated as they are: turning them costs more than it gives.
 WIDEST_BASIS = 512
+#: What turns of all levels leave as it is.
+UNAFFECTED = frozenset(
+    {"loss", "loss_rate", "singular_value", "mode_strength", "imbalance", "gradient_norm"}
+)
 #: Largest weight between learnt and other units, in terms of the learnt ones, at which they part.
 COUPLING = 1e-10
 
@@ -93,10 +96,6 @@ class LinearNetwork(LayeredSystem):
     (0.5, True)
     """
 
-    has_working_basis: ClassVar[bool] = True
-    unaffected: ClassVar[frozenset[str]] = frozenset(
-        {"loss", "loss_rate", "singular_value", "mode_strength", "imbalance", "gradient_norm"}
-    )
     start_kinds: ClassVar[tuple[str, ...]] = starts.KINDS
 
     widths: tuple[int, ...]
@@ -324,11 +323,6 @@ class LinearNetwork(LayeredSystem):
     # What the engines ask.
 
     @property
-    def only_saddles(self) -> bool:  # type: ignore[override]
-        """All critical points but the global minima are saddles, unless the target is zero."""
-        return self.max_rank > 0
-
-    @property
     def params(self) -> Params:  # type: ignore[override]
         """Sizes and numbers for the kernels, a copy of its own for each caller."""
         if self.input_root is None:
@@ -347,12 +341,6 @@ class LinearNetwork(LayeredSystem):
         return kernels.field_from_inputs if self._narrow_input else kernels.field_from_outputs
 
     @property
-    def field_cost(self) -> float:  # type: ignore[override]
-        """Nanoseconds of an evaluation of the field."""
-        count = straight.multiplications(self.widths, self.target.shape[1], self.whitened)
-        return 0.3 * count if self.specialize else super().field_cost
-
-    @property
     def jvp(self) -> Kernel:  # type: ignore[override]
         """Minus the Hessian times a direction."""
         return kernels.jvp_from_inputs if self._narrow_input else kernels.jvp_from_outputs
@@ -363,9 +351,18 @@ class LinearNetwork(LayeredSystem):
         return kernels.jacobian
 
     @property
-    def tangent(self) -> Kernel | None:  # type: ignore[override]
-        """Minus the Hessian times many vectors, computed from the inputs."""
-        return kernels.tangent if self._narrow_input else None
+    def numerics(self) -> Numerics:
+        """How to integrate the flow: in the singular basis of the target, without learnt modes."""
+        found = super().numerics
+        if self.specialize:
+            count = straight.multiplications(self.widths, self.target.shape[1], self.whitened)
+            found = found._replace(field_cost=0.3 * count)
+        return found._replace(
+            tangent=kernels.tangent if self._narrow_input else None,
+            working_basis=self._working_basis,
+            deflate=self._deflate,
+            unaffected=UNAFFECTED,
+        )
 
     def attributes(self) -> dict[str, Any]:
         """Return what the attributes of a Dataset say of the network."""
@@ -375,14 +372,14 @@ class LinearNetwork(LayeredSystem):
             "normalization": self.normalization,
         }
 
-    def working_basis(self, x: Array) -> Reduction:
+    def _working_basis(self, x: Array) -> Reduction | None:
         """Return the network in the singular basis of the target, hidden units sorted by size.
 
         There what has not been learnt yet is held by weights of its own: neither the rounding nor
         the errors of those already learnt reach it. Raw inputs are turned until K V is triangular.
         """
         if max(self.widths) > WIDEST_BASIS:
-            return Reduction(self, x, unchanged, unchanged)
+            return None
         outer, inner = self._mode_basis
         layers = list(self._layers(x))
         layers[0] = layers[0] @ inner
@@ -392,8 +389,8 @@ class LinearNetwork(LayeredSystem):
         pairs = list(itertools.pairwise(hidden))
         state = flat(b.T @ w @ a for w, (a, b) in zip(layers, pairs, strict=True))
         if all(is_identity(basis) for basis in bases):
-            return Reduction(self, x, unchanged, unchanged)
-        turned = self._in_mode_basis
+            return None
+        turned = self.in_mode_basis
         return Reduction(turned, state, turning(turned.widths, bases), unchanged)
 
     @cached_property
@@ -423,7 +420,7 @@ class LinearNetwork(LayeredSystem):
         return outer, np.hstack([Q[:, :k][:, ::-1], Q[:, k:]])
 
     @cached_property
-    def _in_mode_basis(self) -> "LinearNetwork":
+    def in_mode_basis(self) -> "LinearNetwork":
         """The network in the coordinates of `_mode_basis`; itself if it is there already."""
         outer, inner = self._mode_basis
         if is_identity(outer) and is_identity(inner):
@@ -434,7 +431,7 @@ class LinearNetwork(LayeredSystem):
             root = np.tril(inner.T @ root @ self._full_modes[1])
         return dataclasses.replace(self, target=target, input_root=root, whitening=None)
 
-    def deflate(self, x: Array, rtol: float) -> Reduction | None:
+    def _deflate(self, x: Array, rtol: float) -> Reduction | None:
         """Return the network of the modes that are still to be learnt, if the others have been.
 
         Block-diagonal layers blkdiag(A_i, Z_i), with A_h…A_1 at its target, are an invariant space:
@@ -453,7 +450,7 @@ class LinearNetwork(LayeredSystem):
             return None
         if np.count_nonzero(self.target) > np.count_nonzero(sigma):
             return None  # not in the mode basis
-        turn = self.working_basis(x)
+        turn = self._working_basis(x) or Reduction(self, x, unchanged, unchanged)
         layers = self._layers(turn.state)
         chosen, smallest, largest = [learnt], np.inf, 0.0
         for i, w in enumerate(layers, 1):
@@ -490,32 +487,35 @@ class LinearNetwork(LayeredSystem):
 
         return Reduction(small, resting[places], lift, embed)
 
-    def leading_parts(self, x: Array) -> list[LeadingPart]:
-        """Return the leading part of −L, ⟨Σ, W K⟩ at the origin, of degree h.
+    def theory(self, x: Array) -> Theory:
+        """Return what is known at a state.
 
-        At balanced critical points of whitened problems that of the residual network.
+        The spectrum at balanced critical points and at perfect fits. The leading part of −L at the
+        origin, ⟨Σ, W K⟩ of degree h, and at balanced critical points of whitened problems, where it
+        is that of the residual network.
         """
-        part = saddles.leading_part(self.problem, self._layers(x))
-        return [] if part is None else [part]
+        problem, layers = self.problem, self._layers(x)
+        return Theory(
+            generators=lambda: self.generators(x),
+            spectrum=lambda: spectra.known_spectrum(problem, layers),
+            dimensions=lambda: self.orbit_dimensions(x),
+            leading_parts=lambda: saddles.leading_parts(problem, layers),
+            field_terms=lambda terms, order: taylor.field_terms(problem, terms, order),
+        )
 
-    def field_terms(self, terms: Array, order: int) -> Array:
-        """Return Taylor coefficients of the field along a curve through a state."""
-        return taylor.field_terms(self.problem, terms, order)
+    def limit(self, x: Array, force: float = math.inf, rtol: float = 0.0) -> Limit:
+        """Return whether a run is over, and the index set whose critical value ``x`` is nearest to.
 
-    def known_spectrum(self, x: Array) -> KnownSpectrum | None:
-        """Return the Hessian's eigenvalues at balanced critical points and at perfect fits."""
-        return spectra.known_spectrum(self.problem, self._layers(x))
-
-    def identify(self, x: ArrayLike) -> str:
-        """Return the index set whose critical value the state is nearest to.
-
-        Mode j counts as learnt if u_jᵀ W K v_j is nearer to σ_j than to 0.
+        Mode j counts as learnt if u_jᵀ W K v_j is nearer to σ_j than to 0. All critical points but
+        the global minima are saddles, unless the target is zero.
         """
+        other = "saddle" if self.max_rank else "critical_point"
         with np.errstate(over="ignore", invalid="ignore"):  # a diverged state is near to nothing
-            strength = self._mode_strength(self._states(x))
-        return schema.index_set_label(np.flatnonzero(self.is_learnt(strength)))
+            learnt = self.is_learnt(self._mode_strength(x))
+            settled = self._settled(x, rtol)
+        return ended(settled, force, other, schema.index_set_label(np.flatnonzero(learnt)))
 
-    def settled(self, x: Array, rtol: float) -> bool:
+    def _settled(self, x: Array, rtol: float) -> bool:
         """Tell whether ``x`` is a global minimum to the accuracy of the run.
 
         √(2 (L − L_min)) is at most 10 ``rtol`` ‖Σ‖ and a tenth of the smallest σ_j to be learnt;
@@ -523,7 +523,7 @@ class LinearNetwork(LayeredSystem):
         """
         total = float(np.sum(self.target**2))
         rounding = 64.0 * np.finfo(float).eps * self.lowest_loss
-        residual = self._residual(self._states(x))
+        residual = self._residual(x)
         left, sigma, right = self.singular_modes
         U, V = left[:, sigma > 0.0], right[:, sigma > 0.0]
         spare = residual - U @ (U.T @ residual)

@@ -12,6 +12,7 @@ from dlnds.errors import finite, known_options
 from dlnds.systems.linear import LinearNetwork
 from dlnds.systems.losses import FORMS, Loss
 from dlnds.systems.network import LayeredSystem, check_widths
+from dlnds.systems.protocol import Theory
 from dlnds.theory.forms import LeadingPart, correlation
 
 NORMALIZED = {True: "loss divided by the number of samples", False: "loss not divided"}
@@ -118,7 +119,11 @@ class LossNetwork(LayeredSystem):
         """Return ℓ(W_h…W_1) of a state, or of each in a stack (…, parameter)."""
         return self._loss(self._states(x))
 
-    def leading_parts(self, x: Array) -> list[LeadingPart]:
+    def theory(self, x: Array) -> Theory:
+        """Return what is known at a state: the generators of GL, and what leads at the origin."""
+        return super().theory(x)._replace(leading_parts=lambda: self._leading_parts(x))
+
+    def _leading_parts(self, x: Array) -> list[LeadingPart]:
         """Return the leading part of −L at the origin, −⟨∇ℓ(0), W⟩ of degree h; none elsewhere."""
         if x.any():
             return []

@@ -27,7 +27,7 @@ from dlnds.errors import (
     known_options,
 )
 from dlnds.systems import starts
-from dlnds.systems.protocol import Reduction, SystemProtocol
+from dlnds.systems.protocol import Numerics, Reduction, SystemProtocol, Theory
 from dlnds.theory import symmetry
 from dlnds.theory.coordinates import flat, layers_of, n_weights, product, span, turning
 from dlnds.theory.forms import pack_params
@@ -40,9 +40,8 @@ class WeightSystem(SystemProtocol):
     conserves.
     """
 
-    gradient_flow: ClassVar[bool] = True
-    descends = True
-    always_saved: ClassVar[tuple[str, ...]] = ("loss", "loss_rate")
+    kind = "gradient"
+    _always = ("loss", "loss_rate")
     #: Kinds that `initial` knows.
     start_kinds: ClassVar[tuple[str, ...]] = ("gaussian",)
 
@@ -88,11 +87,13 @@ class WeightSystem(SystemProtocol):
         return pack_params(self.widths, form, target, *numbers)
 
     @property
-    def error_scale(self) -> Kernel:  # type: ignore[override]
-        """The geometric mean of the sizes of the two units that a weight joins."""
-        return balance.error_scale
+    def numerics(self) -> Numerics:
+        """How to integrate the flow: errors are judged by the two units that a weight joins."""
+        return Numerics(
+            error_scale=balance.error_scale, symmetric=True, too_large=self._is_too_large
+        )
 
-    def is_too_large(self, x: Array) -> bool:
+    def _is_too_large(self, x: Array) -> bool:
         """Tell whether products of all layers, or of their gradients, may overflow at ``x``."""
         with np.errstate(over="ignore"):
             sizes = np.array([np.linalg.norm(w) for w in self._layers(x)])
@@ -307,16 +308,25 @@ class LayeredSystem(WeightSystem):
     start_kinds: ClassVar[tuple[str, ...]] = ("gaussian", "balanced", "delta_balanced")
 
     @property
-    def restore(self) -> Kernel:  # type: ignore[override]
-        """What moves a state back to its C_i, without changing the end-to-end map."""
-        return balance.restore
+    def numerics(self) -> Numerics:
+        """How to integrate the flow: its C_i are restored without changing the end-to-end map."""
+        return super().numerics._replace(
+            restore=balance.restore,
+            invariants=self._reference,
+            # What is called, and what is multiplied.
+            field_cost=300.0 * self.depth + 3.0 * self.dim * min(self.widths[0], self.widths[-1]),
+            reduce=self._without_unused,
+        )
 
-    def invariants(self, x: Array) -> Array:
-        """Return the C_i, to which a run is kept."""
+    def theory(self, x: Array) -> Theory:
+        """Return what is known at a state: the generators of GL."""
+        return Theory(generators=lambda: self.generators(x))
+
+    def _reference(self, x: Array) -> Array:
         self._check_squares("system")
         return self._conserved(x)
 
-    def reduce(self, x: Array) -> Reduction:
+    def _without_unused(self, x: Array) -> Reduction:
         """Return the network without the hidden directions that ``x`` leaves unused.
 
         The span of [W_i, W_{i+1}ᵀ] in R^{d_i} is constant along the flow. With orthonormal bases
@@ -332,11 +342,6 @@ class LayeredSystem(WeightSystem):
 
         lift = turning(small.widths, bases)
         return Reduction(small, state, lift, lift)
-
-    @property
-    def field_cost(self) -> float:  # type: ignore[override]
-        """Nanoseconds of an evaluation of the field: what is called, and what is multiplied."""
-        return 300.0 * self.depth + 3.0 * self.dim * min(self.widths[0], self.widths[-1])
 
     def _observables(self) -> Mapping[str, Callable[[Array], xr.Variable]]:
         return {

@@ -2,16 +2,17 @@
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike
 
-from dlnds._kernels import balance, jit
+from dlnds._kernels import jit
 from dlnds._kernels import product as kernels
 from dlnds.arrays import Array, Kernel, Params
 from dlnds.errors import (
@@ -27,7 +28,16 @@ from dlnds.errors import (
     known_options,
 )
 from dlnds.systems.linear import LinearNetwork
-from dlnds.systems.protocol import Reduction, SystemProtocol, check_state
+from dlnds.systems.network import WeightSystem
+from dlnds.systems.protocol import (
+    Limit,
+    Numerics,
+    Reduction,
+    SystemProtocol,
+    Theory,
+    check_state,
+    ended,
+)
 from dlnds.theory import fixed_rank, moments, spectra, strings, tolerances
 from dlnds.theory.coordinates import flat
 from dlnds.theory.spectra import KnownSpectrum
@@ -83,13 +93,8 @@ class ProductFlow(SystemProtocol):
     ('{0}', True)
     """
 
-    has_working_basis: ClassVar[bool] = True
-    descends = True
-    always_saved: ClassVar[tuple[str, ...]] = ("loss", "loss_rate")
-    unaffected: ClassVar[frozenset[str]] = frozenset(
-        {"loss", "loss_rate", "singular_value", "mode_strength", "rank_gap", "entropy"}
-        | {"imbalance", "gradient_norm"}
-    )
+    kind = "gradient"
+    _always = ("loss", "loss_rate")
 
     network: LinearNetwork
     rank: int
@@ -136,11 +141,6 @@ class ProductFlow(SystemProtocol):
         return self.factors.dim
 
     @property
-    def only_saddles(self) -> bool:  # type: ignore[override]
-        """Critical points of rank k are minima or saddles; there are some if Σ has rank k."""
-        return self.factors.max_rank == self.rank
-
-    @property
     def params(self) -> Params:  # type: ignore[override]
         """Those of the two layers, then the depth h, then the last integer again."""
         sizes, numbers = self.factors.params
@@ -162,33 +162,31 @@ class ProductFlow(SystemProtocol):
         return kernels.jacobian
 
     @property
-    def field_cost(self) -> float:  # type: ignore[override]
-        """Nanoseconds of an evaluation of the field."""
-        return self.factors.field_cost + 60.0 * self.rank**3
+    def numerics(self) -> Numerics:
+        """How to integrate the flow: as of two layers, with AᵀA − BᵀB = 0 restored."""
+        layers = self.factors.numerics
+        return layers._replace(
+            invariants=lambda x: np.zeros(self.rank**2),
+            field_cost=layers.field_cost + 60.0 * self.rank**3,
+            tangent=None,
+            symmetric=False,
+            reduce=lambda x: None,
+            working_basis=self._working_basis,
+            deflate=self._deflate,
+            unaffected=layers.unaffected | {"rank_gap", "entropy"},
+        )
 
-    @property
-    def error_scale(self) -> Kernel:  # type: ignore[override]
-        """As of two layers: a mode is judged by its own size."""
-        return balance.error_scale
-
-    @property
-    def restore(self) -> Kernel:  # type: ignore[override]
-        """What moves a state back to AᵀA = BᵀB, without changing W."""
-        return balance.restore
-
-    def invariants(self, x: Array) -> Array:
-        """Return AᵀA − BᵀB = 0, to which a run is kept."""
-        return np.zeros(self.rank**2)
-
-    def working_basis(self, x: Array) -> Reduction:
+    def _working_basis(self, x: Array) -> Reduction | None:
         """Return the flow in the singular basis of the target, columns of the factors by size."""
-        turn = self.factors.working_basis(x)
-        system = self if turn.system is self.factors else self._in_mode_basis
-        return turn._replace(system=system)
+        turn: Any = self.factors.numerics.working_basis
+        found: Reduction | None = turn(x)
+        if found is None or found.system is self.factors:
+            return found and found._replace(system=self)
+        return found._replace(system=self._in_mode_basis)
 
     @cached_property
     def _in_mode_basis(self) -> "ProductFlow":
-        basis = self.factors._in_mode_basis
+        basis = self.factors.in_mode_basis
         if basis is self.factors:
             return self
         network = dataclasses.replace(
@@ -196,12 +194,12 @@ class ProductFlow(SystemProtocol):
         )
         return ProductFlow(network, self.rank)
 
-    def deflate(self, x: Array, rtol: float) -> Reduction | None:
+    def _deflate(self, x: Array, rtol: float) -> Reduction | None:
         """Return the flow of the modes that are still to be learnt, if the others have been.
 
         Where the factors, and so W, fall into two blocks, 𝒜_W does as well.
         """
-        found = self.factors.deflate(x, rtol)
+        found = self.factors.numerics.deflate(x, rtol)
         if found is None:
             return None
         rest = found.system
@@ -213,11 +211,18 @@ class ProductFlow(SystemProtocol):
         )
         return found._replace(system=ProductFlow(network, rank))
 
-    def identify(self, x: ArrayLike) -> str:
-        """Return the index set of the modes that W has learnt, as a network's."""
-        return self.factors.identify(x)
+    def limit(self, x: Array, force: float = math.inf, rtol: float = 0.0) -> Limit:
+        """Return whether a run is over, and the index set of the modes that W has learnt.
 
-    def settled(self, x: Array, rtol: float) -> bool:
+        Critical points of rank k are minima or saddles; there are some if Σ has rank k.
+        """
+        other = "saddle" if self.factors.max_rank == self.rank else "critical_point"
+        layers = self.factors.limit(x, rtol=rtol)
+        with np.errstate(over="ignore", invalid="ignore"):
+            settled = self._settled(x, rtol, layers)
+        return ended(settled, force, other, layers.label)
+
+    def _settled(self, x: Array, rtol: float, layers: Limit) -> bool:
         """Tell whether W is a best map of rank k to the accuracy of the run.
 
         ‖W K − U_k Σ_k V_kᵀ‖ is at most 10 ``rtol`` ‖Σ‖ and a tenth of σ_k, or what rounding leaves.
@@ -226,18 +231,22 @@ class ProductFlow(SystemProtocol):
         left, sigma, right = self.network.singular_modes
         k = self.rank
         gap = sigma[k - 1] - sigma[k] if k < len(sigma) else sigma[k - 1]
-        if not self.only_saddles or gap <= tolerances.TIE * sigma[0]:
-            return self.factors.settled(x, rtol)
+        if self.factors.max_rank < k or gap <= tolerances.TIE * sigma[0]:
+            return layers.kind == "global_minimum"
         best = (left[:, :k] * sigma[:k]) @ right[:, :k].T
         rounding = 64.0 * np.finfo(float).eps * sigma[0] ** 2 / gap
         near = min(10.0 * rtol * float(np.linalg.norm(sigma)), 0.1 * float(sigma[k - 1]))
         return bool(np.linalg.norm(self.factors._image(x) - best) <= max(near, rounding))
 
-    def orbit_dimensions(self, x: Array, rtol: float = 1e-8) -> tuple[int, int, bool] | None:
-        """Return the dimensions of the orbit of GL(k) and of the critical points at ``x``."""
-        return self.factors.orbit_dimensions(x, rtol)
+    def theory(self, x: Array) -> Theory:
+        """Return what is known at a state: the orbit of GL(k), and the Riemannian Hessian."""
+        return Theory(
+            generators=lambda: self.generators(x),
+            spectrum=lambda: self._known_spectrum(x),
+            dimensions=lambda: self.factors.orbit_dimensions(x),
+        )
 
-    def known_spectrum(self, x: Array) -> KnownSpectrum | None:
+    def _known_spectrum(self, x: Array) -> KnownSpectrum | None:
         """Return minus the eigenvalues of the Riemannian Hessian at critical points.
 
         In closed form for whitened problems, otherwise of the symmetric matrix in a basis that is
@@ -249,13 +258,14 @@ class ProductFlow(SystemProtocol):
             return None
         if float(self.factors._imbalance(x)) > tolerances.EXACT * size:
             return None
+        dimensions = self.factors.orbit_dimensions(x)
         if self.network.whitened:
             values, left_out = spectra.map_eigenvalues(
                 self.network.problem, list(found.modes), self.depth
             )
             if left_out <= tolerances.EXACT * values.max():
-                return KnownSpectrum(-values, "closed_form", self.orbit_dimensions(x))
-        return KnownSpectrum(-self.hessian_modes(x)[0], "gram", self.orbit_dimensions(x))
+                return KnownSpectrum(-values, "closed_form", dimensions)
+        return KnownSpectrum(-self.hessian_modes(x)[0], "gram", dimensions)
 
     @finite("x")
     def hessian_modes(self, x: ArrayLike) -> tuple[Array, Array]:
@@ -279,10 +289,6 @@ class ProductFlow(SystemProtocol):
         P in GL(k) keeps W and so what is critical; ``orthogonal`` P keep AᵀA = BᵀB and the flow.
         """
         return self.factors.generators(x, orthogonal=orthogonal)
-
-    def is_too_large(self, x: Array) -> bool:
-        """Tell whether products of the factors may overflow."""
-        return self.factors.is_too_large(x)
 
     def coordinates(self) -> dict[str, Any]:
         """Return the coordinates of two layers, Bᵀ and A."""
@@ -652,6 +658,12 @@ class ProductFlow(SystemProtocol):
     def _check_positive(size: float) -> None:
         if not size > 0.0:
             raise ValueError(f"scale: needs numbers above 0, got {size}")
+
+
+def check_weights(system: object) -> None:
+    """Refuse what has no layers, or factors, to make a state of."""
+    if not isinstance(system, WeightSystem | ProductFlow):
+        raise TypeError("system: needs a network, whose states are layers of weights")
 
 
 ProductFlow.__init__ = known_options(ProductFlow.__init__)  # type: ignore[method-assign]

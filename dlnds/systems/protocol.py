@@ -1,62 +1,66 @@
-"""What an engine may ask of a system."""
+"""What an engine may ask of a system: at most thirteen things; and systems made of functions."""
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, NamedTuple
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, NamedTuple
 
+import numba
 import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike
 
-from dlnds._kernels import runge_kutta
+from dlnds._kernels import jit, runge_kutta
 from dlnds.arrays import Array, Kernel, Params
-from dlnds.errors import check_array, nearest
+from dlnds.errors import check_array, check_integer, check_memory, known_options, nearest
+from dlnds.theory.forms import LeadingPart
 from dlnds.theory.spectra import KnownSpectrum
+
+#: Forces below this move no weight by its rounding within any time that a number can hold.
+NO_FORCE = 1e-250
 
 
 class SystemProtocol:
-    """Questions that engines ask of a system, with the answers of one that knows no better.
+    """The thirteen questions that engines ask, with the answers of a system that knows no better.
 
-    A system has at least ``dim``, ``field`` and ``params``. Kernels are compiled functions:
-    ``field(t, x, params, out)``, ``jvp(t, x, v, params, out)``, ``jacobian(t, x, params, out)``,
-    ``tangent(t, x, vectors, params, out)`` (one vector a column) and
-    ``error_scale(t, x, params, out)``, with ``params`` a pair of an int64 and a float64 vector.
+    ====================================  ==========================================================
+    ``dim``, ``params``, ``field``        required: the number of components; an int64 and a float64
+                                          vector; and a kernel ``field(t, x, params, out)``
+    ``jvp``, ``jacobian``                 kernels ``jvp(t, x, v, params, out)`` and ``jacobian(t, x,
+                                          params, out)`` of the derivative of the field, or None
+    ``kind``                              ``"flow"``, ``"gradient"``: minus a gradient in some
+                                          metric, so that where it vanishes a run is over, ``"map"``
+    ``coordinates``, ``observables``,     labels of the state, what a run can record, and what the
+    ``attributes``                        attributes of a Dataset say of the system
+    ``numerics``                          how to integrate it, see `Numerics`
+    ``limit``                             whether a run is over, see `Limit`
+    ``theory``                            what is known at a state without search, see `Theory`
+    ``varied``                            the equation of its equilibria as something is varied, see
+                                          `Equation`
+    ====================================  ==========================================================
+
+    Kernels are compiled functions.
     """
-
-    #: The field is minus a gradient, so that its Jacobian is symmetric: minus a Hessian.
-    gradient_flow: ClassVar[bool] = False
-    #: Critical points that are not global minima are all saddles.
-    only_saddles: bool = False
-    #: Whether the field is minus a gradient in some metric: where it vanishes a run is over.
-    descends: bool = False
-    #: Observables that every run records.
-    always_saved: ClassVar[tuple[str, ...]] = ()
 
     dim: int
     params: Params
     field: Kernel
-    #: The directional derivative of the field, if it is known.
     jvp: Kernel | None = None
-    #: The Jacobian matrix of the field, if it is known.
     jacobian: Kernel | None = None
-    #: The Jacobian times many vectors at once, which returns its trace, if it is known.
-    tangent: Kernel | None = None
-    #: Whether the field is that of a flow, for the engines of continuous time.
-    is_flow: ClassVar[bool] = True
-    #: α and β of the map x → α x + β f(x), if the system is one for `iterate`.
-    update: tuple[float, float] | None = None
-    #: Nanoseconds that an evaluation of the field takes, roughly: whether implicit steps pay.
-    field_cost: float = 1e3
-    #: What a local error is judged against, for each component.
-    error_scale: Kernel = staticmethod(runge_kutta.error_scale)
-    #: Moves a state back to where its invariants are those of a reference, if that is known.
-    restore: Kernel = staticmethod(runge_kutta.keep)
-    #: Whether `working_basis` depends on the state, so that engines ask again as it grows.
-    has_working_basis: ClassVar[bool] = False
-    #: Observables that a working basis leaves as they are.
-    unaffected: ClassVar[frozenset[str]] = frozenset()
+    kind: str = "flow"
+    #: Observables that every run records.
+    _always: tuple[str, ...] = ()
 
-    def observables(self, states: Array, names: Iterable[str]) -> dict[str, xr.Variable]:
+    def coordinates(self) -> dict[str, Any]:
+        """Return the coordinates that label the dim ``parameter``."""
+        return {"parameter": np.arange(self.dim)}
+
+    def observables(
+        self, states: Array, names: Iterable[str] | None = None
+    ) -> dict[str, xr.Variable]:
         """Return what a run records at its states (time, parameter), by name.
+
+        Without names those that every run records.
 
         Raises
         ------
@@ -64,6 +68,7 @@ class SystemProtocol:
             If the system has no observable of that name.
         """
         known = self._observables()
+        names = self._always if names is None else tuple(names)
         for name in names:
             if name not in known:
                 raise ValueError(f"save: there is no {name!r}{nearest(name, known)}")
@@ -72,68 +77,99 @@ class SystemProtocol:
     def _observables(self) -> Mapping[str, Callable[[Array], xr.Variable]]:
         return {"state": lambda states: xr.Variable(("time", "parameter"), states)}
 
-    def is_too_large(self, x: Array) -> bool:
-        """Tell whether what is computed from a state of finite numbers may overflow."""
-        with np.errstate(over="ignore"):
-            return not np.isfinite(x @ x)
-
-    def reduce(self, x: Array) -> "Reduction":
-        """Return a smaller system that flows from ``x`` in the same way; by default itself."""
-        return Reduction(self, x, unchanged, unchanged)
-
-    def working_basis(self, x: Array) -> "Reduction":
-        """Return the system in orthogonal coordinates that suit the state; by default its own."""
-        return Reduction(self, x, unchanged, unchanged)
-
-    def deflate(self, x: Array, rtol: float) -> "Reduction | None":
-        """Return the system without what has come to rest at ``x``, or None if nothing has."""
-        return None
-
-    def invariants(self, x: Array) -> Array:
-        """Return the reference that `restore` keeps a run from ``x`` to."""
-        return np.zeros(0)
-
-    def identify(self, x: Array) -> str:
-        """Return the label of the critical value that the state is nearest to, or ''."""
-        return ""
-
-    def settled(self, x: Array, rtol: float) -> bool:
-        """Tell whether a run that is at ``x`` has reached its limit to the accuracy ``rtol``."""
-        return False
-
-    def known_spectrum(self, x: Array) -> KnownSpectrum | None:
-        """Return the eigenvalues of the Hessian at ``x`` if they are known without it.
-
-        Of the Jacobian, if the field is no gradient.
-        """
-        return None
-
-    def generators(self, x: Array) -> Array:
-        """Return tangent vectors (generator, parameter) that span the symmetry orbit's at ``x``."""
-        return np.zeros((0, self.dim))
-
-    def leading_parts(self, x: Array) -> "list[Any]":
-        """Return the forms that −L is to leading order in weights that vanish at ``x``.
-
-        Each is a `forms.LeadingPart`; none if no weight vanishes, or they are not known.
-        """
-        return []
-
-    def orbit_dimensions(self, x: Array) -> tuple[int, int, bool] | None:
-        """Return the dimensions of the symmetry orbit and of the set of critical points at ``x``.
-
-        The second holds the orbit; the third entry tells whether it is exact, and not a lower
-        bound. None if they are not known.
-        """
-        return None
-
-    def coordinates(self) -> dict[str, Any]:
-        """Return the coordinates that label the dim ``parameter``."""
-        return {"parameter": np.arange(self.dim)}
-
     def attributes(self) -> dict[str, Any]:
         """Return what the attributes of a Dataset say of the system."""
         return {"system": type(self).__name__}
+
+    @property
+    def numerics(self) -> "Numerics":
+        """How to integrate the system."""
+        return Numerics()
+
+    def limit(self, x: Array, force: float = math.inf, rtol: float = 0.0) -> "Limit":
+        """Return whether a run that is at ``x`` is over, with what ``force`` is the largest of.
+
+        ``rtol`` is the accuracy of the run.
+        """
+        return ended(False, force if self.kind == "gradient" else math.inf, "critical_point")
+
+    def theory(self, x: Array) -> "Theory":
+        """Return what is known at a state."""
+        return Theory(generators=lambda: np.zeros((0, self.dim)))
+
+
+class Numerics(NamedTuple):
+    """How to integrate a system."""
+
+    #: What a local error is judged against, for each component: a kernel like the field.
+    error_scale: Kernel = runge_kutta.error_scale
+    #: Moves a state back to where its invariants are those of a reference: a kernel.
+    restore: Kernel = runge_kutta.keep
+    #: The reference that ``restore`` keeps a run from a state to.
+    invariants: Callable[[Array], Array] = lambda x: np.zeros(0)
+    #: Nanoseconds that an evaluation of the field takes, roughly: whether implicit steps pay.
+    field_cost: float = 1e3
+    #: The Jacobian times many vectors, one a column, which returns its trace: a kernel
+    #: ``tangent(t, x, vectors, params, out)``, if it is known.
+    tangent: Kernel | None = None
+    #: Whether the field is minus a gradient as numbers are compared: the Jacobian is minus a
+    #: Hessian.
+    symmetric: bool = False
+    #: α and β of the map x → α x + β f(x), if the system can be iterated.
+    update: tuple[float, float] | None = None
+    #: Whether what is computed from a state of finite numbers may overflow.
+    too_large: Callable[[Array], bool] = lambda x: _overflows(x)
+    #: A smaller system that flows from a state in the same way, or None if there is none.
+    reduce: Callable[[Array], "Reduction | None"] = lambda x: None
+    #: The system in orthogonal coordinates that suit a state, or None if its own do; asked again as
+    #: the state grows. None if no others ever do.
+    working_basis: Callable[[Array], "Reduction | None"] | None = None
+    #: The system without what has come to rest at a state to an accuracy ``rtol``, or None if
+    #: nothing has.
+    deflate: Callable[[Array, float], "Reduction | None"] = lambda x, rtol: None
+    #: Observables that a working basis leaves as they are.
+    unaffected: frozenset[str] = frozenset()
+
+
+class Limit(NamedTuple):
+    """What a run has come to.
+
+    ``kind`` is one of `schema.LIMIT_KINDS`, ``"none"`` if it is not over; ``decision`` one of
+    `schema.LIMIT_DECISIONS`. ``label`` names the critical value that is nearest, over or not.
+    """
+
+    kind: str = "none"
+    decision: str = "none"
+    label: str = ""
+
+
+def ended(settled: bool, force: float, other: str, label: str = "") -> Limit:
+    """Return the limit of a run that has settled in a global minimum, or feels no force.
+
+    ``other`` is what the critical points but the global minima are.
+    """
+    if settled:
+        return Limit("global_minimum", "small_residual", label)
+    if force < NO_FORCE:
+        return Limit(other, "no_force", label)
+    return Limit(label=label)
+
+
+class Theory(NamedTuple):
+    """What is known of a system at a state: functions, since some take their time."""
+
+    #: Tangent vectors (generator, parameter) that span the symmetry orbit's.
+    generators: Callable[[], Array]
+    #: Eigenvalues of the Hessian (of the Jacobian if the field is no gradient), known without it.
+    spectrum: Callable[[], KnownSpectrum | None] = lambda: None
+    #: Dimensions of the symmetry orbit and of the set of critical points, which holds the orbit,
+    #: and whether the second is exact, and not a lower bound.
+    dimensions: Callable[[], tuple[int, int, bool] | None] = lambda: None
+    #: The forms that −L is to leading order in weights that vanish; none if no weight vanishes, or
+    #: they are not known.
+    leading_parts: Callable[[], list[LeadingPart]] = list
+    #: Taylor coefficients of the field along a curve of such coefficients, up to an order.
+    field_terms: Callable[[Array, int], Array] | None = None
 
 
 class Reduction(NamedTuple):
@@ -154,10 +190,16 @@ def unchanged(states: Array) -> Array:
     return states
 
 
+def _overflows(x: Array) -> bool:
+    """Tell whether the square of a state overflows."""
+    with np.errstate(over="ignore"):
+        return not np.isfinite(x @ x)
+
+
 def check_state(name: str, system: SystemProtocol, x: ArrayLike) -> Array:
     """Return a state (parameter) of a system at which nothing overflows."""
     state = check_array(name, x, ndim=1, shape=(system.dim,))
-    if system.is_too_large(state):
+    if system.numerics.too_large(state):
         raise ValueError(f"{name}: overflows, has entries up to {np.abs(state).max():.3g}")
     return state
 
@@ -165,7 +207,7 @@ def check_state(name: str, system: SystemProtocol, x: ArrayLike) -> Array:
 def check_flow(system: object) -> None:
     """Refuse what does not flow in continuous time."""
     check_system(system)
-    if isinstance(system, SystemProtocol) and not system.is_flow:
+    if isinstance(system, SystemProtocol) and system.kind == "map":
         raise TypeError(f"system: needs a flow, got the map {type(system).__name__}; use iterate")
 
 
@@ -175,3 +217,180 @@ def check_system(system: object) -> None:
         raise TypeError(
             f"system: needs a system such as LinearNetwork, got {type(system).__name__}"
         )
+
+
+def field_at(system: SystemProtocol, t: float, x: Array) -> Array:
+    """Return the field at a state."""
+    out = np.empty(system.dim)
+    jit.ready(system.field, jit.FIELD)(t, x, system.params, out)
+    return out
+
+
+def dense_jacobian(system: SystemProtocol, t: float, x: Array) -> tuple[Array, float]:
+    """Return the Jacobian matrix and the relative accuracy of its eigenvalues."""
+    epsilon = float(np.finfo(float).eps)
+    out = np.zeros((system.dim, system.dim))
+    if system.jacobian is not None:
+        jit.ready(system.jacobian, jit.JACOBIAN)(t, x, system.params, out)
+        accuracy = 8.0 * system.dim * epsilon
+    else:
+        field = jit.ready(system.field, jit.FIELD)
+        step = epsilon ** (1.0 / 3.0) * max(1.0, float(np.abs(x).max()))
+        ends = np.empty((2, system.dim))
+        for j in range(system.dim):
+            for end, sign in zip(ends, (1.0, -1.0), strict=True):
+                shifted = x.copy()
+                shifted[j] += sign * step
+                field(t, shifted, system.params, end)
+            out[:, j] = (ends[0] - ends[1]) / (2.0 * step)
+        accuracy = epsilon ** (2.0 / 3.0)
+    if not np.isfinite(out).all():
+        raise ValueError("x: the Jacobian at this state is not finite")
+    return out, accuracy
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class System(SystemProtocol):
+    """A dynamical system ẋ = f(t, x) made of functions that Numba can compile.
+
+    Parameters
+    ----------
+    field
+        ``field(t, x, params, out)`` writes ẋ into ``out``. ``params`` is a pair of an int64 and a
+        float64 vector; the second holds ``parameters``. Plain or jitted functions are taken.
+    jvp
+        ``jvp(t, x, v, params, out)`` writes the derivative of the field along ``v``.
+    jacobian
+        ``jacobian(t, x, params, out)`` writes the matrix ∂f_i/∂x_j.
+    dim
+        Number of components of the state.
+    parameters
+        Numbers that the functions find in ``params[1]``.
+    energy
+        Python function of a state that a run records as its ``loss``.
+    names
+        Names of the components; they label the dim ``parameter``.
+
+    Raises
+    ------
+    TypeError
+        If a function reaches beyond ``dim`` or ``parameters``, returns something, or cannot be
+        compiled.
+    ValueError
+        If ``dim`` is not positive, or ``names`` are not as many.
+
+    Examples
+    --------
+    >>> import dlnds as dl
+    >>> def decay(t, x, params, out):
+    ...     out[0] = -params[1][0] * x[0]
+    >>> system = dl.System(decay, dim=1, parameters=[2.0])
+    >>> run = dl.flow(system, [1.0], t_span=(0, 1), t_eval=[0, 1])
+    >>> round(float(run.state[-1, 0]), 6)
+    0.135335
+    """
+
+    field: Kernel
+    jvp: Kernel | None = None
+    jacobian: Kernel | None = None
+    _: KW_ONLY
+    dim: int
+    parameters: Sequence[float] = ()
+    energy: Callable[[Array], float] | None = None
+    names: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        put(self, "dim", check_integer("dim", self.dim, minimum=1))
+        check_memory("dim", 2 * self.dim + (0 if self.jacobian is None else self.dim**2))
+        values = self.parameters
+        none = isinstance(values, list | tuple) and not values
+        if not (none or (isinstance(values, np.ndarray) and values.shape == (0,))):
+            values = check_array("parameters", values, ndim=1).tolist()
+        put(self, "parameters", tuple(values))
+        self._check_words()
+        vector, matrix = (self.dim,), (self.dim, self.dim)
+        put(self, "field", self._compiled("field", jit.FIELD, vector, vector))
+        if self.jvp is not None:
+            put(self, "jvp", self._compiled("jvp", jit.JVP, vector, vector, vector))
+        if self.jacobian is not None:
+            put(self, "jacobian", self._compiled("jacobian", jit.JACOBIAN, vector, matrix))
+
+    def _check_words(self) -> None:
+        """Refuse an energy and names that are none."""
+        if self.energy is not None and not callable(self.energy):
+            raise TypeError(f"energy: needs a function, got {self.energy!r}")
+        names = self.names
+        if names is not None and not (
+            np.iterable(names) and all(isinstance(n, str) for n in names)
+        ):
+            raise TypeError(f"names: needs a sequence of texts, got {names!r}")
+        if names is not None and len(set(names)) != self.dim:
+            raise ValueError(f"names: needs {self.dim} different names, got {self.names!r}")
+
+    @property
+    def params(self) -> Params:  # type: ignore[override]
+        """The pair of parameter vectors that the functions receive."""
+        return np.zeros(0, np.int64), np.array(self.parameters, dtype=float)
+
+    @property
+    def numerics(self) -> Numerics:
+        """How to integrate it; taken as a map, the system is x → f(x)."""
+        return Numerics(update=(0.0, 1.0))
+
+    @property
+    def _always(self) -> tuple[str, ...]:  # type: ignore[override]
+        """``loss``, if the system has an energy."""
+        return () if self.energy is None else ("loss",)
+
+    def _observables(self) -> Mapping[str, Callable[[Array], xr.Variable]]:
+        known = dict(super()._observables())
+        energy = self.energy
+        if energy is not None:
+            known["loss"] = lambda states: xr.Variable("time", [float(energy(x)) for x in states])
+        return known
+
+    def coordinates(self) -> dict[str, Any]:
+        """Return the coordinates that label the dim ``parameter``."""
+        if self.names is None:
+            return super().coordinates()
+        return {"parameter": list(self.names)}
+
+    def __repr__(self) -> str:
+        """Name the field and the size."""
+        name = getattr(self.field, "__name__", "field")
+        return f"System({name}, dim={self.dim}, parameters={self.parameters})"
+
+    def _compiled(self, name: str, signature: Any, *shapes: tuple[int, ...]) -> Kernel:
+        """Try a function out as plain Python, where indices are checked, and compile it."""
+        function: Any = getattr(self, name)
+        if not callable(function):
+            raise TypeError(f"{name}: needs a function, got {function!r}")
+        plain = getattr(function, "py_func", function)
+        *states, out = (np.ones(shape) for shape in shapes)
+        try:
+            with np.errstate(all="ignore"):
+                result = plain(0.0, *states, self.params, out)
+        except (IndexError, TypeError, ValueError) as error:
+            raise TypeError(
+                f"{name}: fails with dim={self.dim} and {len(self.parameters)} parameters as "
+                f"{name}({_ARGUMENTS[name]}): {error}"
+            ) from error
+        except ArithmeticError:
+            result = None  # of this trial state only
+        if result is not None:
+            raise TypeError(f"{name}: needs to write into its argument out, and to return nothing")
+        try:
+            own = numba.njit(plain)  # leaves the user's function as it is
+            return jit.ready(own, signature)  # type: ignore[no-any-return]
+        except (numba.core.errors.NumbaError, TypeError) as error:
+            raise TypeError(f"{name}: cannot be compiled by Numba: {error}") from error
+
+
+_ARGUMENTS = {
+    "field": "t, x, params, out",
+    "jvp": "t, x, v, params, out",
+    "jacobian": "t, x, params, out",
+}
+
+System.__init__ = known_options(System.__init__)  # type: ignore[method-assign]

@@ -199,32 +199,32 @@ def channels(problem: Problem, modes: Sequence[int], stable: bool) -> Directions
     )
 
 
-def leading_part(problem: Problem, layers: Sequence[Array]) -> LeadingPart | None:
+def leading_parts(problem: Problem, layers: Sequence[Array]) -> list[LeadingPart]:
     """Return the leading part of −L at the origin, or at a balanced point of a whitened problem.
 
-    By the local product it is that of the residual network; None elsewhere, and for two layers but
+    By the local product it is that of the residual network; none elsewhere, and for two layers but
     at the origin, where it is a part of the Hessian.
     """
     whole, dim = problem.widths, n_weights(problem.widths)
     if not any(w.any() for w in layers):
         root = np.eye(whole[0]) if problem.root is None else problem.root
-        return correlation(whole, root, problem.target)
+        return [correlation(whole, root, problem.target)]
     place = canonical_place(problem, layers) if problem.depth > 2 else None
     if place is None:
-        return None
+        return []
     rank, ends = len(place.modes), (whole[0], whole[-1])
     outer = [np.setdiff1d(np.arange(d), place.modes) for d in ends]
     kept = [outer[0], *(np.arange(rank, d) for d in whole[1:-1]), outer[1]]
     widths = [units.size for units in kept]
     target = place.problem.target[np.ix_(kept[-1], kept[0])]
     if not (min(widths) and target.any()):
-        return None
+        return []
     spots = block_places(whole, kept)
     check_memory("x", 2 * spots.size * dim)
     units = np.zeros((spots.size, dim))
     units[np.arange(spots.size), spots] = 1.0
     embed = turning(whole, place.bases)(units).T.copy()
-    return correlation(widths, np.eye(widths[0]), target, embed=embed)
+    return [correlation(widths, np.eye(widths[0]), target, embed=embed)]
 
 
 class Dimensions(NamedTuple):

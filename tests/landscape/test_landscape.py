@@ -24,7 +24,7 @@ def test_critical_points_are_critical_and_have_the_stated_loss(net):
         norms = [1.0 + np.linalg.norm(w) for w in (*net.unpack(x), naive.root(net))]
         assert np.abs(naive.field(net, x)).max() < 1e-12 * size * np.prod(norms) ** 2
         assert naive.loss(net, x) == pytest.approx(loss, rel=1e-10, abs=1e-12 * size**2)
-        assert net.identify(x) == dl.schema.index_set_label(modes)
+        assert net.limit(x).label == dl.schema.index_set_label(modes)
 
 
 @given(naive.small_networks)

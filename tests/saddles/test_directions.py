@@ -372,7 +372,7 @@ def test_expanded_and_compiled_forms_are_the_same():
     form = directions.leading_form(
         net, x, np.zeros(net.dim), np.eye(net.dim), np.ones(net.dim, bool)
     )
-    compiled = directions._compiled(net.leading_parts(x)[0])
+    compiled = directions._compiled(net.theory(x).leading_parts()[0])
     u = naive.state_of(net, 0)
     assert form.order == compiled.degree == 3
     np.testing.assert_allclose(form.basis @ form.gradient(form.basis.T @ u), compiled.gradient(u))

@@ -1,5 +1,6 @@
 """Gradient descent and other maps."""
 
+import contracts
 import naive
 import numpy as np
 import pytest
@@ -25,6 +26,11 @@ def test_descent_is_its_definition_and_drifts_exactly(net, seed):
         ):
             drift = eta**2 * (f @ f.T - g.T @ g)
             np.testing.assert_allclose(then - before, drift, rtol=0, atol=1e-11 * size**2)
+
+
+def test_descent_keeps_the_contract_of_systems():
+    net = naive.random_network((3, 4, 2), 0)
+    contracts.check_system(dl.GradientDescent(net, step_size=0.1), naive.state_of(net, 1, 0.7))
 
 
 def test_small_steps_follow_the_flow_to_first_order():

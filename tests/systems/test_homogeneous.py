@@ -237,8 +237,9 @@ def test_runs_lose_loss_and_keep_what_is_conserved(minimum):
 def test_perfect_fits_end_runs_without_end():
     X, _ = smooth_target()
     net = dl.HomogeneousNetwork((3, 4, 1), X, np.maximum(X[0], 0.0) ** 2)
-    assert net.settled(net.pack([[[1, 0, 0], *[[0, 0, 0]] * 3], [[1, 0, 0, 0]]]), 1e-8)
-    assert not net.settled(net.initial(rng=0), 1e-8)
+    x = net.pack([[[1, 0, 0], *[[0, 0, 0]] * 3], [[1, 0, 0, 0]]])
+    assert net.limit(x, rtol=1e-8).kind == "global_minimum"
+    assert net.limit(net.initial(rng=0), rtol=1e-8).kind == "none"
     run = dl.flow(net, net.initial(scale=0.5, rng=2))
     assert dl.schema.decode(run.stop_reason) == "limit_reached"
     assert dl.schema.decode(run.limit_kind) == "global_minimum"
@@ -330,7 +331,7 @@ def test_attributes_say_which_network_it_is():
     assert (words["power"], words["slope"], words["criterion"]) == (3, -0.5, "logistic")
     assert words["normalization"] == "loss not divided"
     assert repr(net) == "HomogeneousNetwork(3 -> 2 -> 2, max(z, -0.5z)^3, logistic)"
-    assert not net.settled(np.zeros(net.dim), 1e-8)
+    assert net.limit(np.zeros(net.dim), rtol=1e-8).kind == "none"
 
 
 @pytest.mark.parametrize(

@@ -245,7 +245,7 @@ def test_modes_diagonalize_the_target(net, seed):
     dl.schema.validate(modes)
 
 
-def test_identify_names_the_learnt_modes():
+def test_limits_name_the_learnt_modes():
     net = dl.LinearNetwork(widths=(4, 5, 4), target=np.diag([4.0, 3.0, 2.0, 0.0]))
     for modes in [(), (0,), (1, 2), (0, 1, 2)]:
-        assert net.identify(net.critical_state(modes)) == dl.schema.index_set_label(modes)
+        assert net.limit(net.critical_state(modes)).label == dl.schema.index_set_label(modes)

@@ -221,7 +221,7 @@ def test_learnt_modes_rest_and_the_others_flow_at_a_smaller_rank():
     W = np.zeros((3, 4))
     W[0, 0], W[1:, 1:] = 3.0, np.multiply.outer([0.3, 0.2], [0.1, -0.4, 0.2])
     x = prod.factor(W)
-    rest = prod.deflate(x, 1e-8)
+    rest = prod.numerics.deflate(x, 1e-8)
     assert (rest.system.rank, rest.system.network.widths) == (1, (3, 4, 4, 2))
     np.testing.assert_allclose(prod.product(rest.lift(rest.state[None])[0]), W, rtol=0, atol=1e-15)
     ahead = field_of(rest.system, rest.state)
@@ -229,18 +229,17 @@ def test_learnt_modes_rest_and_the_others_flow_at_a_smaller_rank():
     change = rest.lift((rest.state + step * ahead)[None])[0] - rest.lift(rest.state[None])[0]
     expected = moved(prod, x, field_of(prod, x))
     np.testing.assert_allclose(moved(prod, x, change / step), expected, rtol=0, atol=1e-12)
-    assert prod.deflate(prod.initial(scale=0.5, rng=0), 1e-8) is None
-    assert not prod.settled(x, 1e-8)
-    assert prod.settled(prod.critical_state((0, 1)), 1e-8)
+    assert prod.numerics.deflate(prod.initial(scale=0.5, rng=0), 1e-8) is None
+    assert prod.limit(x, rtol=1e-8).kind == "none"
+    assert prod.limit(prod.critical_state((0, 1)), rtol=1e-8).kind == "global_minimum"
 
 
 def test_a_best_map_that_is_not_the_only_one_is_told_by_its_loss():
     prod = dl.ProductFlow(dl.LinearNetwork((3, 3, 3), target=np.diag([2.0, 1.0, 1.0])), rank=2)
     turn = np.array([[1.0, 0.0, 0.0], [0.0, 0.6, 0.8]])
-    assert prod.settled(
-        prod.pack((turn.T * np.sqrt([2.0, 1.0]), turn.T * np.sqrt([2.0, 1.0]))), 1e-8
-    )
-    assert not prod.settled(prod.factor(np.diag([2.0, 0.9, 0.0])), 1e-8)
+    x = prod.pack((turn.T * np.sqrt([2.0, 1.0]), turn.T * np.sqrt([2.0, 1.0])))
+    assert prod.limit(x, rtol=1e-8).kind == "global_minimum"
+    assert prod.limit(prod.factor(np.diag([2.0, 0.9, 0.0])), rtol=1e-8).kind == "none"
 
 
 def test_entropies_of_stacks_and_parts_of_a_flow():
@@ -580,7 +579,7 @@ def test_critical_points_are_the_index_sets_of_the_rank(widths, rank, kind):
     for chosen, word in zip(expected, dl.schema.decode(table.kind).values, strict=True):
         x = prod.critical_state(chosen)
         assert np.abs(field_of(prod, x)).max() < 1e-11 * np.abs(x).max()
-        assert prod.identify(x) == dl.schema.index_set_label(chosen)
+        assert prod.limit(x).label == dl.schema.index_set_label(chosen)
         assert word == ("global_minimum" if chosen == tuple(range(rank)) else "strict_saddle")
         spectrum = dl.linearize(prod, x)
         swaps = sum(
