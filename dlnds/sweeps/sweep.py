@@ -4,11 +4,9 @@ import contextlib
 import inspect
 import math
 import os
-import re
-import time
-from collections import Counter, deque
-from collections.abc import Generator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,24 +26,11 @@ from dlnds.errors import (
     known_options,
 )
 from dlnds.store import flush
-from dlnds.sweeps import folder as manifest
-from dlnds.sweeps import records
+from dlnds.sweeps import folder as files
 from dlnds.sweeps import workers as crews
-from dlnds.sweeps.folder import Grid, Plan
-from dlnds.sweeps.task import Task, check_task, import_task
-from dlnds.sweeps.workers import Job, Outcome, Point
-
-#: What becomes of points, one after the other; it is closed to end what is under way.
-Outcomes = Generator[Outcome, None, None]
-
-#: Results that wait to be written; then they are waited for.
-MOST_PENDING = 64
-#: Seconds after which the names of new files are flushed, too.
-FLUSH_TIME = 1.0
-#: What becomes of points that every sweep computes.
-_NOT_THERE = ("missing", "damaged")
-#: Dim of the numbers of points, which no task's Dataset has.
-_NUMBER = "number of the point"
+from dlnds.sweeps.folder import Plan
+from dlnds.sweeps.task import Grid, Task, check_grid, check_task, import_task
+from dlnds.sweeps.workers import Job, Outcome, Outcomes, Point
 
 
 @known_options
@@ -59,6 +44,7 @@ def sweep(
     rng: Any = None,
     time_limit: float | None = None,
     resume: bool = True,
+    extend: bool = False,
     retry: bool = False,
     on_failure: str = "mark",
     progress: bool = False,
@@ -88,9 +74,13 @@ def sweep(
         Seed (SPEC 7). Point i gets ``SeedSequence(entropy, spawn_key=(i,))``, whatever the order,
         and ``None`` goes on with that of the directory.
     time_limit
-        Seconds after which a point is given up; such points are computed in worker processes.
+        Seconds after which a point is given up, with the worker process that computes it.
     resume
         Go on with a sweep that is in the directory already; false refuses to.
+    extend
+        Take a grid that has more points than that of the directory, and all of those. What is
+        there stays, with its number i; only new points are computed, and numbered after the others.
+        So tasks without ``rng`` give what a fresh sweep of the whole grid gives.
     retry
         Compute points again that have failed.
     on_failure
@@ -113,7 +103,8 @@ def sweep(
         If an argument is outside what is described above; if the directory is locked, cannot be
         written, or holds another task, grid or seed, whose difference is told.
     RuntimeError
-        If a point fails and ``on_failure="raise"``, or the workers do not start.
+        If a point fails and ``on_failure="raise"``, if the workers do not start, or the executor
+        breaks down.
     OSError
         If a file cannot be written, for example because the disk is full. Nothing is lost then.
 
@@ -125,9 +116,8 @@ def sweep(
     what is missing, what does not verify, and nothing else. What a task consists of is its text,
     that of the functions and classes of its module that it uses, and their plain values (numbers,
     text, arrays, collections of these), not what it imports. It is compared in each process, too.
-    BLAS has one thread in every worker, because the last digits depend on their number. For half a
-    minute at most one worker is alone at the first point, so that the others find what it has
-    compiled; ``dlnds warm`` compiles everything beforehand.
+    BLAS has one thread in every worker, because the last digits depend on their number.
+    ``dlnds warm`` compiles beforehand what each worker would compile.
 
     Examples
     --------
@@ -140,31 +130,30 @@ def sweep(
     ([[1.0, 1.0], [1.0, 2.72]], 4)
     """
     task = check_task(task)
-    points = manifest.check_grid(grid, task)
+    points = grid if isinstance(grid, Grid) else check_grid(grid, task)
     folder = _check_directory(directory)
     workers = check_integer("workers", workers, minimum=1, maximum=4096)
     limit = _check_engine(workers, executor, time_limit)
     mark = check_choice("on_failure", on_failure, ("mark", "raise")) == "mark"
-    flags = {"resume": resume, "retry": retry, "progress": progress}
-    resume, retry, progress = (check_flag(name, value) for name, value in flags.items())
+    flags = {"resume": resume, "extend": extend, "retry": retry, "progress": progress}
+    resume, extend, retry, progress = (check_flag(name, value) for name, value in flags.items())
     check_generator("rng", rng)
     with contextlib.ExitStack() as stack:
         _enter(stack, folder)
-        plan = _planned(folder, task, points, rng, resume)
+        plan = _planned(folder, task, points, rng, resume, extend)
         todo = _to_do(plan, retry)
         job = _job(plan, task, limit)
-        outcomes: Outcomes
         if executor is not None:
             outcomes = crews.run_elsewhere(job, todo, executor)
         elif todo and (workers > 1 or limit is not None):
-            outcomes = crews.run_pooled(job, todo, workers)
+            outcomes = crews.run_apart(job, todo, workers, folder)
         else:
             outcomes = crews.run_here(job, todo)
-        _run(plan, outcomes, len(todo), mark, progress)
+        _keep(plan, outcomes, len(todo), mark, progress)
         found = _assembled(plan)
         _note_wrong_forms(plan, found)
-    if not mark and found.attrs["n_finished"] < points.size:
-        raise RuntimeError(f"{_first_failure(plan, found)}; {folder / manifest.FAILURES} has more")
+    if not mark and found.attrs["n_finished"] < found["status"].size:
+        raise RuntimeError(f"{_first_failure(plan, found)}; {folder / files.FAILURES} has more")
     return found
 
 
@@ -181,56 +170,48 @@ def _check_directory(directory: Any) -> Path:
 
 def _check_engine(workers: int, executor: Any, time_limit: Any) -> float | None:
     """Return the time limit, if the engine can keep it."""
-    limit = (
-        None
-        if time_limit is None
-        else check_number("time_limit", time_limit, minimum=1e-3, maximum=1e8)
-    )
-    if executor is None:
-        return limit
-    if not hasattr(executor, "submit"):
+    if executor is not None and not hasattr(executor, "submit"):
         raise TypeError(f"executor: needs an executor or a dask client, got {executor!r}")
-    if getattr(executor, "status", None) == "closed":  # a client of dask.distributed
-        raise ValueError("executor: the client is closed, needs an open one")
-    if workers != 1:
+    if executor is not None and workers != 1:
         raise ValueError("workers: the executor has its own, leave out one of the two")
-    if limit is not None:
+    if time_limit is None:
+        return None
+    if executor is not None:
         raise ValueError("time_limit: nothing ends the tasks of an executor; use workers")
-    return None
+    return check_number("time_limit", time_limit, minimum=1e-3, maximum=1e8)
 
 
 def _enter(stack: contextlib.ExitStack, folder: Path) -> None:
     """Make a folder if there is none, become its only writer, and sweep it up."""
-    own = {manifest.MANIFEST, manifest.GRID, manifest.LOCK, manifest.POINTS, manifest.FAILURES}
-    if folder.is_dir() and not (folder / manifest.MANIFEST).exists():
+    own = {files.GRID, files.LOCK, files.POINTS, files.FAILURES}
+    if folder.is_dir() and not (folder / files.MANIFEST).exists():
         strange = [p.name for p in folder.iterdir() if p.name not in own and p.suffix != ".tmp"]
         if strange:
             raise ValueError(f"directory: {folder} holds no sweep, but {strange[0]!r}")
-    manifest.check_folders(folder)
     try:
         folder.mkdir(exist_ok=True)
-        stack.enter_context(manifest.only_writer(folder))
-        for part in (folder, folder / manifest.POINTS, folder / manifest.FAILURES):
-            if part.is_dir():
-                records.sweep_up(part)
+        stack.enter_context(files.only_writer(folder))
+        files.prepare(folder)
     except OSError as error:
         raise ValueError(f"directory: {folder} cannot be written ({error})") from error
 
 
-def _planned(folder: Path, task: Task, grid: Grid, rng: Any, resume: bool) -> Plan:
+def _planned(folder: Path, task: Task, grid: Grid, rng: Any, resume: bool, extend: bool) -> Plan:
     """Return the sweep of a folder, begun if there is none, if it is the same."""
-    words = manifest.describe(task, grid)
-    if not (folder / manifest.MANIFEST).exists():
-        return manifest.write_plan(folder, grid, _entropy(rng), words)
-    plan = manifest.read_plan(folder)
+    words = files.describe(task, grid)
+    if not (folder / files.MANIFEST).exists():
+        return files.begin(folder, grid, _entropy(rng), words)
+    plan = files.read_plan(folder)
     if not resume:
         raise ValueError(f"directory: {folder} holds a sweep already; resume=True goes on with it")
-    difference = manifest.changes(plan.words, words)
-    if difference:
-        raise ValueError(f"{difference}; the sweep in {folder} is another one")
     if rng is not None and _entropy(rng) != plan.entropy:
         raise ValueError(f"rng: the sweep in {folder} was begun with {plan.entropy}")
-    manifest.make_folders(folder)
+    difference = files.changes(plan.words, words)
+    if extend and difference.startswith("grid: "):
+        return files.extend(plan, grid, words)
+    if difference:
+        hint = "; with extend=True it may grow" if difference.startswith("grid: ") else ""
+        raise ValueError(f"{difference}; the sweep in {folder} is another one{hint}")
     return plan
 
 
@@ -252,82 +233,57 @@ def _job(plan: Plan, task: Task, limit: float | None) -> Job:
 def _to_do(plan: Plan, retry: bool) -> list[Point]:
     """Return the points that are missing or do not verify, and on request those that failed."""
     # Results that are not of the form of most others are whole files, with a failure beside them.
-    return _points(
-        plan,
-        [
-            i
-            for i in range(plan.grid.size)
-            if (retry and plan.failure_file(i).exists()) or _look(plan, i)[0] in _NOT_THERE
-        ],
-    )
+    return [
+        point
+        for point in _points(plan)
+        if (retry and plan.failure_file(point.number).exists())
+        or plan.look(point.number)[0] in ("missing", "damaged")
+    ]
 
 
-def _points(plan: Plan, numbers: Sequence[int]) -> list[Point]:
-    """Return the points of these numbers with their inputs."""
-    columns = plan.grid.columns()
-    return [Point(i, {name: values[i] for name, values in columns.items()}) for i in numbers]
+def _points(plan: Plan) -> list[Point]:
+    """Return all points with their inputs."""
+    return list(map(Point, plan.grid.numbers.tolist(), plan.grid.inputs()))
 
 
-def _run(plan: Plan, outcomes: Outcomes, count: int, mark: bool, progress: bool) -> None:
-    """Keep what becomes of points."""
-    size, failed = plan.grid.size, 0
+def _keep(plan: Plan, outcomes: Outcomes, count: int, mark: bool, progress: bool) -> None:
+    """Write what becomes of points, each while others are computed; end at a failure on request."""
+    size, failed, written = len(plan.grid.numbers), 0, None
     bar = tqdm(total=size, initial=size - count, disable=not progress, desc="sweep", unit="run")
-    with bar, contextlib.closing(_written(plan, outcomes)) as written:
-        for outcome in written:
+    with bar, contextlib.closing(outcomes), ThreadPoolExecutor(1) as writer:
+        for outcome in outcomes:
+            if written is not None:
+                written.result()
+            written = writer.submit(_write, plan, outcome)
             failed += outcome.status != "finished"
             bar.set_postfix({"failed": failed}, refresh=False)
             bar.update()
             if failed and not mark:
-                raise RuntimeError(_said(outcome.point.inputs, outcome.status, outcome.message))
-
-
-def _said(inputs: Mapping[str, Any], status: str, message: str) -> str:
-    where = ", ".join(f"{name}={value!r}" for name, value in inputs.items())
-    return f"the point {where}: {schema.spoken(status)}: {message}"
-
-
-def _written(plan: Plan, outcomes: Outcomes) -> Outcomes:
-    """Write outcomes while others are computed; yield each once its file is on the disk."""
-    pending: deque[tuple[Outcome, Future[None]]] = deque()
-    flushed = time.monotonic()
-    try:
-        with contextlib.closing(outcomes), ThreadPoolExecutor(1) as pool:
-            for outcome in outcomes:
-                pending.append((outcome, pool.submit(_write, plan, outcome)))
-                while pending and (pending[0][1].done() or len(pending) > MOST_PENDING):
-                    yield _once_written(plan, *pending.popleft())
-                if time.monotonic() > flushed + FLUSH_TIME:
-                    flushed = time.monotonic()
-                    pool.submit(flush, plan.directory / manifest.POINTS)
-            for item in pending:
-                yield _once_written(plan, *item)
-    finally:
-        for name in (manifest.POINTS, manifest.FAILURES):
-            flush(plan.directory / name)
-
-
-def _once_written(plan: Plan, outcome: Outcome, written: "Future[None]") -> Outcome:
-    try:
-        written.result()
-    except OSError as error:
-        said = f"directory: {plan.directory} cannot be written, what is there is kept"
-        raise OSError(error.errno, f"{said} ({error.strerror or error})") from error
-    return outcome
+                break
+        if written is not None:
+            written.result()
+    for name in (files.POINTS, files.FAILURES):
+        flush(plan.directory / name)
 
 
 def _write(plan: Plan, outcome: Outcome) -> None:
-    index = outcome.point.number
-    result, failure = plan.point_file(index), plan.failure_file(index)
-    if outcome.status == "finished":
-        records.write_bytes(result, outcome.record)
-        failure.unlink(missing_ok=True)
-    else:
-        result.unlink(missing_ok=True)
-        records.write_bytes(failure, _failure(plan, outcome))
+    """Write the file of a point, its result or its failure."""
+    number = outcome.point.number
+    result, failure = plan.point_file(number), plan.failure_file(number)
+    try:
+        if outcome.status == "finished":
+            files.write_bytes(result, outcome.record)
+            failure.unlink(missing_ok=True)
+        else:
+            result.unlink(missing_ok=True)
+            files.write_bytes(failure, _failure(plan, outcome))
+    except OSError as error:
+        said = f"directory: {plan.directory} cannot be written, what is there is kept"
+        raise OSError(error.errno, f"{said} ({error.strerror or error})") from error
 
 
 def _failure(plan: Plan, outcome: Outcome) -> bytes:
-    return records.note(
+    return files.note(
         {
             "sweep": plan.digest,
             "point": outcome.point.number,
@@ -339,34 +295,9 @@ def _failure(plan: Plan, outcome: Outcome) -> bytes:
     )
 
 
-def _look(plan: Plan, index: int) -> tuple[str, Any]:
-    """Return what the files of a point tell: its status, and its Dataset or its failure."""
-    try:
-        dataset, about = records.decode(records.read_bytes(plan.point_file(index)))
-        own = about == {"point": index, "sweep": plan.digest}
-        return ("finished", dataset) if own else ("damaged", None)
-    except FileNotFoundError:
-        pass
-    except (ValueError, OSError):
-        return "damaged", None
-    try:
-        words = records.read_note(records.read_bytes(plan.failure_file(index)))
-    except FileNotFoundError:
-        return "missing", None
-    except (ValueError, OSError):
-        return "damaged", None
-    own = words.get("point") == index and words.get("sweep") == plan.digest
-    return (
-        (words["status"], words)
-        if own and words.get("status") in schema.SWEEP_STATES
-        else ("damaged", None)
-    )
-
-
 def _assembled(plan: Plan) -> xr.Dataset:
     """Return all points side by side."""
-    check_memory("directory", sum(map(_size, _files(plan, manifest.POINTS))) // 4)
-    looked = [_look(plan, index) for index in range(plan.grid.size)]
+    looked = [plan.look(number) for number in plan.grid.numbers.tolist()]
     status = [state for state, _ in looked]
     found = {i: dataset for i, (state, dataset) in enumerate(looked) if state == "finished"}
     forms = {i: _form(dataset) for i, dataset in found.items()}
@@ -374,21 +305,19 @@ def _assembled(plan: Plan) -> xr.Dataset:
         for i in [i for i in found if forms[i] != form]:
             status[i] = "wrong_form"
             del found[i]
-    dataset = _placed(plan.grid, _stacked(found, plan.grid.size))
-    return _finished(plan, dataset, status, _common([d.attrs for d in found.values()]))
-
-
-def _files(plan: Plan, name: str) -> list[Path]:
-    """Return what is in a folder of a sweep, of which copies may lack empty ones."""
-    folder = plan.directory / name
-    return list(folder.iterdir()) if folder.is_dir() else []
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.lstat().st_size
-    except FileNotFoundError:  # by a writer that is at work
-        return 0
+    dims, shape = plan.grid.dims, tuple(plan.grid.sizes.values())
+    dataset = _stacked(found, dims, shape).assign_coords(plan.grid.dataset.variables)
+    flags = schema.flag(schema.SWEEP_STATES, status).reshape(shape)
+    shared = _common([each.attrs for each in found.values()])
+    for name in ("schema", "dlnds_version"):
+        shared.pop(name, None)
+    own = {
+        "task": plan.words["task"],
+        "rng_entropy": str(plan.entropy),
+        "sweep_digest": plan.digest,
+        "n_finished": status.count("finished"),
+    }
+    return schema.finish(dataset.assign(status=(dims, flags)), "sweep", {**shared, **own})
 
 
 def _form(dataset: xr.Dataset) -> str:
@@ -401,88 +330,59 @@ def _form(dataset: xr.Dataset) -> str:
     return repr(sorted(parts, key=lambda part: str(part[0])))
 
 
-def _stacked(found: Mapping[int, xr.Dataset], size: int) -> xr.Dataset:
-    """Return Datasets of one form over a first dim, which `_placed` replaces."""
-    if not found:
-        return xr.Dataset()
-    first = next(iter(found.values()))
+def _stacked(
+    found: Mapping[int, xr.Dataset], dims: Sequence[str], shape: Sequence[int]
+) -> xr.Dataset:
+    """Return Datasets of one form, by their places, with the dims of the grid in front."""
+    first = next(iter(found.values()), xr.Dataset())
+    size = math.prod(shape)
+    check_memory("directory", size * sum(v.nbytes for v in first.variables.values()) // 8)
     variables = {}
     for name, variable in first.variables.items():
         attrs = _common([dataset[name].attrs for dataset in found.values()])
         if variable.dims == (name,):
-            variables[name] = variable.copy()
-            variables[name].attrs = attrs
+            variables[name] = xr.Variable(variable.dims, variable.values, attrs)
             continue
-        values = {i: dataset[name].values for i, dataset in found.items()}
-        dtype = np.result_type(*{value.dtype for value in values.values()})
+        values = [dataset[name].values for dataset in found.values()]
+        dtype = np.result_type(*{value.dtype for value in values})
         if len(found) < size and dtype.kind in "biu":
             dtype = np.dtype(np.float64)
         blank = "" if dtype.kind == "U" else False if dtype.kind in "biu" else np.nan
-        check_memory("directory", size * math.prod(variable.shape) * dtype.itemsize // 8)
         stacked = np.full((size, *variable.shape), blank, dtype)
-        for i, value in values.items():
-            stacked[i] = value
-        variables[name] = xr.Variable((_NUMBER, *variable.dims), stacked, attrs)
+        stacked[list(found)] = values
+        stacked = stacked.reshape(*shape, *variable.shape)
+        variables[name] = xr.Variable((*dims, *variable.dims), stacked, attrs)
     return xr.Dataset(variables).set_coords([str(name) for name in first.coords])
-
-
-def _placed(grid: Grid, stacked: xr.Dataset) -> xr.Dataset:
-    """Return what is stacked over points with the dims of the grid instead."""
-    dims, shape = tuple(grid.sizes), tuple(grid.sizes.values())
-    variables = {}
-    for name, variable in stacked.variables.items():
-        if variable.dims == (name,):
-            variables[name] = variable
-        else:
-            values = variable.values.reshape(*shape, *variable.shape[1:])
-            variables[name] = xr.Variable((*dims, *variable.dims[1:]), values, variable.attrs)
-    placed = xr.Dataset(variables).set_coords([str(name) for name in stacked.coords])
-    return placed.assign_coords(grid.dataset.variables)
-
-
-def _finished(
-    plan: Plan, dataset: xr.Dataset, status: list[str], attrs: Mapping[str, Any]
-) -> xr.Dataset:
-    """Return points with their status, and the attributes that all of them share."""
-    sizes = plan.grid.sizes
-    flags = schema.flag(schema.SWEEP_STATES, status).reshape(tuple(sizes.values()))
-    own = {
-        "task": plan.words["task"],
-        "rng_entropy": str(plan.entropy),
-        "sweep_digest": plan.digest,
-        "n_finished": status.count("finished"),
-    }
-    shared = {key: value for key, value in attrs.items() if key not in ("schema", "dlnds_version")}
-    return schema.finish(dataset.assign(status=(tuple(sizes), flags)), "sweep", {**shared, **own})
 
 
 def _common(attributes: Sequence[Mapping[Any, Any]]) -> dict[Any, Any]:
     """Return the attributes that are the same in all of them."""
-    if not attributes:
-        return {}
     return {
         key: value
-        for key, value in attributes[0].items()
+        for key, value in (attributes[0] if attributes else {}).items()
         if all(key in one and np.array_equal(one[key], value) for one in attributes)
     }
 
 
 def _note_wrong_forms(plan: Plan, found: xr.Dataset) -> None:
     """Leave a failure beside each result that is not of the form of most others."""
-    wrong = schema.SWEEP_STATES.index("wrong_form")
-    numbers = np.flatnonzero(found["status"].values.ravel() == wrong).tolist()
-    for point in _points(plan, [i for i in numbers if plan.point_file(i).exists()]):
-        message = "has other variables, dims, sizes or coordinates than most other points"
-        outcome = Outcome(point, "wrong_form", message=message)
-        records.write_bytes(plan.failure_file(point.number), _failure(plan, outcome))
+    wrong = found["status"].values.ravel() == schema.SWEEP_STATES.index("wrong_form")
+    message = "has other variables, dims, sizes or coordinates than most other points"
+    for point in [point for point, bad in zip(_points(plan), wrong, strict=True) if bad]:
+        if plan.point_file(point.number).exists():
+            outcome = Outcome(point, "wrong_form", message=message)
+            files.write_bytes(plan.failure_file(point.number), _failure(plan, outcome))
 
 
 def _first_failure(plan: Plan, found: xr.Dataset) -> str:
-    states = schema.decode(found["status"]).values.ravel()
-    index = next(i for i, state in enumerate(states) if state != "finished")
-    inputs = _points(plan, [index])[0].inputs
-    words = _look(plan, index)[1]
-    return _said(inputs, states[index], words.get("message", "") if isinstance(words, dict) else "")
+    """Return what the first failed point is, and why it failed."""
+    states = schema.decode(found["status"]).values.ravel().tolist()
+    failed = [i for i, state in enumerate(states) if state not in ("finished", "missing")]
+    point, state = _points(plan)[failed[0]], states[failed[0]]
+    where = ", ".join(f"{name}={value!r}" for name, value in point.inputs.items())
+    told = plan.look(point.number)[1]
+    message = told.get("message", "") if isinstance(told, dict) else ""
+    return f"the point {where}: {schema.spoken(state)}: {message}"
 
 
 @known_options
@@ -523,7 +423,7 @@ def _plan(directory: Any) -> Plan:
     folder = _check_directory(directory)
     if not folder.is_dir():
         raise FileNotFoundError(f"directory: there is no folder {folder}")
-    return manifest.read_plan(folder)
+    return files.read_plan(folder)
 
 
 @known_options
@@ -577,16 +477,13 @@ def continue_sweep(directory: str | os.PathLike[str], **options: Any) -> xr.Data
 def progress_of(directory: str | os.PathLike[str]) -> dict[str, Any]:
     """Return what is known of a sweep without reading its points: counts, and who is at work."""
     plan = _plan(directory)
-    folders = (manifest.POINTS, manifest.FAILURES)
-    points, failures = (
-        {p.stem for p in _files(plan, name) if re.fullmatch(r"\d{8,}\.(record|json)", p.name)}
-        for name in folders
-    )
+    failed = {path.stem for path in (plan.directory / files.FAILURES).glob("*.json")}
+    finished = {path.stem for path in (plan.directory / files.POINTS).glob("*.record")} - failed
     return {
         "task": plan.words["task"],
         "sizes": plan.grid.sizes,
-        "points": plan.grid.size,
-        "finished": len(points - failures),
-        "failed": len(failures),
-        "at work": manifest.is_locked(plan.directory),
+        "points": len(plan.grid.numbers),
+        "finished": len(finished),
+        "failed": len(failed),
+        "at work": files.is_locked(plan.directory),
     }

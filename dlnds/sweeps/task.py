@@ -1,24 +1,29 @@
-"""Tasks of sweeps: what they consist of, whether that is the same here, and where to import it."""
+"""What a sweep computes: a task, what that consists of, and the points of a grid."""
 
-import contextlib
 import hashlib
 import importlib
 import inspect
+import math
 import os
 import sys
+import textwrap
 import types
-from collections.abc import Callable, Mapping
-from functools import lru_cache, partial
-from importlib.machinery import SourceFileLoader
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Set
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
+from dlnds.arrays import Integers
+from dlnds.errors import check_memory
+
 #: A function of named parameters, and ``rng``, that returns a Dataset.
 Task = Callable[..., xr.Dataset]
+
+_PER_POINT = 64  # numbers of 8 bytes that a point takes at least in memory
 
 
 def check_task(task: Any) -> Task:
@@ -27,154 +32,62 @@ def check_task(task: Any) -> Task:
         raise TypeError(f"task: needs a function defined by def, got {task!r}")
     if task.__closure__:
         names = ", ".join(task.__code__.co_freevars)
-        raise TypeError(
-            f"task: takes {names} from the function around it, which no file would tell; make them "
-            "parameters, in the grid or with defaults"
-        )
+        raise TypeError(f"task: takes {names} from the function around it; make them parameters")
     wrong = [p for p in inspect.signature(task).parameters.values() if p.kind in (0, 2, 4)]
     if wrong:
         raise TypeError(f"task: needs named parameters only, got {', '.join(map(str, wrong))}")
-    _check_as_imported(task)
     try:
         inspect.getsource(task)
-    except (OSError, TypeError):
-        raise ValueError(
-            "task: its text cannot be read, so that nothing could tell whether it changed; define "
-            "it in a file"
-        ) from None
+    except OSError:
+        raise ValueError("task: its text cannot be read; define it in a file") from None
     return task
 
 
 def parts_of(task: Task) -> dict[str, str]:
     """Return digests of a task's text and of what it uses of its module, by their names.
 
-    These are functions, classes, defaults, and plain values; what is imported counts by its version
-    only.
+    These are the texts of functions and classes, and plain values; what is imported counts by its
+    version only.
     """
+    waiting: dict[str, Any] = {task.__qualname__: task}
     parts: dict[str, str] = {}
-    waiting: list[tuple[str, Any]] = [(task.__qualname__, task)]
-    seen: set[int] = set()
     while waiting:
-        name, value = waiting.pop()
-        value = getattr(value, "py_func", value)  # of what Numba compiles
-        text = _plain(value)
-        if text is None and id(value) not in seen:
-            seen.add(id(value))
-            text, used = _told(name, value, task.__module__)
-            waiting.extend(sorted(used.items(), key=lambda item: item[0]))
-        if text is not None:
-            parts[name] = digest_of(text)
-    return dict(sorted(parts.items()))
+        name, value = waiting.popitem()
+        told, used = _told(value, task.__module__)
+        parts[name] = digest_of(told) if told else ""
+        new = used & task.__globals__.keys() - parts.keys()
+        waiting |= {name: task.__globals__[name] for name in new}
+    return {name: parts[name] for name in sorted(parts) if parts[name]}
 
 
-def _told(name: str, value: Any, module: str) -> tuple[str | None, dict[str, Any]]:
-    """Return the text of a function or class of a module, and what a value uses, by their names."""
-    if isinstance(value, partial):
-        return None, {f"{name}.{key}": getattr(value, key) for key in ("func", "args", "keywords")}
-    if isinstance(value, dict | list | tuple):
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-        return None, {f"{name}[{key!r}]": item for key, item in items}
-    if getattr(value, "__module__", None) != module:
-        return None, {}
-    if inspect.isfunction(value):
-        return _source(value), _used(name, value)
-    if inspect.isclass(value):
-        return _source(value), _used_by_class(name, value)
-    if hasattr(value, "__wrapped__"):  # of functools.cache
-        return None, {f"{name}.__wrapped__": value.__wrapped__}
-    own = {f"{name}.{key}": item for key, item in getattr(value, "__dict__", {}).items()}
-    return None, {type(value).__name__: type(value), **own}
-
-
-def _source(value: Any) -> str:
-    """Return the text of a function or a class, or what there is without a file."""
-    try:
-        return inspect.getsource(value)
-    except (OSError, TypeError):
-        code = getattr(value, "__code__", None)
-        return f"{value.__qualname__} {code.co_code.hex() if code else ''}"
-
-
-def _check_as_imported(function: types.FunctionType) -> None:
-    """Refuse a function of which the file says something else by now, or elsewhere."""
-    if not isinstance(function.__globals__.get("__loader__"), SourceFileLoader):
-        return
-    code = function.__code__
-    try:
-        found = _codes_in(code.co_filename, Path(code.co_filename).read_bytes())
-    except OSError:  # it is not there any more
-        return
-    except SyntaxError:
-        found = frozenset()
-    if code not in found:
-        raise ValueError(
-            f"task: {code.co_filename} was changed after it was imported, and so may be "
-            f"{function.__qualname__!r}; import it anew"
+def _told(value: Any, module: str) -> tuple[str, set[str]]:
+    """Return a text that tells a value of a module apart, and the names that it looks up."""
+    value = inspect.unwrap(getattr(value, "py_func", value))  # of Numba, of functools.cache
+    if isinstance(value, type(None) | bool | int | float | complex | str | bytes | range):
+        return repr(value), set()
+    if isinstance(value, np.ndarray | np.generic):
+        return f"{value.dtype} {value.tolist()}", set()
+    if isinstance(value, dict | list | tuple | set | frozenset):
+        items = list(value.items()) if isinstance(value, dict) else list(value)
+        inner = [_told(item, module) for item in items]
+        texts = (
+            sorted(text for text, _ in inner) if isinstance(value, Set) else [t for t, _ in inner]
         )
-
-
-@lru_cache(maxsize=4)
-def _codes_in(file: str, text: bytes) -> frozenset[types.CodeType]:
-    """Return the code of all functions of a file."""
-    found, waiting = [], [compile(text, file, "exec", dont_inherit=True)]
-    while waiting:
-        inner = [c for c in waiting.pop().co_consts if isinstance(c, types.CodeType)]
-        found += inner
-        waiting += inner
-    return frozenset(found)
-
-
-def _used(name: str, function: types.FunctionType) -> dict[str, Any]:
-    """Return the globals, defaults and enclosed values that a function uses."""
-    _check_as_imported(function)
-    used = {n: function.__globals__[n] for n in _names(function.__code__) & {*function.__globals__}}
-    for parameter in inspect.signature(function, follow_wrapped=False).parameters.values():
-        if parameter.default is not parameter.empty:
-            used[f"{name}({parameter.name})"] = parameter.default
-    for variable, cell in zip(
-        function.__code__.co_freevars, function.__closure__ or (), strict=True
-    ):
-        with contextlib.suppress(ValueError):  # it is empty
-            used[f"{name}.{variable}"] = cell.cell_contents
-    return used
-
-
-def _used_by_class(name: str, kind: type) -> dict[str, Any]:
-    """Return what the methods of a class use, its bases and its own values."""
-    used: dict[str, Any] = {base.__name__: base for base in kind.__bases__}
-    for key, member in vars(kind).items():
-        member = inspect.unwrap(getattr(member, "fget", member))
-        if inspect.isfunction(member):
-            used |= _used(f"{name}.{key}", member)
-        elif not (key.startswith("_") and key.endswith("_")):  # those are Python's own
-            used[f"{name}.{key}"] = member
-    return used
-
-
-def _names(code: types.CodeType) -> set[str]:
-    """Return the names that a function, and those defined in it, look up."""
-    inner = [c for c in code.co_consts if isinstance(c, types.CodeType)]
-    return set(code.co_names).union(*map(_names, inner))
-
-
-def _plain(value: Any) -> str | None:
-    """Return a text that tells numbers, text, arrays, and collections of these apart."""
-    if value is None or isinstance(value, bool | int | float | complex | str | bytes | range):
-        return repr(value)
-    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biufcUSmM":
-        return f"{value.dtype} {value.tolist()}"
-    if isinstance(value, xr.DataArray | xr.Dataset):
-        return _plain(value.to_dict())
-    if isinstance(value, pd.DataFrame | pd.Series):
-        return value.to_csv()
-    if not isinstance(value, dict | list | tuple | set | frozenset):
-        return None
-    texts = [_plain(v) for v in (value.items() if isinstance(value, dict) else value)]
-    if None in texts:
-        return None
-    told = [text for text in texts if text is not None]
-    inner = ", ".join(sorted(told) if isinstance(value, set | frozenset) else told)
-    return f"{type(value).__name__}({inner})"
+        return f"{type(value).__name__}{texts}", set().union(*(names for _, names in inner))
+    own = getattr(value, "__module__", None) == module
+    if not own or not (inspect.isfunction(value) or inspect.isclass(value)):
+        return "", set()
+    try:
+        text = textwrap.dedent(inspect.getsource(value))
+        codes = [compile(text, "", "exec", dont_inherit=True)]
+    except SyntaxError:  # a lambda inside a call
+        codes = [value.__code__]  # type: ignore[union-attr]
+    except (OSError, TypeError):  # a class of a notebook
+        return value.__qualname__, set()
+    for code in codes:
+        codes += [one for one in code.co_consts if isinstance(one, types.CodeType)]
+    names = {name for code in codes for name in code.co_names}
+    return text, {name for name in names if not name.startswith("__")}
 
 
 def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
@@ -200,10 +113,9 @@ def import_task(words: Mapping[str, Any]) -> Task:
     path = Path(words["file"])
     if not path.is_file():
         raise ValueError(f"{said}: there is no such file")
-    if module == "__main__":
-        module = path.stem
+    module = path.stem if module == "__main__" else module
     # Worker processes look for modules where this process does.
-    root = path.parents[module.count(".")] if path.stem != "__init__" else path.parents[1]
+    root = path.parents[module.count(".") + (path.stem == "__init__")]
     if str(root) not in sys.path:
         sys.path.insert(0, str(root))
     try:
@@ -213,7 +125,137 @@ def import_task(words: Mapping[str, Any]) -> Task:
     found = getattr(imported, "__file__", None)
     if found is None or not os.path.samefile(found, path):
         raise ValueError(f"{said}: {module} is {found or 'a part of Python'} here")
-    task = getattr(imported, name, None)
-    if task is None:
+    if not hasattr(imported, name):
         raise ValueError(f"{said}: it has no {name!r}")
-    return check_task(task)
+    return check_task(getattr(imported, name))
+
+
+class Grid(NamedTuple):
+    """The points of a sweep, in C order of the dims of a Dataset of the task's parameters."""
+
+    dataset: xr.Dataset
+    names: tuple[str, ...]
+    dims: tuple[str, ...]
+    numbers: Integers  # that the points keep for ever
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The dims of the grid and their sizes."""
+        return {dim: self.dataset.sizes[dim] for dim in self.dims}
+
+    def inputs(self) -> list[dict[str, Any]]:
+        """Return the values of the parameters at each point."""
+        arrays = xr.broadcast(*(self.dataset[name].reset_coords(drop=True) for name in self.names))
+        places = xr.DataArray(self.numbers.reshape(tuple(self.sizes.values())), dims=self.dims)
+        columns = [a.broadcast_like(places).transpose(*self.dims).values.ravel() for a in arrays]
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        return [dict(zip(self.names, row, strict=True)) for row in rows]
+
+
+def check_grid(grid: Any, task: Task) -> Grid:
+    """Return the points of a mapping of names to values, or of a table of points."""
+    parameters = inspect.signature(task).parameters
+    if isinstance(grid, pd.DataFrame):
+        if not grid.columns.is_unique or "point" in grid.columns:
+            raise ValueError("grid: needs columns of different names, none of them 'point'")
+        grid = xr.Dataset.from_dataframe(grid.reset_index(drop=True).rename_axis("point"))
+        grid = grid.drop_vars("point")
+    if isinstance(grid, xr.Dataset):
+        names = [str(n) for n in grid.variables if n in grid.data_vars or n in parameters]
+        dataset = grid.copy(deep=True).drop_encoding()
+    elif isinstance(grid, Mapping):
+        names = list(grid)
+        dataset = xr.Dataset(coords={n: (n, _axis(n, values)) for n, values in grid.items()})
+    else:
+        raise TypeError(f"grid: needs a mapping, a Dataset or a table, got {type(grid).__name__}")
+    _check_names(names, dataset, parameters)
+    size = math.prod(dataset.sizes.values())
+    if not names or not dataset.sizes or size == 0:
+        raise ValueError("grid: is empty, needs a dim and one point at least")
+    check_memory("grid", _PER_POINT * size)
+    checked = {name: _checked(name, dataset[name]) for name in names}
+    coords = {n: checked.pop(n) for n in dataset.coords if n in checked}
+    dataset = dataset.assign_coords(coords).assign(checked)
+    return Grid(dataset, tuple(names), tuple(map(str, dataset.sizes)), np.arange(size))
+
+
+def _check_names(
+    names: list[str], dataset: xr.Dataset, parameters: Mapping[str, inspect.Parameter]
+) -> None:
+    """Refuse names that the task does not take, and those that are missing."""
+    known = [name for name in parameters if name != "rng"]
+    if strange := [name for name in names if name not in known]:
+        raise ValueError(f"grid: the task has no parameter {strange[0]!r}; it has {known}")
+    if "status" in (*names, *dataset.dims, *dataset.coords):
+        raise ValueError("grid: 'status' is the name of what becomes of points, use another one")
+    needed = [name for name in known if parameters[name].default is inspect.Parameter.empty]
+    if missing := [name for name in needed if name not in names]:
+        raise ValueError(f"grid: lacks {', '.join(missing)}, which the task needs")
+
+
+def _axis(name: Any, values: Any) -> Any:
+    """Return the values of one parameter of a product as an array."""
+    if not isinstance(name, str):
+        raise TypeError(f"grid: needs names that are text, got {name!r}")
+    if isinstance(values, str | bytes | Mapping | Set) or not isinstance(values, Collection):
+        raise TypeError(f"grid: {name!r} needs a sequence of values, got {values!r}")
+    check_memory("grid", _PER_POINT * len(values))
+    values = values if isinstance(values, xr.DataArray | np.ndarray) else list(values)
+    if len({isinstance(value, str) for value in values}) > 1:
+        raise TypeError(f"grid: {name!r} mixes text and numbers")
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise ValueError(f"grid: {name!r} needs plain values ({error})") from None
+    if array.ndim != 1:
+        raise ValueError(f"grid: {name!r} needs one dimension, got shape {array.shape}")
+    return array
+
+
+def _checked(name: str, values: xr.DataArray) -> xr.Variable:
+    """Return the values of a parameter, if they are numbers or text, and told apart."""
+    array = values.values
+    if array.dtype.kind in "OT" and all(isinstance(v, str) for v in array.ravel()):
+        array = array.astype(np.str_)
+    if array.dtype.kind not in "biufU" or array.dtype.char == "g":
+        raise TypeError(f"grid: {name!r} needs real numbers or text, got dtype {array.dtype}")
+    if array.dtype.kind == "f" and np.isnan(array).any():
+        raise ValueError(f"grid: {name!r} needs numbers, got NaN")
+    if values.dims == (name,) and len(np.unique(array)) < len(array):
+        raise ValueError(f"grid: {name!r} has values that are repeated")
+    return xr.Variable(values.dims, array, values.attrs)
+
+
+def grown(old: Grid, new: Grid) -> Grid:
+    """Return a new grid in which the points of an old one keep their numbers.
+
+    Raises
+    ------
+    ValueError
+        If one of them is not in the new grid.
+    """
+    kinds = [{n: grid.dataset[n].dtype.kind for n in grid.names} for grid in (old, new)]
+    if names := differing(*kinds):
+        raise ValueError(f"grid: {', '.join(names)} is not of the kind that the directory has")
+    places = {key: place for place, key in enumerate(_keys(new))}
+    numbers = np.full(len(places), -1)
+    for number, key in zip(old.numbers, _keys(old), strict=True):
+        if key not in places:
+            gone = [(n, v) for n, v in key[0] if v not in new.dataset[n].values] or key[0]
+            said = ", ".join(f"{name}={value!r}" for name, value in gone)
+            raise ValueError(f"grid: lacks {said}, which the directory has")
+        numbers[places[key]] = number
+    fresh = numbers < 0
+    numbers[fresh] = len(old.numbers) + np.arange(fresh.sum())
+    return new._replace(numbers=numbers)
+
+
+def _keys(grid: Grid) -> list[Any]:
+    """Return what tells each point from all others: its inputs, and which of the same it is."""
+    inputs = [tuple(sorted(each.items())) for each in grid.inputs()]
+    seen: Counter[Any] = Counter()
+    keys = []
+    for each in inputs:
+        keys.append((each, seen[each]))
+        seen[each] += 1
+    return keys
