@@ -38,7 +38,6 @@ from .saddles.arcs import critical_arcs as critical_arcs
 from .saddles.atlas import build_atlas as build_atlas
 from .saddles.directions import escape_directions as escape_directions
 from .saddles.directions import escape_time as escape_time
-from .saddles.escape import saddle_visits as saddle_visits
 from .saddles.graph import connections as connections
 from .saddles.graph import edge_states as edge_states
 from .saddles.growth import grow_manifold as grow_manifold
@@ -50,6 +49,7 @@ from .saddles.manifolds import stable_manifold as stable_manifold
 from .saddles.manifolds import unstable_manifold as unstable_manifold
 from .saddles.visits import observed_connections as observed_connections
 from .saddles.visits import overlay as overlay
+from .saddles.visits import saddle_visits as saddle_visits
 from .schema import weights as weights
 from .store import load as load
 from .store import save as save

@@ -390,6 +390,11 @@ def finish(dataset: xr.Dataset, schema: str, attrs: Mapping[str, Any]) -> xr.Dat
     return dataset
 
 
+def columns(dim: str, **values: Any) -> dict[str, tuple[str, Any]]:
+    """Return variables of one dim, by their names."""
+    return {name: (dim, column) for name, column in values.items()}
+
+
 def flag(meanings: Sequence[str], values: Any) -> Any:
     """Return words as the integers that stand for them in a flag variable."""
     number = {meaning: i for i, meaning in enumerate(meanings)}

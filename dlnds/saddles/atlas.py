@@ -8,7 +8,6 @@ import xarray as xr
 
 from dlnds import schema
 from dlnds._version import __version__
-from dlnds.arrays import Array
 from dlnds.errors import check_generator, check_integer, check_memory, known_options
 from dlnds.landscape.critical import critical_points
 from dlnds.landscape.fibers import canonical_dimensions
@@ -107,12 +106,8 @@ def build_atlas(
         if attrs["n_connections"] <= MOST_CONNECTIONS:
             nodes["connections"] = connections(net, max_rank, modes, n_points=n_alpha)
     if count:
-        starts = [net.initial(scale=scale, rng=generator) for _ in range(count)]
-        for start in starts:
-            check_state("scale", net, start)
-        nodes["visits"] = _visits(
-            net, np.stack(starts), max_steps=max_steps, workers=workers, progress=progress
-        ).assign_attrs(start_scale=scale, rng_entropy=_entropy(generator))
+        options = {"max_steps": max_steps, "workers": workers, "progress": progress}
+        nodes["visits"] = _visits(net, count, scale, generator, options)
         if "connections" in nodes:
             nodes["connections"] = overlay(nodes["connections"], nodes["visits"])
     tree = xr.DataTree.from_dict(nodes)
@@ -120,13 +115,20 @@ def build_atlas(
     return tree
 
 
-def _entropy(generator: np.random.Generator) -> str:
-    return str(getattr(generator.bit_generator.seed_seq, "entropy", ""))
-
-
-def _visits(net: LinearNetwork, starts: Array, **options: Any) -> xr.Dataset:
-    """Return what runs did, of which no more is kept than how strong their modes are."""
-    return observed_connections(net, flow(net, starts, save=("mode_strength",), **options))
+def _visits(
+    net: LinearNetwork,
+    count: int,
+    scale: float,
+    generator: np.random.Generator,
+    options: dict[str, Any],
+) -> xr.Dataset:
+    """Return what runs from Gaussian starts did."""
+    starts = [net.initial(scale=scale, rng=generator) for _ in range(count)]
+    for start in starts:
+        check_state("scale", net, start)
+    runs = flow(net, np.stack(starts), save=("mode_strength",), **options)
+    entropy = str(getattr(generator.bit_generator.seed_seq, "entropy", ""))
+    return observed_connections(net, runs).assign_attrs(start_scale=scale, rng_entropy=entropy)
 
 
 def _at_canonical_points(net: LinearNetwork, points: xr.Dataset) -> dict[str, Any]:
@@ -148,4 +150,4 @@ def _at_canonical_points(net: LinearNetwork, points: xr.Dataset) -> dict[str, An
     if net.whitened:
         rates = canonical_rates(net, learnt)
         columns |= dict(zip(("departure_rate", "convergence_rate"), rates, strict=True))
-    return {name: ("critical_point", values) for name, values in columns.items()}
+    return schema.columns("critical_point", **columns)

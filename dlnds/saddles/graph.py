@@ -169,16 +169,16 @@ def _differences(net: LinearNetwork, learnt: Flags, edges: _Edges) -> dict[str, 
     """Return what tells the ends of edges from each other, and which edges there are."""
     added, sigma = edges.lost < 0, net.singular_values
     below = np.where(added, 0.0, sigma[edges.lost])
-    columns = {
-        "kind": schema.flag(schema.EDGE_KINDS, ["swap", "add"])[added.astype(int)],
-        "mode": edges.gained,
-        "mode_lost": edges.lost,
-        "drop": 0.5 * (sigma[edges.gained] ** 2 - below**2),
-        "order": np.where(added, net.depth, 2),
-        "is_generic": _are_generic(learnt, edges),
-        "family_dimension": _family_dimensions(learnt, sigma, edges),
-    }
-    return {name: ("edge", values) for name, values in columns.items()}
+    return schema.columns(
+        "edge",
+        kind=schema.flag(schema.EDGE_KINDS, ["swap", "add"])[added.astype(int)],
+        mode=edges.gained,
+        mode_lost=edges.lost,
+        drop=0.5 * (sigma[edges.gained] ** 2 - below**2),
+        order=np.where(added, net.depth, 2),
+        is_generic=_are_generic(learnt, edges),
+        family_dimension=_family_dimensions(learnt, sigma, edges),
+    )
 
 
 def _along(

@@ -1,27 +1,304 @@
-"""What ensembles of runs really do: the saddles they visit, laid over the connecting orbits."""
+"""Saddles that runs pass: where they rest, for how long, and how long they should."""
 
 import itertools
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
 
 from dlnds import schema
-from dlnds.arrays import Array
-from dlnds.errors import check_finite, check_number, known_options
-from dlnds.saddles.escape import Visit, check_runs, read_run, swapped, visits_of
+from dlnds.arrays import Array, Flags
+from dlnds.errors import check_number, known_options
 from dlnds.systems.linear import LinearNetwork, check_network
+from dlnds.theory.coordinates import layers_of, product
+from dlnds.theory.laws import orbit_time
+from dlnds.theory.moments import exceeds
 
-IndexSet = tuple[int, ...]
-
+#: The part of σ_j from which on the growth of a mode is timed.
+GROWN_FROM = 0.05
 #: Stop reasons of runs that were cut off.
 FAILURES = ("out_of_steps", "step_too_small", "not_finite")
 #: What `overlay` takes over from what was observed.
 OVERLAID = ("visited", "probability", "mean_escape_time", "mean_growth_time")
 _COUNTED = ("radius", "n_runs", "n_failed")
-_ENDS = {"source": ("edge",), "target": ("edge",)}
+
+IndexSet = tuple[int, ...]
+
+
+class Trace(NamedTuple):
+    """The rows of a run that are numbers: the clock, and where the end-to-end map is."""
+
+    time: Array
+    low: Array
+    strength: Array
+    learnt: Flags
+    distance: Array
+
+    def between(self, begin: tuple[int, float], end: tuple[int, float]) -> float:
+        """Return the time between two places, a row and the part of the step after it."""
+        total = self._passed(begin[0], end[0])
+        for (row, part), sign in ((begin, -1.0), (end, 1.0)):
+            if part:
+                total += sign * part * self._passed(row, row + 1)
+        return total
+
+    def _passed(self, first: int, last: int) -> float:
+        low = self.low[last] - self.low[first]
+        return float((self.time[last] - self.time[first]) + low)
+
+
+class Visit(NamedTuple):
+    """A stretch of rows near one critical value, and how it is left."""
+
+    modes: IndexSet
+    entry: float
+    exit: float
+    duration: float
+    closest: float
+    next_mode: int = -1
+    escape_time: float = np.nan
+    predicted_escape_time: float = np.nan
+    growth_time: float = np.nan
+    predicted_growth_time: float = np.nan
+
+
+@known_options
+def saddle_visits(net: LinearNetwork, run: xr.Dataset, *, radius: float = 0.05) -> xr.Dataset:
+    """Return the sequence of critical values that a run rests at.
+
+    A visit is an interval of saved rows in which the end-to-end map stays within ``radius`` of the
+    same P_S Σ: ‖W K − P_S Σ‖_F ≤ radius ‖Σ‖_F, where S holds the modes with u_jᵀ W K v_j > σ_j/2.
+
+    Parameters
+    ----------
+    net
+        The network that the run is of.
+    run
+        A run with ``state`` or ``product`` (`flow`, `exact_flow`, `as_run`), or one member of a
+        stack; rows that it did not reach are left out. With ``mode_strength`` too, modes far below
+        the rounding of those already learnt are seen. ``mode_strength`` alone is enough;
+        ``closest`` is then known to 1e-8.
+    radius
+        Size of the neighbourhoods, relative to ‖Σ‖_F.
+
+    Returns
+    -------
+    xarray.Dataset
+        Schema ``visits``, dim ``visit``: ``critical_point`` (the index set), ``entry`` and ``exit``
+        (times of the first and last row inside), ``duration`` (from the compensated clock),
+        ``closest`` (smallest relative distance), ``next_mode`` (the mode learnt next, −1 if none),
+        ``escape_time`` (from the entry until that mode reaches σ_j/2, NaN if it does not),
+        ``growth_time`` (of these the last part, from σ_j/20 on, NaN if the mode is above that at
+        the entry), and what the law says of both, ``predicted_escape_time`` and
+        ``predicted_growth_time`` (NaN for raw inputs).
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the run is of another network, or has no states, end-to-end maps or strengths of modes.
+
+    Notes
+    -----
+    The law is the time along the connecting orbit (`connections`) between two strengths of the
+    mode: t = [F(p_1/σ) − F(p_0/σ)] / (h σ^{2−2/h}) for an added mode, that of the turn for a swap.
+    Every run that starts small follows it in the end, so that the growth takes the predicted time
+    up to a part that vanishes with the start: at Gaussian starts of 1e-2 and 1e-3 within 8 % and
+    0.1 % (σ = 4, 2, 1, widths 3, 6, …, 3, depths 2 to 4; close modes disturb each other more, those
+    of the semantic data by up to 25 % at 1e-2). The escape from the strength at the entry follows
+    it only if the run is on the orbit by then, as balanced, aligned runs are. Others still turn to
+    it, and what they show of the mode may be the tilt of another one: in the same runs at depth 3
+    and 4 the later escapes took 3 to 3e4 times as long as predicted.
+
+    References
+    ----------
+    WA25, section 6; SMG14
+
+    Examples
+    --------
+    >>> import dlnds as dl
+    >>> net = dl.LinearNetwork(widths=(2, 2, 2), target=[[3.0, 0.0], [0.0, 1.0]])
+    >>> run = dl.flow(net, net.initial("aligned", scale=1e-3))
+    >>> visits = dl.saddle_visits(net, run)
+    >>> visits.critical_point.values.tolist(), visits.escape_time.round(2).values.tolist()
+    (['{}', '{0}', '{0,1}'], [2.49, 3.86, nan])
+    """
+    check_network(net)
+    radius = check_number("radius", radius, minimum=0.0, maximum=1.0)
+    run = schema.read("run", run, "run", {}, digest=net.digest)
+    if "sample" in run.dims:
+        raise TypeError("run: needs one run, got a stack; observed_connections takes these")
+    found = _visits(net, _trace("run", net, run), radius)
+    names = [name for name in Visit._fields if name not in ("modes", "next_mode")]
+    columns = {n: np.array([getattr(v, n) for v in found], float) for n in names}
+    columns["next_mode"] = np.array([v.next_mode for v in found], np.int64)
+    labels = schema.index_set_labels(visit.modes for visit in found)
+    dataset = xr.Dataset(
+        schema.columns("visit", **columns), coords={"critical_point": ("visit", labels)}
+    )
+    return schema.finish(dataset, "visits", {**net.attributes(), "radius": radius})
+
+
+def _trace(name: str, net: LinearNetwork, run: xr.Dataset) -> Trace:
+    """Return the rows of one run, up to the first that is not all numbers."""
+    columns = _columns(name, net, run)
+    rows = [np.isfinite(v).reshape(len(v), v[0].size).all(axis=1) for v in columns.values()]
+    numbers = np.append(np.logical_and.reduce(rows), False)
+    end = int(np.argmin(numbers))
+    if numbers[end:].any():
+        raise ValueError(f"{name}: needs rows without gaps, row {end} is not all numbers")
+    columns = {key: values[:end] for key, values in columns.items()}
+    image = _images(net, columns)
+    if "mode_strength" in columns:  # with the digits that the map itself has rounded off
+        strength = columns["mode_strength"]
+    else:
+        strength = net.problem.strength(np.asarray(image))
+    learnt = net.is_learnt(strength)
+    distance = _distance(net, image, strength, learnt, columns["loss"])
+    return Trace(columns["time"], columns["time_low"], strength, learnt, distance)
+
+
+def _columns(name: str, net: LinearNetwork, run: xr.Dataset) -> dict[str, Array]:
+    """Return what the visits of one run are found from; refuse a run without it."""
+    rows = "step" if "step" in run.dims else "time"
+    maps = {"product": ("row", "column"), "state": ("parameter",)}
+    known = [key for key in maps if key in run.variables][:1]
+    known += [key for key in ("mode_strength",) if key in run.variables]
+    if not known:
+        raise ValueError(
+            f"{name}: needs states, end-to-end maps or strengths of modes; use "
+            "flow(..., save=['mode_strength'])"
+        )
+    wanted: dict[str, tuple[str, ...]] = dict.fromkeys(("time", "time_low", "loss"), (rows,))
+    wanted |= {key: (rows, *maps.get(key, ("mode",))) for key in known}
+    run = schema.read(name, run, "run", {"stop_reason": (), **wanted}, partial=wanted)
+    columns = {key: run[key].values for key in wanted}
+    shapes = {
+        "product": (net.widths[-1], net.widths[0]),
+        "state": (net.dim,),
+        "mode_strength": net.singular_values.shape,
+    }
+    for key in known:
+        if columns[key].shape[1:] != shapes[key]:
+            raise ValueError(f"{name}: {key!r} needs rows of the shape {shapes[key]}")
+    return columns
+
+
+def _images(net: LinearNetwork, columns: dict[str, Array]) -> Array | None:
+    """Return W K at every row; None where strengths and the loss must do."""
+    if "product" in columns:
+        return net.problem.image(columns["product"])
+    if "state" in columns:
+        return net.problem.image(product(layers_of(net.widths, columns["state"])))
+    return None
+
+
+def _distance(
+    net: LinearNetwork, image: Array | None, strength: Array, learnt: Flags, loss: Array
+) -> Array:
+    """Return ‖W K − P_S Σ‖_F/‖Σ‖_F for the learnt modes S, by maps or by strengths and loss."""
+    left, sigma, right = net.singular_modes
+    size = float(np.linalg.norm(net.target)) or 1.0
+    if image is None:
+        lacking = np.where(learnt, 0.0, sigma)
+        square = 2.0 * loss + ((2.0 * strength - sigma) * lacking).sum(axis=-1)
+        lack: Array = np.sqrt(np.maximum(square, 0.0))
+    else:
+        nearest = left * np.where(learnt, sigma, 0.0)[:, None, :]
+        lack = np.linalg.norm(image - nearest @ right.T, axis=(-2, -1))
+    return lack / size
+
+
+def _visits(net: LinearNetwork, trace: Trace, radius: float, *, merge: bool = False) -> list[Visit]:
+    """Return the visits of a run, in their order; returns to the same saddle may count as one."""
+    stretches = _intervals(trace.learnt, trace.distance <= radius)
+    sets = [tuple(np.flatnonzero(trace.learnt[first]).tolist()) for first, _ in stretches]
+    if merge:
+        pairs = itertools.groupby(zip(sets, stretches, strict=True), key=lambda pair: pair[0])
+        parts = [(modes, [stretch for _, stretch in group]) for modes, group in pairs]
+        sets = [modes for modes, _ in parts]
+        stretches = [(part[0][0], part[-1][1]) for _, part in parts]
+    return [
+        _visit(net, trace, modes, after, *stretch)
+        for modes, after, stretch in zip(sets, [*sets[1:], ()], stretches, strict=False)
+    ]
+
+
+def _intervals(learnt: Flags, inside: Flags) -> list[tuple[int, int]]:
+    """Return first and last row of the stretches inside one neighbourhood."""
+    if not len(inside):
+        return []
+    changed = np.any(learnt[1:] != learnt[:-1], axis=1) | (inside[1:] != inside[:-1])
+    edges = [0, *(np.flatnonzero(changed) + 1).tolist(), len(inside)]
+    return [(a, b - 1) for a, b in itertools.pairwise(edges) if inside[a]]
+
+
+def _visit(
+    net: LinearNetwork, trace: Trace, modes: IndexSet, after: IndexSet, first: int, last: int
+) -> Visit:
+    """Return what is known of a stretch of rows near a set of modes, with the one ``after``."""
+    visit = Visit(
+        modes,
+        entry=float(trace.time[first]),
+        exit=float(trace.time[last]),
+        duration=trace.between((first, 0.0), (last, 0.0)),
+        closest=float(trace.distance[first : last + 1].min()),
+    )
+    later = np.flatnonzero(np.any(trace.learnt[last:] & ~trace.learnt[last], axis=1))
+    if not later.size:
+        return visit
+    row = last + int(later[0])
+    mode = int(np.argmax(trace.learnt[row] & ~trace.learnt[last]))
+    lost = _swapped(net, modes, after) if mode in after else -1
+    times: dict[str, Any] = _escape(net, trace, lost, mode, first, row)
+    return visit._replace(next_mode=mode, **times)
+
+
+def _swapped(net: LinearNetwork, source: IndexSet, target: IndexSet) -> int:
+    """Return the mode i that a swap from one index set to another loses; −1 if it is none."""
+    lost, gained = sorted({*source} - {*target}), sorted({*target} - {*source})
+    if len(lost) != 1 or len(gained) != 1:
+        return -1
+    larger = exceeds(net.singular_values)[lost[0], gained[0]]
+    return lost[0] if larger else -1
+
+
+def _escape(
+    net: LinearNetwork, trace: Trace, lost: int, mode: int, first: int, row: int
+) -> dict[str, float]:
+    """Return escape time and growth time up to a row, each by the run and by the law."""
+    sigma, depth = net.singular_values, net.depth
+    high = float(sigma[mode])
+    small, half = GROWN_FROM * high, 0.5 * high
+    end = _crossing(net, trace, (lost, mode), row, half)
+    strength = trace.strength[first:row, mode]
+    times = {"escape_time": trace.between((first, 0.0), end)}
+    below = np.flatnonzero(strength <= small)
+    if below.size:
+        begin = _crossing(net, trace, (lost, mode), first + int(below[-1]) + 1, small)
+        times["growth_time"] = trace.between(begin, end)
+    if net.whitened:
+        starts = {"predicted_escape_time": float(strength[0]), "predicted_growth_time": small}
+        times |= {name: orbit_time(sigma, lost, mode, depth, p, half) for name, p in starts.items()}
+    return times
+
+
+def _crossing(
+    net: LinearNetwork, trace: Trace, pair: tuple[int, int], row: int, level: float
+) -> tuple[int, float]:
+    """Return the place in the step that ends at a row where a mode passes a level."""
+    p, q = (float(trace.strength[k, pair[1]]) for k in (row - 1, row))
+    part = np.nan
+    if p < level < q:
+        part, whole = (
+            orbit_time(net.singular_values, *pair, net.depth, p, end) for end in (level, q)
+        )
+        part = part / whole
+    if not 0.0 < part < 1.0:
+        part = (level - p) / (q - p)
+    return row - 1, part
 
 
 @known_options
@@ -91,28 +368,27 @@ def observed_connections(
     """
     check_network(net)
     radius = check_number("radius", radius, minimum=0.0, maximum=1.0)
-    runs = check_runs("runs", net, runs)
+    runs = schema.read("runs", runs, "run", {}, digest=net.digest)
     if "sample" not in runs.dims:
         runs = runs.drop_vars("sample", errors="ignore").expand_dims("sample")
     members = [runs.isel(sample=k) for k in range(runs.sizes["sample"])]
-    paths = [
-        visits_of(net, read_run(net, member, "runs"), radius, merge=True) for member in members
-    ]
+    paths = [_visits(net, _trace("runs", net, run), radius, merge=True) for run in members]
     texts = [" ".join(schema.index_set_label(visit.modes) for visit in path) for path in paths]
-    reasons = schema.decode(runs["stop_reason"]).values
-    edges, points = _edges(net, paths), _points(net, paths)
-    dataset = edges.assign(points.data_vars).assign(
-        sequence=("sample", np.array(texts, dtype=np.str_)),
-        stop_reason=("sample", runs["stop_reason"].values),
-    )
-    labels = runs["sample"].values if "sample" in runs.coords else np.arange(len(paths))
-    dataset = dataset.assign_coords(sample=labels)
-    counts = {"n_runs": len(paths), "n_failed": int(np.isin(reasons, FAILURES).sum())}
-    attrs = {**net.attributes(), "radius": radius, **counts}
-    return schema.finish(dataset, "observed_connections", attrs)
+    failed = np.isin(schema.decode(runs["stop_reason"]).values, FAILURES)
+    dataset = xr.Dataset(
+        {
+            **_edges(net, paths),
+            **_points(net, paths),
+            "sequence": ("sample", np.array(texts, dtype=np.str_)),
+            "stop_reason": ("sample", runs["stop_reason"].values),
+        },
+        coords={"sample": runs["sample"].values if "sample" in runs.coords else range(len(paths))},
+    ).set_coords(("source", "target"))
+    counts = {"radius": radius, "n_runs": len(paths), "n_failed": int(failed.sum())}
+    return schema.finish(dataset, "observed_connections", {**net.attributes(), **counts})
 
 
-def _edges(net: LinearNetwork, paths: Sequence[Sequence[Visit]]) -> xr.Dataset:
+def _edges(net: LinearNetwork, paths: Sequence[Sequence[Visit]]) -> dict[str, tuple[str, Array]]:
     """Return the transitions that were made, by source and target; once for each run."""
     made: dict[tuple[IndexSet, IndexSet], list[Visit]] = defaultdict(list)
     for path in paths:
@@ -120,28 +396,23 @@ def _edges(net: LinearNetwork, paths: Sequence[Sequence[Visit]]) -> xr.Dataset:
         for pair, visit in first.items():
             made[pair].append(visit)
     pairs = sorted(made, key=lambda pair: (_order(pair[0]), _order(pair[1])))
-    leavings = [made[pair] for pair in pairs]
-    visited = np.array([len(visits) for visits in leavings], np.int64)
     departures: Counter[IndexSet] = Counter()
-    for (source, _), count in zip(pairs, visited.tolist(), strict=True):
-        departures[source] += count
-    total = np.array([departures[source] for source, _ in pairs], float)
+    for source, target in pairs:
+        departures[source] += len(made[source, target])
+    visited = np.array([len(made[pair]) for pair in pairs], np.int64)
     kinds = [_kind(net, *pair) for pair in pairs]
-    losses = [[_loss(net, modes) for modes in pair] for pair in pairs]
-    drops = np.array(losses).reshape(-1, 2) @ [1.0, -1.0]
-    variables = {
-        "kind": schema.flag(schema.OBSERVED_KINDS, kinds),
-        "is_connection": np.array([kind != "other" for kind in kinds], np.int8),
-        "visited": visited,
-        "probability": visited / total,
-        "drop": drops,
-        **_times(leavings),
-    }
-    coords = {
-        "source": ("edge", schema.index_set_labels(source for source, _ in pairs)),
-        "target": ("edge", schema.index_set_labels(target for _, target in pairs)),
-    }
-    return xr.Dataset({n: ("edge", values) for n, values in variables.items()}, coords=coords)
+    drops = [_loss(net, source) - _loss(net, target) for source, target in pairs]
+    return schema.columns(
+        "edge",
+        source=schema.index_set_labels(source for source, _ in pairs),
+        target=schema.index_set_labels(target for _, target in pairs),
+        kind=schema.flag(schema.OBSERVED_KINDS, kinds),
+        is_connection=np.array([kind != "other" for kind in kinds], np.int8),
+        visited=visited,
+        probability=visited / np.array([departures[source] for source, _ in pairs], float),
+        drop=np.array(drops, float),
+        **_times([made[pair] for pair in pairs]),
+    )
 
 
 def _times(leavings: Sequence[Sequence[Visit]]) -> dict[str, Array]:
@@ -159,7 +430,7 @@ def _times(leavings: Sequence[Sequence[Visit]]) -> dict[str, Array]:
     return columns
 
 
-def _points(net: LinearNetwork, paths: Sequence[Sequence[Visit]]) -> xr.Dataset:
+def _points(net: LinearNetwork, paths: Sequence[Sequence[Visit]]) -> dict[str, tuple[str, Array]]:
     """Return the index sets that runs rest near, by rank."""
     visitors: Counter[IndexSet] = Counter()
     entries, stays = defaultdict(list), defaultdict(list)
@@ -171,16 +442,16 @@ def _points(net: LinearNetwork, paths: Sequence[Sequence[Visit]]) -> xr.Dataset:
             stays[visit.modes].append(visit.duration)
     ended = Counter(path[-1].modes for path in paths if path)
     sets = sorted(entries, key=_order)
-    variables = {
-        "visitors": np.array([visitors[modes] for modes in sets], np.int64),
-        "ended": np.array([ended[modes] for modes in sets], np.int64),
-        "mean_entry": np.array([_mean_and_spread(entries[modes])[0] for modes in sets]),
-        "mean_duration": np.array([_mean_and_spread(stays[modes])[0] for modes in sets]),
-        "rank": np.array([len(modes) for modes in sets], np.int64),
-        "loss": np.array([_loss(net, modes) for modes in sets]),
-    }
-    coords = {"critical_point": schema.index_set_labels(sets)}
-    return xr.Dataset({n: ("critical_point", v) for n, v in variables.items()}, coords=coords)
+    return schema.columns(
+        "critical_point",
+        critical_point=schema.index_set_labels(sets),
+        visitors=np.array([visitors[modes] for modes in sets], np.int64),
+        ended=np.array([ended[modes] for modes in sets], np.int64),
+        mean_entry=np.array([_mean_and_spread(entries[modes])[0] for modes in sets]),
+        mean_duration=np.array([_mean_and_spread(stays[modes])[0] for modes in sets]),
+        rank=np.array([len(modes) for modes in sets], np.int64),
+        loss=np.array([_loss(net, modes) for modes in sets]),
+    )
 
 
 def _order(modes: IndexSet) -> tuple[int, IndexSet]:
@@ -197,7 +468,7 @@ def _kind(net: LinearNetwork, source: IndexSet, target: IndexSet) -> str:
     if net.depth > 1 and len(target) <= net.max_rank:
         if len(target) == len(source) + 1 and {*source} < {*target}:
             return "add"
-        if swapped(net, source, target) >= 0:
+        if _swapped(net, source, target) >= 0:
             return "swap"
     return "other"
 
@@ -245,39 +516,32 @@ def overlay(graph: xr.Dataset, observed: xr.Dataset) -> xr.Dataset:
     >>> graph.visited.values.tolist(), graph.source.values.tolist()
     ([1, 0, 1, 0, 0], ['{}', '{}', '{0}', '{1}', '{1}'])
     """
-    for name, data, wanted in (
-        ("graph", graph, "connections"),
-        ("observed", observed, "observed_connections"),
-    ):
-        if not isinstance(data, xr.Dataset) or data.attrs.get("schema") != wanted:
-            raise TypeError(f"{name}: needs the Dataset that {wanted} returns")
-    schema.check_whole("graph", graph)
-    schema.check_content("graph", graph, _ENDS, ["problem_digest"], empty=["edge"])
-    found = {**_ENDS, **dict.fromkeys(OVERLAID, ("edge",))}
-    schema.check_content("observed", observed, found, ["problem_digest", *_COUNTED], empty=["edge"])
-    if graph.attrs["problem_digest"] != observed.attrs["problem_digest"]:
-        raise ValueError("observed: belongs to another network than the graph")
-    check_finite("observed", observed["visited"].values, "")
-    wanted_edges, pairs = _pairs("graph", graph), _pairs("observed", observed)
-    place = {pair: row for row, pair in enumerate(pairs)}
-    rows = np.array([place.get(pair, -1) for pair in wanted_edges], np.int64)
+    whole, digest, empty = schema.REQUIRED["connections"], ["problem_digest"], ["edge"]
+    graph = schema.read("graph", graph, "connections", whole, attributes=digest, empty=empty)
+    observed = schema.read(
+        "observed",
+        observed,
+        "observed_connections",
+        dict.fromkeys(("source", "target", *OVERLAID), ("edge",)),
+        attributes=_COUNTED,
+        digest=graph.attrs["problem_digest"],
+        empty=empty,
+        partial=[name for name in OVERLAID if name.startswith("mean")],
+    )
+    place = {pair: row for row, pair in enumerate(_pairs(observed))}
+    rows = np.array([place.get(pair, -1) for pair in _pairs(graph)], np.int64)
     seen, rows = rows >= 0, rows[rows >= 0]
     columns = {}
     for name in OVERLAID:
         values = observed[name].values
-        missing = np.nan if name.startswith("mean") else 0
-        column = np.full(len(seen), missing, values.dtype)
-        column[seen] = values[rows]
-        columns[name] = ("edge", column)
+        columns[name] = np.full(len(seen), np.nan if name.startswith("mean") else 0, values.dtype)
+        columns[name][seen] = values[rows]
     outside = int(observed["visited"].sum()) - int(observed["visited"].values[rows].sum())
     counts = {key: observed.attrs[key] for key in _COUNTED}
     attrs = {**graph.attrs, **counts, "n_outside": outside}
-    return schema.finish(graph.assign(columns), "connections", attrs)
+    return schema.finish(graph.assign(schema.columns("edge", **columns)), "connections", attrs)
 
 
-def _pairs(name: str, data: xr.Dataset) -> list[tuple[str, str]]:
-    """Return source and target of each edge; refuse edges that come twice."""
-    pairs = list(zip(data["source"].values, data["target"].values, strict=True))
-    if len(set(pairs)) < len(pairs):
-        raise ValueError(f"{name}: has edges twice")
-    return pairs
+def _pairs(data: xr.Dataset) -> Iterable[tuple[str, str]]:
+    """Return source and target of each edge."""
+    return zip(data["source"].values, data["target"].values, strict=True)

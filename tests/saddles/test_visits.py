@@ -383,15 +383,15 @@ def test_bad_ensembles_and_overlays_are_named(mixed):
     orbit = dl.iterate(dl.GradientDescent(net, 0.1), net.initial(rng=0), 3)
     for message, call in [
         ("net: needs a LinearNetwork", lambda: dl.observed_connections(3, runs)),
-        ("runs: needs what flow returns", lambda: dl.observed_connections(net, graph)),
-        ("runs: needs what flow returns", lambda: dl.observed_connections(net, orbit)),
+        ("runs: needs a Dataset", lambda: dl.observed_connections(net, graph)),
+        ("runs: lacks the variable", lambda: dl.observed_connections(net, orbit)),
         ("runs: belongs to another", lambda: dl.observed_connections(other, runs)),
         ("runs: needs states", lambda: dl.observed_connections(net, runs.drop_vars(LEAST[0]))),
         ("radius: needs 0", lambda: dl.observed_connections(net, runs, radius=2.0)),
         ("radios: ", lambda: dl.observed_connections(net, runs, radios=0.1)),
         ("run: needs one run, got a stack", lambda: dl.saddle_visits(net, runs)),
-        ("graph: needs the Dataset that connections", lambda: dl.overlay(seen, seen)),
-        ("observed: needs the Dataset that observed", lambda: dl.overlay(graph, graph)),
+        ("graph: needs a Dataset of the schema conn", lambda: dl.overlay(seen, seen)),
+        ("observed: needs a Dataset of the schema obs", lambda: dl.overlay(graph, graph)),
         ("observed: belongs to another", lambda: dl.overlay(dl.connections(other), seen)),
     ]:
         with pytest.raises((ValueError, TypeError), match=f"^{message}"):
