@@ -5,7 +5,6 @@ import pytest
 import xarray as xr
 
 import dlnds as dl
-from dlnds.landscape.linearization import canonical_rates
 
 NET = dl.LinearNetwork(widths=(2, 3, 2), target=[[2.0, 0.0], [0.0, 1.0]])
 RAW = dl.LinearNetwork(widths=(2, 3, 2), target=np.eye(2), input_root=[[1.0, 0], [1.0, 2.0]])
@@ -196,7 +195,6 @@ CASES = [
     ("system", lambda: dl.inertia(DECAY, np.ones(DECAY.dim))),
     ("x", lambda: dl.inertia(NET, X[:-1])),
     ("zero_tolerance", lambda: dl.inertia(NET, X, zero_tolerance=NAN)),
-    ("net", lambda: canonical_rates(RAW, np.ones((1, 2), bool))),
     ("net", lambda: dl.canonical_spectrum(EYE, (0,))),
     ("net", lambda: dl.canonical_spectrum(RAW, (0,))),
     ("modes", lambda: dl.canonical_spectrum(NET, (5,))),

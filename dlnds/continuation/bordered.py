@@ -10,8 +10,8 @@ from scipy.linalg import lapack
 
 from dlnds.arrays import Array
 from dlnds.continuation.residuals import Residual
-from dlnds.landscape.lanczos import spectral_radius
 from dlnds.theory import tolerances
+from dlnds.theory.spectra import spectral_radius
 
 #: Reciprocal condition of a bordered system below which it is solved in its regular part only.
 SINGULAR = 1e-10

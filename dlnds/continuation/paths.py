@@ -22,7 +22,7 @@ from dlnds.errors import check_array
 from dlnds.systems.linear import LinearNetwork
 from dlnds.systems.product import ProductFlow
 from dlnds.systems.protocol import check_state
-from dlnds.theory import conserved, strings, tolerances
+from dlnds.theory import strings, symmetry, tolerances
 from dlnds.theory.coordinates import flat
 
 Path = Callable[[float], ArrayLike] | Sequence[ArrayLike]
@@ -182,31 +182,31 @@ def along_imbalances(
     assert matrix is not None
     size = fitting_size(net.target, net.input_root)
     free = set(net.widths[1:-1]) == {min(net.widths)}
-    entries = conserved.entries(net.widths)
+    entries = symmetry.entries(net.widths)
 
     def lack(x: Array, p: float) -> list[Array]:
         return [c - goal for c, goal in zip(net._imbalances(x), wanted(p), strict=True)]
 
     def moved(x: Array) -> Array:
-        return conserved.derivative(net.widths, tangents(False)(x))
+        return symmetry.derivative(net.widths, tangents(False)(x))
 
     def fun(x: Array, p: float) -> Array:
-        return field(x, p) - conserved.generated(net._layers(x), lack(x, p))
+        return field(x, p) - symmetry.generated(net._layers(x), lack(x, p))
 
     def jacobian(x: Array, p: float) -> Array:
         rows = moved(x)
-        bent = conserved.generating(net.widths, lack(x, p))
+        bent = symmetry.generating(net.widths, lack(x, p))
         return matrix(x, p) - 0.5 * (rows.T @ rows) - bent
 
     def generators(x: Array, p: float) -> Array:
         change = moved(x)[entries]
         if free:
-            return conserved.turning(tangents(True)(x), change)
-        return conserved.fixing(net.problem, net.unpack(x), change)
+            return symmetry.turns_across(tangents(True)(x), change)
+        return symmetry.fixing(net.problem, net.unpack(x), change)
 
     def slope(x: Array, p: float) -> Array:
         assert change is not None
-        return conserved.generated(net._layers(x), change(p))
+        return symmetry.generated(net._layers(x), change(p))
 
     return Residual(
         fun,
@@ -286,7 +286,7 @@ def _ends_in_a_fiber(net: LinearNetwork, path: Any) -> list[Array]:
         _check_rank(net, x)
     tangents = tangents_of(net)(False)
     if not all(
-        conserved.is_free(net.widths, conserved.derivative(net.widths, tangents(x))) for x in ends
+        symmetry.is_free(net.widths, symmetry.derivative(net.widths, tangents(x))) for x in ends
     ):
         raise ValueError(
             "path: needs states at which all C_i are free to change, but one has hidden units that "

@@ -10,9 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from dlnds.arrays import Array
 from dlnds.errors import check_array, check_function, check_number, known_options
+from dlnds.theory import derivatives
 
-#: Relative steps of differences: one-sided errors of order h² for central ones.
-_STEP = float(np.finfo(float).eps) ** (1.0 / 3.0)
 #: Components above which LAPACK is faster than compiled loops.
 MOST_COMPILED = 150
 
@@ -140,24 +139,14 @@ class Residual:
                     f"{found.shape}"
                 )
             return found
-        step = _STEP * max(1.0, float(np.abs(state).max(initial=0.0)))
-        with np.errstate(over="ignore", invalid="ignore"):
-            columns = [
-                (self.value(state + e, p) - self.value(state - e, p)) / (2.0 * step)
-                for e in step * np.eye(state.size)
-            ]
-        return np.stack(columns, axis=1)
+        return derivatives.matrix(lambda y: self.value(y, p), state)
 
     def slope(self, x: ArrayLike, p: float) -> Array:
         """Return ∂F/∂p, infinite or NaN where that or ``fun`` overflows."""
         state, p = _place(x, p)
         if self.derivative is not None:
             return np.asarray(self.derivative(state, p), float)
-        step = _STEP * max(1.0, abs(p))
-        with np.errstate(over="ignore", invalid="ignore"):
-            slope: Array = self.value(state, p + step) - self.value(state, p - step)
-        slope /= 2.0 * step
-        return slope
+        return derivatives.slope(lambda s: self.value(state, p + s), abs(p))
 
     def orbit(self, x: ArrayLike, p: float) -> Array:
         """Return the tangent vectors of the orbit (generator × component), none if undeclared."""

@@ -7,16 +7,15 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 import xarray as xr
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from dlnds import schema
 from dlnds.arrays import Array
 from dlnds.errors import check_generator, check_memory, known_options
-from dlnds.landscape.critical import check_critical, check_point
+from dlnds.landscape.points import check_critical, check_point
 from dlnds.systems.linear import LinearNetwork, check_network
-from dlnds.theory import strings
+from dlnds.theory import spectra, strings
 from dlnds.theory.coordinates import flat
-from dlnds.theory.moments import turns
 from dlnds.theory.symmetry import moved
 
 #: Random changes of bases stretch by up to this factor.
@@ -153,48 +152,27 @@ def fiber_dimension(net: LinearNetwork, x: ArrayLike, *, rtol: float = 1e-8) -> 
     found = check_critical(net, state, rtol)
     layers = net.unpack(state)
     orbit, fiber, counted = strings.dimensions(net.problem, layers, found, rtol, strings.MOST_KINDS)
-    sizes = np.sort(np.abs(np.linalg.eigvalsh(net.hessian(state))))[::-1]
-    sizes /= max(strings.hessian_scale(net.problem, layers), np.finfo(float).tiny)
-    rank = int(np.count_nonzero(sizes > rtol))
+    values = np.linalg.eigvalsh(net.hessian(state))
+    values /= max(strings.hessian_scale(net.problem, layers), np.finfo(float).tiny)
+    decision = spectra.decided(values, rtol)
     variables = {
         "fiber_dimension": np.int64(fiber.largest),
         "sheet_dimension": np.int64(fiber.sheet),
         "orbit_dimension": np.int64(orbit),
-        "jacobian_rank": np.int64(rank),
-        "nullity": np.int64(net.dim - rank),
-        "is_smooth": np.int8(fiber.largest == net.dim - rank),
+        "jacobian_rank": np.int64(decision.rank),
+        "nullity": np.int64(decision.nullity),
+        "is_smooth": np.int8(fiber.largest == decision.nullity),
         "is_complete": np.int8(fiber.complete),
     }
     attrs = {
         **net.attributes(),
         "rtol": rtol,
-        "smallest_nonzero": float(sizes[:rank].min(initial=np.inf)),
-        "largest_zero": float(sizes[rank:].max(initial=0.0)),
+        "smallest_nonzero": decision.smallest_nonzero,
+        "largest_zero": decision.largest_zero,
         "smallest_kept": counted.smallest_kept,
         "largest_dropped": counted.largest_dropped,
     }
     return schema.finish(xr.Dataset(variables), "fiber", attrs)
-
-
-def canonical_dimensions(
-    net: LinearNetwork, learnt: NDArray[np.bool_]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-    """Return the dimensions of orbit and fiber at the canonical points of index sets (point, mode).
-
-    The last array tells where the fiber's is no lower bound, see `fiber_dimension`. But for equal
-    singular values all depend on the rank only.
-    """
-    inputs, modes = net.target.shape[1], int(np.count_nonzero(net.singular_values))
-    widths = (inputs, *net.widths[1:])
-    ranks = learnt.sum(axis=1)
-    orbit, fiber = np.zeros((2, len(ranks)), np.int64)
-    complete = np.zeros(len(ranks), bool)
-    for rank in np.unique(ranks).tolist():
-        here = ranks == rank
-        orbit[here], found = strings.canonical_dimensions(widths, modes, rank, strings.MANY_KINDS)
-        fiber[here] = found.largest + (net.widths[0] - inputs) * widths[1]
-        complete[here] = found.complete
-    return orbit, fiber + turns(net.singular_values, learnt), complete
 
 
 def _random_links(units: Sequence[int], crossing: int, rng: np.random.Generator) -> list[Array]:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.linalg
 import xarray as xr
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from dlnds import schema
 from dlnds._kernels import jit
@@ -19,7 +19,6 @@ from dlnds.errors import (
     check_number,
     known_options,
 )
-from dlnds.landscape import lanczos
 from dlnds.systems.linear import LinearNetwork, check_network
 from dlnds.systems.protocol import (
     SystemProtocol,
@@ -29,8 +28,7 @@ from dlnds.systems.protocol import (
     field_at,
 )
 from dlnds.theory import spectra
-from dlnds.theory.moments import count_pairs, equal, exceeds
-from dlnds.theory.spectra import KnownSpectrum
+from dlnds.theory.spectra import Decision, KnownSpectrum
 
 METHODS = ("auto", "known", "dense", "iterative")
 #: Which eigenvalues the iterative method finds.
@@ -198,7 +196,7 @@ def _known(system: SystemProtocol, known: KnownSpectrum, tolerance: float | None
     found, word, dimensions = known
     values = np.sort(np.concatenate([found, np.zeros(system.dim - len(found))]))
     size = float(np.abs(found).max(initial=0.0))
-    resolution = _rounding(system) * size
+    resolution = spectra.accuracy(system.dim) * size
     if tolerance is None:
         tolerance = 0.0 if word == "closed_form" else resolution
     return _Spectrum(values, size, resolution, tolerance, word, dimensions=dimensions)
@@ -236,13 +234,13 @@ def _iterative(
         jvp(t, x, v, params, out)  # type: ignore[misc]
         return np.multiply(out, sign, out=out)
 
-    size = lanczos.spectral_radius(product, system.dim)
+    size = spectra.spectral_radius(product, system.dim)
     if not np.isfinite(size):
         raise ValueError("x: the Hessian at this state is not finite")
-    resolution = _rounding(system) * size
+    resolution = spectra.accuracy(system.dim) * size
     zero = resolution if tolerance is None else tolerance
     below = -zero if count is None else np.inf
-    values = lanczos.lowest_eigenvalues(product, system.dim, size, below=below, count=count)
+    values = spectra.lowest_eigenvalues(product, system.dim, size, below=below, count=count)
     if which == "largest":
         values = -values[::-1]
     complete = len(values) == system.dim
@@ -250,24 +248,19 @@ def _iterative(
     return _Spectrum(values, size, resolution, zero, "iterative", complete, bool(enough))
 
 
-def _rounding(system: SystemProtocol) -> float:
-    """Return the relative accuracy of eigenvalues computed in double precision."""
-    return 8.0 * system.dim * float(np.finfo(float).eps)
-
-
 def _dataset(system: SystemProtocol, t: float, x: Array, found: _Spectrum) -> xr.Dataset:
-    values, modulus = found.values, np.abs(found.values)
-    zero = modulus <= found.zero_tolerance
-    growth = -values if system.numerics.symmetric else values.real
-    unstable = ~zero & (growth > (0.0 if system.numerics.symmetric else found.zero_tolerance))
+    values, decision = found.values, spectra.decided(found.values, found.zero_tolerance)
+    symmetric = system.numerics.symmetric
+    growth = -values if symmetric else values.real
+    unstable = ~decision.zero & (growth > (0.0 if symmetric else found.zero_tolerance))
     variables: dict[str, Any] = {"eigenvalue": ("eigen", values.real.copy())}
     attrs = {
         **system.attributes(),
         "method": found.method,
         "complete": int(found.complete),
         "zero_tolerance": found.zero_tolerance,
-        "largest_zero": float(modulus[zero].max(initial=0.0)),
-        "smallest_nonzero": float(modulus[~zero].min(initial=np.inf)),
+        "largest_zero": decision.largest_zero,
+        "smallest_nonzero": decision.smallest_nonzero,
     }
     if not system.numerics.symmetric:
         variables["eigenvalue_imag"] = ("eigen", values.imag.copy())
@@ -276,11 +269,11 @@ def _dataset(system: SystemProtocol, t: float, x: Array, found: _Spectrum) -> xr
         if unstable.any():
             variables["departure_rate"] = ((), float(growth.max()))
     if found.complete:
-        variables["nullity"] = ((), np.int64(np.count_nonzero(zero)))
+        variables["nullity"] = ((), np.int64(decision.nullity))
     if _at_rest(system, t, x, max(found.resolution, found.zero_tolerance)):
-        variables |= _at_equilibrium(system, x, found, zero, attrs)
+        variables |= _at_equilibrium(system, x, found, decision, attrs)
         if found.complete and not unstable.any():
-            variables |= _convergence(-growth[~zero], variables)
+            variables |= _convergence(-growth[~decision.zero], variables)
     return schema.finish(xr.Dataset(variables), "linearization", attrs)
 
 
@@ -294,7 +287,7 @@ def _at_equilibrium(
     system: SystemProtocol,
     x: Array,
     found: _Spectrum,
-    zero: NDArray[np.bool_],
+    decision: Decision,
     attrs: dict[str, Any],
 ) -> dict[str, Any]:
     """Return what the symmetries say of the zeros; the tangents of the fiber are in the kernel."""
@@ -307,7 +300,7 @@ def _at_equilibrium(
         "fiber_dimension": ((), np.int64(fiber)),
     }
     if found.complete:
-        nullity = int(np.count_nonzero(zero))
+        nullity = decision.nullity
         attrs["unresolved_fiber"] = max(0, fiber - nullity)
         if fiber <= nullity:
             others = np.sort(np.argsort(np.abs(found.values), kind="stable")[fiber:])
@@ -383,63 +376,6 @@ def canonical_spectrum(net: LinearNetwork, modes: Sequence[int]) -> xr.Dataset:
         "nullity": ((), np.int64(net.dim - len(found))),
     }
     return schema.finish(xr.Dataset(variables), "linearization", net.attributes())
-
-
-def canonical_inertia(
-    net: LinearNetwork, learnt: NDArray[np.bool_]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return Morse index and nullity at the canonical points of many index sets (point, mode).
-
-    Counted from the closed spectrum. Points with the same S and no residual network's weights are
-    joined by invertible changes of coordinates for every input covariance, so the inertia is that
-    of the whitened problem; input directions without data add d_1 zeros each.
-    """
-    sigma, rank = net.singular_values, learnt.sum(axis=1)
-    inputs, outputs = net.target.shape[1], net.widths[-1]
-    if net.depth == 1:
-        return np.zeros_like(rank), np.full_like(rank, (net.widths[0] - inputs) * outputs)
-    index = count_pairs(learnt, exceeds(sigma))
-    nonzero = rank * (inputs + outputs - rank) - count_pairs(learnt, equal(sigma))
-    if net.depth == 2:
-        spare = (net.widths[1] - rank) * ((~learnt) & (sigma > 0.0)).sum(axis=1)
-        index, nonzero = index + spare, nonzero + 2 * spare
-    return index, net.dim - nonzero
-
-
-def canonical_rates(net: LinearNetwork, learnt: NDArray[np.bool_]) -> tuple[Array, Array]:
-    """Return the rates of departure and of convergence at canonical points (point, mode).
-
-    Departure: minus the lowest Hessian eigenvalue, 0 if none is negative. Convergence: at global
-    minima of rank min d_i the smallest eigenvalue that is not zero, 0 elsewhere: at other minima
-    degenerate directions decay algebraically. For whitened networks, whose spectra are known in
-    closed form.
-    """
-    if not net.whitened:
-        raise ValueError("net: needs a whitened network; use linearize for general covariance")
-    sigma, depth, rank = net.singular_values, net.depth, learnt.sum(axis=1)
-    if depth == 1:
-        return np.zeros(len(learnt)), np.ones(len(learnt))
-    strength = (sigma ** ((depth - 2) / depth))[:, None]
-    larger, gaps = exceeds(sigma), np.abs(sigma[:, None] - sigma)
-    departure = -_least(learnt, np.where(larger, -strength * gaps, 0.0))
-    if depth == 2:
-        spare = np.where(learnt, 0.0, sigma).max(axis=1) * (rank < net.widths[1])
-        departure = np.maximum(departure, spare)
-    s = np.where(learnt, sigma, np.inf).min(axis=1) ** (1.0 / depth)
-    square = net.widths[0] == net.widths[-1]
-    own = (depth if square else 1.0) * s ** (2 * (depth - 1))
-    across = _least(learnt, np.where(larger.T, strength * gaps, np.inf))
-    exact = (count_pairs(learnt, larger) == 0) & (rank == min(net.widths))
-    return np.maximum(departure, 0.0), np.where(exact, np.minimum(own, across), 0.0)
-
-
-def _least(learnt: NDArray[np.bool_], values: Array) -> Array:
-    """Return for each set S (point, mode) the least value (j, k) of all j ∈ S, k ∉ S."""
-    least = np.full(len(learnt), np.inf)
-    for inside, row in zip(learnt.T, values, strict=True):
-        across = np.where(learnt, np.inf, row).min(axis=1)
-        least = np.minimum(least, np.where(inside, across, np.inf))
-    return least
 
 
 @known_options

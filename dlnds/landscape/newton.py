@@ -20,6 +20,7 @@ from dlnds.errors import (
     known_options,
 )
 from dlnds.systems.protocol import SystemProtocol, check_flow, check_state, dense_jacobian
+from dlnds.theory.spectra import decided
 
 Evaluate = Callable[[Array], Array]
 
@@ -308,7 +309,7 @@ class Search:
         error = max(self.distances[-1], self.hidden)
         # No singular value can change more between here and the critical point (Weyl).
         change = CURVATURE * model.top * error / model.size if model.size else 0.0
-        zero = model.s <= max(model.noise, change)
+        decision = decided(model.s, max(model.noise, change))
         clear = model.s[model.s > max(CLEAR * model.noise, change)].min(initial=np.inf)
         error = max(error, model.rounding / float(clear))
         multiplicity = max(self.multiplicities[-2:])
@@ -325,10 +326,10 @@ class Search:
             "error": ((), error),
             "relative_residual": ((), model.residual / scale if scale else 0.0),
             "contraction": ((), self.distances[-1] / self.distances[-2] if count else 0.0),
-            "rank": ((), np.int64(np.count_nonzero(~zero))),
-            "nullity": ((), np.int64(np.count_nonzero(zero))),
-            "smallest_nonzero": ((), float(model.s[~zero].min(initial=np.inf))),
-            "largest_zero": ((), float(model.s[zero].max(initial=0.0))),
+            "rank": ((), np.int64(decision.rank)),
+            "nullity": ((), np.int64(decision.nullity)),
+            "smallest_nonzero": ((), decision.smallest_nonzero),
+            "largest_zero": ((), decision.largest_zero),
             "multiplicity": ((), np.int64(multiplicity)),
             "n_iterations": ((), np.int64(count)),
             "convergence": ((), schema.flag(schema.CONVERGENCES, word)),

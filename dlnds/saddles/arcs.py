@@ -17,7 +17,7 @@ from dlnds.errors import (
     check_numbers,
     known_options,
 )
-from dlnds.landscape.critical import check_critical, check_point
+from dlnds.landscape.points import check_critical, check_point
 from dlnds.saddles.graph import ends_in
 from dlnds.systems.linear import LinearNetwork
 from dlnds.theory import departures, strings

@@ -9,15 +9,14 @@ import xarray as xr
 from dlnds import schema
 from dlnds._version import __version__
 from dlnds.errors import check_generator, check_integer, check_memory, known_options
-from dlnds.landscape.critical import critical_points
-from dlnds.landscape.fibers import canonical_dimensions
-from dlnds.landscape.linearization import canonical_inertia, canonical_rates
+from dlnds.landscape.points import critical_points
 from dlnds.runs.flow import flow
 from dlnds.saddles.arcs import canonical_arcs
 from dlnds.saddles.graph import connections, count_edges
 from dlnds.saddles.visits import observed_connections, overlay
 from dlnds.systems.linear import LinearNetwork
 from dlnds.systems.protocol import check_state
+from dlnds.theory import spectra, strings
 
 #: Most connections that an atlas holds.
 MOST_CONNECTIONS = 250_000
@@ -134,8 +133,10 @@ def _visits(
 def _at_canonical_points(net: LinearNetwork, points: xr.Dataset) -> dict[str, Any]:
     """Return what is known in closed form at each A_S."""
     learnt = points["learnt"].values
-    index, nullity = canonical_inertia(net, learnt)
-    orbit, fiber, complete = canonical_dimensions(net, learnt)
+    index, nullity = spectra.canonical_inertia(net.problem, learnt)
+    orbit, fiber, complete = strings.all_canonical_dimensions(
+        net.problem, learnt, strings.MANY_KINDS
+    )
     orders = {"global_minimum": 0, "strict_saddle": 2, "nonstrict_saddle": net.depth}
     order = [orders[kind] for kind in schema.decode(points["kind"]).values]
     columns = {
@@ -148,6 +149,6 @@ def _at_canonical_points(net: LinearNetwork, points: xr.Dataset) -> dict[str, An
         "is_complete": complete.astype(np.int8),
     }
     if net.whitened:
-        rates = canonical_rates(net, learnt)
+        rates = spectra.canonical_rates(net.problem, learnt)
         columns |= dict(zip(("departure_rate", "convergence_rate"), rates, strict=True))
     return schema.columns("critical_point", **columns)

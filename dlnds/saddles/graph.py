@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from dlnds import schema
 from dlnds.arrays import Array, Flags, Integers
 from dlnds.errors import check_array, check_integer, check_memory, known_options
-from dlnds.landscape.critical import critical_points
+from dlnds.landscape.points import critical_points
 from dlnds.systems.linear import LinearNetwork, check_network
 from dlnds.theory import laws
 from dlnds.theory.coordinates import flat

@@ -27,7 +27,7 @@ from dlnds.runs.flow import LAST, SMALLEST_RTOL, flow
 from dlnds.systems.linear import LinearNetwork, check_network
 from dlnds.systems.loss import against_time
 from dlnds.systems.protocol import SystemProtocol, unchanged
-from dlnds.theory import saddles, taylor
+from dlnds.theory import derivatives, saddles
 from dlnds.theory.coordinates import flat, turning
 from dlnds.theory.moments import balanced_layers
 from dlnds.theory.saddles import Directions
@@ -284,9 +284,8 @@ def _start(base: _Base, tangent: _Tangent, rtol: float) -> tuple[Array, float]:
     v = tangent.strict + tangent.residual
     size = LARGEST_START * base.scale
     if tangent.strict.any():
-        terms = [
-            taylor.field_terms(net.problem, np.stack([x, u]), 2)[2] for u in (v, tangent.residual)
-        ]
+        curves = [np.stack([x, u]) for u in (v, tangent.residual)]
+        terms = [derivatives.field_terms(net.problem, curve, 2)[2] for curve in curves]
         bend = float(np.linalg.norm(terms[0] - terms[1]))
         used = np.abs(base.directions.frame @ tangent.strict) > _ROUNDING
         rates = base.directions.rate[used & (base.directions.order == 2)]

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from dlnds import schema
 from dlnds.arrays import Array
 from dlnds.errors import check_memory, known_options
-from dlnds.landscape.critical import check_critical, check_point
+from dlnds.landscape.points import check_critical, check_point
 from dlnds.saddles import directions
 from dlnds.systems.linear import LinearNetwork
 from dlnds.systems.product import ProductFlow

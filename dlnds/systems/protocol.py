@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from dlnds._kernels import jit, runge_kutta
 from dlnds.arrays import Array, Kernel, Params
 from dlnds.errors import check_array, check_integer, check_memory, known_options, nearest
+from dlnds.theory import derivatives, spectra
 from dlnds.theory.forms import LeadingPart
 from dlnds.theory.spectra import KnownSpectrum
 
@@ -228,22 +229,19 @@ def field_at(system: SystemProtocol, t: float, x: Array) -> Array:
 
 def dense_jacobian(system: SystemProtocol, t: float, x: Array) -> tuple[Array, float]:
     """Return the Jacobian matrix and the relative accuracy of its eigenvalues."""
-    epsilon = float(np.finfo(float).eps)
-    out = np.zeros((system.dim, system.dim))
+    params = system.params
     if system.jacobian is not None:
-        jit.ready(system.jacobian, jit.JACOBIAN)(t, x, system.params, out)
-        accuracy = 8.0 * system.dim * epsilon
+        out, accuracy = np.zeros((system.dim, system.dim)), spectra.accuracy(system.dim)
+        jit.ready(system.jacobian, jit.JACOBIAN)(t, x, params, out)
     else:
         field = jit.ready(system.field, jit.FIELD)
-        step = epsilon ** (1.0 / 3.0) * max(1.0, float(np.abs(x).max()))
-        ends = np.empty((2, system.dim))
-        for j in range(system.dim):
-            for end, sign in zip(ends, (1.0, -1.0), strict=True):
-                shifted = x.copy()
-                shifted[j] += sign * step
-                field(t, shifted, system.params, end)
-            out[:, j] = (ends[0] - ends[1]) / (2.0 * step)
-        accuracy = epsilon ** (2.0 / 3.0)
+
+        def value(y: Array) -> Array:
+            found = np.empty_like(y)
+            field(t, y, params, found)
+            return found
+
+        out, accuracy = derivatives.matrix(value, x), derivatives.DIFFERENCED
     if not np.isfinite(out).all():
         raise ValueError("x: the Jacobian at this state is not finite")
     return out, accuracy

@@ -13,7 +13,7 @@ from dlnds.errors import check_memory
 from dlnds.theory import spectra
 from dlnds.theory.coordinates import block_places, flat, layers_of, n_weights, turning
 from dlnds.theory.forms import LeadingPart, correlation
-from dlnds.theory.moments import Problem, balanced_layers, canonical_frames, exceeds
+from dlnds.theory.moments import Problem, balanced_layers, canonical_frames
 
 
 class Directions(NamedTuple):
@@ -127,42 +127,30 @@ def _frame(widths: Sequence[int], vectors: Sequence[_Entries]) -> Array:
 def _eigenvectors(
     problem: Problem, modes: Sequence[int]
 ) -> Iterable[tuple[_Entries, float, tuple[int, int]]]:
-    """Yield the entries, the eigenvalue, and the mode gained and lost; see `canonical_spectrum`."""
+    """Yield the entries, the eigenvalue, and the mode gained and lost; see `spectra.closed`."""
     h, sigma, widths = problem.depth, problem.modes[1], problem.widths
-    m, ends = len(sigma), (widths[0], widths[-1])
-    larger, unit = exceeds(sigma), {j: p for p, j in enumerate(modes)}
+    table, unit = spectra.closed(sigma, h), {j: p for p, j in enumerate(modes)}
+    m, last, none = len(sigma), h - 1, (-1, -1)
     others = [k for k in range(m) if k not in unit]
-    last = h - 1
+    roots = sigma ** (1.0 / h)
     for j, p in unit.items():
-        s = sigma[j] ** (1.0 / h)
         for i, q in unit.items():
-            t = sigma[i] ** (1.0 / h)
-            sizes = [s ** (last - n) * t**n for n in range(h)]
             places = [(p, q)] * h
             places[0], places[-1] = (p, i), (j, q)
-            entries = [(n, *places[n], c) for n, c in enumerate(sizes)]
-            yield entries, float(np.sum(np.square(sizes))), (-1, -1)
+            sizes = roots[j] ** (last - np.arange(h)) * roots[i] ** np.arange(h)
+            entries = [(n, *places[n], c) for n, c in enumerate(sizes.tolist())]
+            yield entries, table.mixed[j, i], none
         for k in others:
-            yield (
-                [(last, k, p, 1.0), (0, p, k, -1.0)],
-                s ** (h - 2) * (sigma[j] + sigma[k]),
-                (-1, -1),
-            )
-            if larger[j, k] or larger[k, j]:
-                value = s ** (h - 2) * (sigma[j] - sigma[k])
-                yield (
-                    [(last, k, p, 1.0), (0, p, k, 1.0)],
-                    value,
-                    (k, j) if value < 0.0 else (-1, -1),
-                )
-        for k in range(m, max(ends)):
-            entry = (0, p, k, 1.0) if ends[0] > m else (last, k, p, 1.0)
-            yield [entry], s ** (2 * h - 2), (-1, -1)
-    if h == 2:
-        spare = range(len(unit), widths[1])
-        for k, e in itertools.product((k for k in others if sigma[k] > 0.0), spare):
-            yield [(1, k, e, 1.0), (0, e, k, 1.0)], -float(sigma[k]), (k, -1)
-            yield [(1, k, e, 1.0), (0, e, k, -1.0)], float(sigma[k]), (k, -1)
+            yield [(last, k, p, 1.0), (0, p, k, -1.0)], table.sums[j, k], none
+            if table.distinct[j, k]:
+                value = table.differences[j, k]
+                yield [(last, k, p, 1.0), (0, p, k, 1.0)], value, (k, j) if value < 0.0 else none
+        for k in range(m, max(widths[0], widths[-1])):
+            yield [(0, p, k, 1.0) if widths[0] > m else (last, k, p, 1.0)], table.ends[j], none
+    open_modes = [k for k in others if table.spare[k] > 0.0]
+    for k, e in itertools.product(open_modes, range(len(unit), widths[1])):
+        yield [(1, k, e, 1.0), (0, e, k, 1.0)], -table.spare[k], (k, -1)
+        yield [(1, k, e, 1.0), (0, e, k, -1.0)], table.spare[k], (k, -1)
 
 
 def channels(problem: Problem, modes: Sequence[int], stable: bool) -> Directions:

@@ -1,17 +1,66 @@
-"""Hessian spectra of networks that are known without the Hessian."""
+"""Hessian spectra: in closed form, or of products with vectors; and what is zero in them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import scipy.linalg
+from numpy.typing import ArrayLike
+from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
-from dlnds.arrays import Array
-from dlnds.errors import check_memory
+from dlnds.arrays import Array, Flags, Integers
+from dlnds.errors import ConvergenceError, check_memory
 from dlnds.theory import strings, tolerances
-from dlnds.theory.coordinates import images, readings
-from dlnds.theory.moments import Problem, equal, turns
+from dlnds.theory.coordinates import images, n_weights, readings
+from dlnds.theory.moments import Problem, count_pairs, equal, exceeds, turns
+
+Product = Callable[[Array], Array]
+
+#: Vectors of a Krylov space beyond twice those that are wanted, and restarts after which a search
+#: has failed.
+SPARE, MOST_RESTARTS = 96, 500
+#: Sizes up to which an operator is written down as a matrix.
+SMALL = 64
+
+
+class Decision(NamedTuple):
+    """Which of some numbers count as zero, and how clearly."""
+
+    zero: Flags
+    largest_zero: float
+    smallest_nonzero: float
+
+    @property
+    def rank(self) -> int:
+        """How many do not."""
+        return int(np.count_nonzero(~self.zero))
+
+    @property
+    def nullity(self) -> int:
+        """How many do."""
+        return int(np.count_nonzero(self.zero))
+
+
+def decided(values: ArrayLike, tolerance: float) -> Decision:
+    """Return which eigenvalues or singular values are zero: those of at most this modulus."""
+    modulus = np.abs(values)
+    zero = modulus <= tolerance
+    return Decision(
+        zero,
+        largest_zero=float(modulus[zero].max(initial=0.0)),
+        smallest_nonzero=float(modulus[~zero].min(initial=np.inf)),
+    )
+
+
+def rank(values: ArrayLike, rtol: float) -> int:
+    """Return how many singular values exceed ``rtol`` times the largest."""
+    return decided(values, rtol * float(np.max(np.asarray(values), initial=0.0))).rank
+
+
+def accuracy(size: int) -> float:
+    """Return how accurate eigenvalues of a matrix of this size are, relative to its norm."""
+    return 8.0 * size * float(np.finfo(float).eps)
 
 
 class KnownSpectrum(NamedTuple):
@@ -57,6 +106,39 @@ def _canonical_dimensions(problem: Problem, chosen: list[int]) -> tuple[int, int
     return orbit, fiber.largest + int(turns(sigma, learnt[None])[0]), fiber.complete
 
 
+class Closed(NamedTuple):
+    """The Hessian's eigenvalues at points A_S of a whitened problem, by modes.
+
+    Those that may be nonzero, with s_j = σ_j^{1/h}: ``mixed`` (j, l), for j, l ∈ S; ``sums`` and
+    ``differences`` (j, k), for j ∈ S, k ∉ S, of which the latter are zero where σ_j and σ_k are not
+    ``distinct``; ``ends`` (j), |d_0 − d_h| times, for j ∈ S; and if h = 2 plus and minus ``spare``
+    (k), d_1 − r times each, for k ∉ S. Along a negative difference mode k is learnt in place of j,
+    along a negative ``spare`` besides the others.
+    """
+
+    mixed: Array
+    sums: Array
+    differences: Array
+    distinct: Flags
+    ends: Array
+    spare: Array
+
+
+def closed(sigma: Array, depth: int) -> Closed:
+    """Return Σ_i s_j^{2(h−i)} s_l^{2(i−1)}, s_j^{h−2}(σ_j ± σ_k), s_j^{2(h−1)} and σ_k (WA25)."""
+    s = sigma ** (1.0 / depth)
+    powers = (s**2)[:, None] ** np.arange(depth)
+    strength = (s ** (depth - 2))[:, None]
+    return Closed(
+        mixed=powers[:, ::-1] @ powers.T,
+        sums=strength * (sigma[:, None] + sigma),
+        differences=strength * (sigma[:, None] - sigma),
+        distinct=~equal(sigma),
+        ends=s ** (2 * (depth - 1)),
+        spare=sigma if depth == 2 else np.zeros_like(sigma),
+    )
+
+
 def canonical_eigenvalues(problem: Problem, chosen: list[int]) -> tuple[Array, float]:
     """Return the nonzero Hessian eigenvalues at A_S of a whitened problem.
 
@@ -66,11 +148,9 @@ def canonical_eigenvalues(problem: Problem, chosen: list[int]) -> tuple[Array, f
     if depth == 1:
         return np.ones(widths[0] * widths[1]), 0.0
     found, left_out = map_eigenvalues(problem, chosen, depth)
-    if depth == 2:
-        others = np.delete(sigma, chosen)
-        spare = np.repeat(others[others > 0.0], widths[1] - len(chosen))
-        found = np.concatenate([found, spare, -spare])
-    return found, left_out
+    spare = np.delete(closed(sigma, depth).spare, chosen)
+    spare = np.repeat(spare[spare > 0.0], widths[1] - len(chosen))
+    return np.concatenate([found, spare, -spare]), left_out
 
 
 def map_eigenvalues(problem: Problem, chosen: list[int], depth: int) -> tuple[Array, float]:
@@ -79,23 +159,66 @@ def map_eigenvalues(problem: Problem, chosen: list[int], depth: int) -> tuple[Ar
     These are the eigenvalues of the Riemannian Hessian of W at rank |S|, in the metric of ``depth``
     balanced layers.
     """
-    sigma = problem.modes[1]
-    rest = np.ones(len(sigma), bool)
-    rest[chosen] = False
-    learnt, others = sigma[chosen], sigma[rest]
-    s = learnt ** (1.0 / depth)
-    powers = (s**2)[:, None] ** np.arange(depth)
-    strength = (s ** (depth - 2))[:, None]
-    differ = ~equal(sigma)[chosen][:, rest]
-    differences = strength * (learnt[:, None] - others)
+    sigma, widths = problem.modes[1], problem.widths
+    table, modes = closed(sigma, depth), np.arange(len(sigma))
+    across = np.ix_(modes[chosen], np.delete(modes, chosen))
+    differences, distinct = table.differences[across], table.distinct[across]
     parts = [
-        powers[:, ::-1] @ powers.T,
-        strength * (learnt[:, None] + others),
-        differences[differ],
-        np.repeat(s ** (2 * (depth - 1)), abs(problem.widths[0] - problem.widths[-1])),
+        table.mixed[chosen][:, chosen],
+        table.sums[across],
+        differences[distinct],
+        np.repeat(table.ends[chosen], abs(widths[0] - widths[-1])),
     ]
     found = np.concatenate([np.ravel(part) for part in parts])
-    return found, float(np.abs(differences[~differ]).max(initial=0.0))
+    return found, float(np.abs(differences[~distinct]).max(initial=0.0))
+
+
+def canonical_inertia(problem: Problem, learnt: Flags) -> tuple[Integers, Integers]:
+    """Return Morse index and nullity at the canonical points of many index sets (point, mode).
+
+    Counted from the closed spectrum. Points with the same S and no residual network's weights are
+    joined by invertible changes of coordinates for every input covariance, so the inertia is that
+    of the whitened problem; input directions without data add d_1 zeros each.
+    """
+    widths, depth, sigma = problem.widths, problem.depth, problem.modes[1]
+    ranks, (outputs, inputs) = learnt.sum(axis=1), problem.target.shape
+    if depth == 1:
+        return np.zeros_like(ranks), np.full_like(ranks, (widths[0] - inputs) * outputs)
+    table = closed(sigma, depth)
+    index = count_pairs(learnt, table.distinct & (table.differences < 0.0))
+    nonzero = ranks * (inputs + outputs - ranks) - count_pairs(learnt, ~table.distinct)
+    spare = (widths[1] - ranks) * (~learnt & (table.spare > 0.0)).sum(axis=1)
+    return index + spare, n_weights(widths) - nonzero - 2 * spare
+
+
+def canonical_rates(problem: Problem, learnt: Flags) -> tuple[Array, Array]:
+    """Return the rates of departure and of convergence at canonical points (point, mode).
+
+    Departure: minus the lowest Hessian eigenvalue, 0 if none is negative. Convergence: at global
+    minima of rank min d_i the smallest eigenvalue that is not zero, 0 elsewhere: at other minima
+    degenerate directions decay algebraically. For whitened problems.
+    """
+    widths, depth, sigma = problem.widths, problem.depth, problem.modes[1]
+    if depth == 1:
+        return np.zeros(len(learnt)), np.ones(len(learnt))
+    table, ranks = closed(sigma, depth), learnt.sum(axis=1)
+    departure = -_least(learnt, np.where(table.distinct, table.differences, 0.0))
+    spare = np.where(learnt, 0.0, table.spare).max(axis=1) * (ranks < widths[1])
+    alone = np.diagonal(table.mixed) if widths[0] == widths[-1] else table.ends
+    own = np.where(learnt, alone, np.inf).min(axis=1)
+    across = _least(learnt, np.where(table.distinct, table.differences, np.inf))
+    exact = (count_pairs(learnt, exceeds(sigma)) == 0) & (ranks == min(widths))
+    departure = np.maximum(np.maximum(departure, spare), 0.0)
+    return departure, np.where(exact, np.minimum(own, across), 0.0)
+
+
+def _least(learnt: Flags, values: Array) -> Array:
+    """Return for each set S (point, mode) the least value (j, k) of all j ∈ S, k ∉ S."""
+    least = np.full(len(learnt), np.inf)
+    for inside, row in zip(learnt.T, values, strict=True):
+        across = np.where(learnt, np.inf, row).min(axis=1)
+        least = np.minimum(least, np.where(inside, across, np.inf))
+    return least
 
 
 def balanced_frames(
@@ -196,3 +319,90 @@ def _negligible(layers: Sequence[Array], grams: Array, squares: Array, residual:
 def _norm(matrix: Array) -> float:
     """Return a bound on the spectral norm, at most r^{1/4} times it, cheaper than that itself."""
     return math.sqrt(np.linalg.norm(matrix @ matrix.T))
+
+
+def spectral_radius(product: Product, dim: int) -> float:
+    """Return the norm of a symmetric operator to a few per cent from below, by the power method."""
+    vector, size = np.random.default_rng(0).normal(size=dim), 0.0
+    for _ in range(30):
+        vector = product(vector / np.linalg.norm(vector))
+        norm = float(np.linalg.norm(vector))
+        if norm == 0.0 or not np.isfinite(norm):
+            return norm
+        size = max(size, norm)
+    return size
+
+
+def lowest_eigenvalues(
+    product: Product, dim: int, radius: float, *, below: float = np.inf, count: int | None = None
+) -> Array:
+    """Return the ``count`` lowest eigenvalues, or all that are less than ``below``, ascending.
+
+    Of a symmetric operator H with the norm ``radius``, by searches at random starts for the largest
+    eigenvalues of 2 ‖H‖ − H, in which those already found are zero: a Krylov space holds one vector
+    of each eigenvalue, but repeated ones are the rule where a network has symmetries. Residuals are
+    at most τ = 16 ε √n ‖H‖. The last start finds nothing: if an eigenvalue were missed by δ, its
+    residual would be at least δ times the part of the random start along the eigenvector, which is
+    of the order 1/√n; so δ is of the order √n τ at most.
+
+    Raises
+    ------
+    ConvergenceError
+        If a search does not come to an end.
+    """
+    if dim <= SMALL or radius == 0.0 or 2 * (count or 0) >= dim:
+        check_memory("which", dim * dim if radius else dim)
+        values = np.zeros(dim)
+        if radius > 0.0:
+            values += np.linalg.eigvalsh([product(v) for v in np.eye(dim)])
+        return values[values < below][:count]
+    rng, tolerance = np.random.default_rng(0), 16.0 * np.finfo(float).eps * np.sqrt(dim)
+    found, vectors, wanted = np.empty(0), np.empty((dim, 0)), count or 8
+    while True:
+        more, their = _search(product, found, vectors, 2.0 * radius, wanted, tolerance, rng)
+        limit = below
+        if count is not None and len(found) >= count:
+            limit = np.sort(found)[count - 1] - tolerance * radius
+        new = more < limit
+        if not new.any():
+            return np.sort(found)[:count]
+        found, vectors = np.append(found, more[new]), np.hstack([vectors, their[:, new]])
+        if count is not None:
+            wanted = max(1, count - len(found))
+        else:
+            wanted = min(2 * wanted, dim // 2) if new.all() else 1
+
+
+def _search(
+    product: Product,
+    found: Array,
+    vectors: Array,
+    shift: float,
+    wanted: int,
+    tolerance: float,
+    rng: np.random.Generator,
+) -> tuple[Array, Array]:
+    """Return so many lowest eigenvalues, and their vectors, beside those that are found."""
+    dim, room = len(vectors), min(2 * wanted + SPARE, len(vectors))
+    check_memory("which", (room + wanted) * dim)
+
+    def image(v: Array) -> Array:
+        known: Array = vectors @ ((shift - found) * (vectors.T @ v))
+        return shift * v - product(v) - known
+
+    try:
+        values, more = eigsh(
+            LinearOperator((dim, dim), matvec=image, dtype=float),
+            wanted,
+            which="LA",
+            v0=rng.normal(size=dim),
+            ncv=room,
+            maxiter=MOST_RESTARTS,
+            tol=0.5 * tolerance,
+            rng=rng,
+        )
+    except ArpackNoConvergence as error:
+        raise ConvergenceError(
+            f"x: {MOST_RESTARTS} restarts with {room} vectors do not settle the lowest eigenvalues"
+        ) from error
+    return shift - values, more

@@ -14,15 +14,12 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.linalg
-from numpy.typing import NDArray
 
-from dlnds.arrays import Array
+from dlnds.arrays import Array, Flags, Integers
 from dlnds.errors import check_memory
 from dlnds.theory import tolerances
 from dlnds.theory.coordinates import product
-from dlnds.theory.moments import Problem, exceeds
-
-Counts = NDArray[np.int64]
+from dlnds.theory.moments import Problem, exceeds, turns
 
 #: Kinds of points that are tried for the largest sheet of a fiber: a few milliseconds, or seconds.
 FEW_KINDS, MANY_KINDS, MOST_KINDS = 100, 10_000, 50_000
@@ -62,9 +59,9 @@ class Strings(NamedTuple):
     #: Units n_0, …, n_h of the residual network.
     units: tuple[int, ...]
     #: rank(start node, number of arrows), without the learnt modes.
-    ranks: Counts
+    ranks: Integers
     #: Strings that begin at a node and pass so many arrows.
-    counts: Counts
+    counts: Integers
     #: Smallest relative singular value that counts, and largest that does not.
     smallest_kept: float
     largest_dropped: float
@@ -116,7 +113,7 @@ def learnt(problem: Problem, layers: Sequence[Array], rtol: float) -> Learnt:
     )
 
 
-def _equal(sigma: Array) -> list[Counts]:
+def _equal(sigma: Array) -> list[Integers]:
     """Return the positive singular values of which there are several, in groups of equal ones."""
     positive = np.flatnonzero(sigma)
     apart = np.diagonal(exceeds(sigma), -1)[: max(len(positive) - 1, 0)]
@@ -239,17 +236,17 @@ def count_strings(arrows: Sequence[Array], rtol: float, longest: int) -> Strings
     return Strings(units, ranks, counts, kept, dropped)
 
 
-def _counts(ranks: Counts) -> Counts:
+def _counts(ranks: Integers) -> Integers:
     """Return how many strings begin at each node and pass so many arrows, from ranks of products.
 
     A product has as many strings passing all of it as its rank.
     """
     earlier = np.roll(ranks, 1, axis=0)
-    counts: Counts = ranks[:, :-2] - earlier[:, 1:-1] - ranks[:, 1:-1] + earlier[:, 2:]
+    counts: Integers = ranks[:, :-2] - earlier[:, 1:-1] - ranks[:, 1:-1] + earlier[:, 2:]
     return counts
 
 
-def homomorphisms(counts: Counts, within: Sequence[int] | None = None) -> int:
+def homomorphisms(counts: Integers, within: Sequence[int] | None = None) -> int:
     """Return the dimension of the endomorphisms of a sum of strings around a cycle.
 
     From a string I to a string J there is, up to a factor, one map if J passes the beginning of I
@@ -269,7 +266,7 @@ def homomorphisms(counts: Counts, within: Sequence[int] | None = None) -> int:
     return total
 
 
-def orbit_dimension(widths: Sequence[int], counts: Counts) -> int:
+def orbit_dimension(widths: Sequence[int], counts: Integers) -> int:
     """Return the dimension of the GL orbit of layers whose strings do not pass the last arrow."""
     hidden = range(1, len(widths) - 1)
     return sum(d * d for d in widths[1:-1]) - homomorphisms(counts, hidden)
@@ -287,7 +284,7 @@ class FiberDimension(NamedTuple):
 
 
 def fiber_dimension(
-    widths: Sequence[int], rank: int, open_modes: int, counts: Counts, most: int
+    widths: Sequence[int], rank: int, open_modes: int, counts: Integers, most: int
 ) -> FiberDimension:
     """Return the dimensions of the fiber at a point with such strings.
 
@@ -314,7 +311,7 @@ def _is_map(nodes: int, first: tuple[int, int], second: tuple[int, int]) -> bool
 
 
 @functools.cache
-def _combinatorics(nodes: int) -> tuple[list[tuple[int, int]], Counts, Counts, Counts]:
+def _combinatorics(nodes: int) -> tuple[list[tuple[int, int]], Integers, Integers, Integers]:
     """Return the kinds of strings, the maps between them, exchanges, and which products they pass.
 
     Exchanges (exchange, kind) are the changes of counts that make strings longer. No string gets as
@@ -361,13 +358,13 @@ def _fewest_maps(nodes: int, counts: tuple[int, ...], most: int) -> tuple[int, b
     return best, True
 
 
-def _forms(counts: Counts, maps: Counts) -> Counts:
+def _forms(counts: Integers, maps: Integers) -> Integers:
     """Return cᵀ maps c of each row c."""
-    forms: Counts = np.einsum("ri,ij,rj->r", counts, maps, counts, optimize=True)
+    forms: Integers = np.einsum("ri,ij,rj->r", counts, maps, counts, optimize=True)
     return forms
 
 
-def _descend(start: Counts, maps: Counts, exchanges: Counts, passes: Counts) -> int:
+def _descend(start: Integers, maps: Integers, exchanges: Integers, passes: Integers) -> int:
     """Return a small cᵀ maps c: exchanges that lower it most, then pairs of one back and one forth.
 
     A pair is taken if no product has a smaller rank than at the start.
@@ -400,6 +397,26 @@ def canonical_dimensions(
     counts[-1, 1] = modes - rank
     orbit = sum(d * d - (d - rank) ** 2 for d in widths[1:-1])
     return orbit, fiber_dimension(widths, rank, modes - rank, counts, most)
+
+
+def all_canonical_dimensions(
+    problem: Problem, learnt: Flags, most: int
+) -> tuple[Integers, Integers, Flags]:
+    """Return the dimensions of orbit and fiber at the canonical points of index sets (point, mode).
+
+    The last array tells where the fiber's is no lower bound. But for equal singular values all
+    depend on the rank only.
+    """
+    inputs, sigma = problem.target.shape[1], problem.modes[1]
+    widths, modes = (inputs, *problem.widths[1:]), int(np.count_nonzero(sigma))
+    ranks = learnt.sum(axis=1)
+    orbit, fiber, complete = np.zeros((3, len(ranks)), np.int64)
+    for rank in np.unique(ranks).tolist():
+        here = ranks == rank
+        orbit[here], found = canonical_dimensions(widths, modes, rank, most)
+        fiber[here] = found.largest + (problem.widths[0] - inputs) * widths[1]
+        complete[here] = found.complete
+    return orbit, fiber + turns(sigma, learnt), complete.astype(bool)
 
 
 def dimensions(

@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dlnds as dl
-from dlnds.landscape import lanczos
-from dlnds.landscape.linearization import canonical_rates
+from dlnds.theory import spectra
 
 whitened = st.builds(
     naive.random_network,
@@ -243,8 +242,8 @@ def test_a_hessian_that_is_zero_has_no_negative_eigenvalues():
 
 def test_searches_that_do_not_settle_are_refused(monkeypatch):
     net = naive.random_network((12, 12, 12), 0)
-    monkeypatch.setattr(lanczos, "MOST_RESTARTS", 1)
-    with pytest.raises(dl.ConvergenceError, match="1 restarts with 96 vectors"):
+    monkeypatch.setattr(spectra, "MOST_RESTARTS", 1)
+    with pytest.raises(dl.ConvergenceError, match=r"1 restarts with \d+ vectors"):
         dl.linearize(net, naive.state_of(net, 0), method="iterative")
 
 
@@ -397,7 +396,7 @@ def test_rates_at_balanced_minima_follow_their_formulas(depth):
         np.fill_diagonal(target, sigma)
         net = dl.LinearNetwork(widths=widths, target=target)
         learnt = np.arange(3) < net.max_rank
-        return canonical_rates(net, learnt[None])[1][0]
+        return spectra.canonical_rates(net.problem, learnt[None])[1][0]
 
     hidden = (4,) * (depth - 1)
     power = 1.5 ** (2 - 2 / depth)

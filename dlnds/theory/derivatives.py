@@ -1,10 +1,7 @@
-"""Taylor coefficients of the field along curves through a state, exactly.
-
-The field is a polynomial of the weights, so that the coefficients of its value along a polynomial
-curve are finite sums of products of the curve's: no differences are taken.
-"""
+"""Derivatives of functions: by differences, and of the field along curves exactly."""
 
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 
@@ -12,10 +9,36 @@ from dlnds.arrays import Array
 from dlnds.theory.coordinates import layers_of
 from dlnds.theory.moments import Problem
 
+#: Relative step of central differences, and their accuracy.
+STEP, DIFFERENCED = (float(np.finfo(float).eps) ** power for power in (1.0 / 3.0, 2.0 / 3.0))
+
+
+def slope(function: Callable[[float], Array], size: float) -> Array:
+    """Return the derivative of a function of a number at 0, by a central difference.
+
+    ``size`` is that of what the number is added to.
+    """
+    step = STEP * max(1.0, size)
+    with np.errstate(over="ignore", invalid="ignore"):
+        found: Array = function(step) - function(-step)
+    found /= 2.0 * step
+    return found
+
+
+def matrix(function: Callable[[Array], Array], x: Array) -> Array:
+    """Return the derivative (value × component) of a function of a vector, by differences."""
+    size = float(np.abs(x).max(initial=0.0))
+
+    def along(unit: Array) -> Array:
+        return slope(lambda s: function(x + s * unit), size)
+
+    return np.stack([along(unit) for unit in np.eye(x.size)], axis=1)
+
 
 def field_terms(problem: Problem, terms: Array, order: int) -> Array:
     """Return the coefficients (0 to ``order``, …, parameter) of the field along Σ_m terms[m] α^m.
 
+    The field is a polynomial of the weights, so they are finite sums of products of the curve's.
     ``terms`` (m, …, parameter) are those of one curve, or of a stack of them.
     """
     curve = np.zeros((order + 1, *terms.shape[1:]))
