@@ -70,8 +70,7 @@ def check_array(
         whole = [dims for dims in _ENDS if {*dims} <= {*value.dims}]
         value = value.transpose(..., *(whole[0] if whole else ()))
         check_labels(name, value)
-    parts = value if isinstance(value, list | tuple) else [value]
-    if any(np.ma.isMaskedArray(part) for part in parts):
+    if np.ma.isMaskedArray(value):
         raise TypeError(f"{name}: is masked, needs plain numbers; fill or drop what is masked")
     try:
         array = np.asarray(value)
@@ -171,7 +170,7 @@ def check_number(
         array = np.asarray(value)
     except (ValueError, TypeError):
         raise TypeError(f"{name}: needs a number, got {value!r}") from None
-    if array.ndim != 0 or array.dtype.kind not in "iuf" or np.ma.isMaskedArray(value):
+    if array.ndim != 0 or array.dtype.kind not in "iuf":
         raise TypeError(f"{name}: needs a real number, got {value!r}")
     number = float(array)
     if math.isnan(number) or (math.isinf(number) and not infinite):

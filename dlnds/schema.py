@@ -631,7 +631,7 @@ def read(
 
 #: Variables that hold texts, and those whose rows ascend.
 _TEXTS = frozenset({"critical_point", "limit", "sequence", "source", "target"})
-_ASCENDING = frozenset({"arclength", "iteration", "time"})
+_ASCENDING = frozenset({"iteration", "time"})
 
 
 def _as_dataset(name: str, data: object) -> xr.Dataset:

@@ -1,12 +1,13 @@
 """One valid call of every public function, for the tests that go over all of them.
 
-A new public name gets a line in `table`; `test_fuzz.py` fails as long as it has none. Calls are
-small: each is repeated hundreds of times with one argument spoilt.
+A new public name gets a line below; `test_fuzz.py` fails as long as it has none. Calls are small:
+each is repeated hundreds of times with one argument spoilt.
 """
 
 import functools
+import operator
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,33 +19,36 @@ from dlnds.systems.protocol import SystemProtocol
 
 
 class Call(NamedTuple):
-    """A function, arguments that suit it, and what it documents to raise beside the usual.
-
-    ``may_overflow`` says that it returns numbers of the user's own function as they are.
-    """
+    """A public function by its name, and arguments that suit it."""
 
     name: str
     function: Callable[..., Any]
     arguments: dict[str, Any]
-    raises: tuple[type[Exception], ...] = ()
-    may_overflow: bool = False
+
+
+def call(name: str, of: Any = None, /, **arguments: Any) -> Call:
+    """Return the call of a name of dlnds, or of a method of an object."""
+    if of is None:
+        return Call(name, operator.attrgetter(name)(dl), arguments)
+    return Call(name, getattr(of, name.rpartition(".")[2]), arguments)
+
+
+def calls_of(names: str, of: Any, **arguments: Any) -> Iterator[Call]:
+    """Yield the calls of methods that take the same arguments: ``Owner: name name``."""
+    owner, _, methods = names.partition(": ")
+    for method in methods.split():
+        yield call(f"{owner}.{method}", of, **arguments)
 
 
 #: What a class answers to engines, who have checked what they ask: typed arrays, no user's input.
 FOR_ENGINES = {name for name in vars(SystemProtocol) if not name.startswith("_")} | {
-    *("outputs_at_slope", "params_at_slope", "of_image"),
-    "image_of",
-    "image_strength",
-    "is_learnt",
-    "map_modes",
-    "orbit_dimensions",
-    "velocity",
-    "values",
+    *("outputs_at_slope", "params_at_slope", "of_image", "orbit_dimensions", "image_of"),
+    *("image_strength", "is_learnt", "map_modes", "velocity", "values"),
 }
-#: Helpers of `schema` that write Datasets, and are given what was checked.
+#: Helpers of `schema` and `losses` that are given what was checked.
 FOR_WRITERS = {
-    *("schema.finish", "schema.flag", "schema.samples", "schema.spoken"),
-    *("schema.check_content", "schema.check_digest", "schema.check_whole", "schema.read"),
+    *("schema.finish", "schema.flag", "schema.samples", "schema.spoken", "schema.read"),
+    *("schema.check_content", "schema.check_digest", "schema.check_whole"),
     "losses.labelled_data",
 }
 #: Errors and constants.
@@ -85,26 +89,31 @@ def pitchfork(q):
     return lambda x, p: (p - q**2) * x - x**3
 
 
+def fraction(size: float, rng: np.random.Generator) -> xr.Dataset:
+    """A task of a sweep."""
+    return xr.Dataset({"value": ((), size * rng.random())})
+
+
+X, Y, EYE = np.arange(6.0).reshape(2, 3), np.ones((2, 3)), np.eye(2)
+
+
 @functools.cache
 def things() -> dict[str, Any]:
     """Return the problems, states and Datasets that the calls are about."""
     net = dl.LinearNetwork(widths=(2, 3, 2), target=[[2.0, 0.0], [0.0, 1.0]])
     deep = dl.LinearNetwork(widths=(2, 2, 2, 2), target=[[2.0, 0.0], [0.0, 1.0]])
-    raw = dl.LinearNetwork((2, 3, 2), np.eye(2), input_root=[[1.0, 0.0], [1.0, 2.0]])
     loss = dl.losses.logistic([[1.0, 2.0, -1.0], [0.0, 1.0, 1.0]], [1, 1, -1])
     start = net.initial("balanced", scale=0.3, rng=0)
-    run = dl.flow(net, start, (0, 2), save=("state", "singular_value", "mode_strength"))
     runs = dl.flow(net, [start, 2 * start], save=("mode_strength",))
     prod = dl.ProductFlow(net, rank=2)
     folds = dl.special_points(dl.branch(cubic(3.0), [-2.0], -2.0, bounds=(-3.0, 3.0)))
     crossings = dl.special_points(dl.branch(pitchfork(1.0), [0.0], 0.0, bounds=(-1.0, 2.0)))
     options = {"bounds": (-1.5, 1.0), "max_points": 6}
     branches = [dl.branch(parabola, [1.0], -1.0, direction=d, **options) for d in ("down", "up")]
-    mani = dl.unstable_manifold(deep, deep.critical_state(()))
     return {
         "net": net,
         "deep": deep,
-        "raw": raw,
+        "raw": dl.LinearNetwork((2, 3, 2), np.eye(2), input_root=[[1.0, 0.0], [1.0, 2.0]]),
         "loss": loss,
         "homogeneous": dl.HomogeneousNetwork(
             (2, 3, 1), [[1.0, 2.0, -1.0], [0.0, 1.0, 1.0]], [[1.0, -1.0, 0.5]], slope=0.1
@@ -117,7 +126,7 @@ def things() -> dict[str, Any]:
         "start": start,
         "saddle": net.critical_state((1,)),
         "deep_saddle": deep.critical_state((1,)),
-        "run": run,
+        "run": dl.flow(net, start, (0, 2), save=("state", "singular_value", "mode_strength")),
         "runs": runs,
         "visits": dl.observed_connections(net, runs),
         "points": dl.critical_points(net),
@@ -125,7 +134,7 @@ def things() -> dict[str, Any]:
         "arcs": dl.critical_arcs(deep, deep.critical_state((1,)), n_alpha=5),
         "atlas": dl.build_atlas(net, n_alpha=5),
         "spectrum": dl.canonical_spectrum(net, (1,)),
-        "manifold": mani,
+        "manifold": dl.unstable_manifold(deep, deep.critical_state(())),
         "fold": folds.isel(step=0),
         "crossing": crossings,
         "branches": branches,
@@ -134,675 +143,252 @@ def things() -> dict[str, Any]:
     }
 
 
-def _systems() -> list[Call]:
+def _systems() -> Iterator[Call]:
     this = things()
-    net, prod, loss, x = this["net"], this["prod"], this["loss"], this["start"]
-    X, Y, EYE = np.arange(6.0).reshape(2, 3), np.ones((2, 3)), np.eye(2)
-    calls = [
-        Call(
-            "LinearNetwork",
-            dl.LinearNetwork,
-            {
-                "widths": (2, 3, 2),
-                "target": EYE,
-                "input_root": EYE.copy(),
-                "whitening": EYE.copy(),
-                "irreducible_loss": 0.5,
-                "normalization": "as given",
-                "specialize": False,
-            },
-        ),
-        Call(
-            "LinearNetwork.from_data",
-            dl.LinearNetwork.from_data,
-            {"X": X, "Y": Y, "hidden": (3,), "whiten": True, "normalize": True},
-        ),
-        Call(
-            "LinearNetwork.from_moments",
-            dl.LinearNetwork.from_moments,
-            {"M": EYE, "C": EYE.copy(), "hidden": (3,), "whiten": False},
-        ),
-        Call("LinearNetwork.specialized", net.specialized, {}),
-        Call("LinearNetwork.critical_state", net.critical_state, {"modes": (1,)}),
-        Call("LinearNetwork.unwhiten", net.unwhiten, {"product": EYE}),
-        Call("LinearNetwork.image", net.image, {"x": x}),
-        *_of_layers("LinearNetwork", net),
-        Call("LossNetwork", dl.LossNetwork, {"widths": (2, 3, 1), "criterion": loss}),
-        *_of_layers("LossNetwork", this["other_loss"]),
-        Call(
-            "HomogeneousNetwork",
-            dl.HomogeneousNetwork,
-            {
-                "widths": (2, 3, 2),
-                "X": X,
-                "y": Y,
-                "power": 2,
-                "slope": 0.5,
-                "normalize": True,
-                "loss": "square",
-            },
-        ),
-        *_of_homogeneous(this["homogeneous"]),
-        Call("GradientDescent", dl.GradientDescent, {"system": net, "step_size": 0.1}),
-        Call(
-            "GradientDescent.stability_limit",
-            dl.GradientDescent(net, 0.1).stability_limit,
-            {"x": net.critical_state((0, 1))},
-        ),
-        Call(
-            "System",
-            dl.System,
-            {
-                "field": decay,
-                "jvp": decay_jvp,
-                "jacobian": decay_jacobian,
-                "dim": 1,
-                "parameters": [2.0],
-                "energy": lambda x: float(x @ x),
-                "names": ["x"],
-            },
-        ),
-        Call("ProductFlow", dl.ProductFlow, {"network": net, "rank": 1}),
-        *_of_maps(prod),
-        *_losses(X),
-    ]
+    net = this["net"]
+    whole = {"irreducible_loss": 0.5, "normalization": "as given", "specialize": False}
+    data = {"hidden": (3,), "whiten": True, "normalize": True}
+    roots = {"input_root": EYE.copy(), "whitening": EYE.copy()}
+    yield call("LinearNetwork", widths=(2, 3, 2), target=EYE, **roots, **whole)
+    yield call("LinearNetwork.from_data", X=X, Y=Y, **data)
+    yield call("LinearNetwork.from_moments", M=EYE, C=EYE.copy(), hidden=(3,), whiten=False)
+    yield call("LinearNetwork.specialized", net)
+    yield call("LinearNetwork.critical_state", net, modes=(1,))
+    yield call("LinearNetwork.unwhiten", net, product=EYE)
+    yield call("LinearNetwork.image", net, x=this["start"])
+    yield from _of_layers("LinearNetwork", net)
+    yield call("LossNetwork", widths=(2, 3, 1), criterion=this["loss"])
+    yield from _of_layers("LossNetwork", this["other_loss"])
+    form = {"power": 2, "slope": 0.5, "normalize": True, "loss": "square"}
+    yield call("HomogeneousNetwork", widths=(2, 3, 2), X=X, y=Y, **form)
+    yield from _of_weights("HomogeneousNetwork", this["homogeneous"], kind="gaussian")
+    x = this["homogeneous"].initial(scale=0.5, rng=0)
+    yield call("HomogeneousNetwork.outputs", this["homogeneous"], x=x)
+    descent = dl.GradientDescent(net, 0.1)
+    yield call("GradientDescent", system=net, step_size=0.1)
+    yield call("GradientDescent.stability_limit", descent, x=net.critical_state((0, 1)))
+    kernels = {"field": decay, "jvp": decay_jvp, "jacobian": decay_jacobian}
+    about = {"parameters": [2.0], "energy": lambda x: float(x @ x), "names": ["x"]}
+    yield call("System", **kernels, dim=1, **about)
+    yield from _of_maps()
+    yield from _losses()
     residual = dl.Residual(parabola)
-    calls += [
-        Call(f"Residual.{name}", getattr(residual, name), {"x": [0.5], "p": 0.5}, may_overflow=True)
-        for name in ("value", "matrix", "slope", "orbit")
-    ]
-    return calls
+    yield from calls_of("Residual: value matrix slope orbit", residual, x=[0.5], p=0.5)
 
 
-def _of_homogeneous(net: Any) -> list[Call]:
+def _of_weights(owner: str, net: Any, kind: str, delta: float | None = None) -> Iterator[Call]:
     x = net.initial(scale=0.5, rng=0)
-    names = (
-        *("loss", "gradient", "hessian", "outputs", "unpack", "conserved", "adjacency"),
-        "unit_sizes",
-    )
-    return [
-        *(Call(f"HomogeneousNetwork.{name}", getattr(net, name), {"x": x}) for name in names),
-        Call("HomogeneousNetwork.generators", net.generators, {"x": x, "orthogonal": True}),
-        Call("HomogeneousNetwork.hessian_product", net.hessian_product, {"x": x, "v": 2 * x}),
-        Call("HomogeneousNetwork.pack", net.pack, {"layers": list(net.unpack(x))}),
-        Call(
-            "HomogeneousNetwork.initial",
-            net.initial,
-            {"kind": "gaussian", "scale": 0.1, "delta": None, "rng": 0},
-        ),
-    ]
+    names = "loss gradient hessian unpack adjacency unit_sizes conserved"
+    yield from calls_of(f"{owner}: {names}", net, x=x)
+    yield call(f"{owner}.generators", net, x=x, orthogonal=True)
+    yield call(f"{owner}.hessian_product", net, x=x, v=x[::-1].copy())
+    yield call(f"{owner}.pack", net, layers=list(net.unpack(x)))
+    yield call(f"{owner}.initial", net, kind=kind, scale=0.1, delta=delta, rng=0)
 
 
-def _of_layers(owner: str, net: Any) -> list[Call]:
-    x = net.initial(scale=0.5, rng=0)
-    names = (
-        *("loss", "gradient", "hessian", "product", "unpack", "adjacency", "imbalances"),
-        "unit_sizes",
-    )
-    return [
-        *(Call(f"{owner}.{name}", getattr(net, name), {"x": x}) for name in names),
-        Call(f"{owner}.conserved", net.conserved, {"x": x}),
-        Call(f"{owner}.generators", net.generators, {"x": x, "orthogonal": True}),
-        Call(f"{owner}.hessian_product", net.hessian_product, {"x": x, "v": x[::-1].copy()}),
-        Call(f"{owner}.pack", net.pack, {"layers": list(net.unpack(x))}),
-        Call(
-            f"{owner}.initial",
-            net.initial,
-            {"kind": "delta_balanced", "scale": 0.1, "delta": 0.01, "rng": 0},
-        ),
-    ]
+def _of_layers(owner: str, net: Any) -> Iterator[Call]:
+    yield from _of_weights(owner, net, kind="delta_balanced", delta=0.01)
+    yield from calls_of(f"{owner}: product imbalances", net, x=net.initial(scale=0.5, rng=0))
 
 
-def _of_maps(prod: Any) -> list[Call]:
-    x, Z = things()["point"], np.array([[1.0, 0.5], [0.0, -1.0]])
-    calls = [
-        *(
-            Call(f"ProductFlow.{name}", getattr(prod, name), {"x": x})
-            for name in (
-                *("entropy", "hessian_modes", "lift", "loss", "product"),
-                *("riemannian_gradient", "singular_values", "unpack"),
-            )
-        ),
-        *(
-            Call(f"ProductFlow.{name}", getattr(prod, name), {"x": x, "Z": Z})
-            for name in (
-                *("horizontal_lift", "inverse_operator", "operator", "projection", "retraction"),
-                "riemannian_hessian",
-            )
-        ),
-    ]
-    return [
-        *calls,
-        Call("ProductFlow.critical_state", prod.critical_state, {"modes": (0, 1)}),
-        Call("ProductFlow.factor", prod.factor, {"W": Z}),
-        Call(
-            "ProductFlow.from_balanced",
-            prod.from_balanced,
-            {"x": things()["start"], "rtol": 1e-8},
-        ),
-        Call("ProductFlow.generators", prod.generators, {"x": x, "orthogonal": True}),
-        Call("ProductFlow.initial", prod.initial, {"kind": "gaussian", "scale": 0.1, "rng": 0}),
-        Call("ProductFlow.inner_product", prod.inner_product, {"x": x, "first": Z, "second": Z}),
-        Call("ProductFlow.pack", prod.pack, {"factors": list(prod.unpack(x))}),
-    ]
+def _of_maps() -> Iterator[Call]:
+    prod, x, Z = things()["prod"], things()["point"], np.array([[1.0, 0.5], [0.0, -1.0]])
+    yield call("ProductFlow", network=things()["net"], rank=1)
+    names = "entropy hessian_modes lift loss product riemannian_gradient singular_values unpack"
+    yield from calls_of(f"ProductFlow: {names}", prod, x=x)
+    names = "horizontal_lift inverse_operator operator projection retraction riemannian_hessian"
+    yield from calls_of(f"ProductFlow: {names}", prod, x=x, Z=Z)
+    yield call("ProductFlow.critical_state", prod, modes=(0, 1))
+    yield call("ProductFlow.factor", prod, W=Z)
+    yield call("ProductFlow.from_balanced", prod, x=things()["start"], rtol=1e-8)
+    yield call("ProductFlow.generators", prod, x=x, orthogonal=True)
+    yield call("ProductFlow.initial", prod, kind="gaussian", scale=0.1, rng=0)
+    yield call("ProductFlow.inner_product", prod, x=x, first=Z, second=Z)
+    yield call("ProductFlow.pack", prod, factors=list(prod.unpack(x)))
 
 
-def _losses(X: Any) -> list[Call]:
+def _losses() -> Iterator[Call]:
     loss, W = things()["loss"], np.array([[1.0, -1.0]])
-    return [
-        Call("losses.logistic", dl.losses.logistic, {"X": X, "y": [1, -1, 1], "normalize": True}),
-        Call(
-            "losses.cross_entropy",
-            dl.losses.cross_entropy,
-            {"X": X, "labels": [0, 1, 2], "classes": 3, "normalize": True},
-        ),
-        Call(
-            "losses.power",
-            dl.losses.power,
-            {"X": X, "Y": np.ones((2, 3)), "power": 4.0, "normalize": True},
-        ),
-        Call(
-            "losses.Loss",
-            dl.losses.Loss,
-            {
-                "kind": "power",
-                "inputs": X,
-                "targets": np.ones((2, 3)),
-                "power": 4.0,
-                "normalize": True,
-            },
-        ),
-        Call("losses.Loss.value", loss.value, {"W": W}),
-        Call("losses.Loss.gradient", loss.gradient, {"W": W}),
-        Call("losses.Loss.second_derivative", loss.second_derivative, {"W": W, "V": 2 * W}),
-    ]
+    yield call("losses.logistic", X=X, y=[1, -1, 1], normalize=True)
+    yield call("losses.cross_entropy", X=X, labels=[0, 1, 2], classes=3, normalize=True)
+    yield call("losses.power", X=X, Y=Y, power=4.0, normalize=True)
+    yield call("losses.Loss", kind="power", inputs=X, targets=Y, power=4.0, normalize=True)
+    yield from calls_of("losses.Loss: value gradient", loss, W=W)
+    yield call("losses.Loss.second_derivative", loss, W=W, V=2 * W)
 
 
-def _runs() -> list[Call]:
+def _runs() -> Iterator[Call]:
     this = things()
-    net, x, run = this["net"], this["start"], this["run"]
-    flow = {
-        "system": net,
-        "start": x,
-        "t_span": (0.0, 1.0),
-        "t_eval": [0.5, 1.0],
-        "method": "auto",
-        "rtol": 1e-6,
-        "atol": 1e-12,
-        "events": dl.events.loss_below(net, 1.0),
-        "save": ("state", "imbalance"),
-        "max_steps": 300,
-        "reduce_width": False,
-        "workers": 1,
-        "progress": False,
-    }
-    exponents = {
-        "system": net,
-        "start": x,
-        "t_span": (0.0, 2.0),
-        "k": 2,
-        "burn_in": 0.5,
-        "interval": 0.25,
-        "t_eval": [1.0, 2.0],
-        "rtol": 1e-6,
-        "rng": 0,
-        "max_steps": 100,
-        "progress": False,
-    }
-    failing = (dl.ConvergenceError,)
+    net, deep, x, run = this["net"], this["deep"], this["start"], this["run"]
+    times = {"t_span": (0.0, 1.0), "t_eval": [0.5, 1.0]}
+    effort = {"max_steps": 300, "workers": 1, "progress": False}
+    how = {"method": "auto", "rtol": 1e-6, "atol": 1e-12, "reduce_width": False, **effort}
+    event = dl.events.loss_below(net, 1.0)
+    what = {"save": ("state", "imbalance"), "events": event}
+    yield call("flow", system=net, start=x, **times, **how, **what)
+    yield call("flow", system=net, start=np.stack([x, 2 * x]), t_span=(0, 3))
+    what = {"save": ("state",), "progress": False}
+    descent = dl.GradientDescent(net, 0.1)
+    yield call("iterate", system=descent, start=x, n_steps=20, every=2, **what)
+    layers = [list(net.unpack(x)), list(net.unpack(2 * x))]
+    yield call("as_run", system=net, times=[0.0, 1.0], layers=layers, save=("state",))
+    aligned = deep.initial("aligned", scale=0.1)
+    yield call("exact_flow", net=deep, start=aligned, t_eval=[0.0, 5.0], save=("state",))
+    flow = {"system": net, "start": x, "t_span": (0.0, 2.0), "burn_in": 0.5, "interval": 0.25}
+    flow |= {"k": 2, "rtol": 1e-6, "rng": 0, "max_steps": 100, "progress": False}
     mapped = {"system": this["cat"], "start": [0.1, 0.2], "n_steps": 20, "k": 2, "rng": 0}
-    return [
-        Call("flow", dl.flow, flow),
-        Call("flow", dl.flow, {"system": net, "start": np.stack([x, 2 * x]), "t_span": (0, 3)}),
-        Call(
-            "iterate",
-            dl.iterate,
-            {
-                "system": dl.GradientDescent(net, 0.1),
-                "start": x,
-                "n_steps": 20,
-                "every": 2,
-                "save": ("state",),
-                "progress": False,
-            },
-        ),
-        Call(
-            "as_run",
-            dl.as_run,
-            {
-                "system": net,
-                "times": [0.0, 1.0],
-                "layers": [list(net.unpack(x)), list(net.unpack(2 * x))],
-                "save": ("state",),
-            },
-        ),
-        Call(
-            "exact_flow",
-            dl.exact_flow,
-            {
-                "net": this["deep"],
-                "start": this["deep"].initial("aligned", scale=0.1),
-                "t_eval": [0.0, 5.0],
-                "save": ("state",),
-            },
-        ),
-        Call("lyapunov_spectrum", dl.lyapunov_spectrum, exponents, failing),
-        Call("lyapunov_spectrum", dl.lyapunov_spectrum, mapped, failing),
-        Call(
-            "covariant_vectors",
-            dl.covariant_vectors,
-            {**exponents, "t_eval": [1.0, 1.5], "burn_out": 0.5},
-            failing,
-        ),
-        Call("covariant_vectors", dl.covariant_vectors, {**mapped, "burn_in": 4}, failing),
-        Call("lyapunov_function", dl.lyapunov_function, {"run": run, "limit": 0.0}),
-        Call("saddle_visits", dl.saddle_visits, {"net": net, "run": run, "radius": 0.05}),
-        Call(
-            "observed_connections",
-            dl.observed_connections,
-            {"net": net, "runs": this["runs"], "radius": 0.05},
-        ),
-        Call("overlay", dl.overlay, {"graph": this["graph"], "observed": this["visits"]}),
-        Call("quotient_run", dl.quotient_run, {"net": net, "run": run, "reference": x}),
-        Call(
-            "events.loss_below", dl.events.loss_below, {"net": net, "level": 0.1, "terminal": True}
-        ),
-        Call(
-            "events.mode_learnt",
-            dl.events.mode_learnt,
-            {"net": net, "mode": 1, "fraction": 0.5, "terminal": True},
-        ),
-        Call(
-            "events.near_saddle",
-            dl.events.near_saddle,
-            {
-                "net": net,
-                "modes": (0,),
-                "radius": 0.05,
-                "direction": "either",
-                "terminal": True,
-            },
-        ),
-        Call(
-            "events.Event",
-            dl.events.Event,
-            {"function": lambda x: x[0], "name": "first", "direction": 0, "terminal": False},
-        ),
-    ]
+    yield call("lyapunov_spectrum", **flow, t_eval=[1.0, 2.0])
+    yield call("lyapunov_spectrum", **mapped)
+    yield call("covariant_vectors", **flow, t_eval=[1.0, 1.5], burn_out=0.5)
+    yield call("covariant_vectors", **mapped, burn_in=4)
+    yield call("lyapunov_function", run=run, limit=0.0)
+    yield call("saddle_visits", net=net, run=run, radius=0.05)
+    yield call("observed_connections", net=net, runs=this["runs"], radius=0.05)
+    yield call("overlay", graph=this["graph"], observed=this["visits"])
+    yield call("quotient_run", net=net, run=run, reference=x)
+    yield call("events.loss_below", net=net, level=0.1, terminal=True)
+    yield call("events.mode_learnt", net=net, mode=1, fraction=0.5, terminal=True)
+    near = {"radius": 0.05, "direction": "either", "terminal": True}
+    yield call("events.near_saddle", net=net, modes=(0,), **near)
+    first = {"function": lambda x: x[0], "name": "first", "direction": 0, "terminal": False}
+    yield call("events.Event", **first)
 
 
-def _points() -> list[Call]:
+def _points() -> Iterator[Call]:
     this = things()
     net, deep, x, saddle = this["net"], this["deep"], this["start"], this["saddle"]
+    at = {"net": deep, "x": this["deep_saddle"], "rtol": 1e-8}
     turn = np.linalg.qr(np.arange(9.0).reshape(3, 3) + np.eye(3))[0]
-    return [
-        Call("critical_points", dl.critical_points, {"net": net, "max_rank": 2, "modes": (0, 1)}),
-        Call("classify", dl.classify, {"net": net, "x": saddle, "rtol": 1e-8}),
-        Call("canonicalize", dl.canonicalize, {"net": net, "x": saddle, "rtol": 1e-8}),
-        Call("fiber_dimension", dl.fiber_dimension, {"net": net, "x": saddle, "rtol": 1e-8}),
-        Call("random_fiber_state", dl.random_fiber_state, {"net": net, "modes": (1,), "rng": 0}),
-        Call(
-            "find_critical_point",
-            dl.find_critical_point,
-            {
-                "system": net,
-                "x0": saddle + 0.01 * x,
-                "t": 0.0,
-                "rtol": 1e-10,
-                "max_iterations": 50,
-            },
-            (dl.ConvergenceError,),
-        ),
-        Call("canonical_spectrum", dl.canonical_spectrum, {"net": net, "modes": (1,)}),
-        Call(
-            "linearize",
-            dl.linearize,
-            {
-                "system": net,
-                "x": saddle,
-                "t": 0.0,
-                "zero_tolerance": 1e-9,
-                "method": "iterative",
-                "which": "largest",
-                "n_eigenvalues": 2,
-            },
-            (dl.ConvergenceError,),
-        ),
-        Call("linearize", dl.linearize, {"system": net, "x": x, "method": "auto"}),
-        Call("inertia", dl.inertia, {"system": net, "x": saddle, "t": 0.0, "zero_tolerance": 1e-9}),
-        Call(
-            "check_assumptions",
-            dl.check_assumptions,
-            {"singular_values": [2.0, 1.0], "widths": (2, 3, 2), "rtol": 1e-9},
-        ),
-        Call("act", dl.act, {"net": net, "element": [turn], "x": x}),
-        Call("orbit_basis", dl.orbit_basis, {"net": net, "x": x, "orthogonal": True, "rtol": 1e-9}),
-        Call(
-            "split_tangent",
-            dl.split_tangent,
-            {"net": net, "x": x, "v": 2 * x, "orthogonal": True, "rtol": 1e-9},
-        ),
-        Call(
-            "orbit_distance",
-            dl.orbit_distance,
-            {
-                "net": net,
-                "x": x,
-                "y": 2 * x,
-                "method": "procrustes",
-                "restarts": 2,
-                "rng": 0,
-            },
-        ),
-        Call(
-            "unstable_manifold",
-            dl.unstable_manifold,
-            {"net": deep, "x": this["deep_saddle"], "rtol": 1e-8},
-        ),
-        Call(
-            "stable_manifold",
-            dl.stable_manifold,
-            {"net": deep, "x": this["deep_saddle"], "rtol": 1e-8},
-        ),
-        Call(
-            "grow_manifold",
-            dl.grow_manifold,
-            {
-                "net": deep,
-                "manifold": this["manifold"],
-                "n_fibres": 2,
-                "n_points": 5,
-                "reach": 0.5,
-                "rtol": 1e-6,
-                "max_steps": 500,
-                "rng": 0,
-                "workers": 1,
-                "progress": False,
-            },
-        ),
-        Call(
-            "critical_arcs",
-            dl.critical_arcs,
-            {"net": deep, "x": this["deep_saddle"], "n_alpha": 5, "rtol": 1e-8},
-        ),
-        Call(
-            "arc_states",
-            dl.arc_states,
-            {
-                "net": deep,
-                "x": this["deep_saddle"],
-                "arcs": this["arcs"],
-                "arc": 0,
-                "rtol": 1e-8,
-            },
-        ),
-        Call(
-            "connections",
-            dl.connections,
-            {
-                "net": net,
-                "max_rank": 2,
-                "modes": (0, 1),
-                "rank": None,
-                "n_points": 5,
-                "scales": (0.1, 0.01),
-            },
-        ),
-        Call("edge_states", dl.edge_states, {"graph": this["graph"], "edge": 0}),
-        Call(
-            "build_atlas",
-            dl.build_atlas,
-            {
-                "net": net,
-                "max_rank": 1,
-                "modes": (0, 1),
-                "n_alpha": 5,
-                "n_runs": 1,
-                "scale": 0.1,
-                "rng": 0,
-                "max_steps": 2000,
-                "workers": 1,
-                "progress": False,
-            },
-        ),
-    ]
+    yield call("critical_points", net=net, max_rank=2, modes=(0, 1))
+    for name in ("classify", "canonicalize", "fiber_dimension"):
+        yield call(name, net=net, x=saddle, rtol=1e-8)
+    yield call("random_fiber_state", net=net, modes=(1,), rng=0)
+    newton = {"t": 0.0, "rtol": 1e-10, "max_iterations": 50}
+    yield call("find_critical_point", system=net, x0=saddle + 0.01 * x, **newton)
+    yield call("canonical_spectrum", net=net, modes=(1,))
+    some = {"method": "iterative", "which": "largest", "n_eigenvalues": 2}
+    yield call("linearize", system=net, x=saddle, t=0.0, zero_tolerance=1e-9, **some)
+    yield call("linearize", system=net, x=x, method="auto")
+    yield call("inertia", system=net, x=saddle, t=0.0, zero_tolerance=1e-9)
+    yield call("check_assumptions", singular_values=[2.0, 1.0], widths=(2, 3, 2), rtol=1e-9)
+    yield call("act", net=net, element=[turn], x=x)
+    yield call("orbit_basis", net=net, x=x, orthogonal=True, rtol=1e-9)
+    yield call("split_tangent", net=net, x=x, v=2 * x, orthogonal=True, rtol=1e-9)
+    yield call("orbit_distance", net=net, x=x, y=2 * x, method="procrustes", restarts=2, rng=0)
+    yield call("unstable_manifold", **at)
+    yield call("stable_manifold", **at)
+    growth = {"n_fibres": 2, "n_points": 5, "reach": 0.5, "rtol": 1e-6, "max_steps": 500}
+    quiet = {"rng": 0, "workers": 1, "progress": False}
+    yield call("grow_manifold", net=deep, manifold=this["manifold"], **growth, **quiet)
+    yield call("critical_arcs", **at, n_alpha=5)
+    yield call("arc_states", **at, arcs=this["arcs"], arc=0)
+    which = {"max_rank": 2, "modes": (0, 1), "rank": None}
+    yield call("connections", net=net, **which, n_points=5, scales=(0.1, 0.01))
+    yield call("edge_states", graph=this["graph"], edge=0)
+    what = {"max_rank": 1, "modes": (0, 1), "n_alpha": 5, "n_runs": 1, "scale": 0.1}
+    yield call("build_atlas", net=net, **what, max_steps=2000, **quiet)
 
 
-def _branches() -> list[Call]:
+def _branches() -> Iterator[Call]:
     this = things()
-    course = {
-        "bounds": (-1.5, 1.0),
-        "step": 0.1,
-        "step_min": 1e-6,
-        "step_max": 0.5,
-        "max_points": 20,
-        "rtol": 1e-10,
-        "n_eigenvalues": 1,
-        "events": (),
-        "progress": False,
-    }
-    through = {"x0": [1.0], "p0": -1.0, **course}
+    steps = {"step": 0.1, "step_min": 1e-6, "step_max": 0.5, "max_points": 20, "rtol": 1e-10}
+    course = {**steps, "n_eigenvalues": 1, "events": (), "progress": False}
+    through = {"residual": parabola, "x0": [1.0], "p0": -1.0, "bounds": (-1.5, 1.0), **course}
     curve = {"direction": "both", "parameter": "q", **course}
-    failing = (dl.ConvergenceError,)
+    thin, sides = dl.LinearNetwork(widths=(1, 1, 1), target=[[2.0]]), this["branches"]
+    functions = {
+        "jacobian": lambda x, p: np.diag(2 * x),
+        "derivative": lambda x, p: np.ones_like(x),
+        "generators": lambda x, p: np.zeros((0, x.size)),
+        "invariants": lambda x, p: x,
+        "observe": lambda x, p: {"size": float(np.linalg.norm(x))},
+    }
+    about = {"symmetric_at": (0.0,), "symmetric": True, "parameter": "p", "vectorized": False}
+    rest = {"coordinates": {}, "attributes": {}, "compiled": None}
+    yield call("Residual", fun=parabola, **functions, **about, **rest)
     path = ([2**0.5, 2**0.5], [2.0, 1.0])
-    thin = dl.LinearNetwork(widths=(1, 1, 1), target=[[2.0]])
-    sides = this["branches"]
-    return [
-        Call(
-            "Residual",
-            dl.Residual,
-            {
-                "fun": parabola,
-                "jacobian": lambda x, p: np.diag(2 * x),
-                "derivative": lambda x, p: np.ones_like(x),
-                "generators": lambda x, p: np.zeros((0, x.size)),
-                "invariants": lambda x, p: x,
-                "symmetric_at": (0.0,),
-                "symmetric": True,
-                "parameter": "p",
-                "observe": lambda x, p: {"size": float(np.linalg.norm(x))},
-                "vectorized": False,
-                "coordinates": {},
-                "attributes": {},
-                "compiled": None,
-            },
-        ),
-        Call(
-            "equilibria",
-            dl.equilibria,
-            {"system": thin, "vary": "imbalance", "path": path},
-        ),
-        Call("equilibria", dl.equilibria, {"system": this["net"], "vary": "weight_decay"}),
-        Call(
-            "branch",
-            dl.branch,
-            {
-                "residual": parabola,
-                **through,
-                "direction": "both",
-                "symmetry": "declared",
-                "predictor": "tangent",
-            },
-            failing,
-        ),
-        Call(
-            "diagram",
-            dl.diagram,
-            {"residual": parabola, **through, "depth": 1, "max_branches": 3},
-            failing,
-        ),
-        Call("special_points", dl.special_points, {"branch": sides[0]}),
-        Call(
-            "fold_curve",
-            dl.fold_curve,
-            {"family": cubic, "point": this["fold"], "q0": 3.0, **curve, "bounds": (2.0, 4.0)},
-            failing,
-        ),
-        Call(
-            "branch_point_curve",
-            dl.branch_point_curve,
-            {
-                "family": pitchfork,
-                "point": this["crossing"],
-                "q0": 1.0,
-                **curve,
-                "bounds": (0.5, 1.0),
-            },
-            failing,
-        ),
-        Call(
-            "extend_branch",
-            dl.extend_branch,
-            {
-                "residual": parabola,
-                "branch": sides[0],
-                "side": "first",
-                "bounds": (-2.0, 1.0),
-                "step_min": 1e-6,
-                "step_max": 0.5,
-                "events": (),
-                "max_points": 5,
-                "progress": False,
-            },
-            failing,
-        ),
-        Call("merge_branches", dl.merge_branches, {"one": sides[0], "other": sides[1]}),
-    ]
+    yield call("equilibria", system=thin, vary="imbalance", path=path)
+    yield call("equilibria", system=this["net"], vary="weight_decay")
+    yield call("branch", **through, direction="both", symmetry="declared", predictor="tangent")
+    yield call("diagram", **through, depth=1, max_branches=3)
+    yield call("special_points", branch=sides[0])
+    fold = {"family": cubic, "point": this["fold"], "q0": 3.0, "bounds": (2.0, 4.0)}
+    yield call("fold_curve", **fold, **curve)
+    crossing = {"family": pitchfork, "point": this["crossing"], "q0": 1.0, "bounds": (0.5, 1.0)}
+    yield call("branch_point_curve", **crossing, **curve)
+    further = {"bounds": (-2.0, 1.0), "step_min": 1e-6, "step_max": 0.5, "max_points": 5}
+    further |= {"side": "first", "events": (), "progress": False}
+    yield call("extend_branch", residual=parabola, branch=sides[0], **further)
+    yield call("merge_branches", one=sides[0], other=sides[1])
 
 
-def _directions() -> list[Call]:
-    net, failing = things()["homogeneous"], (dl.ConvergenceError,)
+def _directions() -> Iterator[Call]:
+    net = things()["homogeneous"]
     kkt = dl.escape_directions(net, n_starts=10)
-    path = dl.escape_path(net, kkt.isel(direction=0))
-    return [
-        Call(
-            "escape_directions",
-            dl.escape_directions,
-            {
-                **{"system": net, "at": np.zeros(net.dim), "rng": 0, "n_starts": 5},
-                **{"starts": kkt.state.values, "saddles": True, "workers": 1},
-            },
-        ),
-        Call(
-            "escape_time",
-            dl.escape_time,
-            {"system": net, "direction": kkt.isel(direction=0), "delta": [0.1, 0.01]},
-        ),
-        Call(
-            "escape_path",
-            dl.escape_path,
-            {
-                **{"system": net, "direction": kkt.isel(direction=0), "delta": 0.05},
-                **{"t_eval": [-1.0, 0.0, 1.0], "rtol": 1e-9, "save": ("state",)},
-                "max_steps": 500,
-            },
-            failing,
-        ),
-        Call(
-            "escape_chain",
-            dl.escape_chain,
-            {"system": net, "rng": 0, "n_starts": 5, "max_paths": 1, "max_steps": 300},
-            failing,
-        ),
-        Call(
-            "compare_with_path",
-            dl.compare_with_path,
-            {
-                **{"system": net, "path": path, "start": 0.05 * kkt.state.values[0]},
-                **{"norm": 0.3, "t_eval": [0.0, 0.25, 0.5], "rtol": 1e-8},
-            },
-            failing,
-        ),
-        Call(
-            "zero_preserving",
-            dl.zero_preserving,
-            {"system": net, "x": kkt.state.values[0], "n_trials": 2, "rng": 0},
-        ),
-    ]
+    first, x = kkt.isel(direction=0), kkt.state.values[0]
+    search = {"rng": 0, "n_starts": 5, "starts": kkt.state.values, "saddles": True, "workers": 1}
+    yield call("escape_directions", system=net, at=np.zeros(net.dim), **search)
+    yield call("escape_time", system=net, direction=first, delta=[0.1, 0.01])
+    times = {"t_eval": [-1.0, 0.0, 1.0], "rtol": 1e-9, "save": ("state",), "max_steps": 500}
+    yield call("escape_path", system=net, direction=first, delta=0.05, **times)
+    yield call("escape_chain", system=net, rng=0, n_starts=5, max_paths=1, max_steps=300)
+    path, grid = dl.escape_path(net, first), [0.0, 0.25, 0.5]
+    run = {"start": 0.05 * x, "norm": 0.3, "t_eval": grid, "rtol": 1e-8}
+    yield call("compare_with_path", system=net, path=path, **run)
+    yield call("zero_preserving", system=net, x=x, n_trials=2, rng=0)
 
 
-def fraction(size: float, rng: np.random.Generator) -> xr.Dataset:
-    """A task of a sweep."""
-    return xr.Dataset({"value": ((), size * rng.random())})
+def _sweeps() -> Iterator[Call]:
+    folder, grid = things()["folder"], {"size": [1.0, 2.0]}
+    whole = str(folder / "whole")
+    dl.sweep(fraction, grid, whole, rng=0)
+    how = {"workers": 1, "rng": 0, "resume": True, "retry": False, "on_failure": "mark"}
+    yield call("sweep", task=fraction, grid=grid, directory=str(folder / "sweep"), **how)
+    yield call("collect", directory=whole)
+    yield call("verify", directory=whole)
 
 
-def _sweeps() -> list[Call]:
-    folder = things()["folder"]
-    grid = {"size": [1.0, 2.0]}
-    dl.sweep(fraction, grid, folder / "whole", rng=0)
-    return [
-        Call(
-            "sweep",
-            dl.sweep,
-            {
-                **{"task": fraction, "grid": grid, "directory": str(folder / "sweep")},
-                **{"workers": 1, "rng": 0, "resume": True, "retry": False, "on_failure": "mark"},
-            },
-            (OSError, RuntimeError),
-        ),
-        Call("collect", dl.collect, {"directory": str(folder / "whole")}, (OSError,)),
-        Call("verify", dl.verify, {"directory": str(folder / "whole")}, (OSError,)),
-    ]
-
-
-def _stored() -> list[Call]:
+def _stored() -> Iterator[Call]:
     this = things()
     run, folder = this["run"], this["folder"]
-    stored = str(folder / "stored.nc")
+    stored, page = str(folder / "stored.nc"), str(folder / "page.html")
     dl.save(run, stored)
-    return [
-        Call("load_problem", dl.load_problem, {"name": "linnerud", "hidden": (3,), "whiten": True}),
-        Call("problem_names", dl.problem_names, {}),
-        Call("read_csv", dl.read_csv, {"path": "linnerud", "transform": "none"}, (OSError,)),
-        Call("save", dl.save, {"data": run, "path": str(folder / "saved.nc")}, (OSError,)),
-        Call("load", dl.load, {"path": stored}, (OSError,)),
-        Call(
-            "save_page",
-            dl.save_page,
-            {"atlas": this["atlas"], "path": str(folder / "page.html")},
-            (OSError,),
-        ),
-        Call("weights", dl.weights, {"dataset": run, "layer": 1}),
-        Call("schema.weights", dl.schema.weights, {"dataset": run, "layer": 1}),
-        Call("schema.decode", dl.schema.decode, {"flags": run.stop_reason}),
-        Call("schema.validate", dl.schema.validate, {"dataset": run}),
-        Call("schema.index_set_label", dl.schema.index_set_label, {"modes": (0, 2)}),
-        Call("schema.index_set_labels", dl.schema.index_set_labels, {"sets": [(0,), (0, 2)]}),
-        Call("schema.index_set_modes", dl.schema.index_set_modes, {"label": "{0,2}"}),
-        Call("schema.state_coordinates", dl.schema.state_coordinates, {"widths": (2, 3, 2)}),
-        Call("accessor.validate", run.dlnds.validate, {}),
-        Call("accessor.weights", run.dlnds.weights, {"layer": 1}),
-        Call("accessor.decode", run.dlnds.decode, {"name": "stop_reason"}),
-        Call("accessor.save", run.dlnds.save, {"path": str(folder / "own.nc")}, (OSError,)),
-        Call("accessor.plot", run.dlnds.plot, {"points": this["points"], "ax": None}),
-    ]
+    yield call("load_problem", name="linnerud", hidden=(3,), whiten=True)
+    yield call("problem_names")
+    yield call("read_csv", path="linnerud", transform="none")
+    yield call("save", data=run, path=str(folder / "saved.nc"))
+    yield call("load", path=stored)
+    yield call("save_page", atlas=this["atlas"], path=page)
+    yield call("weights", dataset=run, layer=1)
+    yield call("schema.weights", dataset=run, layer=1)
+    yield call("schema.decode", flags=run.stop_reason)
+    yield call("schema.validate", dataset=run)
+    yield call("schema.index_set_label", modes=(0, 2))
+    yield call("schema.index_set_labels", sets=[(0,), (0, 2)])
+    yield call("schema.index_set_modes", label="{0,2}")
+    yield call("schema.state_coordinates", widths=(2, 3, 2))
+    yield call("accessor.validate", run.dlnds)
+    yield call("accessor.weights", run.dlnds, layer=1)
+    yield call("accessor.decode", run.dlnds, name="stop_reason")
+    yield call("accessor.save", run.dlnds, path=str(folder / "own.nc"))
+    yield call("accessor.plot", run.dlnds, points=this["points"], ax=None)
 
 
-def _pictures() -> list[Call]:
+def _pictures() -> Iterator[Call]:
     this = things()
-    plot, run = dl.plot, this["run"]
-    return [
-        Call("plot.levels", plot.levels, {"atlas": this["atlas"], "ax": None}),
-        Call("plot.graph", plot.graph, {"atlas": this["atlas"], "ax": None}),
-        Call("plot.loss", plot.loss, {"run": run, "points": this["points"], "ax": None}),
-        Call(
-            "plot.singular_values",
-            plot.singular_values,
-            {"run": run, "modes": this["net"].modes, "ax": None},
-        ),
-        Call("plot.spectrum", plot.spectrum, {"linearization": this["spectrum"], "ax": None}),
-        Call("plot.arcs", plot.arcs, {"arcs": this["arcs"], "source": "{1}", "ax": None}),
-        Call(
-            "plot.branches",
-            plot.branches,
-            {"data": this["diagram"], "x": "p", "y": "norm", "ax": None},
-        ),
-        Call("plot.by_schema", plot.by_schema, {"data": this["arcs"], "source": "{1}"}),
-    ]
+    run = this["run"]
+    yield call("plot.levels", atlas=this["atlas"], ax=None)
+    yield call("plot.graph", atlas=this["atlas"], ax=None)
+    yield call("plot.loss", run=run, points=this["points"], ax=None)
+    yield call("plot.singular_values", run=run, modes=this["net"].modes, ax=None)
+    yield call("plot.spectrum", linearization=this["spectrum"], ax=None)
+    yield call("plot.arcs", arcs=this["arcs"], source="{1}", ax=None)
+    yield call("plot.branches", data=this["diagram"], x="p", y="norm", ax=None)
+    yield call("plot.by_schema", data=this["arcs"], source="{1}")
 
 
 #: One valid call of every public function, by what they are about.
-GROUPS: dict[str, Callable[[], list[Call]]] = {
+GROUPS: dict[str, Callable[[], Iterator[Call]]] = {
     "systems": _systems,
     "runs": _runs,
     "points": _points,
@@ -817,4 +403,4 @@ GROUPS: dict[str, Callable[[], list[Call]]] = {
 @functools.cache
 def table(group: str | None = None) -> tuple[Call, ...]:
     """Return one valid call of every public function, or of those of one group."""
-    return tuple(call for name in GROUPS if group in (None, name) for call in GROUPS[name]())
+    return tuple(found for name in GROUPS if group in (None, name) for found in GROUPS[name]())

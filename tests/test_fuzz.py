@@ -29,9 +29,18 @@ FATAL = 300  # seconds after which it is interrupted: some compile something fir
 PAIRS = 12  # pairs of arguments that are spoilt together, for each call
 #: One of so many cases is in the ordinary suite; primes, so that all kinds of values come.
 STRIDES = {
-    **{"systems": 23, "runs": 17, "points": 13, "branches": 17, "files": 23, "pictures": 29},
-    **{"directions": 53, "sweeps": 11},
+    **{"systems": 11, "runs": 11, "points": 11, "branches": 11, "files": 11, "pictures": 11},
+    **{"directions": 23, "sweeps": 11},
 }
+#: Functions that may also fail to find, and those that read and write files.
+SEARCHING = {
+    *("lyapunov_spectrum", "covariant_vectors", "find_critical_point", "linearize", "branch"),
+    *("diagram", "fold_curve", "branch_point_curve", "extend_branch", "escape_path"),
+    *("escape_chain", "compare_with_path"),
+}
+FILES = {"sweep", "collect", "verify", "read_csv", "save", "load", "save_page", "accessor.save"}
+#: Those that return numbers of the user's own function as they are.
+OWN_NUMBERS = {f"Residual.{name}" for name in ("value", "matrix", "slope", "orbit")}
 
 #: What is NaN by design: means over nothing, what was not checked, rows beyond an end.
 MAY_BE_NAN = {
@@ -79,11 +88,9 @@ def once(call: calls.Call, changed: dict[str, Any]) -> str:
     signal.alarm(FATAL)
     try:
         result = call.function(**arguments)
-        problem = "" if call.may_overflow else _wrong_with(result)
-    except (ValueError, TypeError, *call.raises) as error:
-        problem = _wrong_with_message(call, arguments, error)
+        problem = "" if call.name in OWN_NUMBERS else _wrong_with(result)
     except Exception as error:
-        problem = f"{type(error).__name__}: {error}"
+        problem = _wrong_with_error(call, arguments, error)
     finally:
         signal.alarm(0)
     if time.monotonic() - began > LONGEST:
@@ -97,9 +104,13 @@ def once(call: calls.Call, changed: dict[str, Any]) -> str:
     return problem
 
 
-def _wrong_with_message(call: calls.Call, arguments: dict[str, Any], error: Exception) -> str:
-    if isinstance(error, call.raises):
+def _wrong_with_error(call: calls.Call, arguments: dict[str, Any], error: Exception) -> str:
+    if isinstance(error, dl.ConvergenceError) and call.name in SEARCHING:
         return ""
+    if isinstance(error, OSError | RuntimeError) and call.name in FILES:
+        return ""
+    if not isinstance(error, ValueError | TypeError):
+        return f"{type(error).__name__}: {error}"
     name, colon, _ = str(error).partition(": ")
     own = {"fun", "jacobian"} if {"residual", "family"} & set(arguments) else set()
     if call.name in ("plot.by_schema", "accessor.plot"):  # of the function that draws
@@ -144,11 +155,7 @@ def _wrong_with_dataset(data: xr.Dataset) -> str:
 def _kept(arguments: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments that could be changed, and can be compared."""
     kinds = np.ndarray | list | xr.Dataset | xr.DataArray | xr.DataTree | dict | set
-    return {
-        name: value
-        for name, value in arguments.items()
-        if isinstance(value, kinds) and value is not np.ma.masked
-    }
+    return {name: value for name, value in arguments.items() if isinstance(value, kinds)}
 
 
 def _equal(one: Any, other: Any) -> bool:
@@ -321,27 +328,21 @@ def test_datasets_of_another_network_of_the_same_sizes_are_refused():
     refused("path", dl.compare_with_path, nets[1], path, start, **options)
 
 
-def test_points_of_an_atlas_may_be_selected_by_masks_and_are_refused_twice(tmp_path):
+def test_points_of_an_atlas_may_be_selected_by_masks(tmp_path):
     """Masks of xarray make numbers of what is true or false."""
     atlas = calls.things()["atlas"]
     points = atlas["points"].to_dataset()
-    words = {"data_vars": "minimal", "coords": "minimal", "compat": "override"}
-    some = {
+    for name, chosen in {
         "mask": points.isel(critical_point=(points["rank"] < 2).values),
         "where": points.where(points["rank"] < 2, drop=True),
-        "twice": xr.concat([points, points], "critical_point", **words),
-    }
-    for name, chosen in some.items():
-        some[name] = atlas.copy()
-        some[name]["points"] = chosen
-    for name in ("mask", "where"):
-        dl.save_page(some[name], tmp_path / name)
+    }.items():
+        some = atlas.copy()
+        some["points"] = chosen
+        dl.save_page(some, tmp_path / name)
+        for function in (dl.plot.levels, dl.plot.graph):
+            assert function(some.drop_nodes(["connections"])) is not None
+            plt.close("all")
     assert (tmp_path / "mask").read_text() == (tmp_path / "where").read_text()
-    for function in (dl.plot.levels, dl.plot.graph):
-        refused("atlas", function, some["twice"])
-        plain = some["where"].drop_nodes(["connections"])
-        assert function(plain) is not None
-        plt.close("all")
 
 
 def test_samples_are_paired_by_their_labels_or_refused():
@@ -371,22 +372,18 @@ def test_types_of_pandas_are_refused_by_save(tmp_path):
 
 
 def test_numbers_that_were_masked_are_refused():
-    graph, seen = calls.things()["graph"], calls.things()["visits"]
+    """As ``where`` leaves them: NaN in what is computed with."""
+    things = calls.things()
+    graph, seen, mani = things["graph"], things["visits"], things["manifold"]
     refused("observed", dl.overlay, graph, seen.assign(visited=seen.visited.where(False)))
-    refused("point", dl.fold_curve, calls.cubic, calls.things()["fold"].where(False), 3.0,
-            bounds=(2.0, 4.0))  # fmt: skip
-    for name in ("size", "mode", "left"):
-        masked = graph.assign({name: graph[name].where(False)})
-        refused("graph", dl.edge_states, masked, 0)
-    deep, x, arcs = (calls.things()[name] for name in ("deep", "deep_saddle", "arcs"))
-    for name in ("arc_parameter", "mode"):
-        refused("arcs", dl.arc_states, deep, x, arcs.assign({name: arcs[name].where(False)}), 0)
-    mani = calls.things()["manifold"]
-    for name in ("frame", "rate", "mode"):
-        refused("manifold", dl.grow_manifold, deep, mani.assign({name: mani[name].where(False)}))
-    kept = mani.assign(mode=mani["mode"].where(True).astype(float))
-    runs = [dl.grow_manifold(deep, data, 2, rng=0, n_points=3) for data in (mani, kept)]
-    assert runs[0].identical(runs[1])
+    options = {"bounds": (2.0, 4.0)}
+    refused("point", dl.fold_curve, calls.cubic, things["fold"].where(False), 3.0, **options)
+    masked = graph.assign(size=graph["size"].where(False))
+    refused("graph", dl.edge_states, masked, 0)
+    at = things["deep"], things["deep_saddle"]
+    arcs = things["arcs"].assign(arc_parameter=things["arcs"].arc_parameter.where(False))
+    refused("arcs", dl.arc_states, *at, arcs, 0)
+    refused("manifold", dl.grow_manifold, at[0], mani.assign(rate=mani.rate.where(False)))
     net = dl.LinearNetwork((1, 1, 1), [[2.0]])
     first = dl.escape_directions(net, n_starts=5).isel(direction=0)
     refused("direction", dl.escape_time, net, first.where(False), 0.1)
@@ -400,9 +397,8 @@ def test_the_valid_calls_are_valid():
 
 
 def test_more_than_two_thousand_calls_are_made():
-    some = ("systems", "runs", "points", "branches")
-    chosen = (itertools.islice(cases(name), 0, None, STRIDES[name]) for name in some)
-    assert sum(1 for _ in itertools.chain.from_iterable(chosen)) > 2000
+    made = {group: len(range(0, sum(1 for _ in cases(group)), STRIDES[group])) for group in STRIDES}
+    assert sum(made.values()) > 2000, made
 
 
 def public_names() -> Iterator[str]:

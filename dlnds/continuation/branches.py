@@ -597,5 +597,6 @@ def special_points(branch: xr.Dataset) -> xr.Dataset:
     --------
     See `branch`.
     """
-    branch = schema.read("branch", branch, "branch", {"event": ("step",)})
+    needed, partial = schema.REQUIRED["branch"], ["transverse_eigenvalue"]
+    branch = schema.read("branch", branch, "branch", needed, empty=["eigen"], partial=partial)
     return branch.isel(step=np.flatnonzero(branch["event"].values > 0))

@@ -172,9 +172,12 @@ def _read(name: str, branch: object) -> xr.Dataset:
     """Return a stored branch, if all is there that it is followed from."""
     needed = {**schema.REQUIRED["branch"], **dict.fromkeys(_ROWS, ("step",))}
     about = (*FOLLOWED, *KEPT)
-    return schema.read(
+    found = schema.read(
         name, branch, "branch", needed, attributes=about, empty=["eigen"], partial=_PARTIAL
     )
+    if np.any(np.diff(found["arclength"].values) < 0.0):
+        raise ValueError(f"{name}: needs its rows in the order of arclength")
+    return found
 
 
 def _check_inside(bounds: tuple[float, float], end: xr.Dataset, forward: bool) -> None:
