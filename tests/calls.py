@@ -48,6 +48,7 @@ FOR_ENGINES = {name for name in vars(SystemProtocol) if not name.startswith("_")
 #: Helpers of `schema` and `losses` that are given what was checked.
 FOR_WRITERS = {
     *("schema.finish", "schema.flag", "schema.samples", "schema.spoken", "schema.read"),
+    "schema.columns",
     *("schema.check_content", "schema.check_digest", "schema.check_whole"),
     "losses.labelled_data",
 }
