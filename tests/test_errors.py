@@ -169,7 +169,7 @@ CASES = [
     ("modes", lambda: dl.critical_points(NET, modes=0)),
     ("modes", lambda: dl.critical_points(NET, modes=(0, 0))),
     ("modes", lambda: dl.critical_points(dl.LinearNetwork((2, 2), EYE), modes=[0])),
-    ("modes", lambda: dl.critical_points(dl.LinearNetwork((2, 2), EYE), max_rank=1)),
+    ("max_rank", lambda: dl.critical_points(dl.LinearNetwork((2, 2), EYE), max_rank=1)),
     ("system", lambda: dl.linearize(EYE, X)),
     ("x", lambda: dl.linearize(NET, X[:-1])),
     ("x", lambda: dl.linearize(NET, np.stack([X, X]))),

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from dlnds import schema
 from dlnds.arrays import Array
 from dlnds.errors import check_generator, check_memory, known_options
-from dlnds.landscape.points import check_critical, check_point
+from dlnds.landscape.points import check_critical
 from dlnds.systems.linear import LinearNetwork, check_network
 from dlnds.theory import spectra, strings
 from dlnds.theory.coordinates import flat
@@ -148,8 +148,7 @@ def fiber_dimension(net: LinearNetwork, x: ArrayLike, *, rtol: float = 1e-8) -> 
     >>> int(fiber.fiber_dimension), int(fiber.orbit_dimension)
     (17, 15)
     """
-    state, rtol = check_point(net, x, rtol)
-    found = check_critical(net, state, rtol)
+    state, rtol, found = check_critical(net, x, rtol)
     layers = net.unpack(state)
     orbit, fiber, counted = strings.dimensions(net.problem, layers, found, rtol, strings.MOST_KINDS)
     values = np.linalg.eigvalsh(net.hessian(state))

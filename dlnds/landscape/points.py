@@ -13,11 +13,11 @@ from dlnds import schema
 from dlnds.arrays import Array, Flags, Integers
 from dlnds.errors import check_integer, check_integers, check_number, known_options
 from dlnds.systems.linear import LinearNetwork, check_network
-from dlnds.systems.product import ProductFlow
+from dlnds.systems.product import ProductFlow, check_maps
 from dlnds.systems.protocol import check_state
 from dlnds.theory import moments, strings, symmetry
 from dlnds.theory.coordinates import flat
-from dlnds.theory.moments import count_pairs, exceeds
+from dlnds.theory.moments import Problem, count_pairs, exceeds
 
 _RESIDUAL = "distance of the moved state from the canonical one"
 #: Most critical points that one table may hold.
@@ -81,107 +81,75 @@ def critical_points(
     >>> dl.schema.decode(points.kind).sel(critical_point="{1}").item()
     'strict_saddle'
     """
-    if isinstance(net, ProductFlow):
-        return _of_rank(net, max_rank, modes)
-    check_network(net)
-    allowed = _allowed_modes(net, modes)
-    top = min(net.max_rank, len(allowed))
-    if max_rank is not None:
-        top = min(top, check_integer("max_rank", max_rank, minimum=0))
-    ranks, sigma = range(top + 1), net.singular_modes[1]
-    if net.depth == 1:
-        if top < np.count_nonzero(sigma):
-            raise ValueError("modes: a single layer has one critical point, with all modes learnt")
-        ranks = range(top, top + 1)
-    sets, learnt = _index_sets(net, allowed, ranks)
-    return _table(net, sets, learnt, _canonical_kinds(net, learnt), net.attributes())
-
-
-def _of_rank(prod: ProductFlow, max_rank: int | None, modes: Sequence[int] | None) -> xr.Dataset:
-    """Return the critical points on the matrices of one rank."""
-    net, k = prod.network, prod.rank
-    allowed = _allowed_modes(net, modes)
-    if max_rank is not None and check_integer("max_rank", max_rank, minimum=0) < k:
-        raise ValueError(f"max_rank: needs at least the rank of the flow, {k}, got {max_rank}")
-    if len(allowed) < k:
+    check_maps(net)
+    least, most = net.critical_ranks
+    allowed = _allowed_modes(net.problem.modes[1], modes)
+    if len(allowed) < least:
         raise ValueError(
-            f"modes: needs at least {k} modes with σ_j > 0, got {len(allowed)}; without them the "
-            f"loss has no critical points of rank {k}"
+            f"modes: needs at least {least} modes with σ_j > 0, got {len(allowed)}; there are no "
+            f"critical points of rank {least} without"
         )
-    sets, learnt = _index_sets(net, allowed, range(k, k + 1))
-    top = count_pairs(learnt, exceeds(net.singular_values)) == 0
-    words = np.where(top, "global_minimum", "strict_saddle")
-    return _table(net, sets, learnt, schema.flag(schema.POINT_KINDS, words), prod.attributes())
-
-
-def _index_sets(
-    net: LinearNetwork, allowed: Sequence[int], ranks: Sequence[int]
-) -> tuple[list[tuple[int, ...]], Flags]:
-    """Return the sets of so many modes, and which modes they hold (point, mode)."""
-    _check_count([math.comb(len(allowed), r) for r in ranks])
-    sets = [s for r in ranks for s in itertools.combinations(allowed, r)]
-    learnt = np.zeros((len(sets), len(net.singular_modes[1])), bool)
-    for row, chosen in zip(learnt, sets, strict=True):
-        row[list(chosen)] = True
-    return sets, learnt
-
-
-def _table(
-    net: LinearNetwork,
-    sets: Sequence[tuple[int, ...]],
-    learnt: Flags,
-    kinds: Any,
-    attributes: dict[str, Any],
-) -> xr.Dataset:
-    """Return index sets with what is known of their critical points."""
-    sigma = net.singular_values
+    if max_rank is not None:
+        most = min(most, check_integer("max_rank", max_rank, minimum=0))
+    if most < least:
+        raise ValueError(f"max_rank: needs at least {least}, the rank of all, got {most}")
+    sets, learnt = _index_sets(net.problem, allowed, range(least, min(most, len(allowed)) + 1))
+    sigma, below = net.problem.modes[1], "nonstrict_saddle" if net.depth >= 3 else "strict_saddle"
+    kinds = _kinds(sigma, learnt, net.critical_ranks[1], below)
     variables = {
         "learnt": (("critical_point", "mode"), learnt),
         "rank": ("critical_point", learnt.sum(axis=1)),
         "loss": ("critical_point", 0.5 * np.sum(np.where(learnt, 0.0, sigma**2), axis=1)),
-        "kind": ("critical_point", kinds),
+        "kind": ("critical_point", schema.flag(schema.POINT_KINDS, kinds)),
     }
-    dataset = xr.Dataset(
-        variables,
-        coords={
-            "critical_point": schema.index_set_labels(sets),
-            "mode": np.arange(len(sigma)),
-            "singular_value": ("mode", sigma),
-        },
-    )
-    return schema.finish(dataset, "critical_points", attributes)
+    coords = {
+        "critical_point": schema.index_set_labels(sets),
+        "mode": np.arange(len(sigma)),
+        "singular_value": ("mode", sigma.copy()),
+    }
+    dataset = xr.Dataset(variables, coords=coords)
+    return schema.finish(dataset, "critical_points", net.attributes())
 
 
-def _allowed_modes(net: LinearNetwork, modes: Sequence[int] | None) -> tuple[int, ...]:
-    positive = np.flatnonzero(net.singular_values)
+def _allowed_modes(sigma: Array, modes: Sequence[int] | None) -> tuple[int, ...]:
+    """Return the modes that sets are made of."""
+    positive = np.flatnonzero(sigma).tolist()
     if modes is None:
-        return tuple(positive.tolist())
-    chosen = check_integers("modes", modes, minimum=0, maximum=len(net.singular_values) - 1)
-    if not set(chosen) <= set(positive.tolist()):
+        return tuple(positive)
+    chosen = check_integers("modes", modes, minimum=0, maximum=len(sigma) - 1)
+    if not set(chosen) <= set(positive):
         raise ValueError(f"modes: needs modes with σ_j > 0, which are 0 to {len(positive) - 1}")
     if len(set(chosen)) != len(chosen):
         raise ValueError(f"modes: needs different modes, got {chosen}")
     return tuple(sorted(chosen))
 
 
-def _check_count(counts: Sequence[int]) -> None:
-    """Refuse a list that is too long, by its length and by what would do; ``counts`` go by rank."""
-    if sum(counts) > MOST_POINTS:
-        totals = list(itertools.accumulate(counts))
+def _index_sets(
+    problem: Problem, allowed: Sequence[int], ranks: Sequence[int]
+) -> tuple[list[tuple[int, ...]], Flags]:
+    """Return the sets of so many modes, and which modes they hold (point, mode).
+
+    A list that is too long is refused, by its length and by what would do.
+    """
+    totals = list(itertools.accumulate(math.comb(len(allowed), r) for r in ranks))
+    if totals[-1] > MOST_POINTS:
         fits = sum(total <= MOST_POINTS for total in totals) - 1
         raise ValueError(
             f"max_rank: there are {totals[-1]:,} critical points, at most {MOST_POINTS:,} can be "
             f"listed; max_rank = {fits} gives {totals[fits]:,}, or name the modes of interest"
         )
+    sets = [s for r in ranks for s in itertools.combinations(allowed, r)]
+    learnt = np.zeros((len(sets), len(problem.modes[1])), bool)
+    for row, chosen in zip(learnt, sets, strict=True):
+        row[list(chosen)] = True
+    return sets, learnt
 
 
-def _canonical_kinds(net: LinearNetwork, learnt: Flags) -> Any:
-    top = count_pairs(learnt, exceeds(net.singular_values)) == 0
-    full = learnt.sum(axis=1) == net.max_rank
-    below = "nonstrict_saddle" if net.depth >= 3 else "strict_saddle"
-    words = np.where(~top, "strict_saddle", np.where(full, "global_minimum", below))
-    kinds: Any = schema.flag(schema.POINT_KINDS, words)
-    return kinds
+def _kinds(sigma: Array, learnt: Flags, most: int, below: str) -> Any:
+    """Return what points over index sets (point, mode) are, and ``below`` the largest rank."""
+    top = count_pairs(learnt, exceeds(sigma)) == 0
+    full = learnt.sum(axis=1) == most
+    return np.where(~top, "strict_saddle", np.where(full, "global_minimum", below))
 
 
 @known_options
@@ -244,11 +212,8 @@ def classify(net: LinearNetwork, x: ArrayLike, *, rtol: float = 1e-8) -> xr.Data
     state, rtol = check_point(net, x, rtol)
     found = strings.learnt(net.problem, net.unpack(state), rtol)
     loss = float(net.loss(state))
-    learnt = np.isin(np.arange(len(net.singular_values)), found.modes)
-    variables: dict[str, Any] = {
-        "learnt": ("mode", learnt),
-        "critical_point": schema.index_set_label(found.modes),
-        "ambiguous": np.int8(found.freedom > 0),
+    variables = {
+        **_index_set(net, found),
         "rank": np.int64(len(found.modes)),
         "loss": loss,
         "excess": loss - net.lowest_loss,
@@ -263,7 +228,8 @@ def classify(net: LinearNetwork, x: ArrayLike, *, rtol: float = 1e-8) -> xr.Data
     if found.is_critical(rtol):
         blocks = strings.residual_blocks(net.problem, found, rtol)
         counted = strings.count_strings(blocks, rtol, net.depth - 1)
-        variables.update(_decided(net, learnt, counted, not any(z.any() for z in blocks[:-1])))
+        canonical = not any(z.any() for z in blocks[:-1])
+        variables.update(_decided(net, variables["learnt"][1], counted, canonical))
         attrs["smallest_kept"] = counted.smallest_kept
         attrs["largest_dropped"] = counted.largest_dropped
     coords = {"singular_value": ("mode", net.singular_values)}
@@ -279,14 +245,11 @@ def _decided(
     between = np.array([counted.ranks[j, i - 1 - j] for j, i in pairs], np.int64)
     complementary = np.array([counted.ranks[i, depth - i + j] for j, i in pairs], np.int64)
     pivots = (between == 0) | (complementary == 0)
-    top = count_pairs(learnt[None], exceeds(sigma))[0] == 0
-    if rank == net.max_rank:
-        kind, order = ("global_minimum", 0) if top else ("strict_saddle", 2)
-    elif top:
-        kind = "nonstrict_saddle" if pivots.all() else "strict_saddle"
+    below = "nonstrict_saddle" if pivots.all() else "strict_saddle"
+    kind = str(_kinds(sigma, learnt[None], net.max_rank, below)[0])
+    order = 0 if kind == "global_minimum" else 2
+    if kind == "nonstrict_saddle":
         order = _order_of_descent(counted.ranks, depth)
-    else:
-        kind, order = "strict_saddle", 2
     full = np.count_nonzero(sigma) == min(net.widths[0], net.widths[-1])
     return {
         "kind": schema.flag(schema.POINT_KINDS, kind),
@@ -366,8 +329,7 @@ def canonicalize(net: LinearNetwork, x: ArrayLike, *, rtol: float = 1e-8) -> xr.
     >>> canon.critical_point.item(), bool(canon.residual < 1e-15)
     ('{1}', True)
     """
-    state, rtol = check_point(net, x, rtol)
-    found = check_critical(net, state, rtol)
+    state, rtol, found = check_critical(net, x, rtol)
     left, sizes, right = net.map_modes(found.left, found.sizes, found.right)
     layers = net.unpack(state)
     _, inverses = strings.adapted_bases(layers, left, sizes, right)
@@ -381,13 +343,20 @@ def canonicalize(net: LinearNetwork, x: ArrayLike, *, rtol: float = 1e-8) -> xr.
             "group_element": ("entry", flat(group) if group else np.zeros(0)),
             "moved_state": ("parameter", moved),
             "residual": ((), float(np.linalg.norm(moved - canonical)), {"long_name": _RESIDUAL}),
-            "learnt": ("mode", np.isin(np.arange(len(net.singular_values)), found.modes)),
-            "critical_point": schema.index_set_label(found.modes),
-            "ambiguous": np.int8(found.freedom > 0),
+            **_index_set(net, found),
         },
         coords={**net.coordinates(), **_entry_coordinates(net.widths[1:-1])},
     )
     return schema.finish(dataset, "canonical_form", {**net.attributes(), "rtol": rtol})
+
+
+def _index_set(net: LinearNetwork, found: strings.Learnt) -> dict[str, Any]:
+    """Return the index set of a point."""
+    return {
+        "learnt": ("mode", np.isin(np.arange(len(net.problem.modes[1])), found.modes)),
+        "critical_point": schema.index_set_label(found.modes),
+        "ambiguous": np.int8(found.freedom > 0),
+    }
 
 
 def _entry_coordinates(sizes: Sequence[int]) -> dict[str, Any]:
@@ -407,13 +376,16 @@ def check_point(net: LinearNetwork, x: ArrayLike, rtol: float) -> tuple[Array, f
     return state, check_number("rtol", rtol, minimum=1e-15, maximum=0.1)
 
 
-def check_critical(net: LinearNetwork, x: Array, rtol: float) -> strings.Learnt:
-    """Return what a critical state has learnt; refuse one that is not critical."""
-    found = strings.learnt(net.problem, net.unpack(x), rtol)
+def check_critical(
+    net: LinearNetwork, x: ArrayLike, rtol: float
+) -> tuple[Array, float, strings.Learnt]:
+    """Return a state, a tolerance and what it has learnt; refuse one that is not critical."""
+    state, rtol = check_point(net, x, rtol)
+    found = strings.learnt(net.problem, net.unpack(state), rtol)
     if not found.is_critical(rtol):
         raise ValueError(
             f"x: needs a critical point, got a relative gradient of {found.relative_gradient:.3g} "
             f"and mode strengths off 0 and 1 by {found.mode_residual:.3g}; rtol is {rtol:g} "
             "(find_critical_point goes to one near by)"
         )
-    return found
+    return state, rtol, found

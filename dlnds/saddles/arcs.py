@@ -17,9 +17,9 @@ from dlnds.errors import (
     check_numbers,
     known_options,
 )
-from dlnds.landscape.points import check_critical, check_point
+from dlnds.landscape.points import check_critical
 from dlnds.saddles.graph import ends_in
-from dlnds.systems.linear import LinearNetwork
+from dlnds.systems.linear import LinearNetwork, check_network
 from dlnds.theory import departures, strings
 from dlnds.theory.departures import Arc
 from dlnds.theory.moments import count_pairs, exceeds
@@ -187,9 +187,8 @@ def critical_arcs(
     >>> bool(abs(arcs.loss - arcs.exact_loss).max() < 1e-14)
     True
     """
-    state, rtol = check_point(net, x, rtol)
+    state, rtol, found = check_critical(net, x, rtol)
     count = check_integer("n_alpha", n_alpha, minimum=2)
-    found = check_critical(net, state, rtol)
     place = departures.take_apart(net.problem, net.unpack(state), found, rtol)
     sigma = net.singular_values
     listed = _rows(net, np.isin(np.arange(len(sigma)), found.modes)[None], sigma > 0.0)
@@ -375,7 +374,7 @@ def arc_states(
     >>> dl.classify(net, path.state[-1]).critical_point.item()
     '{0,1}'
     """
-    state, rtol = check_point(net, x, rtol)
+    check_network(net)
     arcs = arcs.to_dataset() if isinstance(arcs, xr.DataTree) else arcs
     if not isinstance(arcs, xr.Dataset) or arcs.attrs.get("schema") != "arcs":
         raise TypeError("arcs: needs the Dataset that critical_arcs returns")
@@ -384,7 +383,7 @@ def arc_states(
     schema.check_content("arcs", arcs, _MOVING)
     row = arcs.isel(arc=check_integer("arc", arc, minimum=0, maximum=arcs.sizes["arc"] - 1))
     check_numbers("arcs", row, _MOVING)
-    found = check_critical(net, state, rtol)
+    state, rtol, found = check_critical(net, x, rtol)
     label, source = schema.index_set_label(found.modes), str(row["source"].item())
     if label != source:
         raise ValueError(f"x: is a point over {label}, the arc starts over {source}")

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from dlnds import schema
 from dlnds.arrays import Array
 from dlnds.errors import check_memory, known_options
-from dlnds.landscape.points import check_critical, check_point
+from dlnds.landscape.points import check_critical
 from dlnds.saddles import directions
 from dlnds.systems.linear import LinearNetwork
 from dlnds.systems.product import ProductFlow
@@ -154,8 +154,7 @@ def _manifold(
     net: LinearNetwork | ProductFlow, x: ArrayLike, rtol: float, stable: bool
 ) -> xr.Dataset:
     layered = net.factors if isinstance(net, ProductFlow) else net
-    state, rtol = check_point(layered, x, rtol)
-    found = check_critical(layered, state, rtol)
+    state, rtol, found = check_critical(layered, x, rtol)
     if isinstance(net, ProductFlow):
         local = _of_maps(net, state, found, rtol, stable)
     else:

@@ -306,6 +306,11 @@ class LinearNetwork(LayeredSystem):
         return min(*self.widths, int(np.count_nonzero(self.singular_modes[1])))
 
     @property
+    def critical_ranks(self) -> tuple[int, int]:
+        """The smallest and the largest rank of critical points; a single layer has one of these."""
+        return 0 if self.depth > 1 else self.max_rank, self.max_rank
+
+    @property
     def lowest_loss(self) -> float:
         """The loss at the global minima: zero unless a bottleneck leaves modes out."""
         return 0.5 * float(np.sum(self.singular_modes[1][self.max_rank :] ** 2))

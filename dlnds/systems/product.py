@@ -125,6 +125,16 @@ class ProductFlow(SystemProtocol):
         return self.network.depth
 
     @property
+    def problem(self) -> moments.Problem:
+        """That of the network."""
+        return self.network.problem
+
+    @property
+    def critical_ranks(self) -> tuple[int, int]:
+        """The smallest and the largest rank of critical points, both k."""
+        return self.rank, self.rank
+
+    @property
     def lowest_loss(self) -> float:
         """The smallest loss of a map of rank k: that of the k largest modes."""
         return self.factors.lowest_loss
@@ -664,6 +674,12 @@ def check_weights(system: object) -> None:
     """Refuse what has no layers, or factors, to make a state of."""
     if not isinstance(system, WeightSystem | ProductFlow):
         raise TypeError("system: needs a network, whose states are layers of weights")
+
+
+def check_maps(net: object) -> None:
+    """Refuse what is no network, and no flow of its maps."""
+    if not isinstance(net, LinearNetwork | ProductFlow):
+        raise TypeError(f"net: needs a LinearNetwork or ProductFlow, got {type(net).__name__}")
 
 
 ProductFlow.__init__ = known_options(ProductFlow.__init__)  # type: ignore[method-assign]
