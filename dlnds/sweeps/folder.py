@@ -140,31 +140,27 @@ class Plan(NamedTuple):
     digest: str  # of task, grid and entropy as they were begun, which each file carries
     words: dict[str, Any]
 
-    def point_file(self, number: int) -> Path:
-        """Return where the result of a point is kept."""
-        return self.directory / POINTS / f"{number:08d}.record"
-
-    def failure_file(self, number: int) -> Path:
-        """Return where the failure of a point is kept."""
-        return self.directory / FAILURES / f"{number:08d}.json"
+    def file(self, folder: str, number: int) -> Path:
+        """Return where the result or the failure of a point is kept."""
+        return self.directory / folder / f"{number:08d}{'.record' if folder == POINTS else '.json'}"
 
     def look(self, number: int) -> tuple[str, Any]:
         """Return what the files of a point tell: its status, and its Dataset or its failure."""
         own = {"point": number, "sweep": self.digest}
+        found: Any
         try:
-            dataset, about = decode(self.point_file(number).read_bytes())
-            return ("finished", dataset) if about == own else ("damaged", None)
-        except FileNotFoundError:
-            pass
+            if (file := self.file(POINTS, number)).exists():
+                found, about = decode(file.read_bytes())
+                about["status"] = "finished"
+            elif (file := self.file(FAILURES, number)).exists():
+                found = about = read_note(file.read_bytes())
+            else:
+                return "missing", {}
+        except FileNotFoundError:  # a writer has just removed it
+            return "missing", {}
         except (ValueError, OSError):
-            return "damaged", None
-        try:
-            words = read_note(self.failure_file(number).read_bytes())
-            return (words["status"], words) if words.items() >= own.items() else ("damaged", None)
-        except FileNotFoundError:
-            return "missing", None
-        except (ValueError, OSError):
-            return "damaged", None
+            return "damaged", {}
+        return (about["status"], found) if about.items() >= own.items() else ("damaged", {})
 
 
 def describe(task: Task, grid: Grid) -> dict[str, Any]:
@@ -172,12 +168,13 @@ def describe(task: Task, grid: Grid) -> dict[str, Any]:
     versions = {m.__name__: m.__version__ for m in (np, scipy, xr, numba)}
     versions |= {"dlnds": __version__, "python": platform.python_version()}
     values = {name: content_digest(grid.dataset[[name]]) for name in grid.names}
+    sizes = dict(zip(grid.dims, grid.shape, strict=True))
     return {
         "schema": "sweep",
         "task": f"{task.__module__}:{task.__qualname__}",
         "file": os.path.abspath(inspect.getsourcefile(task) or ""),
         "parts": parts_of(task),
-        "grids": [{"file": GRID, "sizes": grid.sizes, "values": values, "versions": versions}],
+        "grids": [{"file": GRID, "sizes": sizes, "values": values, "versions": versions}],
     }
 
 
@@ -214,7 +211,7 @@ def extend(plan: Plan, grid: Grid, words: dict[str, Any]) -> Plan:
 
 def _written(directory: Path, grid: Grid, words: dict[str, Any]) -> Plan:
     """Write the last grid of a manifest, then the manifest, which makes it count."""
-    numbers = grid.numbers.reshape(tuple(grid.sizes.values()))
+    numbers = grid.numbers.reshape(grid.shape)
     about = {"names": grid.names, "dims": grid.dims}
     try:
         content = encode(grid.dataset.assign({_NUMBER: (grid.dims, numbers)}), about)

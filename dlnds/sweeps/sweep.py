@@ -15,20 +15,12 @@ import pandas as pd
 import xarray as xr
 from tqdm import tqdm
 
-from dlnds import schema
-from dlnds.errors import (
-    check_choice,
-    check_flag,
-    check_generator,
-    check_integer,
-    check_memory,
-    check_number,
-    known_options,
-)
+from dlnds import errors, schema
+from dlnds.errors import check_choice, check_flag, check_generator, check_integer, known_options
 from dlnds.store import flush
 from dlnds.sweeps import folder as files
 from dlnds.sweeps import workers as crews
-from dlnds.sweeps.folder import Plan
+from dlnds.sweeps.folder import FAILURES, POINTS, Plan
 from dlnds.sweeps.task import Grid, Task, check_grid, check_task, import_task
 from dlnds.sweeps.workers import Job, Outcome, Outcomes, Point
 
@@ -141,19 +133,22 @@ def sweep(
     with contextlib.ExitStack() as stack:
         _enter(stack, folder)
         plan = _planned(folder, task, points, rng, resume, extend)
-        todo = _to_do(plan, retry)
-        job = _job(plan, task, limit)
+        states, _ = _looked(plan)
+        again = schema.SWEEP_STATES[1:] if retry else ("missing", "damaged")
+        todo = [p for p, state in zip(_points(plan), states, strict=True) if state in again]
+        has_rng = "rng" in inspect.signature(task).parameters
+        reserved = ("status", *map(str, plan.grid.dataset.variables), *plan.grid.dims)
+        job = Job(task, has_rng, plan.entropy, plan.digest, reserved, limit, plan.words["parts"])
         if executor is not None:
             outcomes = crews.run_elsewhere(job, todo, executor)
         elif todo and (workers > 1 or limit is not None):
-            outcomes = crews.run_apart(job, todo, workers, folder)
+            outcomes = crews.run_apart(job, todo, workers)
         else:
-            outcomes = crews.run_here(job, todo)
+            outcomes = (crews.compute(job, point) for point in todo)
         _keep(plan, outcomes, len(todo), mark, progress)
         found = _assembled(plan)
-        _note_wrong_forms(plan, found)
     if not mark and found.attrs["n_finished"] < found["status"].size:
-        raise RuntimeError(f"{_first_failure(plan, found)}; {folder / files.FAILURES} has more")
+        raise RuntimeError(f"{_first_failure(plan)}; {folder / FAILURES} has more")
     return found
 
 
@@ -178,12 +173,12 @@ def _check_engine(workers: int, executor: Any, time_limit: Any) -> float | None:
         return None
     if executor is not None:
         raise ValueError("time_limit: nothing ends the tasks of an executor; use workers")
-    return check_number("time_limit", time_limit, minimum=1e-3, maximum=1e8)
+    return errors.check_number("time_limit", time_limit, minimum=1e-3, maximum=1e8)
 
 
 def _enter(stack: contextlib.ExitStack, folder: Path) -> None:
     """Make a folder if there is none, become its only writer, and sweep it up."""
-    own = {files.GRID, files.LOCK, files.POINTS, files.FAILURES}
+    own = {files.GRID, files.LOCK, POINTS, FAILURES}
     if folder.is_dir() and not (folder / files.MANIFEST).exists():
         strange = [p.name for p in folder.iterdir() if p.name not in own and p.suffix != ".tmp"]
         if strange:
@@ -207,10 +202,11 @@ def _planned(folder: Path, task: Task, grid: Grid, rng: Any, resume: bool, exten
     if rng is not None and _entropy(rng) != plan.entropy:
         raise ValueError(f"rng: the sweep in {folder} was begun with {plan.entropy}")
     difference = files.changes(plan.words, words)
-    if extend and difference.startswith("grid: "):
+    of_grid = difference.startswith("grid: ")
+    if extend and of_grid:
         return files.extend(plan, grid, words)
     if difference:
-        hint = "; with extend=True it may grow" if difference.startswith("grid: ") else ""
+        hint = "; with extend=True it may grow" if of_grid else ""
         raise ValueError(f"{difference}; the sweep in {folder} is another one{hint}")
     return plan
 
@@ -224,26 +220,10 @@ def _entropy(rng: Any) -> int:
     return int.from_bytes(check_generator("rng", rng).bytes(16), "little")
 
 
-def _job(plan: Plan, task: Task, limit: float | None) -> Job:
-    has_rng = "rng" in inspect.signature(task).parameters
-    reserved = ("status", *map(str, plan.grid.dataset.variables), *plan.grid.sizes)
-    return Job(task, has_rng, plan.entropy, plan.digest, reserved, limit, plan.words["parts"])
-
-
-def _to_do(plan: Plan, retry: bool) -> list[Point]:
-    """Return the points that are missing or do not verify, and on request those that failed."""
-    # Results that are not of the form of most others are whole files, with a failure beside them.
-    return [
-        point
-        for point in _points(plan)
-        if (retry and plan.failure_file(point.number).exists())
-        or plan.look(point.number)[0] in ("missing", "damaged")
-    ]
-
-
 def _points(plan: Plan) -> list[Point]:
     """Return all points with their inputs."""
-    return list(map(Point, plan.grid.numbers.tolist(), plan.grid.inputs()))
+    inputs: list[Any] = plan.grid.table().to_dict("records")
+    return list(map(Point, plan.grid.numbers.tolist(), inputs))
 
 
 def _keep(plan: Plan, outcomes: Outcomes, count: int, mark: bool, progress: bool) -> None:
@@ -262,41 +242,30 @@ def _keep(plan: Plan, outcomes: Outcomes, count: int, mark: bool, progress: bool
                 break
         if written is not None:
             written.result()
-    for name in (files.POINTS, files.FAILURES):
+    for name in (POINTS, FAILURES):
         flush(plan.directory / name)
 
 
 def _write(plan: Plan, outcome: Outcome) -> None:
-    """Write the file of a point, its result or its failure."""
-    number = outcome.point.number
-    result, failure = plan.point_file(number), plan.failure_file(number)
+    """Write the file of a point, its result or its failure, and remove the other."""
+    number, inputs = outcome.point
+    told = {"message": outcome.message, "traceback": outcome.trace}
+    about = {"sweep": plan.digest, "point": number, "inputs": inputs, "status": outcome.status}
+    result, failure = plan.file(POINTS, number), plan.file(FAILURES, number)
     try:
         if outcome.status == "finished":
             files.write_bytes(result, outcome.record)
             failure.unlink(missing_ok=True)
         else:
             result.unlink(missing_ok=True)
-            files.write_bytes(failure, _failure(plan, outcome))
+            files.write_bytes(failure, files.note(about | told))
     except OSError as error:
         said = f"directory: {plan.directory} cannot be written, what is there is kept"
         raise OSError(error.errno, f"{said} ({error.strerror or error})") from error
 
 
-def _failure(plan: Plan, outcome: Outcome) -> bytes:
-    return files.note(
-        {
-            "sweep": plan.digest,
-            "point": outcome.point.number,
-            "inputs": outcome.point.inputs,
-            "status": outcome.status,
-            "message": outcome.message,
-            "traceback": outcome.trace,
-        }
-    )
-
-
-def _assembled(plan: Plan) -> xr.Dataset:
-    """Return all points side by side."""
+def _looked(plan: Plan) -> tuple[list[str], dict[int, xr.Dataset]]:
+    """Return the status of all points, and the Datasets of those that are finished, by place."""
     looked = [plan.look(number) for number in plan.grid.numbers.tolist()]
     status = [state for state, _ in looked]
     found = {i: dataset for i, (state, dataset) in enumerate(looked) if state == "finished"}
@@ -305,19 +274,7 @@ def _assembled(plan: Plan) -> xr.Dataset:
         for i in [i for i in found if forms[i] != form]:
             status[i] = "wrong_form"
             del found[i]
-    dims, shape = plan.grid.dims, tuple(plan.grid.sizes.values())
-    dataset = _stacked(found, dims, shape).assign_coords(plan.grid.dataset.variables)
-    flags = schema.flag(schema.SWEEP_STATES, status).reshape(shape)
-    shared = _common([each.attrs for each in found.values()])
-    for name in ("schema", "dlnds_version"):
-        shared.pop(name, None)
-    own = {
-        "task": plan.words["task"],
-        "rng_entropy": str(plan.entropy),
-        "sweep_digest": plan.digest,
-        "n_finished": status.count("finished"),
-    }
-    return schema.finish(dataset.assign(status=(dims, flags)), "sweep", {**shared, **own})
+    return status, found
 
 
 def _form(dataset: xr.Dataset) -> str:
@@ -330,13 +287,29 @@ def _form(dataset: xr.Dataset) -> str:
     return repr(sorted(parts, key=lambda part: str(part[0])))
 
 
+def _assembled(plan: Plan) -> xr.Dataset:
+    """Return all points side by side."""
+    status, found = _looked(plan)
+    stacked = _stacked(found, plan.grid.dims, plan.grid.shape)
+    flags = schema.flag(schema.SWEEP_STATES, status).reshape(plan.grid.shape)
+    dataset = stacked.assign_coords(plan.grid.dataset.variables)
+    shared = _common([each.attrs for each in found.values()])
+    own = {
+        "task": plan.words["task"],
+        "rng_entropy": str(plan.entropy),
+        "sweep_digest": plan.digest,
+        "n_finished": status.count("finished"),
+    }
+    kept = {key: value for key, value in shared.items() if key not in ("schema", "dlnds_version")}
+    return schema.finish(dataset.assign(status=(plan.grid.dims, flags)), "sweep", kept | own)
+
+
 def _stacked(
     found: Mapping[int, xr.Dataset], dims: Sequence[str], shape: Sequence[int]
 ) -> xr.Dataset:
     """Return Datasets of one form, by their places, with the dims of the grid in front."""
-    first = next(iter(found.values()), xr.Dataset())
-    size = math.prod(shape)
-    check_memory("directory", size * sum(v.nbytes for v in first.variables.values()) // 8)
+    first, size = next(iter(found.values()), xr.Dataset()), math.prod(shape)
+    errors.check_memory("directory", size * first.nbytes // 8)
     variables = {}
     for name, variable in first.variables.items():
         attrs = _common([dataset[name].attrs for dataset in found.values()])
@@ -347,8 +320,9 @@ def _stacked(
         dtype = np.result_type(*{value.dtype for value in values})
         if len(found) < size and dtype.kind in "biu":
             dtype = np.dtype(np.float64)
-        blank = "" if dtype.kind == "U" else False if dtype.kind in "biu" else np.nan
-        stacked = np.full((size, *variable.shape), blank, dtype)
+        stacked = np.zeros((size, *variable.shape), dtype)
+        if dtype.kind in "fc":
+            stacked[...] = np.nan
         stacked[list(found)] = values
         stacked = stacked.reshape(*shape, *variable.shape)
         variables[name] = xr.Variable((*dims, *variable.dims), stacked, attrs)
@@ -364,25 +338,14 @@ def _common(attributes: Sequence[Mapping[Any, Any]]) -> dict[Any, Any]:
     }
 
 
-def _note_wrong_forms(plan: Plan, found: xr.Dataset) -> None:
-    """Leave a failure beside each result that is not of the form of most others."""
-    wrong = found["status"].values.ravel() == schema.SWEEP_STATES.index("wrong_form")
-    message = "has other variables, dims, sizes or coordinates than most other points"
-    for point in [point for point, bad in zip(_points(plan), wrong, strict=True) if bad]:
-        if plan.point_file(point.number).exists():
-            outcome = Outcome(point, "wrong_form", message=message)
-            files.write_bytes(plan.failure_file(point.number), _failure(plan, outcome))
-
-
-def _first_failure(plan: Plan, found: xr.Dataset) -> str:
+def _first_failure(plan: Plan) -> str:
     """Return what the first failed point is, and why it failed."""
-    states = schema.decode(found["status"]).values.ravel().tolist()
-    failed = [i for i, state in enumerate(states) if state not in ("finished", "missing")]
-    point, state = _points(plan)[failed[0]], states[failed[0]]
-    where = ", ".join(f"{name}={value!r}" for name, value in point.inputs.items())
-    told = plan.look(point.number)[1]
-    message = told.get("message", "") if isinstance(told, dict) else ""
-    return f"the point {where}: {schema.spoken(state)}: {message}"
+    status, _ = _looked(plan)
+    place = next(i for i, state in enumerate(status) if state not in ("finished", "missing"))
+    number, inputs = _points(plan)[place]
+    where = ", ".join(f"{name}={value!r}" for name, value in inputs.items())
+    told = plan.look(number)[1].get("message", "")
+    return f"the point {where}: {schema.spoken(status[place])}: {told}"
 
 
 @known_options
@@ -477,11 +440,11 @@ def continue_sweep(directory: str | os.PathLike[str], **options: Any) -> xr.Data
 def progress_of(directory: str | os.PathLike[str]) -> dict[str, Any]:
     """Return what is known of a sweep without reading its points: counts, and who is at work."""
     plan = _plan(directory)
-    failed = {path.stem for path in (plan.directory / files.FAILURES).glob("*.json")}
-    finished = {path.stem for path in (plan.directory / files.POINTS).glob("*.record")} - failed
+    failed = {path.stem for path in (plan.directory / FAILURES).glob("*.json")}
+    finished = {path.stem for path in (plan.directory / POINTS).glob("*.record")} - failed
     return {
         "task": plan.words["task"],
-        "sizes": plan.grid.sizes,
+        "sizes": dict(zip(plan.grid.dims, plan.grid.shape, strict=True)),
         "points": len(plan.grid.numbers),
         "finished": len(finished),
         "failed": len(failed),

@@ -8,7 +8,6 @@ import os
 import sys
 import textwrap
 import types
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Set
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -139,17 +138,19 @@ class Grid(NamedTuple):
     numbers: Integers  # that the points keep for ever
 
     @property
-    def sizes(self) -> dict[str, int]:
-        """The dims of the grid and their sizes."""
-        return {dim: self.dataset.sizes[dim] for dim in self.dims}
+    def shape(self) -> tuple[int, ...]:
+        """The sizes of the dims."""
+        return tuple(self.dataset.sizes[dim] for dim in self.dims)
 
-    def inputs(self) -> list[dict[str, Any]]:
-        """Return the values of the parameters at each point."""
-        arrays = xr.broadcast(*(self.dataset[name].reset_coords(drop=True) for name in self.names))
-        places = xr.DataArray(self.numbers.reshape(tuple(self.sizes.values())), dims=self.dims)
-        columns = [a.broadcast_like(places).transpose(*self.dims).values.ravel() for a in arrays]
-        rows = zip(*(column.tolist() for column in columns), strict=True)
-        return [dict(zip(self.names, row, strict=True)) for row in rows]
+    def table(self) -> pd.DataFrame:
+        """Return the values of the parameters, with a row for each point."""
+        frame = self.dataset[list(self.names)].to_dataframe(dim_order=list(self.dims))
+        return frame.reset_index()[list(self.names)]
+
+    def keys(self) -> pd.MultiIndex:
+        """Return what tells each point from all others: its inputs, and which of the same it is."""
+        table = self.table()[sorted(self.names)]
+        return pd.MultiIndex.from_frame(table.assign(**{"": table.groupby(list(table)).cumcount()}))
 
 
 def check_grid(grid: Any, task: Task) -> Grid:
@@ -237,25 +238,13 @@ def grown(old: Grid, new: Grid) -> Grid:
     kinds = [{n: grid.dataset[n].dtype.kind for n in grid.names} for grid in (old, new)]
     if names := differing(*kinds):
         raise ValueError(f"grid: {', '.join(names)} is not of the kind that the directory has")
-    places = {key: place for place, key in enumerate(_keys(new))}
-    numbers = np.full(len(places), -1)
-    for number, key in zip(old.numbers, _keys(old), strict=True):
-        if key not in places:
-            gone = [(n, v) for n, v in key[0] if v not in new.dataset[n].values] or key[0]
-            said = ", ".join(f"{name}={value!r}" for name, value in gone)
-            raise ValueError(f"grid: lacks {said}, which the directory has")
-        numbers[places[key]] = number
-    fresh = numbers < 0
-    numbers[fresh] = len(old.numbers) + np.arange(fresh.sum())
+    before, after = old.keys(), new.keys()
+    places = after.get_indexer(before)
+    if (places < 0).any():
+        gone = zip(before.names[:-1], before[places < 0][0], strict=False)
+        said = ", ".join(f"{name}={value}" for name, value in gone)
+        raise ValueError(f"grid: lacks the point {said}, which the directory has")
+    numbers = np.full(len(after), -1)
+    numbers[places] = old.numbers
+    numbers[numbers < 0] = np.arange(len(before), len(after))
     return new._replace(numbers=numbers)
-
-
-def _keys(grid: Grid) -> list[Any]:
-    """Return what tells each point from all others: its inputs, and which of the same it is."""
-    inputs = [tuple(sorted(each.items())) for each in grid.inputs()]
-    seen: Counter[Any] = Counter()
-    keys = []
-    for each in inputs:
-        keys.append((each, seen[each]))
-        seen[each] += 1
-    return keys
