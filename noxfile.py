@@ -9,6 +9,11 @@ import nox
 
 nox.options.sessions = ["tests", "lint"]
 ROOT = Path(__file__).parent
+#: The configuration of the tests, which are run outside of the source tree.
+CONFIG = f"--config-file={ROOT / 'pyproject.toml'}"
+#: Two worker processes that share compiled code; each file of tests is run whole by one of them.
+SHARED = ("-n", "2", "--dist", "loadfile")
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
@@ -28,9 +33,7 @@ def tests(session: nox.Session) -> None:
     """Run the tests and the examples of the docstrings on the installed wheel, compiled."""
     install(session, "test")
     outside(session)
-    session.run(
-        "pytest", f"--config-file={ROOT / 'pyproject.toml'}", str(ROOT / "tests"), *session.posargs
-    )
+    session.run("pytest", CONFIG, *SHARED, str(ROOT / "tests"), *session.posargs, env=ONE_THREAD)
 
 
 @nox.session
@@ -38,8 +41,7 @@ def slow(session: nox.Session) -> None:
     """Run the long versions of the tests."""
     install(session, "test")
     outside(session)
-    config = f"--config-file={ROOT / 'pyproject.toml'}"
-    session.run("pytest", config, "-m", "slow", str(ROOT / "tests"), *session.posargs)
+    session.run("pytest", CONFIG, "-m", "slow", str(ROOT / "tests"), *session.posargs)
 
 
 @nox.session
@@ -50,8 +52,7 @@ def browser(session: nox.Session) -> None:
         session.error(f"needs {', '.join(missing)}: apt-get install chromium chromium-driver")
     install(session, "browser")
     outside(session)
-    config = f"--config-file={ROOT / 'pyproject.toml'}"
-    session.run("pytest", config, "-m", "browser", str(ROOT / "tests"), *session.posargs)
+    session.run("pytest", CONFIG, "-m", "browser", str(ROOT / "tests"), *session.posargs)
 
 
 @nox.session
@@ -61,7 +62,7 @@ def coverage(session: nox.Session) -> None:
     outside(session)
     session.run(
         "pytest",
-        f"--config-file={ROOT / 'pyproject.toml'}",
+        CONFIG,
         "-m",
         "not slow and not compiled and not browser",
         "-W",  # numpy scalars warn where compiled arithmetic gives infinity or NaN
@@ -78,7 +79,7 @@ def coverage(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style, types, and the order of imports."""
+    """Check style, types, and the order of imports, as ``.pre-commit-config.yaml`` does, too."""
     session.install(*nox.project.dependency_groups(PROJECT, "lint"), ".")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
@@ -122,5 +123,5 @@ def minimums(session: nox.Session) -> None:
     outside(session)
     # Old releases may deprecate what newer releases of their own dependencies have changed.
     quiet = ["-W", "ignore::DeprecationWarning", "-W", "ignore::PendingDeprecationWarning"]
-    config = f"--config-file={ROOT / 'pyproject.toml'}"
-    session.run("pytest", config, *quiet, str(ROOT / "tests"), *session.posargs)
+    laws = str(ROOT / "tests")
+    session.run("pytest", CONFIG, *SHARED, *quiet, laws, *session.posargs, env=ONE_THREAD)

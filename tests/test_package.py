@@ -96,6 +96,13 @@ def test_files_that_the_readme_names_exist():
         assert (ROOT / target).is_file(), target
 
 
+def test_what_is_checked_before_a_commit_is_what_nox_checks():
+    hooks = re.findall(r"entry: (?:env \S+ )?(.*)", (ROOT / ".pre-commit-config.yaml").read_text())
+    lint = (ROOT / "noxfile.py").read_text().partition("def lint(")[2].partition("@nox")[0]
+    calls = re.findall(r"session\.run\((.*?)(?:, env=.*)?\)\n", lint)
+    assert hooks == [" ".join(re.findall(r'"([^"]*)"', call)) for call in calls]
+
+
 def test_nothing_is_pickled():
     for path in (ROOT / "dlnds").rglob("*.py"):
         assert "pickle" not in path.read_text(encoding="utf-8"), path
