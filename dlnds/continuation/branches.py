@@ -13,7 +13,6 @@ from dlnds import schema
 from dlnds.arrays import Array
 from dlnds.continuation.correct import (
     Event,
-    Limits,
     Point,
     Problem,
     Stride,
@@ -344,9 +343,8 @@ def _together(problem: Problem, here: Point, step: float, course: Course) -> Ite
     """Return the steps that compiled functions take at once."""
     if course.secant:
         return iter(())
-    limits = Limits(problem.rtol, problem.unit, *course.bounds, *course.limits, LEAST_COSINE)
     point, count = joined(here.x, here.p), min(CHUNK, course.max_points)
-    return strides(problem, point, here.tangent, limits, step, count)
+    return strides(problem, point, here.tangent, course.limits, LEAST_COSINE, step, count)
 
 
 def _alone(problem: Problem, here: Point, step: float, course: Course) -> Stride | None:

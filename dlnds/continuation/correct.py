@@ -170,24 +170,11 @@ def _is_within(point: Array, bounds: tuple[float, float]) -> bool:
 
 def solution_near(problem: Problem, x: Array, p: float, tangent: Array) -> Point | None:
     """Return the solution near a prediction with its tangent and spectrum, or None."""
-    limits = Limits(problem.rtol, problem.unit)
-    stride = next(strides(problem, joined(x, p), tangent, limits), None)
+    stride = next(strides(problem, joined(x, p), tangent), None)
     if stride is not None:
         return stride.point
     found = corrected(problem, x, p, tangent)
     return None if found is None else described(problem, tangent, found)
-
-
-class Limits(NamedTuple):
-    """What holds for every step: accuracy, length that components are compared with, and bounds."""
-
-    rtol: float
-    unit: float
-    low: float = -np.inf
-    high: float = np.inf
-    smallest: float = 0.0
-    largest: float = np.inf
-    least_cosine: float = -1.0
 
 
 class Stride(NamedTuple):
@@ -202,13 +189,15 @@ def strides(
     problem: Problem,
     point: Array,
     tangent: Array,
-    limits: Limits,
+    limits: tuple[float, float] = (0.0, np.inf),
+    least_cosine: float = -1.0,
     step: float = 0.0,
     count: int = 1,
 ) -> Iterator[Stride]:
     """Yield the steps that follow (x, p), taken at once by compiled functions if there are such.
 
-    As many as are clearly regular. A step of 0 corrects the point itself.
+    As many as are clearly regular, between limits of their length. One of 0 corrects the point
+    itself.
     """
     compiled, n = problem.residual.compiled, len(point) - 1
     if compiled is None or problem.nullity >= 0 or problem.spectrum is not None:
@@ -217,12 +206,14 @@ def strides(
     points[0], tangents[0] = point, tangent
     bases = np.empty((count, compiled.n_generators, n))
     jacobians, found = np.empty((count, n, n)), np.zeros((count, branches.FOUND))
+    low, high = problem.bounds if step else (-np.inf, np.inf)
+    options = problem.rtol, problem.unit, low, high, *limits, least_cosine
     follow: Any = jit.ready(branches.follow, branches.FOLLOW)
     number = follow(
         *(compiled.params, compiled.decay, compiled.action),
         jit.ready(compiled.field, jit.FIELD),
         jit.ready(compiled.jacobian, jit.JACOBIAN),
-        *(tuple(map(float, limits)), step, points, tangents, bases, jacobians, found),
+        *(tuple(map(float, options)), step, points, tangents, bases, jacobians, found),
     )
     for k, row in enumerate(found[:number].tolist()):
         taken, later, rank, iterations, contraction, residual, multiplier = row

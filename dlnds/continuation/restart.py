@@ -1,6 +1,6 @@
 """Stored branches: followed on from an end, and joined with others."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -153,10 +153,6 @@ def _aimed(start: Point, branch: xr.Dataset, forward: bool) -> Point:
     return headed(start._replace(x=row.state.values, p=float(row.p)), start)
 
 
-def _equal(one: Any, other: Any) -> bool:
-    return bool(np.array_equal(one, other))
-
-
 #: What of each row of a branch it is followed from.
 _ROWS = (
     *("p", "tangent_p", "next_step", "event", "orbit_dimension", "arclength"),
@@ -190,23 +186,33 @@ def _check_inside(bounds: tuple[float, float], end: xr.Dataset, forward: bool) -
         )
 
 
+def _check_same(name: str, whose: str, wanted: Mapping[str, Any], got: Mapping[str, Any]) -> None:
+    """Refuse what says of itself something else than another one."""
+    for word in sorted({*wanted, *got}):
+        pair = wanted.get(word), got.get(word)
+        if not np.array_equal(*pair):  # type: ignore[arg-type]
+            raise ValueError(f"{name}: needs the {word} of {whose}, {pair[0]!r}, got {pair[1]!r}")
+
+
 def _check_equation(residual: Residual, branch: xr.Dataset) -> None:
     """Refuse an equation that says it is another one."""
-    for name, value in residual.attributes.items():
-        if not _equal(branch.attrs.get(name), value):
-            raise ValueError(
-                f"residual: needs that of the branch, whose {name} is {branch.attrs.get(name)!r}, "
-                f"got {value!r}"
-            )
-    if residual.symmetric == ("transverse_eigenvalue_imag" in branch):
-        word = "not symmetric" if residual.symmetric else "symmetric"
-        raise ValueError(f"residual: needs that of the branch, whose Jacobian is {word}")
-    varied = branch.p.attrs.get("long_name")
-    if varied != residual.parameter:
-        raise ValueError(
-            f"residual: needs that of the branch, which varies {varied!r}, got "
-            f"{residual.parameter!r}"
-        )
+    wanted = {word: branch.attrs.get(word) for word in residual.attributes}
+    wanted["varied parameter"] = branch.p.attrs.get("long_name")
+    wanted["symmetry of the Jacobian"] = "transverse_eigenvalue_imag" not in branch
+    got = {"varied parameter": residual.parameter, "symmetry of the Jacobian": residual.symmetric}
+    _check_same("residual", "the branch", wanted, {**residual.attributes, **got})
+
+
+def _about(branch: xr.Dataset) -> dict[str, Any]:
+    """Return what two branches of the same equation have in common."""
+    skipped = (*FOLLOWED, "parent", "parent_step", "level")
+    return {
+        **{word: value for word, value in branch.attrs.items() if word not in skipped},
+        "varied parameter": branch.p.attrs.get("long_name"),
+        "number of components": branch.sizes["parameter"],
+        "number of eigenvalues": branch.sizes["eigen"],
+        "variables": sorted(map(str, branch.variables)),
+    }
 
 
 def _numbers(row: xr.Dataset) -> tuple[Array, float, Array]:
@@ -255,15 +261,8 @@ def _joined(parts: Sequence[xr.Dataset], attrs: dict[str, Any]) -> xr.Dataset:
     radius = max(float(part.spectral_radius.max()) for part in parts)
     counted = [part.assign(index=_counted(part, radius)) for part in parts]
     words = {name: v.attrs for p in parts if p.attrs for name, v in p.variables.items() if v.attrs}
-    joined = xr.concat(
-        counted,
-        "step",
-        data_vars="minimal",
-        coords="minimal",
-        compat="override",
-        join="override",
-        combine_attrs="override",
-    )
+    same: Any = {"compat": "override", "join": "override", "combine_attrs": "override"}
+    joined: xr.Dataset = xr.concat(counted, "step", data_vars="minimal", coords="minimal", **same)
     for name, variable in joined.variables.items():
         variable.attrs = dict(words.get(name, {}))
     start = int(np.argmin(np.abs(joined.arclength.values)))
@@ -313,7 +312,7 @@ def merge_branches(one: xr.Dataset, other: xr.Dataset) -> xr.Dataset:
     True
     """
     one, other = _read("one", one), _read("other", other)
-    _check_kindred(one, other)
+    _check_same("other", "one", _about(one), _about(other))
     after, other = _oriented(one, other)
     here, there = (one, other) if after else (other, one)
     ends = (-1, 0) if after else (0, -1)
@@ -321,39 +320,14 @@ def merge_branches(one: xr.Dataset, other: xr.Dataset) -> xr.Dataset:
     other = other.assign(arclength=other.arclength + shift)
     rest = other.isel(step=slice(1, None) if after else slice(None, -1))
     parts = [part for part in ((one, rest) if after else (rest, one)) if part.sizes["step"]]
+    low, high = zip(one.attrs["bounds"], other.attrs["bounds"], strict=True)
     about = {
-        "bounds": np.array([
-            min(one.attrs["bounds"][0], other.attrs["bounds"][0]),
-            max(one.attrs["bounds"][1], other.attrs["bounds"][1]),
-        ]),
+        "bounds": np.array([min(low), max(high)]),
         "rtol": max(one.attrs["rtol"], other.attrs["rtol"]),
         "first_stop": here.attrs["first_stop"],
         "last_stop": there.attrs["last_stop"],
-    }  # fmt: skip
+    }
     return _joined(parts, {**one.attrs, **about})
-
-
-def _check_kindred(one: xr.Dataset, other: xr.Dataset) -> None:
-    """Refuse branches of different equations, or that record different things."""
-    skipped = (*FOLLOWED, "parent", "parent_step", "level")
-    for name in sorted(set(one.attrs) | set(other.attrs)):
-        pair = one.attrs.get(name), other.attrs.get(name)
-        if name not in skipped and not _equal(*pair):
-            raise ValueError(f"other: needs the {name} of one, {pair[0]!r}, got {pair[1]!r}")
-    if one.p.attrs["long_name"] != other.p.attrs["long_name"]:
-        raise ValueError(
-            f"other: needs to vary {one.p.attrs['long_name']!r} as one does, got "
-            f"{other.p.attrs['long_name']!r}"
-        )
-    for dim in ("parameter", "eigen"):
-        if one.sizes[dim] != other.sizes[dim]:
-            raise ValueError(
-                f"other: needs as many numbers along {dim!r} as one has, {one.sizes[dim]}, got "
-                f"{other.sizes[dim]}"
-            )
-    if set(one.variables) != set(other.variables):
-        differing = ", ".join(sorted(map(str, set(one.variables) ^ set(other.variables))))
-        raise ValueError(f"other: needs the variables of one, only one of them has {differing}")
 
 
 def _oriented(one: xr.Dataset, other: xr.Dataset) -> tuple[bool, xr.Dataset]:
@@ -364,13 +338,10 @@ def _oriented(one: xr.Dataset, other: xr.Dataset) -> tuple[bool, xr.Dataset]:
         for directed in (other, _reversed(other)):
             y, q, along = _numbers(directed.isel(step=0 if after else -1))
             gap = float(np.linalg.norm(np.append(y - x, q - p)))
-            nearest, same = (
-                min(nearest, gap),
-                (gap <= tolerances.SAME_END * (1.0 + float(np.linalg.norm(x)))),
-            )
+            same = gap <= tolerances.SAME_END * (1.0 + float(np.linalg.norm(x)))
             if same and tangent @ along > 0.0:
                 return after, directed
-            met = met or same
+            nearest, met = min(nearest, gap), met or same
     if met:
         raise ValueError("other: leaves the end that it shares with one on the side of one")
     raise ValueError(

@@ -238,7 +238,10 @@ def test_a_closed_curve_has_no_end():
     [
         ({"branch": 3}, "^branch: needs a Dataset of the schema branch"),
         ({"residual": circle}, "^residual: needs that of the branch, but at its end"),
-        ({"residual": dl.Residual(parabola, parameter="q")}, "^residual: .*varies 'p', got 'q'"),
+        (
+            {"residual": dl.Residual(parabola, parameter="q")},
+            "^residual: needs the varied .*'p', got 'q'",
+        ),
         ({"residual": dl.Residual(parabola, attributes={"system": 1})}, "^residual: .*system"),
         ({"side": "left"}, "^side: "),
         ({"bounds": (4.0, 9.0)}, "^bounds: needs room beyond the end of the branch"),
@@ -270,9 +273,12 @@ def test_what_cannot_be_joined_is_named():
         (make(x=-1.0), "^other: shares no end with one, the nearest ends are 2 apart"),
         (make(max_points=5), "^other: leaves the end that it shares"),
         (make(fork), "^other: needs the system of one, None, got 'fork'"),
-        (make(named), "^other: needs to vary 'p' as one does, got 'q'"),
-        (make(symmetric), "^other: needs the variables of one, only one of them has"),
-        (make(n_eigenvalues=1).isel(eigen=[0, 0]), "^other: needs as many numbers along 'eigen'"),
+        (make(named), "^other: needs the varied parameter of one, 'p', got 'q'"),
+        (make(symmetric), "^other: needs the variables of one"),
+        (
+            make(n_eigenvalues=1).isel(eigen=[0, 0]),
+            "^other: needs the number of eigenvalues",
+        ),
     ]:
         with pytest.raises((ValueError, TypeError), match=message):
             dl.merge_branches(one, other)
