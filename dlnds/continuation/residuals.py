@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dlnds.arrays import Array
 from dlnds.errors import check_array, check_function, check_number, known_options
-from dlnds.theory import derivatives
+from dlnds.theory import forms
 
 #: Components above which LAPACK is faster than compiled loops.
 MOST_COMPILED = 150
@@ -139,14 +139,14 @@ class Residual:
                     f"{found.shape}"
                 )
             return found
-        return derivatives.matrix(lambda y: self.value(y, p), state)
+        return forms.derivative(lambda y: self.value(y, p), state)
 
     def slope(self, x: ArrayLike, p: float) -> Array:
         """Return ∂F/∂p, infinite or NaN where that or ``fun`` overflows."""
         state, p = _place(x, p)
         if self.derivative is not None:
             return np.asarray(self.derivative(state, p), float)
-        return derivatives.slope(lambda s: self.value(state, p + s), abs(p))
+        return forms.slope(lambda s: self.value(state, p + s), abs(p))
 
     def orbit(self, x: ArrayLike, p: float) -> Array:
         """Return the tangent vectors of the orbit (generator × component), none if undeclared."""

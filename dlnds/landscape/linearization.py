@@ -9,7 +9,6 @@ import xarray as xr
 from numpy.typing import ArrayLike
 
 from dlnds import schema
-from dlnds._kernels import jit
 from dlnds.arrays import Array
 from dlnds.errors import (
     check_choice,
@@ -26,6 +25,7 @@ from dlnds.systems.protocol import (
     check_state,
     dense_jacobian,
     field_at,
+    products_at,
 )
 from dlnds.theory import spectra
 from dlnds.theory.spectra import Decision, KnownSpectrum
@@ -36,7 +36,7 @@ ENDS = ("negative", "smallest", "largest")
 
 
 class _Spectrum(NamedTuple):
-    """Eigenvalues in ascending order, ‖J‖, the modulus up to which they are zero, and the method.
+    """Eigenvalues in ascending order, the modulus up to which they are zero, and the method.
 
     ``resolution`` is the rounding of dense eigenvalues, by which a state counts as an equilibrium.
     ``complete``: all of them are there; ``all_negative``: at least all that are negative.
@@ -44,7 +44,6 @@ class _Spectrum(NamedTuple):
     """
 
     values: Any
-    size: float
     resolution: float
     zero_tolerance: float
     method: str
@@ -195,11 +194,10 @@ def _check_end(
 def _known(system: SystemProtocol, known: KnownSpectrum, tolerance: float | None) -> _Spectrum:
     found, word, dimensions = known
     values = np.sort(np.concatenate([found, np.zeros(system.dim - len(found))]))
-    size = float(np.abs(found).max(initial=0.0))
-    resolution = spectra.accuracy(system.dim) * size
+    resolution = spectra.accuracy(system.dim) * float(np.abs(found).max(initial=0.0))
     if tolerance is None:
         tolerance = 0.0 if word == "closed_form" else resolution
-    return _Spectrum(values, size, resolution, tolerance, word, dimensions=dimensions)
+    return _Spectrum(values, resolution, tolerance, word, dimensions=dimensions)
 
 
 def _dense(system: SystemProtocol, t: float, x: Array, tolerance: float | None) -> _Spectrum:
@@ -211,11 +209,8 @@ def _dense(system: SystemProtocol, t: float, x: Array, tolerance: float | None) 
     else:
         values = scipy.linalg.eigvals(matrix, overwrite_a=True, check_finite=False)
         values = values[np.lexsort((values.imag, values.real))]
-    size = float(np.abs(values).max())
-    resolution = accuracy * size
-    return _Spectrum(
-        values, size, resolution, resolution if tolerance is None else tolerance, "dense"
-    )
+    resolution = accuracy * float(np.abs(values).max())
+    return _Spectrum(values, resolution, resolution if tolerance is None else tolerance, "dense")
 
 
 def _iterative(
@@ -226,13 +221,10 @@ def _iterative(
     which: str,
     count: int | None,
 ) -> _Spectrum:
-    jvp, params = jit.ready(system.jvp, jit.JVP), system.params  # type: ignore[type-var]
-    sign = 1.0 if which == "largest" else -1.0
+    times, sign = products_at(system, t, x), 1.0 if which == "largest" else -1.0
 
     def product(v: Array) -> Array:
-        out = np.empty(system.dim)
-        jvp(t, x, v, params, out)  # type: ignore[misc]
-        return np.multiply(out, sign, out=out)
+        return sign * times(v)
 
     size = spectra.spectral_radius(product, system.dim)
     if not np.isfinite(size):
@@ -245,7 +237,7 @@ def _iterative(
         values = -values[::-1]
     complete = len(values) == system.dim
     enough = complete or which == "negative" or (which == "smallest" and values[-1] >= -zero)
-    return _Spectrum(values, size, resolution, zero, "iterative", complete, bool(enough))
+    return _Spectrum(values, resolution, zero, "iterative", complete, bool(enough))
 
 
 def _dataset(system: SystemProtocol, t: float, x: Array, found: _Spectrum) -> xr.Dataset:
@@ -262,7 +254,7 @@ def _dataset(system: SystemProtocol, t: float, x: Array, found: _Spectrum) -> xr
         "largest_zero": decision.largest_zero,
         "smallest_nonzero": decision.smallest_nonzero,
     }
-    if not system.numerics.symmetric:
+    if not symmetric:
         variables["eigenvalue_imag"] = ("eigen", values.imag.copy())
     if found.all_negative:
         variables["index"] = ((), np.int64(np.count_nonzero(unstable)))
@@ -270,17 +262,13 @@ def _dataset(system: SystemProtocol, t: float, x: Array, found: _Spectrum) -> xr
             variables["departure_rate"] = ((), float(growth.max()))
     if found.complete:
         variables["nullity"] = ((), np.int64(decision.nullity))
-    if _at_rest(system, t, x, max(found.resolution, found.zero_tolerance)):
+    # Less force than what zero eigenvalues are blurred by.
+    blur = max(found.resolution, found.zero_tolerance) * float(np.linalg.norm(x))
+    if np.linalg.norm(field_at(system, t, x)) <= blur:
         variables |= _at_equilibrium(system, x, found, decision, attrs)
         if found.complete and not unstable.any():
             variables |= _convergence(-growth[~decision.zero], variables)
     return schema.finish(xr.Dataset(variables), "linearization", attrs)
-
-
-def _at_rest(system: SystemProtocol, t: float, x: Array, resolution: float) -> bool:
-    """Tell whether ‖f‖ ≤ ``resolution`` ‖x‖: less than what zero eigenvalues are blurred by."""
-    force = field_at(system, t, x)
-    return bool(np.linalg.norm(force) <= resolution * np.linalg.norm(x))
 
 
 def _at_equilibrium(
@@ -311,14 +299,13 @@ def _at_equilibrium(
 
 def _convergence(decay: Array, variables: dict[str, Any]) -> dict[str, Any]:
     """Return the rate of convergence where no direction is unstable, if it can be told."""
-    degenerate = variables["nullity"][1]
-    if degenerate and "degenerate_dimension" in variables:
-        degenerate = variables["degenerate_dimension"][1]
-    elif degenerate:
+    nullity = variables["nullity"]
+    degenerate = variables.get("degenerate_dimension", nullity)[1]
+    unknown = nullity[1] > 0 and "degenerate_dimension" not in variables
+    if unknown or not (degenerate or decay.size):
         return {}
-    if degenerate:
-        return {"convergence_rate": ((), 0.0)}
-    return {"convergence_rate": ((), max(0.0, float(decay.min())))} if decay.size else {}
+    rate = 0.0 if degenerate else max(0.0, float(decay.min()))
+    return {"convergence_rate": ((), rate)}
 
 
 @known_options

@@ -10,7 +10,6 @@ import xarray as xr
 from numpy.typing import ArrayLike
 
 from dlnds import schema
-from dlnds._kernels import jit
 from dlnds.arrays import Array
 from dlnds.errors import (
     ConvergenceError,
@@ -19,7 +18,13 @@ from dlnds.errors import (
     check_number,
     known_options,
 )
-from dlnds.systems.protocol import SystemProtocol, check_flow, check_state, dense_jacobian
+from dlnds.systems.protocol import (
+    SystemProtocol,
+    check_flow,
+    check_state,
+    dense_jacobian,
+    field_of,
+)
 from dlnds.theory.spectra import decided
 
 Evaluate = Callable[[Array], Array]
@@ -219,16 +224,8 @@ class Search:
     stagnated: bool = False
 
     def __post_init__(self) -> None:
-        kernel = jit.ready(self.system.field, jit.FIELD)
-        params, t = self.system.params, self.t
-
-        def evaluate(x: Array) -> Array:
-            out = np.empty_like(x)
-            kernel(t, x, params, out)
-            return out
-
-        self.evaluate = evaluate
-        f = evaluate(self.start)
+        self.evaluate = field_of(self.system, self.t)
+        f = self.evaluate(self.start)
         if not np.isfinite(f).all():
             raise ValueError("x0: the field at this state is not finite")
         self._move(self.start, f)

@@ -23,10 +23,9 @@ from dlnds.errors import (
     check_generator,
     check_integer,
     check_number,
-    check_rows,
     known_options,
 )
-from dlnds.systems.network import LayeredSystem
+from dlnds.systems.network import LayeredSystem, check_layered
 from dlnds.systems.protocol import check_state
 from dlnds.theory import symmetry
 from dlnds.theory.coordinates import flat
@@ -81,12 +80,6 @@ def act(net: LayeredSystem, element: Sequence[ArrayLike] | xr.DataArray, x: Arra
             raise ValueError(f"element: needs invertible matrices, P_{i} is singular")
     with np.errstate(over="ignore", invalid="ignore"):
         return check_finite("element", flat(symmetry.moved(net.unpack(state), matrices)))
-
-
-def check_layered(net: object) -> None:
-    """Refuse what is no network of layers."""
-    if not isinstance(net, LayeredSystem):
-        raise TypeError(f"net: needs a network of layers, got {type(net).__name__}")
 
 
 def _group_element(net: LayeredSystem, element: Sequence[ArrayLike] | xr.DataArray) -> list[Array]:
@@ -336,24 +329,14 @@ def _aligned(
     starts = [[np.eye(d) for d in sizes], _swept(layers, others, 1), _swept(layers, others, -1)]
     for _ in range(restarts):
         starts.append([scipy.linalg.qr(rng.normal(size=(d, d)))[0] for d in sizes])
-    results = [orthogonally_moved(layers, _turns(layers, others, start)) for start in starts]
+    results = [symmetry.turned(layers, _turns(layers, others, start)) for start in starts]
     return min(results, key=lambda turned: float(np.linalg.norm(flat(turned) - flat(others))))
-
-
-def orthogonally_moved(layers: Sequence[Array], group: Sequence[Array]) -> list[Array]:
-    """Return P_i W_i P_{i−1}ᵀ for orthogonal P_1, …, P_{h−1}."""
-    result = list(layers)
-    for i, p in enumerate(group):
-        result[i] = p @ result[i]
-        result[i + 1] = result[i + 1] @ p.T
-    return result
 
 
 def _swept(layers: Sequence[Array], others: Sequence[Array], direction: int) -> list[Array]:
     """Return turns found one after the other from the inputs (1) or from the outputs (−1)."""
-    count = len(layers) - 1
     group: list[Array] = [np.eye(len(w)) for w in layers[:-1]]
-    for i in range(count)[::direction]:
+    for i in range(len(group))[::direction]:
         group[i] = _best_turn(layers, others, group, i, ahead=direction < 0, behind=direction > 0)
     return group
 
@@ -389,6 +372,11 @@ def _best_turn(
     if ahead:
         after = layers[i + 1] if i + 1 == len(group) else group[i + 1] @ layers[i + 1]
         match += after.T @ others[i + 1]
+    return _nearest_turn(match)
+
+
+def _nearest_turn(match: Array) -> Array:
+    """Return the orthogonal P with the largest ⟨Pᵀ, match⟩."""
     U, _, Vt = np.linalg.svd(match)
     turn: Array = Vt.T @ U.T
     return turn
@@ -401,10 +389,8 @@ def _layer_bound(layers: Sequence[Array], others: Sequence[Array]) -> float:
         if last == 0:
             total += float(np.sum((w - v) ** 2))
         elif i in (0, last):
-            overlap = w @ v.T if i == 0 else w.T @ v
-            U, _, Vt = np.linalg.svd(overlap)
-            turned = Vt.T @ U.T @ w if i == 0 else w @ U @ Vt
-            total += float(np.sum((turned - v) ** 2))
+            a, b = (w, v) if i == 0 else (w.T, v.T)
+            total += float(np.sum((_nearest_turn(a @ b.T) @ a - b) ** 2))
         else:
             values = (np.linalg.svd(a, compute_uv=False) for a in (w, v))
             total += float(np.sum(np.subtract(*values) ** 2))
@@ -414,25 +400,19 @@ def _layer_bound(layers: Sequence[Array], others: Sequence[Array]) -> float:
 def _word_bound(layers: Sequence[Array], others: Sequence[Array]) -> float:
     """Return the largest ‖w(x) − w(y)‖ of a word w over the rate at which w can change."""
     depth = len(layers)
-    norms = [
-        max(float(np.linalg.norm(w, 2)), float(np.linalg.norm(v, 2)))
-        for w, v in zip(layers, others, strict=True)
-    ]
+    both = list(zip(layers, others, strict=True))
+    norms = [max(float(np.linalg.norm(w, 2)) for w in pair) for pair in both]
     best, known = 0.0, 0
-    inputs, outputs = layers[0].shape[1], len(layers[-1])
-    eye = (np.eye(inputs), np.eye(outputs))
-    words: list[tuple[int, Array, Array, tuple[int, ...]]] = [
-        (0, eye[0], eye[0], ()),
-        (depth, eye[1], eye[1], ()),
-    ]
+    ends = ((0, np.eye(layers[0].shape[1])), (depth, np.eye(len(layers[-1]))))
+    words: list[tuple[int, list[Array], tuple[int, ...]]] = [(k, [e, e], ()) for k, e in ends]
     while words and known < MOST_WORDS:
-        node, first, second, used = words.pop(0)
+        node, before, used = words.pop(0)
         for step in (1, -1):
             arrow = node if step > 0 else node - 1
             if not 0 <= arrow < depth or len(used) >= 2 * depth:
                 continue
-            a, b = layers[arrow], others[arrow]
-            word = ((a if step > 0 else a.T) @ first, (b if step > 0 else b.T) @ second)
+            pair = zip(both[arrow], before, strict=True)
+            word = [(w if step > 0 else w.T) @ done for w, done in pair]
             path = (*used, arrow)
             if node + step in (0, depth):
                 known += 1
@@ -443,7 +423,7 @@ def _word_bound(layers: Sequence[Array], others: Sequence[Array]) -> float:
                 change = float(np.linalg.norm(word[0] - word[1]))
                 best = max(best, change / rate if rate > 0.0 else 0.0)
             else:
-                words.append((node + step, *word, path))
+                words.append((node + step, word, path))
     return best
 
 
@@ -483,17 +463,10 @@ def quotient_run(
     True
     """
     check_layered(net)
-    if not isinstance(run, xr.Dataset) or "state" not in run:
-        raise TypeError("run: needs a run with its states; save 'state' with it")
-    schema.check_digest("run", run, net.digest)
-    dim = next((d for d in ("time", "step", "iteration") if d in run["state"].dims), "time")
-    run = schema.check_content("run", run, {"state": (dim, "parameter"), dim: (dim,)})
-    if run["state"].ndim != 2 or run.sizes["parameter"] != net.dim:
-        raise ValueError(f"run: needs one run with {net.dim} weights, got {dict(run.sizes)}")
-    check_rows("run", run[dim].values)
-    states = run["state"].values
-    for state in states:
-        check_state("run", net, state)
+    run = schema.read("run", run, "run", {}, digest=net.digest)
+    dim = "iteration" if "iteration" in run.dims else "time"
+    run = schema.read("run", run, "run", {"state": (dim, "parameter"), dim: (dim,)})
+    states = np.stack([check_state("run", net, state) for state in run["state"].values])
     target = states[-1] if reference is None else reference
     last = check_state("reference", net, target)
     rng = np.random.default_rng(0)

@@ -27,7 +27,7 @@ from dlnds.runs.flow import LAST, SMALLEST_RTOL, flow
 from dlnds.systems.linear import LinearNetwork, check_network
 from dlnds.systems.loss import against_time
 from dlnds.systems.protocol import SystemProtocol, unchanged
-from dlnds.theory import derivatives, saddles
+from dlnds.theory import forms, saddles
 from dlnds.theory.coordinates import flat, turning
 from dlnds.theory.moments import balanced_layers
 from dlnds.theory.saddles import Directions
@@ -285,7 +285,7 @@ def _start(base: _Base, tangent: _Tangent, rtol: float) -> tuple[Array, float]:
     size = LARGEST_START * base.scale
     if tangent.strict.any():
         curves = [np.stack([x, u]) for u in (v, tangent.residual)]
-        terms = [derivatives.field_terms(net.problem, curve, 2)[2] for curve in curves]
+        terms = [forms.field_terms(net.problem, curve, 2)[2] for curve in curves]
         bend = float(np.linalg.norm(terms[0] - terms[1]))
         used = np.abs(base.directions.frame @ tangent.strict) > _ROUNDING
         rates = base.directions.rate[used & (base.directions.order == 2)]

@@ -5,11 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import scipy.sparse.linalg
 import xarray as xr
 
-from dlnds._kernels import jit
 from dlnds.arrays import Array, Kernel, Params
 from dlnds.errors import check_number, known_options
 from dlnds.systems.protocol import (
@@ -19,7 +16,9 @@ from dlnds.systems.protocol import (
     Theory,
     check_flow,
     check_state,
+    products_at,
 )
+from dlnds.theory.spectra import lowest_eigenvalues, spectral_radius
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,31 +140,14 @@ class GradientDescent(SystemProtocol):
         state = check_state("x", self, x)
         if not self.system.numerics.symmetric or self.system.jvp is None:
             raise ValueError("system: needs a gradient flow with a directional derivative")
-        jvp, params = jit.ready(self.system.jvp, jit.JVP), self.params
-
-        def hessian_product(v: Array) -> Array:
-            out = np.empty(self.dim)
-            jvp(0.0, state, np.ascontiguousarray(v, dtype=float).ravel(), params, out)
-            return -out
-
-        if self.dim < 3:
-            H = np.stack([hessian_product(e) for e in np.eye(self.dim)])
-            return _limit(float(np.linalg.eigvalsh(H)[-1]))
-        operator = scipy.sparse.linalg.LinearOperator(
-            (self.dim, self.dim), matvec=hessian_product, dtype=float
-        )
-        start = np.random.default_rng(0).normal(size=self.dim)
-        top = scipy.sparse.linalg.eigsh(
-            operator, 1, which="LA", v0=start, return_eigenvectors=False
-        )
-        return _limit(float(top[0]))
-
-
-def _limit(largest: float) -> float:
-    """Return 2/λ_max, if there is curvature."""
-    if not largest > 0.0:
-        raise ValueError(f"x: needs a positive eigenvalue of the Hessian, got at most {largest:g}")
-    return 2.0 / largest
+        product = products_at(self.system, 0.0, state)
+        size = spectral_radius(product, self.dim)
+        largest = -float(lowest_eigenvalues(product, self.dim, size, count=1)[0])
+        if not largest > 0.0:
+            raise ValueError(
+                f"x: needs a positive eigenvalue of the Hessian, got at most {largest:g}"
+            )
+        return 2.0 / largest
 
 
 GradientDescent.__init__ = known_options(GradientDescent.__init__)  # type: ignore[method-assign]

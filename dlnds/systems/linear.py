@@ -29,7 +29,7 @@ from dlnds.errors import (
 from dlnds.systems import starts
 from dlnds.systems.network import LayeredSystem, check_widths
 from dlnds.systems.protocol import Limit, Numerics, Reduction, Theory, ended, unchanged
-from dlnds.theory import derivatives, moments, saddles, spectra, strings
+from dlnds.theory import forms, moments, saddles, spectra, strings
 from dlnds.theory.coordinates import block_places, flat, is_identity, turning, unit_bases
 
 #: Widths above which states are integrated as they are: turning them costs more than it gives.
@@ -505,7 +505,7 @@ class LinearNetwork(LayeredSystem):
             spectrum=lambda: spectra.known_spectrum(problem, layers),
             dimensions=lambda: self.orbit_dimensions(x),
             leading_parts=lambda: saddles.leading_parts(problem, layers),
-            field_terms=lambda terms, order: derivatives.field_terms(problem, terms, order),
+            field_terms=lambda terms, order: forms.field_terms(problem, terms, order),
         )
 
     def limit(self, x: Array, force: float = math.inf, rtol: float = 0.0) -> Limit:

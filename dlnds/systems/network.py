@@ -421,3 +421,9 @@ def check_widths(widths: Any) -> tuple[int, ...]:
         raise ValueError(f"widths: needs at least inputs and outputs, got {sizes}")
     check_memory("widths", sum(a * b for a, b in itertools.pairwise(sizes)))
     return sizes
+
+
+def check_layered(net: object) -> None:
+    """Refuse what is no network of layers."""
+    if not isinstance(net, LayeredSystem):
+        raise TypeError(f"net: needs a network of layers, got {type(net).__name__}")

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from dlnds._kernels import jit, runge_kutta
 from dlnds.arrays import Array, Kernel, Params
 from dlnds.errors import check_array, check_integer, check_memory, known_options, nearest
-from dlnds.theory import derivatives, spectra
+from dlnds.theory import forms, spectra
 from dlnds.theory.forms import LeadingPart
 from dlnds.theory.spectra import KnownSpectrum
 
@@ -222,26 +222,41 @@ def check_system(system: object) -> None:
 
 def field_at(system: SystemProtocol, t: float, x: Array) -> Array:
     """Return the field at a state."""
-    out = np.empty(system.dim)
-    jit.ready(system.field, jit.FIELD)(t, x, system.params, out)
-    return out
+    return field_of(system, t)(x)
+
+
+def field_of(system: SystemProtocol, t: float) -> Callable[[Array], Array]:
+    """Return the field as a function of the state, which returns it."""
+    field, params = jit.ready(system.field, jit.FIELD), system.params
+
+    def value(x: Array) -> Array:
+        out = np.empty(system.dim)
+        field(t, x, params, out)
+        return out
+
+    return value
+
+
+def products_at(system: SystemProtocol, t: float, x: Array) -> Callable[[Array], Array]:
+    """Return what multiplies by the Jacobian at a state, of a system that has a ``jvp``."""
+    assert system.jvp is not None
+    jvp, params = jit.ready(system.jvp, jit.JVP), system.params
+
+    def product(v: Array) -> Array:
+        out = np.empty(system.dim)
+        jvp(t, x, v, params, out)
+        return out
+
+    return product
 
 
 def dense_jacobian(system: SystemProtocol, t: float, x: Array) -> tuple[Array, float]:
     """Return the Jacobian matrix and the relative accuracy of its eigenvalues."""
-    params = system.params
     if system.jacobian is not None:
         out, accuracy = np.zeros((system.dim, system.dim)), spectra.accuracy(system.dim)
-        jit.ready(system.jacobian, jit.JACOBIAN)(t, x, params, out)
+        jit.ready(system.jacobian, jit.JACOBIAN)(t, x, system.params, out)
     else:
-        field = jit.ready(system.field, jit.FIELD)
-
-        def value(y: Array) -> Array:
-            found = np.empty_like(y)
-            field(t, y, params, found)
-            return found
-
-        out, accuracy = derivatives.matrix(value, x), derivatives.DIFFERENCED
+        out, accuracy = forms.derivative(field_of(system, t), x), forms.DIFFERENCED
     if not np.isfinite(out).all():
         raise ValueError("x: the Jacobian at this state is not finite")
     return out, accuracy

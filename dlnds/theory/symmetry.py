@@ -32,6 +32,15 @@ def moved(layers: Sequence[Array], group: Sequence[Array]) -> list[Array]:
     return result
 
 
+def turned(layers: Sequence[Array], group: Sequence[Array]) -> list[Array]:
+    """Return P_i W_i P_{i−1}ᵀ for orthogonal P_1, …, P_{h−1}."""
+    result: list[Array] = list(layers)
+    for i, p in enumerate(group):
+        result[i] = p @ result[i]
+        result[i + 1] = result[i + 1] @ p.T
+    return result
+
+
 def generators(layers: Sequence[Array], orthogonal: bool) -> Array:
     """Return the tangent vectors (generator, parameter) of the orbit through a state.
 

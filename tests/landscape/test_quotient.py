@@ -235,7 +235,7 @@ def test_runs_are_projected_to_the_quotient():
         (lambda net, x: dl.orbit_distance(net, x[1:], x), "^x: needs a shape"),
         (lambda net, x: dl.orbit_distance(net, x, x, method="procrustean"), "^method: .*procrus"),
         (lambda net, x: dl.split_tangent(net, x, x[:-1]), "^v: needs a shape"),
-        (lambda net, x: dl.quotient_run(net, dl.critical_points(net)), "^run: needs a run with"),
+        (lambda net, x: dl.quotient_run(net, dl.critical_points(net)), "^run: needs a Dataset"),
         (lambda net, x: dl.canonicalize(net, x), "^x: needs a critical point, got a relative"),
         (lambda net, x: dl.random_fiber_state(net, (0, 0)), "^modes: needs different"),
         (lambda net, x: dl.random_fiber_state(net, (7,)), "^modes: "),

@@ -11,7 +11,7 @@ from scipy.stats import ortho_group
 
 import dlnds as dl
 from dlnds.saddles import directions
-from dlnds.theory import derivatives, strings
+from dlnds.theory import forms, strings
 
 
 def network(widths, sigma):
@@ -79,7 +79,7 @@ def test_series_of_the_field_are_exact(net, seed):
     rng = np.random.default_rng(seed)
     terms = rng.normal(size=(3, net.dim))
     degree = 2 * (2 * net.depth - 1)
-    series = derivatives.field_terms(net.problem, terms, degree)
+    series = forms.field_terms(net.problem, terms, degree)
     x = terms[0] + 0.3 * terms[1] + 0.09 * terms[2]
     total = (0.3 ** np.arange(degree + 1)) @ series
     np.testing.assert_allclose(total, naive.field(net, x), atol=1e-12 * np.abs(series).sum())
