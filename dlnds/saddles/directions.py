@@ -1,4 +1,4 @@
-"""Leading forms of the loss where the Hessian vanishes, and the directions that follow them."""
+"""Directions in which runs leave a critical point: KKT points of the leading form of the loss."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -7,27 +7,27 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.linalg
 import xarray as xr
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from tqdm import tqdm
 
 from dlnds import schema
 from dlnds._kernels import homogeneous, jit
-from dlnds.arrays import Array
+from dlnds.arrays import Array, Flags, Integers
 from dlnds.errors import (
     check_array,
-    check_finite,
     check_flag,
     check_generator,
     check_integer,
     check_memory,
-    check_numbers,
     finite,
     known_options,
 )
 from dlnds.systems.network import WeightSystem
 from dlnds.systems.protocol import SystemProtocol, dense_jacobian, field_at
 from dlnds.theory import tolerances
-from dlnds.theory.forms import LeadingPart
+from dlnds.theory.forms import Expansion, LeadingPart, expansion
+from dlnds.theory.laws import time_on_ray
+from dlnds.theory.spectra import decided
 
 NEWTON_STEPS = 25
 #: Components up to which all KKT points of expanded forms are looked for, and up to which second
@@ -37,34 +37,48 @@ FEW_COMPONENTS, SOME_COMPONENTS = 24, 150
 MOST_STEPS, CLIMBED = 3000, 1e-8
 #: The same of forms that are expanded, whose gradients are a hundred times as slow.
 CLIMBED_ROUGHLY = 1e-5
-#: Largest ‖∇N − λu‖/λ at a KKT point.
-KKT = 1e-10
+#: Largest ‖∇N − λu‖/λ at a KKT point, and where second derivatives are not taken.
+KKT, KKT_ROUGHLY = 1e-10, 1e-4
 #: Components of a unit vector that are nothing but rounding.
 ROUNDING = 1e-16
 #: Relative differences of values and invariants up to which ends of ascents, and KKT points, are
 #: the same modulo symmetry.
 NEAR, SAME = 1e-5, 1e-7
-#: ‖f‖, in terms of ‖J‖‖x‖, up to which a state is critical, and eigenvalues that are zero there.
-CRITICAL, ZERO = 1e-7, 1e-7
 
 
 _MULTIPLIER = {"long_name": "multiplier of the KKT point", "symbol": r"$\lambda$"}
 
 
-class LeadingForm(NamedTuple):
-    """The first homogeneous part of −L on the kernel of the Hessian, across the symmetry orbit.
+class Hessian(NamedTuple):
+    """The Hessian at a state, its eigenvalues, its eigenvectors, and which are in its kernel."""
 
-    ``gradient`` is that of the form N, of degree ``order``, at points (…, component) in the
-    coordinates of the orthonormal ``basis`` (parameter × component).
+    matrix: Array
+    values: Array
+    vectors: Array
+    zero: Flags
+
+
+class Form(NamedTuple):
+    """A homogeneous form N(z) of so many weights, compiled or not, that −L is to leading order.
+
+    ``climb`` moves a unit vector to a maximum on the sphere and returns the value there, ``lift``
+    puts stacks of z into states. The second derivative may not be known. For what ``invariants``,
+    ``imbalance`` and ``known`` are see `LeadingPart`.
     """
 
-    basis: Array
-    order: int
+    degree: int
+    size: int
+    lift: Callable[[Array], Array]
     gradient: Callable[[Array], Array]
+    hessian: Callable[[Array], Array] | None
+    climb: Callable[[Array], float]
+    invariants: Callable[[Array], Array] = lambda states: states[..., :0]
+    imbalance: Callable[[Array], Array] = lambda states: np.zeros(len(states))
+    known: Sequence[Array] = ()
 
 
 class EscapePoint(NamedTuple):
-    """A KKT point of a form on the unit sphere: ∇N(u) = k N(u) u, with its value N(u) > 0.
+    """A KKT point of a form on the unit sphere, as a state: ∇N(u) = k N(u) u, with N(u) > 0.
 
     ``dimension`` is that of the cone over the points from which ascent starts there: one, and the
     directions on the sphere in which N does not decrease.
@@ -75,29 +89,16 @@ class EscapePoint(NamedTuple):
     dimension: int
 
 
-class Form(NamedTuple):
-    """A homogeneous form N(z), compiled or not: its degree, ∇N, ∇²N (if known), and the ascent.
-
-    ``climb`` moves a unit vector to a maximum on the sphere and returns the value there.
-    """
-
-    degree: int
-    gradient: Callable[[Array], Array]
-    hessian: Callable[[Array], Array] | None
-    climb: Callable[[Array], float]
-
-
-class Directions(NamedTuple):
-    """KKT points (direction, parameter) of one form, with what is known of them."""
+class Found(NamedTuple):
+    """Directions (direction, parameter) of one order, with what is known of them."""
 
     states: Array
     value: Array
-    order: int
+    order: Integers
     residual: Array
     positivity: Array
-    ascents: NDArray[np.int64]
+    ascents: Integers
     imbalance: Array
-    lost: int = 0
 
 
 @known_options
@@ -191,80 +192,130 @@ def escape_directions(
     x = np.zeros(system.dim)
     if at is not None:
         x = check_array("at", at, ndim=1, shape=(system.dim,))
-    given = None
-    if starts is not None:
-        given = check_array("starts", starts, ndim=2, shape=(system.dim,))
-        if x.any() or not given.any(axis=1).all():
-            raise ValueError("starts: needs states other than zero, and no other critical point")
-        given /= np.abs(given).max(axis=1, keepdims=True)  # squares of huge numbers overflow
-        given /= np.linalg.norm(given, axis=1, keepdims=True)
-        n_starts = len(given)
-    found = _strict(system, x)
-    forms = _leading(system, x)
+    given = None if starts is None else _given(system, x, starts)
+    n_starts = n_starts if given is None else len(given)
     quiet, saddles = not check_flag("progress", progress), check_flag("saddles", saddles)
+    hessian = _critical_hessian(system, x) if x.any() else None
+    found = [] if hessian is None else [_strict(hessian)]
+    forms, climbed = _leading(system, x, hessian), 0
     with tqdm(total=n_starts * len(forms), unit="start", disable=quiet) as bar:
-        for form, part, embed in forms:
-            units = _starts(generator, n_starts, embed) if given is None else given
-            also = list(units.copy()) if saddles else []
-            found.append(_searched(form, part, embed, units, also, system.dim, workers, bar.update))
-    return _dataset(system, x, found, n_starts)
+        for form in forms:
+            units = _units(generator, n_starts, form.size) if given is None else given
+            found.append(_searched(form, units, saddles, workers, bar.update))
+            climbed += n_starts
+    return _dataset(system, x, found, {"n_starts": n_starts}, climbed)
 
 
-def _starts(generator: np.random.Generator, count: int, embed: Array | NDArray[np.int64]) -> Array:
-    """Return random unit vectors in the weights of a form."""
-    size = embed.shape[1] if embed.ndim == 2 else embed.size
+def _given(system: WeightSystem, x: Array, starts: ArrayLike) -> Array:
+    """Return starts that are given, as unit vectors."""
+    given = check_array("starts", starts, ndim=2, shape=(system.dim,))
+    if x.any() or not given.any(axis=1).all():
+        raise ValueError("starts: needs states other than zero, and no other critical point")
+    given /= np.abs(given).max(axis=1, keepdims=True)  # squares of huge numbers overflow
+    given /= np.linalg.norm(given, axis=1, keepdims=True)
+    return given
+
+
+def _units(generator: np.random.Generator, count: int, size: int) -> Array:
+    """Return random unit vectors."""
     starts = generator.normal(size=(count, size))
     starts /= np.linalg.norm(starts, axis=1)[:, None]
     return starts
 
 
-def _strict(system: SystemProtocol, x: Array) -> list[Directions]:
-    """Return the eigenvectors of negative eigenvalues at a critical point; refuse other states."""
-    if not x.any():
-        return []
-    check_memory("at", 3 * system.dim**2)
-    matrix, _ = dense_jacobian(system, 0.0, x)
-    force = field_at(system, 0.0, x)
-    growth, vectors = scipy.linalg.eigh(matrix)
-    scale = float(np.abs(growth).max())
-    lack = float(np.linalg.norm(force))
-    if not lack <= CRITICAL * scale * np.linalg.norm(x):
+def hessian_at(
+    system: SystemProtocol, x: Array, tolerance: float | None = None, name: str = "x"
+) -> Hessian:
+    """Return the Hessian at a critical point, if it fits into the memory.
+
+    Eigenvalues up to the tolerance are zero; without it up to a part of the largest.
+    """
+    check_memory(name, 3 * system.dim**2)
+    matrix = -dense_jacobian(system, 0.0, x)[0]
+    values, vectors = scipy.linalg.eigh(matrix, check_finite=False)
+    if tolerance is None:
+        tolerance = tolerances.HESSIAN * float(np.abs(values).max())
+    return Hessian(matrix, values, vectors, decided(values, tolerance).zero)
+
+
+def _critical_hessian(system: SystemProtocol, x: Array) -> Hessian:
+    """Return the Hessian at a critical point; refuse other states."""
+    hessian = hessian_at(system, x, name="at")
+    lack = float(np.linalg.norm(field_at(system, 0.0, x)))
+    scale = float(np.abs(hessian.values).max())
+    if not lack <= tolerances.HESSIAN * scale * np.linalg.norm(x):
         raise ValueError(
             f"at: needs a critical state, got one with a gradient of norm {lack:.3g}; "
             "find_critical_point finds one nearby"
         )
-    chosen = np.flatnonzero(growth > ZERO * scale)[::-1]
-    rate, states = growth[chosen], vectors[:, chosen].T
-    residual = [np.linalg.norm(matrix @ u - r * u) / r for u, r in zip(states, rate, strict=True)]
-    others = [np.delete(growth, k).max(initial=0.0) for k in chosen]
+    return hessian
+
+
+def _strict(hessian: Hessian) -> Found:
+    """Return the eigenvectors of negative eigenvalues of a Hessian, the fastest first."""
+    growth, chosen = -hessian.values, np.flatnonzero((hessian.values < 0.0) & ~hessian.zero)
+    rate, states = growth[chosen], hessian.vectors[:, chosen].T
+    lacks = states @ hessian.matrix + rate[:, None] * states
+    others = np.array([np.delete(growth, k).max(initial=0.0) for k in chosen])
     none = np.zeros(len(chosen), np.int64)
-    return [Directions(states, 0.5 * rate, 2, np.array(residual), rate - others, none, 0.0 * rate)]
+    return Found(
+        states,
+        0.5 * rate,
+        none + 2,
+        residual=np.linalg.norm(lacks, axis=1) / rate,
+        positivity=rate - others,
+        ascents=none,
+        imbalance=np.zeros(len(chosen)),
+    )
 
 
-def _leading(
-    system: SystemProtocol, x: Array
-) -> list[tuple[Form, LeadingPart | None, Array | NDArray[np.int64]]]:
-    """Return the leading forms at a critical point, with what puts their weights into a state.
+def _leading(system: WeightSystem, x: Array, hessian: Hessian | None) -> list[Form]:
+    """Return the leading forms at a critical point; those of linear networks may be expanded."""
+    known = system.theory(x)
+    parts = known.leading_parts()
+    if parts or known.field_terms is None or hessian is None:
+        return [compiled(part, system.dim) for part in parts]
+    found = leading_form(system, x, hessian, "at")
+    return [] if found is None else [expanded(found, 1.0)]
 
-    That is either the places of the weights or an orthonormal basis (parameter × weight).
+
+def leading_form(
+    system: WeightSystem, x: Array, hessian: Hessian, name: str = "x"
+) -> Expansion | None:
+    """Return the leading form on the kernel of the Hessian, across the symmetry orbit.
+
+    None where the loss is constant there; an error says ``name`` of a point so small that the form
+    overflows.
     """
-    parts = system.theory(x).leading_parts()
-    if parts:
-        return [(_compiled(part), part, part.embed) for part in parts]
-    if system.theory(x).field_terms is None:
-        return []
-    matrix, _ = dense_jacobian(system, 0.0, x)
-    values, vectors = scipy.linalg.eigh(-matrix)
-    zero = np.abs(values) <= ZERO * np.abs(values).max()
-    form = leading_form(system, x, values, vectors, zero, "at")
-    return [] if form is None else [(_expanded(form, 1.0), None, form.basis)]
+    known, (_, values, vectors, zero) = system.theory(x), hessian
+    if known.field_terms is None:
+        return None
+    basis = _without_orbit(vectors[:, zero], known.generators())
+    rest = (vectors[:, ~zero], values[~zero])
+    return expansion(known.field_terms, x, basis, *rest, 2 * system.depth, name)
 
 
-def _compiled(part: LeadingPart) -> Form:
-    """Return a form that is given by kernels."""
-    gradient = jit.ready(part.gradient, jit.FIELD)
-    second = jit.ready(part.hessian, jit.JACOBIAN)
-    climb: Any = jit.ready(homogeneous.climb, homogeneous.CLIMB)
+def _without_orbit(kernel: Array, generators: Array) -> Array:
+    """Return an orthonormal basis of what is in the kernel and orthogonal to the orbit."""
+    if not generators.any():
+        return kernel
+    orbit = scipy.linalg.orth(generators.T)
+    left, sizes, _ = np.linalg.svd(kernel - orbit @ (orbit.T @ kernel), full_matrices=False)
+    basis: Array = left[:, : int(np.count_nonzero(sizes > 0.5))]
+    return basis
+
+
+def compiled(part: LeadingPart, dim: int) -> Form:
+    """Return a form that is given by kernels, in the weights of states of this size."""
+    gradient, second = jit.ready(part.gradient, jit.FIELD), jit.ready(part.hessian, jit.JACOBIAN)
+    size = part.embed.size if part.embed.ndim == 1 else part.embed.shape[1]
+
+    def lift(u: Array) -> Array:
+        if part.embed.ndim == 2:
+            return u @ part.embed.T
+        states = np.zeros((*u.shape[:-1], dim))
+        states[..., part.embed] = u
+        return states
 
     def slope(u: Array) -> Array:
         out = np.empty_like(u)
@@ -276,55 +327,64 @@ def _compiled(part: LeadingPart) -> Form:
         second(0.0, u, part.params, out)
         return out
 
-    def climbed(u: Array) -> float:
-        force = np.empty_like(u)
-        return float(
-            climb(gradient, part.params, float(part.degree), MOST_STEPS, CLIMBED, u, force)[0]
-        )
-
-    return Form(part.degree, slope, hessian, climbed)
-
-
-def _expanded(form: LeadingForm, sign: float) -> Form:
-    """Return an expanded form, times a sign."""
-
-    def gradient(t: float, u: Array, params: Any, out: Array) -> None:
-        out[:] = sign * form.gradient(u)
-
-    plain: Any = getattr(homogeneous.climb, "py_func", homogeneous.climb)
-    size = form.basis.shape[1]
-
-    def climbed(u: Array) -> float:
-        force = np.empty_like(u)
-        return float(
-            plain(gradient, None, float(form.order), MOST_STEPS, CLIMBED_ROUGHLY, u, force)[0]
-        )
-
-    def hessian(u: Array) -> Array:
-        return sign * _differences(form, u)
-
+    climb: Any = jit.ready(homogeneous.climb, homogeneous.CLIMB)
+    climbed = _ascent(climb, gradient, part.params, part.degree, CLIMBED)
     return Form(
-        form.order,
-        lambda u: sign * form.gradient(u),
-        hessian if size <= SOME_COMPONENTS else None,
+        part.degree,
+        size,
+        lift,
+        slope,
+        hessian,
         climbed,
+        invariants=part.invariants,
+        imbalance=part.imbalance,
+        known=list(part.known),
     )
 
 
+def expanded(form: Expansion, sign: float) -> Form:
+    """Return an expanded form, times a sign."""
+    size = form.basis.shape[1]
+
+    def slope(u: Array) -> Array:
+        return sign * form.gradient(u)
+
+    def kernel(t: float, u: Array, params: Any, out: Array) -> None:
+        out[:] = slope(u)
+
+    def hessian(u: Array) -> Array:
+        """Return differences that are exact up to degree 3."""
+        step, unit = 1e-3, np.eye(size)
+        columns: Array = (slope(u + step * unit) - slope(u - step * unit)) / (2 * step)
+        return 0.5 * (columns + columns.T)
+
+    plain: Any = getattr(homogeneous.climb, "py_func", homogeneous.climb)
+    climbed = _ascent(plain, kernel, None, form.degree, CLIMBED_ROUGHLY)
+    known = hessian if size <= SOME_COMPONENTS else None
+    return Form(form.degree, size, lambda u: u @ form.basis.T, slope, known, climbed)
+
+
+def _ascent(
+    climb: Any, gradient: Any, params: Any, degree: int, until: float
+) -> Callable[[Array], float]:
+    """Return the ascent of a form from a unit vector, with or without the compiler."""
+
+    def climbed(u: Array) -> float:
+        ended = climb(gradient, params, float(degree), MOST_STEPS, until, u, np.empty_like(u))
+        return float(ended[0])
+
+    return climbed
+
+
 def _searched(
-    form: Form,
-    part: LeadingPart | None,
-    embed: Array | NDArray[np.int64],
-    starts: Array,
-    also: Sequence[Array],
-    dim: int,
-    workers: int,
-    track: Callable[[int], Any],
-) -> Directions:
+    form: Form, starts: Array, saddles: bool, workers: int, track: Callable[[int], Any]
+) -> Found:
     """Return the KKT points that ascents from the starts come to, one for each orbit.
 
-    Newton's method is begun next to these and ``also`` at other places.
+    Newton's method is begun next to these, and at points that are known; for ``saddles`` at the
+    starts as well.
     """
+    ends = starts.copy()
 
     def climb(u: Array) -> float:
         value = form.climb(u)
@@ -332,34 +392,37 @@ def _searched(
         return value
 
     with ThreadPoolExecutor(workers) as pool:
-        values = np.array(list(pool.map(climb, starts)))
-    invariants = part.invariants if part else lambda states: states[..., :0]
-    ends, values = starts[values > 0.0], values[values > 0.0]
-    groups = _alike(values, invariants(ends), NEAR)
+        values = np.array(list(pool.map(climb, ends)))
+    ends, values = ends[values > 0.0], values[values > 0.0]
+    groups = _alike(values, form.invariants(ends), NEAR)
     tried = [(ends[group[0]], len(group)) for group in groups]
-    tried += [(z, 0) for z in (*(part.known if part else ()), *also)]
+    tried += [(u, 0) for u in (*form.known, *(starts if saddles else ()))]
     points = [(_polished(form, u), number) for u, number in tried]
-    kept = [(point, number) for point, number in points if point is not None]
-    u = np.reshape([p[0] for p, _ in kept], (-1, starts.shape[1]))
-    value = np.array([p[1] for p, _ in kept])
-    counts = np.array([number for _, number in kept], np.int64)
-    same = _alike(value, invariants(u), SAME)
-    first = [group[0] for group in same]
-    count = np.array([counts[group].sum() for group in same], np.int64)
-    u, value = u[first], value[first]
-    known = [_lack_and_positivity(form, *pair) for pair in zip(u, value, strict=True)]
-    lack, positivity = np.reshape(known, (-1, 2)).T
-    if embed.ndim == 2:
-        states = u @ embed.T
-    else:
-        states = np.zeros((len(u), dim))
-        states[:, embed] = u
-    imbalance = part.imbalance(u) if part else np.zeros(len(u))
-    lost = len(starts) - int(count.sum())
-    return Directions(states, value, form.degree, lack, positivity, count, imbalance, lost)
+    return _merged(form, [(*point, number) for point, number in points if point is not None])
 
 
-def _alike(values: Array, invariants: Array, rtol: float) -> list[NDArray[np.intp]]:
+def _merged(form: Form, points: Sequence[tuple[Array, float, int]]) -> Found:
+    """Return KKT points, each with how many ascents came there, one for each orbit."""
+    u = np.reshape([point for point, _, _ in points], (-1, form.size))
+    value = np.array([value for _, value, _ in points])
+    ascents = np.array([number for _, _, number in points], np.int64)
+    same = _alike(value, form.invariants(u), SAME)
+    u, value = (column[[group[0] for group in same]] for column in (u, value))
+    multiplier = form.degree * value
+    known = [_lack_and_curvatures(form, *pair) for pair in zip(u, value, strict=True)]
+    highest = [curvatures.max() if curvatures.size else 0.0 for _, curvatures in known]
+    return Found(
+        form.lift(u),
+        value,
+        np.full(len(u), form.degree),
+        residual=np.array([lack for lack, _ in known]) / multiplier,
+        positivity=multiplier - np.array(highest),
+        ascents=np.array([ascents[group].sum() for group in same], np.int64),
+        imbalance=form.imbalance(u),
+    )
+
+
+def _alike(values: Array, invariants: Array, rtol: float) -> list[Integers]:
     """Return groups of equal values and invariants, by falling value, the best known first."""
     sizes = np.abs(invariants).max(initial=1e-300)
     groups: list[list[int]] = []
@@ -376,47 +439,98 @@ def _alike(values: Array, invariants: Array, rtol: float) -> list[NDArray[np.int
     return [np.array(group) for group in groups]
 
 
-def _lack_and_positivity(form: Form, u: Array, value: float) -> tuple[float, float]:
-    """Return ‖∇N − λu‖/λ, and the largest Δ with bᵀ∇²N b ≤ (λ − Δ)‖b‖² for all b ⊥ u."""
-    multiplier = form.degree * value
-    lack = float(np.linalg.norm(form.gradient(u) - multiplier * u)) / multiplier
+def _polished(form: Form, start: Array) -> tuple[Array, float] | None:
+    """Return the KKT point near by and its value, if that is positive."""
+
+    def lack(c: Array) -> Array:
+        gradient = form.gradient(c)
+        return np.append(gradient - (gradient @ c) * c, c @ c - 1.0)
+
+    def slope(c: Array, hessian: Array) -> Array:
+        gradient, unit = form.gradient(c), np.eye(len(c))
+        along = gradient + hessian @ c
+        return np.vstack([hessian - np.outer(c, along) - (gradient @ c) * unit, 2.0 * c])
+
+    hessian, allowed = form.hessian, KKT_ROUGHLY
+    if hessian is not None:
+        allowed = KKT
+        for _ in range(NEWTON_STEPS):  # least norm: KKT points come in orbits
+            matrix = slope(start, hessian(start))
+            step = scipy.linalg.lstsq(matrix, -lack(start), cond=1e-9, lapack_driver="gelsy")[0]
+            size = float(np.linalg.norm(step))
+            start = start + step * min(1.0, 0.5 / max(size, 1e-300))
+            if size < 1e-12:
+                break
+    gradient = form.gradient(start)
+    value = float(gradient @ start) / form.degree
+    if not (value > 0.0 and np.linalg.norm(lack(start)) <= allowed * np.linalg.norm(gradient)):
+        return None
+    return np.where(np.abs(start) < ROUNDING, 0.0, start), value
+
+
+def _lack_and_curvatures(form: Form, u: Array, value: float) -> tuple[float, Array]:
+    """Return ‖∇N − λu‖, and the eigenvalues of ∇²N across u; none if they are not known."""
+    lack = float(np.linalg.norm(form.gradient(u) - form.degree * value * u))
     if form.hessian is None or u.size < 2:
-        return lack, multiplier
+        return lack, np.zeros(0)
     across = scipy.linalg.null_space(u[None])
-    curvature = across.T @ form.hessian(u) @ across
-    return lack, multiplier - float(scipy.linalg.eigvalsh(curvature)[-1])
+    return lack, scipy.linalg.eigvalsh(across.T @ form.hessian(u) @ across)
+
+
+def escape_points(form: Form, n_starts: int = 8) -> list[EscapePoint]:
+    """Return KKT points with positive values, the steepest first, one for each value.
+
+    From random starts, by ascent and Newton's method and, in few components, by that alone,
+    which also comes to points that are not maxima. Those of one value are orbits of the symmetries.
+    """
+    count = n_starts if form.size <= SOME_COMPONENTS else 2
+    found: list[EscapePoint] = []
+    for start in _units(np.random.default_rng(0), count, form.size):
+        climbed = start.copy()
+        form.climb(climbed)
+        for c in [climbed, start] if form.size <= FEW_COMPONENTS else [climbed]:
+            point = _polished(form, c)
+            if point is None or any(
+                np.isclose(point[1], p.value, tolerances.SAME_ORBIT) for p in found
+            ):
+                continue
+            found.append(EscapePoint(form.lift(point[0]), point[1], dimension(form, *point)))
+    return sorted(found, key=lambda p: -p.value)
+
+
+def dimension(form: Form, u: Array, value: float) -> int:
+    """Return one plus the number of directions in which N does not decrease on the sphere."""
+    multiplier = form.degree * value
+    _, curvatures = _lack_and_curvatures(form, u, value)
+    return 1 + int(np.count_nonzero(curvatures - multiplier > -1e-5 * multiplier))
 
 
 def _dataset(
-    system: WeightSystem, x: Array, found: Sequence[Directions], n_starts: int
+    system: WeightSystem, x: Array, found: Sequence[Found], attrs: dict[str, Any], climbed: int
 ) -> xr.Dataset:
     """Return directions of all forms in one Dataset, lowest orders first, then best values."""
-    order = np.repeat([part.order for part in found], [len(part.value) for part in found])
-
-    def joined(name: str) -> Array:
-        rows = [np.zeros((0, system.dim)) if name == "states" else np.zeros(0)]
-        return np.concatenate([*rows, *(getattr(part, name) for part in found)])
-
-    value = joined("value")
-    place = np.lexsort((-value, order))
-    states = joined("states")[place]
+    none, count = np.zeros(0), np.zeros(0, np.int64)
+    empty = Found(np.zeros((0, system.dim)), none, count, none, none, count, none)
+    columns: list[Any] = [np.concatenate(column) for column in zip(empty, *found, strict=True)]
+    joint = Found(*columns)
+    place = np.lexsort((-joint.value, joint.order))
+    joint = Found(*(column[place] for column in columns))
     known = system._unit_sizes(x) / (np.linalg.norm(x) or 1.0)
-    sizes = np.maximum(system._unit_sizes(states), known)
+    sizes = np.maximum(system._unit_sizes(joint.states), known)
     variables: dict[str, Any] = {
-        "state": (("direction", "parameter"), states),
-        "order": ("direction", order[place].astype(np.int64), {"long_name": "order of the form"}),
-        "value": ("direction", value[place], {"long_name": "value of the form", "symbol": "$N$"}),
-        "multiplier": ("direction", (order * value)[place], _MULTIPLIER),
-        "residual": ("direction", joined("residual")[place]),
-        "positivity": ("direction", joined("positivity")[place]),
-        "count": ("direction", joined("ascents")[place].astype(np.int64)),
-        "imbalance": ("direction", joined("imbalance")[place]),
+        "state": (("direction", "parameter"), joint.states),
+        "order": ("direction", joint.order, {"long_name": "order of the form"}),
+        "value": ("direction", joint.value, {"long_name": "value of the form", "symbol": "$N$"}),
+        "multiplier": ("direction", joint.order * joint.value, _MULTIPLIER),
+        "residual": ("direction", joint.residual),
+        "positivity": ("direction", joint.positivity),
+        "count": ("direction", joint.ascents),
+        "imbalance": ("direction", joint.imbalance),
         "active": (("direction", "unit"), (sizes > tolerances.ZERO_UNIT).astype(np.int8)),
         "at": ("parameter", x),
     }
     coords = {**system.coordinates(), **system._unit_coordinates()}
-    lost = sum(part.lost for part in found)
-    attrs = {**system.attributes(), "n_starts": n_starts, "n_lost": lost}
+    attrs = {**system.attributes(), **attrs, "n_lost": climbed - int(joint.ascents.sum())}
     return schema.finish(xr.Dataset(variables, coords=coords), "escape_directions", attrs)
 
 
@@ -465,18 +579,11 @@ def escape_time(system: WeightSystem, direction: xr.Dataset | ArrayLike, delta: 
     86.60254
     """
     check_network(system)
-    order, value = leading_value(system, direction)
+    order, value = _leading_value(system, direction)
     size = check_array("delta", delta, ndim=(0, 1))
     if not (size > 0.0).all():
         raise ValueError(f"delta: needs positive numbers, got {delta!r}")
     return time_on_ray(order, value, size)[()]
-
-
-def time_on_ray(order: int, value: float, size: Array | float) -> Any:
-    """Return T_δ at δ = ``size`` of a form of degree ``order`` with this value."""
-    if order == 2:
-        return -np.log(size) / (2.0 * value)
-    return np.asarray(size) ** (2.0 - order) / (order * (order - 2.0) * value)
 
 
 def check_network(system: object) -> None:
@@ -485,158 +592,27 @@ def check_network(system: object) -> None:
         raise TypeError(f"system: needs a network, got {type(system).__name__}")
 
 
-def leading_value(system: WeightSystem, direction: Any) -> tuple[int, float]:
+def _leading_value(system: WeightSystem, direction: Any) -> tuple[int, float]:
     """Return the degree of the form that leads along a direction, and its value there."""
     if isinstance(direction, xr.Dataset):
-        check_row(system, direction)
-        return int(direction.order), float(direction.value)
+        row = read_row(system, direction)
+        return int(row.order), float(row.value)
     u = check_array("direction", direction, ndim=1, shape=(system.dim,))
     if not u.any():
         raise ValueError("direction: is zero")
     u /= np.linalg.norm(u)
-    form = _compiled(system.theory(np.zeros(system.dim)).leading_parts()[0])
+    form = compiled(system.theory(np.zeros(system.dim)).leading_parts()[0], system.dim)
     value = float(form.gradient(u) @ u) / form.degree
     if not value > 0.0:
         raise ValueError(f"direction: needs a positive value of the leading form, got {value:.3g}")
     return form.degree, value
 
 
-def check_row(system: WeightSystem, direction: xr.Dataset) -> None:
-    """Refuse what is not one direction of a network of this size."""
-    if direction.attrs.get("schema") != "escape_directions":
-        raise ValueError("direction: needs a row of escape_directions, or a state")
-    if "direction" in direction.dims:
-        raise ValueError(
-            "direction: needs one row of escape_directions; take it by isel(direction=0)"
-        )
+def read_row(system: WeightSystem, direction: object) -> xr.Dataset:
+    """Return one direction of a network."""
     row: dict[str, tuple[str, ...]] = dict.fromkeys(("order", "value", "multiplier"), ())
     row |= dict.fromkeys(("state", "at"), ("parameter",))
-    schema.check_content("direction", direction, row)
-    check_numbers("direction", direction, row)
-    if direction.sizes["parameter"] != system.dim:
-        raise ValueError(
-            f"direction: needs {system.dim} weights, got {direction.sizes['parameter']}"
-        )
-    schema.check_digest("direction", direction, system.digest)
-
-
-def leading_form(
-    system: Any,
-    x: Array,
-    values: Array,
-    vectors: Array,
-    zero: NDArray[np.bool_],
-    name: str = "x",
-) -> LeadingForm | None:
-    """Return the leading form at a critical point, or None where the loss is constant.
-
-    ``values`` and ``vectors`` are those of the Hessian, ``zero`` tells which are in its kernel, and
-    ``name`` what an error says of a point so small that the form overflows. The
-    curve x + α v + w(α) has w in the range of the Hessian with no force there; the coefficients of
-    w follow one from the other, and N is what is left of the loss (Lyapunov–Schmidt).
-    """
-    known = system.theory(x)
-    basis, field_terms = _without_orbit(vectors[:, zero], known.generators()), known.field_terms
-    span, stiffness = vectors[:, ~zero], values[~zero]
-
-    def forces(c: Array, order: int) -> Array:
-        """Return the field's coefficients (power, …, component) in the basis, up to α^{order−1}."""
-        terms = np.zeros((order, *c.shape[:-1], system.dim))
-        terms[0], terms[1] = x, c @ basis.T
-        for m in range(2, order):
-            force = field_terms(terms[:m], m)[m]
-            terms[m] = ((force @ span) / stiffness) @ span.T
-        return np.asarray(field_terms(terms, order - 1) @ basis)
-
-    if not basis.shape[1]:
-        return None
-    tries = np.random.default_rng(0).normal(size=(3, basis.shape[1]))
-    tries /= np.linalg.norm(tries, axis=1)[:, None]
-    with np.errstate(over="ignore", invalid="ignore"):
-        found = np.linalg.norm(forces(tries, 2 * system.depth), axis=-1).max(axis=1)
-    check_finite(name, found)
-    found[:2] = 0.0
-    if not found.any():
-        return None
-    order = int(np.argmax(found > 1e-9 * found.max())) + 1
-    return LeadingForm(basis, order, lambda c: forces(c, order)[order - 1])
-
-
-def _without_orbit(kernel: Array, generators: Array) -> Array:
-    """Return an orthonormal basis of what is in the kernel and orthogonal to the orbit."""
-    if not generators.any():
-        return kernel
-    orbit = scipy.linalg.orth(generators.T)
-    left, sizes, _ = np.linalg.svd(kernel - orbit @ (orbit.T @ kernel), full_matrices=False)
-    basis: Array = left[:, : int(np.count_nonzero(sizes > 0.5))]
-    return basis
-
-
-def escape_points(form: LeadingForm, sign: float, n_starts: int = 8) -> list[EscapePoint]:
-    """Return KKT points of sign · N with positive values, the steepest first, one for each value.
-
-    From random starts, by ascent and Newton's method and, in few components, by that alone,
-    which also comes to points that are not maxima. Those of one value are orbits of the symmetries.
-    """
-    size, plain = form.basis.shape[1], _expanded(form, sign)
-    starts = np.random.default_rng(0).normal(
-        size=(n_starts if size <= SOME_COMPONENTS else 2, size)
-    )
-    found: list[EscapePoint] = []
-    for start in starts / np.linalg.norm(starts, axis=1)[:, None]:
-        climbed = start.copy()
-        plain.climb(climbed)
-        for c in [climbed, start] if size <= FEW_COMPONENTS else [climbed]:
-            point = _polished(plain, c)
-            if point is not None and not any(np.isclose(point[1], p.value, 1e-6) for p in found):
-                number = _dimension(plain, *point)
-                found.append(EscapePoint(form.basis @ point[0], point[1], number))
-    return sorted(found, key=lambda p: -p.value)
-
-
-def _polished(form: Form, start: Array) -> tuple[Array, float] | None:
-    """Return the KKT point near by and its value, if that is positive."""
-
-    def lack(c: Array) -> Array:
-        gradient = form.gradient(c)
-        return np.append(gradient - (gradient @ c) * c, c @ c - 1.0)
-
-    def slope(c: Array, hessian: Array) -> Array:
-        gradient, unit = form.gradient(c), np.eye(len(c))
-        along = gradient + hessian @ c
-        return np.vstack([hessian - np.outer(c, along) - (gradient @ c) * unit, 2.0 * c])
-
-    allowed = KKT
-    if form.hessian is None:
-        allowed = 1e-4
-    else:
-        for _ in range(NEWTON_STEPS):  # least norm: KKT points come in orbits
-            matrix = slope(start, form.hessian(start))
-            step = scipy.linalg.lstsq(matrix, -lack(start), cond=1e-9, lapack_driver="gelsy")[0]
-            size = float(np.linalg.norm(step))
-            start = start + step * min(1.0, 0.5 / max(size, 1e-300))
-            if size < 1e-12:
-                break
-    gradient = form.gradient(start)
-    value = float(gradient @ start) / form.degree
-    if not (value > 0.0 and np.linalg.norm(lack(start)) <= allowed * np.linalg.norm(gradient)):
-        return None
-    return np.where(np.abs(start) < ROUNDING, 0.0, start), value
-
-
-def _dimension(form: Form, c: Array, value: float) -> int:
-    """Return one plus the number of directions in which N does not decrease on the sphere."""
-    if form.hessian is None:
-        return 1
-    unit, hessian = np.eye(len(c)), form.hessian(c)
-    across = unit - np.outer(c, c)
-    curvature = across @ (hessian - form.degree * value * unit) @ across
-    rising = np.linalg.eigvalsh(curvature) > -1e-5 * form.degree * value
-    return int(np.count_nonzero(rising))  # the zero of c itself stands for the radius
-
-
-def _differences(form: LeadingForm, c: Array) -> Array:
-    """Return the second derivatives of N, by differences that are exact up to degree 3."""
-    step, unit = 1e-3, np.eye(len(c))
-    columns: Array = (form.gradient(c + step * unit) - form.gradient(c - step * unit)) / (2 * step)
-    return 0.5 * (columns + columns.T)
+    found = schema.read("direction", direction, "escape_directions", row, digest=system.digest)
+    if found.sizes["parameter"] != system.dim:
+        raise ValueError(f"direction: needs {system.dim} weights, got {found.sizes['parameter']}")
+    return found

@@ -310,9 +310,8 @@ def _swap(turn: laws.Turn, angles: Array, scales: Array) -> _Orbit:
     strength = turn.strength_at(angles)
     mean = low * np.cos(angles) ** 2 + high * np.sin(angles) ** 2
     change = 0.5 * low**2 + 0.5 * strength**2 - strength * mean
-    sizes, rate = strength ** (1.0 / depth), size ** (depth - 2) * turn.gap
     times = turn.times(first, turn.halfway())
-    return _Orbit(sizes, angles, change, turn.length(), rate, times)
+    return _Orbit(strength ** (1.0 / depth), angles, change, turn.length(), turn.rate, times)
 
 
 @known_options

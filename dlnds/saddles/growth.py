@@ -19,7 +19,6 @@ from dlnds.errors import (
     check_integer,
     check_memory,
     check_number,
-    check_numbers,
     known_options,
 )
 from dlnds.runs.events import Event
@@ -36,6 +35,8 @@ from dlnds.theory.saddles import Directions
 LARGEST_START = 0.02
 #: Entries of directions below this are rounding.
 _ROUNDING = 1e-13
+#: Attributes of a manifold that its fibres keep.
+_KEPT = ("side", "dimension", "quotient_dimension")
 
 
 @known_options
@@ -85,9 +86,8 @@ def grow_manifold(
     xarray.Dataset
         Schema ``fibres``: ``state(fibre, time, parameter)`` and ``loss(fibre, time)`` on a grid of
         each run's own length, ``elapsed_time(fibre, time)`` from its start, negative for backward
-        runs. ``tangent(fibre, parameter)`` is the
-        direction that each starts in, and ``start_size`` how
-        far from the point. ``length`` of the path. ``end``, the index set of the critical value
+        runs. ``tangent(fibre, parameter)`` is the direction that each starts in, and ``start_size``
+        how far from the point. ``length`` of the path. ``end``, the index set of the critical value
         that it ends at, or near where ``end_kind`` is ``none``, and ``stop_reason``; a backward run
         that has gone as far as ``reach`` ends at none. ``imbalance_residual(fibre)`` is the largest
         ‖C_i − C_i(x)‖_F along it, which would be zero on the manifold.
@@ -118,19 +118,14 @@ def grow_manifold(
     ['{0}', '{1}']
     """
     check_network(net)
+    manifold = _read(net, manifold)
     base = _base(net, manifold)
     rtol = check_number("rtol", rtol, minimum=SMALLEST_RTOL, maximum=1e-2)
     count = check_integer("n_points", n_points, minimum=2)
     limit = np.sqrt(net.depth) * base.scale
     limit = limit if reach is None else check_number("reach", reach, minimum=1e-3 * base.scale)
     steps = check_integer("max_steps", max_steps, minimum=1, maximum=LAST)
-    if n_fibres is None:
-        tangents = _along_directions(base)
-    else:
-        number = check_integer("n_fibres", n_fibres, minimum=1)
-        check_memory("n_fibres", number * count * net.dim)
-        tangents = _at_random(base, number, check_generator("rng", rng))
-    check_memory("n_points", len(tangents) * count * net.dim)
+    tangents = _tangents(base, n_fibres, count, rng)
     starts = [_start(base, tangent, rtol) for tangent in tangents]
 
     def grown(start: tuple[Array, float]) -> _Fibre:
@@ -138,12 +133,8 @@ def grow_manifold(
 
     with ThreadPoolExecutor(check_integer("workers", workers, minimum=1)) as pool:
         first = [grown(start) for start in starts[:1]]  # compiles what all need
-        runs = tqdm(
-            [*first, *pool.map(grown, starts[1:])],
-            "fibres",
-            disable=not check_flag("progress", progress),
-        )
-        fibres = list(runs)
+        runs = [*first, *pool.map(grown, starts[1:])]
+        fibres = list(tqdm(runs, "fibres", disable=not check_flag("progress", progress)))
     return _dataset(net, base, manifold, tangents, starts, fibres)
 
 
@@ -170,27 +161,14 @@ class _Fibre(NamedTuple):
     states: Array
     length: float
     stop_reason: int
-    end: str
     end_kind: int
 
 
 def _base(net: LinearNetwork, manifold: xr.Dataset) -> _Base:
-    if not isinstance(manifold, xr.Dataset) or manifold.attrs.get("schema") != "manifold":
-        raise TypeError("manifold: needs the Dataset that unstable_manifold returns")
-    schema.check_digest("manifold", manifold, net.digest)
-    names = ("rate", "order", "mode", "mode_lost")
-    wanted = {
-        **{"state": ("parameter",), "critical_point": (), "frame": ("direction", "parameter")},
-        **dict.fromkeys(names, ("direction",)),
-    }
-    counts = ["side", "dimension", "quotient_dimension"]
-    manifold = schema.check_content("manifold", manifold, wanted, counts, empty=["direction"])
-    check_numbers("manifold", manifold, wanted)
-    manifold = manifold.assign({name: manifold[name].astype(np.int64) for name in names[1:]})
-    if manifold.sizes["parameter"] != net.dim:
-        raise ValueError(f"manifold: needs states of {net.dim} weights, got {manifold.sizes}")
-    state, frame, whole = manifold["state"].values, manifold["frame"].values, net
+    """Return where the point of a manifold is simplest, with its directions there."""
+    state, frame = manifold["state"].values, manifold["frame"].values
     lift: Callable[[Array], Array] = unchanged
+    whole = net
     place = saddles.canonical_place(net.problem, net.unpack(state))
     if place is not None:
         whole = dataclasses.replace(net, target=place.problem.target, whitening=None)
@@ -199,17 +177,50 @@ def _base(net: LinearNetwork, manifold: xr.Dataset) -> _Base:
         frame = np.where(np.abs(frame) > _ROUNDING, frame, 0.0)
     root = 1.0 if net.input_root is None else float(np.linalg.norm(net.input_root, 2))
     size = max(float(net.singular_modes[1][0]) / root, np.finfo(float).tiny)
+    numbers = [manifold[name].values.astype(np.int64) for name in ("order", "mode", "mode_lost")]
     stable = manifold.attrs["side"] == "stable"
     return _Base(
         net=whole,
         system=against_time(whole) if stable else whole,
         state=state,
-        directions=Directions(frame, *(manifold[name].values for name in names)),
+        directions=Directions(frame, manifold["rate"].values, *numbers),
         exact=place is not None,
         stable=stable,
         scale=size ** (1.0 / net.depth),
         lift=lift,
     )
+
+
+def _read(net: LinearNetwork, manifold: object) -> xr.Dataset:
+    """Return a manifold of the network."""
+    wanted: dict[str, tuple[str, ...]] = {"state": ("parameter",), "critical_point": ()}
+    wanted |= {"frame": ("direction", "parameter")}
+    wanted |= dict.fromkeys(("rate", "order", "mode", "mode_lost"), ("direction",))
+    found = schema.read(
+        "manifold",
+        manifold,
+        "manifold",
+        wanted,
+        attributes=_KEPT,
+        digest=net.digest,
+        empty=["direction"],
+    )
+    if found.sizes["parameter"] != net.dim:
+        raise ValueError(f"manifold: needs states of {net.dim} weights, got {found.sizes}")
+    return found
+
+
+def _tangents(base: _Base, n_fibres: int | None, count: int, rng: Any) -> list["_Tangent"]:
+    """Return the directions to start in, at random if their number is given."""
+    dim = base.net.dim
+    if n_fibres is None:
+        tangents = _along_directions(base)
+    else:
+        number = check_integer("n_fibres", n_fibres, minimum=1)
+        check_memory("n_fibres", number * count * dim)
+        tangents = _at_random(base, number, check_generator("rng", rng))
+    check_memory("n_points", len(tangents) * count * dim)
+    return tangents
 
 
 def _along_directions(base: _Base) -> list["_Tangent"]:
@@ -306,33 +317,25 @@ def _grow(
     base: _Base, start: Array, count: int, reach: float, rtol: float, max_steps: int
 ) -> _Fibre:
     """Return one run, first to find its path, then sampled along it."""
-    events: tuple[Event, ...] = ()
-    if base.stable:
 
-        def beyond(x: Array) -> float:
-            return float(np.linalg.norm(x - base.state)) - reach
+    def beyond(x: Array) -> float:
+        return float(np.linalg.norm(x - base.state)) - reach
 
-        events = (Event(beyond, "reach", 1, terminal=True),)
+    events = [Event(beyond, "reach", 1, terminal=True)] if base.stable else []
     run = flow(base.system, start, rtol=rtol, max_steps=max_steps, events=events)
-    way = np.linalg.norm(np.diff(run["state"].values, axis=0), axis=1)
-    way = np.concatenate([[0.0], np.cumsum(way)])
+    steps = run["state"].values
+    way = np.cumsum([0.0, *np.linalg.norm(np.diff(steps, axis=0), axis=1)])
     time = np.interp(np.linspace(0.0, way[-1], count), way, run["time"].values)
     time[[0, -1]] = run["time"].values[[0, -1]]
     grid, rows = np.unique(time, return_inverse=True)
-    states = np.tile(start, (len(grid), 1))
+    states = steps[np.searchsorted(run["time"].values, grid, side="right") - 1]
     if len(grid) > 1:
-        sampled = flow(
-            base.system, start, (0.0, grid[-1]), grid, rtol=rtol, max_steps=2 * max_steps
-        )
-        states = sampled["state"].values[: len(grid)]
-    return _Fibre(
-        time,
-        states[rows],
-        float(way[-1]),
-        int(run["stop_reason"]),
-        "" if base.stable and not int(run["limit_kind"]) else base.net.limit(states[-1]).label,
-        int(run["limit_kind"]),
-    )
+        options: dict[str, Any] = {"rtol": rtol, "max_steps": 2 * max_steps}
+        sampled = flow(base.system, start, (0.0, grid[-1]), grid, **options)["state"].values
+        reached = min(len(sampled), len(grid))  # where weights diverge it may end before the first
+        states[:reached] = sampled[:reached]
+    reason, kind = int(run["stop_reason"]), int(run["limit_kind"])
+    return _Fibre(time, states[rows], float(way[-1]), reason, kind)
 
 
 def _dataset(
@@ -343,33 +346,34 @@ def _dataset(
     starts: list[tuple[Array, float]],
     fibres: list[_Fibre],
 ) -> xr.Dataset:
+    """Return all runs in the coordinates of the network."""
     sizes = (len(fibres), fibres[0].states.shape[0] if fibres else 0, net.dim)
-    states = np.stack([f.states for f in fibres]) if fibres else np.zeros(sizes)
-    drift = _drift(base, states)
-    loss = base.net.loss(states) if fibres else np.zeros(sizes[:2])
-    sign = -1.0 if base.stable else 1.0
+    states = np.reshape([fibre.states for fibre in fibres], sizes)
+    times = np.reshape([fibre.time for fibre in fibres], sizes[:2])
     vectors = np.reshape([t.strict + t.residual for t in tangents], (len(tangents), net.dim))
     lifted = base.lift(states.reshape(-1, net.dim)).reshape(sizes)
+    nowhere = [base.stable and not fibre.end_kind for fibre in fibres]
+    ends = ["" if gone else net.limit(x[-1]).label for gone, x in zip(nowhere, lifted, strict=True)]
+    columns = schema.columns(
+        "fibre",
+        start_size=np.array([size for _, size in starts], float),
+        length=np.array([fibre.length for fibre in fibres], float),
+        imbalance_residual=_drift(base, states),
+        end=np.array(ends, dtype=np.str_),
+        end_kind=np.array([fibre.end_kind for fibre in fibres], np.int8),
+        stop_reason=np.array([fibre.stop_reason for fibre in fibres], np.int8),
+    )
     dataset = xr.Dataset(
         {
             "state": (("fibre", "time", "parameter"), lifted),
-            "elapsed_time": (
-                ("fibre", "time"),
-                sign * np.reshape([f.time for f in fibres], sizes[:2]),
-            ),
-            "loss": (("fibre", "time"), loss),
+            "elapsed_time": (("fibre", "time"), -times if base.stable else times),
+            "loss": (("fibre", "time"), base.net.loss(states) if fibres else times),
             "tangent": (("fibre", "parameter"), base.lift(vectors)),
-            "start_size": ("fibre", np.array([size for _, size in starts], float)),
-            "length": ("fibre", np.array([f.length for f in fibres], float)),
-            "imbalance_residual": ("fibre", drift),
-            "end": ("fibre", np.array([f.end for f in fibres], dtype=np.str_)),
-            "end_kind": ("fibre", np.array([f.end_kind for f in fibres], np.int8)),
-            "stop_reason": ("fibre", np.array([f.stop_reason for f in fibres], np.int8)),
+            **columns,
         },
         coords=net.coordinates(),
     )
-    kept = ("side", "dimension", "quotient_dimension")
-    attrs = {**net.attributes(), **{name: manifold.attrs[name] for name in kept}}
+    attrs = {**net.attributes(), **{name: manifold.attrs[name] for name in _KEPT}}
     attrs["critical_point"] = str(manifold["critical_point"].item())
     return schema.finish(dataset, "fibres", attrs)
 

@@ -26,13 +26,13 @@ from dlnds.runs.events import Event
 from dlnds.runs.flow import flow, recorded
 from dlnds.saddles.directions import (
     check_network,
-    check_row,
     escape_directions,
-    time_on_ray,
+    read_row,
 )
 from dlnds.systems.network import WeightSystem
 from dlnds.systems.protocol import check_state, dense_jacobian, field_at
 from dlnds.theory import tolerances
+from dlnds.theory.laws import time_on_ray
 
 #: Fall of ‖∇L‖, in terms of the largest on the way, at which a path has come to its limit.
 REST = 1e-9
@@ -135,10 +135,8 @@ def escape_path(
     ('saddle', 0.5)
     """
     check_network(system)
-    if not isinstance(direction, xr.Dataset):
-        raise TypeError("direction: needs a row of escape_directions")
     save = dict.fromkeys(("state", *recorded(system, save)))
-    check_row(system, direction)
+    direction = read_row(system, direction)
     check_memory("system", 4 * system.dim**2)
     ray = _ray(system, direction)
     if delta is None:

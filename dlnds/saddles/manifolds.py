@@ -6,18 +6,18 @@ from typing import NamedTuple
 import numpy as np
 import scipy.linalg
 import xarray as xr
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from dlnds import schema
 from dlnds.arrays import Array
-from dlnds.errors import check_memory, known_options
+from dlnds.errors import known_options
 from dlnds.landscape.points import check_critical
 from dlnds.saddles import directions
 from dlnds.systems.linear import LinearNetwork
 from dlnds.systems.product import ProductFlow
-from dlnds.systems.protocol import dense_jacobian
-from dlnds.theory import saddles, strings, symmetry
+from dlnds.theory import saddles, strings, symmetry, tolerances
 from dlnds.theory.coordinates import turning
+from dlnds.theory.laws import Turn
 from dlnds.theory.moments import exceeds
 from dlnds.theory.saddles import Dimensions, Directions
 
@@ -142,14 +142,6 @@ class _Local(NamedTuple):
     method: str
 
 
-class _Hessian(NamedTuple):
-    """Eigenvalues, eigenvectors, and which of them are in the kernel."""
-
-    values: Array
-    vectors: Array
-    zero: NDArray[np.bool_]
-
-
 def _manifold(
     net: LinearNetwork | ProductFlow, x: ArrayLike, rtol: float, stable: bool
 ) -> xr.Dataset:
@@ -200,7 +192,8 @@ def _local(
         joint = joint._replace(frame=turning(net.widths, place.bases)(joint.frame))
         strict = len(parts[0].rate)
         return _Local(joint, _at_origin(net, rank, strict, stable), strict, "closed_form")
-    hessian = _hessian(net, x, rtol)
+    tolerance = rtol * strings.hessian_scale(net.problem, net.unpack(x))
+    hessian = directions.hessian_at(net, x, tolerance)
     strict, whole, joint = _dense(net, x, hessian, stable)
     if net.depth > 1 and not _residual_weights(net, x, found, rtol):
         dimensions = _at_origin(net, rank, strict, stable)
@@ -237,12 +230,10 @@ def _swaps(prod: ProductFlow, x: Array, found: strings.Learnt) -> Directions:
     left, sigma, right = prod.network.singular_modes
     rest = [q for q in range(len(sigma)) if q not in found.modes]
     pairs = [(q, j) for j in found.modes for q in rest if exceeds(sigma)[j, q]]
-    changes = [np.outer(left[:, q], right[:, j]) for q, j in pairs]
     changes = [
-        Z + np.outer(left[:, j], right[:, q]) for Z, (q, j) in zip(changes, pairs, strict=True)
+        np.outer(left[:, q], right[:, j]) + np.outer(left[:, j], right[:, q]) for q, j in pairs
     ]
-    power = 1.0 - 2.0 / prod.depth
-    rates = np.array([sigma[j] ** power * (sigma[q] - sigma[j]) for q, j in pairs])
+    rates = np.array([Turn(sigma[j], sigma[q], prod.depth).rate for q, j in pairs])
     modes = np.array(pairs, np.int64).reshape(-1, 2)
     frame = _unit([prod.horizontal_lift(x, Z) for Z in changes], prod.dim)
     return Directions(frame, rates, np.full(len(pairs), 2), modes[:, 0], modes[:, 1])
@@ -266,14 +257,6 @@ def _residual_weights(net: LinearNetwork, x: Array, found: strings.Learnt, rtol:
     return bool(np.linalg.norm(unseen) > rtol * np.linalg.norm(x))
 
 
-def _hessian(net: LinearNetwork, x: Array, rtol: float) -> _Hessian:
-    check_memory("x", 3 * net.dim**2)
-    matrix, _ = dense_jacobian(net, 0.0, x)
-    values, vectors = scipy.linalg.eigh(-matrix, overwrite_a=True, check_finite=False)
-    zero = np.abs(values) <= rtol * strings.hessian_scale(net.problem, net.unpack(x))
-    return _Hessian(values, vectors, zero)
-
-
 def _at_origin(net: LinearNetwork, rank: int, strict: int, stable: bool) -> Dimensions:
     """Return the dimensions at a point of the GL orbit of A_S with so many strict directions."""
     modes = int(np.count_nonzero(net.singular_modes[1]))
@@ -284,24 +267,23 @@ def _at_origin(net: LinearNetwork, rank: int, strict: int, stable: bool) -> Dime
 
 
 def _dense(
-    net: LinearNetwork, x: Array, hessian: _Hessian, stable: bool
+    net: LinearNetwork, x: Array, hessian: directions.Hessian, stable: bool
 ) -> tuple[int, int, Directions]:
     """Return the number of strict directions, the dimension as far as it is seen, and all of them.
 
     That is, up to the leading form on the kernel.
     """
-    values, vectors, zero = hessian
+    _, values, vectors, zero = hessian
     side = ~zero & ((values > 0.0) == stable)
-    count, form = int(side.sum()), directions.leading_form(net, x, *hessian)
-    points = [] if form is None else directions.escape_points(form, -1.0 if stable else 1.0)
+    count, found = int(side.sum()), directions.leading_form(net, x, hessian)
+    form = None if found is None else directions.expanded(found, -1.0 if stable else 1.0)
+    points = [] if form is None else directions.escape_points(form)
+    degree = 0 if form is None else form.degree
     none = np.full(count + len(points), -1)
-    order = np.full(len(none), 2)
-    order[count:] = 0 if form is None else form.order
-    escape = [p.direction for p in points]
     joint = Directions(
-        frame=np.concatenate([vectors[:, side].T, np.reshape(escape, (-1, net.dim))]),
-        rate=np.append(np.abs(values[side]), order[count:] * [p.value for p in points]),
-        order=order,
+        frame=np.concatenate([vectors[:, side].T, *(p.direction[None] for p in points)]),
+        rate=np.append(np.abs(values[side]), [degree * p.value for p in points]),
+        order=np.append(np.full(count, 2), np.full(len(points), degree)),
         mode=none,
         lost=none,
     )
@@ -314,9 +296,10 @@ def _isotropy_orbit(net: LinearNetwork, x: Array, frame: Array) -> int:
     at_point = net.generators(x, orthogonal=True)
     if not len(frame) or not len(at_point):
         return 0
-    kernel = (
-        scipy.linalg.null_space(at_point.T, rcond=1e-9) if at_point.any() else np.eye(len(at_point))
-    )
+    kernel = np.eye(len(at_point))
+    if at_point.any():
+        kernel = scipy.linalg.null_space(at_point.T, rcond=tolerances.RANK)
     mixture = np.random.default_rng(0).normal(size=len(frame)) @ frame
-    moved = kernel.T @ symmetry.generators(net._layers(mixture), orthogonal=True)
-    return int(np.linalg.matrix_rank(moved, tol=1e-9 * max(1.0, float(np.linalg.norm(mixture)))))
+    moved = kernel.T @ symmetry.generators(net.unpack(mixture), orthogonal=True)
+    size = max(1.0, float(np.linalg.norm(mixture)))
+    return int(np.linalg.matrix_rank(moved, tol=tolerances.RANK * size))

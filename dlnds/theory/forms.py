@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from dlnds._kernels import homogeneous as kernels
 from dlnds.arrays import Array, Kernel, Params
+from dlnds.errors import check_finite
+from dlnds.theory import tolerances
 from dlnds.theory.coordinates import flat, layers_of
 from dlnds.theory.moments import Problem
 
@@ -34,6 +36,57 @@ class LeadingPart(NamedTuple):
     invariants: Callable[[Array], Array]
     imbalance: Callable[[Array], Array]
     known: Array
+
+
+class Expansion(NamedTuple):
+    """The first homogeneous part N of −L in a space, of this degree: ∇N at points (…, component).
+
+    Components are those in the orthonormal ``basis`` (parameter × component).
+    """
+
+    basis: Array
+    degree: int
+    gradient: Callable[[Array], Array]
+
+
+def expansion(
+    field_terms: Callable[[Array, int], Array],
+    x: Array,
+    basis: Array,
+    span: Array,
+    stiffness: Array,
+    highest: int,
+    name: str,
+) -> Expansion | None:
+    """Return the leading form at a critical point in a space, or None where the loss is constant.
+
+    ``span`` holds the eigenvectors of the Hessian with the eigenvalues ``stiffness``, all but its
+    kernel; no degree above ``highest`` is looked for. The curve x + α v + w(α) has w in their space
+    with no force there; the coefficients of w follow one from the other, and N is what is left of
+    the loss (Lyapunov–Schmidt). An error says ``name`` of a point so small that the form overflows.
+    """
+
+    def forces(c: Array, order: int) -> Array:
+        """Return the field's coefficients (power, …, component) in the basis, up to α^{order−1}."""
+        terms = np.zeros((order, *c.shape[:-1], x.size))
+        terms[0], terms[1] = x, c @ basis.T
+        for m in range(2, order):
+            force = field_terms(terms[:m], m)[m]
+            terms[m] = ((force @ span) / stiffness) @ span.T
+        return np.asarray(field_terms(terms, order - 1) @ basis)
+
+    if not basis.shape[1]:
+        return None
+    tries = np.random.default_rng(0).normal(size=(3, basis.shape[1]))
+    tries /= np.linalg.norm(tries, axis=1)[:, None]
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = np.linalg.norm(forces(tries, highest), axis=-1).max(axis=1)
+    check_finite(name, found)
+    found[:2] = 0.0
+    if not found.any():
+        return None
+    degree = int(np.argmax(found > tolerances.RANK * found.max())) + 1
+    return Expansion(basis, degree, lambda c: forces(c, degree)[degree - 1])
 
 
 def pack_params(widths: Sequence[int], form: int, target: Array, *numbers: Array) -> Params:

@@ -133,6 +133,11 @@ class Turn(NamedTuple):
         """Δ = σ_j − σ_i."""
         return self.high - self.low
 
+    @property
+    def rate(self) -> float:
+        """s_i^{h−2} Δ, at which it departs."""
+        return float(self.low ** (1.0 - 2.0 / self.depth) * self.gap)
+
     def strength(self, u: Array) -> Array:
         """Return N at u."""
         return self.strength_at(np.arctan(np.exp(u)))

@@ -369,12 +369,10 @@ def test_expanded_and_compiled_forms_are_the_same():
     """Lyapunov and Schmidt at the origin of a linear network give ⟨Σ, W_h…W_1⟩."""
     net = linear_network(3)
     x = np.zeros(net.dim)
-    form = directions.leading_form(
-        net, x, np.zeros(net.dim), np.eye(net.dim), np.ones(net.dim, bool)
-    )
-    compiled = directions._compiled(net.theory(x).leading_parts()[0])
+    form = directions.leading_form(net, x, directions.hessian_at(net, x))
+    compiled = directions.compiled(net.theory(x).leading_parts()[0], net.dim)
     u = naive.state_of(net, 0)
-    assert form.order == compiled.degree == 3
+    assert form.degree == compiled.degree == 3
     np.testing.assert_allclose(form.basis @ form.gradient(form.basis.T @ u), compiled.gradient(u))
 
 
@@ -397,8 +395,11 @@ def test_expanded_and_compiled_forms_are_the_same():
         (lambda net, row: dl.escape_time(net, np.zeros(net.dim), 0.1), "^direction: is zero"),
         (lambda net, row: dl.escape_time(net, row.expand_dims("direction"), 1.0), "^direction: "),
         (lambda net, row: dl.escape_time(net, row.assign_attrs(schema="run"), 1.0), "^direction: "),
-        (lambda net, row: dl.escape_time(teacher((4, 2, 1)), row, 1.0), "^direction: needs 10"),
-        (lambda net, row: dl.escape_path(net, row.state.values), "^direction: needs a row"),
+        (
+            lambda net, row: dl.escape_time(teacher((4, 2, 1)), row, 1.0),
+            "^direction: belongs",
+        ),
+        (lambda net, row: dl.escape_path(net, row.state.values), "^direction: needs a Dataset"),
         (lambda net, row: dl.escape_path(net, row, delta=0.0), "^delta: needs a positive"),
         (lambda net, row: dl.escape_chain(net, max_paths=0), "^max_paths: "),
         (lambda net, row: dl.zero_preserving(net, [1.0]), "^x: "),

@@ -154,23 +154,22 @@ def test_counts_of_cones_agree_with_ascent_on_the_leading_form(widths, sigma, mo
     net = network(widths, sigma)
     x = net.critical_state(modes)
     mani = dl.unstable_manifold(net, x)
-    values, vectors = np.linalg.eigh(net.hessian(x))
-    form = directions.leading_form(net, x, values, vectors, np.abs(values) < 1e-10)
-    assert form.order == net.depth
+    form = directions.leading_form(net, x, directions.hessian_at(net, x, 1e-10))
+    assert form.degree == net.depth
     opened = [j for j in range(len(sigma)) if j not in modes]
     room = min(d - len(modes) for d in widths)
     counts = []
     for chosen in (opened[:1], opened[-room:]):
         c = several_channels(net, modes, chosen) @ form.basis
         gradient = form.gradient(c)
-        value = float(gradient @ c) / form.order
-        np.testing.assert_allclose(gradient, form.order * value * c, atol=1e-12)
-        plain = directions._expanded(form, 1.0)
-        counts.append(mani.attrs["strict_dimension"] + directions._dimension(plain, c, value))
+        value = float(gradient @ c) / form.degree
+        np.testing.assert_allclose(gradient, form.degree * value * c, atol=1e-12)
+        plain = directions.expanded(form, 1.0)
+        counts.append(mani.attrs["strict_dimension"] + directions.dimension(plain, c, value))
     assert mani.attrs["dimension"] == counts[-1] >= counts[0]
-    points = directions.escape_points(form, 1.0)
+    points = directions.escape_points(directions.expanded(form, 1.0))
     best = float(mani.rate[mani.order.values > 2].max())
-    assert form.order * points[0].value == pytest.approx(best, rel=1e-8)
+    assert form.degree * points[0].value == pytest.approx(best, rel=1e-8)
 
 
 def test_leading_forms_off_balance_have_less_to_gain():
@@ -178,8 +177,7 @@ def test_leading_forms_off_balance_have_less_to_gain():
     net = network((3, 2, 2, 3), (3.0, 2.0, 1.0))
     x = moved(net, net.critical_state((1,)), 1)
     mani = dl.unstable_manifold(net, x)
-    values, vectors = np.linalg.eigh(net.hessian(x))
-    form = directions.leading_form(net, x, values, vectors, np.abs(values) < 1e-10)
+    form = directions.leading_form(net, x, directions.hessian_at(net, x, 1e-10))
     rays = mani.order.values == 3
     balanced = 3.0 * 3.0**-0.5
     assert 0.5 * balanced < float(mani.rate[rays].max()) <= balanced * (1.0 + 1e-12)
@@ -376,10 +374,7 @@ def test_raw_inputs_have_manifolds_too():
         net = naive.random_network(widths, 1, "full")
         x = net.critical_state((0,))
         mani = dl.unstable_manifold(net, x)
-        values, vectors = np.linalg.eigh(net.hessian(x))
-        form = directions.leading_form(
-            net, x, values, vectors, np.abs(values) < 1e-9 * values.max()
-        )
+        form = directions.leading_form(net, x, directions.hessian_at(net, x))
         assert mani.attrs["method"] == "dense"
         ray = mani.frame.values[mani.order.values == 3][0]
         rate = float(mani.rate[mani.order.values == 3].max())
@@ -387,6 +382,15 @@ def test_raw_inputs_have_manifolds_too():
         np.testing.assert_allclose(gradient, rate * ray, atol=1e-9 * rate)
         ends = dl.grow_manifold(net, mani).end.values.tolist()
         assert all(len(dl.schema.index_set_modes(end)) >= 2 for end in ends)
+
+
+def test_backward_runs_whose_weights_diverge_are_sampled_to_their_end():
+    net = naive.random_network((3, 3, 3, 2), 5, "full")
+    for modes in ((1,), (0, 1)):
+        x = net.critical_state(modes)
+        fibres = dl.grow_manifold(net, dl.stable_manifold(net, x), n_points=5, max_steps=300)
+        assert np.isfinite(fibres.state).all()
+        assert (np.diff(fibres.elapsed_time, axis=1) <= 0.0).all()
 
 
 def test_a_global_minimum_has_an_empty_unstable_manifold():
@@ -433,7 +437,7 @@ def test_two_equal_calls_give_identical_manifolds():
         (lambda net, m: dl.unstable_manifold(net, np.ones(net.dim)), "^x: needs a critical point"),
         (lambda net, m: dl.unstable_manifold(net, [1.0]), "^x: needs"),
         (lambda net, m: dl.unstable_manifold("net", [1.0]), "^net: needs a LinearNetwork"),
-        (lambda net, m: dl.grow_manifold(net, net), "^manifold: needs the Dataset"),
+        (lambda net, m: dl.grow_manifold(net, net), "^manifold: needs a Dataset"),
         (lambda net, m: dl.grow_manifold(network((2, 2), (1.0, 0.5)), m), "^manifold: belongs"),
         (lambda net, m: dl.grow_manifold(net, m, 0), "^n_fibres: needs"),
         (lambda net, m: dl.grow_manifold(net, m, n_points=1), "^n_points: needs"),
