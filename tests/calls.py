@@ -95,6 +95,15 @@ def fraction(size: float, rng: np.random.Generator) -> xr.Dataset:
     return xr.Dataset({"value": ((), size * rng.random())})
 
 
+def of_a_grid() -> xr.Dataset:
+    """Return what a sweep over scales, depths and ranks could give, one point unfinished."""
+    grid = {"scale": [1e-3, 1e-2, 1e-1], "depth": [2, 3], "rank": [1, 2]}
+    status, steps = np.zeros((3, 2, 2), np.int8), np.arange(1.0, 13.0).reshape(3, 2, 2)
+    status[1, 1, 1], steps[1, 1, 1] = 2, np.nan
+    variables = {"steps": (tuple(grid), steps), "status": (tuple(grid), status)}
+    return dl.schema.finish(xr.Dataset(variables, grid), "sweep", {})
+
+
 X, Y, EYE = np.arange(6.0).reshape(2, 3), np.ones((2, 3)), np.eye(2)
 
 
@@ -130,6 +139,10 @@ def things() -> dict[str, Any]:
         "run": dl.flow(net, start, (0, 2), save=("state", "singular_value", "mode_strength")),
         "runs": runs,
         "visits": dl.observed_connections(net, runs),
+        "rests": dl.saddle_visits(net, dl.flow(net, net.initial("aligned", scale=1e-3))),
+        "exponents": dl.lyapunov_spectrum(dl.GradientDescent(net, 0.1), start, n_steps=20, k=2),
+        "chain": dl.escape_chain(net, n_starts=5),
+        "table": of_a_grid(),
         "points": dl.critical_points(net),
         "graph": dl.connections(net, n_points=5, scales=(0.1, 0.01)),
         "arcs": dl.critical_arcs(deep, deep.critical_state((1,)), n_alpha=5),
@@ -385,7 +398,14 @@ def _pictures() -> Iterator[Call]:
     yield call("plot.spectrum", linearization=this["spectrum"], ax=None)
     yield call("plot.arcs", arcs=this["arcs"], source="{1}", ax=None)
     yield call("plot.branches", data=this["diagram"], x="p", y="norm", ax=None)
+    yield call("plot.visits", visits=this["rests"], ax=None)
+    yield call("plot.lyapunov", exponents=this["exponents"], ax=None)
+    yield call("plot.escape_chain", chain=this["chain"], ax=None)
+    over = {"value": "steps", "x": "scale", "sel": {"rank": 2}}
+    yield call("plot.heatmap", sweep=this["table"], **over, ax=None)
     yield call("plot.by_schema", data=this["arcs"], source="{1}")
+    for name in ("points", "graph", "visits", "manifold"):
+        yield call("plot.by_schema", data=this[name], ax=None)
 
 
 #: One valid call of every public function, by what they are about.

@@ -114,7 +114,7 @@ def _wrong_with_error(call: calls.Call, arguments: dict[str, Any], error: Except
     name, colon, _ = str(error).partition(": ")
     own = {"fun", "jacobian"} if {"residual", "family"} & set(arguments) else set()
     if call.name in ("plot.by_schema", "accessor.plot"):  # of the function that draws
-        own |= {"arcs", "atlas", "linearization", "run"}
+        own |= {"arcs", "atlas", "connections", "linearization", "points", "run"}
     if colon and name in {*inspect.signature(call.function).parameters, *arguments, *own}:
         return ""
     return f"{type(error).__name__} names no argument: {error}"
@@ -328,21 +328,16 @@ def test_datasets_of_another_network_of_the_same_sizes_are_refused():
     refused("path", dl.compare_with_path, nets[1], path, start, **options)
 
 
-def test_points_of_an_atlas_may_be_selected_by_masks(tmp_path):
-    """Masks of xarray make numbers of what is true or false."""
-    atlas = calls.things()["atlas"]
+def test_points_of_an_atlas_may_be_some_of_all(tmp_path):
+    """Edges to the others are left out."""
+    atlas = calls.things()["atlas"].copy()
     points = atlas["points"].to_dataset()
-    for name, chosen in {
-        "mask": points.isel(critical_point=(points["rank"] < 2).values),
-        "where": points.where(points["rank"] < 2, drop=True),
-    }.items():
-        some = atlas.copy()
-        some["points"] = chosen
-        dl.save_page(some, tmp_path / name)
-        for function in (dl.plot.levels, dl.plot.graph):
-            assert function(some.drop_nodes(["connections"])) is not None
-            plt.close("all")
-    assert (tmp_path / "mask").read_text() == (tmp_path / "where").read_text()
+    atlas["points"] = points.isel(critical_point=(points["rank"] < 2).values)
+    dl.save_page(atlas, tmp_path / "some.html")
+    for function in (dl.plot.levels, dl.plot.graph):
+        marks = [c.get_offsets() for c in function(atlas).collections if c.get_zorder() == 3]
+        assert len(np.concatenate(marks)) == 3
+        plt.close("all")
 
 
 def test_samples_are_paired_by_their_labels_or_refused():

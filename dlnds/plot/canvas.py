@@ -1,14 +1,16 @@
-"""What all pictures share: axes, labels from attributes, colours of modes, marks of points."""
+"""What all pictures share: axes and their labels, colours of modes, marks of points, an atlas."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
+import matplotlib
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import BoundaryNorm, Colormap
 
 from dlnds import schema
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 #: Marker, colour and area of each kind of point.
 KIND_STYLE = {
@@ -16,94 +18,109 @@ KIND_STYLE = {
     "strict_saddle": ("o", "#4575b4", 16.0),
     "nonstrict_saddle": ("D", "#d73027", 34.0),
     "not_critical": ("x", "black", 30.0),
+    "critical_point": ("o", "#4575b4", 16.0),  # of unknown kind
 }
+#: Of positive numbers that span more than that, the logarithm is drawn.
+_WIDE = 1e3
 
-
-#: What pictures read of Datasets of a schema beyond what it requires.
-_DRAWN: dict[str, dict[str, tuple[str, ...]]] = {
-    "arcs": {"alpha": ("alpha",), "mode_lost": ("arc",), "mode_read": ("arc",)},
-    "connections": {
-        "escape_time": ("edge", "scale"),
-        "scale": ("scale",),
-        "singular_value": ("mode",),
-    },
-    "critical_points": {"singular_value": ("mode",)},
-    "linearization": {},
+#: What pictures read of the nodes of an atlas: schema, variables of one number a row, and others.
+_NODES: dict[str, tuple[str, str, tuple[str, ...], dict[str, tuple[str, ...]]]] = {
+    "points": (
+        "critical_points",
+        "critical_point",
+        ("critical_point", "rank", "loss", "kind"),
+        {"learnt": ("critical_point", "mode"), "singular_value": ("mode",)},
+    ),
+    "arcs": (
+        "arcs",
+        "arc",
+        ("source", "target", "shape", "kind", "mode", "order", "drop"),
+        {"alpha": ("alpha",), **dict.fromkeys(("loss", "exact_loss"), ("arc", "alpha"))},
+    ),
+    "connections": (
+        "connections",
+        "edge",
+        ("source", "target", "kind", "drop", "length", "rate"),
+        {"escape_time": ("edge", "scale"), "scale": ("scale",)},
+    ),
+    "visits": (
+        "observed_connections",
+        "edge",
+        ("source", "target", "visited", "probability", "mean_escape_time"),
+        {},
+    ),
 }
+#: What may be unknown: times that runs did not show, times beyond all numbers.
+_PARTIAL = ("probability", "mean_escape_time", "escape_time")
 
 
-#: Of what indices are made: masks of xarray turn these into real numbers.
-_WHOLE = {"learnt": bool, "kind": np.int8}
+def atlas(data: object) -> xr.DataTree:
+    """Return what is drawn of an atlas, its dims in order; refuse what is none."""
+    if not isinstance(data, xr.DataTree) or data.attrs.get("schema") != "atlas":
+        got = getattr(data, "attrs", {}).get("schema", type(data).__name__)
+        raise TypeError(f"atlas: needs what build_atlas returns, got {got!r}")
+    nodes: dict[str, xr.Dataset] = {"/": data.to_dataset()}
+    for name in _NODES:
+        if name in data.children:
+            nodes[name] = node(name, data[name])
+        elif name in schema.REQUIRED_NODES["atlas"]:
+            raise ValueError(f"atlas: lacks the node {name!r}")
+    return xr.DataTree.from_dict(nodes)
 
 
-def check(name: str, data: Any, wanted: str) -> Any:
-    """Return what has the wanted schema, with its dims in order; refuse anything else."""
-    labelled = isinstance(data, xr.Dataset | xr.DataTree)
-    got = data.attrs.get("schema") if labelled else type(data).__name__
-    if got != wanted:
-        raise ValueError(f"{name}: needs the schema {wanted!r}, got {got!r}")
-    for node, own in schema.REQUIRED_NODES.get(wanted, {}).items():
-        if not isinstance(data, xr.DataTree) or node not in data.children:
-            raise ValueError(f"{name}: lacks the node {node!r}")
-        if data[node].attrs.get("schema") != own:
-            raise ValueError(f"{name}: its node {node!r} needs the schema {own!r}")
-    if isinstance(data, xr.Dataset) or wanted not in schema.REQUIRED_NODES:
-        return _in_order(name, data.to_dataset() if isinstance(data, xr.DataTree) else data)
-    nodes = {"/": data, **data.children}
-    return xr.DataTree.from_dict({k: _in_order(name, v.to_dataset()) for k, v in nodes.items()})
+def node(name: str, data: object, word: str = "atlas") -> xr.Dataset:
+    """Return a node of an atlas with the dims of what is drawn of it in order."""
+    kind, dim, rows, others = _NODES[name]
+    wanted = {**dict.fromkeys(rows, (dim,)), **others}
+    return schema.read(word, data, kind, wanted, empty=("arc", "edge"), partial=_PARTIAL)
 
 
-def _in_order(name: str, data: xr.Dataset) -> xr.Dataset:
-    """Return a Dataset with the dims of what is drawn of it in order."""
-    kind = data.attrs.get("schema")
-    if kind not in _DRAWN:
-        return data
-    labels = data["critical_point"].values if "critical_point" in data.dims else ()
-    if kind == "critical_points" and len(set(labels)) < len(labels):
-        raise ValueError(f"{name}: has critical points twice")
-    needed = {**schema.REQUIRED[kind], **_DRAWN[kind]}
-    data = schema.check_content(name, data, needed, empty=["arc", "edge", "eigen"])
-    masked = {key: kind for key, kind in _WHOLE.items() if key in needed}
-    return data.assign({key: data[key].astype(kind) for key, kind in masked.items()})
-
-
-def axes(ax: "Axes | None", figsize: tuple[float, float]) -> "Axes":
-    """Return the axes to draw into: new ones of this size if none are given."""
-    from matplotlib.axes import Axes
-
+def axes(ax: Axes | None, figsize: tuple[float, float], x: Any = "", y: Any = "") -> Axes:
+    """Return the axes to draw into, labelled: new ones of this size if none are given."""
     if ax is None:
         import matplotlib.pyplot as plt
 
         ax = plt.subplots(figsize=figsize, layout="constrained")[1]
     if not isinstance(ax, Axes):
         raise TypeError(f"ax: needs matplotlib axes, got {type(ax).__name__}")
+    ax.set_xlabel(label(x))
+    ax.set_ylabel(label(y))
     return ax
 
 
-def label(variable: xr.DataArray) -> str:
-    """Return the axis label that a variable's attributes give."""
-    long_name, symbol = variable.attrs.get("long_name", variable.name), variable.attrs.get("symbol")
-    return f"{long_name} {symbol}" if symbol else str(long_name)
+def label(variable: xr.DataArray | str) -> str:
+    """Return the axis label that a variable's attributes give: name, symbol, unit."""
+    if isinstance(variable, str):
+        return variable
+    words = variable.attrs.get("long_name", variable.name), variable.attrs.get("symbol")
+    units = variable.attrs.get("units", "1")
+    return " ".join(str(word) for word in words if word) + ("" if units == "1" else f" [{units}]")
 
 
-def mode_colours(count: int) -> Any:
+def span(values: Any, wide: float = _WIDE) -> str:
+    """Return the scale of an axis for these numbers: logarithmic if they are positive and wide."""
+    numbers = np.asarray(values, np.float64)
+    numbers = numbers[np.isfinite(numbers)]
+    spread = numbers.size and numbers.min() > 0.0 and numbers.max() > wide * numbers.min()
+    return "log" if spread else "linear"
+
+
+def mode_colours(count: int) -> Colormap:
     """Return a colour map of so many modes."""
-    import matplotlib
-
     return matplotlib.colormaps["viridis"].resampled(max(count, 1))
 
 
-def mode_norm(count: int) -> Any:
+def mode_scale(count: int) -> ScalarMappable:
     """Return what takes the number of a mode to its colour."""
-    from matplotlib.colors import BoundaryNorm
+    norm = BoundaryNorm(np.arange(max(count, 1) + 1) - 0.5, max(count, 1))
+    return ScalarMappable(norm, mode_colours(count))
 
-    return BoundaryNorm(np.arange(max(count, 1) + 1) - 0.5, max(count, 1))
 
-
-def mode_bar(ax: "Axes", count: int, label: str) -> None:
-    """Add a bar of the colours of modes."""
-    from matplotlib.cm import ScalarMappable
-
-    colours = ScalarMappable(mode_norm(count), mode_colours(count))
-    bar = ax.figure.colorbar(colours, ax=ax, ticks=range(0, count, max(1, count // 10)), pad=0.02)
-    bar.set_label(label)
+def bar(ax: Axes, colours: ScalarMappable, label: str, words: Sequence[str] = ()) -> None:
+    """Add a bar of colours; those of a `mode_scale` are numbered, or have words."""
+    figure: Any = ax.figure
+    drawn = figure.colorbar(colours, ax=ax, pad=0.02, aspect=35)
+    drawn.set_label(label)
+    if isinstance(colours.norm, BoundaryNorm):
+        count = len(colours.norm.boundaries) - 1
+        drawn.set_ticks(range(0, count, max(1, count // 10)), labels=words or None)

@@ -1,17 +1,19 @@
-"""The picture of branches: one variable against another, stability by line style."""
+"""Pictures of one variable against others: arcs, branches, sweeps."""
 
 import itertools
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LogNorm, Normalize, to_rgb
 
 from dlnds import schema
-from dlnds.errors import known_options, nearest
-from dlnds.plot.canvas import axes, label
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from dlnds.arrays import Array
+from dlnds.errors import check_choice, known_options, nearest
+from dlnds.plot import canvas
 
 _MARKERS = {
     "fold": ("o", "#d73027"),
@@ -23,6 +25,27 @@ _MARKERS = {
     "cusp": ("*", "#1a9850"),
 }
 
+#: Up to so many values of a grid each has a tick.
+_MOST_TICKS = 10
+#: Colours of arcs by kind and shape: cold ones descend, warm ones rise.
+_ARC_COLOURS = {
+    "decreasing": {"activation": "#2166ac", "rotation": "#1b7837", "rotation_kept": "#7fbf7b"},
+    "increasing": {
+        "activation": "#b2182b",
+        "cross": "#e08214",
+        "scaling": "#8c510a",
+        "rotation": "#c51b7d",
+        "rotation_kept": "#e9a3c9",
+    },
+    "constant": dict.fromkeys(("orbit", "fiber", "plateau", "rotation"), "#4d4d4d"),
+}
+_ARC_NAMES = {
+    ("increasing", "activation"): "activation, sign −",
+    ("increasing", "rotation_kept"): "rotation, strength kept",
+    ("decreasing", "rotation_kept"): "rotation, strength kept",
+}
+_ARC_DASHES = {"rotation_kept": "--", "cross": "-.", "scaling": (0, (1, 1))}
+
 
 @known_options
 def branches(
@@ -31,7 +54,7 @@ def branches(
     x: str = "p",
     y: str | None = None,
     ax: "Axes | None" = None,
-) -> "Axes":
+) -> Axes:
     r"""Draw a branch, or all of a diagram: stable parts as full lines, special points marked.
 
     Parameters
@@ -65,12 +88,12 @@ def branches(
     if not parts or any(part.attrs.get("schema") != "branch" for part in parts):
         raise ValueError("data: needs what branch or diagram returns")
     rows = {"state": ("step", "parameter"), **dict.fromkeys(("p", "index", "event"), ("step",))}
-    parts = [schema.check_content("data", part, rows) for part in parts]
+    parts = [schema.read("data", part, "branch", rows, empty=("step",)) for part in parts]
     for word, given in (("x", x), ("y", y)):
         if not isinstance(given, str) and (given is not None or word == "x"):
             raise TypeError(f"{word}: needs the name of a variable, got {given!r}")
     name = y or ("loss" if "loss" in parts[0] else "norm")
-    ax = axes(ax, figsize=(8.0, 5.5))
+    ax = canvas.axes(ax, (8.0, 5.5), _variable(parts[0], x), _variable(parts[0], name))
     seen: set[str] = set()
     for number, part in enumerate(parts):
         first, second = _variable(part, x), _variable(part, name)
@@ -82,8 +105,6 @@ def branches(
     for kind, (marker, colour) in _MARKERS.items():
         if kind in seen:
             handles += ax.plot([], [], marker, color=colour, label=schema.spoken(kind))
-    ax.set_xlabel(label(_variable(parts[0], x)))
-    ax.set_ylabel(label(_variable(parts[0], name)))
     ax.legend(handles=handles)
     return ax
 
@@ -104,19 +125,297 @@ def _variable(branch: xr.Dataset, name: str) -> xr.DataArray:
     return branch[name]
 
 
-def _draw(ax: "Axes", branch: xr.Dataset, x: Any, y: Any, colour: str) -> None:
+def _draw(ax: Axes, branch: xr.Dataset, x: Any, y: Any, colour: str) -> None:
     """Draw pieces of the same stability, each up to the next one."""
     stable = branch["index"].values == 0
     cuts = [0, *(np.flatnonzero(stable[1:] != stable[:-1]) + 1).tolist(), len(stable)]
-    for a, b in itertools.pairwise(cuts):
+    for a, b in itertools.pairwise(cuts if len(stable) else ()):
         piece = slice(a, min(b + 1, len(stable)))
         ax.plot(x[piece], y[piece], color=colour, linestyle="-" if stable[a] else "--")
 
 
-def _mark(ax: "Axes", branch: xr.Dataset, x: Any, y: Any) -> set[str]:
+def _mark(ax: Axes, branch: xr.Dataset, x: Any, y: Any) -> set[str]:
     kinds = schema.decode(branch["event"]).values
     for kind, (marker, colour) in _MARKERS.items():
         rows = kinds == kind
         if rows.any():
             ax.plot(x[rows], y[rows], marker, color=colour, markersize=5, zorder=4)
     return set(kinds.tolist())
+
+
+@known_options
+def heatmap(
+    sweep: xr.Dataset,
+    *,
+    value: str | None = None,
+    x: str | None = None,
+    sel: Mapping[str, Any] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw what a sweep computed over its grid: colours over two dims, a curve over one.
+
+    Axes are logarithmic where the values of the grid are geometrically spaced, colours where
+    numbers are positive and span more than a thousand times. Points that did not finish stay grey.
+
+    Parameters
+    ----------
+    sweep
+        What `sweep` or `collect` returns.
+    value
+        The variable to draw; if none is named the first one with a number for each point.
+    x
+        The dim along the horizontal axis, else the first one.
+    sel
+        The values of other dims to draw it at, such as ``{"depth": 3}``; values that are not on the
+        grid are refused.
+    ax
+        Axes to draw into.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    ValueError, TypeError
+        If it is no sweep, there is no such variable or value, or more than two dims are left.
+
+    Examples
+    --------
+    >>> import tempfile, dlnds as dl
+    >>> def task(base, power, rng):
+    ...     return xr.Dataset({"result": base**power})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     grid = {"base": [1.0, 10.0, 100.0], "power": [1.0, 2.0]}
+    ...     ax = dl.plot.heatmap(dl.sweep(task, grid, folder))
+    >>> ax.get_xlabel(), ax.get_xscale(), ax.get_yscale()
+    ('base', 'log', 'linear')
+    """
+    dims = [str(dim) for dim in getattr(getattr(sweep, "status", None), "dims", ())]
+    data = schema.read("sweep", sweep, "sweep", {"status": dims})
+    drawn = _selected(_computed(data, value), sel)
+    if x is not None and check_choice("x", x, map(str, drawn.dims)):
+        drawn = drawn.transpose(x, ...)
+    if drawn.ndim not in (1, 2):
+        raise ValueError(
+            f"sel: {drawn.name!r} has the dims {drawn.dims}, needs a value of each but one or two"
+        )
+    first, second = drawn.dims[0], drawn.dims[-1]
+    ax = canvas.axes(ax, (7.0, 5.0), data[first], drawn if drawn.ndim == 1 else data[second])
+    _draw_values(ax, drawn)
+    failed, total = int((data["status"].values != 0).sum()), data["status"].size
+    ax.set_title(f"{failed:,} of {total:,} points did not finish" if failed else "")
+    return ax
+
+
+def _computed(data: xr.Dataset, value: str | None) -> xr.DataArray:
+    """Return the variable of this name, or the first with a number for each point of the grid."""
+    grid = {*data["status"].dims}
+    names = [
+        str(name)
+        for name, variable in data.data_vars.items()
+        if variable.dtype.kind in "biuf" and grid <= {*variable.dims}
+    ]
+    names.sort(key=lambda name: (name == "status", data[name].ndim))
+    return data[names[0] if value is None else check_choice("value", value, names)]
+
+
+def _selected(variable: xr.DataArray, sel: Mapping[str, Any] | None) -> xr.DataArray:
+    """Return a variable at these values of some of its dims."""
+    if not isinstance(sel, Mapping | None):
+        raise TypeError(f"sel: needs names of dims with their values, got {sel!r}")
+    for dim, at in (sel or {}).items():
+        check_choice("sel", dim, map(str, variable.dims))
+        known = variable[dim].values
+        rows = [row for row, label in enumerate(known.tolist()) if np.ndim(at) == 0 and label == at]
+        if len(rows) != 1:
+            raise ValueError(f"sel: {dim!r} has no {at!r}{nearest(at, known[:20])}")
+        variable = variable.isel({dim: rows[0]})
+    return variable
+
+
+def _draw_values(ax: Axes, drawn: xr.DataArray) -> None:
+    """Draw a variable over its one or two dims."""
+    words = str(drawn.attrs.get("flag_meanings", "")).split()
+    for dim in drawn.dims:
+        if drawn[dim].dtype.kind in "biuf":
+            drawn = drawn.sortby(dim)
+    places = [_places(drawn[dim]) for dim in drawn.dims]
+    if drawn.ndim == 1:
+        ax.plot(places[0][0], drawn.values, "o-", color="#4575b4")
+        if words:
+            ax.set_yticks(range(len(words)), [schema.spoken(word) for word in words])
+        else:
+            ax.set_yscale(canvas.span(drawn.values))
+    else:
+        values = drawn.values.T.astype(np.float64)
+        known = values[np.isfinite(values)]
+        ends = (known.min(), known.max()) if known.size else (0.0, 1.0)
+        norm = LogNorm(*ends) if canvas.span(values) == "log" else Normalize(*ends)
+        colours: Any = canvas.mode_scale(len(words)) if words else ScalarMappable(norm, "viridis")
+        corners = [_corners(at, scale) for at, scale in places]
+        ax.pcolormesh(*corners, values, norm=colours.norm, cmap=colours.cmap)
+        ax.set_facecolor("0.85")
+        canvas.bar(ax, colours, canvas.label(drawn), [schema.spoken(word) for word in words])
+    sides = ((ax.xaxis, ax.set_xscale), (ax.yaxis, ax.set_yscale))
+    for (axis, rescale), dim, (at, scale) in zip(sides, drawn.dims, places, strict=False):
+        if drawn[dim].dtype.kind in "biuf":
+            rescale(scale)
+            if scale == "linear" and len(at) <= _MOST_TICKS:
+                axis.set_ticks(at)
+        else:
+            axis.set_ticks(at, labels=[str(label) for label in drawn[dim].values])
+
+
+def _places(coordinate: xr.DataArray) -> tuple[Array, str]:
+    """Return where values of the grid stand, and the scale of their axis by their spacing."""
+    if coordinate.dtype.kind not in "biuf":
+        return np.arange(coordinate.size, dtype=np.float64), "linear"
+    at = coordinate.values.astype(np.float64)
+    if at.min() <= 0.0 or at.size < 2:
+        return at, "linear"
+    ratios = at[1:] / at[:-1]
+    geometric = at.size > 2 and ratios[0] > 1.0 and np.allclose(ratios, ratios[0], rtol=1e-3)
+    return at, "log" if geometric else canvas.span(at)
+
+
+def _corners(at: Array, scale: str) -> Array:
+    """Return the ends of cells around ascending places, midway on the scale of the axis."""
+    along = np.log(at) if scale == "log" else at
+    half = 0.5 * np.diff(along) if at.size > 1 else np.array([0.5])
+    ends = np.concatenate(
+        [along[:1] - half[:1], along[: at.size - 1] + half, along[-1:] + half[-1:]]
+    )
+    corners: Array = np.exp(ends) if scale == "log" else ends
+    return corners
+
+
+@known_options
+def arcs(
+    arcs: xr.Dataset | xr.DataTree, *, source: str | None = None, ax: Axes | None = None
+) -> Axes:
+    """Draw the loss along all arcs from one critical point.
+
+    The legend lists by kind what moves along them, with the modes j or i→j; darker lines are of
+    leading modes. Where descending arcs end at a critical point, its index set is written. Rising
+    arcs are cut off at twice the largest drop above the point.
+
+    Parameters
+    ----------
+    arcs
+        What `critical_arcs` returns, or the node ``arcs`` of an atlas.
+    source
+        Index set of the point, such as ``"{0,2}"``; needed if arcs from several points are given.
+    ax
+        Axes to draw into.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    ValueError, TypeError
+        If these are no arcs, or the source is missing or not among them.
+
+    Examples
+    --------
+    >>> import dlnds as dl
+    >>> net = dl.LinearNetwork(widths=(2, 3, 3, 2), target=[[2.0, 0.0], [0.0, 1.0]])
+    >>> arcs = dl.critical_arcs(net, net.critical_state((1,)))
+    >>> dl.plot.arcs(arcs).get_title()
+    'arcs from {1}'
+    """
+    moving = dict.fromkeys(("mode_lost", "mode_read"), ("arc",))
+    arcs = schema.read("arcs", canvas.node("arcs", arcs, "arcs"), "arcs", moving, empty=("arc",))
+    chosen, label = _from_source(arcs, source)
+    ax = canvas.axes(ax, (10.0, 5.5), chosen["alpha"], chosen["loss"])
+    for kind, part in _groups(chosen, "kind", schema.ARC_KINDS):
+        ax.plot([], [], " ", label=f"{kind} ({part.sizes['arc']})")
+        for shape, group in _groups(part, "shape", schema.ARC_SHAPES):
+            _draw_group(ax, group, _ARC_COLOURS[kind][shape], _ARC_DASHES.get(shape, "-"))
+            name = _ARC_NAMES.get((kind, shape), schema.spoken(shape))
+            ax.lines[-1].set_label(f"{name}{_moving_modes(group)}")
+    _cut_off(ax, chosen)
+    _label_ends(ax, chosen)
+    ax.set_xlim(0.0, 1.0)
+    ax.set_title(f"arcs from {label}" if label else "no arcs")
+    if chosen.sizes["arc"]:
+        legend = ax.legend(loc="upper left", bbox_to_anchor=(1.16, 1.02), fontsize=8, frameon=False)
+        for text in legend.get_texts():
+            text.set_fontweight("bold" if text.get_text().endswith(")") else "normal")
+    return ax
+
+
+def _from_source(arcs: xr.Dataset, source: str | None) -> tuple[xr.Dataset, str]:
+    """Return the arcs from one point, and its index set."""
+    labels = sorted({str(label) for label in arcs["source"].values}, key=lambda s: (len(s), s))
+    if source is None:
+        if len(labels) > 1:
+            raise ValueError(
+                f"source: there are arcs from {len(labels)} points, needs one, as {labels[1]!r}"
+            )
+        return arcs, "".join(labels)
+    if not isinstance(source, str):
+        raise TypeError(f"source: needs an index set such as '{{0,2}}', got {source!r}")
+    if source not in labels:
+        raise ValueError(f"source: no arc starts at {source!r}{nearest(source, labels[:20])}")
+    return arcs.isel(arc=np.flatnonzero(arcs["source"].values == source)), source
+
+
+def _groups(arcs: xr.Dataset, name: str, words: Sequence[str]) -> Iterator[tuple[str, xr.Dataset]]:
+    """Return the arcs by the words of a flag, in the order of the words."""
+    flags = arcs[name].values
+    for number, word in enumerate(words):
+        if (flags == number).any():
+            yield word, arcs.isel(arc=np.flatnonzero(flags == number))
+
+
+def _draw_group(ax: Axes, group: xr.Dataset, colour: str, dashes: Any) -> None:
+    """Draw arcs of one kind and shape, those of leading modes darkest and last."""
+    base, modes = np.array(to_rgb(colour)), group["mode"].values
+    _, ranks = np.unique(modes, return_inverse=True)
+    for place in np.argsort(-modes, kind="stable"):
+        pale = 0.6 * ranks[place] / (int(ranks.max()) + 1)
+        shade = tuple((1.0 - pale) * base + pale)
+        ax.plot(group["alpha"], group["loss"][place], color=shade, linestyle=dashes, linewidth=1.6)
+
+
+def _cut_off(ax: Axes, arcs: xr.Dataset) -> None:
+    drop = float(arcs["drop"].max()) if arcs.sizes["arc"] else 0.0
+    if drop > 0.0:
+        top = float(arcs["loss"][0, 0]) + 2.0 * drop
+        ax.set_ylim(top=min(top, ax.get_ylim()[1]))
+
+
+def _moving_modes(group: xr.Dataset) -> str:
+    """Return the modes that move along arcs of one shape, as text for a legend."""
+    lost, gained, read = (group[n].values.tolist() for n in ("mode_lost", "mode", "mode_read"))
+    if max(gained) < 0:
+        return ""
+    turned = schema.ARC_SHAPES[int(group["shape"].values[0])].startswith("rotation")
+    if turned or max(read) >= 0:
+        pairs = [f"{i}→{j}" for i, j in zip(lost if turned else read, gained, strict=True)]
+        return ": " + (", ".join(pairs) if len(pairs) <= 4 else f"{len(pairs)} pairs of modes")
+    modes = sorted(set(gained))
+    return ": " + (", ".join(map(str, modes)) if len(modes) <= 6 else f"{len(modes)} modes")
+
+
+def _label_ends(ax: Axes, arcs: xr.Dataset) -> None:
+    """Write beside the axes the index sets where descending arcs end."""
+    part = arcs.isel(
+        arc=np.flatnonzero((arcs["drop"].values > 0.0) & (arcs["target"].values != ""))
+    )
+    pairs = zip(part["loss"].values[:, -1].tolist(), part["target"].values.tolist(), strict=True)
+    ends = sorted(pairs)
+    low, high = ax.get_ylim()
+    gap = min(0.035, 1.0 / max(len(ends), 1)) * (high - low)
+    free = low
+    for loss, target in ends:
+        place = max(loss, free)
+        free = place + gap
+        ax.annotate(
+            target, (1.0, loss), (1.04, place), xycoords=("axes fraction", "data"),
+            textcoords=("axes fraction", "data"), va="center", fontsize=8, annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": "0.6", "linewidth": 0.6},
+        )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The picture of the saddle-connection graph."""
+"""Pictures of landscapes: the saddle-connection graph, the levels of the loss."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,14 +10,14 @@ from matplotlib import patheffects
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.collections import PathCollection
+from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.lines import Line2D
 from matplotlib.path import Path
 from matplotlib.text import Annotation
 
 from dlnds import schema
-from dlnds.arrays import Array
+from dlnds.arrays import Array, Flags, Integers
 from dlnds.errors import known_options
 from dlnds.plot import canvas, layout
 
@@ -27,6 +27,10 @@ MOST_EDGES = 5000
 _MANY_EDGES = 300
 #: Labels are tried on at most so many points.
 _MOST_LABELS = 400
+#: More arcs than that are straight lines in the picture of levels.
+_MOST_CURVES = 5000
+#: Colours of times of escape, the fastest first.
+TIMES = ListedColormap(matplotlib.colormaps["plasma"](np.linspace(0.0, 0.86, 256)))
 _BENT = {
     "linestyle": "",
     "marker": Path([(-1.0, 0.4), (0.0, -1.2), (1.0, 0.4)], [Path.MOVETO, Path.CURVE3, Path.CURVE3]),
@@ -63,7 +67,7 @@ def graph(atlas: xr.DataTree, *, ax: Axes | None = None) -> Axes:
 
     Raises
     ------
-    ValueError
+    ValueError, TypeError
         If it is no atlas.
 
     Examples
@@ -73,48 +77,112 @@ def graph(atlas: xr.DataTree, *, ax: Axes | None = None) -> Axes:
     >>> dl.plot.graph(dl.build_atlas(net)).get_ylabel()
     'loss $L$'
     """
-    atlas = canvas.check("atlas", atlas, "atlas")
-    ax = canvas.axes(ax, figsize=(11.0, 7.5))
-    points, edges = atlas["points"].to_dataset(), layout.edges(atlas)
-    x = layout.columns(points)
-    _draw_edges(ax, atlas, x, edges)
-    sizes = _draw_points(ax, points, x, edges)
-    ax.set_xlabel(canvas.label(points["rank"]))
-    ax.set_ylabel(canvas.label(points["loss"]))
-    ax.set_xticks(range(int(points["rank"].max()) + 1))
-    ax.margins(0.05, 0.06)
-    handles = ax.get_legend_handles_labels()[0] + _edge_legend(edges)
-    ax.legend(handles=handles, loc="upper right", fontsize=8, framealpha=0.9)
-    _add_labels(ax, points, x, sizes, layout.importance(points, edges)[:_MOST_LABELS])
+    return _graph(canvas.atlas(atlas), ax)
+
+
+def critical_points(points: xr.Dataset, *, ax: Axes | None = None) -> Axes:
+    """Draw the loss of critical points over their rank."""
+    return _graph(xr.DataTree.from_dict({"points": canvas.node("points", points, "points")}), ax)
+
+
+def connections(connections: xr.Dataset, *, ax: Axes | None = None) -> Axes:
+    """Draw the graph of connections alone, without the kinds of its points."""
+    joined = canvas.node("connections", connections, "connections")
+    along = schema.read("connections", joined, "connections", {"loss": ("edge", "point")})["loss"]
+    ends = zip(("source", "target"), along.values[:, [0, -1]].T, strict=True)
+    loss = {
+        label: level
+        for end, levels in ends
+        for label, level in zip(joined[end].values.tolist(), levels, strict=True)
+    }
+    modes = [schema.index_set_modes(label) for label in loss]
+    learnt = np.zeros((len(modes), 1 + max(map(max, filter(None, modes)), default=0)), bool)
+    for row, own in zip(learnt, modes, strict=True):
+        row[list(own)] = True
+    variables = {
+        "learnt": (("critical_point", "mode"), learnt),
+        "rank": ("critical_point", [len(own) for own in modes]),
+        "loss": ("critical_point", list(loss.values())),
+    }
+    points = schema.finish(
+        xr.Dataset(variables, {"critical_point": list(loss)}), "critical_points", {}
+    )
+    return _graph(xr.DataTree.from_dict({"points": points, "connections": joined}), ax)
+
+
+def _graph(atlas: xr.DataTree, ax: Axes | None) -> Axes:
+    edges, points = layout.edges(atlas), atlas["points"].to_dataset()
+    ax = frame(ax, (11.0, 7.5), points)
+    draw(ax, atlas, edges)
+    if len(edges.kind):
+        canvas.bar(ax, *_scale(atlas, edges)[1:])
     return ax
 
 
-def _draw_edges(ax: Axes, atlas: xr.DataTree, x: Array, edges: layout.Edges) -> None:
-    """Draw the edges in layers, the weakest first."""
+def frame(ax: Axes | None, figsize: tuple[float, float], points: xr.Dataset) -> Axes:
+    """Return axes of the loss over the rank."""
+    ax = canvas.axes(ax, figsize, points["rank"], points["loss"])
+    ax.set_xticks(range(int(points["rank"].max()) + 1))
+    ax.margins(0.05, 0.06)
+    return ax
+
+
+def draw(ax: Axes, atlas: xr.DataTree, edges: layout.Edges) -> dict[str, Integers]:
+    """Draw all of the graph but its bar of colours; return which edges its collections show.
+
+    These have the names as ``gid``, as do the points of each kind, ``points-0`` and so on, and the
+    labels, ``label-`` and the row of the point.
+    """
+    points = atlas["points"].to_dataset()
+    x = layout.columns(points)
+    values, colours, _ = _scale(atlas, edges)
+    shown = _draw_edges(ax, x, points["loss"].values, edges, colours.to_rgba(values))
+    taken = edges.take(edges.visited > 0)
+    visited = np.union1d(taken.source, taken.target)
+    if len(visited):
+        ax.scatter(x[visited], points["loss"].values[visited], s=90.0, c=_VISIT, zorder=2.9)
+    areas = _draw_points(ax, points, x)
+    handles = ax.get_legend_handles_labels()[0] + _edge_legend(edges)
+    ax.legend(handles=handles, loc="upper right", fontsize=8, framealpha=0.9)
+    _add_labels(ax, points, x, areas, layout.importance(points, edges)[:_MOST_LABELS])
+    return shown
+
+
+def _draw_edges(
+    ax: Axes, x: Array, loss: Array, edges: layout.Edges, colours: Any
+) -> dict[str, Integers]:
+    """Draw the edges in layers, the weakest first; return which edges these show."""
     lead, visited, known = layout.leading(edges), edges.visited > 0, edges.kind != "observed"
     plain = ~(lead | edges.generic | visited)
-    colours = _edge_colours(ax, atlas, edges)
     broad = 1.5 + 4.0 * edges.visited / max(edges.visited.max(initial=0.0), 1.0)
     weight = 1.0 if len(plain) < _MANY_EDGES else 0.5 if len(plain) <= MOST_EDGES else 0.2
-    layers: list[tuple[layout.Flags, dict[str, Any]]] = [
-        (edges.generic, {"edgecolors": _PATH, "linewidths": 9.0, "capstyle": "round"}),
-        (plain & (len(plain) <= MOST_EDGES), {"linewidths": 0.8 * weight, "alpha": 0.6 * weight}),
-        (lead & ~visited, {"linewidths": 1.8 * weight, "alpha": weight**0.5}),
-        (edges.generic & ~lead & ~visited, {"linewidths": 1.8}),
-        (visited & known, {"edgecolors": _VISIT, "linewidths": broad + 1.6}),
-        (visited & ~known, {"edgecolors": _VISIT, "linewidths": broad, "linestyles": ":"}),
-        (visited & known, {"linewidths": broad}),
-    ]
-    loss = atlas["points"].to_dataset()["loss"].values
-    for height, (chosen, style) in enumerate(layers):
+    strong = {"linewidths": 1.8 * weight, "alpha": weight**0.5}
+    plain &= len(plain) <= MOST_EDGES
+    layers: dict[str, tuple[Flags, dict[str, Any]]] = {
+        "generic": (edges.generic, {"edgecolors": _PATH, "linewidths": 9.0, "capstyle": "round"}),
+        "plain": (plain, {"linewidths": 0.8 * weight, "alpha": 0.6 * weight}),
+        "lead": (lead & ~visited, strong),
+        "path": (edges.generic & ~lead & ~visited, {"linewidths": 1.8}),
+        "case": (visited & known, {"edgecolors": _VISIT, "linewidths": broad + 1.6}),
+        "observed": (
+            visited & ~known,
+            {"edgecolors": _VISIT, "linewidths": broad, "linestyles": ":"},
+        ),
+        "taken": (visited & known, {"linewidths": broad}),
+    }
+    shown = {}
+    for height, (name, (chosen, style)) in enumerate(layers.items()):
         rows = np.flatnonzero(chosen)
         rows = rows[np.argsort(-np.nan_to_num(edges.time[rows]), kind="stable")]  # fast ones on top
         each = {"edgecolors": colours, **style}
         each = {name: v[rows] if np.ndim(v) else v for name, v in each.items()}
-        curves = _curves(x, loss, edges.take(rows))
-        ax.add_collection(
-            PathCollection(curves, facecolors="none", zorder=1.0 + 0.1 * height, **each)
+        curves = PathCollection(
+            _curves(x, loss, edges.take(rows)), facecolors="none", zorder=1.0 + 0.1 * height, **each
         )
+        curves.set_gid(f"edges-{name}")
+        ax.add_collection(curves)
+        shown[f"edges-{name}"] = rows
+    return shown
 
 
 def _curves(x: Array, loss: Array, edges: layout.Edges) -> list[Path]:
@@ -123,34 +191,26 @@ def _curves(x: Array, loss: Array, edges: layout.Edges) -> list[Path]:
     return [Path(three, [Path.MOVETO, Path.CURVE3, Path.CURVE3]) for three in points]
 
 
-def _edge_colours(ax: Axes, atlas: xr.DataTree, edges: layout.Edges) -> Array:
-    """Return a colour for each edge and add the bar that explains them."""
-    figure: Any = ax.figure
-    colours: Array
+def _scale(atlas: xr.DataTree, edges: layout.Edges) -> tuple[Array, ScalarMappable, str]:
+    """Return a number for each edge, the colours of these, and what they are."""
     positive = edges.time[edges.time > 0.0]
     if positive.size:
         low, high = positive.min(), max(positive.max(), 1.01 * positive.min())
-        dark_to_light = ListedColormap(matplotlib.colormaps["plasma"](np.linspace(0.0, 0.86, 256)))
-        mapped = ScalarMappable(LogNorm(low, high), dark_to_light)
         node = atlas["connections"].to_dataset()
         scale = float(node["scale"][layout.scale_of(node)])
-        bar = figure.colorbar(mapped, ax=ax, pad=0.02, aspect=35)
-        bar.set_label(rf"{canvas.label(node['escape_time'])} from $\varepsilon = {scale:g}$")
-        colours = mapped.to_rgba(np.clip(np.nan_to_num(edges.time, nan=high), low, high))
-        return colours
+        word = rf"{canvas.label(node['escape_time'])} from $\varepsilon = {scale:g}$"
+        times = np.clip(np.nan_to_num(edges.time, nan=high), low, high)
+        return times, ScalarMappable(LogNorm(low, high), TIMES), word
     learnt = atlas["points"].to_dataset()["learnt"].values
     gained = np.argmax(learnt[edges.target] & ~learnt[edges.source], axis=1)
-    if len(gained):
-        canvas.mode_bar(ax, learnt.shape[1], "mode added along the arc")
-    colours = canvas.mode_colours(learnt.shape[1])(canvas.mode_norm(learnt.shape[1])(gained))
-    return colours
+    return gained, canvas.mode_scale(learnt.shape[1]), "mode added along the arc"
 
 
 def _edge_legend(edges: layout.Edges) -> list[Line2D]:
     """Return what the legend says of the edges."""
     lead, visited = layout.leading(edges), edges.visited > 0
     best = "fastest way out" if np.isfinite(edges.time).any() else "largest drop"
-    words: list[tuple[str, layout.Flags, dict[str, Any]]] = [
+    words: list[tuple[str, Flags, dict[str, Any]]] = [
         ("adds a mode", edges.kind == "add", {"color": "0.4", "linewidth": 0.8}),
         ("swaps two modes", edges.kind == "swap", _BENT),
         (f"{best} of each saddle", lead, {"color": "0.3", "linewidth": 1.8}),
@@ -168,29 +228,26 @@ def _edge_legend(edges: layout.Edges) -> list[Line2D]:
     return named
 
 
-def _draw_points(ax: Axes, points: xr.Dataset, x: Array, edges: layout.Edges) -> Array:
+def _draw_points(ax: Axes, points: xr.Dataset, x: Array) -> Array:
     """Draw the points by kind, and return the areas of their marks."""
-    kinds, loss = schema.decode(points["kind"]).values, points["loss"].values
-    taken = edges.take(edges.visited > 0)
-    visited = np.union1d(taken.source, taken.target)
-    ax.scatter(x[visited], loss[visited], s=90.0, c=_VISIT, zorder=2.9)
-    areas = np.zeros(len(x))
-    for kind, (marker, colour, area) in canvas.KIND_STYLE.items():
+    kinds, loss, areas = layout.kinds(points), points["loss"].values, np.zeros(len(x))
+    for number, (kind, (marker, colour, area)) in enumerate(canvas.KIND_STYLE.items()):
         rows = np.flatnonzero(kinds == kind)
-        areas[rows] = area if len(rows) < 500 else 0.25 * area
+        areas[rows] = size = area if len(rows) < 500 else 0.25 * area
         if len(rows):
-            word = f"{schema.spoken(kind)} ({len(rows):,})"
-            ax.scatter(
-                x[rows], loss[rows], s=areas[rows], c=colour, marker=marker,
-                edgecolors="white", linewidths=0.4 * (len(rows) < 500), zorder=3, label=word,
+            marks = ax.scatter(
+                x[rows], loss[rows], s=size, c=colour, marker=marker, zorder=3,
+                linewidths=0.4 * (len(rows) < 500), edgecolors=None if marker == "x" else "white",
+                label=f"{schema.spoken(kind)} ({len(rows):,})",
             )  # fmt: skip
+            marks.set_gid(f"points-{number}")
     return areas
 
 
 class _FittingLabels(Artist):
     """Decides at each drawing, just before the labels are drawn, which of them fit and where."""
 
-    def __init__(self, labels: Sequence[Annotation], rows: layout.Rows, places: Array, radii: Any):
+    def __init__(self, labels: Sequence[Annotation], rows: Integers, places: Array, radii: Any):
         super().__init__()
         self.set_zorder(4)
         self.set_in_layout(False)
@@ -221,7 +278,7 @@ def _size(label: Annotation, renderer: Any, margin: float) -> tuple[float, float
     return box.width + margin, box.height + margin
 
 
-def _add_labels(ax: Axes, points: xr.Dataset, x: Array, areas: Array, rows: layout.Rows) -> None:
+def _add_labels(ax: Axes, points: xr.Dataset, x: Array, areas: Array, rows: Integers) -> None:
     """Label the points of these rows, the most important first."""
     texts, path = layout.path_labels(points), layout.generic_path(points)
     places = np.stack([x, points["loss"].values], axis=1)
@@ -230,7 +287,64 @@ def _add_labels(ax: Axes, points: xr.Dataset, x: Array, areas: Array, rows: layo
         ax.annotate(
             texts[row], places[row], (0, 0), textcoords="offset pixels", va="bottom",
             fontsize=9 if path[row] else 7, path_effects=halo, zorder=5, in_layout=False,
+            gid=f"label-{row}",
         )
         for row in rows
     ]  # fmt: skip
     ax.add_artist(_FittingLabels(labels, rows, places, 0.5 * np.sqrt(areas)))
+
+
+@known_options
+def levels(atlas: xr.DataTree, *, ax: Axes | None = None) -> Axes:
+    """Draw the loss of all critical points over their rank, joined by the arcs that add one mode.
+
+    The arcs are drawn as they are, the loss along them over the size of the added mode; more than
+    5,000 of them as straight lines.
+
+    Parameters
+    ----------
+    atlas
+        What `build_atlas` returns.
+    ax
+        Axes to draw into.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    ValueError, TypeError
+        If it is no atlas.
+
+    Examples
+    --------
+    >>> import dlnds as dl
+    >>> net = dl.LinearNetwork(widths=(2, 3, 3, 2), target=[[2.0, 0.0], [0.0, 1.0]])
+    >>> dl.plot.levels(dl.build_atlas(net)).get_xlabel()
+    'rank $r$'
+    """
+    atlas = canvas.atlas(atlas)
+    points, arcs = atlas["points"].to_dataset(), atlas["arcs"].to_dataset()
+    ax = frame(ax, (9.0, 6.0), points)
+    adds = schema.decode(arcs["shape"]).values == "activation"
+    adds &= schema.decode(arcs["kind"]).values == "decreasing"
+    adds &= np.isin(arcs["source"].values, points["critical_point"].values)
+    arcs = arcs.isel(arc=adds)
+    if arcs.sizes["arc"]:
+        ranks = points["rank"].sel(critical_point=arcs["source"].values).values
+        part = arcs if arcs.sizes["arc"] <= _MOST_CURVES else arcs.isel(alpha=[0, -1])
+        colours = canvas.mode_scale(points.sizes["mode"])
+        lines = LineCollection(
+            list(np.stack([ranks[:, None] + part["alpha"].values, part["loss"].values], axis=-1)),
+            colors=colours.to_rgba(arcs["mode"].values),
+            linewidths=0.8,
+            alpha=0.35 if arcs.sizes["arc"] > 100 else 0.8,
+        )
+        ax.add_collection(lines)
+        canvas.bar(ax, colours, "mode added along the arc")
+    x = points["rank"].values.astype(np.float64)
+    areas = _draw_points(ax, points, x)
+    ax.legend(loc="lower left")
+    _add_labels(ax, points, x, areas, np.flatnonzero(layout.generic_path(points)))
+    return ax

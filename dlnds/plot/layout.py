@@ -8,10 +8,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from dlnds import schema
-from dlnds.arrays import Array
-
-Rows = NDArray[np.int64]
-Flags = NDArray[np.bool_]
+from dlnds.arrays import Array, Flags, Integers
 
 #: Distance from the saddle whose escape times are drawn: the nearest one of those in the atlas.
 USUAL_SCALE = 1e-3
@@ -31,10 +28,10 @@ class Edges(NamedTuple):
     counts the runs that took it; of these are ``probability`` and ``mean_time``, else NaN.
     """
 
-    source: Rows
-    target: Rows
+    source: Integers
+    target: Integers
     kind: NDArray[np.str_]
-    place: Rows
+    place: Integers
     drop: Array
     time: Array
     generic: Flags
@@ -42,7 +39,7 @@ class Edges(NamedTuple):
     probability: Array
     mean_time: Array
 
-    def take(self, chosen: Flags | Rows) -> "Edges":
+    def take(self, chosen: Flags | Integers) -> "Edges":
         """Return some of the edges."""
         columns: Any = (column[chosen] for column in self)
         return Edges(*columns)
@@ -51,7 +48,7 @@ class Edges(NamedTuple):
 def edges(atlas: xr.DataTree) -> Edges:
     """Return the connections of an atlas, or its decreasing arcs if it has none, and what runs did.
 
-    Edges to points that are not listed are left out.
+    Edges to points that are not listed are left out. An atlas may be no more than ``points``.
     """
     points = atlas["points"].to_dataset()
     rows = {str(label): row for row, label in enumerate(points["critical_point"].values)}
@@ -77,9 +74,12 @@ def edges(atlas: xr.DataTree) -> Edges:
     )
 
 
-def _known(atlas: xr.DataTree, rows: dict[str, int]) -> tuple[Rows, Rows, Rows, Array]:
+def _known(atlas: xr.DataTree, rows: dict[str, int]) -> tuple[Integers, Integers, Integers, Array]:
     """Return source, target, place and time of each connection, or of the arcs in its place."""
-    name = "connections" if "connections" in atlas.children else "arcs"
+    name = next((name for name in ("connections", "arcs") if name in atlas.children), "")
+    if not name:
+        none = np.zeros(0, np.int64)
+        return none, none, none, none.astype(np.float64)
     node = atlas[name].to_dataset()
     source, target = (_rows(node[end].values, rows) for end in ("source", "target"))
     use = (source >= 0) & (target >= 0) & (source != target)
@@ -101,13 +101,13 @@ def _observed(atlas: xr.DataTree, rows: dict[str, int]) -> dict[tuple[int, int],
     node = atlas["visits"].to_dataset()
     names = ("visited", "probability", "mean_escape_time")
     ends = np.stack([_rows(node[end].values, rows) for end in ("source", "target")], axis=1)
-    numbers = np.stack([np.asarray(node[name].values, np.float64) for name in names], axis=1)
+    numbers = np.stack([node[name].values for name in names], axis=1)
     use = (ends >= 0).all(axis=1) & (numbers[:, 0] > 0)
     pairs = zip(ends[use].tolist(), numbers[use].tolist(), strict=True)
     return {(a, b): tuple(row) for (a, b), row in pairs}
 
 
-def _rows(labels: Iterable[object], rows: dict[str, int]) -> Rows:
+def _rows(labels: Iterable[object], rows: dict[str, int]) -> Integers:
     return np.array([rows.get(str(label), -1) for label in labels], np.int64)
 
 
@@ -115,6 +115,14 @@ def scale_of(connections: xr.Dataset) -> int:
     """Return the place of the scale whose escape times are drawn."""
     scales = connections["scale"].values
     return int(np.argmin(np.abs(np.log(scales / USUAL_SCALE))))
+
+
+def kinds(points: xr.Dataset) -> NDArray[np.object_]:
+    """Return the kinds of points as words, if they are known."""
+    if "kind" not in points:
+        return np.full(points.sizes["critical_point"], "critical_point", object)
+    words: NDArray[np.object_] = schema.decode(points["kind"]).values
+    return words
 
 
 def generic_path(points: xr.Dataset) -> Flags:
@@ -125,13 +133,17 @@ def generic_path(points: xr.Dataset) -> Flags:
     return path
 
 
+def short_label(label: str, rank: int) -> str:
+    """Return the label of the first modes, so many, in short."""
+    return label if rank < 5 else f"{{0…{rank - 1}}}"
+
+
 def path_labels(points: xr.Dataset) -> list[str]:
     """Return the labels of all points, those of the generic path in short."""
-    labels = [str(label) for label in points["critical_point"].values]
-    for row in np.flatnonzero(generic_path(points)):
-        rank = int(points["rank"][row])
-        labels[row] = labels[row] if rank < 5 else f"{{0…{rank - 1}}}"
-    return labels
+    rows = zip(
+        points["critical_point"].values, generic_path(points), points["rank"].values, strict=True
+    )
+    return [short_label(str(label), rank) if path else str(label) for label, path, rank in rows]
 
 
 def columns(points: xr.Dataset) -> Array:
@@ -178,16 +190,16 @@ def leading(some: Edges) -> Flags:
     return chosen
 
 
-def importance(points: xr.Dataset, some: Edges) -> Rows:
+def importance(points: xr.Dataset, some: Edges) -> Integers:
     """Return the rows of the points, the most important first.
 
     These are the generic path, minima, what runs visited, and the others by their rank and loss.
     """
-    minimum = schema.decode(points["kind"]).values == "global_minimum"
+    minimum = kinds(points) == "global_minimum"
     visited = np.zeros(len(minimum), bool)
     visited[some.source[some.visited > 0]] = visited[some.target[some.visited > 0]] = True
     groups = np.select([generic_path(points), minimum, visited], [0, 1, 2], 3)
-    order: Rows = np.lexsort((points["loss"].values, points["rank"].values, groups))
+    order: Integers = np.lexsort((points["loss"].values, points["rank"].values, groups))
     return order
 
 

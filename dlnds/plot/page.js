@@ -3,16 +3,19 @@
 const byId = (id) => document.getElementById(id);
 const data = JSON.parse(byId("data").textContent);
 const graph = byId("graph"), tip = byId("tip"), panel = byId("panel"), details = byId("details");
-const nodes = [...document.querySelectorAll("#nodes use")];
-const labels = new Map();
-for (const text of document.querySelectorAll("#labels text")) labels.set(+text.dataset.n, text);
+// The picture's marks stand by their kind, in the order of the points.
+const all = (selector) => [...document.querySelectorAll(selector)];
+const marks = data.kinds.map((_, kind) => all(`#points-${kind} use`));
+const nodes = data.points.kind.map((kind) => marks[kind].shift());
+const chosen = make("g", { id: "chosen" });
+document.querySelector("[id^=points-]").before(chosen);
 const rows = new Map(data.labels.map((label, n) => [label, n]));
 const at = nodes.map((node) => [+node.getAttribute("x"), +node.getAttribute("y")]);
 let scale = data.scale, picked = null, current = 0;
 
 // All text of the atlas goes through here, as text: nothing is ever parsed as HTML.
 function make(name, attributes = {}, ...children) {
-  const svg = ["svg", "path", "text", "rect", "title"].includes(name);
+  const svg = ["svg", "g", "path", "text", "rect", "title"].includes(name);
   const element = svg
     ? document.createElementNS(graph.namespaceURI, name)
     : document.createElement(name);
@@ -44,27 +47,34 @@ const dropOf = (e) => data.points.loss[data.edges.source[e]] - data.points.loss[
 
 function curve(e) {
   const [a, b] = at[data.edges.source[e]], [c, d] = at[data.edges.target[e]];
-  const bend = data.bend[0] + data.bend[1] * Math.abs(d - b);
-  const sign = { add: 0, swap: 1 }[ofOrbit(e, "kind")] ?? -1;  // the last: only runs did
-  return `M${a} ${b}Q${(a + c) / 2 + sign * bend} ${(b + d) / 2} ${c} ${d}`;
+  return `M${a} ${b}Q${(a + c) / 2 + data.bend[e]} ${(b + d) / 2} ${c} ${d}`;
 }
 
 // Colours of times, on a logarithmic scale between the fastest and the slowest.
-function shade(time) {
+const ends = () => {
   const known = data.orbits.time.map((times) => times[scale]).filter((t) => t > 0);
-  const low = Math.log(Math.min(...known)), high = Math.log(Math.max(...known));
-  if (!(time > 0) || !(high > low)) return 0;
-  return (Math.log(time) - low) / (high - low);
+  return known.length ? [Math.min(...known), Math.max(...known)] : [];
+};
+
+function shade(time) {
+  const [low, high] = ends().map(Math.log);
+  const part = time > 0 && high > low ? (Math.log(time) - low) / (high - low) : 0;
+  return data.ramp[Math.round(part * (data.ramp.length - 1))];
 }
 
 function colour() {
-  if (!data.scales.length) return;
-  for (const path of document.querySelectorAll("#edges [data-o]")) {
-    path.style.setProperty("--t", shade(timeOf(+path.dataset.o)).toFixed(3));
+  for (const name of ["plain", "lead", "path", "taken"]) {
+    const edges = data.shown["edges-" + name] ?? [];
+    all(`#edges-${name} path`).forEach((path, i) => {
+      path.style.stroke = shade(timeOf(orbit(edges[i])));
+    });
   }
-  const known = data.orbits.time.map((times) => times[scale]).filter((t) => t > 0);
-  byId("fastest").textContent = known.length ? show(Math.min(...known)) : "";
-  byId("slowest").textContent = known.length ? show(Math.max(...known)) : "";
+}
+
+function bounds() {
+  const [low, high] = ends();
+  byId("fastest").textContent = low ? show(low) : "";
+  byId("slowest").textContent = high ? show(high) : "";
 }
 
 // Numbers of a point.
@@ -104,7 +114,7 @@ function pick(n) {
   nodes[n].classList.add("picked");
   for (const p of [n, ...mine.flatMap((e) => [data.edges.source[e], data.edges.target[e]])]) {
     nodes[p].classList.add("near");
-    labels.get(p)?.classList.add("near");
+    byId("label-" + p)?.classList.add("near");
   }
   draw(mine);
   byId("hint").hidden = true;
@@ -117,18 +127,18 @@ function draw(edges) {
     const path = make("path", {
       d: curve(e), class: data.edges.source[e] === picked ? "from" : "into", "data-e": e,
     });
-    path.style.setProperty("--t", shade(timeOf(orbit(e))).toFixed(3));
+    path.style.stroke = shade(timeOf(orbit(e)));
     return path;
   });
-  byId("chosen").replaceChildren(...paths);
+  chosen.replaceChildren(...paths);
 }
 
 function clear() {
   if (picked !== null) nodes[picked].classList.remove("picked");
   picked = null;
   graph.classList.remove("dimmed");
-  for (const near of document.querySelectorAll(".near")) near.classList.remove("near");
-  byId("chosen").replaceChildren();
+  for (const near of all(".near")) near.classList.remove("near");
+  chosen.replaceChildren();
   details.replaceChildren();
   byId("hint").hidden = false;
   tip.hidden = true;
@@ -251,7 +261,7 @@ function neighbour(n, dx, dy) {
 const ARROWS = {
   ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1],
 };
-byId("nodes").addEventListener("keydown", (event) => {
+graph.addEventListener("keydown", (event) => {
   const n = nodes.indexOf(event.target);
   if (n < 0) return;
   if (event.key in ARROWS) nodes[neighbour(n, ...ARROWS[event.key])].focus();
@@ -289,17 +299,17 @@ byId("find").addEventListener("change", (event) => {
 // Moving the picture; marks keep their size.
 const whole = graph.viewBox.baseVal;
 let view = { x: whole.x, y: whole.y, width: whole.width, height: whole.height };
-const all = { ...view };
+const full = { ...view };
 let grip = null, moved = false;
 
 function look(next) {
   view = next;
   graph.setAttribute("viewBox", `${view.x} ${view.y} ${view.width} ${view.height}`);
-  graph.style.setProperty("--size", Math.sqrt(view.width / all.width));
+  graph.style.setProperty("--size", Math.sqrt(view.width / full.width));
 }
 
 function zoom(factor, x, y) {
-  const width = Math.min(all.width, Math.max(all.width / 60, view.width * factor));
+  const width = Math.min(full.width, Math.max(full.width / 60, view.width * factor));
   const ratio = width / view.width;
   look({ x: x + (view.x - x) * ratio, y: y + (view.y - y) * ratio, width,
     height: view.height * ratio });
@@ -324,12 +334,12 @@ graph.addEventListener("pointermove", (event) => {
 });
 addEventListener("pointerup", () => { grip = null; });
 graph.addEventListener("click", (event) => {
-  if (!moved && !event.target.closest("#nodes")) clear();
+  if (!moved && !nodes.includes(event.target)) clear();
 });
 const centre = () => [view.x + view.width / 2, view.y + view.height / 2];
 byId("closer").addEventListener("click", () => zoom(0.6, ...centre()));
 byId("farther").addEventListener("click", () => zoom(1 / 0.6, ...centre()));
-byId("whole").addEventListener("click", () => look({ ...all }));
+byId("whole").addEventListener("click", () => look({ ...full }));
 
 if (data.scales.length) {
   for (const [k, value] of data.scales.entries()) {
@@ -340,8 +350,10 @@ if (data.scales.length) {
   byId("scale").addEventListener("change", (event) => {
     scale = +event.target.value;
     colour();
+    bounds();
     if (picked !== null) pick(picked);
   });
+  byId("ramp").style.background = `linear-gradient(to right, ${data.ramp})`;
   byId("scales").hidden = byId("times").hidden = false;
+  bounds();
 }
-colour();

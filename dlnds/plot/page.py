@@ -3,24 +3,26 @@
 import base64
 import hashlib
 import html
+import io
 import json
 import os
 import re
 from importlib import resources
 from typing import Any
 
+import matplotlib
 import numpy as np
 import xarray as xr
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 
 from dlnds import schema, store
-from dlnds.arrays import Array
+from dlnds.arrays import Array, Integers
 from dlnds.errors import known_options
-from dlnds.plot import canvas, layout
+from dlnds.plot import canvas, landscape, layout
 
 #: A page of more points would be too slow in a browser.
 MOST_POINTS = 5000
-#: Of more edges the picture shows at first only the most important ones.
-MOST_EDGES = 5000
 #: Of more arcs only the decreasing ones are on the page.
 MOST_ARCS = 100_000
 #: Significant digits of the numbers on the page.
@@ -30,35 +32,23 @@ _COLUMNS = (
     *("rank", "loss", "kind", "index", "nullity", "order_of_descent", "fiber_dimension"),
     *("departure_rate", "convergence_rate"),
 )
-#: Left, top, right and bottom of the picture in its frame of 1000 × 640.
-_FRAME = (62.0, 14.0, 988.0, 596.0)
-#: Above the highest point and below the lowest one.
-_MARGIN = 25.0
-_SHAPES = (
-    '<path id="k0" class="k0" d="M0-10L2.4-3.2 9.5-3.1 3.8 1.2 5.9 8.1 0 4-5.9 8.1-3.8 1.2'
-    '-9.5-3.1-2.4-3.2Z"/>',
-    '<circle id="k1" class="k1" r="{radius}"/>',
-    '<path id="k2" class="k2" d="M0-6.5L6.5 0 0 6.5-6.5 0Z"/>',
-    '<path id="k3" class="k3" d="M-4-4H4V4H-4Z"/>',
-)
-_SEEN = {False: "", True: ' class="seen"'}
-#: Labels are tried on at most so many points.
-_MOST_LABELS = 400
-#: Sizes of letters and lines: up to so many edges.
-_SIZES: dict[float, dict[str, float]] = {
-    300: {
-        **{"label_size": 11.5, "path_size": 14.0, "plain_width": 1.1, "plain_opacity": 0.6},
-        **{"lead_width": 2.2, "lead_opacity": 1.0, "mark_edge": 0.8},
-    },
-    MOST_EDGES: {
-        **{"label_size": 9.0, "path_size": 12.0, "plain_width": 0.6, "plain_opacity": 0.35},
-        **{"lead_width": 1.2, "lead_opacity": 0.8, "mark_edge": 0.8},
-    },
-    np.inf: {
-        **{"label_size": 9.0, "path_size": 12.0, "plain_width": 0.4, "plain_opacity": 0.2},
-        **{"lead_width": 0.5, "lead_opacity": 0.25, "mark_edge": 0.3},
-    },
+#: The picture's texts stay texts, in letters of a known width, and two pictures are the same.
+_SVG: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "dlnds",
+    "font.family": "monospace",
+    "font.monospace": ["DejaVu Sans Mono"],
 }
+#: What of matplotlib's SVG a page of HTML has no use for, and what it needs in its place.
+_TIDY: tuple[tuple[str, Any], ...] = (
+    (r"\s+", " "),
+    (r"^.*?<svg [^>]*>|<metadata>.*?</metadata>|<defs> <style.*?</defs>", ""),
+    (r"<defs> <clipPath.*?</defs>| clip-path=\"[^\"]*\"|fill: none; ", ""),
+    (r'(<path id="\w+" d="[^"]*") style="[^"]*"', r"\1"),  # those who use it have a style
+    ("xlink:href", "href"),
+    (r"-?\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip(".")),
+    (r"(?<=[MLQCz]) |(?<=\d) (?=[MLQCz\"])", ""),
+)
 
 
 @known_options
@@ -104,10 +94,10 @@ def save_page(atlas: xr.DataTree, path: str | os.PathLike[str]) -> None:
 
 def check(atlas: xr.DataTree) -> xr.DataTree:
     """Return an atlas with its dims in order; refuse what is none, or too large for a page."""
-    ordered: xr.DataTree = canvas.check("atlas", atlas, "atlas")
-    points = atlas["points"].to_dataset()
+    ordered = canvas.atlas(atlas)
+    points = ordered["points"].to_dataset()
     shown = [name for name in (*_COLUMNS, "is_complete") if name in points]
-    schema.check_content("atlas", points, dict.fromkeys(shown, ("critical_point",)))
+    schema.read("atlas", points, "critical_points", dict.fromkeys(shown, ("critical_point",)))
     count = points.sizes["critical_point"]
     if count > MOST_POINTS:
         raise ValueError(
@@ -125,19 +115,19 @@ def _page(atlas: xr.DataTree) -> str:
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
     edges, points = layout.edges(atlas), atlas["points"].to_dataset()
     orbit, orbits = _orbits(atlas, edges)
-    sizes = next(sizes for most, sizes in _SIZES.items() if len(edges.kind) <= most)
+    picture, drawn = _picture(atlas, edges)
     parts = {
         # Nothing is loaded, and no script runs but ours.
         "policy": f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
         f"script-src 'sha256-{digest}'",
         "title": html.escape(str(atlas.attrs.get("title", "Atlas of a deep linear network"))),
         "summary": _summary(atlas, edges),
-        "legend": _legend(points, edges),
-        "graph": _graph(points, edges, orbit, sizes),
+        "graph": picture,
         "notes": _notes(atlas, edges),
-        "data": _json({**_data(atlas, edges, orbit), "orbits": orbits, **_arcs(atlas, points)}),
+        "data": _json(
+            {**_data(atlas, edges, orbit), **drawn, "orbits": orbits, **_arcs(atlas, points)}
+        ),
         "script": script,
-        **{name: str(size) for name, size in sizes.items()},
     }
     return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)
 
@@ -172,21 +162,18 @@ def _plain(values: Any) -> Any:
     ]
 
 
-def _data(atlas: xr.DataTree, edges: layout.Edges, orbit: layout.Rows) -> dict[str, Any]:
+def _data(atlas: xr.DataTree, edges: layout.Edges, orbit: Integers) -> dict[str, Any]:
     """Return what the script of the page needs to know of points and edges."""
     points = atlas["points"].to_dataset()
     columns = [name for name in _COLUMNS if name in points]
     kept = [name for name in (*columns, "is_complete") if name in points]
     visited = np.flatnonzero(edges.visited > 0)
     runs = np.stack([edges.visited, edges.probability, edges.mean_time], axis=1)[visited]
-    across, down = _units(points)
-    height = float(np.ptp(points["loss"].values)) or 1.0
     return {
         "labels": [str(label) for label in points["critical_point"].values],
         "columns": [{"name": name, "title": _title(points[name])} for name in columns],
         "points": {name: _plain(points[name].values) for name in kept},
         "kinds": [schema.spoken(kind) for kind in schema.POINT_KINDS],
-        "bend": _plain([layout.BEND[0] * across, layout.BEND[1] * across / (down * height)]),
         "edges": {
             "source": edges.source.tolist(),
             "target": edges.target.tolist(),
@@ -213,7 +200,7 @@ def _scales(atlas: xr.DataTree) -> dict[str, Any]:
     return {"scales": _plain(node["scale"].values), "scale": layout.scale_of(node)}
 
 
-def _orbits(atlas: xr.DataTree, edges: layout.Edges) -> tuple[layout.Rows, dict[str, Any]]:
+def _orbits(atlas: xr.DataTree, edges: layout.Edges) -> tuple[Integers, dict[str, Any]]:
     """Return the orbit that each edge shares with others, −1 if none, and the numbers of orbits."""
     learnt = atlas["points"].to_dataset()["learnt"].values
     known = edges.place >= 0
@@ -254,7 +241,7 @@ def _arcs(atlas: xr.DataTree, points: xr.Dataset) -> dict[str, Any]:
     row = {str(label): n for n, label in enumerate(points["critical_point"].values)}
     source = np.array([row[str(label)] for label in node["source"].values[chosen]], np.int64)
     loss = points["loss"].values
-    change = node["exact_loss"].transpose("arc", "alpha").values[chosen] - loss[source, None]
+    change = node["exact_loss"].values[chosen] - loss[source, None]
     top = max(float(loss.max(initial=0.0)), 1e-300)
     curves, which = np.unique(np.round(change / top, DIGITS + 1) * top, axis=0, return_inverse=True)
     target = [str(label) for label in node["target"].values[chosen]]
@@ -278,144 +265,50 @@ def _meanings(node: xr.Dataset, name: str) -> list[str]:
     return str(node[name].attrs["flag_meanings"]).split() if name in node else []
 
 
-def _listed_arcs(atlas: xr.DataTree) -> layout.Rows:
+def _listed_arcs(atlas: xr.DataTree) -> Integers:
     """Return which arcs are on the page: of too many the decreasing ones."""
     node = atlas["arcs"].to_dataset()
     labels = {str(label) for label in atlas["points"].to_dataset()["critical_point"].values}
     use = np.array([str(label) in labels for label in node["source"].values], bool)
     if use.sum() > MOST_ARCS:
         use &= schema.decode(node["kind"]).values == "decreasing"
-    rows: layout.Rows = np.flatnonzero(use)
+    rows: Integers = np.flatnonzero(use)
     return rows
 
 
-def _units(points: xr.Dataset) -> tuple[float, float]:
-    """Return how many units of the picture a rank is wide and a loss of 1 is high."""
-    left, top, right, bottom = _FRAME
-    span = float(np.ptp(points["rank"].values)) + 1.0
-    height = float(np.ptp(points["loss"].values)) or 1.0
-    return (right - left) / span, (bottom - top - 2.0 * _MARGIN) / height
-
-
-def _placed(points: xr.Dataset, x: Any, loss: Any) -> Array:
-    """Return where in the picture (x, loss) are: (…, 2), downwards."""
-    across, down = _units(points)
-    right = _FRAME[0] + across * (np.asarray(x) - float(points["rank"].min()) + 0.5)
-    low = _FRAME[1] + _MARGIN + down * (float(points["loss"].max()) - np.asarray(loss))
-    placed: Array = np.stack([right, low], axis=-1)
-    return placed
-
-
-def _graph(
-    points: xr.Dataset, edges: layout.Edges, orbit: layout.Rows, sizes: dict[str, float]
-) -> str:
-    """Return the picture of the graph as SVG."""
-    places = np.round(_placed(points, layout.columns(points), points["loss"].values), 2)
-    taken = edges.take(edges.visited > 0)
-    seen = np.isin(np.arange(len(places)), [taken.source, taken.target]).tolist()
-    rows = zip(points["kind"].values, places.tolist(), seen, strict=True)
-    marks = [
-        f'<use href="#k{kind}" x="{x:g}" y="{y:g}"{_SEEN[visited]}/>'
-        for kind, (x, y), visited in rows
-    ]
-    shapes = "".join(_SHAPES).format(radius=_radii(points)[1])
-    return "\n".join(
-        [
-            '<svg id="graph" viewBox="0 0 1000 640" role="group" '
-            'aria-label="loss of the critical points over their rank, and what joins them">',
-            f'<defs id="shapes">{shapes}</defs>',
-            *_axes(points),
-            '<g id="edges">',
-            *_edges(points, places, edges, orbit),
-            '</g>\n<g id="chosen"></g>\n<g id="nodes">',
-            *marks,
-            '</g>\n<g id="labels">',
-            *_labels(points, places, edges, sizes),
-            "</g>\n</svg>",
-        ]
+def _picture(atlas: xr.DataTree, edges: layout.Edges) -> tuple[str, dict[str, Any]]:
+    """Return the picture of the graph as SVG, and what the script needs to know of it."""
+    points = atlas["points"].to_dataset()
+    with matplotlib.rc_context(_SVG):
+        figure = Figure(figsize=(10.0, 6.25), layout="constrained")
+        ax = landscape.frame(figure.add_subplot(), (10.0, 6.25), points)
+        shown = landscape.draw(ax, atlas, edges)
+        for label in ax.texts:
+            label.set_path_effects([])  # would make curves of letters
+        file = io.StringIO()
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    text = file.getvalue()
+    for pattern, new in _TIDY:
+        text = re.sub(pattern, new, text)
+    styles: dict[str, int] = {}  # of thousands of paths there are few
+    text = re.sub(
+        r'style="([^"]*)"',
+        lambda style: f'class="s{styles.setdefault(style[1], len(styles))}"',
+        text,
     )
-
-
-def _radii(points: xr.Dataset) -> tuple[float, ...]:
-    """Return the radius of the mark of each kind."""
-    few = points.sizes["critical_point"] <= 500
-    return (10.0, 4.2 if few else 2.0, 6.5, 5.0)
-
-
-def _axes(points: xr.Dataset) -> list[str]:
-    from matplotlib.ticker import MaxNLocator
-
-    left, top, right, bottom = _FRAME
-    ranks, loss = points["rank"].values, points["loss"].values
-    lines = [
-        f'<rect class="frame" x="{left}" y="{top}" width="{right - left}" height="{bottom - top}"/>'
-    ]
-    for rank in range(int(ranks.min()), int(ranks.max()) + 1):
-        lines.append(_text(_placed(points, rank, 0.0)[0], bottom + 18.0, "middle", str(rank)))
-    for level in MaxNLocator(6).tick_values(loss.min(), loss.max()):
-        y = float(_placed(points, 0.0, level)[1])
-        if top < y < bottom:
-            lines.append(f'<path class="frame" d="M{left - 5} {y:.1f}H{left}"/>')
-            lines.append(_text(left - 8.0, y + 4.5, "end", f"{level:g}"))
-    lines.append(_text(0.5 * (left + right), bottom + 38.0, "middle", "rank"))
-    turned = f'transform="translate(14 {0.5 * (top + bottom)}) rotate(-90)"'
-    return [*lines, _text(0.0, 0.0, "middle", "loss", turned)]
-
-
-def _text(x: float, y: float, anchor: str, words: str, rest: str = "") -> str:
-    place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
-    return f'<text class="tick" {place} {rest}>{html.escape(words)}</text>'
-
-
-def _edges(points: xr.Dataset, places: Array, edges: layout.Edges, orbit: layout.Rows) -> list[str]:
-    """Return the edges, those of one orbit and one weight as one path."""
-    bends = layout.bends(layout.columns(points), points["loss"].values, edges)
-    control = np.round(_placed(points, *bends.T), 1)
-    numbers = np.hstack([places[edges.source], control, places[edges.target]])
-    lead, visited = layout.leading(edges), edges.visited > 0
-    plain = ~(lead | edges.generic | visited) & (len(lead) <= MOST_EDGES)
-    paths = [_path("generic", numbers[edges.generic])]
-    for name, chosen in (("plain", plain), ("lead", (lead | edges.generic) & ~visited)):
-        for which in np.unique(orbit[chosen]).tolist():
-            paths.append(_path(name, numbers[chosen & (orbit == which)], f'data-o="{which}"'))
-    widths = 1.5 + 4.0 * edges.visited / max(edges.visited.max(initial=0.0), 1.0)
-    for e in np.flatnonzero(visited).tolist():
-        one, width = numbers[e : e + 1], f'stroke-width="{widths[e]:.3g}"'
-        if edges.kind[e] == "observed":
-            paths.append(_path("visited observed", one, width))
-        else:
-            paths.append(_path("visited", one, f'stroke-width="{widths[e] + 2.0:.3g}"'))
-            paths.append(_path("taken", one, f'data-o="{orbit[e]}" {width}'))
-    return paths
-
-
-def _path(name: str, numbers: Array, rest: str = "") -> str:
-    """Return one path of parabolas (edge, 6)."""
-    curves = "".join("M{:g} {:g}Q{:g} {:g} {:g} {:g}".format(*row) for row in numbers.tolist())
-    return f'<path class="{name}" d="{curves}" {rest}/>' if curves else ""
-
-
-def _labels(
-    points: xr.Dataset, places: Array, edges: layout.Edges, sizes: dict[str, float]
-) -> list[str]:
-    """Return the labels that fit, in a font whose letters are at most 0.62 of its size wide."""
-    texts, path = layout.path_labels(points), layout.generic_path(points)
-    order = layout.importance(points, edges)[:_MOST_LABELS].tolist()
-    fonts = [sizes["path_size"] if path[n] else sizes["label_size"] for n in order]
-    boxes = [(0.62 * f * len(texts[n]), 1.2 * f) for n, f in zip(order, fonts, strict=True)]
-    radii = np.array(_radii(points))[points["kind"].values]
-    upwards, half = places * np.array([1.0, -1.0]), 0.7 * radii[:, None]
-    obstacles = np.concatenate([upwards - half, upwards + half], axis=1)
-    left, top, right, bottom = _FRAME
-    frame = (left, -bottom, right, -top)
-    corners = layout.fit_labels(boxes, upwards[order], 1.0 + radii[order], obstacles, frame)
-    lines = []
-    for n, font, corner in zip(order, fonts, corners, strict=True):
-        if corner is not None:
-            place = f'x="{corner[0]:.1f}" y="{-corner[1] - 0.28 * font:.1f}"'
-            kind = ' class="path"' if path[n] else ""
-            lines.append(f'<text data-n="{n}" {place}{kind}>{html.escape(texts[n])}</text>')
-    return lines
+    rules = "".join(f".s{number}{{{style}}}" for style, number in styles.items())
+    box = " ".join(f"{72.0 * size:g}" for size in (0.0, 0.0, *figure.get_size_inches()))
+    words = "loss of the critical points over their rank, and what joins them"
+    root = f'<svg id="graph" viewBox="{box}" role="group" aria-label="{words}">'
+    x, loss = layout.columns(points), points["loss"].values
+    control = ax.transData.transform(layout.bends(x, loss, edges))[:, 0]
+    places = ax.transData.transform(np.stack([x, loss], axis=1))[:, 0]
+    bend = control - 0.5 * (places[edges.source] + places[edges.target])
+    return f"{root}<style>{rules}</style>{text}", {
+        "shown": {name: rows.tolist() for name, rows in shown.items() if len(rows)},
+        "bend": np.round(bend * 72.0 / figure.dpi, 1).tolist(),
+        "ramp": [to_hex(colour) for colour in landscape.TIMES(np.linspace(0.0, 1.0, 65))],
+    }
 
 
 def _summary(atlas: xr.DataTree, edges: layout.Edges) -> str:
@@ -426,27 +319,6 @@ def _summary(atlas: xr.DataTree, edges: layout.Edges) -> str:
     return html.escape(
         f"network {widths}; singular values {sigma}; "
         f"{points.sizes['critical_point']:,} critical points, {known:,} {_joined(atlas)}"
-    )
-
-
-def _legend(points: xr.Dataset, edges: layout.Edges) -> str:
-    kinds = points["kind"].values
-    entries = [
-        (f'<use href="#k{n}"/>', schema.spoken(kind), int(np.count_nonzero(kinds == n)))
-        for n, kind in enumerate(schema.POINT_KINDS)
-    ]
-    line = '<path fill="none" stroke="currentColor" stroke-width="1.3" d="{}"/>'
-    for kind, words, curve in (
-        ("add", "adds a mode", "M-8-5L8 5"),
-        ("swap", "swaps two", "M-3-8Q9 0-3 8"),
-        ("observed", "only runs did", "M3-8Q-9 0 3 8"),
-    ):
-        entries.append((line.format(curve), words, int(np.count_nonzero(edges.kind == kind))))
-    return "\n".join(
-        f'<span class="words"><svg viewBox="-8 -8 16 16" aria-hidden="true">{picture}</svg>'
-        f"{words} ({count:,})</span>"
-        for picture, words, count in entries
-        if count
     )
 
 
@@ -463,7 +335,7 @@ def _notes(atlas: xr.DataTree, edges: layout.Edges) -> str:
         notes.append(f"Rates λ: swaps depart like exp(λ t), added modes grow like {law}.")
     if (edges.visited > 0).any():
         notes.append("Cased lines: what runs did, the broader the more of them.")
-    if len(edges.kind) > MOST_EDGES:
+    if len(edges.kind) > landscape.MOST_EDGES:
         drawn = layout.leading(edges) | edges.generic | (edges.visited > 0)
         others = int(np.count_nonzero(~drawn))
         notes.append(f"{others:,} other edges are drawn only when one of their points is chosen.")

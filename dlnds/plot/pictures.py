@@ -1,124 +1,62 @@
-"""Pictures of Datasets. Every function draws into ``ax``, or into new axes, and returns them."""
+"""Pictures over time and of lists of numbers, and which picture a Dataset has by its schema."""
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from dlnds import schema
 from dlnds.errors import check_integers, known_options, nearest
-from dlnds.plot import layout
-from dlnds.plot.canvas import KIND_STYLE as _KIND_STYLE
-from dlnds.plot.canvas import axes as _axes
-from dlnds.plot.canvas import check as _check
-from dlnds.plot.canvas import label as _label
-from dlnds.plot.canvas import mode_bar as _mode_bar
-from dlnds.plot.canvas import mode_colours as _mode_colours
-from dlnds.plot.canvas import mode_norm as _mode_norm
-from dlnds.plot.diagrams import branches as branches
-from dlnds.plot.landscape import graph as graph
+from dlnds.plot import canvas, layout
+from dlnds.plot.diagrams import arcs, branches, heatmap
+from dlnds.plot.landscape import connections, critical_points, graph
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-#: Colours of arcs by kind and shape: cold ones descend, warm ones rise.
-_ARC_COLOURS = {
-    "decreasing": {"activation": "#2166ac", "rotation": "#1b7837", "rotation_kept": "#7fbf7b"},
-    "increasing": {
-        "activation": "#b2182b",
-        "cross": "#e08214",
-        "scaling": "#8c510a",
-        "rotation": "#c51b7d",
-        "rotation_kept": "#e9a3c9",
-    },
-    "constant": dict.fromkeys(("orbit", "fiber", "plateau", "rotation"), "#4d4d4d"),
-}
-_ARC_NAMES = {
-    ("increasing", "activation"): "activation, sign −",
-    ("increasing", "rotation_kept"): "rotation, strength kept",
-    ("decreasing", "rotation_kept"): "rotation, strength kept",
-}
-_ARC_DASHES = {"rotation_kept": "--", "cross": "-.", "scaling": (0, (1, 1))}
-
-_MOST_CURVES = 5000
 #: The largest number of a mode that has a colour of its own.
 _MOST_MODES = 100_000
+#: Of more lines or bars none are named, or the last are left out.
+_MOST_NAMES = 12
+_MOST_BARS = 30
+#: Rows of longer curves are not marked.
+_MOST_DOTS = 50
+#: Plateaus of visits that are so much shorter than others need the logarithm of time.
+_UNEVEN = 100.0
+#: Schemas of which one variable is drawn over another.
+_CURVES = {
+    "run": ("time", "state"),  # if it has no loss
+    "arc_path": ("alpha", "loss"),
+    "edge_path": ("point", "loss"),
+    "fibres": ("elapsed_time", "loss"),
+    "quotient_run": ("time", "orbit_distance"),
+    "lyapunov_function": ("time", "value"),
+    "path_comparison": ("time", "distance"),
+    "critical_point": ("iteration", "residual"),
+}
+#: Those whose numbers go to zero.
+_DECAYING = ("lyapunov_function", "path_comparison", "critical_point")
+#: Schemas of which a list of numbers is drawn: dim, numbers, and what is written at each.
+_STEMS = {
+    "modes": ("mode", "singular_value", "", ""),
+    "manifold": ("direction", "rate", "order", "order {}"),
+    "escape_directions": ("direction", "value", "count", "×{}"),
+}
+#: Schemas without a picture, and where to look instead.
+_NO_PICTURE = {
+    "classification": "print it, or draw all points with plot.graph(build_atlas(net))",
+    "canonical_form": "look at 'group_element' and 'residual', or draw linearize(net, x)",
+    "fiber": "look at 'fiber_dimension' and 'nullity', or draw linearize(net, x)",
+    "orbit": "look at 'orbit_dimension' and 'isotropy', or draw linearize(net, x)",
+    "tangent": "look at 'vertical' and 'horizontal'",
+    "inertia": "look at 'index' and 'nullity', or draw linearize(system, x)",
+    "assumptions": "look at 'holds'",
+    "zero_preserving": "look at 'kept' and 'unit_zero'",
+}
 
 
 @known_options
-def levels(atlas: xr.DataTree, *, ax: "Axes | None" = None) -> "Axes":
-    """Draw the loss of all critical points over their rank, joined by the arcs that add one mode.
-
-    The arcs are drawn as they are, the loss along them over the size of the added mode; more than
-    5,000 of them as straight lines.
-
-    Parameters
-    ----------
-    atlas
-        What `build_atlas` returns.
-    ax
-        Axes to draw into.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-
-    Raises
-    ------
-    ValueError
-        If it is no atlas.
-
-    Examples
-    --------
-    >>> import dlnds as dl
-    >>> net = dl.LinearNetwork(widths=(2, 3, 3, 2), target=[[2.0, 0.0], [0.0, 1.0]])
-    >>> dl.plot.levels(dl.build_atlas(net)).get_xlabel()
-    'rank $r$'
-    """
-    atlas = _check("atlas", atlas, "atlas")
-    from matplotlib.collections import LineCollection
-
-    ax = _axes(ax, figsize=(9.0, 6.0))
-    points, arcs = atlas["points"].to_dataset(), _additions(atlas["arcs"].to_dataset())
-    arcs = arcs.isel(arc=np.isin(arcs["source"].values, points["critical_point"].values))
-    if arcs.sizes["arc"]:
-        ranks = points["rank"].sel(critical_point=arcs["source"].values).values
-        part = arcs if arcs.sizes["arc"] <= _MOST_CURVES else arcs.isel(alpha=[0, -1])
-        x = ranks[:, None] + part["alpha"].values
-        lines = LineCollection(
-            list(np.stack([x, part["loss"].values], axis=-1)),
-            array=arcs["mode"].values,
-            cmap=_mode_colours(points.sizes["mode"]),
-            norm=_mode_norm(points.sizes["mode"]),
-            linewidths=0.8,
-            alpha=0.35 if arcs.sizes["arc"] > 100 else 0.8,
-        )
-        ax.add_collection(lines)
-        _mode_bar(ax, points.sizes["mode"], "mode added along the arc")
-    kinds = schema.decode(points["kind"])
-    for kind, (marker, colour, size) in _KIND_STYLE.items():
-        part = points.isel(critical_point=np.flatnonzero(kinds.values == kind))
-        if part.sizes["critical_point"]:
-            label = f"{schema.spoken(kind)} ({part.sizes['critical_point']})"
-            ax.scatter(
-                part["rank"], part["loss"], s=size, c=colour, marker=marker, label=label, zorder=3
-            )
-    for label, rank, loss in _path_labels(points):
-        ax.annotate(
-            label, (rank, loss), (-5, -8), textcoords="offset points",
-            ha="right", va="top", fontsize=8,
-        )  # fmt: skip
-    ax.set_xlabel(_label(points["rank"]))
-    ax.set_ylabel(_label(points["loss"]))
-    ax.set_xticks(range(int(points["rank"].max()) + 1))
-    ax.margins(0.12, 0.08)
-    ax.legend(loc="lower left")
-    return ax
-
-
-@known_options
-def loss(run: xr.Dataset, *, points: xr.Dataset | None = None, ax: "Axes | None" = None) -> "Axes":
+def loss(run: xr.Dataset, *, points: xr.Dataset | None = None, ax: Axes | None = None) -> Axes:
     """Draw the loss of a run, or of several, over time, against the critical levels.
 
     Parameters
@@ -137,7 +75,7 @@ def loss(run: xr.Dataset, *, points: xr.Dataset | None = None, ax: "Axes | None"
 
     Raises
     ------
-    ValueError
+    ValueError, TypeError
         If it is no run.
 
     Examples
@@ -148,34 +86,38 @@ def loss(run: xr.Dataset, *, points: xr.Dataset | None = None, ax: "Axes | None"
     >>> dl.plot.loss(run, points=dl.critical_points(net)).get_ylabel()
     'loss $L$'
     """
-    run = _check("run", run, "run")
-    if "loss" not in run:
-        raise ValueError("run: has no loss, since its system has no energy")
-    _check_drawn(run, "loss")
-    ax = _axes(ax, figsize=(8.0, 4.5))
+    run = _run(run, "loss", (), "has no loss, since its system has no energy")
     if points is not None:
-        points = _check("points", points, "critical_points")
-        if points.sizes["critical_point"] <= 300:
-            for level in points["loss"].values:
-                ax.axhline(level, color="0.9", linewidth=0.5, zorder=0)
-        below = -np.inf
-        for label, _, level in reversed(_path_labels(points)):
-            ax.axhline(level, color="0.45", linewidth=0.8, linestyle="--", zorder=1)
-            if level - below > 0.03 * float(points["loss"].max()):
-                ax.annotate(
-                    label, (1.0, level), (4, 0), xycoords=("axes fraction", "data"),
-                    textcoords="offset points", va="center", fontsize=8,
-                )  # fmt: skip
-                below = level
-    _lines(ax, run, "loss", color="#d73027", linewidth=1.8)
-    ax.set_ylabel(_label(run["loss"]))
+        points = canvas.node("points", points, "points")
+    ax = canvas.axes(ax, (8.0, 4.5), _clock(run), run["loss"])
+    if points is not None:
+        _draw_levels(ax, points)
+    _lines(ax, _clock(run), run["loss"], color="#d73027", linewidth=1.8)
     return ax
+
+
+def _draw_levels(ax: Axes, points: xr.Dataset) -> None:
+    """Draw the critical levels, and the labels of the generic path where there is room."""
+    losses, labels = points["loss"].values, layout.path_labels(points)
+    if len(losses) <= 300:
+        for level in losses:
+            ax.axhline(level, color="0.9", linewidth=0.5, zorder=0)
+    below = -np.inf
+    for row in reversed(np.flatnonzero(layout.generic_path(points))):
+        level = losses[row]
+        ax.axhline(level, color="0.45", linewidth=0.8, linestyle="--", zorder=1)
+        if level - below > 0.03 * losses.max():
+            ax.annotate(
+                labels[row], (1.0, level), (4, 0), xycoords=("axes fraction", "data"),
+                textcoords="offset points", va="center", fontsize=8,
+            )  # fmt: skip
+            below = level
 
 
 @known_options
 def singular_values(
-    run: xr.Dataset, *, modes: xr.Dataset | None = None, ax: "Axes | None" = None
-) -> "Axes":
+    run: xr.Dataset, *, modes: xr.Dataset | None = None, ax: Axes | None = None
+) -> Axes:
     """Draw the singular values of the end-to-end map of a run over time.
 
     Parameters
@@ -193,7 +135,7 @@ def singular_values(
 
     Raises
     ------
-    ValueError
+    ValueError, TypeError
         If the run has no singular values.
 
     Examples
@@ -204,30 +146,29 @@ def singular_values(
     >>> dl.plot.singular_values(run, modes=net.modes).get_xlabel()
     'time $t$'
     """
-    run = _check("run", run, "run")
-    if "singular_value" not in run:
-        raise ValueError("run: has no singular values; use flow(..., save=['singular_value'])")
-    ax = _axes(ax, figsize=(8.0, 4.5))
-    _check_drawn(run.drop_vars("mode", errors="ignore"), "singular_value", "mode")
+    run = _run(
+        run,
+        "singular_value",
+        ("mode",),
+        "has no singular values; use flow(..., save=['singular_value'])",
+    )
     drawn = check_integers("run", run["mode"].values, minimum=0, maximum=_MOST_MODES)
-    count = max(drawn) + 1
-    colours = _mode_colours(count)
     if modes is not None:
-        if "singular_value" not in getattr(modes, "variables", ()):
-            raise ValueError("modes: needs a Dataset with singular_value, such as net.modes")
-        modes = schema.check_content("modes", modes, {"singular_value": ("mode",)})
-        for mode, value in enumerate(modes["singular_value"].values):
-            if mode in drawn:
-                ax.axhline(value, color=colours(mode), linewidth=0.8, linestyle="--")
+        modes = schema.read("modes", modes, "modes", {"singular_value": ("mode",)})
+    ax = canvas.axes(ax, (8.0, 4.5), _clock(run), run["singular_value"])
+    colours = canvas.mode_colours(max(drawn) + 1)
+    for mode, value in enumerate(() if modes is None else modes["singular_value"].values):
+        if mode in drawn:
+            ax.axhline(value, color=colours(mode), linewidth=0.8, linestyle="--")
     for place, mode in enumerate(drawn):
-        _lines(ax, run.isel(mode=place), "singular_value", color=colours(mode), linewidth=1.8)
-    _mode_bar(ax, count, _label(run["mode"]))
-    ax.set_ylabel(_label(run["singular_value"]))
+        values = run["singular_value"].isel(mode=place)
+        _lines(ax, _clock(run), values, color=colours(mode), linewidth=1.8)
+    canvas.bar(ax, canvas.mode_scale(max(drawn) + 1), canvas.label(run["mode"]))
     return ax
 
 
 @known_options
-def spectrum(linearization: xr.Dataset, *, ax: "Axes | None" = None) -> "Axes":
+def spectrum(linearization: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     """Draw the eigenvalues of a linearization: ascending, or in the complex plane.
 
     Parameters
@@ -243,7 +184,7 @@ def spectrum(linearization: xr.Dataset, *, ax: "Axes | None" = None) -> "Axes":
 
     Raises
     ------
-    ValueError
+    ValueError, TypeError
         If it is no linearization.
 
     Examples
@@ -253,41 +194,39 @@ def spectrum(linearization: xr.Dataset, *, ax: "Axes | None" = None) -> "Axes":
     >>> dl.plot.spectrum(dl.canonical_spectrum(net, (1,))).get_title()
     'index 3, nullity 5'
     """
-    linearization = _check("linearization", linearization, "linearization")
-    counts = [name for name in ("index", "nullity") if name in linearization]
-    schema.check_content("linearization", linearization, dict.fromkeys(counts, ()))
-    ax = _axes(ax, figsize=(6.0, 4.0))
-    values = linearization["eigenvalue"]
-    if "eigenvalue_imag" in linearization:
+    wanted: dict[str, tuple[str, ...]] = {"eigenvalue": ("eigen",)}
+    known = getattr(linearization, "variables", ())
+    counts = [name for name in ("index", "nullity") if name in known]
+    wanted |= dict.fromkeys(counts, ())
+    plane = "eigenvalue_imag" in known
+    if plane:
+        wanted["eigenvalue_imag"] = ("eigen",)
+    data = schema.read("linearization", linearization, "linearization", wanted, empty=("eigen",))
+    values = data["eigenvalue"].values
+    if plane:
+        y = data["eigenvalue_imag"]
+        ax = canvas.axes(ax, (6.0, 4.0), r"real part $\mathrm{Re}\,\lambda$", y)
         ax.axvline(0.0, color="0.6", linewidth=0.8)
-        ax.plot(values, linearization["eigenvalue_imag"], ".", color="#4575b4")
-        ax.set_xlabel(r"real part $\mathrm{Re}\,\lambda$")
-        ax.set_ylabel(_label(linearization["eigenvalue_imag"]))
+        ax.plot(values, y.values, ".", color="#4575b4")
     else:
+        ax = canvas.axes(ax, (6.0, 4.0), "number of the eigenvalue", data["eigenvalue"])
         ax.axhline(0.0, color="0.6", linewidth=0.8)
         ax.plot(np.arange(values.size), values, ".", color="#4575b4")
-        ax.set_xlabel("number of the eigenvalue")
-        ax.set_ylabel(_label(values))
-    ax.set_title(", ".join(f"{name} {int(linearization[name])}" for name in counts))
+    ax.set_title(", ".join(f"{name} {int(data[name])}" for name in counts))
     return ax
 
 
 @known_options
-def arcs(
-    arcs: xr.Dataset | xr.DataTree, *, source: str | None = None, ax: "Axes | None" = None
-) -> "Axes":
-    """Draw the loss along all arcs from one critical point.
+def visits(visits: xr.Dataset, *, ax: Axes | None = None) -> Axes:
+    """Draw when and how long a run rests at which saddle: a plateau for each visit.
 
-    The legend lists by kind what moves along them, with the modes j or i→j; darker lines are of
-    leading modes. Where descending arcs end at a critical point, its index set is written. Rising
-    arcs are cut off at twice the largest drop above the point.
+    Each plateau stands at the rank of its index set, which is written above it, and its duration
+    below. Where durations differ by more than a hundred times, the logarithm of time is drawn.
 
     Parameters
     ----------
-    arcs
-        What `critical_arcs` returns, or the node ``arcs`` of an atlas.
-    source
-        Index set of the point, such as ``"{0,2}"``; needed if arcs from several points are given.
+    visits
+        What `saddle_visits` returns.
     ax
         Axes to draw into.
 
@@ -297,177 +236,319 @@ def arcs(
 
     Raises
     ------
-    ValueError
-        If these are no arcs, or the source is missing or not among them.
+    ValueError, TypeError
+        If these are no visits.
 
     Examples
     --------
     >>> import dlnds as dl
-    >>> net = dl.LinearNetwork(widths=(2, 3, 3, 2), target=[[2.0, 0.0], [0.0, 1.0]])
-    >>> arcs = dl.critical_arcs(net, net.critical_state((1,)))
-    >>> dl.plot.arcs(arcs).get_title()
-    'arcs from {1}'
+    >>> net = dl.LinearNetwork(widths=(2, 2, 2), target=[[3.0, 0.0], [0.0, 1.0]])
+    >>> run = dl.flow(net, net.initial("aligned", scale=1e-3))
+    >>> [text.get_text() for text in dl.plot.visits(dl.saddle_visits(net, run)).texts[::2]]
+    ['{}', '{0}', '{0,1}']
     """
-    chosen, label = _from_source(_check("arcs", arcs, "arcs"), source)
-    ax = _axes(ax, figsize=(10.0, 5.5))
-    for kind, part in _groups(chosen, "kind", schema.ARC_KINDS):
-        ax.plot([], [], " ", label=f"{kind} ({part.sizes['arc']})")
-        for shape, group in _groups(part, "shape", schema.ARC_SHAPES):
-            _draw_group(ax, group, _ARC_COLOURS[kind][shape], _ARC_DASHES.get(shape, "-"))
-            name = _ARC_NAMES.get((kind, shape), schema.spoken(shape))
-            ax.lines[-1].set_label(f"{name}{_moving_modes(group)}")
-    _cut_off(ax, chosen)
-    _label_ends(ax, chosen)
-    ax.set_xlim(0.0, 1.0)
-    ax.set_xlabel(_label(chosen["alpha"]))
-    ax.set_ylabel(_label(chosen["loss"]))
-    ax.set_title(f"arcs from {label}" if label else "no arcs")
-    if chosen.sizes["arc"]:
-        legend = ax.legend(loc="upper left", bbox_to_anchor=(1.16, 1.02), fontsize=8, frameon=False)
-        for text in legend.get_texts():
-            text.set_fontweight("bold" if text.get_text().endswith(")") else "normal")
+    wanted = dict.fromkeys(("critical_point", "entry", "exit", "duration"), ("visit",))
+    data = schema.read("visits", visits, "visits", wanted, empty=("visit",))
+    ax = canvas.axes(ax, (9.0, 4.5), "time $t$", "rank $r$")
+    if not data.sizes["visit"]:
+        ax.set_title("no visits")
+        return ax
+    entry, leave, duration = (data[name].values for name in ("entry", "exit", "duration"))
+    labels = [str(label) for label in data["critical_point"].values]
+    modes = [schema.index_set_modes(label) for label in labels]
+    ranks = np.array([len(own) for own in modes])
+    for row, own in enumerate(modes):
+        if own == tuple(range(len(own))):
+            labels[row] = layout.short_label(labels[row], len(own))
+    middle = 0.5 * (entry + leave)
+    if leave[0] > 0.0 and canvas.span(duration[:-1], _UNEVEN) == "log":
+        ax.set_xscale("log")
+        entry = np.maximum(entry, 0.1 * leave[0])
+        middle = np.sqrt(entry * leave)
+    places = np.stack([entry, leave], axis=1)
+    ax.plot(places.ravel(), np.repeat(ranks, 2), color="0.75", linewidth=1.0, zorder=1)
+    colours = canvas.mode_colours(int(ranks.max()) + 1)
+    for (begin, end), rank in zip(places, ranks, strict=True):
+        ax.plot([begin, end], [rank, rank], color=colours(rank), linewidth=5.0)
+    style: Any = {"textcoords": "offset points", "ha": "center"}
+    for x, y, label, time in zip(middle, ranks, labels, duration, strict=True):
+        ax.annotate(label, (x, y), (0, 6), va="bottom", fontsize=9, **style)
+        ax.annotate(f"{time:.3g}", (x, y), (0, -6), va="top", fontsize=7, color="0.4", **style)
+    ax.set_yticks(range(int(ranks.max()) + 1))
+    ax.margins(0.04, 0.15)
     return ax
 
 
-def _from_source(arcs: xr.Dataset, source: str | None) -> tuple[xr.Dataset, str]:
-    """Return the arcs from one point, and its index set."""
-    labels = sorted({str(label) for label in arcs["source"].values}, key=lambda s: (len(s), s))
-    if source is None:
-        if len(labels) > 1:
-            raise ValueError(
-                f"source: there are arcs from {len(labels)} points, needs one, as {labels[1]!r}"
-            )
-        return arcs, "".join(labels)
-    if not isinstance(source, str):
-        raise TypeError(f"source: needs an index set such as '{{0,2}}', got {source!r}")
-    if source not in labels:
-        raise ValueError(f"source: no arc starts at {source!r}{nearest(source, labels[:20])}")
-    return arcs.isel(arc=np.flatnonzero(arcs["source"].values == source)), source
+@known_options
+def escape_chain(chain: xr.DataTree, *, ax: Axes | None = None) -> Axes:
+    """Draw the loss along a chain of limiting paths, from saddle to saddle.
+
+    Each path is drawn over the part of its length that is travelled. At each saddle stands how many
+    hidden units have weights, and the order in which it is left.
+
+    Parameters
+    ----------
+    chain
+        What `escape_chain` returns.
+    ax
+        Axes to draw into.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    ValueError, TypeError
+        If it is no such chain.
+
+    Examples
+    --------
+    >>> import numpy as np, dlnds as dl
+    >>> net = dl.LinearNetwork(widths=(2, 2, 2, 2), target=np.diag([2.0, 1.0]))
+    >>> ax = dl.plot.escape_chain(dl.escape_chain(net, n_starts=5))
+    >>> [text.get_text() for text in ax.texts]
+    ['0 units, order 3', '2 units, order 3', '4 units']
+    """
+    wanted = dict.fromkeys(("loss", "n_active", "order"), ("saddle",))
+    saddles = schema.read("chain", chain, "escape_chain", wanted)
+    along = {"state": ("time", "parameter"), "loss": ("time",)}
+    paths = [
+        schema.read("chain", path, "run", along) for path in getattr(chain, "children", {}).values()
+    ]
+    ax = canvas.axes(ax, (9.0, 4.5), "saddle, and part of the way to the next", saddles["loss"])
+    for number, path in enumerate(paths):
+        steps = np.linalg.norm(np.diff(path["state"].values, axis=0), axis=1)
+        travelled = np.append(0.0, np.cumsum(steps))
+        ax.plot(
+            number + travelled / (travelled[-1] or 1.0),
+            path["loss"].values,
+            color="#d73027",
+            linewidth=1.8,
+        )
+    losses = saddles["loss"].values
+    ax.plot(np.arange(len(losses)), losses, "o", color="#4575b4", zorder=3)
+    rows = zip(losses, saddles["n_active"].values, saddles["order"].values, strict=True)
+    for number, (level, units, order) in enumerate(rows):
+        left = f", order {order}" if order else ""
+        text = f"{units} unit{'' if units == 1 else 's'}{left}"
+        ax.annotate(text, (number, level), (5, 5), textcoords="offset points", fontsize=8)
+    ax.set_xticks(range(len(losses)))
+    ax.margins(0.12, 0.1)
+    return ax
 
 
-def _groups(arcs: xr.Dataset, name: str, words: Sequence[str]) -> Iterator[tuple[str, xr.Dataset]]:
-    """Return the arcs by the words of a flag, in the order of the words."""
-    flags = arcs[name].values
-    for number, word in enumerate(words):
-        if (flags == number).any():
-            yield word, arcs.isel(arc=np.flatnonzero(flags == number))
+@known_options
+def lyapunov(exponents: xr.Dataset, *, ax: Axes | None = None) -> Axes:
+    r"""Draw the finite-time Lyapunov exponents as they converge, and the exponents with errors.
+
+    Parameters
+    ----------
+    exponents
+        What `lyapunov_spectrum` returns.
+    ax
+        Axes to draw into.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    ValueError, TypeError
+        If these are no exponents.
+
+    Examples
+    --------
+    >>> import dlnds as dl
+    >>> net = dl.LinearNetwork(widths=(2, 3, 2), target=[[2.0, 0.0], [0.0, 1.0]])
+    >>> steps = dl.GradientDescent(net, 0.1)
+    >>> found = dl.lyapunov_spectrum(steps, net.initial(rng=0), n_steps=50, k=2)
+    >>> dl.plot.lyapunov(found).get_ylabel()
+    'finite-time Lyapunov exponent $\\lambda_j(t)$'
+    """
+    return _exponents("exponents", exponents, "lyapunov", "finite_time_exponent", "eigen", ax)
 
 
-def _draw_group(ax: "Axes", group: xr.Dataset, colour: str, dashes: Any) -> None:
-    """Draw arcs of one kind and shape, those of leading modes darkest and last."""
-    from matplotlib.colors import to_rgb
-
-    base, modes = np.array(to_rgb(colour)), group["mode"].values
-    _, ranks = np.unique(modes, return_inverse=True)
-    for place in np.argsort(-modes, kind="stable"):
-        pale = 0.6 * ranks[place] / (int(ranks.max()) + 1)
-        shade = tuple((1.0 - pale) * base + pale)
-        ax.plot(group["alpha"], group["loss"][place], color=shade, linestyle=dashes, linewidth=1.6)
+@known_options
+def covariant_vectors(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
+    """Draw the growth rates of covariant Lyapunov vectors, and the exponents."""
+    return _exponents("data", data, "covariant_vectors", "growth_rate", "direction", ax)
 
 
-def _cut_off(ax: "Axes", arcs: xr.Dataset) -> None:
-    drop = float(arcs["drop"].max()) if arcs.sizes["arc"] else 0.0
-    if drop > 0.0:
-        top = float(arcs["loss"][0, 0]) + 2.0 * drop
-        ax.set_ylim(top=min(top, ax.get_ylim()[1]))
+def _exponents(name: str, data: Any, kind: str, rates: str, dim: str, ax: Axes | None) -> Axes:
+    """Draw rates over time, and the exponents that are their limits or means."""
+    clock = "iteration" if "iteration" in getattr(data, "dims", ()) else "time"
+    wanted = {"exponent": (dim,), rates: (clock, dim)}
+    if "standard_error" in getattr(data, "variables", ()):
+        wanted["standard_error"] = (dim,)
+    data = schema.read(name, data, kind, wanted, partial=("standard_error",))
+    ax = canvas.axes(ax, (8.0, 4.5), data[clock], data[rates])
+    ax.axhline(0.0, color="0.6", linewidth=0.8)
+    ax.set_xscale(canvas.span(data[clock].values))
+    count, times = data.sizes[dim], data[clock].values
+    colours = canvas.mode_colours(count)
+    for j, exponent in enumerate(data["exponent"].values):
+        text = f"$\\lambda_{{{j}}}$ = {exponent:.3g}"
+        ax.axhline(exponent, color=colours(j), linewidth=0.8, linestyle="--")
+        ax.plot(
+            times,
+            data[rates].values[:, j],
+            "-" if len(times) > _MOST_DOTS else ".-",
+            color=colours(j),
+        )
+        if "standard_error" in wanted and np.isfinite(data["standard_error"].values[j]):
+            error = float(data["standard_error"].values[j])
+            text += f" ± {error:.1g}"
+            ax.axhspan(exponent - error, exponent + error, color=colours(j), alpha=0.15, lw=0)
+        ax.lines[-1].set_label(text)
+    if count <= _MOST_NAMES:
+        ax.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return ax
 
 
-def _moving_modes(group: xr.Dataset) -> str:
-    """Return the modes that move along arcs of one shape, as text for a legend."""
-    lost, gained, read = (group[n].values.tolist() for n in ("mode_lost", "mode", "mode_read"))
-    if max(gained) < 0:
-        return ""
-    turned = schema.ARC_SHAPES[int(group["shape"].values[0])].startswith("rotation")
-    if turned or max(read) >= 0:
-        pairs = [f"{i}→{j}" for i, j in zip(lost if turned else read, gained, strict=True)]
-        return ": " + (", ".join(pairs) if len(pairs) <= 4 else f"{len(pairs)} pairs of modes")
-    modes = sorted(set(gained))
-    return ": " + (", ".join(map(str, modes)) if len(modes) <= 6 else f"{len(modes)} modes")
+@known_options
+def curves(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
+    """Draw the one variable of a Dataset that is a curve, or several, by its schema."""
+    kind = data.attrs["schema"]
+    x, y = _CURVES[kind]
+    x = "iteration" if x == "time" and "iteration" in data.dims else x
+    if kind == "run":
+        data = _run(data, y, ("parameter",), "has neither loss nor states")
+    else:
+        dims = ("fibre", "time") if kind == "fibres" else (x,)
+        wanted = {name: dims for name in (x, y) if name != "point"}
+        data = schema.read("data", data, kind, wanted, partial=wanted if kind == "fibres" else ())
+    ax = canvas.axes(ax, (8.0, 4.5), data[x], data[y])
+    if kind in _DECAYING:
+        ax.set_yscale(canvas.span(data[y].values))
+    if data[x].dtype.kind in "iu":
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    mark = "." if data[x].shape[-1] <= _MOST_DOTS else ""
+    _lines(ax, data[x], data[y], linewidth=1.5, marker=mark)
+    return ax
 
 
-def _label_ends(ax: "Axes", arcs: xr.Dataset) -> None:
-    """Write beside the axes the index sets where descending arcs end."""
-    part = arcs.isel(
-        arc=np.flatnonzero((arcs["drop"].values > 0.0) & (arcs["target"].values != ""))
-    )
-    pairs = zip(part["loss"].values[:, -1].tolist(), part["target"].values.tolist(), strict=True)
-    ends = sorted(pairs)
-    low, high = ax.get_ylim()
-    gap = min(0.035, 1.0 / max(len(ends), 1)) * (high - low)
-    places = _spread([loss for loss, _ in ends], gap)
-    for (loss, target), place in zip(ends, places, strict=True):
+@known_options
+def stems(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
+    """Draw the one list of numbers of a Dataset, by its schema."""
+    kind = data.attrs["schema"]
+    dim, name, extra, words = _STEMS[kind]
+    wanted = {key: (dim,) for key in (name, extra) if key}
+    data = schema.read("data", data, kind, wanted, empty=(dim,))
+    ax = canvas.axes(ax, (7.0, 4.0), data[dim], data[name])
+    places, values = np.arange(data.sizes[dim]), data[name].values
+    ax.vlines(places, 0.0, values, color="#4575b4")
+    ax.plot(places, values, "o", color="#4575b4")
+    for place in places[:_MOST_BARS] if extra else ():
+        text = words.format(data[extra].values[place])
         ax.annotate(
-            target, (1.0, loss), (1.04, place), xycoords=("axes fraction", "data"),
-            textcoords=("axes fraction", "data"), va="center", fontsize=8, annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": "0.6", "linewidth": 0.6},
-        )  # fmt: skip
+            text,
+            (place, values[place]),
+            (0, 5),
+            textcoords="offset points",
+            ha="center",
+            fontsize=8,
+        )
+    ax.set_xticks(places[:: max(1, len(places) // 20)])
+    ax.margins(0.08, 0.12)
+    ax.set_ylim(bottom=min(0.0, values.min(initial=0.0)))
+    return ax
 
 
-def _spread(values: Sequence[float], gap: float) -> list[float]:
-    """Return ascending values moved to lie a gap apart, those that are close around their mean."""
-    groups: list[list[float]] = []
-    for value in values:
-        groups.append([value])
-        while len(groups) > 1 and _first(groups[-1], gap) - _last(groups[-2], gap) < gap:
-            groups[-2:] = [groups[-2] + groups[-1]]
-    return [_first(group, gap) + k * gap for group in groups for k in range(len(group))]
+@known_options
+def transitions(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
+    """Draw how many runs made which transition between saddles, the most frequent first."""
+    rows = ("source", "target", "visited", "is_connection", "probability")
+    wanted = dict.fromkeys(rows, ("edge",))
+    data = schema.read(
+        "data", data, "observed_connections", wanted, attributes=["n_runs"], empty=("edge",)
+    )
+    data = data.isel(edge=np.argsort(-data["visited"].values, kind="stable")[:_MOST_BARS])
+    source, target, counts, joined, parts = (data[name].values for name in rows)
+    ax = canvas.axes(ax, (8.0, 1.5 + 0.25 * len(counts)), data["visited"])
+    bars = ax.barh(np.arange(len(counts)), counts, color=np.where(joined, "#4575b4", "#d73027"))
+    ax.bar_label(bars, [f"{part:.0%}" for part in parts], padding=3, fontsize=8)
+    names = [f"{a} → {b}" for a, b in zip(source, target, strict=True)]
+    ax.set_yticks(range(len(counts)), names, fontsize=8)
+    ax.set_ylim(len(counts) - 0.3, -0.7)
+    ax.margins(x=0.1)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    others = "" if joined.all() else "; red: no connection"
+    ax.set_title(f"of {data.attrs['n_runs']} runs{others}")
+    return ax
 
 
-def _first(group: Sequence[float], gap: float) -> float:
-    return float(np.mean(group)) - 0.5 * gap * (len(group) - 1)
+#: The picture of each schema.
+_PICTURES: dict[str, Callable[..., Axes]] = {
+    "atlas": graph,
+    "run": loss,
+    "critical_points": critical_points,
+    "connections": connections,
+    "observed_connections": transitions,
+    "linearization": spectrum,
+    "arcs": arcs,
+    "branch": branches,
+    "diagram": branches,
+    "sweep": heatmap,
+    "visits": visits,
+    "escape_chain": escape_chain,
+    "lyapunov": lyapunov,
+    "covariant_vectors": covariant_vectors,
+    **dict.fromkeys(_CURVES.keys() - {"run"}, curves),
+    **dict.fromkeys(_STEMS, stems),
+}
 
 
-def _last(group: Sequence[float], gap: float) -> float:
-    return float(np.mean(group)) + 0.5 * gap * (len(group) - 1)
-
-
-def by_schema(data: xr.Dataset | xr.DataTree, **options: Any) -> "Axes":
+def by_schema(data: xr.Dataset | xr.DataTree, **options: Any) -> Axes:
     """Draw a Dataset or tree by the function that fits its schema.
 
     Raises
     ------
-    ValueError
-        If there is no picture for it.
+    ValueError, TypeError
+        If there is no picture for it; the message says where to look instead.
     """
-    functions = {
-        "atlas": graph,
-        "run": loss,
-        "linearization": spectrum,
-        "arcs": arcs,
-        "branch": branches,
-        "diagram": branches,
-    }
     kind = getattr(data, "attrs", {}).get("schema")
-    if not isinstance(data, xr.Dataset | xr.DataTree) or kind not in functions:
-        raise ValueError(f"data: there is no picture for schema {kind!r}{nearest(kind, functions)}")
-    return functions[kind](data, **options)  # type: ignore[operator, no-any-return]
+    if kind in _NO_PICTURE:
+        raise ValueError(f"data: there is no picture of schema {kind!r}; {_NO_PICTURE[kind]}")
+    if not isinstance(data, xr.Dataset | xr.DataTree) or kind not in _PICTURES:
+        raise ValueError(f"data: there is no picture of schema {kind!r}{nearest(kind, _PICTURES)}")
+    if isinstance(data, xr.DataTree) and not data.children:
+        data = data.to_dataset()
+    draw = curves if kind == "run" and "loss" not in data else _PICTURES[kind]
+    return draw(data, **options)  # type: ignore[arg-type]
 
 
-def _check_drawn(run: xr.Dataset, name: str, *dims: str) -> None:
-    """Refuse a run whose variable is not one over its rows."""
-    stacked = tuple(dim for dim in ("sample",) if dim in run.dims)
-    rows = next((dim for dim in ("step", "iteration", "time") if dim in run.dims), "time")
-    schema.check_content("run", run, {name: (*stacked, rows, *dims)})
+def _run(run: Any, name: str, dims: tuple[str, ...], lacks: str) -> xr.Dataset:
+    """Return a run with one of its variables over its rows, or over those of several.
+
+    Modes may be some of all.
+    """
+    run = run.to_dataset() if isinstance(run, xr.DataTree) else run
+    sizes = getattr(run, "dims", ())
+    rows = next((dim for dim in ("step", "iteration", "time") if dim in sizes), "time")
+    stacked = ("sample",) if "sample" in sizes else ()
+    wanted = {
+        name: (*stacked, rows, *dims),
+        **({"time": (*stacked, rows)} if rows == "step" else {}),
+    }
+    if not isinstance(run, xr.Dataset):
+        return schema.read("run", run, "run", wanted)
+    if run.attrs.get("schema") == "run" and name not in run:
+        raise ValueError(f"run: {lacks}")
+    numbers = {"mode": run["mode"]} if "mode" in run.dims else {}
+    plain = run.drop_vars("mode", errors="ignore")
+    return schema.read("run", plain, "run", wanted, partial=wanted).assign_coords(numbers)
 
 
-def _lines(ax: "Axes", run: xr.Dataset, name: str, **style: Any) -> None:
-    clock = "iteration" if "iteration" in run.dims else "time"
-    time, values = xr.broadcast(run[clock], run[name])
-    members = range(run.sizes["sample"]) if "sample" in run.dims else (None,)
-    for member in members:
-        pick = {} if member is None else {"sample": member}
-        ax.plot(time.isel(pick), values.isel(pick), **style)
-    ax.set_xlabel(_label(run[clock]))
+def _clock(run: xr.Dataset) -> xr.DataArray:
+    return run["iteration" if "iteration" in run.dims else "time"]
 
 
-def _additions(arcs: xr.Dataset) -> xr.Dataset:
-    """Return the arcs that add one mode."""
-    shape, kind = (schema.decode(arcs[name]).values for name in ("shape", "kind"))
-    return arcs.isel(arc=(shape == "activation") & (kind == "decreasing"))
-
-
-def _path_labels(points: xr.Dataset) -> list[tuple[str, float, float]]:
-    """Return short label, rank and loss of the points of the generic path."""
-    labels, ranks, losses = layout.path_labels(points), points["rank"].values, points["loss"].values
-    path = np.flatnonzero(layout.generic_path(points))
-    return [(labels[i], float(ranks[i]), float(losses[i])) for i in path]
+def _lines(ax: Axes, x: xr.DataArray, y: xr.DataArray, **style: Any) -> None:
+    """Draw one variable over another, which may have fewer dims; a line for each of several."""
+    clock = x.dims[-1]
+    x, y = xr.broadcast(x, y)
+    columns = (a.transpose(clock, ...).values.reshape(a.sizes[clock], -1) for a in (x, y))
+    for one, other in zip(*(c.T for c in columns), strict=True):
+        ax.plot(one, other, **style)

@@ -17,7 +17,7 @@ import pytest
 import xarray as xr
 
 import dlnds as dl
-from dlnds.plot import layout
+from dlnds.plot import landscape, layout
 from dlnds.plot import page as pages
 
 VOID = {"meta", "link", "input"}
@@ -147,32 +147,65 @@ def test_the_page_holds_the_loss_along_all_arcs(tmp_path):
 
 
 def curves(page, *names):
-    return [
-        p["attrs"]
-        for p in page.find("path", inside="edges")
-        if p["attrs"]["class"].split()[0] in names
-    ]
+    return [p for name in names for p in page.find("path", inside=f"edges-{name}")]
+
+
+def marks(page):
+    """Return the marks of the points in their order, as the script of the page finds them."""
+    kinds = page.data()["points"]["kind"]
+    by_kind = {kind: iter(page.find("use", inside=f"points-{kind}")) for kind in set(kinds)}
+    found = [next(by_kind[kind]) for kind in kinds]
+    assert not any(list(rest) for rest in by_kind.values())
+    return found
+
+
+def labels(page):
+    return {
+        element["inside"][-1]: element
+        for element in page.find("text")
+        if str(element["inside"][-1]).startswith("label-")
+    }
 
 
 def test_the_picture_shows_every_point_at_its_loss_and_every_edge_once(tmp_path):
     page, points = written(small(), tmp_path), small()["points"].to_dataset()
-    marks = page.find("use", inside="nodes")
-    kinds = [int(mark["attrs"]["href"].removeprefix("#k")) for mark in marks]
-    assert kinds == points.kind.values.tolist()
-    x, y = (np.array([float(mark["attrs"][name]) for mark in marks]) for name in "xy")
+    places = [[float(mark["attrs"][name]) for name in "xy"] for mark in marks(page)]
+    x, y = np.array(places).T
     slope, _ = np.polyfit(points.loss, y, 1)
     assert slope < 0.0
     np.testing.assert_allclose(np.diff(y), slope * np.diff(points.loss), atol=0.02)
     columns = np.round(x / (x.max() - x.min()) * 3.0 - 0.5)
     assert (np.diff(columns - columns[0]) >= 0).all()
-    parts = curves(page, "plain", "lead")
-    assert sum(part["d"].count("M") for part in parts) == 18
-    assert {part["data-o"] for part in parts} == {str(n) for n in range(6)}
-    (band,) = curves(page, "generic")
-    assert band["d"].count("M") == 3
-    assert sum(p["d"].count("M") for p in curves(page, "lead")) == 7
-    names = {text["text"] for text in page.find("text", inside="labels")}
-    assert names == set(points.critical_point.values)
+    data, shown = page.data(), page.data()["shown"]
+    rows = [row for name in ("plain", "lead", "path") for row in shown.get(f"edges-{name}", [])]
+    assert sorted(rows) == list(range(18))
+    for name in ("generic", "plain", "lead"):
+        paths = curves(page, name)
+        assert len(paths) == len(shown[f"edges-{name}"])
+        for row, path in zip(shown[f"edges-{name}"], paths, strict=True):
+            curve = np.array(re.findall(r"[\d.]+", path["attrs"]["d"]), float)
+            a, b = data["edges"]["source"][row], data["edges"]["target"][row]
+            middle = [0.5 * (x[a] + x[b]) + data["bend"][row], 0.5 * (y[a] + y[b])]
+            expected = [x[a], y[a], *middle, x[b], y[b]]
+            np.testing.assert_allclose(curve, expected, atol=0.1)
+    assert len(curves(page, "generic")) == 3
+    assert len(curves(page, "lead")) == 7
+    texts = {int(name.removeprefix("label-")): e["text"] for name, e in labels(page).items()}
+    assert texts == dict(enumerate(points.critical_point.values))
+
+
+def test_the_colours_of_the_script_are_those_of_the_picture(tmp_path):
+    page = written(small(), tmp_path)
+    data = page.data()
+    times = [data["orbits"]["time"][o][data["scale"]] for o in data["edges"]["orbit"]]
+    (style,) = (e for e in page.find("style") if "graph" in e["inside"])
+    rules = dict(re.findall(r"\.(s\d+)\{([^}]*)\}", style["text"]))
+    for row, path in zip(data["shown"]["edges-lead"], curves(page, "lead"), strict=True):
+        part = np.log(times[row] / min(times)) / np.log(max(times) / min(times))
+        drawn = re.search("#[0-9a-f]{6}", rules[path["attrs"]["class"]])[0]
+        near = data["ramp"][round(part * (len(data["ramp"]) - 1))]
+        pairs = [np.array([int(c[i : i + 2], 16) for i in (1, 3, 5)]) for c in (drawn, near)]
+        assert np.abs(pairs[0] - pairs[1]).max() <= 8
 
 
 def test_what_runs_did_is_on_the_page(tmp_path):
@@ -184,6 +217,7 @@ def test_what_runs_did_is_on_the_page(tmp_path):
             "mean_escape_time": ("edge", [31.5, np.nan]),
         },
         coords={"source": ("edge", ["{}", "{0}"]), "target": ("edge", ["{0}", "{0,1,2}"])},
+        attrs={"schema": "observed_connections"},
     )
     page = written(atlas, tmp_path)
     data = page.data()
@@ -196,10 +230,11 @@ def test_what_runs_did_is_on_the_page(tmp_path):
     first, second = edges["{}", "{0}"], edges["{0}", "{0,1,2}"]
     assert data["edges"]["visited"] == {str(first): [9, 1, 31.5], str(second): [1, 0.25, None]}
     assert data["edges"]["orbit"][second] == -1
-    assert len(curves(page, "visited")) == 2
-    assert len(curves(page, "taken")) == 1
-    assert [m["attrs"].get("class") for m in page.find("use", inside="nodes")].count("seen") == 3
-    assert "only runs did (1)" in page.text
+    assert data["shown"]["edges-observed"] == [second]
+    assert data["shown"]["edges-case"] == data["shown"]["edges-taken"] == [first]
+    for name in ("observed", "case", "taken"):
+        assert len(curves(page, name)) == 1
+    assert "taken by runs (2)" in page.text
 
 
 def test_the_page_loads_nothing_and_runs_only_its_own_script(tmp_path):
@@ -238,7 +273,8 @@ def test_texts_of_data_sets_stay_texts(tmp_path):
     atlas.attrs["title"] = NASTY
     page = written(atlas, tmp_path)
     kinds = [
-        [e["tag"] for e in p.elements if e["tag"] not in ("text", "path")] for p in (page, clean)
+        [e["tag"] for e in p.elements if e["tag"] not in ("text", "tspan", "path", "g")]
+        for p in (page, clean)
     ]
     assert kinds[0] == kinds[1]
     assert page.find("title")[0]["text"] == page.find("h1")[0]["text"] == NASTY
@@ -267,9 +303,9 @@ def test_without_connections_the_decreasing_arcs_join_the_points(tmp_path):
 
 
 def test_what_is_left_out_is_said(tmp_path, monkeypatch):
-    monkeypatch.setattr(pages, "MOST_EDGES", 10)
+    monkeypatch.setattr(landscape, "MOST_EDGES", 10)
     page = written(small(), tmp_path)
-    assert sum(part["d"].count("M") for part in curves(page, "plain", "lead")) == 7
+    assert len(curves(page, "plain", "lead")) == 7
     assert "11 other edges are drawn only when one of their points is chosen" in page.text
     assert len(page.data()["edges"]["source"]) == 18
     monkeypatch.setattr(pages, "MOST_ARCS", 5)
@@ -302,8 +338,8 @@ def test_labels_of_the_page_never_overlap(tmp_path):
     """In letters of 0.62 of the size of the font, which no common fixed-width font exceeds."""
     page = written(large(), tmp_path)
     boxes = []
-    for text in page.find("text", inside="labels"):
-        size = 12.0 if text["attrs"].get("class") == "path" else 9.0
+    for text in labels(page).values():
+        size = 9.0 if "…" in text["text"] or "{0,1,2,3}".startswith(text["text"][:-1]) else 7.0
         x, y = float(text["attrs"]["x"]), float(text["attrs"]["y"])
         boxes.append((x, y - 0.7 * size, x + 0.6 * size * len(text["text"]), y + 0.2 * size))
     assert len(boxes) > 60
@@ -321,7 +357,7 @@ def test_problems_with_one_critical_point_have_a_page(tmp_path):
         dl.LinearNetwork(widths=(2, 2, 2), target=np.zeros((2, 2))),
     ):
         page = written(connected(net), tmp_path)
-        assert len(page.find("use", inside="nodes")) == 1
+        assert len(marks(page)) == 1
         assert page.data()["edges"]["source"] == []
 
 

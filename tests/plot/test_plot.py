@@ -3,6 +3,7 @@
 import functools
 import itertools
 
+import calls
 import hypothesis
 import hypothesis.strategies as st
 import matplotlib.pyplot as plt
@@ -113,8 +114,8 @@ def test_other_data_are_refused():
     ]:
         with pytest.raises((ValueError, TypeError), match=f"^{name}: "):
             call()
-    with pytest.raises(ValueError, match="^data: there is no picture for schema 'modes'"):
-        NET.modes.dlnds.plot()
+    with pytest.raises(ValueError, match="^data: there is no picture of schema 'mode'"):
+        NET.modes.assign_attrs(schema="mode").dlnds.plot()
 
 
 def test_problems_with_one_critical_point_can_be_drawn():
@@ -399,3 +400,194 @@ def test_branches_are_full_where_they_are_stable():
     with pytest.raises(ValueError, match="^data: needs what branch"):
         dl.plot.branches(xr.Dataset())
     plt.close("all")
+
+
+VISITS = dl.saddle_visits(NET, dl.flow(NET, NET.initial(scale=1e-2, rng=0)))
+
+
+def test_visits_are_plateaus_at_the_rank_of_their_saddles():
+    """The main stream: data, flow, visits, picture."""
+    ax = VISITS.dlnds.plot()
+    plateaus = [line for line in ax.lines if line.get_linewidth() == 5.0]
+    ranks = [len(dl.schema.index_set_modes(label)) for label in VISITS.critical_point.values]
+    for row, (line, rank) in enumerate(zip(plateaus, ranks, strict=True)):
+        np.testing.assert_array_equal(line.get_xdata(), [VISITS.entry[row], VISITS.exit[row]])
+        np.testing.assert_array_equal(line.get_ydata(), [rank, rank])
+    texts = [text.get_text() for text in ax.texts]
+    assert texts[::2] == VISITS.critical_point.values.tolist() == ["{}", "{0}", "{0,1}", "{0,1,2}"]
+    assert texts[1::2] == [f"{duration:.3g}" for duration in VISITS.duration.values]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("time $t$", "rank $r$")
+    assert ax.get_xscale() == "linear"
+    assert dl.plot.visits(VISITS.isel(visit=slice(0))).get_title() == "no visits"
+
+
+def test_visits_of_uneven_length_are_drawn_over_the_logarithm_of_time():
+    leave = np.array([1e1, 1e3, 1e5, 1e6])
+    entry = np.append(0.0, 1.1 * leave[:-1])
+    times = {"entry": entry, "exit": leave, "duration": leave - entry}
+    ax = dl.plot.visits(VISITS.assign({name: ("visit", time) for name, time in times.items()}))
+    assert ax.get_xscale() == "log"
+    first = next(line for line in ax.lines if line.get_linewidth() == 5.0)
+    assert 0.0 < first.get_xdata()[0] < first.get_xdata()[1] == 10.0
+
+
+def test_chains_show_the_loss_of_each_saddle_and_the_paths_between():
+    chain = dl.escape_chain(dl.LinearNetwork((2, 2, 2, 2), np.diag([2.0, 1.0])), n_starts=5)
+    ax = chain.dlnds.plot()
+    *paths, saddles = ax.lines
+    np.testing.assert_array_equal(saddles.get_ydata(), chain.loss)
+    np.testing.assert_array_equal(saddles.get_xdata(), [0, 1, 2])
+    for number, path in enumerate(paths):
+        np.testing.assert_array_equal(path.get_ydata(), chain[f"path_{number}"].loss)
+        assert (path.get_xdata()[0], path.get_xdata()[-1]) == (number, number + 1.0)
+        assert (np.diff(path.get_xdata()) >= 0.0).all()
+    counts = chain.n_active.values
+    texts = [f"{counts[0]} units, order 3", f"{counts[1]} units, order 3", f"{counts[2]} units"]
+    assert [text.get_text() for text in ax.texts] == texts
+
+
+def test_exponents_are_drawn_as_they_converge_with_their_errors():
+    steps = dl.GradientDescent(NET, 0.1)
+    found = dl.lyapunov_spectrum(steps, NET.initial(rng=0), n_steps=60, k=2)
+    ax = found.dlnds.plot()
+    curves = [line for line in ax.lines if len(line.get_xdata()) == 60]
+    for j, curve in enumerate(curves):
+        np.testing.assert_array_equal(curve.get_ydata(), found.finite_time_exponent[:, j])
+    bands = [patch.get_extents().transformed(ax.transData.inverted()) for patch in ax.patches]
+    for band, value, error in zip(bands, found.exponent, found.standard_error, strict=True):
+        np.testing.assert_allclose([band.y0, band.y1], [value - error, value + error], atol=1e-12)
+    texts = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert [text.split(" = ")[0] for text in texts] == ["$\\lambda_{0}$", "$\\lambda_{1}$"]
+    assert all("±" in text for text in texts)
+    assert ax.get_xlabel() == "iteration $n$"
+
+
+GRID = calls.of_a_grid()
+
+
+def test_sweeps_over_two_dims_are_maps_of_colours():
+    ax = dl.plot.heatmap(GRID, sel={"rank": 2})
+    (mesh,) = ax.collections
+    values = np.ma.filled(mesh.get_array(), np.nan)
+    np.testing.assert_array_equal(values, GRID.steps.sel(rank=2).transpose("depth", "scale"))
+    corners = mesh.get_coordinates()
+    np.testing.assert_allclose(corners[0, :, 0], 10.0 ** np.array([-3.5, -2.5, -1.5, -0.5]))
+    np.testing.assert_allclose(corners[:, 0, 1], [1.5, 2.5, 3.5])
+    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "linear")
+    assert ax.get_title() == "1 of 12 points did not finish"
+    bar = next(other for other in ax.figure.axes if other is not ax)
+    assert bar.get_ylabel() == "steps"
+    assert dl.plot.heatmap(GRID, sel={"rank": 1}, x="depth").get_yscale() == "log"
+
+
+def test_sweeps_over_one_dim_are_curves_and_words_are_named():
+    ax = dl.plot.heatmap(GRID, sel={"rank": 2, "depth": 2})
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), GRID.steps.sel(rank=2, depth=2))
+    assert (ax.get_xscale(), ax.get_ylabel()) == ("log", "steps")
+    ax = dl.plot.heatmap(GRID, value="status", sel={"rank": 2})
+    bar = next(other for other in ax.figure.axes if other is not ax)
+    words = [text.get_text() for text in bar.get_yticklabels()]
+    assert words == [dl.schema.spoken(word) for word in dl.schema.SWEEP_STATES]
+    names = GRID.isel(rank=0).assign_coords(depth=["deep", "deeper"])
+    ax = names.isel(scale=0).dlnds.plot(value="steps")
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["deep", "deeper"]
+
+
+def test_what_a_sweep_does_not_have_is_refused_by_name():
+    for name, options in [
+        ("sel", {}),
+        ("sel", {"sel": {"rank": 3}}),
+        ("sel", {"sel": {"ranks": 2}}),
+        ("sel", {"sel": {"rank": 1, "depth": 2, "scale": 1e-3}}),
+        ("sel", {"sel": 3}),
+        ("value", {"value": "step", "sel": {"rank": 2}}),
+        ("x", {"x": "rank", "sel": {"rank": 2}}),
+        ("sweep", {"sweep": RUN}),
+    ]:
+        with pytest.raises((ValueError, TypeError), match=f"^{name}: "):
+            dl.plot.heatmap(**{"sweep": GRID, **options})
+
+
+def test_points_and_connections_alone_have_the_picture_of_the_graph():
+    points, table = ATLAS["points"].to_dataset(), dl.connections(NET)
+    for ax, edges in ((points.dlnds.plot(), 0), (table.dlnds.plot(), 18)):
+        places, layers = drawn(ax)
+        assert sorted(places[:, 1].round(9)) == sorted(points.loss.values.round(9))
+        assert sum(len(layer.get_paths()) for layer in layers[1:]) == edges
+        assert set(check_labels(ax)) == set(points.critical_point.values)
+        assert (ax.get_xlabel(), ax.get_ylabel()) == ("rank $r$", "loss $L$")
+
+
+def test_transitions_are_bars_the_most_frequent_first():
+    rows = [("{}", "{1}", 2, 0.25, 1), ("{}", "{0}", 6, 0.75, 1), ("{0}", "{0,1,2}", 1, 1.0, 0)]
+    source, target, visited, probability, joined = zip(*rows, strict=True)
+    variables = {"visited": visited, "probability": probability, "is_connection": joined}
+    data = xr.Dataset(
+        {name: ("edge", list(values)) for name, values in variables.items()},
+        coords={"source": ("edge", list(source)), "target": ("edge", list(target))},
+    )
+    ax = dl.schema.finish(data, "observed_connections", {"n_runs": 8}).dlnds.plot()
+    assert [bar.get_width() for bar in ax.patches] == [6, 2, 1]
+    names = [text.get_text() for text in ax.get_yticklabels()]
+    assert names == ["{} → {0}", "{} → {1}", "{0} → {0,1,2}"]
+    assert [text.get_text() for text in ax.texts] == ["75%", "25%", "100%"]
+    assert ax.get_title() == "of 8 runs; red: no connection"
+
+
+def test_curves_show_one_variable_over_another():
+    function, start = dl.lyapunov_function(RUN), NET.critical_state((1,))
+    point = dl.find_critical_point(NET, start + 0.01 * NET.initial(scale=1.0, rng=0))
+    path = dl.edge_states(dl.connections(NET), 0)
+    spin = dl.System(lambda t, x, params, out: out.fill(1.0), dim=2)
+    run = dl.flow(spin, [0.0, 1.0], (0, 1))
+    for data, x, y, scale in [
+        (function, function.time, function.value, "log"),
+        (point, point.iteration, point.residual, "log"),
+        (path, path.point, path.loss, "linear"),
+        (run, run.time, run.state[:, 0], "linear"),
+    ]:
+        ax = data.dlnds.plot()
+        np.testing.assert_array_equal(ax.lines[0].get_xdata(), x)
+        np.testing.assert_array_equal(ax.lines[0].get_ydata(), y)
+        assert ax.get_yscale() == scale
+        assert ax.get_ylabel().startswith(y.attrs["long_name"])
+    assert len(run.dlnds.plot().lines) == 2
+    grown = dl.grow_manifold(NET, dl.unstable_manifold(NET, start), 3, n_points=4, rng=0)
+    assert len(grown.dlnds.plot().lines) == 3
+
+
+def test_lists_of_numbers_are_stems():
+    mani = dl.unstable_manifold(NET, NET.critical_state((1,)))
+    kkt = dl.escape_directions(NET, n_starts=5)
+    for data, values, texts in [
+        (NET.modes, NET.singular_values, []),
+        (mani, mani.rate, [f"order {order}" for order in mani.order.values]),
+        (kkt, kkt.value, [f"×{count}" for count in kkt["count"].values]),
+    ]:
+        ax = data.dlnds.plot()
+        np.testing.assert_array_equal(ax.lines[0].get_ydata(), values)
+        tips = [segment[1, 1] for segment in ax.collections[0].get_segments()]
+        np.testing.assert_array_equal(tips, values)
+        assert [text.get_text() for text in ax.texts] == texts
+
+
+@pytest.mark.compiled
+def test_every_schema_has_a_picture_or_one_line_that_says_where_to_look():
+    told = {
+        *("classification", "canonical_form", "fiber", "orbit", "tangent", "inertia"),
+        *("assumptions", "zero_preserving"),
+    }
+    found = {"modes": NET.modes}
+    for one in itertools.chain.from_iterable(map(calls.table, calls.GROUPS)):
+        if not one.name.startswith(("plot.", "accessor.")):
+            data = one.function(**one.arguments)
+            found.setdefault(getattr(data, "attrs", {}).get("schema"), data)
+    for kind in dl.schema.REQUIRED:
+        if kind in told:
+            with pytest.raises(ValueError, match=f"^data: there is no picture of schema '{kind}'"):
+                found[kind].dlnds.plot()
+        else:
+            ax = found[kind].dlnds.plot()
+            ax.figure.canvas.draw()
+            assert ax.get_xlabel(), kind
+        plt.close("all")
