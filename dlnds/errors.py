@@ -204,13 +204,9 @@ def check_flag(name: str, value: object) -> bool:
 
 def check_memory(name: str, numbers: int) -> None:
     """Refuse to allocate more than half of the free memory for so many floats."""
-    if numbers < _FEW:
-        return
-    free = psutil.virtual_memory().available
-    if 8 * numbers > free / 2:
-        raise ValueError(
-            f"{name}: this takes {8 * numbers:,} bytes, more than half of the free {free:,}"
-        )
+    if numbers >= _FEW and 16 * numbers > (free := psutil.virtual_memory().available):
+        size = f"{8 * numbers:,} bytes, more than half of the free {free:,}"
+        raise ValueError(f"{name}: this takes {size}")
 
 
 def check_integer(name: str, value: object, *, minimum: int, maximum: int | None = None) -> int:

@@ -187,9 +187,8 @@ def _as_written(dataset: xr.Dataset) -> xr.Dataset:
     """Return a Dataset without traces of the file: no encoding, fixed-width text."""
     dataset = dataset.copy(deep=True).drop_encoding()
     texts = {n: v.astype(str) for n, v in dataset.variables.items() if v.dtype.kind in "OT"}
-    return dataset.assign(
-        {n: v for n, v in texts.items() if n not in dataset.coords}
-    ).assign_coords({n: v for n, v in texts.items() if n in dataset.coords})
+    labels = {n: texts.pop(n) for n in list(texts) if n in dataset.coords}
+    return dataset.assign(texts).assign_coords(labels)
 
 
 def content_digest(data: xr.Dataset | xr.DataTree) -> str:
