@@ -186,3 +186,33 @@ def test_accessor_offers_the_same():
 def test_decoding_needs_flags():
     with pytest.raises(ValueError, match="^flags: "):
         dl.schema.decode(samples()["run"].loss)
+
+
+def test_what_is_read_back_has_its_dims_in_order_or_is_refused_by_name():
+    run = samples()["run"]
+    wanted = {"state": ("time", "parameter"), "time": ("time",)}
+
+    def read(data, **options):
+        return dl.schema.read("run", data, "run", wanted, **options)
+
+    assert read(run.transpose("parameter", "time")).identical(run)
+    assert read(xr.DataTree(run), digest=NET.digest, attributes=["n_steps"]).identical(run)
+    none = run.isel(time=slice(0, 0))
+    assert read(none, empty=["time"]).sizes["time"] == 0
+    gaps = run.assign(state=run.state.where(run.time > 1.0))
+    assert read(gaps, partial=["state"]).identical(gaps)
+    for bad, options in [
+        (np.zeros(3), {}),
+        (dl.critical_points(NET), {}),
+        (run, {"digest": "of another network"}),
+        (run, {"attributes": ["nothing"]}),
+        (run.drop_vars("state"), {}),
+        (run.isel(time=0), {}),
+        (none, {}),
+        (gaps, {}),
+        (run.assign(state=run.state.astype(str)), {}),
+        (run.isel(time=slice(None, None, -1)), {}),
+        (run.isel(parameter=slice(None, None, -1)), {}),
+    ]:
+        with pytest.raises((ValueError, TypeError), match="^run: "):
+            read(bad, **options)
