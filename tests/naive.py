@@ -154,6 +154,12 @@ widths = st.lists(st.integers(1, 5), min_size=2, max_size=6)
 seeds = st.integers(0, 2**32 - 1)
 networks = st.builds(random_network, widths, seeds, st.sampled_from(KINDS))
 whitened_networks = st.builds(random_network, widths, seeds)
+deep_networks = st.builds(
+    random_network,
+    st.lists(st.integers(1, 4), min_size=3, max_size=5),
+    seeds,
+    st.sampled_from(KINDS),
+)
 small_networks = st.builds(
     random_network,
     st.lists(st.integers(1, 4), min_size=2, max_size=5),
@@ -161,3 +167,17 @@ small_networks = st.builds(
     st.sampled_from(KINDS),
     st.sampled_from([None, 1, 2]),
 )
+
+
+def index_sets(net):
+    return [dl.schema.index_set_modes(s) for s in dl.critical_points(net).critical_point.values]
+
+
+def change_bases(net, x, seed, strength=None):
+    """Move a state by random changes of the hidden bases, orthogonal ones without a strength."""
+    rng, layers = np.random.default_rng(seed), split(net, x)
+    for i, width in enumerate(net.widths[1:-1]):
+        P = rng.normal(size=(width, width))
+        P = np.linalg.qr(P)[0] if strength is None else np.eye(width) + strength * P
+        layers[i], layers[i + 1] = P @ layers[i], layers[i + 1] @ np.linalg.inv(P)
+    return net.pack(layers)

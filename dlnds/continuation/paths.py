@@ -22,7 +22,7 @@ from dlnds.errors import check_array
 from dlnds.systems.linear import LinearNetwork
 from dlnds.systems.product import ProductFlow
 from dlnds.systems.protocol import check_state
-from dlnds.theory import strings, symmetry, tolerances
+from dlnds.theory import spectra, strings, symmetry, tolerances
 from dlnds.theory.coordinates import flat
 
 Path = Callable[[float], ArrayLike] | Sequence[ArrayLike]
@@ -299,7 +299,7 @@ def _ends_in_a_fiber(net: LinearNetwork, path: Any) -> list[Array]:
 def _check_rank(net: LinearNetwork, x: Array) -> None:
     """Refuse states over which the fiber is no manifold."""
     sizes, least = np.linalg.svd(net._image(x), compute_uv=False), min(net.widths)
-    rank = int(np.count_nonzero(sizes > tolerances.RANK * sizes[0]))
+    rank = spectra.rank(sizes, tolerances.RANK)
     if rank < least:
         raise ValueError(
             f"path: vary='imbalance' needs a map whose rank is the smallest width, {least}, got "

@@ -42,8 +42,6 @@ SIZES, CLOCK = 0.5 * 2.0 ** -np.arange(0.0, 30.0, 0.5), 1e-12
 FEW_ITERATIONS = 100
 #: Largest relative move from the end of a path to the critical point that it comes to.
 NEAR_LIMIT = 1e-2
-#: Eigenvalues of the Hessian, in terms of the largest, below which a limit is a saddle.
-UNSTABLE = 1e-7
 #: Ascents from a limit, which tell whether it is a saddle where the Hessian does not.
 FEW_STARTS = 20
 
@@ -241,7 +239,7 @@ def _limit(system: WeightSystem, end: Array) -> dict[str, Any]:
 def _kind(system: WeightSystem, x: Array) -> str:
     """Return whether a critical point is a saddle or a minimum, as far as that can be told."""
     values = scipy.linalg.eigvalsh(-dense_jacobian(system, 0.0, x)[0])
-    if values[0] < -UNSTABLE * np.abs(values).max():
+    if values[0] < -tolerances.HESSIAN * np.abs(values).max():
         return "saddle"
     if system.limit(x, rtol=1e-8).kind == "global_minimum":
         return "global_minimum"

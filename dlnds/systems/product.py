@@ -401,7 +401,7 @@ class ProductFlow(SystemProtocol):
         [[1.0, 1.0], [0.0, 0.0]]
         """
         U, s, Vt = np.linalg.svd(check_array("W", W, ndim=2, shape=self._ends), full_matrices=False)
-        found = int(np.count_nonzero(s > tolerances.FACTOR_RANK * s[0]))
+        found = spectra.rank(s, tolerances.FACTOR_RANK)
         if found != self.rank:
             raise ValueError(f"W: needs the rank {self.rank}, got {found}")
         root, k = np.sqrt(s[: self.rank]), self.rank
@@ -599,7 +599,7 @@ class ProductFlow(SystemProtocol):
                 f"squared size {size:.3g}"
             )
         _, s, Vt = np.linalg.svd(layers[0], full_matrices=False)
-        found = int(np.count_nonzero(s**self.depth > tolerances.FACTOR_RANK * s[0] ** self.depth))
+        found = spectra.rank(s**self.depth, tolerances.FACTOR_RANK)
         if found != self.rank:
             raise ValueError(f"x: needs a product of rank {self.rank}, got {found}")
         k = self.rank

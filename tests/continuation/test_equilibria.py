@@ -9,7 +9,6 @@ import scipy.linalg
 from scipy.optimize import brentq
 
 import dlnds as dl
-from dlnds.theory import symmetry
 
 EPSILON = np.finfo(float).eps
 
@@ -188,15 +187,6 @@ def test_without_decay_the_equation_is_that_of_the_flow(kind):
     residual = dl.equilibria(net, "weight_decay")
     np.testing.assert_array_equal(residual.value(x, 0.0), -net.gradient(x))
     np.testing.assert_array_equal(residual.matrix(x, 0.0), -net.hessian(x))
-
-
-@pytest.mark.parametrize("orthogonal", [True, False])
-@pytest.mark.parametrize("shape", [(2, 3), (3, 2, 4), (3, 1, 4, 2), (2, 3, 3, 2, 1)])
-def test_fast_generators_are_the_generators(shape, orthogonal):
-    net = naive.random_network(shape, 0)
-    x = naive.state_of(net, 0)
-    expected = net.generators(x, orthogonal=orthogonal)
-    np.testing.assert_array_equal(symmetry.tangents(shape, orthogonal)(x), expected)
 
 
 # Paths of data.

@@ -1,35 +1,12 @@
-"""Spectra that are known, dense and iterative; rates, inertia, fibers."""
+"""Spectra, dense and iterative; rates, inertia, fibers."""
 
 import naive
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import dlnds as dl
 from dlnds.theory import spectra
-
-whitened = st.builds(
-    naive.random_network,
-    st.lists(st.integers(1, 4), min_size=2, max_size=5),
-    naive.seeds,
-    st.just("whitened"),
-    st.sampled_from([None, 1, 2]),
-)
-
-
-def index_sets(net):
-    return [dl.schema.index_set_modes(s) for s in dl.critical_points(net).critical_point.values]
-
-
-def change_bases(net, x, seed, strength=None):
-    """Move a state by random changes of the hidden bases, orthogonal ones without a strength."""
-    rng, layers = np.random.default_rng(seed), naive.split(net, x)
-    for i, width in enumerate(net.widths[1:-1]):
-        P = rng.normal(size=(width, width))
-        P = np.linalg.qr(P)[0] if strength is None else np.eye(width) + strength * P
-        layers[i], layers[i + 1] = P @ layers[i], layers[i + 1] @ np.linalg.inv(P)
-    return net.pack(layers)
 
 
 def dense(net, x):
@@ -42,133 +19,14 @@ def assert_equal_spectra(found, expected, size=None):
     np.testing.assert_allclose(found, expected, rtol=0.0, atol=2e-12 * size)
 
 
-# Spectra that are known.
-
-
-@given(whitened, naive.seeds)
-def test_spectra_at_all_balanced_critical_points_are_closed(net, seed):
-    for modes in index_sets(net):
-        x = change_bases(net, net.critical_state(modes), seed)
-        known = dl.linearize(net, x)
-        assert known.attrs["method"] == "closed_form"
-        assert_equal_spectra(known.eigenvalue.values, dense(net, x))
-        closed = dl.canonical_spectrum(net, modes)
-        assert known["index"] == closed["index"]
-        assert known.nullity == closed.nullity
-        dl.schema.validate(known)
-
-
-@pytest.mark.parametrize("widths", [(3, 3, 3), (3, 4, 3, 3), (4, 2, 2, 3)])
-def test_any_projector_of_equal_singular_values_is_recognized(widths):
-    """With σ_1 = σ_2 the points W = P Σ, P a line in their plane, are all balanced and critical."""
-    target = np.zeros((widths[-1], widths[0]))
-    np.fill_diagonal(target, [2.0, 2.0, 1.0])
-    plain = dl.LinearNetwork(widths=widths, target=target)
-    layers = naive.split(plain, plain.critical_state((0, 2) if min(widths) > 2 else (0,)))
-    angle = np.array([[0.6, -0.8, 0.0], [0.8, 0.6, 0.0], [0.0, 0.0, 1.0]])
-    layers[-1] = angle @ layers[-1]
-    layers[0][:, :3] = layers[0][:, :3] @ angle.T
-    x = change_bases(plain, plain.pack(layers), 0)
-    known = dl.linearize(plain, x)
-    assert known.attrs["method"] == "closed_form"
-    assert_equal_spectra(known.eigenvalue.values, dense(plain, x))
-
-
-def test_singular_values_that_are_nearly_equal_are_not_taken_for_equal_ones():
-    """σ_j − σ_k = 1e-10 is a tie for the index, but an eigenvalue that 1e-12 tells from zero."""
-    net = dl.LinearNetwork(widths=(3, 3, 3, 3), target=np.diag([1.0 + 1e-10, 1.0, 0.5]))
-    x = net.critical_state((1,))
-    found = dl.linearize(net, x)
-    assert found.attrs["method"] == "dense"
-    assert found.eigenvalue[0] == pytest.approx(-1e-10, abs=1e-14)
-
-
-def test_graded_singular_values_are_recognized():
-    net = dl.LinearNetwork(widths=(5,) * 6, target=np.diag([1.0, 1e-3, 1e-6, 1e-9, 1e-11]))
-    for modes in index_sets(net):
-        x = change_bases(net, net.critical_state(modes), 1)
-        assert dl.linearize(net, x).attrs["method"] == "closed_form"
-
-
-@pytest.mark.parametrize("size", [1e-5, 1e-9])
-def test_states_beside_balanced_points_are_left_to_the_matrix(size):
-    """Weights of 1e-9 between unlearnt units change no C_i and no W, but H by 1e-9."""
-    net = dl.LinearNetwork(widths=(3, 3, 3, 3), target=np.diag([3.0, 2.0, 1.0]))
-    layers = naive.split(net, net.critical_state((0,)))
-    for w in layers:
-        w[1, 2] = size
-    found = dl.linearize(net, net.pack(layers))
-    assert found.attrs["method"] == "dense"
-    assert found.eigenvalue[0] == pytest.approx(-3.0 * size, rel=0.5)
-    assert int(found["index"]) > 0
-
-
-def test_balanced_states_that_are_not_critical_are_left_to_the_matrix():
-    net = dl.LinearNetwork(widths=(3, 3, 3), target=np.diag([3.0, 2.0, 1.0]))
-    swapped = np.eye(3)[[1, 0, 2]] * np.sqrt([3.0, 2.0, 1.0])
-    x = net.pack([swapped.T, swapped @ np.eye(3)])  # the right σ_j on the wrong modes
-    for state in (x, 1.1 * net.critical_state((0,)), net.initial("balanced", rng=0)):
-        assert dl.linearize(net, state).attrs["method"] == "dense"
-
-
-minima = st.builds(
-    naive.random_network,
-    st.lists(st.integers(2, 4), min_size=3, max_size=5),
-    naive.seeds,
-    st.sampled_from(naive.KINDS),
-    st.sampled_from([None, 1, 2]),
-)
-
-
-@given(minima, naive.seeds)
-def test_spectra_at_perfect_fits_are_those_of_the_small_gram_matrix(net, seed):
-    modes = tuple(range(net.max_rank))
-    x = change_bases(net, net.critical_state(modes), seed, 0.3)
-    found = dl.linearize(net, x)
-    fits = net.max_rank == np.count_nonzero(net.singular_values)
-    smaller = net.target.size < net.dim
-    assert found.attrs["method"] == ("gram" if fits and smaller else "dense")
-    assert_equal_spectra(found.eigenvalue.values, dense(net, x))
-    assert int(found["index"]) == 0
-
-
-def test_gram_spectra_would_be_wrong_at_a_bottleneck():
-    net = dl.LinearNetwork(widths=(4, 2, 3, 4), target=np.diag([4.0, 3.0, 2.0, 1.0]))
-    x = change_bases(net, net.critical_state((0, 1)), 3, 0.3)
-    J = naive.differences(lambda y: net.product(y).ravel(), x, 1e-3)
-    gram, true = np.linalg.eigvalsh(J.T @ J), dense(net, x)
-    assert np.abs(gram - true).max() > 0.01 * true[-1]
-    assert dl.linearize(net, x).attrs["method"] == "dense"
-    assert_equal_spectra(dl.linearize(net, x).eigenvalue.values, true)
-
-
-@pytest.mark.parametrize(("miss", "method"), [(1e-9, "dense"), (1e-15, "gram")])
-def test_a_residual_counts_if_it_changes_the_spectrum(miss, method):
-    net = dl.LinearNetwork(widths=(3, 4, 4, 3), target=np.diag([3.0, 2.0, 1.0]))
-    x = change_bases(net, net.critical_state((0, 1, 2)), 5, 0.3)
-    layers = naive.split(net, x)
-    layers[-1] = layers[-1] * (1.0 + miss)
-    x = net.pack(layers)
-    assert dl.linearize(net, x).attrs["method"] == method
-    assert_equal_spectra(dl.linearize(net, x).eigenvalue.values, dense(net, x))
-
-
-def test_a_single_layer_is_known_everywhere():
-    for kind in naive.KINDS:
-        net = naive.random_network((4, 3), 0, kind)
-        found = dl.linearize(net, naive.state_of(net, 1))
-        expected = np.kron(np.eye(3), naive.root(net) @ naive.root(net).T)
-        assert_equal_spectra(found.eigenvalue.values, np.linalg.eigvalsh(expected))
-
-
 # Iterative spectra.
 
 
 def states(net, seed):
     """A random state, and a random representative of each critical value."""
     yield naive.state_of(net, seed)
-    for modes in index_sets(net)[::3]:
-        yield change_bases(net, net.critical_state(modes), seed, 0.3)
+    for modes in naive.index_sets(net)[::3]:
+        yield naive.change_bases(net, net.critical_state(modes), seed, 0.3)
 
 
 @settings(max_examples=20)
@@ -201,7 +59,7 @@ def test_all_negative_eigenvalues_are_found_whatever_their_multiplicity(widths):
         negative = closed.eigenvalue.values[closed.eigenvalue.values < 0.0]
         top = np.abs(closed.eigenvalue.values).max()
         assert_equal_spectra(found.eigenvalue.values, negative, max(top, 1e-300))
-        moved = change_bases(net, x, 1, 0.2)
+        moved = naive.change_bases(net, x, 1, 0.2)
         assert dl.linearize(net, moved, method="iterative")["index"] == closed["index"]
 
 
@@ -210,7 +68,7 @@ def test_a_negative_eigenvalue_next_to_hundreds_of_zeros_is_found(gap):
     """−s_1 (σ_0 − σ_1) beside the kernel: the residuals of a start resolve it down to ≈ n ε ‖H‖."""
     sigma = np.r_[1.0 + gap, 1.0, np.linspace(0.9, 0.5, 8)]
     net = dl.LinearNetwork(widths=(10,) * 4, target=np.diag(sigma))
-    x = change_bases(net, net.critical_state((1, 2, 3, 4)), 0, 0.1)
+    x = naive.change_bases(net, net.critical_state((1, 2, 3, 4)), 0, 0.1)
     found = dl.linearize(net, x, method="iterative")
     assert int(found["index"]) == 4
     assert found.eigenvalue[-1] == pytest.approx(-gap, rel=0.2)
@@ -255,7 +113,7 @@ def test_a_hessian_that_overflows_is_refused():
 
 def test_equal_calls_give_identical_spectra():
     net = naive.random_network((4, 5, 4), 0)
-    x = change_bases(net, net.critical_state((1, 2)), 0, 0.3)
+    x = naive.change_bases(net, net.critical_state((1, 2)), 0, 0.3)
     for method in ("dense", "iterative"):
         first, second = (dl.linearize(net, x, method=method) for _ in range(2))
         assert first.identical(second)
@@ -296,8 +154,8 @@ def test_inertia_by_factorization_is_that_of_the_spectrum(net, seed):
 @pytest.mark.parametrize("widths", [(4, 5, 4), (5, 3, 4, 4)])
 def test_inertia_at_its_own_tolerance_is_the_closed_one(widths):
     net = naive.random_network(widths, 2)
-    for modes in index_sets(net):
-        counts = dl.inertia(net, change_bases(net, net.critical_state(modes), 3, 0.3))
+    for modes in naive.index_sets(net):
+        counts = dl.inertia(net, naive.change_bases(net, net.critical_state(modes), 3, 0.3))
         closed = dl.canonical_spectrum(net, modes)
         assert int(counts["index"]) == closed["index"]
         assert int(counts.nullity) == closed.nullity
@@ -318,7 +176,7 @@ def minima_dimension(net):
 @pytest.mark.parametrize("widths", [(3, 3, 3), (3, 5, 4, 2), (4, 2, 3, 4)])
 def test_the_fiber_is_taken_out_of_the_transverse_spectrum(widths, kind):
     net = naive.random_network(widths, 0, kind)
-    x = change_bases(net, net.critical_state(tuple(range(net.max_rank))), 1, 0.3)
+    x = naive.change_bases(net, net.critical_state(tuple(range(net.max_rank))), 1, 0.3)
     found = dl.linearize(net, x)
     dl.schema.validate(found)
     assert int(found.fiber_dimension) == minima_dimension(net)
@@ -356,7 +214,7 @@ def test_states_that_are_not_critical_have_no_fiber():
 
 def test_a_fiber_whose_zeros_the_tolerance_misses_is_said_to_be_unresolved():
     net = naive.random_network((3, 3, 3), 0)
-    x = change_bases(net, net.critical_state((0, 1, 2)), 1, 0.3)
+    x = naive.change_bases(net, net.critical_state((0, 1, 2)), 1, 0.3)
     found = dl.linearize(net, x, method="dense", zero_tolerance=1e-300)
     assert 0 < found.attrs["unresolved_fiber"] <= int(found.fiber_dimension) == 9
     assert not {"degenerate_dimension", "transverse_eigenvalue", "convergence_rate"} & set(found)
@@ -377,7 +235,7 @@ def test_rates_at_canonical_points_are_ends_of_the_spectrum(widths, sigma):
     points = dl.build_atlas(net)["points"].to_dataset()
     departure, convergence = points.departure_rate.values, points.convergence_rate.values
     kinds = dl.schema.decode(points.kind).values
-    for k, modes in enumerate(index_sets(net)):
+    for k, modes in enumerate(naive.index_sets(net)):
         least = kinds[k] == "global_minimum" and (len(modes) == min(widths) or net.depth == 1)
         found = dl.linearize(net, net.critical_state(modes), method="dense")
         expected = float(found.get("departure_rate", 0.0))
@@ -385,25 +243,6 @@ def test_rates_at_canonical_points_are_ends_of_the_spectrum(widths, sigma):
         expected = float(found.get("convergence_rate", 0.0))
         assert convergence[k] == pytest.approx(expected, rel=1e-9, abs=1e-12)
         assert (convergence[k] > 0.0) == least
-
-
-@pytest.mark.parametrize("depth", [2, 3, 4])
-def test_rates_at_balanced_minima_follow_their_formulas(depth):
-    sigma = np.array([3.0, 2.0, 1.5])
-
-    def rate(widths):
-        target = np.zeros((widths[-1], widths[0]))
-        np.fill_diagonal(target, sigma)
-        net = dl.LinearNetwork(widths=widths, target=target)
-        learnt = np.arange(3) < net.max_rank
-        return spectra.canonical_rates(net.problem, learnt[None])[1][0]
-
-    hidden = (4,) * (depth - 1)
-    power = 1.5 ** (2 - 2 / depth)
-    assert rate((3, *hidden, 3)) == pytest.approx(depth * power, rel=1e-14)
-    assert rate((3, *hidden, 4)) == pytest.approx(power, rel=1e-14)
-    narrow = (2,) * (depth - 1)
-    assert rate((3, *narrow, 3)) == pytest.approx(2.0 ** (1 - 2 / depth) * 0.5, rel=1e-14)
 
 
 @pytest.mark.compiled

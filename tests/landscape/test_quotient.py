@@ -8,13 +8,6 @@ from hypothesis import strategies as st
 
 import dlnds as dl
 
-DEEP = st.builds(
-    naive.random_network,
-    st.lists(st.integers(1, 4), min_size=3, max_size=5),
-    naive.seeds,
-    st.sampled_from(naive.KINDS),
-)
-
 NARROW = dl.LinearNetwork(widths=(2, 1, 2), target=np.diag([2.0, 1.0]))
 
 
@@ -26,7 +19,7 @@ def random_element(net, rng):
     return [np.eye(d) + 0.3 * rng.normal(size=(d, d)) / d for d in net.widths[1:-1]]
 
 
-@given(DEEP, naive.seeds)
+@given(naive.deep_networks, naive.seeds)
 def test_the_group_acts_and_keeps_the_end_to_end_map(net, seed):
     rng = np.random.default_rng(seed)
     x = naive.state_of(net, seed)
@@ -40,7 +33,7 @@ def test_the_group_acts_and_keeps_the_end_to_end_map(net, seed):
     np.testing.assert_allclose(back, x, rtol=0, atol=1e-10 * np.abs(x).max())
 
 
-@given(DEEP, naive.seeds)
+@given(naive.deep_networks, naive.seeds)
 def test_orthogonal_turns_commute_with_the_flow(net, seed):
     x, turns = naive.state_of(net, seed), random_turns(net, np.random.default_rng(seed))
     size = np.abs(net.gradient(x)).max()
@@ -52,31 +45,7 @@ def test_orthogonal_turns_commute_with_the_flow(net, seed):
     )
 
 
-@given(DEEP, naive.seeds, st.booleans())
-def test_generators_are_the_derivative_of_the_action(net, seed, orthogonal):
-    x, step = naive.state_of(net, seed), 1e-6
-    rows = net.generators(x, orthogonal=orthogonal)
-    number = 0
-    for i, d in enumerate(net.widths[1:-1]):
-        for a, b in np.ndindex(d, d):
-            if orthogonal and a >= b:
-                continue
-            K = np.zeros((d, d))
-            K[a, b] += 1.0
-            if orthogonal:
-                K[b, a] -= 1.0
-            ends = []
-            for sign in (1.0, -1.0):
-                element = [np.eye(e) for e in net.widths[1:-1]]
-                element[i] = element[i] + sign * step * K
-                ends.append(dl.act(net, element, x))
-            expected = (ends[0] - ends[1]) / (2.0 * step)
-            np.testing.assert_allclose(rows[number], expected, rtol=0, atol=1e-8 * np.abs(x).max())
-            number += 1
-    assert number == len(rows)
-
-
-@given(DEEP, naive.seeds, st.booleans())
+@given(naive.deep_networks, naive.seeds, st.booleans())
 def test_orbit_frames_are_orthonormal_and_span_the_generators(net, seed, orthogonal):
     x = naive.state_of(net, seed)
     orbit = dl.orbit_basis(net, x, orthogonal=orthogonal)
@@ -124,7 +93,7 @@ def test_equal_singular_values_of_an_unreached_block_are_turned_together():
     assert int(orbit.isotropy_dimension) == 3
 
 
-@given(DEEP, naive.seeds)
+@given(naive.deep_networks, naive.seeds)
 def test_isotropy_of_fiber_points_has_the_dimension_the_orbit_lacks(net, seed):
     rng = np.random.default_rng(seed)
     modes = range(int(rng.integers(net.max_rank, endpoint=True)))
@@ -133,7 +102,7 @@ def test_isotropy_of_fiber_points_has_the_dimension_the_orbit_lacks(net, seed):
         assert factors(orbit.isotropy.item())[1] == int(orbit.isotropy_dimension)
 
 
-@given(DEEP, naive.seeds)
+@given(naive.deep_networks, naive.seeds)
 def test_tangent_vectors_split_and_gradients_are_horizontal(net, seed):
     x, v = naive.state_of(net, seed), naive.state_of(net, seed + 1)
     parts = dl.split_tangent(net, x, v)
@@ -149,7 +118,7 @@ def test_tangent_vectors_split_and_gradients_are_horizontal(net, seed):
     assert np.abs(dl.split_tangent(net, x, gradient).vertical).max() < 1e-12 * (1 + size)
 
 
-@given(DEEP, naive.seeds)
+@given(naive.deep_networks, naive.seeds)
 def test_points_on_the_orbit_of_a_canonical_point_are_canonicalized(net, seed):
     rng = np.random.default_rng(seed)
     modes = tuple(range(int(rng.integers(net.max_rank, endpoint=True))))
@@ -165,7 +134,7 @@ def test_points_on_the_orbit_of_a_canonical_point_are_canonicalized(net, seed):
     np.testing.assert_allclose(again, canon.moved_state, rtol=0, atol=1e-12 * size)
 
 
-@given(DEEP, naive.seeds)
+@given(naive.deep_networks, naive.seeds)
 def test_distance_vanishes_on_orbits_and_invariants_bound_it_from_below(net, seed):
     rng = np.random.default_rng(seed)
     x, y = naive.state_of(net, seed), naive.state_of(net, seed + 1)

@@ -4,7 +4,6 @@ import hashlib
 import itertools
 import tomllib
 
-import naive
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,7 +11,6 @@ from hypothesis import strategies as st
 
 import dlnds as dl
 from dlnds.systems import problems
-from dlnds.theory import moments
 
 CATALOGUE = tomllib.loads((problems._data_folder() / "datasets.toml").read_text(encoding="utf-8"))
 
@@ -201,17 +199,3 @@ def test_rounding_noise_is_no_mode(tmp_path):
     rows = "".join(f"{a},0.1\n" for a in X[0])
     data = dl.read_csv(write(tmp_path, "x:a,y:b\n" + rows), transform="center")
     assert not data.Y.values.any()
-
-
-@given(naive.widths, naive.seeds)
-def test_balanced_layers_have_their_product_and_no_imbalance(widths, seed):
-    rng = np.random.default_rng(seed)
-    rank = min(widths)
-    U, V = (np.linalg.qr(rng.normal(size=(d, rank)))[0] for d in (widths[-1], widths[0]))
-    values = rng.uniform(0.1, 3.0, size=rank)
-    frames = moments.canonical_frames(widths, U, V)
-    layers = moments.balanced_layers(frames, values ** (1 / (len(widths) - 1)))
-    product = naive.chain(layers, 1, len(layers), widths[0])
-    np.testing.assert_allclose(product, (U * values) @ V.T, rtol=0, atol=1e-13)
-    for first, second in itertools.pairwise(layers):
-        np.testing.assert_allclose(first @ first.T, second.T @ second, rtol=0, atol=1e-13)
