@@ -61,7 +61,7 @@ from .systems.descent import GradientDescent as GradientDescent
 from .systems.homogeneous import HomogeneousNetwork as HomogeneousNetwork
 from .systems.linear import LinearNetwork as LinearNetwork
 from .systems.linear import check_assumptions as check_assumptions
-from .systems.loss import LossNetwork as LossNetwork
+from .systems.losses import LossNetwork as LossNetwork
 from .systems.problems import load_problem as load_problem
 from .systems.problems import problem_names as problem_names
 from .systems.problems import read_csv as read_csv

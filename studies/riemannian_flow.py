@@ -68,7 +68,7 @@ def best(prod: dl.ProductFlow) -> np.ndarray:
 
 def distance(prod: dl.ProductFlow, maps: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Return ‖W K − other‖ for maps (time, row, column)."""
-    return np.linalg.norm(prod.network.image_of(maps) - other, axis=(1, 2))
+    return np.linalg.norm(prod.network.problem.image(maps) - other, axis=(1, 2))
 
 
 def both(prod: dl.ProductFlow, grid: np.ndarray, layers: np.ndarray | None = None):

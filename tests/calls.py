@@ -42,10 +42,12 @@ def calls_of(names: str, of: Any, **arguments: Any) -> Iterator[Call]:
 
 #: What a class answers to engines, who have checked what they ask: typed arrays, no user's input.
 FOR_ENGINES = {name for name in vars(SystemProtocol) if not name.startswith("_")} | {
-    *("outputs_at_slope", "params_at_slope", "of_image", "orbit_dimensions", "image_of"),
-    *("image_strength", "is_learnt", "map_modes", "velocity", "values"),
+    *("field", "map_modes", "orbit_dimensions", "unit_coordinates", "velocity", "with_covariance"),
+    *("of_image", "signal", "values"),
 }
-#: Helpers of `schema` and `losses` that are given what was checked.
+#: What stands in a module with its own public name, but has that at the top, or is for engines.
+ELSEWHERE = {"LossNetwork", "BackwardNetwork", "against_time"}
+#: Helpers of `schema` that write Datasets, and are given what was checked.
 FOR_WRITERS = {
     *("schema.finish", "schema.flag", "schema.samples", "schema.spoken", "schema.read"),
     "schema.columns",

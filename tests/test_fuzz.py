@@ -405,7 +405,7 @@ def public_names() -> Iterator[str]:
         if inspect.ismodule(found):
             for name, member in vars(found).items():
                 own = getattr(member, "__module__", "").startswith("dlnds.")
-                if own and callable(member) and not name.startswith("_"):
+                if own and callable(member) and name[0] != "_" and name not in calls.ELSEWHERE:
                     yield from _callables(f"{alias.name}.{name}", member, found)
         else:
             yield from _callables(alias.name, found, dl)

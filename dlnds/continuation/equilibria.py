@@ -1,34 +1,13 @@
 """Equilibria of a system as equations with a parameter: weight decay, the data, any number."""
 
 from collections.abc import Callable
-from typing import Any
 
-import numpy as np
 from numpy.typing import ArrayLike
 
-from dlnds.arrays import Array, Params
-from dlnds.continuation.equations import (
-    evaluations,
-    fitting_size,
-    layered_in,
-    observed,
-    tangents_of,
-)
-from dlnds.continuation.paths import Path, along_covariances, along_imbalances, along_targets
-from dlnds.continuation.residuals import MOST_COMPILED, Compiled, Residual
-from dlnds.errors import check_choice, check_integer, known_options
-from dlnds.systems.homogeneous import HomogeneousNetwork
-from dlnds.systems.linear import LinearNetwork
-from dlnds.systems.loss import LossNetwork
-from dlnds.systems.network import LayeredSystem, WeightSystem
-from dlnds.systems.product import ProductFlow
-from dlnds.systems.protocol import System, SystemProtocol, check_flow
-from dlnds.theory import symmetry
-
-#: What `equilibria` varies of a network, and what stays as the input covariance changes.
-KINDS = ("weight_decay", "target", "covariance", "imbalance")
-HOMOGENEOUS_KINDS = ("weight_decay", "slope")
-FIXED = ("target", "map")
+from dlnds.continuation.residuals import Residual
+from dlnds.errors import known_options
+from dlnds.systems.protocol import SystemProtocol, check_flow
+from dlnds.systems.varied import Path
 
 
 @known_options
@@ -129,143 +108,11 @@ def equilibria(
     {'loss': 6.5, 'rank': 1.0, 'imbalance': 0.0, 'product_norm': 1.0}
     """
     check_flow(system)
-    kinds = _kinds(system)
-    vary = check_choice("vary", vary, kinds) if kinds else check_integer("vary", vary, minimum=0)
-    along = ("target", "imbalance")
-    for name, value, allowed in (
-        ("path", path, along),
-        ("path_derivative", path_derivative, along),
-        ("fixed", fixed, ("covariance",)),
-    ):
-        if value is not None and vary not in allowed:
+    given = {"path": path, "path_derivative": path_derivative, "fixed": fixed}
+    options = {name: value for name, value in given.items() if value is not None}
+    for name in options:
+        allowed = ("covariance",) if name == "fixed" else ("target", "imbalance")
+        if vary not in allowed:
             words = " and ".join(f"vary={kind!r}" for kind in allowed)
             raise ValueError(f"{name}: belongs to {words}, got vary={vary!r}")
-    if isinstance(system, LinearNetwork | ProductFlow) and vary == "target":
-        return along_targets(system, path, path_derivative)
-    if isinstance(system, LinearNetwork) and vary == "imbalance":
-        return along_imbalances(system, path, path_derivative)
-    if isinstance(system, LinearNetwork | ProductFlow) and vary == "covariance":
-        return along_covariances(system, check_choice("fixed", fixed or "target", FIXED))
-    if isinstance(system, HomogeneousNetwork) and vary == "slope":
-        return _along_slopes(system)
-    if isinstance(system, WeightSystem | ProductFlow):
-        return _with_decay(system)
-    assert isinstance(system, System)
-    return _with_number(system, vary)
-
-
-def _kinds(system: SystemProtocol) -> tuple[str, ...]:
-    """Return what may be varied of a system, by name; nothing if it has numbers to vary."""
-    if isinstance(system, LinearNetwork):
-        return KINDS
-    if isinstance(system, ProductFlow):
-        return KINDS[:3]
-    if isinstance(system, HomogeneousNetwork) and not system.is_linear:
-        return HOMOGENEOUS_KINDS
-    if isinstance(system, WeightSystem):
-        return KINDS[:1]
-    if not isinstance(system, System):
-        raise TypeError(f"system: needs a network or a System, got {type(system).__name__}")
-    return ()
-
-
-def _with_number(system: System, vary: Any) -> Residual:
-    """Return the equilibria of a system as one of its parameters is varied."""
-    count = len(system.parameters)
-    if not count:
-        raise ValueError("vary: needs a system with parameters, got one without")
-    place = check_integer("vary", vary, minimum=0, maximum=count - 1)
-    sizes, given = system.params
-
-    def params(p: float) -> Params:
-        numbers = given.copy()
-        numbers[place] = p
-        return sizes, numbers
-
-    fun, jacobian = evaluations(system, params)
-    energy = system.energy
-
-    def observe(x: Array, p: float) -> dict[str, float]:
-        assert energy is not None
-        return {"loss": float(energy(x))}
-
-    return Residual(
-        fun,
-        jacobian,
-        parameter=f"parameter_{place}",
-        observe=None if energy is None else observe,
-        coordinates=system.coordinates(),
-        attributes={**system.attributes(), "vary": place},
-    )
-
-
-def _with_decay(net: WeightSystem | ProductFlow) -> Residual:
-    """Return the critical points of L + (λ/2) Σ_i ‖W_i‖²."""
-    given = net.params
-    share = 0.5 * net.depth if isinstance(net, ProductFlow) else 1.0  # −hλW, by two factors
-    field, matrix = evaluations(net, lambda _: given)
-    assert matrix is not None
-    layered, tangents = layered_in(net), tangents_of(net)
-
-    def fun(x: Array, p: float) -> Array:
-        out = field(x, p)
-        out -= p * share * x
-        return out
-
-    def jacobian(x: Array, p: float) -> Array:
-        out = matrix(x, p)
-        out.flat[:: len(out) + 1] -= p * share
-        return out
-
-    return Residual(
-        fun,
-        jacobian,
-        derivative=lambda x, p: -share * x,
-        generators=lambda x, p: tangents(p != 0.0)(x),
-        symmetric_at=(0.0,),
-        symmetric=net.numerics.symmetric,
-        parameter="weight_decay",
-        observe=_observer(layered),
-        vectorized=True,
-        coordinates=net.coordinates(),
-        attributes={**net.attributes(), "vary": "weight_decay"},
-        compiled=_compiled_decay(net, share),
-    )
-
-
-def _compiled_decay(net: WeightSystem | ProductFlow, share: float) -> Compiled | None:
-    """Return the equation with weight decay as compiled functions, of small networks."""
-    if net.dim > MOST_COMPILED:
-        return None
-    layered, action = layered_in(net), (np.zeros((2, 0), np.int64), 0)
-    if not isinstance(layered, HomogeneousNetwork) or layered.is_linear:
-        action = symmetry.action(layered.widths, orthogonal=True)
-    return Compiled(net.field, net.jacobian, net.params, share, *action)
-
-
-def _along_slopes(net: HomogeneousNetwork) -> Residual:
-    """Return the critical points as the slope of the rectifier changes."""
-    fun, jacobian = evaluations(net, net.params_at_slope)
-    tangents = tangents_of(net)(False)
-    criterion = net.criterion
-    return Residual(
-        fun,
-        jacobian,
-        generators=lambda x, p: tangents(x),
-        symmetric=True,
-        parameter="slope",
-        observe=lambda x, p: {"loss": criterion.of_image(net.outputs_at_slope(x, p))},
-        coordinates=net.coordinates(),
-        attributes={**net.attributes(), "vary": "slope"},
-    )
-
-
-def _observer(net: WeightSystem) -> Callable[[Array, Any], dict[str, Any]]:
-    """Return what gives the numbers that a branch with weight decay records of states."""
-    if isinstance(net, LinearNetwork):
-        size = fitting_size(net.target, net.input_root)
-    elif isinstance(net, LossNetwork):
-        size = fitting_size(net.criterion.targets, net.criterion.inputs)
-    if not isinstance(net, LayeredSystem):
-        return lambda x, p: {"loss": 1.0 * net._loss(x)}
-    return lambda x, p: observed(net, x, net._loss(x), size)
+    return Residual(**system.varied(vary, **options), coordinates=system.coordinates())

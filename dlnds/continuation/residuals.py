@@ -3,33 +3,15 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from dlnds.arrays import Array
 from dlnds.errors import check_array, check_function, check_number, known_options
 from dlnds.theory import forms
-
-#: Components above which LAPACK is faster than compiled loops.
-MOST_COMPILED = 150
-
-
-class Compiled(NamedTuple):
-    """The parts of F(x, p) = f(p, x) − decay · p x as compiled functions, for steps without Python.
-
-    ``field`` and ``jacobian`` are kernels of a system, with p in the place of time. Each entry of
-    the generators is plus or minus one component of x: ``action`` (2 × entry) holds its place in
-    the flat matrix of ``n_generators`` rows, and the component, from 1 on, with the sign.
-    """
-
-    field: Callable[..., None]
-    jacobian: Callable[..., None]
-    params: tuple[NDArray[np.int64], Array]
-    decay: float
-    action: NDArray[np.int64]
-    n_generators: int
+from dlnds.systems.varied import Compiled
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -110,7 +110,7 @@ def mode_learnt(
     level = part * sigma[j]
 
     def excess(x: Array) -> float:
-        return float(net.image_strength(net.image(x))[j] - level)
+        return float(net.problem.strength(net.image(x))[j] - level)
 
     return Event(excess, f"mode_{j}_learnt", 1, check_flag("terminal", terminal))
 

@@ -196,7 +196,7 @@ def critical_arcs(
     check_memory("n_alpha", count * (4 * len(rows.point) + 3 * net.dim))
     fractions, loss = np.linspace(0.0, 1.0, count), np.zeros((len(rows.point), count))
     for row, arc in zip(loss, rows.arcs(rows.parameter(sigma, net.depth, fractions)), strict=True):
-        row[:] = net._loss(departures.states(place, arc))
+        row[:] = net.loss(departures.states(place, arc))
     columns = {
         "source": np.full(len(loss), schema.index_set_label(found.modes)),
         "target": _targets(rows, found.modes, _end_at_points(rows, net.depth, place)),
@@ -401,7 +401,7 @@ def arc_states(
         )
     states = departures.states(place, moving)
     dataset = xr.Dataset(
-        {"state": (("alpha", "parameter"), states), "loss": ("alpha", net._loss(states))},
+        {"state": (("alpha", "parameter"), states), "loss": ("alpha", net.loss(states))},
         coords={**net.coordinates(), **{n: ("alpha", row[n].values) for n in _ALONG}},
     )
     ends = {name: str(row[name].item()) for name in ("source", "target")}
@@ -490,5 +490,5 @@ def _change_alone(sigma: Array, depth: int, arc: Arc) -> Array:
     mode, mode_lost, mode_read = moving
     small = arc._replace(mode=mode, mode_lost=mode_lost, mode_read=mode_read)
     states = departures.states(place, small)
-    change: Array = net._loss(states) - net.loss(x)
+    change: Array = net.loss(states) - net.loss(x)
     return change

@@ -515,8 +515,8 @@ def _dataset(
     joint = Found(*columns)
     place = np.lexsort((-joint.value, joint.order))
     joint = Found(*(column[place] for column in columns))
-    known = system._unit_sizes(x) / (np.linalg.norm(x) or 1.0)
-    sizes = np.maximum(system._unit_sizes(joint.states), known)
+    known = system.unit_sizes(x) / (np.linalg.norm(x) or 1.0)
+    sizes = np.maximum(system.unit_sizes(joint.states), known)
     variables: dict[str, Any] = {
         "state": (("direction", "parameter"), joint.states),
         "order": ("direction", joint.order, {"long_name": "order of the form"}),
@@ -529,7 +529,7 @@ def _dataset(
         "active": (("direction", "unit"), (sizes > tolerances.ZERO_UNIT).astype(np.int8)),
         "at": ("parameter", x),
     }
-    coords = {**system.coordinates(), **system._unit_coordinates()}
+    coords = {**system.coordinates(), **system.unit_coordinates()}
     attrs = {**system.attributes(), **attrs, "n_lost": climbed - int(joint.ascents.sum())}
     return schema.finish(xr.Dataset(variables, coords=coords), "escape_directions", attrs)
 

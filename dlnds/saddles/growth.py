@@ -24,7 +24,7 @@ from dlnds.errors import (
 from dlnds.runs.events import Event
 from dlnds.runs.flow import LAST, SMALLEST_RTOL, flow
 from dlnds.systems.linear import LinearNetwork, check_network
-from dlnds.systems.loss import against_time
+from dlnds.systems.losses import against_time
 from dlnds.systems.protocol import SystemProtocol, unchanged
 from dlnds.theory import forms, saddles
 from dlnds.theory.coordinates import flat, turning

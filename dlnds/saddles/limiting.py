@@ -164,7 +164,7 @@ def escape_path(
         "order": ray.order,
         "rate": ray.rate,
     }
-    path = run.assign(end).assign_coords(system._unit_coordinates())
+    path = run.assign(end).assign_coords(system.unit_coordinates())
     path.attrs.pop("events", None)  # that ended the search for the limit
     return schema.finish(path, "run", attrs)
 
@@ -209,7 +209,7 @@ def _at_rest(system: WeightSystem) -> Event:
 
     def excess(x: Array) -> float:
         nonlocal largest
-        size = float(np.linalg.norm(system._gradient(x)))
+        size = float(np.linalg.norm(field_at(system, 0.0, x)))
         largest = max(largest, size)
         return size - REST * largest
 
@@ -226,11 +226,11 @@ def _limit(system: WeightSystem, end: Array) -> dict[str, Any]:
             end, kind = x, _kind(system, x)
     except ConvergenceError:
         pass
-    active = system._unit_sizes(end) > tolerances.ZERO_UNIT * np.linalg.norm(end)
+    active = system.unit_sizes(end) > tolerances.ZERO_UNIT * np.linalg.norm(end)
     return {
         "limit_state": ("parameter", end),
-        "limit_loss": ((), float(system._loss(end))),
-        "limit_residual": ((), float(np.linalg.norm(system._gradient(end)))),
+        "limit_loss": ((), float(system.loss(end))),
+        "limit_residual": ((), float(np.linalg.norm(system.gradient(end)))),
         "limit_active": ("unit", active.astype(np.int8)),
         "limit_kind": ((), schema.flag(schema.LIMIT_KINDS, kind)),
     }
@@ -317,11 +317,11 @@ def escape_chain(
         if schema.decode(path.limit_kind).item() != "saddle":
             break
     stack, (orders, values) = np.stack(states), zip(*left, (0, 0.0), strict=True)
-    sizes = system._unit_sizes(stack)
+    sizes = system.unit_sizes(stack)
     limits = tolerances.ZERO_UNIT * np.linalg.norm(stack, axis=1)[:, None]
     variables = {
         "state": (("saddle", "parameter"), stack),
-        "loss": ("saddle", system._loss(stack)),
+        "loss": ("saddle", system.loss(stack)),
         "n_active": ("saddle", np.sum(sizes > limits, axis=1)),
         "order": ("saddle", np.array(orders, np.int64), {"long_name": "order of the form"}),
         "value": ("saddle", np.array(values), {"long_name": "value of the form", "symbol": "$N$"}),
@@ -501,7 +501,7 @@ def zero_preserving(
     check_memory("n_trials", 2 * n_trials * system.dim)
     generator = check_generator("rng", rng)
     trials = generator.normal(size=(n_trials, system.dim))
-    into, out_of = system._unit_weights
+    into, out_of = system.unit_weights
     small = np.abs(state) <= tolerances.ZERO_UNIT * max(float(np.abs(state).max()), 1e-300)
     kept = np.zeros(system.dim, bool)
     whole = np.zeros(len(into), np.int8)
@@ -516,12 +516,12 @@ def zero_preserving(
         "unit_zero": ("unit", whole),
         "residual": ((), _force_on(system, kept, trials)),
     }
-    coords = {**system.coordinates(), **system._unit_coordinates()}
+    coords = {**system.coordinates(), **system.unit_coordinates()}
     dataset = xr.Dataset(variables, coords=coords)
     return schema.finish(dataset, "zero_preserving", system.attributes())
 
 
 def _force_on(system: WeightSystem, chosen: Any, trials: Array) -> float:
     """Return the largest force on weights where they are zero, in terms of the largest of all."""
-    force = np.abs(system._gradient(np.where(chosen, 0.0, trials)))
+    force = np.abs(system.gradient(np.where(chosen, 0.0, trials)))
     return float(np.max(force[:, chosen], initial=0.0) / max(float(force.max()), 1e-300))

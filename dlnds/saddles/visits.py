@@ -155,7 +155,7 @@ def _trace(name: str, net: LinearNetwork, run: xr.Dataset) -> Trace:
         strength = columns["mode_strength"]
     else:
         strength = net.problem.strength(np.asarray(image))
-    learnt = net.is_learnt(strength)
+    learnt = net.problem.is_learnt(strength)
     distance = _distance(net, image, strength, learnt, columns["loss"])
     return Trace(columns["time"], columns["time_low"], strength, learnt, distance)
 

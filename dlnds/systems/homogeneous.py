@@ -1,5 +1,6 @@
 """Homogeneous networks: layers with a power of a rectifier between them."""
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,8 +11,7 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from dlnds._kernels import homogeneous as kernels
-from dlnds._kernels import linear
-from dlnds.arrays import Array, Kernel, Params
+from dlnds.arrays import Array, Params
 from dlnds.errors import (
     check_array,
     check_choice,
@@ -21,13 +21,13 @@ from dlnds.errors import (
     finite,
     known_options,
 )
-from dlnds.systems.loss import NORMALIZED
-from dlnds.systems.losses import FORMS, Loss, labelled_data, logistic
+from dlnds.systems.losses import FORMS, NORMALIZED, Loss, labelled_data, logistic
 from dlnds.systems.network import WeightSystem, check_widths
-from dlnds.systems.protocol import Limit, Numerics, Theory, ended
-from dlnds.theory import symmetry, tolerances
-from dlnds.theory.coordinates import places_of
-from dlnds.theory.forms import LeadingPart, correlation, network_outputs
+from dlnds.systems.protocol import Limit, Numerics, Theory, ended, evaluations
+from dlnds.systems.varied import with_decay
+from dlnds.theory import tolerances
+from dlnds.theory.coordinates import block_places, layers_of
+from dlnds.theory.forms import LeadingPart, correlation, network_outputs, pack_params
 
 LOSSES = ("square", "logistic")
 #: Largest power of the activation.
@@ -87,6 +87,10 @@ class HomogeneousNetwork(WeightSystem):
     True
     """
 
+    field = staticmethod(kernels.field)
+    jvp = staticmethod(kernels.jvp)
+    jacobian = staticmethod(kernels.jacobian)
+
     widths: tuple[int, ...]
     criterion: Loss
     power: int
@@ -142,30 +146,8 @@ class HomogeneousNetwork(WeightSystem):
         """Sizes and numbers for the kernels, a copy of its own for each caller."""
         loss = self.criterion
         activation = np.array([float(self.power), self.slope])
-        return self._pack_params(
-            FORMS[loss.kind], loss.targets, loss.inputs, activation, loss.constants
-        )
-
-    def params_at_slope(self, slope: float) -> Params:
-        """Return `params` with another α, for kernels; not checked."""
-        sizes, numbers = self.params
-        numbers[kernels.SLOPE] = slope
-        return sizes, numbers
-
-    @property
-    def field(self) -> Kernel:  # type: ignore[override]
-        """Minus the gradient of the loss."""
-        return kernels.field
-
-    @property
-    def jvp(self) -> Kernel:  # type: ignore[override]
-        """Minus the Hessian times a direction."""
-        return kernels.jvp
-
-    @property
-    def jacobian(self) -> Kernel:  # type: ignore[override]
-        """Minus the Hessian."""
-        return kernels.jacobian
+        data = (loss.targets, loss.inputs, activation, loss.constants)
+        return pack_params(self.widths, FORMS[loss.kind], *data)
 
     @property
     def numerics(self) -> Numerics:
@@ -220,12 +202,11 @@ class HomogeneousNetwork(WeightSystem):
         return self._tangents(check_flag("orthogonal", orthogonal))(state)
 
     def _tangents(self, orthogonal: bool) -> Callable[[Array], Array]:
-        """Return `generators` as a function of the flat state."""
         if self.is_linear:
-            return symmetry.tangents(self.widths, orthogonal)
+            return super()._tangents(orthogonal)
         if orthogonal:
             return lambda x: np.zeros((0, self.dim))
-        into, out_of = self._unit_weights
+        into, out_of = self.unit_weights
         factors = np.where(into, 1.0, np.where(out_of, -float(self.power), 0.0))
         return lambda x: factors * x
 
@@ -243,7 +224,7 @@ class HomogeneousNetwork(WeightSystem):
         degree p + 1: one two-layer network for each layer with such units.
         """
         if not x.any():
-            signal = self._signal(self._outputs(x))
+            signal = self.criterion.signal(self._outputs(x, self.slope))
             return [self._correlation(self.widths, self.criterion.inputs, signal)]
         values, signals = self._both_ways(x)
         active = [np.arange(self.widths[0])]
@@ -257,11 +238,10 @@ class HomogeneousNetwork(WeightSystem):
             before, after = active[i - 1], active[i + 1]
             if not (spare.size and before.size and after.size):
                 continue
-            ends = [place.start for place in places_of(self.widths)]
-            into = ends[i - 1] + np.add.outer(spare * self.widths[i - 1], before).ravel()
-            out_of = ends[i] + np.add.outer(after * self.widths[i], spare).ravel()
+            none = np.zeros(0, np.int64)
+            kept = [none] * (i - 1) + [before, spare, after] + [none] * (self.depth - i - 1)
             widths = (before.size, spare.size, after.size)
-            places = np.concatenate([into, out_of])
+            places = block_places(self.widths, kept)
             inputs, signal = values[i - 1][before], signals[i][after]
             parts.append(self._correlation(widths, inputs, signal, places))
         return parts
@@ -275,40 +255,24 @@ class HomogeneousNetwork(WeightSystem):
     ) -> LeadingPart:
         return correlation(widths, inputs, signal, power=self.power, slope=self.slope, embed=places)
 
-    def _signal(self, image: Array) -> Array:
-        """Return −∂ℓ/∂S at outputs S."""
-        loss, out = self.criterion, np.empty_like(image)
-        linear.loss_signal(  # type: ignore[no-untyped-call]
-            FORMS[loss.kind], loss.targets.copy(), loss.constants, image, out
-        )
-        return out
-
     def _both_ways(self, x: Array) -> tuple[list[Array], list[Array]]:
         """Return A_0, …, A_{h−1} and B_1, …, B_h of a state."""
-        layers, values, slopes = self._layers(x), [self.criterion.inputs], []
+        layers, values, slopes = self.unpack(x), [self.criterion.inputs], []
         for w in layers[:-1]:
             z = w @ values[-1]
             rectified = np.where(z > 0.0, z, self.slope * z)
             values.append(rectified**self.power)
             edge = np.where(z > 0.0, 1.0, self.slope)
             slopes.append(self.power * edge * rectified ** (self.power - 1))
-        signals = [self._signal(layers[-1] @ values[-1])]
+        signals = [self.criterion.signal(layers[-1] @ values[-1])]
         for w, slope in zip(layers[:0:-1], slopes[::-1], strict=True):
             signals.append(slope * (w.T @ signals[-1]))
         return values, signals[::-1]
 
     # States and what they mean.
 
-    @finite("x")
-    def conserved(self, x: ArrayLike) -> Array:
-        """Return ‖W_l[j, :]‖² − p ‖W_{l+1}[:, j]‖² of each hidden unit, for each state of a stack.
-
-        The components are the units of the first hidden layer, then those of the next.
-        """
-        return self._conserved(self._states(x))
-
     def _conserved(self, states: Array) -> Array:
-        into, out_of = self._unit_weights
+        into, out_of = self.unit_weights
         signs = into.astype(float) - self.power * out_of
         balance: Array = states**2 @ signs.T
         return balance
@@ -316,25 +280,41 @@ class HomogeneousNetwork(WeightSystem):
     @finite("x")
     def outputs(self, x: ArrayLike) -> Array:
         """Return H(X; W) (d_h × samples) on the inputs of the problem, of a state or a stack."""
-        return self._outputs(self._states(x))
+        return self._outputs(self._states(x), self.slope)
 
-    def _outputs(self, states: Array) -> Array:
-        return self.outputs_at_slope(states, self.slope)
-
-    def outputs_at_slope(self, states: Array, slope: float) -> Array:
-        """Return the outputs of a state, or of each in a stack, with another α; not checked."""
-        layers = self._layers(states)
+    def _outputs(self, states: Array, slope: float) -> Array:
+        layers = layers_of(self.widths, states)
         return network_outputs(layers, self.criterion.inputs, self.power, slope)
 
-    @finite("x")
-    def loss(self, x: ArrayLike) -> Any:
-        """Return the loss of a state, or of each in a stack (…, parameter)."""
-        return self._loss(self._states(x))
-
     def _loss(self, states: Array) -> Any:
-        images = self._outputs(states)
+        images = self._outputs(states, self.slope)
         values = [self.criterion.of_image(s) for s in images.reshape(-1, *images.shape[-2:])]
         return np.reshape(values, images.shape[:-2])[()]
+
+    def varied(self, name: str | int, **options: Any) -> dict[str, Any]:
+        """Return the critical points as weight decay, or the slope of the rectifier, varies."""
+        if self.is_linear:
+            return super().varied(name)
+        if check_choice("vary", name, ("weight_decay", "slope")) == "weight_decay":
+            none = np.zeros((2, 0), np.int64), 0
+            return with_decay(self, functools.cache(self._tangents), none, self._observed)
+        (sizes, given), tangents = self.params, self._tangents(False)
+
+        def params(p: float) -> Params:
+            numbers = given.copy()
+            numbers[kernels.SLOPE] = p
+            return sizes, numbers
+
+        fun, jacobian = evaluations(self, params)
+        return {
+            "fun": fun,
+            "jacobian": jacobian,
+            "generators": lambda x, p: tangents(x),
+            "symmetric": True,
+            "parameter": "slope",
+            "observe": lambda x, p: {"loss": self.criterion.of_image(self._outputs(x, p))},
+            "attributes": {**self.attributes(), "vary": "slope"},
+        }
 
 
 def _criterion(widths: tuple[int, ...], X: Any, y: Any, normalize: bool, name: str) -> Loss:

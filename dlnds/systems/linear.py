@@ -6,19 +6,20 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import scipy.linalg
 import xarray as xr
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from dlnds import schema
 from dlnds._kernels import linear as kernels
 from dlnds._kernels import straight
-from dlnds.arrays import Array, Kernel, Params
+from dlnds.arrays import Array, Integers, Kernel, Params
 from dlnds.errors import (
     check_array,
+    check_choice,
     check_flag,
     check_integers,
     check_memory,
@@ -26,11 +27,23 @@ from dlnds.errors import (
     finite,
     known_options,
 )
-from dlnds.systems import starts
-from dlnds.systems.network import LayeredSystem, check_widths
+from dlnds.systems import varied
+from dlnds.systems.network import LayeredSystem, check_widths, turned, variable
 from dlnds.systems.protocol import Limit, Numerics, Reduction, Theory, ended, unchanged
+from dlnds.systems.varied import fitting_size
 from dlnds.theory import forms, moments, saddles, spectra, strings
-from dlnds.theory.coordinates import block_places, flat, is_identity, turning, unit_bases
+from dlnds.theory.coordinates import (
+    block_places,
+    flat,
+    images,
+    is_identity,
+    layers_of,
+    product,
+    readings,
+    turning,
+    unit_bases,
+)
+from dlnds.theory.forms import pack_params
 
 #: Widths above which states are integrated as they are: turning them costs more than it gives.
 WIDEST_BASIS = 512
@@ -96,7 +109,7 @@ class LinearNetwork(LayeredSystem):
     (0.5, True)
     """
 
-    start_kinds: ClassVar[tuple[str, ...]] = starts.KINDS
+    jacobian = staticmethod(kernels.jacobian)
 
     widths: tuple[int, ...]
     target: Array
@@ -331,8 +344,8 @@ class LinearNetwork(LayeredSystem):
     def params(self) -> Params:  # type: ignore[override]
         """Sizes and numbers for the kernels, a copy of its own for each caller."""
         if self.input_root is None:
-            return self._pack_params(kernels.WHITENED, self.target)
-        return self._pack_params(kernels.ROOT, self.target, self.input_root)
+            return pack_params(self.widths, kernels.WHITENED, self.target)
+        return pack_params(self.widths, kernels.ROOT, self.target, self.input_root)
 
     @property
     def _narrow_input(self) -> bool:
@@ -349,11 +362,6 @@ class LinearNetwork(LayeredSystem):
     def jvp(self) -> Kernel:  # type: ignore[override]
         """Minus the Hessian times a direction."""
         return kernels.jvp_from_inputs if self._narrow_input else kernels.jvp_from_outputs
-
-    @property
-    def jacobian(self) -> Kernel:  # type: ignore[override]
-        """Minus the Hessian."""
-        return kernels.jacobian
 
     @property
     def numerics(self) -> Numerics:
@@ -386,17 +394,15 @@ class LinearNetwork(LayeredSystem):
         if max(self.widths) > WIDEST_BASIS:
             return None
         outer, inner = self._mode_basis
-        layers = list(self._layers(x))
+        layers = list(layers_of(self.widths, x))
         layers[0] = layers[0] @ inner
         layers[-1] = outer.T @ layers[-1]
         bases = [inner, *unit_bases(layers), outer]
         hidden = [np.eye(self.widths[0]), *bases[1:-1], np.eye(self.widths[-1])]
-        pairs = list(itertools.pairwise(hidden))
-        state = flat(b.T @ w @ a for w, (a, b) in zip(layers, pairs, strict=True))
+        state = turned(layers, hidden)
         if all(is_identity(basis) for basis in bases):
             return None
-        turned = self.in_mode_basis
-        return Reduction(turned, state, turning(turned.widths, bases), unchanged)
+        return Reduction(self.in_mode_basis, state, turning(self.widths, bases), unchanged)
 
     @cached_property
     def _full_modes(self) -> tuple[Array, Array]:
@@ -444,33 +450,12 @@ class LinearNetwork(LayeredSystem):
         the local product). So it is near by, up to terms of second order in the weights that join
         the blocks; these must be below 1e-10 of the learnt ones.
         """
-        sigma = self.singular_modes[1]
-        if not self.whitened or self.depth < 2 or max(self.widths) > WIDEST_BASIS:
+        learnt = self._at_target(x, rtol)
+        if learnt is None:
             return None
-        strength = np.diagonal(self._product(x))
-        near = np.abs(strength - sigma) <= max(1e-3 * rtol, 1e-14) * sigma
-        learnt = np.flatnonzero(near & (sigma > 0.0))
-        rest, count = np.flatnonzero(~near & (sigma > 0.0)), len(learnt)
-        if not count or not rest.size or min(self.widths) <= count:
-            return None
-        if np.count_nonzero(self.target) > np.count_nonzero(sigma):
-            return None  # not in the mode basis
         turn = self._working_basis(x) or Reduction(self, x, unchanged, unchanged)
-        layers = self._layers(turn.state)
-        chosen, smallest, largest = [learnt], np.inf, 0.0
-        for i, w in enumerate(layers, 1):
-            reached = np.linalg.norm(w[:, chosen[-1]], axis=1)
-            units = learnt if i == self.depth else np.sort(np.argsort(-reached)[:count])
-            inside = np.zeros(w.shape, bool)
-            inside[np.ix_(units, chosen[-1])] = True
-            outside = np.zeros(w.shape, bool)
-            outside[units, :] = True
-            outside[:, chosen[-1]] = True
-            values = np.linalg.svd(w[np.ix_(units, chosen[-1])], compute_uv=False)
-            smallest = min(smallest, float(values[-1]))
-            largest = max(largest, float(np.abs(w[outside & ~inside]).max(initial=0.0)))
-            chosen.append(units)
-        if largest > COUPLING * smallest:
+        chosen = _carriers(layers_of(self.widths, turn.state), learnt)
+        if chosen is None:
             return None
         kept = [np.setdiff1d(np.arange(d), c) for d, c in zip(self.widths, chosen, strict=True)]
         small = dataclasses.replace(
@@ -479,18 +464,28 @@ class LinearNetwork(LayeredSystem):
             target=self.target[np.ix_(kept[-1], kept[0])],
             whitening=None,
         )
-        places = block_places(self.widths, kept)
-        resting = np.array(turn.state)
+        places, resting = block_places(self.widths, kept), np.array(turn.state)
 
         def embed(states: Array) -> Array:
             whole = np.tile(resting, (len(states), 1))
             whole[:, places] = states
             return whole
 
-        def lift(states: Array) -> Array:
-            return turn.lift(embed(states))
+        return Reduction(small, resting[places], lambda x: turn.lift(embed(x)), embed)
 
-        return Reduction(small, resting[places], lift, embed)
+    def _at_target(self, x: Array, rtol: float) -> Integers | None:
+        """Return the modes that are learnt, in the mode basis and if others are not, or None."""
+        sigma = self.singular_modes[1]
+        if not self.whitened or self.depth < 2 or max(self.widths) > WIDEST_BASIS:
+            return None
+        strength = np.diagonal(product(layers_of(self.widths, x)))
+        near = np.abs(strength - sigma) <= max(1e-3 * rtol, 1e-14) * sigma
+        learnt = np.flatnonzero(near & (sigma > 0.0))
+        if not learnt.size or not (~near & (sigma > 0.0)).any() or min(self.widths) <= learnt.size:
+            return None
+        if np.count_nonzero(self.target) > np.count_nonzero(sigma):
+            return None  # not in the mode basis
+        return learnt
 
     def theory(self, x: Array) -> Theory:
         """Return what is known at a state.
@@ -499,7 +494,7 @@ class LinearNetwork(LayeredSystem):
         origin, ⟨Σ, W K⟩ of degree h, and at balanced critical points of whitened problems, where it
         is that of the residual network.
         """
-        problem, layers = self.problem, self._layers(x)
+        problem, layers = self.problem, layers_of(self.widths, x)
         return Theory(
             generators=lambda: self.generators(x),
             spectrum=lambda: spectra.known_spectrum(problem, layers),
@@ -516,7 +511,7 @@ class LinearNetwork(LayeredSystem):
         """
         other = "saddle" if self.max_rank else "critical_point"
         with np.errstate(over="ignore", invalid="ignore"):  # a diverged state is near to nothing
-            learnt = self.is_learnt(self._mode_strength(x))
+            learnt = self.problem.is_learnt(self._strength(x))
             settled = self._settled(x, rtol)
         return ended(settled, force, other, schema.index_set_label(np.flatnonzero(learnt)))
 
@@ -528,7 +523,8 @@ class LinearNetwork(LayeredSystem):
         """
         total = float(np.sum(self.target**2))
         rounding = 64.0 * np.finfo(float).eps * self.lowest_loss
-        residual = self._residual(x)
+        layers = layers_of(self.widths, x)
+        residual = self.problem.residual(product(layers))
         left, sigma, right = self.singular_modes
         U, V = left[:, sigma > 0.0], right[:, sigma > 0.0]
         spare = residual - U @ (U.T @ residual)
@@ -538,7 +534,7 @@ class LinearNetwork(LayeredSystem):
         smallest = sigma[max(self.max_rank - 1, 0)]
         near = min(10.0 * rtol * np.sqrt(total), 0.1 * smallest)
         if not total:  # W decays; it has nothing but its layers to be compared with
-            sizes = [float(np.linalg.norm(w)) for w in self._layers(x)]
+            sizes = [float(np.linalg.norm(w)) for w in layers]
             return bool(slow <= (10.0 * rtol * np.prod(sizes)) ** 2)
         done = excess <= 0.5 * near**2 + rounding
         return bool(done and slow <= 1e-8 * total)
@@ -549,7 +545,7 @@ class LinearNetwork(LayeredSystem):
         Counted from ranks of products of layers, decided at ``rtol``. None where ``x`` is not
         critical or a rank is not clear.
         """
-        layers = self._layers(x)
+        layers = layers_of(self.widths, x)
         found = strings.learnt(self.problem, layers, rtol)
         if not found.is_critical(rtol):
             return None
@@ -564,47 +560,64 @@ class LinearNetwork(LayeredSystem):
     def _observables(self) -> Mapping[str, Callable[[Array], xr.Variable]]:
         return {
             **super()._observables(),
-            "mode_strength": lambda x: xr.Variable(("time", "mode"), self._mode_strength(x)),
+            "mode_strength": variable(self._strength, "mode"),
         }
+
+    def varied(self, name: str | int, **options: Any) -> dict[str, Any]:
+        """Return the critical points as weight decay, the data, or the C_i are varied."""
+        if check_choice("vary", name, varied.KINDS) == "imbalance":
+            return varied.along_imbalances(self, **options)
+        if name == "weight_decay":
+            return super().varied(name)
+        return varied.along(self, str(name), **options)
+
+    def with_covariance(self) -> "LinearNetwork":
+        """Return the network of the same data with raw inputs.
+
+        Raises
+        ------
+        ValueError
+            If the inputs have no covariance, or a singular one.
+        """
+        root = self.whitening if self.input_root is None else self.input_root
+        if root is None:
+            raise ValueError(
+                "system: vary='covariance' needs a network with an input covariance, as from_data "
+                "makes"
+            )
+        if root.shape[0] != root.shape[1]:
+            raise ValueError(
+                "system: vary='covariance' needs an input covariance of full rank, got rank "
+                f"{root.shape[1]} in {root.shape[0]} inputs"
+            )
+        words = {"normalization": self.normalization, "specialize": self.specialize}
+        return LinearNetwork(self.widths, self.target, root, **words)  # type: ignore[arg-type]
 
     # States and what they mean.
 
     @finite("x")
     def image(self, x: ArrayLike) -> Array:
         """Return W K (d_h × k), which the loss compares with the target, of a state or a stack."""
-        return self._image(self._states(x))
+        return self.problem.image(product(self.unpack(x)))
 
-    def _image(self, states: Array) -> Array:
-        return self.image_of(self._product(states))
+    def _loss_of(self, maps: Array) -> Any:
+        return self.problem.loss(maps)
 
-    def image_of(self, product: Array) -> Array:
-        """Return W K of end-to-end maps W (…, d_h, d_0)."""
-        return self.problem.image(product)
+    def _strength(self, states: Array) -> Array:
+        return self.problem.strength(self.problem.image(product(layers_of(self.widths, states))))
 
-    def _residual(self, states: Array) -> Array:
-        residual: Array = self.target - self._image(states)
-        return residual
+    @cached_property
+    def _fitting_size(self) -> float:  # type: ignore[override]
+        return fitting_size(self.target, self.input_root)
 
-    @finite("x")
-    def loss(self, x: ArrayLike) -> Any:
-        """Return ½‖Σ − W K‖_F², the loss above `irreducible_loss`, of a state or of a stack."""
-        return self._loss(self._states(x))
+    def velocity(self, x: Array, signal: Array) -> Array:
+        """Return the field at a state if minus the gradient of the loss by W is ``signal``.
 
-    def _loss(self, states: Array) -> Any:
-        return 0.5 * np.sum(self._residual(states) ** 2, axis=(-2, -1))
-
-    def _mode_strength(self, states: Array) -> Array:
-        return self.image_strength(self._image(states))
-
-    def image_strength(self, image: Array) -> Array:
-        """Return u_jᵀ W K v_j (…, mode) of images W K (…, d_h, k)."""
-        return self.problem.strength(image)
-
-    def is_learnt(self, strength: Array) -> NDArray[np.bool_]:
-        """Tell which modes have strengths (…, mode) nearer to σ_j than to 0, where σ_j > 0."""
-        sigma = self.singular_modes[1]
-        learnt: NDArray[np.bool_] = (strength > 0.5 * sigma) & (sigma > 0.0)
-        return learnt
+        W_{i+1:h}ᵀ R W_{1:i−1}ᵀ of all layers i, for any R (d_h × d_0).
+        """
+        layers = layers_of(self.widths, x)
+        pairs = zip(readings(layers), images(layers, np.eye(self.widths[0])), strict=True)
+        return flat(left.T @ signal @ right.T for left, right in pairs)
 
     @finite("product")
     def unwhiten(self, product: ArrayLike) -> Array:
@@ -623,6 +636,27 @@ class LinearNetwork(LayeredSystem):
         return left @ inner, values, Vt.T
 
     # States to start from.
+
+    def _starts(self) -> dict[str, Any]:
+        return {**super()._starts(), "aligned": self._aligned}
+
+    def _aligned(self, scale: ArrayLike, *_: Any) -> Array:
+        """Return the balanced state in the singular basis of the target with such values."""
+        if not self.whitened:
+            raise ValueError(
+                "kind: 'aligned' needs a whitened problem, where alignment is preserved"
+            )
+        rank = min(self.widths)
+        sizes = check_array("scale", scale, ndim=(0, 1))
+        if sizes.ndim and len(sizes) != rank:
+            raise ValueError(
+                f"scale: needs one number or one for each of {rank} modes, got {len(sizes)}"
+            )
+        if sizes.min() < 0.0:
+            raise ValueError("scale: needs numbers of at least 0")
+        left, _sigma, right = self.singular_modes
+        frames = moments.canonical_frames(self.widths, left[:, :rank], right[:, :rank])
+        return flat(moments.balanced_layers(frames, np.broadcast_to(sizes, (rank,))))
 
     def critical_state(self, modes: Sequence[int]) -> Array:
         """Return the canonical critical point A_S that has learnt the given modes.
@@ -674,6 +708,23 @@ def check_network(net: object) -> None:
     """Refuse what is no network."""
     if not isinstance(net, LinearNetwork):
         raise TypeError(f"net: needs a LinearNetwork, got {type(net).__name__}")
+
+
+def _carriers(layers: Sequence[Array], learnt: Integers) -> list[Integers] | None:
+    """Return the units of all levels that carry learnt modes, or None if others are joined."""
+    chosen, smallest, largest = [learnt], np.inf, 0.0
+    for i, w in enumerate(layers, 1):
+        before = chosen[-1]
+        reached = np.linalg.norm(w[:, before], axis=1)
+        units = learnt if i == len(layers) else np.sort(np.argsort(-reached)[: len(learnt)])
+        joining = np.zeros(w.shape, bool)
+        joining[units, :] = True
+        joining[:, before] ^= True
+        values = np.linalg.svd(w[np.ix_(units, before)], compute_uv=False)
+        smallest = min(smallest, float(values[-1]))
+        largest = max(largest, float(np.abs(w[joining]).max(initial=0.0)))
+        chosen.append(units)
+    return chosen if largest <= COUPLING * smallest else None
 
 
 def _check_small(widths: tuple[int, ...], k: int, whitened: bool) -> None:

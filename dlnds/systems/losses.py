@@ -1,6 +1,7 @@
-"""Losses of the end-to-end map, other than the square one: value, gradient, second derivative."""
+"""Losses of the end-to-end map, other than the square one, and deep linear networks with them."""
 
 from dataclasses import KW_ONLY, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from dlnds import schema
 from dlnds._kernels import linear as kernels
-from dlnds.arrays import Array
+from dlnds.arrays import Array, Kernel, Params
 from dlnds.errors import (
     check_array,
     check_choice,
@@ -21,12 +22,18 @@ from dlnds.errors import (
     finite,
     known_options,
 )
+from dlnds.systems.linear import LinearNetwork
+from dlnds.systems.network import LayeredSystem, check_widths
+from dlnds.systems.protocol import Theory
+from dlnds.systems.varied import fitting_size
+from dlnds.theory.forms import LeadingPart, correlation, pack_params
 
 FORMS = {
     "logistic": kernels.LOGISTIC,
     "cross_entropy": kernels.CROSS_ENTROPY,
     "power": kernels.POWER,
 }
+NORMALIZED = {True: "loss divided by the number of samples", False: "loss not divided"}
 #: How far from 1 the probabilities of a sample may sum up to.
 _SUM_TOLERANCE = 1e-6
 
@@ -139,6 +146,14 @@ class Loss:
             terms = self.targets * (np.log1p(others.sum(axis=0)) - below)
         return self.factor * float(np.sum(terms))
 
+    def signal(self, image: Array) -> Array:
+        """Return minus the derivative of the loss by outputs (d_h × samples), not checked."""
+        signal = np.empty_like(image)
+        kernels.loss_signal(  # type: ignore[no-untyped-call]
+            FORMS[self.kind], self.targets.copy(), self.constants, image, signal
+        )
+        return signal
+
     @finite("W")
     def gradient(self, W: ArrayLike) -> Array:
         """Return ∇ℓ(W) (d_h × d_0).
@@ -149,11 +164,7 @@ class Loss:
             If W has another shape or is not finite.
         """
         image = check_array("W", W, ndim=2, shape=self.shape) @ self.inputs
-        signal = np.empty_like(image)
-        kernels.loss_signal(  # type: ignore[no-untyped-call]
-            FORMS[self.kind], self.targets.copy(), self.constants, image, signal
-        )
-        return -signal @ self.inputs.T
+        return -self.signal(image) @ self.inputs.T
 
     @finite("V")
     def second_derivative(self, W: ArrayLike, V: ArrayLike) -> Array:
@@ -356,3 +367,138 @@ def labelled_data(X: Any, name: str, labels: Any) -> tuple[Array, Array]:
             f"{inputs.shape[1]}; transpose data that have samples in rows"
         )
     return inputs, targets
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LossNetwork(LayeredSystem):
+    """Gradient flow of a deep linear network W = W_h…W_1 under any loss of W.
+
+    Parameters
+    ----------
+    widths
+        d_0, …, d_h: inputs, hidden layers, outputs.
+    criterion
+        The loss ℓ(W), made by `losses.logistic`, `losses.cross_entropy` or `losses.power`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If widths are not positive integers, or do not begin and end as the loss wants it.
+
+    Notes
+    -----
+    The state holds W_1, …, W_h, each row by row. The flow is
+    Ẇ_i = −W_{i+1:h}ᵀ ∇ℓ(W) W_{1:i−1}ᵀ. Whatever ℓ is, it conserves
+    C_i = W_i W_iᵀ − W_{i+1}ᵀ W_{i+1}. No run ends by itself at a limit, since the minima of ℓ are
+    not known beforehand, or lie at infinity: give `flow` a last time. What rests on the
+    critical points of the square loss (`critical_points`, `saddle_visits`, …) takes a
+    `LinearNetwork` only.
+
+    References
+    ----------
+    BRTW22, section 2; WA25, section 2.
+
+    Examples
+    --------
+    >>> import dlnds as dl
+    >>> loss = dl.losses.logistic([[1.0, 2.0, -1.0], [0.0, 1.0, 1.0]], [1, 1, -1])
+    >>> net = dl.LossNetwork((2, 3, 1), loss)
+    >>> run = dl.flow(net, net.initial(scale=0.1, rng=0), t_span=(0, 100), save=["imbalance"])
+    >>> bool(run.loss[-1] < 0.05), bool(abs(run.imbalance - run.imbalance[0]).max() < 1e-7)
+    (True, True)
+    """
+
+    jacobian = staticmethod(kernels.loss_jacobian)
+
+    widths: tuple[int, ...]
+    criterion: Loss
+
+    def __post_init__(self) -> None:
+        widths = check_widths(self.widths)
+        if not isinstance(self.criterion, Loss):
+            raise TypeError(
+                f"criterion: needs a loss such as losses.logistic(X, y), got {self.criterion!r}"
+            )
+        outputs, inputs = self.criterion.shape
+        if (widths[0], widths[-1]) != (inputs, outputs):
+            raise ValueError(
+                f"widths: needs {inputs} inputs and {outputs} outputs as the loss has, got {widths}"
+            )
+        object.__setattr__(self, "widths", widths)
+
+    def __repr__(self) -> str:
+        """Give the widths and the loss."""
+        return f"LossNetwork({' -> '.join(map(str, self.widths))}, {self.criterion.kind})"
+
+    @property
+    def params(self) -> Params:  # type: ignore[override]
+        """Sizes and numbers for the kernels, a copy of its own for each caller."""
+        loss = self.criterion
+        form, data = FORMS[loss.kind], (loss.targets, loss.inputs, loss.constants)
+        return pack_params(self.widths, form, *data)
+
+    @property
+    def _narrow_input(self) -> bool:
+        return bool(self.criterion.inputs.shape[1] <= self.widths[-1])
+
+    @property
+    def field(self) -> Kernel:  # type: ignore[override]
+        """Minus the gradient of the loss, computed from the narrower end of the network."""
+        if self._narrow_input:
+            return kernels.loss_field_from_inputs  # type: ignore[no-any-return]
+        return kernels.loss_field_from_outputs  # type: ignore[no-any-return]
+
+    @property
+    def jvp(self) -> Kernel:  # type: ignore[override]
+        """Minus the Hessian times a direction."""
+        if self._narrow_input:
+            return kernels.loss_jvp_from_inputs  # type: ignore[no-any-return]
+        return kernels.loss_jvp_from_outputs  # type: ignore[no-any-return]
+
+    def attributes(self) -> dict[str, Any]:
+        """Return what the attributes of a Dataset say of the network."""
+        loss = self.criterion
+        power = {"power": loss.power} if loss.kind == "power" else {}
+        normalization = NORMALIZED[bool(loss.normalize)]
+        words = {"criterion": loss.kind, **power, "normalization": normalization}
+        return {**super().attributes(), **words}
+
+    def _loss_of(self, maps: Array) -> Any:
+        return self.criterion.values(maps)
+
+    @cached_property
+    def _fitting_size(self) -> float:  # type: ignore[override]
+        return fitting_size(self.criterion.targets, self.criterion.inputs)
+
+    def theory(self, x: Array) -> Theory:
+        """Return what is known at a state: the generators of GL, and what leads at the origin."""
+        return super().theory(x)._replace(leading_parts=lambda: self._leading_parts(x))
+
+    def _leading_parts(self, x: Array) -> list[LeadingPart]:
+        """Return the leading part of −L at the origin, −⟨∇ℓ(0), W⟩ of degree h; none elsewhere."""
+        if x.any():
+            return []
+        outputs, inputs = self.criterion.shape
+        signal = -self.criterion.gradient(np.zeros((outputs, inputs)))
+        return [correlation(self.widths, np.eye(inputs), signal)]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class BackwardNetwork(LossNetwork):
+    """The flow of a network against time, +∇ℓ in place of −∇ℓ; its ``loss`` is still ℓ."""
+
+    @property
+    def params(self) -> Params:  # type: ignore[override]
+        """As of the network, with the other sign of the loss."""
+        sizes, numbers = super().params
+        numbers[-2] = -self.criterion.factor
+        return sizes, numbers
+
+
+def against_time(net: LinearNetwork) -> BackwardNetwork:
+    """Return the flow of a network with the square loss against time."""
+    root = np.eye(net.widths[0]) if net.input_root is None else net.input_root
+    return BackwardNetwork(net.widths, Loss("power", root, net.target, normalize=False))
+
+
+LossNetwork.__init__ = known_options(LossNetwork.__init__)  # type: ignore[method-assign]

@@ -1,19 +1,20 @@
 """What networks of layers share, whatever their loss: states, products, conservation, starts."""
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import xarray as xr
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from dlnds import schema
 from dlnds._kernels import balance, jit
-from dlnds.arrays import Array, Kernel, Params
+from dlnds.arrays import Array, Flags, Integers, Kernel
 from dlnds.errors import (
     check_array,
     check_choice,
@@ -26,47 +27,38 @@ from dlnds.errors import (
     finite,
     known_options,
 )
-from dlnds.systems import starts
 from dlnds.systems.protocol import Numerics, Reduction, SystemProtocol, Theory
-from dlnds.theory import symmetry
+from dlnds.systems.varied import observed, with_decay
+from dlnds.theory import moments, symmetry
 from dlnds.theory.coordinates import flat, layers_of, n_weights, product, span, turning
-from dlnds.theory.forms import pack_params
+
+#: Size, in terms of the imbalance, of starts that count as zero in it.
+_TINY = 1e-12
 
 
 class WeightSystem(SystemProtocol):
     """Gradient flow of the weights W_1, …, W_h of a network of layers.
 
-    A network adds its kernels, `params` by way of ``_pack_params``, ``_loss``, and what it
-    conserves.
+    A network adds its kernels, `params`, and what of unchecked states (…, parameter) are its loss
+    and what it conserves: states of a diverged run are not finite.
     """
 
     kind = "gradient"
     _always = ("loss", "loss_rate")
-    #: Kinds that `initial` knows.
-    start_kinds: ClassVar[tuple[str, ...]] = ("gaussian",)
 
     widths: tuple[int, ...]
     jvp: Kernel
     jacobian: Kernel
 
     def _loss(self, states: Array) -> Any:
-        """Return the loss of each state (…, parameter)."""
-        raise NotImplementedError
-
-    def conserved(self, x: ArrayLike) -> Array:
-        """Return what the flow conserves, as one vector, for each state of a stack."""
         raise NotImplementedError
 
     def _conserved(self, states: Array) -> Array:
-        """Return the same of states that are not checked."""
         raise NotImplementedError
 
     def _tangents(self, orthogonal: bool) -> Callable[[Array], Array]:
-        """Return `generators` as a function of the flat state, many times as fast.
-
-        ``orthogonal`` leaves those whose orbits the flow keeps as well.
-        """
-        raise NotImplementedError
+        """Return `generators` as a function of the flat state."""
+        return symmetry.tangents(self.widths, orthogonal)
 
     @property
     def depth(self) -> int:
@@ -78,14 +70,6 @@ class WeightSystem(SystemProtocol):
         """Number of weights."""
         return n_weights(self.widths)
 
-    @cached_property
-    def _shapes(self) -> tuple[tuple[int, int], ...]:
-        return tuple(zip(self.widths[1:], self.widths[:-1], strict=True))
-
-    def _pack_params(self, form: int, target: Array, *numbers: Array) -> Params:
-        """Return sizes and numbers as the kernels want them."""
-        return pack_params(self.widths, form, target, *numbers)
-
     @property
     def numerics(self) -> Numerics:
         """How to integrate the flow: errors are judged by the two units that a weight joins."""
@@ -96,7 +80,7 @@ class WeightSystem(SystemProtocol):
     def _is_too_large(self, x: Array) -> bool:
         """Tell whether products of all layers, or of their gradients, may overflow at ``x``."""
         with np.errstate(over="ignore"):
-            sizes = np.array([np.linalg.norm(w) for w in self._layers(x)])
+            sizes = np.array([np.linalg.norm(w) for w in layers_of(self.widths, x)])
             return not np.isfinite(np.prod(np.maximum(sizes, 1.0)) ** 4)
 
     def coordinates(self) -> dict[str, Any]:
@@ -125,12 +109,22 @@ class WeightSystem(SystemProtocol):
             "loss": variable(self._loss),
             "conserved": variable(self._conserved, "component"),
             "unit_size": variable(self._unit_sizes, "unit"),
-            "loss_rate": variable(lambda x: -np.sum(self._gradient(x) ** 2, axis=-1)),
-            "gradient_norm": variable(lambda x: np.linalg.norm(self._gradient(x), axis=-1)),
+            "loss_rate": variable(lambda x: -np.sum(self._forces(x) ** 2, axis=-1)),
+            "gradient_norm": variable(lambda x: np.linalg.norm(self._forces(x), axis=-1)),
         }
 
+    def varied(self, name: str | int, **options: Any) -> dict[str, Any]:
+        """Return the critical points of L + (λ/2) Σ_i ‖W_i‖² as λ varies."""
+        check_choice("vary", name, ("weight_decay",))
+        action = symmetry.action(self.widths, orthogonal=True)
+        return with_decay(self, functools.cache(self._tangents), action, self._observed)
+
+    def _observed(self, states: Array) -> dict[str, Any]:
+        """Return the numbers that a branch records of states."""
+        return {"loss": 1.0 * self._loss(states)}
+
     @cached_property
-    def _unit_weights(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    def unit_weights(self) -> tuple[Flags, Flags]:
         """Which weights (unit, parameter) go into each hidden unit, and which come out of it."""
         labels = schema.state_coordinates(self.widths)
         layer, row, column = (np.asarray(labels[name][1]) for name in ("layer", "row", "column"))
@@ -138,12 +132,12 @@ class WeightSystem(SystemProtocol):
         return (layer == of) & (row == number), (layer == of + 1) & (column == number)
 
     @cached_property
-    def units(self) -> NDArray[np.int64]:
+    def units(self) -> Integers:
         """Layer, from 1, and number in it, of all hidden units (unit, 2)."""
         pairs = [(i, j) for i in range(1, self.depth) for j in range(self.widths[i])]
         return np.array(pairs, np.int64).reshape(-1, 2)
 
-    def _unit_coordinates(self) -> dict[str, Any]:
+    def unit_coordinates(self) -> dict[str, Any]:
         """Return the coordinates of the dim ``unit``, all hidden units."""
         layer, number = self.units.T.copy()
         return {"unit_layer": ("unit", layer), "unit_number": ("unit", number)}
@@ -154,7 +148,7 @@ class WeightSystem(SystemProtocol):
         return self._unit_sizes(self._states(x))
 
     def _unit_sizes(self, states: Array) -> Array:
-        into, out_of = self._unit_weights
+        into, out_of = self.unit_weights
         sizes: Array = np.sqrt(states**2 @ (into | out_of).T.astype(float))
         return sizes
 
@@ -171,31 +165,41 @@ class WeightSystem(SystemProtocol):
         layers = list(layers)
         if len(layers) != self.depth:
             raise ValueError(f"layers: needs {self.depth} matrices, got {len(layers)}")
-        pairs = zip(layers, self._shapes, strict=True)
-        return np.concatenate(
-            [check_array("layers", w, ndim=2, shape=shape).ravel() for w, shape in pairs]
-        )
+        pairs = zip(layers, itertools.pairwise(self.widths), strict=True)
+        return flat(check_array("layers", w, ndim=2, shape=(b, a)) for w, (a, b) in pairs)
 
     def unpack(self, x: ArrayLike) -> tuple[Array, ...]:
         """Return the layers W_1, …, W_h of a state, or of a stack (…, parameter) of them."""
-        return self._layers(self._states(x))
-
-    def _layers(self, states: Array) -> tuple[Array, ...]:
-        return layers_of(self.widths, states)
+        return layers_of(self.widths, self._states(x))
 
     def _states(self, x: ArrayLike) -> Array:
         return check_array("x", x, ndim=(1, 2, 3), shape=(self.dim,))
 
+    @finite("x")
+    def loss(self, x: ArrayLike) -> Any:
+        """Return the loss of a state, or of each in a stack (…, parameter)."""
+        return self._loss(self._states(x))
+
+    @finite("x")
+    def conserved(self, x: ArrayLike) -> Array:
+        """Return what the flow conserves, as one vector, of a state or of each in a stack.
+
+        All entries of the C_i; of a `HomogeneousNetwork` ‖W_l[j, :]‖² − p ‖W_{l+1}[:, j]‖² of each
+        unit of the first hidden layer, then of the next.
+        """
+        return self._conserved(self._states(x))
+
     def gradient(self, x: ArrayLike) -> Array:
         """Return ∇L, minus the field, of a state or of each in a stack (…, parameter)."""
-        return check_finite("x", self._gradient(self._states(x)))
+        return check_finite("x", -self._forces(self._states(x)))
 
-    def _gradient(self, states: Array) -> Array:
+    def _forces(self, states: Array) -> Array:
+        """Return the field of each state."""
         field, out = jit.ready(self.field, jit.FIELD), np.empty_like(states)
         params = self.params
         for state, row in zip(states.reshape(-1, self.dim), out.reshape(-1, self.dim), strict=True):
             field(0.0, state, params, row)
-        return np.negative(out, out=out)
+        return out
 
     def hessian(self, x: ArrayLike) -> Array:
         """Return the Hessian ∇²L (parameter × parameter) at a state.
@@ -223,7 +227,7 @@ class WeightSystem(SystemProtocol):
 
     def adjacency(self, x: ArrayLike) -> Array:
         """Return A = blk_1(W_1, …, W_h), square of size Σ d_i, W_i at block (i, i − 1) (WA25)."""
-        layers = self._layers(check_array("x", x, ndim=1, shape=(self.dim,)))
+        layers = layers_of(self.widths, check_array("x", x, ndim=1, shape=(self.dim,)))
         ends = np.cumsum((0, *self.widths))
         check_memory("x", sum(self.widths) ** 2)
         A = np.zeros((ends[-1], ends[-1]))
@@ -280,32 +284,39 @@ class WeightSystem(SystemProtocol):
         >>> W1.tolist()
         [[0.1, 0.0], [0.0, 0.1], [0.0, 0.0]]
         """
-        kind = check_choice("kind", kind, self.start_kinds)
+        kind = check_choice("kind", kind, self._starts())
         if (delta is None) != (kind != "delta_balanced"):
             raise ValueError(
                 f"delta: belongs to kind 'delta_balanced', got {delta!r} with {kind!r}"
             )
         generator = check_generator("rng", rng)
-        network: Any = self
-        if kind == "aligned":
-            return starts.aligned(network, scale)
+        state: Array = self._starts()[kind](scale, delta, generator)
+        return state
+
+    def _starts(self) -> dict[str, Any]:
+        """Return what makes starts of each kind, of ``scale``, ``delta`` and a generator."""
+        return {"gaussian": lambda scale, _, rng: self._scaled(scale, self._gaussian(rng))}
+
+    def _gaussian(self, generator: np.random.Generator) -> list[Array]:
+        return [generator.normal(size=(b, a)) for a, b in itertools.pairwise(self.widths)]
+
+    def _scaled(self, scale: ArrayLike, layers: Sequence[Array]) -> Array:
         size = check_number("scale", scale, minimum=0.0)
-        layers: Sequence[Array] = [generator.normal(size=shape) for shape in self._shapes]
-        if kind != "gaussian":
-            layers = starts.balanced(network, layers, generator)
         with np.errstate(over="ignore"):
-            state = check_finite("scale", size * flat(layers))
-        if delta is None:
-            return state
-        bound = check_number("delta", delta, minimum=0.0)
-        network._check_squares("kind")
-        return starts.unbalanced(network, state, generator.normal(size=self.dim), bound)
+            return check_finite("scale", size * flat(layers))
 
 
 class LayeredSystem(WeightSystem):
-    """Gradient flow of the layers W_1, …, W_h under a loss of their product W = W_h…W_1."""
+    """Gradient flow of the layers W_1, …, W_h under a loss of their product W = W_h…W_1.
 
-    start_kinds: ClassVar[tuple[str, ...]] = ("gaussian", "balanced", "delta_balanced")
+    A network adds ``_loss_of``, the loss of unchecked maps W (…, d_h, d_0), and ``_fitting_size``,
+    how large those are that fit.
+    """
+
+    _fitting_size: float
+
+    def _loss_of(self, maps: Array) -> Any:
+        raise NotImplementedError
 
     @property
     def numerics(self) -> Numerics:
@@ -317,10 +328,6 @@ class LayeredSystem(WeightSystem):
             field_cost=300.0 * self.depth + 3.0 * self.dim * min(self.widths[0], self.widths[-1]),
             reduce=self._without_unused,
         )
-
-    def theory(self, x: Array) -> Theory:
-        """Return what is known at a state: the generators of GL."""
-        return Theory(generators=lambda: self.generators(x))
 
     def _reference(self, x: Array) -> Array:
         self._check_squares("system")
@@ -337,61 +344,53 @@ class LayeredSystem(WeightSystem):
         bases = [np.eye(self.widths[0]), *used, np.eye(self.widths[-1])]
         network: Any = self
         small = dataclasses.replace(network, widths=tuple(b.shape[1] for b in bases))
-        pairs = list(itertools.pairwise(bases))
-        state = flat(b.T @ w @ a for w, (a, b) in zip(layers, pairs, strict=True))
-
         lift = turning(small.widths, bases)
-        return Reduction(small, state, lift, lift)
+        return Reduction(small, turned(layers, bases), lift, lift)
+
+    def theory(self, x: Array) -> Theory:
+        """Return what is known at a state: the generators of GL."""
+        return Theory(generators=lambda: self.generators(x))
 
     def _observables(self) -> Mapping[str, Callable[[Array], xr.Variable]]:
+        def of_layers(function: Callable[..., Any], *dims: str) -> Any:
+            return variable(lambda states: function(layers_of(self.widths, states)), *dims)
+
         return {
             **super()._observables(),
-            "singular_value": variable(
-                lambda states: np.linalg.svd(self._product(states), compute_uv=False), "mode"
+            "singular_value": of_layers(
+                lambda layers: np.linalg.svd(product(layers), compute_uv=False), "mode"
             ),
-            "product": variable(self._product, "row", "column"),
-            "imbalance": variable(self._imbalance),
+            "product": of_layers(product, "row", "column"),
+            "imbalance": of_layers(symmetry.imbalance),
         }
 
-    @finite("x")
-    def product(self, x: ArrayLike) -> Array:
-        """Return the end-to-end map W (d_h × d_0) of a state, or of each in a stack."""
-        return self._product(self._states(x))
+    def _observed(self, states: Array) -> dict[str, Any]:
+        return observed(layers_of(self.widths, states), self._loss_of, self._fitting_size)
 
-    def _product(self, states: Array) -> Array:
-        return product(self._layers(states))
+    def _loss(self, states: Array) -> Any:
+        return self._loss_of(product(layers_of(self.widths, states)))
 
-    @finite("x")
-    def imbalances(self, x: ArrayLike) -> tuple[Array, ...]:
-        """Return C_i = W_i W_iᵀ − W_{i+1}ᵀ W_{i+1}, i = 1..h−1, which the flow conserves."""
+    def _conserved(self, states: Array) -> Array:
         self._check_squares("x")
-        return self._imbalances(self._states(x))
-
-    def _imbalances(self, states: Array) -> tuple[Array, ...]:
-        layers = self._layers(states)
-        transposed = [np.swapaxes(w, -1, -2) for w in layers]
-        return tuple(
-            layers[i] @ transposed[i] - transposed[i + 1] @ layers[i + 1]
-            for i in range(self.depth - 1)
-        )
+        parts = symmetry.imbalances(layers_of(self.widths, states))
+        none = np.zeros((*states.shape[:-1], 0))
+        flats = [c.reshape(*states.shape[:-1], -1) for c in parts]
+        return np.concatenate([none, *flats], axis=-1)
 
     def _check_squares(self, name: str) -> None:
         """Refuse hidden layers so wide that their C_i do not fit into the memory."""
         check_memory(name, 2 * sum(d * d for d in self.widths[1:-1]))
 
-    def _imbalance(self, states: Array) -> Array:
-        norms = [np.linalg.norm(c, axis=(-2, -1)) for c in self._imbalances(states)]
-        return np.max([np.zeros(states.shape[:-1]), *norms], axis=0)  # type: ignore[no-any-return]
+    @finite("x")
+    def product(self, x: ArrayLike) -> Array:
+        """Return the end-to-end map W (d_h × d_0) of a state, or of each in a stack."""
+        return product(self.unpack(x))
 
     @finite("x")
-    def conserved(self, x: ArrayLike) -> Array:
-        """Return all entries of the conserved C_i as one vector, for each state of a stack."""
+    def imbalances(self, x: ArrayLike) -> tuple[Array, ...]:
+        """Return C_i = W_i W_iᵀ − W_{i+1}ᵀ W_{i+1}, i = 1..h−1, which the flow conserves."""
         self._check_squares("x")
-        return self._conserved(self._states(x))
-
-    def _conserved(self, states: Array) -> Array:
-        parts = [c.reshape(*states.shape[:-1], -1) for c in self._imbalances(states)]
-        return np.concatenate([np.zeros((*states.shape[:-1], 0)), *parts], axis=-1)
+        return symmetry.imbalances(self.unpack(x))
 
     def generators(self, x: ArrayLike, *, orthogonal: bool = False) -> Array:
         """Return the tangent vectors (generator, parameter) of the symmetry orbit at a state.
@@ -402,11 +401,72 @@ class LayeredSystem(WeightSystem):
         """
         state = check_array("x", x, ndim=1, shape=(self.dim,))
         check_memory("x", self.dim * sum(d * d for d in self.widths[1:-1]))
-        return symmetry.generators(self._layers(state), check_flag("orthogonal", orthogonal))
+        orthogonal = check_flag("orthogonal", orthogonal)
+        return symmetry.generators(layers_of(self.widths, state), orthogonal)
 
-    def _tangents(self, orthogonal: bool) -> Callable[[Array], Array]:
-        """Return `generators` as a function of the flat state, many times as fast."""
-        return symmetry.tangents(self.widths, orthogonal)
+    # States to start from.
+
+    def _starts(self) -> dict[str, Any]:
+        own = {"balanced": self._balanced, "delta_balanced": self._delta_balanced}
+        return super()._starts() | own
+
+    def _balanced(self, scale: ArrayLike, _: None, generator: np.random.Generator) -> Array:
+        """Return a 0-balanced state with the product of Gaussian layers, random hidden bases."""
+        rank = min(self.widths)
+        left, values, right = np.linalg.svd(product(self._gaussian(generator)), full_matrices=False)
+        inner = [np.linalg.qr(generator.normal(size=(d, rank)))[0] for d in self.widths[1:-1]]
+        frames = [right[:rank].T, *inner, left[:, :rank]]
+        layers = moments.balanced_layers(frames, values[:rank] ** (1.0 / self.depth))
+        return self._scaled(scale, layers)
+
+    def _delta_balanced(
+        self, scale: ArrayLike, delta: float, generator: np.random.Generator
+    ) -> Array:
+        start = self._balanced(scale, None, generator)
+        bound = check_number("delta", delta, minimum=0.0)
+        self._check_squares("kind")
+        return _unbalanced(self.widths, start, generator.normal(size=self.dim), bound)
+
+
+def _unbalanced(widths: tuple[int, ...], start: Array, change: Array, delta: float) -> Array:
+    """Return ``start + c · change``, from a balanced start, with largest imbalance ``delta``.
+
+    There C_i = c A_i + c² B_i; in the unknown u = c/√δ the equation has no large or small numbers.
+    """
+    if len(widths) == 2:
+        raise ValueError("kind: 'delta_balanced' needs at least two layers")
+    if delta == 0.0:
+        return start
+    with np.errstate(over="ignore"):
+        size = float(check_finite("scale", np.sum(start**2, keepdims=True))[0])
+    if delta <= 64.0 * np.finfo(float).eps * size:
+        raise ValueError(f"delta: {delta:g} is lost in the rounding of weights of this scale")
+    if start.any():  # alike in size, so that the linear part is not lost in the others
+        change = change * (max(np.sqrt(size), _TINY * np.sqrt(delta)) / np.linalg.norm(change))
+    with np.errstate(over="ignore", invalid="ignore"):
+        stack = layers_of(widths, np.stack([start + change, start, change]))
+        parts = symmetry.imbalances(stack)
+        linear = [both - own - quadratic for both, own, quadratic in parts]
+        check_finite("delta", np.array([np.sum(c**2) for c in [*linear, *(c[2] for c in parts)]]))
+    root, upper = np.sqrt(delta), 1.0
+
+    def excess(u: float) -> float:
+        terms = zip(linear, parts, strict=True)
+        return max(float(np.linalg.norm(u * a / root + u**2 * c[2])) for a, c in terms) - 1.0
+
+    while excess(upper) < 0.0:
+        upper *= 2.0
+    from scipy.optimize import brentq  # here, since loading it takes longer than all other starts
+
+    u = brentq(excess, 0.0, upper, xtol=1e-300, rtol=1e-14, maxiter=1000)
+    result: Array = start + root * float(u) * change
+    return result
+
+
+def turned(layers: Sequence[Array], bases: Sequence[Array]) -> Array:
+    """Return the state of the layers B_iᵀ W_i B_{i−1}."""
+    pairs = itertools.pairwise(bases)
+    return flat(b.T @ w @ a for w, (a, b) in zip(layers, pairs, strict=True))
 
 
 def variable(function: Callable[[Array], Any], *dims: str) -> Callable[[Array], xr.Variable]:
@@ -419,7 +479,7 @@ def check_widths(widths: Any) -> tuple[int, ...]:
     sizes = check_integers("widths", widths, minimum=1, ordered=True)
     if len(sizes) < 2:
         raise ValueError(f"widths: needs at least inputs and outputs, got {sizes}")
-    check_memory("widths", sum(a * b for a, b in itertools.pairwise(sizes)))
+    check_memory("widths", n_weights(sizes))
     return sizes
 
 

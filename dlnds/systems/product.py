@@ -1,6 +1,7 @@
 """Riemannian gradient flow of the end-to-end map of balanced networks, at fixed rank."""
 
 import dataclasses
+import functools
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -27,8 +28,9 @@ from dlnds.errors import (
     finite,
     known_options,
 )
+from dlnds.systems import varied
 from dlnds.systems.linear import LinearNetwork
-from dlnds.systems.network import WeightSystem
+from dlnds.systems.network import WeightSystem, variable
 from dlnds.systems.protocol import (
     Limit,
     Numerics,
@@ -38,8 +40,15 @@ from dlnds.systems.protocol import (
     check_state,
     ended,
 )
-from dlnds.theory import fixed_rank, moments, spectra, strings, tolerances
-from dlnds.theory.coordinates import flat
+from dlnds.theory import (
+    fixed_rank,
+    moments,
+    spectra,
+    strings,
+    symmetry,
+    tolerances,
+)
+from dlnds.theory.coordinates import flat, layers_of, product
 from dlnds.theory.spectra import KnownSpectrum
 
 #: Singular values that underflow when they are squared.
@@ -95,6 +104,9 @@ class ProductFlow(SystemProtocol):
 
     kind = "gradient"
     _always = ("loss", "loss_rate")
+    field = staticmethod(kernels.field)
+    jvp = staticmethod(kernels.jvp)
+    jacobian = staticmethod(kernels.jacobian)
 
     network: LinearNetwork
     rank: int
@@ -118,6 +130,11 @@ class ProductFlow(SystemProtocol):
         return dataclasses.replace(
             self.network, widths=(inputs, self.rank, outputs), specialize=False
         )
+
+    @property
+    def problem(self) -> moments.Problem:
+        """What formulas of `theory` take in place of the network of the two factors."""
+        return self.factors.problem
 
     @property
     def depth(self) -> int:
@@ -155,21 +172,6 @@ class ProductFlow(SystemProtocol):
         """Those of the two layers, then the depth h, then the last integer again."""
         sizes, numbers = self.factors.params
         return np.append(sizes, [self.depth, sizes[-1]]), numbers
-
-    @property
-    def field(self) -> Kernel:  # type: ignore[override]
-        """Minus the Riemannian gradient, lifted to the factors."""
-        return kernels.field
-
-    @property
-    def jvp(self) -> Kernel:  # type: ignore[override]
-        """The derivative of the field along a direction."""
-        return kernels.jvp
-
-    @property
-    def jacobian(self) -> Kernel:  # type: ignore[override]
-        """The derivative of the field."""
-        return kernels.jacobian
 
     @property
     def numerics(self) -> Numerics:
@@ -246,7 +248,8 @@ class ProductFlow(SystemProtocol):
         best = (left[:, :k] * sigma[:k]) @ right[:, :k].T
         rounding = 64.0 * np.finfo(float).eps * sigma[0] ** 2 / gap
         near = min(10.0 * rtol * float(np.linalg.norm(sigma)), 0.1 * float(sigma[k - 1]))
-        return bool(np.linalg.norm(self.factors._image(x) - best) <= max(near, rounding))
+        image = self.problem.image(self._product(x))
+        return bool(np.linalg.norm(image - best) <= max(near, rounding))
 
     def theory(self, x: Array) -> Theory:
         """Return what is known at a state: the orbit of GL(k), and the Riemannian Hessian."""
@@ -262,11 +265,12 @@ class ProductFlow(SystemProtocol):
         In closed form for whitened problems, otherwise of the symmetric matrix in a basis that is
         orthonormal in g_W. The zeros of the turns and of unequal factors are left to the engine.
         """
-        found = strings.learnt(self.factors.problem, self.factors.unpack(x), tolerances.EXACT)
+        layers = layers_of(self.problem.widths, x)
+        found = strings.learnt(self.problem, layers, tolerances.EXACT)
         size = float(np.sum(x**2))
         if not found.is_critical(tolerances.EXACT) or len(found.modes) < self.rank:
             return None
-        if float(self.factors._imbalance(x)) > tolerances.EXACT * size:
+        if float(symmetry.imbalance(layers)) > tolerances.EXACT * size:
             return None
         dimensions = self.factors.orbit_dimensions(x)
         if self.network.whitened:
@@ -304,6 +308,24 @@ class ProductFlow(SystemProtocol):
         """Return the coordinates of two layers, Bᵀ and A."""
         return self.factors.coordinates()
 
+    def varied(self, name: str | int, **options: Any) -> dict[str, Any]:
+        """Return the critical points as weight decay of the layers, or the data, are varied."""
+        problem = self.problem
+        if check_choice("vary", name, varied.KINDS[:3]) != "weight_decay":
+            return varied.along(self, str(name), **options)
+        size = varied.fitting_size(problem.target, problem.root)
+        return varied.with_decay(
+            self,
+            varied.tangents_of(problem.widths),
+            symmetry.action(problem.widths, orthogonal=True),
+            lambda x: varied.observed(layers_of(problem.widths, x), problem.loss, size),
+            share=0.5 * self.depth,  # −hλW, by two factors
+        )
+
+    def with_covariance(self) -> "ProductFlow":
+        """Return the flow of the same data with raw inputs."""
+        return ProductFlow(self.network.with_covariance(), self.rank)
+
     def attributes(self) -> dict[str, Any]:
         """Return what the attributes of a Dataset say of the flow."""
         return {
@@ -319,21 +341,18 @@ class ProductFlow(SystemProtocol):
         return hashlib.sha256(f"{self.network.digest} {self.rank}".encode()).hexdigest()
 
     def _observables(self) -> Mapping[str, Callable[[Array], xr.Variable]]:
-        def variable(
-            function: Callable[[Array], Any], *dims: str
-        ) -> Callable[[Array], xr.Variable]:
-            return lambda states: xr.Variable(("time", *dims), function(states))
-
-        known = self.factors._observables()
+        shared = ("state", "loss", "product", "imbalance", "mode_strength")
         return {
-            **{name: known[name] for name in ("state", "loss", "product", "imbalance")},
-            "mode_strength": known["mode_strength"],
+            **{name: functools.partial(self._of_factors, name) for name in shared},
             "singular_value": variable(self._padded_singular_values, "mode"),
             "rank_gap": variable(lambda x: self._singular_values(x)[:, -1]),
             "entropy": variable(self._entropy),
             "loss_rate": variable(lambda x: -self._slope(x)),
             "gradient_norm": variable(lambda x: np.sqrt(self._slope(x))),
         }
+
+    def _of_factors(self, name: str, states: Array) -> xr.Variable:
+        return self.factors.observables(states, [name])[name]
 
     # States and what they mean.
 
@@ -407,6 +426,9 @@ class ProductFlow(SystemProtocol):
         root, k = np.sqrt(s[: self.rank]), self.rank
         return flat([root[:, None] * Vt[:k], U[:, :k] * root])
 
+    def _product(self, states: Array) -> Array:
+        return product(layers_of(self.problem.widths, states))
+
     def product(self, x: ArrayLike) -> Array:
         """Return the end-to-end map W (d_h × d_0) of a state, or of each in a stack."""
         return self.factors.product(x)
@@ -435,7 +457,7 @@ class ProductFlow(SystemProtocol):
         return np.eye(self.network.widths[0]) if root is None else root @ root.T
 
     def _gradient(self, state: Array) -> Array:
-        residual, root = self.factors._residual(state), self.network.input_root
+        residual, root = self.problem.residual(self._product(state)), self.problem.root
         return -residual if root is None else -residual @ root.T
 
     @finite("Z")
@@ -504,7 +526,7 @@ class ProductFlow(SystemProtocol):
         """
         state = check_array("x", x, ndim=1, shape=(self.dim,))
         R = self._matrix("signal", signal)
-        out, W = np.empty(self.dim), self.factors._product(state)
+        out, W = np.empty(self.dim), self._product(state)
         net = LinearNetwork(self.network.widths, W + R)
         jit.ready(self.field, jit.FIELD)(0.0, state, ProductFlow(net, self.rank).params, out)
         return out
@@ -592,7 +614,7 @@ class ProductFlow(SystemProtocol):
         state = check_state("x", self.network, x)
         layers = self.network.unpack(state)
         size = max(float(np.sum(w**2)) for w in layers)
-        excess = float(self.network._imbalance(state))
+        excess = float(symmetry.imbalance(layers))
         if not excess <= check_number("rtol", rtol, minimum=0.0) * size:
             raise ValueError(
                 f"x: needs a balanced state, got an imbalance of {excess:.3g} for layers of "

@@ -36,8 +36,7 @@ class SystemProtocol:
     ``numerics``                          how to integrate it, see `Numerics`
     ``limit``                             whether a run is over, see `Limit`
     ``theory``                            what is known at a state without search, see `Theory`
-    ``varied``                            the equation of its equilibria as something is varied, see
-                                          `Equation`
+    ``varied``                            the equation of its equilibria as something is varied
     ====================================  ==========================================================
 
     Kernels are compiled functions.
@@ -97,6 +96,13 @@ class SystemProtocol:
     def theory(self, x: Array) -> "Theory":
         """Return what is known at a state."""
         return Theory(generators=lambda: np.zeros((0, self.dim)))
+
+    def varied(self, name: str | int, **options: Any) -> dict[str, Any]:
+        """Return the equation F(x, p) = 0 of the equilibria as something is varied.
+
+        That is the arguments of a `Residual`; `equilibria` says what names and options mean.
+        """
+        raise TypeError(f"system: needs a network or a System, got {type(self).__name__}")
 
 
 class Numerics(NamedTuple):
@@ -262,6 +268,36 @@ def dense_jacobian(system: SystemProtocol, t: float, x: Array) -> tuple[Array, f
     return out, accuracy
 
 
+def evaluations(
+    system: SystemProtocol, params: Callable[[float], Params]
+) -> tuple[Callable[[Array, float], Array], Callable[[Array, float], Array] | None]:
+    """Return the field of a system and its Jacobian, if it has one, as functions of x and p."""
+    field, n = jit.ready(system.field, jit.FIELD), system.dim
+
+    def fun(x: Array, p: float) -> Array:
+        out = np.empty(n)
+        field(0.0, np.array(x, dtype=float), params(p), out)
+        return out
+
+    if system.jacobian is None and system.jvp is None:
+        return fun, None
+    if system.jacobian is not None:
+        whole = jit.ready(system.jacobian, jit.JACOBIAN)
+    else:
+        along = jit.ready(system.jvp, jit.JVP)  # type: ignore[type-var]
+
+    def jacobian(x: Array, p: float) -> Array:
+        state, numbers, out = np.array(x, dtype=float), params(p), np.zeros((n, n))
+        if system.jacobian is not None:
+            whole(0.0, state, numbers, out)
+            return out
+        for direction, row in zip(np.eye(n), out, strict=True):
+            along(0.0, state, direction, numbers, row)  # type: ignore[misc]
+        return out.T.copy()
+
+    return fun, jacobian
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class System(SystemProtocol):
     """A dynamical system ẋ = f(t, x) made of functions that Numba can compile.
@@ -362,6 +398,28 @@ class System(SystemProtocol):
         if energy is not None:
             known["loss"] = lambda states: xr.Variable("time", [float(energy(x)) for x in states])
         return known
+
+    def varied(self, name: str | int, **options: Any) -> dict[str, Any]:
+        """Return the equation of the equilibria as one of the numbers in ``parameters`` varies."""
+        place = check_integer("vary", name, minimum=0)
+        count = len(self.parameters)
+        if not count:
+            raise ValueError("vary: needs a system with parameters, got one without")
+        place = check_integer("vary", name, minimum=0, maximum=count - 1)
+        sizes, given = self.params
+
+        def params(p: float) -> Params:
+            numbers = given.copy()
+            numbers[place] = p
+            return sizes, numbers
+
+        fun, jacobian = evaluations(self, params)
+        parts: dict[str, Any] = {"fun": fun, "jacobian": jacobian}
+        energy = self.energy
+        if energy is not None:
+            parts["observe"] = lambda x, p: {"loss": float(energy(x))}
+        about = {**self.attributes(), "vary": place}
+        return parts | {"parameter": f"parameter_{place}", "attributes": about}
 
     def coordinates(self) -> dict[str, Any]:
         """Return the coordinates that label the dim ``parameter``."""

@@ -6,7 +6,7 @@ C = K Kᵀ (d_0 × k, k = rank C), so that L = ½‖Σ − W K‖² holds withou
 
 import itertools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,11 +47,26 @@ class Problem(NamedTuple):
         """Return W K (…, d_h, k) of end-to-end maps W (…, d_h, d_0)."""
         return product if self.root is None else product @ self.root
 
+    def residual(self, product: Array) -> Array:
+        """Return Σ − W K (…, d_h, k) of end-to-end maps W (…, d_h, d_0)."""
+        missing: Array = self.target - self.image(product)
+        return missing
+
+    def loss(self, product: Array) -> Any:
+        """Return ½‖Σ − W K‖_F² of end-to-end maps W (…, d_h, d_0)."""
+        return 0.5 * np.sum(self.residual(product) ** 2, axis=(-2, -1))
+
     def strength(self, image: Array) -> Array:
         """Return u_jᵀ W K v_j (…, mode) of images W K (…, d_h, k)."""
         left, _, right = self.modes
         strength: Array = np.sum((left.T @ image) * right.T, axis=-1)
         return strength
+
+    def is_learnt(self, strength: Array) -> NDArray[np.bool_]:
+        """Tell which modes have strengths (…, mode) nearer to σ_j than to 0, where σ_j > 0."""
+        sigma = self.modes[1]
+        learnt: NDArray[np.bool_] = (strength > 0.5 * sigma) & (sigma > 0.0)
+        return learnt
 
 
 def rank_tolerance(size: int) -> float:

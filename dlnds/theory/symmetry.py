@@ -179,6 +179,21 @@ def _commutant(blocks: Sequence[Array], units: Sequence[int], rtol: float) -> Ar
     return basis
 
 
+def imbalances(layers: Sequence[Array]) -> tuple[Array, ...]:
+    """Return C_1, …, C_{h−1} of layers, or of stacks of them."""
+    return tuple(
+        w @ np.swapaxes(w, -1, -2) - np.swapaxes(after, -1, -2) @ after
+        for w, after in itertools.pairwise(layers)
+    )
+
+
+def imbalance(layers: Sequence[Array]) -> Array:
+    """Return the largest ‖C_i‖_F of layers, or of each of stacks of them."""
+    norms = [np.linalg.norm(c, axis=(-2, -1)) for c in imbalances(layers)]
+    largest: Array = np.max([np.zeros(layers[0].shape[:-2]), *norms], axis=0)
+    return largest
+
+
 def generated(layers: Sequence[Array], matrices: Sequence[Array]) -> Array:
     """Return E_i W_i − W_i E_{i−1} of all layers, as a vector, for E_1, …, E_{h−1} (E_0 = E_h = 0).
 

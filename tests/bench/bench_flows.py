@@ -241,7 +241,7 @@ def plateau_peer(method, net, start, eps, t_end, limit):
             status = solver.status
             times.append(solver.t)
             states.append(solver.y)
-    spent, strength = time.perf_counter() - begin, net.image_strength(net.product(states))
+    spent, strength = time.perf_counter() - begin, net.problem.strength(net.product(states))
     return spent, status, escape_error(np.array(times), strength, eps, net.depth)
 
 

@@ -362,7 +362,7 @@ def test_raw_inputs_are_followed_without_a_law():
     strengths = runs.drop_vars("product").assign(
         mode_strength=(
             ("sample", "step", "mode"),
-            net.image_strength(net.image_of(runs["product"].values)),
+            net.problem.strength(net.problem.image(runs["product"].values)),
         )
     )
     xr.testing.assert_allclose(dl.observed_connections(net, strengths), seen, rtol=1e-12)

@@ -1,0 +1,409 @@
+"""Equations of equilibria with a parameter, of networks: weight decay, data, what is symmetry.
+
+Each is a dict of the arguments of `continuation.residuals.Residual`.
+"""
+
+import functools
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from dlnds.arrays import Array, Integers, Kernel, Params
+from dlnds.errors import check_array, check_choice
+from dlnds.systems.protocol import SystemProtocol, check_state, evaluations
+from dlnds.theory import coordinates, strings, symmetry, tolerances
+from dlnds.theory.coordinates import flat, layers_of
+
+if TYPE_CHECKING:
+    from dlnds.systems.linear import LinearNetwork
+    from dlnds.systems.product import ProductFlow
+
+#: What is varied of a linear network, and what stays as the input covariance changes.
+KINDS = ("weight_decay", "target", "covariance", "imbalance")
+FIXED = ("target", "map")
+#: Components above which LAPACK is faster than compiled loops.
+MOST_COMPILED = 150
+
+Parts = dict[str, Any]
+Tangents = Callable[[bool], Callable[[Array], Array]]
+Path = Callable[[float], Any] | Sequence[ArrayLike]
+Imbalances = Callable[[float], list[Array]]
+
+
+class Compiled(NamedTuple):
+    """The parts of F(x, p) = f(p, x) − decay · p x as compiled functions, for steps without Python.
+
+    ``field`` and ``jacobian`` are kernels of a system, with p in the place of time. Each entry of
+    the generators is plus or minus one component of x: ``action`` (2 × entry) holds its place in
+    the flat matrix of ``n_generators`` rows, and the component, from 1 on, with the sign.
+    """
+
+    field: Kernel
+    jacobian: Kernel
+    params: Params
+    decay: float
+    action: Integers
+    n_generators: int
+
+
+def tangents_of(widths: Sequence[int]) -> Tangents:
+    """Return what gives generators as a function of x, of GL or of the orthogonal groups."""
+    return functools.cache(functools.partial(symmetry.tangents, widths))
+
+
+def fitting_size(target: Array, root: Array | None) -> float:
+    """Return how large maps W are for which W K is as large as the target."""
+    inputs = 1.0 if root is None else float(np.linalg.norm(root, 2))
+    return float(np.linalg.norm(target, 2)) / (inputs or 1.0)
+
+
+def observed(layers: Sequence[Array], loss: Callable[[Array], Any], size: float) -> Parts:
+    """Return the numbers that a branch records of a state, or of each of a stack.
+
+    ``loss`` is a function of the end-to-end map; ``size`` is how large that is if it fits.
+    """
+    W = coordinates.product(layers)
+    values = np.linalg.svd(W, compute_uv=False)
+    least = tolerances.RANK * np.maximum(size, values[..., :1])
+    return {
+        "loss": 1.0 * loss(W),
+        "rank": 1.0 * np.count_nonzero(values > least, axis=-1),
+        "imbalance": symmetry.imbalance(layers),
+        "product_norm": np.linalg.norm(values, axis=-1),
+    }
+
+
+def with_decay(
+    system: SystemProtocol,
+    tangents: Tangents,
+    action: tuple[Integers, int],
+    observe: Callable[[Array], Parts],
+    share: float = 1.0,
+) -> Parts:
+    """Return the critical points of L + share · (λ/2) ‖x‖².
+
+    ``action`` is that of the orthogonal groups, as `Compiled` wants it.
+    """
+    given = system.params
+    field, matrix = evaluations(system, lambda _: given)
+    assert matrix is not None
+
+    def fun(x: Array, p: float) -> Array:
+        out = field(x, p)
+        out -= p * share * x
+        return out
+
+    def jacobian(x: Array, p: float) -> Array:
+        out = matrix(x, p)
+        out.flat[:: len(out) + 1] -= p * share
+        return out
+
+    parts: Parts = {
+        "fun": fun,
+        "jacobian": jacobian,
+        "derivative": lambda x, p: -share * x,
+        "generators": lambda x, p: tangents(p != 0.0)(x),
+        "symmetric_at": (0.0,),
+        "symmetric": system.numerics.symmetric,
+        "parameter": "weight_decay",
+        "observe": lambda x, p: observe(x),
+        "vectorized": True,
+        "attributes": {**system.attributes(), "vary": "weight_decay"},
+    }
+    if system.dim <= MOST_COMPILED and system.jacobian is not None:
+        parts["compiled"] = Compiled(system.field, system.jacobian, given, share, *action)
+    return parts
+
+
+# The data.
+
+
+def along_data(
+    net: "LinearNetwork | ProductFlow",
+    data: Callable[[float], tuple[Array, Array | None]],
+    signal: Callable[[Array, float], Array] | None,
+    about: Parts,
+) -> Parts:
+    """Return the critical points of networks that differ in Σ and K alone.
+
+    ``data`` gives these, and ``signal`` the change with p of minus the gradient of the loss by W,
+    at a map W.
+    """
+    sizes, widths = net.params[0], net.problem.widths
+    tangents = symmetry.tangents(widths, False)
+
+    def params(p: float) -> Params:
+        return sizes, flat(part for part in data(p) if part is not None)
+
+    def product(x: Array) -> Array:
+        return coordinates.product(layers_of(widths, x))
+
+    def slope(x: Array, p: float) -> Array:
+        assert signal is not None
+        return net.velocity(x, signal(product(x), p))
+
+    def observe(x: Array, p: float) -> Parts:
+        target, root = data(p)
+        problem = net.problem._replace(target=target, root=root)
+        return observed(layers_of(widths, x), problem.loss, fitting_size(target, root))
+
+    fun, jacobian = evaluations(net, params)
+    return {
+        "fun": fun,
+        "jacobian": jacobian,
+        "derivative": None if signal is None else slope,
+        "generators": lambda x, p: tangents(x),
+        "invariants": lambda x, p: product(x).ravel(),
+        "symmetric": net.numerics.symmetric,
+        "parameter": about["vary"],
+        "observe": observe,
+        "attributes": {**net.attributes(), **about},
+    }
+
+
+def along(
+    net: "LinearNetwork | ProductFlow",
+    vary: str,
+    path: Any = None,
+    path_derivative: Any = None,
+    fixed: str | None = None,
+) -> Parts:
+    """Return the critical points as the target, or the input covariance, changes."""
+    if vary == "target":
+        return along_targets(net, path, path_derivative)
+    fixed = check_choice("fixed", fixed or "target", FIXED)
+    return along_covariances(net.with_covariance(), fixed)
+
+
+def along_targets(net: "LinearNetwork | ProductFlow", path: Any, derivative: Any) -> Parts:
+    """Return the critical points as the target moves along a path."""
+    _check_path("target", "a function of θ or a pair of targets", path, derivative)
+    about: Parts = {"vary": "target"}
+    shape, root = net.problem.target.shape, net.problem.root
+    if callable(path):
+        target = _checked("path", path, shape)
+        change = None if derivative is None else _checked("path_derivative", derivative, shape)
+    else:
+        first, last = _pair(path, shape, "targets")
+        about["path_digest"] = hashlib.sha256(first.tobytes() + last.tobytes()).hexdigest()
+        target, change = _straight(first, last), lambda p: last - first
+
+    def signal(W: Array, p: float) -> Array:
+        assert change is not None
+        return change(p) if root is None else change(p) @ root.T
+
+    return along_data(net, lambda p: (target(p), root), None if change is None else signal, about)
+
+
+def along_covariances(net: "LinearNetwork | ProductFlow", fixed: str) -> Parts:
+    """Return the critical points from whitened inputs to those of a network with raw ones."""
+    target, root = net.problem.target, net.problem.root
+    assert root is not None
+    U, s, Vt = np.linalg.svd(root)
+    rate = (U * (s**2 - 1.0)) @ U.T
+    best = target @ (Vt.T / s) @ U.T
+
+    def data(p: float) -> tuple[Array, Array]:
+        sizes = _interpolated(s, p)
+        moved = target if fixed == "target" else target @ (Vt.T * (sizes / s)) @ Vt
+        return moved, (U * sizes) @ Vt
+
+    def signal(W: Array, p: float) -> Array:
+        change = best @ rate  # M' = W C'
+        if fixed == "target":  # M' = Σ K'ᵀ
+            change = target @ (Vt.T * ((s**2 - 1.0) / (2.0 * _interpolated(s, p)))) @ U.T
+        change -= W @ rate
+        return np.asarray(change, float)
+
+    return along_data(net, data, signal, {"vary": "covariance", "fixed": fixed})
+
+
+def _interpolated(s: Array, p: float) -> Array:
+    """Return the singular values of K(t), which are s at t = 1 and ones at t = 0."""
+    squares = (1.0 - p) + p * s**2
+    if not squares.min() > 0.0:
+        raise ValueError(f"p: the input covariance is not positive definite at t = {p}")
+    return np.sqrt(squares)
+
+
+# What is symmetry.
+
+
+def along_imbalances(net: "LinearNetwork", path: Any = None, path_derivative: Any = None) -> Parts:
+    """Return the critical points over one critical value as the C_i move along a path."""
+    wanted, change, about = _path_of_imbalances(net, path, path_derivative)
+    given, problem, widths = net.params, net.problem, net.widths
+    tangents, entries = tangents_of(widths), symmetry.entries(widths)
+    field, matrix = evaluations(net, lambda _: given)
+    assert matrix is not None
+    size = fitting_size(problem.target, problem.root)
+
+    def lack(layers: Sequence[Array], p: float) -> list[Array]:
+        return [c - goal for c, goal in zip(symmetry.imbalances(layers), wanted(p), strict=True)]
+
+    def moved(x: Array) -> Array:
+        return symmetry.derivative(widths, tangents(False)(x))
+
+    def fun(x: Array, p: float) -> Array:
+        layers = layers_of(widths, x)
+        return field(x, p) - symmetry.generated(layers, lack(layers, p))
+
+    def jacobian(x: Array, p: float) -> Array:
+        rows = moved(x)
+        bent = symmetry.generating(widths, lack(layers_of(widths, x), p))
+        return matrix(x, p) - 0.5 * (rows.T @ rows) - bent
+
+    def generators(x: Array, p: float) -> Array:
+        rows = moved(x)[entries]
+        if set(widths[1:-1]) == {min(widths)}:
+            return symmetry.turns_across(tangents(True)(x), rows)
+        return symmetry.fixing(problem, layers_of(widths, x), rows)
+
+    def slope(x: Array, p: float) -> Array:
+        assert change is not None
+        return symmetry.generated(layers_of(widths, x), change(p))
+
+    def invariants(x: Array, p: float) -> Array:
+        layers = layers_of(widths, x)
+        return flat([problem.image(coordinates.product(layers)), *symmetry.imbalances(layers)])
+
+    return {
+        "fun": fun,
+        "jacobian": jacobian,
+        "derivative": None if change is None else slope,
+        "generators": generators,
+        "invariants": invariants,
+        "symmetric": True,
+        "parameter": "imbalance",
+        "observe": lambda x, p: observed(layers_of(widths, x), problem.loss, size),
+        "vectorized": True,
+        "attributes": {**net.attributes(), **about},
+    }
+
+
+def _path_of_imbalances(
+    net: "LinearNetwork", path: Any, derivative: Any
+) -> tuple[Imbalances, Imbalances | None, Parts]:
+    """Return C_i*(θ), their derivatives if they are known, and what the attributes say of them."""
+    if net.depth == 1:
+        raise ValueError("system: vary='imbalance' needs a network with hidden layers")
+    _check_path("imbalance", "a pair of critical states or a function", path, derivative)
+    about: Parts = {"vary": "imbalance"}
+    if callable(path):
+        change = None if derivative is None else _symmetric("path_derivative", derivative, net)
+        return _symmetric("path", path, net), change, about
+    first, last = (
+        symmetry.imbalances(layers_of(net.widths, x)) for x in _ends_in_a_fiber(net, path)
+    )
+    about["path_digest"] = hashlib.sha256(flat([*first, *last]).tobytes()).hexdigest()
+    steps = [b - a for a, b in zip(first, last, strict=True)]
+    lines = [_straight(a, b) for a, b in zip(first, last, strict=True)]
+    return lambda p: [line(p) for line in lines], lambda p: steps, about
+
+
+def _ends_in_a_fiber(net: "LinearNetwork", path: Any) -> list[Array]:
+    """Return two critical states over the same map, if an arc can join their C_i."""
+    ends = [check_state("path", net, x) for x in _pair(path, (net.dim,), "critical states")]
+    maps, sizes = [net.image(x) for x in ends], []
+    for part in (net.problem.target, maps[0], maps[1] - maps[0]):
+        sizes.append(float(np.linalg.norm(part)))
+    if sizes[2] > tolerances.CRITICAL * max(sizes[:2]):
+        raise ValueError(
+            f"path: needs states over the same map, got maps that differ by {sizes[2]:.3g}"
+        )
+    tangents = symmetry.tangents(net.widths, False)
+    for x, image in zip(ends, maps, strict=True):
+        found = strings.learnt(net.problem, layers_of(net.widths, x), tolerances.CRITICAL)
+        if not found.is_critical(tolerances.CRITICAL):
+            raise ValueError(
+                "path: needs critical states, got one with a relative gradient of "
+                f"{found.relative_gradient:.3g} (find_critical_point goes to one near by)"
+            )
+        _check_rank(net, image)
+    if not all(
+        symmetry.is_free(net.widths, symmetry.derivative(net.widths, tangents(x))) for x in ends
+    ):
+        raise ValueError(
+            "path: needs states at which all C_i are free to change, but one has hidden units that "
+            f"it does not use; in a network with hidden widths of {min(net.widths)}, the rank of "
+            "the map, they always are"
+        )
+    return ends
+
+
+def _check_rank(net: "LinearNetwork", image: Array) -> None:
+    """Refuse maps over which the fiber is no manifold."""
+    sizes, least = np.linalg.svd(image, compute_uv=False), min(net.widths)
+    rank = int(np.count_nonzero(sizes > tolerances.RANK * sizes[0]))
+    if rank < least:
+        raise ValueError(
+            f"path: vary='imbalance' needs a map whose rank is the smallest width, {least}, got "
+            f"rank {rank}; the same map has such a fiber in a network with hidden widths of {rank}"
+        )
+
+
+# Paths.
+
+
+def _check_path(vary: str, what: str, path: Any, derivative: Any) -> None:
+    """Refuse a path that is missing, and a derivative that is no function or is not wanted."""
+    if path is None:
+        raise ValueError(f"path: vary={vary!r} needs {what}")
+    if derivative is not None and not callable(derivative):
+        raise TypeError(f"path_derivative: needs a function of θ, got {derivative!r}")
+    if derivative is not None and not callable(path):
+        raise ValueError("path_derivative: that of a pair is known, leave it out")
+
+
+def _pair(path: Any, shape: tuple[int, ...], what: str) -> list[Array]:
+    """Return the two ends of a straight path."""
+    if isinstance(path, str | bytes | Mapping) or not np.iterable(path):
+        raise TypeError(f"path: needs a function of θ or a pair of {what}, got {path!r}")
+    ends = list(path)
+    if len(ends) != 2:
+        raise ValueError(f"path: needs two {what}, at θ = 0 and θ = 1, got {len(ends)}")
+    return [check_array("path", end, ndim=len(shape), shape=shape) for end in ends]
+
+
+def _straight(first: Array, last: Array) -> Callable[[float], Array]:
+    """Return the line from one matrix at p = 0 to another at p = 1."""
+    return lambda p: (1.0 - p) * first + p * last
+
+
+def _checked(
+    name: str, function: Callable[[float], ArrayLike], shape: tuple[int, ...]
+) -> Callable[[float], Array]:
+    """Return a function whose matrices are looked at before kernels read them."""
+
+    def checked(p: float) -> Array:
+        matrix = np.asarray(function(p), dtype=float)
+        if matrix.shape != shape or not np.isfinite(matrix).all():
+            raise ValueError(
+                f"{name}: needs to return a finite matrix of shape {shape}, got shape "
+                f"{matrix.shape} at {p}"
+            )
+        return matrix
+
+    return checked
+
+
+def _symmetric(name: str, function: Callable[[float], Any], net: "LinearNetwork") -> Imbalances:
+    """Return a function whose matrices are symmetric, one for each hidden layer."""
+    shapes = [(d, d) for d in net.widths[1:-1]]
+
+    def checked(p: float) -> list[Array]:
+        found = [np.asarray(matrix, dtype=float) for matrix in function(p)]
+        if [matrix.shape for matrix in found] != shapes or not all(
+            np.isfinite(c).all() and np.allclose(c, c.T, rtol=0.0, atol=1e-12 * np.abs(c).max())
+            for c in found
+        ):
+            raise ValueError(
+                f"{name}: needs to return finite symmetric matrices of shapes {shapes}, got shapes "
+                f"{[matrix.shape for matrix in found]} at {p}"
+            )
+        return [0.5 * (matrix + matrix.T) for matrix in found]
+
+    return checked
