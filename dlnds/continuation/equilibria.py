@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from dlnds.continuation.residuals import Residual
@@ -112,7 +113,7 @@ def equilibria(
     options = {name: value for name, value in given.items() if value is not None}
     for name in options:
         allowed = ("covariance",) if name == "fixed" else ("target", "imbalance")
-        if vary not in allowed:
+        if isinstance(vary, str | int | np.integer) and vary not in allowed:
             words = " and ".join(f"vary={kind!r}" for kind in allowed)
             raise ValueError(f"{name}: belongs to {words}, got vary={vary!r}")
     return Residual(**system.varied(vary, **options), coordinates=system.coordinates())
