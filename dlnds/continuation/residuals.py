@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike
 
 from dlnds.arrays import Array
 from dlnds.errors import check_array, check_function, check_number, known_options
-from dlnds.theory import forms
 from dlnds.systems.varied import Compiled
+from dlnds.theory import forms
 
 
 @dataclass(frozen=True, eq=False, repr=False)

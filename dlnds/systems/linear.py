@@ -566,10 +566,13 @@ class LinearNetwork(LayeredSystem):
     def varied(self, name: str | int, **options: Any) -> dict[str, Any]:
         """Return the critical points as weight decay, the data, or the C_i are varied."""
         if check_choice("vary", name, varied.KINDS) == "imbalance":
-            return varied.along_imbalances(self, **options)
-        if name == "weight_decay":
-            return super().varied(name)
-        return varied.along(self, str(name), **options)
+            return varied.along_imbalances(self, self.problem, **options)
+        if name == "target":
+            return varied.along_targets(self, self.problem, self.velocity, **options)
+        if name == "covariance":
+            raw = self.with_covariance()
+            return varied.along_covariances(raw, raw.problem, raw.velocity, **options)
+        return super().varied(name)
 
     def with_covariance(self) -> "LinearNetwork":
         """Return the network of the same data with raw inputs.

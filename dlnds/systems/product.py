@@ -132,11 +132,6 @@ class ProductFlow(SystemProtocol):
         )
 
     @property
-    def problem(self) -> moments.Problem:
-        """What formulas of `theory` take in place of the network of the two factors."""
-        return self.factors.problem
-
-    @property
     def depth(self) -> int:
         """Number of layers h of the network."""
         return self.network.depth
@@ -265,8 +260,8 @@ class ProductFlow(SystemProtocol):
         In closed form for whitened problems, otherwise of the symmetric matrix in a basis that is
         orthonormal in g_W. The zeros of the turns and of unequal factors are left to the engine.
         """
-        layers = layers_of(self.problem.widths, x)
-        found = strings.learnt(self.problem, layers, tolerances.EXACT)
+        layers = layers_of(self.factors.widths, x)
+        found = strings.learnt(self.factors.problem, layers, tolerances.EXACT)
         size = float(np.sum(x**2))
         if not found.is_critical(tolerances.EXACT) or len(found.modes) < self.rank:
             return None
@@ -310,9 +305,12 @@ class ProductFlow(SystemProtocol):
 
     def varied(self, name: str | int, **options: Any) -> dict[str, Any]:
         """Return the critical points as weight decay of the layers, or the data, are varied."""
-        problem = self.problem
-        if check_choice("vary", name, varied.KINDS[:3]) != "weight_decay":
-            return varied.along(self, str(name), **options)
+        problem = self.factors.problem
+        if check_choice("vary", name, varied.KINDS[:3]) == "target":
+            return varied.along_targets(self, problem, self.velocity, **options)
+        if name == "covariance":
+            raw = ProductFlow(self.network.with_covariance(), self.rank)
+            return varied.along_covariances(raw, raw.factors.problem, raw.velocity, **options)
         size = varied.fitting_size(problem.target, problem.root)
         return varied.with_decay(
             self,
@@ -321,10 +319,6 @@ class ProductFlow(SystemProtocol):
             lambda x: varied.observed(layers_of(problem.widths, x), problem.loss, size),
             share=0.5 * self.depth,  # −hλW, by two factors
         )
-
-    def with_covariance(self) -> "ProductFlow":
-        """Return the flow of the same data with raw inputs."""
-        return ProductFlow(self.network.with_covariance(), self.rank)
 
     def attributes(self) -> dict[str, Any]:
         """Return what the attributes of a Dataset say of the flow."""
@@ -427,7 +421,7 @@ class ProductFlow(SystemProtocol):
         return flat([root[:, None] * Vt[:k], U[:, :k] * root])
 
     def _product(self, states: Array) -> Array:
-        return product(layers_of(self.problem.widths, states))
+        return product(layers_of(self.factors.widths, states))
 
     def product(self, x: ArrayLike) -> Array:
         """Return the end-to-end map W (d_h × d_0) of a state, or of each in a stack."""

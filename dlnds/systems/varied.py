@@ -6,7 +6,7 @@ Each is a dict of the arguments of `continuation.residuals.Residual`.
 import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,10 +16,7 @@ from dlnds.errors import check_array, check_choice
 from dlnds.systems.protocol import SystemProtocol, check_state, evaluations
 from dlnds.theory import coordinates, strings, symmetry, tolerances
 from dlnds.theory.coordinates import flat, layers_of
-
-if TYPE_CHECKING:
-    from dlnds.systems.linear import LinearNetwork
-    from dlnds.systems.product import ProductFlow
+from dlnds.theory.moments import Problem
 
 #: What is varied of a linear network, and what stays as the input covariance changes.
 KINDS = ("weight_decay", "target", "covariance", "imbalance")
@@ -29,6 +26,7 @@ MOST_COMPILED = 150
 
 Parts = dict[str, Any]
 Tangents = Callable[[bool], Callable[[Array], Array]]
+Velocity = Callable[[Array, Array], Array]
 Path = Callable[[float], Any] | Sequence[ArrayLike]
 Imbalances = Callable[[float], list[Array]]
 
@@ -122,17 +120,20 @@ def with_decay(
 
 
 def along_data(
-    net: "LinearNetwork | ProductFlow",
+    net: SystemProtocol,
+    problem: Problem,
+    velocity: Velocity,
     data: Callable[[float], tuple[Array, Array | None]],
     signal: Callable[[Array, float], Array] | None,
     about: Parts,
 ) -> Parts:
     """Return the critical points of networks that differ in Σ and K alone.
 
-    ``data`` gives these, and ``signal`` the change with p of minus the gradient of the loss by W,
-    at a map W.
+    ``problem`` is that of the layers that a state holds, ``velocity`` gives the field at a state
+    where minus the gradient of the loss by W is any matrix. ``data`` gives Σ and K, and ``signal`` the
+    change with p of minus the gradient of the loss by W, at a map W.
     """
-    sizes, widths = net.params[0], net.problem.widths
+    sizes, widths = net.params[0], problem.widths
     tangents = symmetry.tangents(widths, False)
 
     def params(p: float) -> Params:
@@ -143,12 +144,12 @@ def along_data(
 
     def slope(x: Array, p: float) -> Array:
         assert signal is not None
-        return net.velocity(x, signal(product(x), p))
+        return velocity(x, signal(product(x), p))
 
     def observe(x: Array, p: float) -> Parts:
         target, root = data(p)
-        problem = net.problem._replace(target=target, root=root)
-        return observed(layers_of(widths, x), problem.loss, fitting_size(target, root))
+        now = problem._replace(target=target, root=root)
+        return observed(layers_of(widths, x), now.loss, fitting_size(target, root))
 
     fun, jacobian = evaluations(net, params)
     return {
@@ -164,25 +165,17 @@ def along_data(
     }
 
 
-def along(
-    net: "LinearNetwork | ProductFlow",
-    vary: str,
+def along_targets(
+    net: SystemProtocol,
+    problem: Problem,
+    velocity: Velocity,
     path: Any = None,
     path_derivative: Any = None,
-    fixed: str | None = None,
 ) -> Parts:
-    """Return the critical points as the target, or the input covariance, changes."""
-    if vary == "target":
-        return along_targets(net, path, path_derivative)
-    fixed = check_choice("fixed", fixed or "target", FIXED)
-    return along_covariances(net.with_covariance(), fixed)
-
-
-def along_targets(net: "LinearNetwork | ProductFlow", path: Any, derivative: Any) -> Parts:
     """Return the critical points as the target moves along a path."""
-    _check_path("target", "a function of θ or a pair of targets", path, derivative)
+    _check_path("target", "a function of θ or a pair of targets", path, path_derivative)
     about: Parts = {"vary": "target"}
-    shape, root = net.problem.target.shape, net.problem.root
+    shape, root, derivative = problem.target.shape, problem.root, path_derivative
     if callable(path):
         target = _checked("path", path, shape)
         change = None if derivative is None else _checked("path_derivative", derivative, shape)
@@ -195,12 +188,16 @@ def along_targets(net: "LinearNetwork | ProductFlow", path: Any, derivative: Any
         assert change is not None
         return change(p) if root is None else change(p) @ root.T
 
-    return along_data(net, lambda p: (target(p), root), None if change is None else signal, about)
+    known = None if change is None else signal
+    return along_data(net, problem, velocity, lambda p: (target(p), root), known, about)
 
 
-def along_covariances(net: "LinearNetwork | ProductFlow", fixed: str) -> Parts:
+def along_covariances(
+    net: SystemProtocol, problem: Problem, velocity: Velocity, fixed: str = "target"
+) -> Parts:
     """Return the critical points from whitened inputs to those of a network with raw ones."""
-    target, root = net.problem.target, net.problem.root
+    check_choice("fixed", fixed, FIXED)
+    target, root = problem.target, problem.root
     assert root is not None
     U, s, Vt = np.linalg.svd(root)
     rate = (U * (s**2 - 1.0)) @ U.T
@@ -218,7 +215,7 @@ def along_covariances(net: "LinearNetwork | ProductFlow", fixed: str) -> Parts:
         change -= W @ rate
         return np.asarray(change, float)
 
-    return along_data(net, data, signal, {"vary": "covariance", "fixed": fixed})
+    return along_data(net, problem, velocity, data, signal, {"vary": "covariance", "fixed": fixed})
 
 
 def _interpolated(s: Array, p: float) -> Array:
@@ -232,10 +229,12 @@ def _interpolated(s: Array, p: float) -> Array:
 # What is symmetry.
 
 
-def along_imbalances(net: "LinearNetwork", path: Any = None, path_derivative: Any = None) -> Parts:
+def along_imbalances(
+    net: SystemProtocol, problem: Problem, path: Any = None, path_derivative: Any = None
+) -> Parts:
     """Return the critical points over one critical value as the C_i move along a path."""
-    wanted, change, about = _path_of_imbalances(net, path, path_derivative)
-    given, problem, widths = net.params, net.problem, net.widths
+    wanted, change, about = _path_of_imbalances(net, problem, path, path_derivative)
+    given, widths = net.params, problem.widths
     tangents, entries = tangents_of(widths), symmetry.entries(widths)
     field, matrix = evaluations(net, lambda _: given)
     assert matrix is not None
@@ -285,58 +284,57 @@ def along_imbalances(net: "LinearNetwork", path: Any = None, path_derivative: An
 
 
 def _path_of_imbalances(
-    net: "LinearNetwork", path: Any, derivative: Any
+    net: SystemProtocol, problem: Problem, path: Any, derivative: Any
 ) -> tuple[Imbalances, Imbalances | None, Parts]:
     """Return C_i*(θ), their derivatives if they are known, and what the attributes say of them."""
-    if net.depth == 1:
+    if problem.depth == 1:
         raise ValueError("system: vary='imbalance' needs a network with hidden layers")
     _check_path("imbalance", "a pair of critical states or a function", path, derivative)
     about: Parts = {"vary": "imbalance"}
     if callable(path):
-        change = None if derivative is None else _symmetric("path_derivative", derivative, net)
-        return _symmetric("path", path, net), change, about
-    first, last = (
-        symmetry.imbalances(layers_of(net.widths, x)) for x in _ends_in_a_fiber(net, path)
-    )
+        change = (
+            None
+            if derivative is None
+            else _symmetric("path_derivative", derivative, problem.widths)
+        )
+        return _symmetric("path", path, problem.widths), change, about
+    ends = _ends_in_a_fiber(net, problem, path)
+    first, last = (symmetry.imbalances(layers_of(problem.widths, x)) for x in ends)
     about["path_digest"] = hashlib.sha256(flat([*first, *last]).tobytes()).hexdigest()
     steps = [b - a for a, b in zip(first, last, strict=True)]
     lines = [_straight(a, b) for a, b in zip(first, last, strict=True)]
     return lambda p: [line(p) for line in lines], lambda p: steps, about
 
 
-def _ends_in_a_fiber(net: "LinearNetwork", path: Any) -> list[Array]:
+def _ends_in_a_fiber(net: SystemProtocol, problem: Problem, path: Any) -> list[Array]:
     """Return two critical states over the same map, if an arc can join their C_i."""
     ends = [check_state("path", net, x) for x in _pair(path, (net.dim,), "critical states")]
-    maps, sizes = [net.image(x) for x in ends], []
-    for part in (net.problem.target, maps[0], maps[1] - maps[0]):
-        sizes.append(float(np.linalg.norm(part)))
-    if sizes[2] > tolerances.CRITICAL * max(sizes[:2]):
-        raise ValueError(
-            f"path: needs states over the same map, got maps that differ by {sizes[2]:.3g}"
-        )
-    tangents = symmetry.tangents(net.widths, False)
+    stack, widths = layers_of(problem.widths, np.stack(ends)), problem.widths
+    maps = problem.image(coordinates.product(stack))
+    gap, *sizes = (float(np.linalg.norm(m)) for m in (maps[1] - maps[0], maps[0], problem.target))
+    if gap > tolerances.CRITICAL * max(sizes):
+        raise ValueError(f"path: needs states over the same map, got maps that differ by {gap:.3g}")
     for x, image in zip(ends, maps, strict=True):
-        found = strings.learnt(net.problem, layers_of(net.widths, x), tolerances.CRITICAL)
+        found = strings.learnt(problem, layers_of(widths, x), tolerances.CRITICAL)
         if not found.is_critical(tolerances.CRITICAL):
             raise ValueError(
                 "path: needs critical states, got one with a relative gradient of "
                 f"{found.relative_gradient:.3g} (find_critical_point goes to one near by)"
             )
-        _check_rank(net, image)
-    if not all(
-        symmetry.is_free(net.widths, symmetry.derivative(net.widths, tangents(x))) for x in ends
-    ):
+        _check_rank(min(widths), image)
+    changes = (symmetry.derivative(widths, symmetry.tangents(widths, False)(x)) for x in ends)
+    if not all(symmetry.is_free(widths, change) for change in changes):
         raise ValueError(
             "path: needs states at which all C_i are free to change, but one has hidden units that "
-            f"it does not use; in a network with hidden widths of {min(net.widths)}, the rank of "
+            f"it does not use; in a network with hidden widths of {min(widths)}, the rank of "
             "the map, they always are"
         )
     return ends
 
 
-def _check_rank(net: "LinearNetwork", image: Array) -> None:
+def _check_rank(least: int, image: Array) -> None:
     """Refuse maps over which the fiber is no manifold."""
-    sizes, least = np.linalg.svd(image, compute_uv=False), min(net.widths)
+    sizes = np.linalg.svd(image, compute_uv=False)
     rank = int(np.count_nonzero(sizes > tolerances.RANK * sizes[0]))
     if rank < least:
         raise ValueError(
@@ -390,9 +388,9 @@ def _checked(
     return checked
 
 
-def _symmetric(name: str, function: Callable[[float], Any], net: "LinearNetwork") -> Imbalances:
+def _symmetric(name: str, function: Callable[[float], Any], widths: Sequence[int]) -> Imbalances:
     """Return a function whose matrices are symmetric, one for each hidden layer."""
-    shapes = [(d, d) for d in net.widths[1:-1]]
+    shapes = [(d, d) for d in widths[1:-1]]
 
     def checked(p: float) -> list[Array]:
         found = [np.asarray(matrix, dtype=float) for matrix in function(p)]
