@@ -129,9 +129,9 @@ def along_data(
 ) -> Parts:
     """Return the critical points of networks that differ in Σ and K alone.
 
-    ``problem`` is that of the layers that a state holds, ``velocity`` gives the field at a state
-    where minus the gradient of the loss by W is any matrix. ``data`` gives Σ and K, and ``signal`` the
-    change with p of minus the gradient of the loss by W, at a map W.
+    ``problem`` is that of the layers that a state holds, and ``velocity`` gives the field at a
+    state where minus the gradient of the loss by W is any matrix. ``data`` gives Σ and K, and
+    ``signal`` the change of that gradient with p at a map W.
     """
     sizes, widths = net.params[0], problem.widths
     tangents = symmetry.tangents(widths, False)
