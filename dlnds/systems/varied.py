@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from dlnds.arrays import Array, Integers, Kernel, Params
 from dlnds.errors import check_array, check_choice
 from dlnds.systems.protocol import SystemProtocol, check_state, evaluations
-from dlnds.theory import coordinates, strings, symmetry, tolerances
+from dlnds.theory import coordinates, spectra, strings, symmetry, tolerances
 from dlnds.theory.coordinates import flat, layers_of
 from dlnds.theory.moments import Problem
 
@@ -335,7 +335,7 @@ def _ends_in_a_fiber(net: SystemProtocol, problem: Problem, path: Any) -> list[A
 def _check_rank(least: int, image: Array) -> None:
     """Refuse maps over which the fiber is no manifold."""
     sizes = np.linalg.svd(image, compute_uv=False)
-    rank = int(np.count_nonzero(sizes > tolerances.RANK * sizes[0]))
+    rank = spectra.rank(sizes, tolerances.RANK)
     if rank < least:
         raise ValueError(
             f"path: vary='imbalance' needs a map whose rank is the smallest width, {least}, got "
