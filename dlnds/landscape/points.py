@@ -10,7 +10,7 @@ import xarray as xr
 from numpy.typing import ArrayLike
 
 from dlnds import schema
-from dlnds.arrays import Array, Flags, Integers
+from dlnds.arrays import Array, Flags
 from dlnds.errors import check_integer, check_integers, check_number, known_options
 from dlnds.systems.linear import LinearNetwork, check_network
 from dlnds.systems.product import ProductFlow, check_maps
@@ -249,7 +249,7 @@ def _decided(
     kind = str(_kinds(sigma, learnt[None], net.max_rank, below)[0])
     order = 0 if kind == "global_minimum" else 2
     if kind == "nonstrict_saddle":
-        order = _order_of_descent(counted.ranks, depth)
+        order = strings.order_of_descent(counted.ranks, depth)
     full = np.count_nonzero(sigma) == min(net.widths[0], net.widths[-1])
     return {
         "kind": schema.flag(schema.POINT_KINDS, kind),
@@ -262,24 +262,6 @@ def _decided(
         "complementary_rank": ("pair", complementary + rank),
         "tightened_pair": ("pair", pivots),
     }
-
-
-def _order_of_descent(ranks: Integers, depth: int) -> int:
-    """Return the size of the smallest set of layers whose cyclic blocks all are above rank r.
-
-    ``ranks(node, arrows)`` are those without the learnt modes: shortest paths over the layers, from
-    each first layer on.
-    """
-    best = depth
-    for first in range(1, depth + 1):
-        size = {first: 1}
-        for last in range(first + 1, depth + 1):
-            steps = [n for i, n in size.items() if ranks[i, last - 1 - i] > 0]
-            if steps:
-                size[last] = min(steps) + 1
-        ends = [n for i, n in size.items() if i > first and ranks[i, depth - i + first] > 0]
-        best = min([best, *ends])
-    return best
 
 
 @known_options

@@ -495,7 +495,7 @@ class ProductFlow(SystemProtocol):
     def riemannian_gradient(self, x: ArrayLike) -> Array:
         """Return 𝒜_W(∇ℓ(W)), minus the velocity of W."""
         w, state = self._point(x)
-        return fixed_rank.gradient(w, self._gradient(state))
+        return fixed_rank.operator(w, self._gradient(state))
 
     @finite("Z")
     def riemannian_hessian(self, x: ArrayLike, Z: ArrayLike) -> Array:

@@ -68,6 +68,14 @@ def span(*blocks: Array) -> Array:
     return U[:, : max(1, int(rank))]
 
 
+def kernel(matrix: Array, rank: int) -> Array:
+    """Return an orthonormal basis of what a matrix of this rank maps to zero, in columns."""
+    if rank == 0:
+        return np.eye(matrix.shape[1])
+    basis: Array = np.linalg.svd(matrix)[2][rank:].T
+    return basis
+
+
 def is_identity(basis: Array) -> bool:
     """Tell whether a square matrix is the identity, exactly."""
     return bool(np.array_equal(basis, np.eye(len(basis))))

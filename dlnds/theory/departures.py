@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from dlnds.arrays import Array
 from dlnds.theory import strings
+from dlnds.theory.coordinates import kernel
 from dlnds.theory.moments import Problem
 
 #: A layer that shrinks to less of what it is made of is rounding.
@@ -128,19 +129,12 @@ def _channel(
         return None
     pairs = []
     for i, (z, after) in enumerate(itertools.pairwise(blocks), 1):
-        left = _kernel(z.T, counted.ranks[i - 1, 1])
-        right = _kernel(after, counted.ranks[i, 1])
+        left = kernel(z.T, counted.ranks[i - 1, 1])
+        right = kernel(after, counted.ranks[i, 1])
         a, s, b = np.linalg.svd(left.T @ right)
         e, f = (right @ b[0] / np.sqrt(s[0]), left @ a[:, 0] / np.sqrt(s[0]))
         pairs.append((bases[i][:, rank:] @ e, f @ inverses[i][rank:]))
     return pairs
-
-
-def _kernel(matrix: Array, rank: int) -> Array:
-    if rank == 0:
-        return np.eye(matrix.shape[1])
-    kernel: Array = np.linalg.svd(matrix)[2][rank:].T
-    return kernel
 
 
 def states(place: Place, arc: Arc) -> Array:
@@ -170,9 +164,11 @@ def is_possible(place: Place, shape: str) -> bool:
     return shape not in ("plateau", "activation", "cross") or place.channel is not None
 
 
-def _before_root(place: Place, matrix: Array) -> Array:
-    """Return what W_1 gains if W_1 K gains ``matrix``."""
-    return matrix if place.hook is None else matrix @ place.hook
+def _term(place: Place, layer: int, gains: Array, matrix: Array) -> Term:
+    """Return what a layer gains if, in case of the first, W_1 K gains ``matrix``."""
+    if layer == 0 and place.hook is not None:
+        matrix = matrix @ place.hook
+    return layer, gains, matrix
 
 
 def _unit(place: Place, mode: int) -> int:
@@ -187,24 +183,22 @@ def _channel_terms(place: Place, arc: Arc) -> list[Term]:
     read = arc.mode if arc.mode_read < 0 else arc.mode_read
     outs = [*(e for e, _ in place.channel), U[:, arc.mode]]
     ins = [V[:, read], *(f for _, f in place.channel)]
-    terms = []
-    for i in range(arc.n_layers):
-        matrix = np.outer(outs[i], ins[i])
-        terms.append((i, arc.parameter, _before_root(place, matrix) if i == 0 else matrix))
-    if (arc.shape, arc.kind) == ("activation", "increasing"):
-        terms[0] = (0, -arc.parameter, terms[0][2])
-    return terms
+    falls = (arc.shape, arc.kind) == ("activation", "increasing")
+    return [
+        _term(place, i, -arc.parameter if falls and i == 0 else arc.parameter, np.outer(e, f))
+        for i, e, f in zip(range(arc.n_layers), outs, ins, strict=False)
+    ]
 
 
 def _scaling_terms(place: Place, arc: Arc) -> list[Term]:
     """Return what makes a learnt mode 1 + α times as large in every layer."""
     unit = _unit(place, arc.mode)
     root = place.found.sizes[unit] ** (1.0 / len(place.layers))
-    terms = []
-    for i in range(arc.n_layers):
-        matrix = root * np.outer(place.bases[i + 1][:, unit], place.inverses[i][unit])
-        terms.append((i, arc.parameter, _before_root(place, matrix) if i == 0 else matrix))
-    return terms
+    pairs = zip(range(arc.n_layers), place.bases[1:], place.inverses, strict=False)
+    return [
+        _term(place, i, arc.parameter, root * np.outer(basis[:, unit], inverse[unit]))
+        for i, basis, inverse in pairs
+    ]
 
 
 def _rotation_terms(place: Place, arc: Arc) -> list[Term]:
@@ -214,16 +208,12 @@ def _rotation_terms(place: Place, arc: Arc) -> list[Term]:
     root = size ** (1.0 / depth)
     gain = place.sigma[arc.mode] / size if arc.shape == "rotation" else 1.0
     turned, gained = np.cos(arc.parameter) - 1.0, np.sin(arc.parameter)
-    last, first = place.inverses[-2][unit], place.bases[1][:, unit]
-
-    def before(vector: Array) -> Array:
-        return _before_root(place, root * np.outer(first, vector))
-
+    last, first = root * place.inverses[-2][unit], root * place.bases[1][:, unit]
     return [
-        (depth - 1, turned, root * np.outer(U[:, arc.mode_lost], last)),
-        (depth - 1, gained, root * np.outer(U[:, arc.mode], last)),
-        (0, turned, before(V[:, arc.mode_lost])),
-        (0, gained, before(gain * V[:, arc.mode])),
+        (depth - 1, turned, np.outer(U[:, arc.mode_lost], last)),
+        (depth - 1, gained, np.outer(U[:, arc.mode], last)),
+        _term(place, 0, turned, np.outer(first, V[:, arc.mode_lost])),
+        _term(place, 0, gained, np.outer(first, gain * V[:, arc.mode])),
     ]
 
 
@@ -248,7 +238,7 @@ def _fiber_matrices(place: Place) -> dict[int, Array]:
     for i, z in enumerate(place.blocks):
         if z.any():
             matrix = place.bases[i + 1][:, rank:] @ z @ place.inverses[i][rank:]
-            parts[i] = _before_root(place, matrix) if i == 0 else matrix
+            parts[i] = _term(place, i, np.zeros(0), matrix)[2]
     if place.unseen.any():
         parts[0] = parts.get(0, 0.0) + place.unseen
     return parts

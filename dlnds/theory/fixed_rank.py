@@ -61,7 +61,7 @@ def pair_values(s: Array, depth: int) -> Array:
 
 
 def operator(w: Point, Z: Array) -> Array:
-    """Return 𝒜_W(Z), which is tangent for any Z (d_h × d_0)."""
+    """Return 𝒜_W(Z), which is tangent for any Z (d_h × d_0): for ∇L the Riemannian gradient."""
     return matrix(w, _scaled(w, blocks(w, Z), 1.0))
 
 
@@ -126,11 +126,6 @@ def horizontal_lift(w: Point, A: Array, Z: Array) -> tuple[Array, Array]:
     dA = w.U @ (z.C * shares) + z.P / root
     dB = w.V @ (z.C.T * shares) + z.Q / root
     return dA @ turn, dB @ turn
-
-
-def gradient(w: Point, G: Array) -> Array:
-    """Return the Riemannian gradient 𝒜_W(G) of a loss whose gradient is G."""
-    return operator(w, G)
 
 
 def _terms(depth: int) -> Iterator[tuple[float, float | None, float | None]]:

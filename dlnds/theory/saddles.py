@@ -5,13 +5,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.linalg
 from numpy.typing import NDArray
 
 from dlnds.arrays import Array
 from dlnds.errors import check_memory
 from dlnds.theory import spectra
-from dlnds.theory.coordinates import block_places, flat, layers_of, n_weights, turning
+from dlnds.theory.coordinates import block_places, flat, kernel, layers_of, n_weights, turning
 from dlnds.theory.forms import LeadingPart, correlation
 from dlnds.theory.moments import Problem, balanced_layers, canonical_frames
 
@@ -65,14 +64,14 @@ def canonical_place(problem: Problem, layers: Sequence[Array]) -> Place | None:
     left, _, right = np.linalg.svd(rest, full_matrices=False)
     count = int(np.count_nonzero(sigma)) - len(chosen)
     others = [j for j in range(len(sigma)) if j not in chosen][:count]
-    bases = [np.hstack([f, _complement(f)]) for f in frames]
+    bases = [np.hstack([f, kernel(f.T, f.shape[1])]) for f in frames]
     for end, open_modes in ((-1, left[:, :count]), (0, right[:count].T)):
         known = np.hstack([frames[end], open_modes])
         bases[end] = np.empty((len(known), len(known)))
         places = [*chosen, *others]
         bases[end][:, places] = known
         spare = np.setdiff1d(np.arange(len(known)), places)
-        bases[end][:, spare] = _complement(known)
+        bases[end][:, spare] = kernel(known.T, len(places))
     target = np.zeros_like(problem.target)
     np.fill_diagonal(target, sigma)
     left, right = (np.eye(d, len(sigma)) for d in target.shape)
@@ -80,14 +79,6 @@ def canonical_place(problem: Problem, layers: Sequence[Array]) -> Place | None:
     there = canonical_frames(widths, left[:, chosen], right[:, chosen])
     state = flat(balanced_layers(there, sigma[chosen] ** (1.0 / problem.depth)))
     return Place(turned, tuple(chosen), state, bases)
-
-
-def _complement(frame: Array) -> Array:
-    """Return an orthonormal basis of what is orthogonal to the columns of a frame."""
-    if not frame.shape[1]:
-        return np.eye(len(frame))
-    basis: Array = scipy.linalg.null_space(frame.T)
-    return basis
 
 
 def strict_directions(problem: Problem, modes: Sequence[int], stable: bool) -> Directions:

@@ -236,6 +236,24 @@ def count_strings(arrows: Sequence[Array], rtol: float, longest: int) -> Strings
     return Strings(units, ranks, counts, kept, dropped)
 
 
+def order_of_descent(ranks: Integers, depth: int) -> int:
+    """Return the size of the smallest set of layers whose cyclic blocks all are above rank r.
+
+    ``ranks(node, arrows)`` are those without the learnt modes: shortest paths over the layers, from
+    each first layer on.
+    """
+    best = depth
+    for first in range(1, depth + 1):
+        size = {first: 1}
+        for last in range(first + 1, depth + 1):
+            steps = [n for i, n in size.items() if ranks[i, last - 1 - i] > 0]
+            if steps:
+                size[last] = min(steps) + 1
+        ends = [n for i, n in size.items() if i > first and ranks[i, depth - i + first] > 0]
+        best = min([best, *ends])
+    return best
+
+
 def _counts(ranks: Integers) -> Integers:
     """Return how many strings begin at each node and pass so many arrows, from ranks of products.
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from dlnds.arrays import Array, Integers
 from dlnds.theory import spectra, tolerances
-from dlnds.theory.coordinates import flat, images, n_weights, readings
+from dlnds.theory.coordinates import flat, images, kernel, n_weights, readings
 from dlnds.theory.moments import Problem
 
 #: Unknowns above which an isotropy group whose levels are joined is not taken apart.
@@ -49,23 +49,15 @@ def generators(layers: Sequence[Array], orthogonal: bool) -> Array:
     """
     ends = np.cumsum([0, *(w.size for w in layers)]).tolist()
     parts = [np.zeros((0, ends[-1]))]
-    for i in range(len(layers) - 1):
-        w, after = layers[i], layers[i + 1]
-        d = len(w)
-        rows = np.zeros((d, d, ends[-1]))
-        first = rows[:, :, ends[i] : ends[i + 1]].reshape(d, d, *w.shape)
-        second = rows[:, :, ends[i + 1] : ends[i + 2]].reshape(d, d, *after.shape)
-        units = np.arange(d)
-        first[units, :, units, :] = w
-        for a in range(d):
-            second[a, units, :, units] = -after[:, a]
-        rows[:, :, ends[i] : ends[i + 1]] = first.reshape(d, d, -1)
-        rows[:, :, ends[i + 1] : ends[i + 2]] = second.reshape(d, d, -1)
+    for i, (w, after) in enumerate(itertools.pairwise(layers)):
+        d, unit = len(w), np.eye(len(w))
+        rows = np.zeros((d * d, ends[-1]))
+        rows[:, ends[i] : ends[i + 1]] = np.kron(unit, w)
+        rows[:, ends[i + 1] : ends[i + 2]] = -np.kron(after.T, unit)
         if orthogonal:
-            above, below = np.triu_indices(d, 1)
-            parts.append(rows[above, below] - rows[below, above])
-        else:
-            parts.append(rows.reshape(d * d, -1))
+            a, b = np.triu_indices(d, 1)
+            rows = rows[a * d + b] - rows[b * d + a]
+        parts.append(rows)
     return np.concatenate(parts)
 
 
@@ -145,7 +137,7 @@ def _unreached(layers: Sequence[Array], rtol: float) -> tuple[list[Array], list[
             reached[i] = _range(np.hstack(parts), rtol)
         if [b.shape[1] for b in reached] == before:
             break
-    rest = [scipy.linalg.null_space(b.T) if b.size else np.eye(len(b)) for b in reached]
+    rest = [kernel(b.T, b.shape[1]) for b in reached]
     blocks = [rest[i].T @ layers[i - 1] @ rest[i - 1] for i in range(2, depth)]
     least = rtol * max(float(np.linalg.norm(w)) for w in layers)
     blocks = [np.where(np.linalg.norm(b) > least, b, 0.0) for b in blocks]
@@ -154,10 +146,8 @@ def _unreached(layers: Sequence[Array], rtol: float) -> tuple[list[Array], list[
 
 def _range(matrix: Array, rtol: float) -> Array:
     """Return an orthonormal basis of the columns of a matrix, none if it is zero."""
-    if not matrix.any():
-        return np.zeros((len(matrix), 0))
     U, s, _ = np.linalg.svd(matrix, full_matrices=False)
-    basis: Array = U[:, s > rtol * s[0]]
+    basis: Array = U[:, : spectra.rank(s, rtol)]
     return basis
 
 
