@@ -27,7 +27,7 @@ from dlnds.errors import (
     known_options,
 )
 from dlnds.runs.stepping import Run, Stepper, Task, clock_variables, concatenate
-from dlnds.systems.product import check_weights
+from dlnds.systems.product import check_packed
 from dlnds.systems.protocol import SystemProtocol, check_flow, check_state, check_system
 
 #: What a run tells the time it has reached.
@@ -249,7 +249,7 @@ def as_run(
     [2.4118, 2.3272]
     """
     check_system(system)
-    check_weights(system)
+    check_packed(system)
     network: Any = system
     grid = check_ascending("times", times)
     names = recorded(system, save)

@@ -22,7 +22,7 @@ from dlnds.errors import (
     finite,
     known_options,
 )
-from dlnds.systems.network import WeightSystem
+from dlnds.systems.network import WeightSystem, check_weights
 from dlnds.systems.protocol import SystemProtocol, dense_jacobian, field_at
 from dlnds.theory import tolerances
 from dlnds.theory.forms import Expansion, LeadingPart, expansion
@@ -184,7 +184,7 @@ def escape_directions(
     >>> (kkt.value.values * 3**1.5).round(6).tolist(), kkt.order.values.tolist()
     ([2.0, 1.0], [3, 3])
     """
-    check_network(system)
+    check_weights(system)
     generator = check_generator("rng", rng)
     n_starts = check_integer("n_starts", n_starts, minimum=1)
     workers = check_integer("workers", workers, minimum=1)
@@ -578,18 +578,12 @@ def escape_time(system: WeightSystem, direction: xr.Dataset | ArrayLike, delta: 
     >>> float(dl.escape_time(net, u, 0.01).round(6))
     86.60254
     """
-    check_network(system)
+    check_weights(system)
     order, value = _leading_value(system, direction)
     size = check_array("delta", delta, ndim=(0, 1))
     if not (size > 0.0).all():
         raise ValueError(f"delta: needs positive numbers, got {delta!r}")
     return time_on_ray(order, value, size)[()]
-
-
-def check_network(system: object) -> None:
-    """Refuse what has no layers of weights."""
-    if not isinstance(system, WeightSystem):
-        raise TypeError(f"system: needs a network, got {type(system).__name__}")
 
 
 def _leading_value(system: WeightSystem, direction: Any) -> tuple[int, float]:

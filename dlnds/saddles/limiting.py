@@ -25,11 +25,10 @@ from dlnds.landscape.newton import find_critical_point
 from dlnds.runs.events import Event
 from dlnds.runs.flow import flow, recorded
 from dlnds.saddles.directions import (
-    check_network,
     escape_directions,
     read_row,
 )
-from dlnds.systems.network import WeightSystem
+from dlnds.systems.network import WeightSystem, check_weights
 from dlnds.systems.protocol import check_state, dense_jacobian, field_at
 from dlnds.theory import tolerances
 from dlnds.theory.laws import time_on_ray
@@ -132,7 +131,7 @@ def escape_path(
     >>> dl.schema.decode(path.limit_kind).item(), round(float(path.limit_loss), 9)
     ('saddle', 0.5)
     """
-    check_network(system)
+    check_weights(system)
     save = dict.fromkeys(("state", *recorded(system, save)))
     direction = read_row(system, direction)
     check_memory("system", 4 * system.dim**2)
@@ -299,7 +298,7 @@ def escape_chain(
     >>> (chain.loss.values.round(9) + 0.0).tolist(), list(chain.children)
     ([2.5, 0.5, 0.0], ['path_0', 'path_1'])
     """
-    check_network(system)
+    check_weights(system)
     generator = check_generator("rng", rng)
     max_paths = check_integer("max_paths", max_paths, minimum=1)
     x = np.zeros(system.dim)
@@ -392,7 +391,7 @@ def compare_with_path(
     >>> bool((run.distance < 1e-6).all())
     True
     """
-    check_network(system)
+    check_weights(system)
     if not isinstance(path, xr.Dataset) or "limit_state" not in path:
         raise TypeError("path: needs what escape_path returns")
     schema.check_digest("path", path, system.digest)
@@ -495,7 +494,7 @@ def zero_preserving(
     >>> kept.unit_zero.values.tolist(), kept.kept.values.tolist()
     ([0, 1], [0, 0, 1, 1, 0, 1, 0, 1])
     """
-    check_network(system)
+    check_weights(system)
     state = check_array("x", x, ndim=1, shape=(system.dim,))
     n_trials = check_integer("n_trials", n_trials, minimum=1)
     check_memory("n_trials", 2 * n_trials * system.dim)

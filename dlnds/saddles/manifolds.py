@@ -1,7 +1,7 @@
 """Stable and unstable submanifolds of critical points, also where the Hessian fails."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.linalg
@@ -14,7 +14,7 @@ from dlnds.errors import known_options
 from dlnds.landscape.points import check_critical
 from dlnds.saddles import directions
 from dlnds.systems.linear import LinearNetwork
-from dlnds.systems.product import ProductFlow
+from dlnds.systems.product import ProductFlow, check_maps
 from dlnds.theory import saddles, strings, symmetry, tolerances
 from dlnds.theory.coordinates import turning
 from dlnds.theory.laws import Turn
@@ -145,12 +145,10 @@ class _Local(NamedTuple):
 def _manifold(
     net: LinearNetwork | ProductFlow, x: ArrayLike, rtol: float, stable: bool
 ) -> xr.Dataset:
-    layered = net.factors if isinstance(net, ProductFlow) else net
-    state, rtol, found = check_critical(layered, x, rtol)
-    if isinstance(net, ProductFlow):
-        local = _of_maps(net, state, found, rtol, stable)
-    else:
-        local = _local(net, state, found, rtol, stable)
+    check_maps(net)
+    state, rtol, found = check_critical(net.factors, x, rtol)
+    local_of: Any = _local if net.factors is net else _of_maps
+    local: _Local = local_of(net, state, found, rtol, stable)
     frame, rate, order, mode, lost = local.directions
     dataset = xr.Dataset(
         {

@@ -289,6 +289,11 @@ class LinearNetwork(LayeredSystem):
         return moments.Problem(self.widths, self.target, self.input_root, self.singular_modes)
 
     @property
+    def factors(self) -> "LinearNetwork":
+        """The network of the layers that a state holds, as of a `ProductFlow`: itself."""
+        return self
+
+    @property
     def singular_values(self) -> Array:
         """σ_j of the target, descending, m = min(d_h, k) of them; zero beyond its rank."""
         return self.singular_modes[1].copy()

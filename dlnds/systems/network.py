@@ -483,6 +483,12 @@ def check_widths(widths: Any) -> tuple[int, ...]:
     return sizes
 
 
+def check_weights(system: object) -> None:
+    """Refuse what has no layers of weights."""
+    if not isinstance(system, WeightSystem):
+        raise TypeError(f"system: needs a network, got {type(system).__name__}")
+
+
 def check_layered(net: object) -> None:
     """Refuse what is no network of layers."""
     if not isinstance(net, LayeredSystem):

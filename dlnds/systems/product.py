@@ -686,7 +686,7 @@ class ProductFlow(SystemProtocol):
             raise ValueError(f"scale: needs numbers above 0, got {size}")
 
 
-def check_weights(system: object) -> None:
+def check_packed(system: object) -> None:
     """Refuse what has no layers, or factors, to make a state of."""
     if not isinstance(system, WeightSystem | ProductFlow):
         raise TypeError("system: needs a network, whose states are layers of weights")
