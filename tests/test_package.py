@@ -1,7 +1,7 @@
 """The package as it is installed: examples, README, lazy imports, data in the wheel."""
 
 import doctest
-import importlib
+import importlib.util
 import inspect
 import pkgutil
 import re
@@ -101,6 +101,20 @@ def test_what_is_checked_before_a_commit_is_what_nox_checks():
     lint = (ROOT / "noxfile.py").read_text().partition("def lint(")[2].partition("@nox")[0]
     calls = re.findall(r"session\.run\((.*?)(?:, env=.*)?\)\n", lint)
     assert hooks == [" ".join(re.findall(r'"([^"]*)"', call)) for call in calls]
+
+
+def test_the_picture_of_the_folders_shows_the_imports_of_today():
+    site = ROOT / "studies" / "site"
+    spec = importlib.util.spec_from_file_location("house", site / "house.py")
+    house = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(house)
+    assert {room for pair in house.imports() for room in pair} == set(house.ROOMS)
+    drawn = (site / "house.svg").read_text(encoding="utf-8")
+    assert drawn == house.picture(), "run python studies/site/house.py"
+    for target in re.findall(
+        r"\]\(([^)]+)\)", (site / "developers.md").read_text(encoding="utf-8")
+    ):
+        assert (site / target).is_file(), target
 
 
 def test_nothing_is_pickled():
