@@ -30,7 +30,6 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
-from matplotlib.colors import LogNorm
 from matplotlib.patheffects import withStroke
 
 import dlnds as dl
@@ -85,9 +84,13 @@ def draw(found: xr.Dataset) -> plt.Figure:
     """Draw plateaus and ranks over scale and depth, with the contours of the law."""
     figure, axes = plt.subplots(1, 2, figsize=(14, 5.2), layout="constrained")
     scale, depth = found["scale"].values, found["depth"].values
-    plateau = found["plateau"].median("sample").clip(min=0.1)
-    image = axes[0].pcolormesh(scale, depth, plateau, norm=LogNorm(0.1, 2e10), cmap="viridis")
-    figure.colorbar(image, ax=axes[0], label=r"median plateau, time $t$")
+    words = {"long_name": "median plateau, time", "symbol": "$t$"}
+    plateau = found["plateau"].median("sample").clip(min=0.1).assign_attrs(words)
+    rank = found["rank"].mean("sample").assign_attrs(long_name="mean number of modes learnt")
+    typical = found.assign(plateau=plateau, rank=rank.assign_attrs(symbol=""))
+    for ax, value in zip(axes, ("plateau", "rank"), strict=True):
+        dl.plot.heatmap(typical, value=value, x="scale", ax=ax)
+        ax.set(xlabel=r"initial scale $\epsilon$", ylabel="depth $h$")
     fine = np.geomspace(scale[0], scale[-1], 200), np.linspace(depth[0] - 0.5, depth[-1] + 0.5, 200)
     X, H = np.meshgrid(*fine)
     levels = 10.0 ** np.arange(0, 10, 2)
@@ -102,9 +105,6 @@ def draw(found: xr.Dataset) -> plt.Figure:
     for label in labels:
         label.set_path_effects([withStroke(linewidth=2.5, foreground="black")])
     axes[0].set_title("time until the first mode is learnt; white: law")
-    rank = found["rank"].mean("sample")
-    image = axes[1].pcolormesh(scale, depth, rank, vmin=0, vmax=3, cmap="YlGnBu")
-    figure.colorbar(image, ax=axes[1], label="mean number of modes learnt", ticks=range(4))
     for number, (sigma, colour) in enumerate(
         zip(SIGMA, ("#d73027", "#f46d43", "#542788"), strict=True)
     ):
@@ -113,10 +113,6 @@ def draw(found: xr.Dataset) -> plt.Figure:
         axes[1].plot([], [], color=colour, linewidth=2.0, label=label)
     axes[1].set_title(f"modes learnt by $t = {BUDGET:g}$")
     axes[1].legend(fontsize=9, loc="upper left")
-    for ax in axes:
-        ax.set_xscale("log")
-        ax.set_yticks(depth)
-        ax.set(xlabel=r"initial scale $\epsilon$", ylabel="depth $h$")
     return figure
 
 

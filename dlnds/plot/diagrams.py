@@ -210,14 +210,12 @@ def heatmap(
 
 def _computed(data: xr.Dataset, value: str | None) -> xr.DataArray:
     """Return the variable of this name, or the first with a number for each point of the grid."""
+    numbers = {str(k): v for k, v in data.data_vars.items() if v.dtype.kind in "biuf"}
+    if value is not None:
+        return numbers[check_choice("value", value, numbers)]
     grid = {*data["status"].dims}
-    names = [
-        str(name)
-        for name, variable in data.data_vars.items()
-        if variable.dtype.kind in "biuf" and grid <= {*variable.dims}
-    ]
-    names.sort(key=lambda name: (name == "status", data[name].ndim))
-    return data[names[0] if value is None else check_choice("value", value, names)]
+    whole = [name for name, variable in numbers.items() if grid <= {*variable.dims}]
+    return numbers[min(whole, key=lambda name: (name == "status", numbers[name].ndim))]
 
 
 def _selected(variable: xr.DataArray, sel: Mapping[str, Any] | None) -> xr.DataArray:

@@ -1,9 +1,10 @@
 """Where the pictures of an atlas put its nodes, which of its edges they draw, which labels fit."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
@@ -18,6 +19,19 @@ _GOLDEN = 0.5 * (np.sqrt(5.0) - 1.0)
 BEND = (0.05, 0.3)
 #: Which part of the distance between two columns a column fills.
 _WIDTH = 0.76
+#: Where labels are tried: left bottom corners beside the anchor, in sizes of the label and in gaps.
+_PLACES = np.array(
+    [
+        [(-1.0, -1.0), (-0.7, -0.7)],  # below left
+        [(0.0, -0.5), (1.0, 0.0)],  # right
+        [(-1.0, -0.5), (-1.0, 0.0)],  # left
+        [(-0.5, 0.0), (0.0, 1.0)],  # above
+        [(-0.5, -1.0), (0.0, -1.0)],  # below
+        [(0.0, 0.0), (0.7, 0.7)],
+        [(0.0, -1.0), (0.7, -0.7)],
+        [(-1.0, 0.0), (-0.7, 0.7)],
+    ]
+)
 
 
 class Edges(NamedTuple):
@@ -51,64 +65,49 @@ def edges(atlas: xr.DataTree) -> Edges:
     Edges to points that are not listed are left out. An atlas may be no more than ``points``.
     """
     points = atlas["points"].to_dataset()
-    rows = {str(label): row for row, label in enumerate(points["critical_point"].values)}
-    source, target, place, time = _known(atlas, rows)
-    seen = _observed(atlas, rows)
-    known = set(zip(source.tolist(), target.tolist(), strict=True))
-    extra = np.array([pair for pair in seen if pair not in known], np.int64).reshape(-1, 2)
-    rank, path = points["rank"].values, generic_path(points)
-    step = rank[target] - rank[source]
-    kind = np.where(step == 1, "add", "swap")
-    source, target = np.append(source, extra[:, 0]), np.append(target, extra[:, 1])
-    pairs = zip(source.tolist(), target.tolist(), strict=True)
-    runs = np.array([seen.get(pair, (0.0, np.nan, np.nan)) for pair in pairs]).reshape(-1, 3)
+    known, seen = (table.astype({"source": str, "target": str}) for table in _joined(atlas))
+    found = known.merge(seen, "outer", ["source", "target"])
+    found = found.sort_values("place", kind="stable")  # what only runs did comes last
+    rows = pd.Index(points["critical_point"].values)
+    source, target = (rows.get_indexer(found[end]) for end in ("source", "target"))
+    use = (source >= 0) & (target >= 0) & (source != target)
+    found, source, target = found[use], source[use], target[use]
+    rank, loss, path = points["rank"].values, points["loss"].values, generic_path(points)
+    kind = np.where(rank[target] == rank[source] + 1, "add", "swap")
     return Edges(
-        source,
-        target,
-        np.append(kind, np.full(len(extra), "observed")),
-        np.append(place, np.full(len(extra), -1)),
-        points["loss"].values[source] - points["loss"].values[target],
-        np.append(time, np.full(len(extra), np.nan)),
-        path[source] & path[target] & (rank[target] == rank[source] + 1),
-        *runs.T,
+        source=source,
+        target=target,
+        kind=np.where(found["place"].isna(), "observed", kind),
+        place=found["place"].fillna(-1).to_numpy(np.int64),
+        drop=loss[source] - loss[target],
+        time=found["time"].to_numpy(np.float64),
+        generic=path[source] & path[target] & (rank[target] == rank[source] + 1),
+        visited=found["visited"].fillna(0.0).to_numpy(np.float64),
+        probability=found["probability"].to_numpy(np.float64),
+        mean_time=found["mean_escape_time"].to_numpy(np.float64),
     )
 
 
-def _known(atlas: xr.DataTree, rows: dict[str, int]) -> tuple[Integers, Integers, Integers, Array]:
-    """Return source, target, place and time of each connection, or of the arcs in its place."""
-    name = next((name for name in ("connections", "arcs") if name in atlas.children), "")
-    if not name:
-        none = np.zeros(0, np.int64)
-        return none, none, none, none.astype(np.float64)
-    node = atlas[name].to_dataset()
-    source, target = (_rows(node[end].values, rows) for end in ("source", "target"))
-    use = (source >= 0) & (target >= 0) & (source != target)
-    time = np.full(len(source), np.nan)
-    if name == "connections":
-        time = node["escape_time"].values[:, scale_of(node)]
-    else:
-        use &= schema.decode(node["kind"]).values == "decreasing"
-    pairs = np.stack([source, target], axis=1)
-    first = np.unique(pairs[use], axis=0, return_index=True)[1]  # arcs may come in families
-    place = np.flatnonzero(use)[np.sort(first)]
-    return source[place], target[place], place, time[place]
+def _joined(atlas: xr.DataTree) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the ends, the place and the time of what is known to join points, and what runs did.
 
-
-def _observed(atlas: xr.DataTree, rows: dict[str, int]) -> dict[tuple[int, int], tuple[float, ...]]:
-    """Return count, probability and mean time of what runs did between two points."""
-    if "visits" not in atlas.children or "edge" not in atlas["visits"].dims:
-        return {}
-    node = atlas["visits"].to_dataset()
-    names = ("visited", "probability", "mean_escape_time")
-    ends = np.stack([_rows(node[end].values, rows) for end in ("source", "target")], axis=1)
-    numbers = np.stack([node[name].values for name in names], axis=1)
-    use = (ends >= 0).all(axis=1) & (numbers[:, 0] > 0)
-    pairs = zip(ends[use].tolist(), numbers[use].tolist(), strict=True)
-    return {(a, b): tuple(row) for (a, b), row in pairs}
-
-
-def _rows(labels: Iterable[object], rows: dict[str, int]) -> Integers:
-    return np.array([rows.get(str(label), -1) for label in labels], np.int64)
+    This is each connection, or the decreasing arcs in its place.
+    """
+    ends, runs = ["source", "target"], ["visited", "probability", "mean_escape_time"]
+    known = pd.DataFrame({name: [] for name in (*ends, "place", "time")})
+    seen = pd.DataFrame({name: [] for name in (*ends, *runs)})
+    if "connections" in atlas.children:
+        node = atlas["connections"].to_dataset()
+        times = node["escape_time"].values[:, scale_of(node)]
+        known = node[ends].to_dataframe().assign(place=range(len(times)), time=times)
+    elif "arcs" in atlas.children:
+        node = atlas["arcs"].to_dataset()
+        down = schema.decode(node["kind"]).values == "decreasing"
+        known = node[ends].to_dataframe().assign(place=range(len(down)), time=np.nan)[down]
+        known = known.drop_duplicates(ends)  # arcs may come in families
+    if "visits" in atlas.children:
+        seen = atlas["visits"].to_dataset()[[*ends, *runs]].to_dataframe()
+    return known, seen[seen["visited"] > 0]
 
 
 def scale_of(connections: xr.Dataset) -> int:
@@ -225,44 +224,17 @@ def fit_labels(
     frame
         The box that labels must stay in.
     """
-    taken = np.empty((len(obstacles) + len(sizes), 4))
-    taken[: len(obstacles)] = obstacles
-    count, corners = len(obstacles), []
-    for (width, height), (x, y), gap in zip(sizes, anchors.tolist(), gaps, strict=True):
-        corner = None
-        for left, bottom in _candidates(width, height, x, y, gap):
-            box = (left, bottom, left + width, bottom + height)
-            inside = box[0] >= frame[0] and box[1] >= frame[1]
-            inside &= box[2] <= frame[2] and box[3] <= frame[3]
-            if inside and not _touches(box, taken[:count]):
-                corner = (left, bottom)
-                taken[count] = box
-                count += 1
-                break
-        corners.append(corner)
+    taken, corners = np.empty((len(obstacles) + len(sizes), 4)), []
+    taken[: len(obstacles)], count = obstacles, len(obstacles)
+    for size, anchor, gap in zip(np.array(sizes), anchors, gaps, strict=True):
+        low = anchor + _PLACES[:, 0] * size + _PLACES[:, 1] * gap
+        boxes, others = np.hstack([low, low + size]), taken[:count]
+        apart = (boxes[:, None, :2] >= others[:, 2:]) | (boxes[:, None, 2:] <= others[:, :2])
+        free: Flags = np.all(np.any(apart, axis=2), axis=1)
+        free &= (boxes[:, :2] >= frame[:2]).all(axis=1) & (boxes[:, 2:] <= frame[2:]).all(axis=1)
+        place = int(np.argmax(free))
+        if free[place]:
+            taken[count] = boxes[place]
+            count += 1
+        corners.append((float(low[place, 0]), float(low[place, 1])) if free[place] else None)
     return corners
-
-
-def _candidates(
-    width: float, height: float, x: float, y: float, gap: float
-) -> list[tuple[float, float]]:
-    """Return the corners of a label below left, right, left, above, below, and at the corners."""
-    near = 0.7 * gap
-    left, low = x - width, y - height
-    return [
-        (left - near, low - near),
-        (x + gap, y - 0.5 * height),
-        (left - gap, y - 0.5 * height),
-        (x - 0.5 * width, y + gap),
-        (x - 0.5 * width, low - gap),
-        (x + near, y + near),
-        (x + near, low - near),
-        (left - near, y + near),
-    ]
-
-
-def _touches(box: tuple[float, float, float, float], boxes: Array) -> bool:
-    left, bottom, right, top = box
-    apart = (boxes[:, 0] >= right) | (boxes[:, 2] <= left)
-    apart |= (boxes[:, 1] >= top) | (boxes[:, 3] <= bottom)
-    return not bool(apart.all())

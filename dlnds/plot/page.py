@@ -324,17 +324,13 @@ def _summary(atlas: xr.DataTree, edges: layout.Edges) -> str:
 
 def _notes(atlas: xr.DataTree, edges: layout.Edges) -> str:
     """Return what the page leaves out, and how to read it."""
-    best = "fastest way out" if np.isfinite(edges.time).any() else "largest drop"
-    notes = [
-        f"Strong lines: the {best} of each saddle; broad line: the generic path. "
-        f"Numbers have {DIGITS} digits; modes are numbered from 0."
-    ]
+    notes = [f"Numbers have {DIGITS} digits; modes are numbered from 0."]
     if "connections" in atlas.children:
         power = len(atlas.attrs["widths"]) - 2
         law = "exp(λ t)" if power == 1 else f"da/dt = λ a^{power}"
         notes.append(f"Rates λ: swaps depart like exp(λ t), added modes grow like {law}.")
     if (edges.visited > 0).any():
-        notes.append("Cased lines: what runs did, the broader the more of them.")
+        notes.append("Lines of what runs did are the broader the more of them took it.")
     if len(edges.kind) > landscape.MOST_EDGES:
         drawn = layout.leading(edges) | edges.generic | (edges.visited > 0)
         others = int(np.count_nonzero(~drawn))
