@@ -27,12 +27,10 @@ from dlnds._version import __version__
 from dlnds.store import SEAL, check_attributes, content_digest, flush, replacing
 from dlnds.sweeps.task import Grid, Task, differing, digest_of, grown, parts_of
 
-MANIFEST, GRID, LOCK = "manifest.json", "grid.record", "lock"
-POINTS, FAILURES = "points", "failures"
+MANIFEST, LOCK, POINTS, FAILURES = "manifest.record", "lock", "points", "failures"
 
 #: The first line of a record, in which its form would change.
 HEAD = b"dlnds record 2\n"
-_LENGTH = 8  # bytes that tell the length of the description
 _SEALED = len(SEAL) + 64
 _ARRAY = "dlnds array"  # key of what stands for an array in the description
 _NUMBER = "number of the point"  # variable of a stored grid, which no parameter is called
@@ -41,8 +39,8 @@ _NUMBER = "number of the point"  # variable of a stored grid, which no parameter
 def encode(dataset: xr.Dataset, about: Mapping[str, Any]) -> bytes:
     """Return a Dataset, with a few words about it, as sealed bytes.
 
-    They are the first line, the length of a JSON description, the description, the numbers of all
-    arrays one after the other, and the SHA-256 of all that.
+    They are the first line, a line of JSON that describes it, the numbers of all arrays one after
+    the other, and the SHA-256 of all that.
 
     Raises
     ------
@@ -74,8 +72,7 @@ def encode(dataset: xr.Dataset, about: Mapping[str, Any]) -> bytes:
         "variables": {n: [v.dims, v.values, v.attrs] for n, v in dataset.variables.items()},
     }
     text = json.dumps(words, default=packed).encode()
-    length = len(text).to_bytes(_LENGTH, "little")
-    content = b"".join([HEAD, length, text, numbers.getvalue()])
+    content = HEAD + text + b"\n" + numbers.getvalue()
     return content + SEAL + hashlib.sha256(content).hexdigest().encode()
 
 
@@ -91,8 +88,8 @@ def decode(content: bytes) -> tuple[xr.Dataset, dict[str, Any]]:
     sealed = seal == SEAL + hashlib.sha256(inner).hexdigest().encode()
     if not inner.startswith(HEAD) or not sealed:
         raise ValueError("its bytes do not agree with their checksum")
-    numbers = io.BytesIO(inner[len(HEAD) :])
-    text = numbers.read(int.from_bytes(numbers.read(_LENGTH), "little"))
+    _, text, rest = inner.split(b"\n", 2)
+    numbers = io.BytesIO(rest)
 
     def unpacked(value: dict[str, Any]) -> Any:
         if _ARRAY not in value:
@@ -110,21 +107,6 @@ def decode(content: bytes) -> tuple[xr.Dataset, dict[str, Any]]:
     return xr.Dataset(variables, coords, words["attrs"]), words["about"]
 
 
-def note(words: Mapping[str, Any]) -> bytes:
-    """Return a few words as JSON that carries the SHA-256 of the rest of it."""
-    plain = {key: value for key, value in words.items() if key != "sha256"}
-    checksum = digest_of(json.dumps(plain, sort_keys=True))
-    return json.dumps({**plain, "sha256": checksum}, indent=1).encode() + b"\n"
-
-
-def read_note(content: bytes) -> dict[str, Any]:
-    """Return the words of a note, if they are exactly what `note` returned."""
-    words = json.loads(content)
-    if not isinstance(words, dict) or note(words) != content:
-        raise ValueError("its words do not agree with their checksum")
-    return words
-
-
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file whole or not at all; flush its folder, with `flush`, after the last one."""
     with replacing(path, flush_folder=False) as temporary, open(temporary, "wb") as file:
@@ -136,31 +118,28 @@ class Plan(NamedTuple):
 
     directory: Path
     grid: Grid
-    entropy: int
-    digest: str  # of task, grid and entropy as they were begun, which each file carries
     words: dict[str, Any]
+
+    def own(self, number: int) -> dict[str, Any]:
+        """Return the words by which a file tells that it belongs to a point of this sweep."""
+        return {"sweep": self.words["digest"], "point": number}
 
     def file(self, folder: str, number: int) -> Path:
         """Return where the result or the failure of a point is kept."""
-        return self.directory / folder / f"{number:08d}{'.record' if folder == POINTS else '.json'}"
+        return self.directory / folder / f"{number:08d}.record"
 
-    def look(self, number: int) -> tuple[str, Any]:
-        """Return what the files of a point tell: its status, and its Dataset or its failure."""
-        own = {"point": number, "sweep": self.digest}
-        found: Any
-        try:
-            if (file := self.file(POINTS, number)).exists():
-                found, about = decode(file.read_bytes())
-                about["status"] = "finished"
-            elif (file := self.file(FAILURES, number)).exists():
-                found = about = read_note(file.read_bytes())
-            else:
-                return "missing", {}
-        except FileNotFoundError:  # a writer has just removed it
-            return "missing", {}
-        except (ValueError, OSError):
-            return "damaged", {}
-        return (about["status"], found) if about.items() >= own.items() else ("damaged", {})
+    def look(self, number: int) -> tuple[str, xr.Dataset, dict[str, Any]]:
+        """Return what the file of a point tells: its status, its Dataset, and words about it."""
+        for folder in (POINTS, FAILURES):
+            try:
+                dataset, about = decode(self.file(folder, number).read_bytes())
+            except FileNotFoundError:
+                continue
+            except (ValueError, OSError):
+                return "damaged", xr.Dataset(), {}
+            foreign = not about.items() >= self.own(number).items()
+            return "damaged" if foreign else about["status"], dataset, about
+        return "missing", xr.Dataset(), {}
 
 
 def describe(task: Task, grid: Grid) -> dict[str, Any]:
@@ -174,7 +153,7 @@ def describe(task: Task, grid: Grid) -> dict[str, Any]:
         "task": f"{task.__module__}:{task.__qualname__}",
         "file": os.path.abspath(inspect.getsourcefile(task) or ""),
         "parts": parts_of(task),
-        "grids": [{"file": GRID, "sizes": sizes, "values": values, "versions": versions}],
+        "grids": [{"sizes": sizes, "values": values, "versions": versions}],
     }
 
 
@@ -203,25 +182,19 @@ def begin(directory: Path, grid: Grid, entropy: int, words: dict[str, Any]) -> P
 
 def extend(plan: Plan, grid: Grid, words: dict[str, Any]) -> Plan:
     """Write another grid, which has all points of the old one, into a manifest; return it."""
-    grids = plan.words["grids"]
-    more = {**words["grids"][0], "file": f"grid-{len(grids)}.record"}
-    grid = grown(plan.grid, grid)
-    return _written(plan.directory, grid, {**plan.words, "grids": [*grids, more]})
+    grids = [*plan.words["grids"], *words["grids"]]
+    return _written(plan.directory, grown(plan.grid, grid), {**plan.words, "grids": grids})
 
 
 def _written(directory: Path, grid: Grid, words: dict[str, Any]) -> Plan:
-    """Write the last grid of a manifest, then the manifest, which makes it count."""
-    numbers = grid.numbers.reshape(grid.shape)
-    about = {"names": grid.names, "dims": grid.dims}
+    numbers = xr.Variable(grid.dims, grid.numbers.reshape(grid.shape))
     try:
-        content = encode(grid.dataset.assign({_NUMBER: (grid.dims, numbers)}), about)
+        content = encode(grid.dataset.assign({_NUMBER: numbers}), words)
     except TypeError as error:
         raise TypeError(f"grid: {str(error).removeprefix('data: ')}") from None
-    write_bytes(directory / words["grids"][-1]["file"], content)
+    write_bytes(directory / MANIFEST, content)
     flush(directory)
-    write_bytes(directory / MANIFEST, note(words))
-    flush(directory)
-    return Plan(directory, grid, int(words["rng_entropy"]), words["digest"], words)
+    return Plan(directory, grid, words)
 
 
 def read_plan(directory: Path) -> Plan:
@@ -232,24 +205,19 @@ def read_plan(directory: Path) -> Plan:
     FileNotFoundError
         If there is none.
     ValueError
-        If its manifest or grid is damaged.
+        If its manifest is damaged.
     """
-    name = MANIFEST
     try:
-        words = read_note((directory / MANIFEST).read_bytes())
-        name = words["grids"][-1]["file"]
-        dataset, about = decode((directory / name).read_bytes())
+        dataset, words = decode((directory / MANIFEST).read_bytes())
     except FileNotFoundError:
-        raise FileNotFoundError(f"directory: {directory} holds no sweep, no {name}") from None
+        raise FileNotFoundError(f"directory: {directory} holds no sweep, no {MANIFEST}") from None
     except ValueError as error:
-        raise ValueError(f"directory: {name} in {directory} is damaged: {error}") from None
-    numbers = dataset[_NUMBER].values.ravel()
-    names = tuple(about["names"])
-    grid = Grid(dataset.drop_vars(_NUMBER), names, tuple(about["dims"]), numbers)
-    values = {name: content_digest(grid.dataset[[name]]) for name in names}
-    if words["grids"][-1]["values"] != values:
-        raise ValueError(f"directory: {name} and {MANIFEST} in {directory} disagree")
-    return Plan(directory, grid, int(words["rng_entropy"]), words["digest"], words)
+        raise ValueError(f"directory: {MANIFEST} in {directory} is damaged: {error}") from None
+    numbers, names = dataset[_NUMBER], tuple(words["grids"][-1]["values"])
+    dims = tuple(map(str, numbers.dims))
+    return Plan(
+        directory, Grid(dataset.drop_vars(_NUMBER), names, dims, numbers.values.ravel()), words
+    )
 
 
 def prepare(directory: Path) -> None:

@@ -15,8 +15,16 @@ import pandas as pd
 import xarray as xr
 from tqdm import tqdm
 
-from dlnds import errors, schema
-from dlnds.errors import check_choice, check_flag, check_generator, check_integer, known_options
+from dlnds import schema
+from dlnds.errors import (
+    check_choice,
+    check_flag,
+    check_generator,
+    check_integer,
+    check_memory,
+    check_number,
+    known_options,
+)
 from dlnds.store import flush
 from dlnds.sweeps import folder as files
 from dlnds.sweeps import workers as crews
@@ -138,7 +146,8 @@ def sweep(
         todo = [p for p, state in zip(_points(plan), states, strict=True) if state in again]
         has_rng = "rng" in inspect.signature(task).parameters
         reserved = ("status", *map(str, plan.grid.dataset.variables), *plan.grid.dims)
-        job = Job(task, has_rng, plan.entropy, plan.digest, reserved, limit, plan.words["parts"])
+        entropy, digest = int(plan.words["rng_entropy"]), plan.words["digest"]
+        job = Job(task, has_rng, entropy, digest, reserved, limit, plan.words["parts"])
         if executor is not None:
             outcomes = crews.run_elsewhere(job, todo, executor)
         elif todo and (workers > 1 or limit is not None):
@@ -173,12 +182,12 @@ def _check_engine(workers: int, executor: Any, time_limit: Any) -> float | None:
         return None
     if executor is not None:
         raise ValueError("time_limit: nothing ends the tasks of an executor; use workers")
-    return errors.check_number("time_limit", time_limit, minimum=1e-3, maximum=1e8)
+    return check_number("time_limit", time_limit, minimum=1e-3, maximum=1e8)
 
 
 def _enter(stack: contextlib.ExitStack, folder: Path) -> None:
     """Make a folder if there is none, become its only writer, and sweep it up."""
-    own = {files.GRID, files.LOCK, POINTS, FAILURES}
+    own = {files.LOCK, POINTS, FAILURES}
     if folder.is_dir() and not (folder / files.MANIFEST).exists():
         strange = [p.name for p in folder.iterdir() if p.name not in own and p.suffix != ".tmp"]
         if strange:
@@ -199,8 +208,8 @@ def _planned(folder: Path, task: Task, grid: Grid, rng: Any, resume: bool, exten
     plan = files.read_plan(folder)
     if not resume:
         raise ValueError(f"directory: {folder} holds a sweep already; resume=True goes on with it")
-    if rng is not None and _entropy(rng) != plan.entropy:
-        raise ValueError(f"rng: the sweep in {folder} was begun with {plan.entropy}")
+    if rng is not None and str(_entropy(rng)) != plan.words["rng_entropy"]:
+        raise ValueError(f"rng: the sweep in {folder} was begun with {plan.words['rng_entropy']}")
     difference = files.changes(plan.words, words)
     of_grid = difference.startswith("grid: ")
     if extend and of_grid:
@@ -248,17 +257,17 @@ def _keep(plan: Plan, outcomes: Outcomes, count: int, mark: bool, progress: bool
 
 def _write(plan: Plan, outcome: Outcome) -> None:
     """Write the file of a point, its result or its failure, and remove the other."""
-    number, inputs = outcome.point
-    told = {"message": outcome.message, "traceback": outcome.trace}
-    about = {"sweep": plan.digest, "point": number, "inputs": inputs, "status": outcome.status}
-    result, failure = plan.file(POINTS, number), plan.file(FAILURES, number)
+    point, status, record, message, trace = outcome
+    result, failure = (plan.file(folder, point.number) for folder in (POINTS, FAILURES))
+    told = {"status": status, "inputs": point.inputs, "message": message, "traceback": trace}
     try:
-        if outcome.status == "finished":
-            files.write_bytes(result, outcome.record)
+        if status == "finished":
+            files.write_bytes(result, record)
             failure.unlink(missing_ok=True)
         else:
             result.unlink(missing_ok=True)
-            files.write_bytes(failure, files.note(about | told))
+            record = files.encode(xr.Dataset(), plan.own(point.number) | told)
+            files.write_bytes(failure, record)
     except OSError as error:
         said = f"directory: {plan.directory} cannot be written, what is there is kept"
         raise OSError(error.errno, f"{said} ({error.strerror or error})") from error
@@ -267,8 +276,8 @@ def _write(plan: Plan, outcome: Outcome) -> None:
 def _looked(plan: Plan) -> tuple[list[str], dict[int, xr.Dataset]]:
     """Return the status of all points, and the Datasets of those that are finished, by place."""
     looked = [plan.look(number) for number in plan.grid.numbers.tolist()]
-    status = [state for state, _ in looked]
-    found = {i: dataset for i, (state, dataset) in enumerate(looked) if state == "finished"}
+    status = [state for state, *_ in looked]
+    found = {i: dataset for i, (state, dataset, _) in enumerate(looked) if state == "finished"}
     forms = {i: _form(dataset) for i, dataset in found.items()}
     for form, _ in Counter(forms.values()).most_common(1):  # of equally common ones the first
         for i in [i for i in found if forms[i] != form]:
@@ -296,8 +305,8 @@ def _assembled(plan: Plan) -> xr.Dataset:
     shared = _common([each.attrs for each in found.values()])
     own = {
         "task": plan.words["task"],
-        "rng_entropy": str(plan.entropy),
-        "sweep_digest": plan.digest,
+        "rng_entropy": plan.words["rng_entropy"],
+        "sweep_digest": plan.words["digest"],
         "n_finished": status.count("finished"),
     }
     kept = {key: value for key, value in shared.items() if key not in ("schema", "dlnds_version")}
@@ -309,7 +318,6 @@ def _stacked(
 ) -> xr.Dataset:
     """Return Datasets of one form, by their places, with the dims of the grid in front."""
     first, size = next(iter(found.values()), xr.Dataset()), math.prod(shape)
-    errors.check_memory("directory", size * first.nbytes // 8)
     variables = {}
     for name, variable in first.variables.items():
         attrs = _common([dataset[name].attrs for dataset in found.values()])
@@ -320,6 +328,7 @@ def _stacked(
         dtype = np.result_type(*{value.dtype for value in values})
         if len(found) < size and dtype.kind in "biu":
             dtype = np.dtype(np.float64)
+        check_memory("directory", size * math.prod(variable.shape) * dtype.itemsize // 8)
         stacked = np.zeros((size, *variable.shape), dtype)
         if dtype.kind in "fc":
             stacked[...] = np.nan
@@ -344,8 +353,8 @@ def _first_failure(plan: Plan) -> str:
     place = next(i for i, state in enumerate(status) if state not in ("finished", "missing"))
     number, inputs = _points(plan)[place]
     where = ", ".join(f"{name}={value!r}" for name, value in inputs.items())
-    told = plan.look(number)[1].get("message", "")
-    return f"the point {where}: {schema.spoken(status[place])}: {told}"
+    message = plan.look(number)[2].get("message", "")
+    return f"the point {where}: {schema.spoken(status[place])}: {message}"
 
 
 @known_options
@@ -367,7 +376,7 @@ def collect(directory: str | os.PathLike[str]) -> xr.Dataset:
     FileNotFoundError
         If there is no sweep in the directory.
     ValueError
-        If its manifest or grid is damaged. Points that are damaged have that status.
+        If its manifest is damaged. Points that are damaged have that status.
 
     Examples
     --------
@@ -440,13 +449,14 @@ def continue_sweep(directory: str | os.PathLike[str], **options: Any) -> xr.Data
 def progress_of(directory: str | os.PathLike[str]) -> dict[str, Any]:
     """Return what is known of a sweep without reading its points: counts, and who is at work."""
     plan = _plan(directory)
-    failed = {path.stem for path in (plan.directory / FAILURES).glob("*.json")}
-    finished = {path.stem for path in (plan.directory / POINTS).glob("*.record")} - failed
+    finished, failed = (
+        len(list((plan.directory / folder).glob("*.record"))) for folder in (POINTS, FAILURES)
+    )
     return {
         "task": plan.words["task"],
         "sizes": dict(zip(plan.grid.dims, plan.grid.shape, strict=True)),
         "points": len(plan.grid.numbers),
-        "finished": len(finished),
-        "failed": len(failed),
+        "finished": finished,
+        "failed": failed,
         "at work": files.is_locked(plan.directory),
     }

@@ -112,7 +112,8 @@ def _judged(job: Job, point: Point, result: Any) -> Outcome:
         if variable.dtype.kind in "fc" and np.isnan(variable.values).any():
             return Outcome(point, "not_a_number", message=f"{name!r} has NaN")
     try:
-        record = encode(result, {"point": point.number, "sweep": job.digest})
+        about = {"sweep": job.digest, "point": point.number, "status": "finished"}
+        record = encode(result, about)
     except TypeError as error:
         return Outcome(point, "wrong_form", message=str(error))
     return Outcome(point, "finished", record)
