@@ -1,6 +1,6 @@
 """Limiting paths: how runs from smaller and smaller starts leave a critical point."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -133,39 +133,28 @@ def escape_path(
     """
     check_weights(system)
     save = dict.fromkeys(("state", *recorded(system, save)))
-    direction = read_row(system, direction)
+    ray = _ray(system, read_row(system, direction))
     check_memory("system", 4 * system.dim**2)
-    ray = _ray(system, direction)
-    if delta is None:
-        entries = [(float(r), _entry(system, ray, float(r))) for r in SIZES]
-        size, entry = min(entries, key=lambda pair: pair[1].error + _lost(ray, pair[0]))
-    else:
-        size = np.float64(check_number("delta", delta, minimum=0.0))  # whose powers may be infinite
-        if not size:
-            raise ValueError("delta: needs a positive number")
-        with np.errstate(over="ignore"):
-            check_state("delta", system, ray.point + size * ray.u)
-        entry = _entry(system, ray, size)
-    options: dict[str, Any] = {"rtol": rtol, "save": save, "max_steps": max_steps}
+    size, entry = _entered(system, ray, delta)
     span = (entry.time, np.inf)
+    grid = None if t_eval is None else _after(t_eval, entry.time)
+    options: dict[str, Any] = {"rtol": rtol, "save": save, "max_steps": max_steps}
     run = flow(system, entry.state, span, events=_at_rest(system), **options).drop_vars("event")
     end = _limit(system, np.array(run.state.values[-1]))
-    if t_eval is not None:
-        grid = check_ascending("t_eval", t_eval)
-        if not grid[-1] > entry.time:
-            raise ValueError(
-                f"t_eval: needs times after {entry.time:.6g}, when the path is at this distance"
-            )
+    if grid is not None:
         run = flow(system, entry.state, (entry.time, float(grid[-1])), grid, **options)
-    attrs = {
-        "delta": float(size),
-        "start_error": entry.error,
-        "order": ray.order,
-        "rate": ray.rate,
-    }
     path = run.assign(end).assign_coords(system.unit_coordinates())
     path.attrs.pop("events", None)  # that ended the search for the limit
+    attrs = {"delta": size, "start_error": entry.error, "order": ray.order, "rate": ray.rate}
     return schema.finish(path, "run", attrs)
+
+
+def _after(t_eval: ArrayLike, time: float) -> Array:
+    """Return the times to save at, of which the last has to be after that of the entry."""
+    grid = check_ascending("t_eval", t_eval)
+    if not grid[-1] > time:
+        raise ValueError(f"t_eval: needs times after {time:.6g}, when the path is at this distance")
+    return grid
 
 
 def _ray(system: WeightSystem, direction: xr.Dataset) -> Ray:
@@ -175,6 +164,19 @@ def _ray(system: WeightSystem, direction: xr.Dataset) -> Ray:
     degrees = [part.degree for part in system.theory(point).leading_parts()]
     gain = order if order in degrees else 1
     return Ray(point, u, order, float(direction.multiplier), gain)
+
+
+def _entered(system: WeightSystem, ray: Ray, delta: float | None) -> tuple[float, Entry]:
+    """Return the distance at which the path is entered, and where; without δ the best of some."""
+    if delta is None:
+        entries = [(float(r), _entry(system, ray, float(r))) for r in SIZES]
+        return min(entries, key=lambda pair: pair[1].error + _lost(ray, pair[0]))
+    size = np.float64(check_number("delta", delta, minimum=0.0))  # whose powers may be infinite
+    if not size:
+        raise ValueError("delta: needs a positive number")
+    with np.errstate(over="ignore"):
+        check_state("delta", system, ray.point + size * ray.u)
+    return float(size), _entry(system, ray, size)
 
 
 def _lost(ray: Ray, size: float) -> float:
@@ -229,7 +231,7 @@ def _limit(system: WeightSystem, end: Array) -> dict[str, Any]:
     return {
         "limit_state": ("parameter", end),
         "limit_loss": ((), float(system.loss(end))),
-        "limit_residual": ((), float(np.linalg.norm(system.gradient(end)))),
+        "limit_residual": ((), float(np.linalg.norm(field_at(system, 0.0, end)))),
         "limit_active": ("unit", active.astype(np.int8)),
         "limit_kind": ((), schema.flag(schema.LIMIT_KINDS, kind)),
     }
@@ -301,36 +303,36 @@ def escape_chain(
     check_weights(system)
     generator = check_generator("rng", rng)
     max_paths = check_integer("max_paths", max_paths, minimum=1)
-    x = np.zeros(system.dim)
-    states, left, nodes = [x], [], {}
+    states, left, nodes = [np.zeros(system.dim)], [], {}
     for number in range(max_paths):
-        directions = escape_directions(system, at=x, rng=generator, n_starts=n_starts)
+        directions = escape_directions(system, at=states[-1], rng=generator, n_starts=n_starts)
         if not directions.sizes["direction"]:
             break
         first = directions.isel(direction=0)
         path = escape_path(system, first, max_steps=max_steps)
         left.append((int(first.order), float(first.value)))
         nodes[f"path_{number}"] = path
-        x = np.array(path.limit_state.values)
-        states.append(x)
+        states.append(np.array(path.limit_state.values))
         if schema.decode(path.limit_kind).item() != "saddle":
             break
-    stack, (orders, values) = np.stack(states), zip(*left, (0, 0.0), strict=True)
-    sizes = system.unit_sizes(stack)
-    limits = tolerances.ZERO_UNIT * np.linalg.norm(stack, axis=1)[:, None]
+    attrs = {**system.attributes(), "n_starts": n_starts}
+    root = schema.finish(_way(system, np.stack(states), left), "escape_chain", attrs)
+    return xr.DataTree.from_dict({"/": root, **nodes})
+
+
+def _way(system: WeightSystem, states: Array, left: Sequence[tuple[int, float]]) -> xr.Dataset:
+    """Return the critical points on the way, with the order and value by which each was left."""
+    orders, values = zip(*left, (0, 0.0), strict=True)
+    sizes = system.unit_sizes(states)
+    limits = tolerances.ZERO_UNIT * np.linalg.norm(states, axis=1)[:, None]
     variables = {
-        "state": (("saddle", "parameter"), stack),
-        "loss": ("saddle", system.loss(stack)),
+        "state": (("saddle", "parameter"), states),
+        "loss": ("saddle", system.loss(states)),
         "n_active": ("saddle", np.sum(sizes > limits, axis=1)),
         "order": ("saddle", np.array(orders, np.int64), {"long_name": "order of the form"}),
         "value": ("saddle", np.array(values), {"long_name": "value of the form", "symbol": "$N$"}),
     }
-    root = xr.Dataset(variables, coords=system.coordinates())
-    finished = schema.finish(root, "escape_chain", {**system.attributes(), "n_starts": n_starts})
-    tree = xr.DataTree(finished)
-    for name, path in nodes.items():
-        tree[name] = xr.DataTree(path)
-    return tree
+    return xr.Dataset(variables, coords=system.coordinates())
 
 
 @known_options
@@ -392,45 +394,25 @@ def compare_with_path(
     True
     """
     check_weights(system)
-    if not isinstance(path, xr.Dataset) or "limit_state" not in path:
-        raise TypeError("path: needs what escape_path returns")
-    schema.check_digest("path", path, system.digest)
-    rows = {"state": ("time", "parameter"), "time": ("time",)}
-    path = schema.check_content("path", path, rows)
+    rows = {"state": ("time", "parameter"), "time": ("time",), "limit_state": ("parameter",)}
+    path = schema.read("path", path, "run", rows, digest=system.digest)
     x = check_array("start", start, ndim=1, shape=(system.dim,))
-    norm = check_number("norm", norm, minimum=0.0)
-    crossings = []
-    options: dict[str, Any] = {"rtol": rtol, "max_steps": max_steps}
-    grid = check_ascending("t_eval", t_eval)
+    norm, grid = check_number("norm", norm, minimum=0.0), check_ascending("t_eval", t_eval)
     if not (grid[0] >= 0.0 and grid[-1] > 0.0):
         raise ValueError(f"t_eval: needs times from 0 on, got {grid[0]:g} to {grid[-1]:g}")
-    for name, first in (("start", x), ("path", path.state.values[0])):
-        with np.errstate(over="ignore"):
-            size = float(np.linalg.norm(first))
-        if not 0.0 < size < norm:
-            raise ValueError(
-                f"{name}: needs a first state of a norm below {norm:g}, got {size:.3g}"
-            )
-        crossings.append(_crossing(system, name, first, norm, options))
-    span = (0.0, float(grid[-1]))
-    runs = [flow(system, s, span, grid, **options) for _, s in crossings]
-    ends = [schema.decode(run.stop_reason).item() for run in runs]
-    if ends != ["end_reached", "end_reached"]:
-        raise ValueError(
-            f"t_eval: is not reached to its end in max_steps={max_steps}, the run and the path end "
-            f"with {ends[0]} and {ends[1]}"
-        )
-    states = [run.state.values for run in runs]
-    begun = float(path.time.values[0])
+    options: dict[str, Any] = {"rtol": rtol, "max_steps": max_steps}
+    crossed, run = _crossing(system, "start", x, norm, options)
+    path_crossed, along = _crossing(system, "path", path.state.values[0], norm, options)
+    run, along = (_reached(system, state, grid, options) for state in (run, along))
     variables = {
         "distance": (
             "time",
-            np.linalg.norm(states[0] - states[1], axis=1),
+            np.linalg.norm(run - along, axis=1),
             {"long_name": "distance of the run from the path"},
         ),
-        "path_norm": ("time", np.linalg.norm(states[1], axis=1)),
-        "crossing_time": ((), crossings[0][0]),
-        "path_crossing_time": ((), begun + crossings[1][0]),
+        "path_norm": ("time", np.linalg.norm(along, axis=1)),
+        "crossing_time": ((), crossed),
+        "path_crossing_time": ((), float(path.time.values[0]) + path_crossed),
     }
     dataset = xr.Dataset(variables, coords={"time": grid})
     return schema.finish(dataset, "path_comparison", {**system.attributes(), "norm": norm})
@@ -440,11 +422,27 @@ def _crossing(
     system: WeightSystem, name: str, start: Array, norm: float, options: Mapping[str, Any]
 ) -> tuple[float, Array]:
     """Return when a run first has a norm, and its state then."""
+    with np.errstate(over="ignore"):
+        size = float(np.linalg.norm(start))
+    if not 0.0 < size < norm:
+        raise ValueError(f"{name}: needs a first state of a norm below {norm:g}, got {size:.3g}")
     crossing = Event(lambda x: float(np.linalg.norm(x)) - norm, "crossing", terminal=True)
     run = flow(system, start, events=[crossing, _at_rest(system)], **options)
     if int(run.event[-1]) != 0:
         raise ValueError(f"{name}: does not come to the norm {norm:g}")
     return float(run.time[-1] - run.time[0]), np.array(run.state.values[-1])
+
+
+def _reached(system: WeightSystem, start: Array, grid: Array, options: Mapping[str, Any]) -> Array:
+    """Return the states of a run at times of which it has to reach the last."""
+    run = flow(system, start, (0.0, float(grid[-1])), grid, **options)
+    end = schema.decode(run.stop_reason).item()
+    if end != "end_reached":
+        raise ValueError(
+            f"t_eval: is not reached to its end in max_steps={options['max_steps']}, a run ends "
+            f"with {end}"
+        )
+    return np.array(run.state.values)
 
 
 @known_options
@@ -503,16 +501,15 @@ def zero_preserving(
     into, out_of = system.unit_weights
     small = np.abs(state) <= tolerances.ZERO_UNIT * max(float(np.abs(state).max()), 1e-300)
     kept = np.zeros(system.dim, bool)
-    whole = np.zeros(len(into), np.int8)
-    for unit, (before, after) in enumerate(zip(into, out_of, strict=True)):
+    for before, after in zip(into, out_of, strict=True):
         for chosen in (before | after, before):
             if small[chosen].all() and _force_on(system, chosen, trials) == 0.0:
                 kept |= chosen
                 break
-        whole[unit] = int(kept[before | after].all())
+    whole = (kept | ~(into | out_of)).all(axis=1)
     variables = {
         "kept": ("parameter", kept.astype(np.int8)),
-        "unit_zero": ("unit", whole),
+        "unit_zero": ("unit", whole.astype(np.int8)),
         "residual": ((), _force_on(system, kept, trials)),
     }
     coords = {**system.coordinates(), **system.unit_coordinates()}

@@ -405,7 +405,7 @@ def test_expanded_and_compiled_forms_are_the_same():
         (lambda net, row: dl.zero_preserving(net, [1.0]), "^x: "),
         (
             lambda net, row: dl.compare_with_path(net, row, row.state, norm=1.0, t_eval=[0.0]),
-            "^path: needs what escape_path",
+            "^path: needs a Dataset",
         ),
     ],
 )
