@@ -9,23 +9,19 @@ from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
 from dlnds import schema
-from dlnds.arrays import Array
+from dlnds.arrays import Array, Flags, Integers
 from dlnds.errors import (
     check_flag,
     check_integer,
     check_memory,
-    check_numbers,
     known_options,
 )
 from dlnds.landscape.points import check_critical
 from dlnds.saddles.graph import ends_in
 from dlnds.systems.linear import LinearNetwork, check_network
-from dlnds.theory import departures, strings
+from dlnds.theory import departures, strings, tolerances
 from dlnds.theory.departures import Arc
 from dlnds.theory.moments import count_pairs, exceeds
-
-Counts = NDArray[np.int64]
-Mask = NDArray[np.bool_]
 
 #: Most arcs that the table of all canonical points holds if it can do with fewer kinds.
 MOST_ARCS = 100_000
@@ -48,13 +44,13 @@ _CHANGES: dict[str, Callable[[Array, Array, Array, Array, int], Array]] = {
 class _Rows(NamedTuple):
     """Arcs from several points: from which, and what moves."""
 
-    point: Counts
-    shape: Counts
-    kind: Counts
-    mode: Counts
-    mode_lost: Counts
-    mode_read: Counts
-    n_layers: Counts
+    point: Integers
+    shape: Integers
+    kind: Integers
+    mode: Integers
+    mode_lost: Integers
+    mode_read: Integers
+    n_layers: Integers
 
     def pick(self, chosen: Any) -> "_Rows":
         """Return some of the rows."""
@@ -65,9 +61,9 @@ class _Rows(NamedTuple):
         keys = (self.mode_read, self.mode, self.mode_lost, -self.n_layers, self.kind, self.shape)
         return self.pick(np.lexsort((*keys, self.point)))
 
-    def are(self, shape: str, kind: str | None = None) -> Mask:
+    def are(self, shape: str, kind: str | None = None) -> Flags:
         """Tell which rows have a shape, and a kind."""
-        mask: Mask = self.shape == _SHAPE[shape]
+        mask: Flags = self.shape == _SHAPE[shape]
         return mask if kind is None else mask & (self.kind == _KIND[kind])
 
     def arcs(self, parameter: Array) -> Iterator[Arc]:
@@ -102,10 +98,10 @@ class _Rows(NamedTuple):
             result[here] = formula(parameter[here], high, low, sign, depth)
         return result
 
-    def order(self, depth: int) -> Counts:
+    def order(self, depth: int) -> Integers:
         """Return the order of the first term of the loss, 0 where there is none."""
         masks = [self.kind == _KIND["constant"], self.are("activation"), self.are("cross")]
-        order: Counts = np.select(masks, [0, depth, 2 * depth], 2)
+        order: Integers = np.select(masks, [0, depth, 2 * depth], 2)
         return order
 
 
@@ -194,14 +190,14 @@ def critical_arcs(
     listed = _rows(net, np.isin(np.arange(len(sigma)), found.modes)[None], sigma > 0.0)
     rows = _at_place(place, listed)
     check_memory("n_alpha", count * (4 * len(rows.point) + 3 * net.dim))
-    fractions, loss = np.linspace(0.0, 1.0, count), np.zeros((len(rows.point), count))
-    for row, arc in zip(loss, rows.arcs(rows.parameter(sigma, net.depth, fractions)), strict=True):
-        row[:] = net.loss(departures.states(place, arc))
+    fractions = np.linspace(0.0, 1.0, count)
+    arcs = rows.arcs(rows.parameter(sigma, net.depth, fractions))
+    loss = [net.loss(departures.states(place, arc)) for arc in arcs]
     columns = {
         "source": np.full(len(loss), schema.index_set_label(found.modes)),
         "target": _targets(rows, found.modes, _end_at_points(rows, net.depth, place)),
         "is_critical": _are_critical(rows, net.depth, place),
-        "loss": loss,
+        "loss": np.reshape(loss, (-1, count)),
         "start": np.full(len(loss), 0.5 * np.sum(np.delete(sigma, found.modes) ** 2)),
     }
     attrs = {
@@ -213,37 +209,55 @@ def critical_arcs(
     return _dataset(net, rows, columns, fractions, attrs)
 
 
-def _rows(net: LinearNetwork, learnt: Mask, allowed: Mask, selection: str = "all") -> _Rows:
+def _rows(net: LinearNetwork, learnt: Flags, allowed: Flags, selection: str = "all") -> _Rows:
     """Return the arcs from canonical points of the sets ``learnt`` (point, mode)."""
     depth, larger = net.depth, exceeds(net.singular_values)
     unlearnt, learnt = allowed & ~learnt, learnt & (depth > 1)
     room = learnt.sum(axis=1) < min(net.widths[1:-1], default=0)
     channel = unlearnt & room[:, None]
+    pairs = learnt[:, :, None] & unlearnt[:, None, :]
     parts = [_part("activation", "decreasing", channel, ("mode",), depth)]
     if selection != "activations":
-        pairs = learnt[:, :, None] & unlearnt[:, None, :]
-        turned = ("mode_lost", "mode")
-        parts.append(_part("rotation", "decreasing", pairs & larger, turned, 2))
+        parts.append(_part("rotation", "decreasing", pairs & larger, _TURNED, 2))
     if selection == "all":
-        lost = _part("scaling", "increasing", learnt, ("mode",), depth)
-        others = channel[:, :, None] & channel[:, None, :] & ~np.eye(len(allowed), dtype=bool)
-        parts += [
-            _part("orbit", "constant", learnt, ("mode",), 2),
-            *(_part("plateau", "constant", channel, ("mode",), n) for n in (depth - 1, depth - 2)),
-            _part("activation", "increasing", channel, ("mode",), depth),
-            _part("cross", "increasing", others, ("mode", "mode_read"), depth),
-            lost,
-            lost._replace(mode_lost=lost.mode),
-            _part("rotation", "increasing", pairs & larger.T, turned, 2),
-            _part("rotation", "constant", pairs & ~(larger | larger.T), turned, 2),
-            _part("rotation_kept", "decreasing", pairs & larger, turned, 2),
-            _part("rotation_kept", "increasing", pairs & larger.T, turned, 2),
-        ]
+        parts += _not_descending(learnt, channel, pairs, larger, depth)
+    return _joined(parts).ordered()
+
+
+#: The modes of a rotation.
+_TURNED = ("mode_lost", "mode")
+
+
+def _not_descending(
+    learnt: Flags, channel: Flags, pairs: Flags, larger: Flags, depth: int
+) -> list[_Rows]:
+    """Return the arcs that do not descend to another point."""
+    lost = _part("scaling", "increasing", learnt, ("mode",), depth)
+    others = channel[:, :, None] & channel[:, None, :] & ~np.eye(len(larger), dtype=bool)
+    turns = [
+        ("rotation", "increasing", larger.T),
+        ("rotation", "constant", ~(larger | larger.T)),
+        ("rotation_kept", "decreasing", larger),
+        ("rotation_kept", "increasing", larger.T),
+    ]
+    return [
+        _part("orbit", "constant", learnt, ("mode",), 2),
+        *(_part("plateau", "constant", channel, ("mode",), n) for n in (depth - 1, depth - 2)),
+        _part("activation", "increasing", channel, ("mode",), depth),
+        _part("cross", "increasing", others, ("mode", "mode_read"), depth),
+        lost,
+        lost._replace(mode_lost=lost.mode),
+        *(_part(shape, kind, pairs & which, _TURNED, 2) for shape, kind, which in turns),
+    ]
+
+
+def _joined(parts: Sequence[_Rows]) -> _Rows:
+    """Return all rows whose layers move."""
     rows = _Rows(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
-    return rows.pick(rows.n_layers > 0).ordered()
+    return rows.pick(rows.n_layers > 0)
 
 
-def _part(shape: str, kind: str, mask: Mask, modes: Sequence[str], n_layers: int) -> _Rows:
+def _part(shape: str, kind: str, mask: Flags, modes: Sequence[str], n_layers: int) -> _Rows:
     """Return the arcs of one shape and kind, at the places of ``mask`` (point, mode, …)."""
     point, *places = np.nonzero(mask)
     numbers = {"shape": _SHAPE[shape], "kind": _KIND[kind], "n_layers": n_layers}
@@ -259,38 +273,37 @@ def _at_place(place: departures.Place, rows: _Rows) -> _Rows:
     fiber = fiber._replace(mode=fiber.mode - 1)
     if place.channel is None:
         rows = rows.pick(~(rows.are("plateau") | rows.are("activation") | rows.are("cross")))
-    both = _Rows(*(np.concatenate(columns) for columns in zip(rows, fiber, strict=True)))
-    return both.ordered()
+    return _joined([rows, fiber]).ordered()
 
 
-def _gained(rows: _Rows) -> Counts:
+def _gained(rows: _Rows) -> Integers:
     """Return the mode that is learnt at the end of each arc and not at its start, −1 if none."""
     gains = rows.are("activation", "decreasing") | rows.are("rotation")
-    gained: Counts = np.where(gains, rows.mode, -1)
+    gained: Integers = np.where(gains, rows.mode, -1)
     return gained
 
 
-def _end_at_points(rows: _Rows, depth: int, place: departures.Place | None = None) -> Mask:
+def _end_at_points(rows: _Rows, depth: int, place: departures.Place | None = None) -> Flags:
     """Tell which arcs end at critical points."""
     gained = _gained(rows)
     swapped = gained >= 0 if place is None else (gained >= 0) & ~place.blocked[gained]
     losing = rows.are("scaling") & (rows.mode_lost >= 0)
     constant = rows.kind == _KIND["constant"]
-    ends: Mask = np.where(constant, _are_critical(rows, depth, place), swapped | losing)
+    ends: Flags = np.where(constant, _are_critical(rows, depth, place), swapped | losing)
     return ends
 
 
-def _are_critical(rows: _Rows, depth: int, place: departures.Place | None = None) -> Mask:
+def _are_critical(rows: _Rows, depth: int, place: departures.Place | None = None) -> Flags:
     """Tell along which arcs all states are critical; without a place there are no Z blocks."""
     moving = rows.are("plateau") & (rows.n_layers == depth - 1)
-    critical: Mask = (rows.kind == _KIND["constant"]) & ~moving
+    critical: Flags = (rows.kind == _KIND["constant"]) & ~moving
     if place is not None:
         critical &= ~(rows.are("rotation") & place.blocked[rows.mode])
         critical &= ~(rows.are("plateau") & place.held[rows.mode])
     return critical
 
 
-def _targets(rows: _Rows, modes: Sequence[int], reached: Mask) -> NDArray[np.str_]:
+def _targets(rows: _Rows, modes: Sequence[int], reached: Flags) -> NDArray[np.str_]:
     """Return the labels of the ends of arcs from one point, empty where none is reached."""
     changes = zip(_gained(rows).tolist(), rows.mode_lost.tolist(), reached, strict=True)
     labels = [
@@ -311,20 +324,29 @@ def _dataset(
     sigma, depth = net.singular_values, net.depth
     parameter = rows.parameter(sigma, depth, fractions)
     change = rows.change(sigma, depth, parameter)
-    variables = {
-        "shape": ("arc", rows.shape.astype(np.int8)),
-        "kind": ("arc", rows.kind.astype(np.int8)),
-        **{name: ("arc", getattr(rows, name)) for name in ("mode", "mode_lost", "mode_read")},
-        "n_layers": ("arc", rows.n_layers),
-        "order": ("arc", rows.order(depth)),
-        "drop": ("arc", 0.0 - change[:, -1]),
-        "is_critical": ("arc", columns["is_critical"].astype(np.int8)),
-        "arc_parameter": (("arc", "alpha"), parameter),
-        "loss": (("arc", "alpha"), columns["loss"]),
-        "exact_loss": (("arc", "alpha"), columns["start"][:, None] + change),
+    variables = schema.columns(
+        "arc",
+        shape=rows.shape.astype(np.int8),
+        kind=rows.kind.astype(np.int8),
+        mode=rows.mode,
+        mode_lost=rows.mode_lost,
+        mode_read=rows.mode_read,
+        n_layers=rows.n_layers,
+        order=rows.order(depth),
+        drop=0.0 - change[:, -1],
+        is_critical=columns["is_critical"].astype(np.int8),
+        source=columns["source"],
+        target=columns["target"],
+    )
+    samples = {
+        "arc_parameter": parameter,
+        "loss": columns["loss"],
+        "exact_loss": columns["start"][:, None] + change,
     }
-    coords = {**{name: ("arc", columns[name]) for name in ("source", "target")}, "alpha": fractions}
-    dataset = xr.Dataset(variables, coords=coords)
+    dataset = xr.Dataset(
+        {**variables, **{name: (("arc", "alpha"), values) for name, values in samples.items()}},
+        coords={"alpha": fractions},
+    ).set_coords(("source", "target"))
     return schema.finish(dataset, "arcs", {**net.attributes(), **attrs})
 
 
@@ -375,18 +397,13 @@ def arc_states(
     '{0,1}'
     """
     check_network(net)
-    arcs = arcs.to_dataset() if isinstance(arcs, xr.DataTree) else arcs
-    if not isinstance(arcs, xr.Dataset) or arcs.attrs.get("schema") != "arcs":
-        raise TypeError("arcs: needs the Dataset that critical_arcs returns")
-    if arcs.attrs.get("problem_digest") != net.digest:
-        raise ValueError("arcs: belong to another network")
-    schema.check_content("arcs", arcs, _MOVING)
+    arcs = schema.read("arcs", arcs, "arcs", _MOVING, digest=net.digest)
     row = arcs.isel(arc=check_integer("arc", arc, minimum=0, maximum=arcs.sizes["arc"] - 1))
-    check_numbers("arcs", row, _MOVING)
     state, rtol, found = check_critical(net, x, rtol)
-    label, source = schema.index_set_label(found.modes), str(row["source"].item())
-    if label != source:
-        raise ValueError(f"x: is a point over {label}, the arc starts over {source}")
+    ends = {name: str(row[name].item()) for name in ("source", "target")}
+    label = schema.index_set_label(found.modes)
+    if label != ends["source"]:
+        raise ValueError(f"x: is a point over {label}, the arc starts over {ends['source']}")
     check_memory("arcs", 3 * arcs.sizes["alpha"] * net.dim)
     place = departures.take_apart(net.problem, net.unpack(state), found, rtol)
     moving = Arc(
@@ -400,15 +417,14 @@ def arc_states(
             f"x: has no arcs of the shape {moving.shape!r}, so this one starts elsewhere"
         )
     states = departures.states(place, moving)
+    along = {name: ("alpha", row[name].values) for name in ("alpha", "arc_parameter")}
     dataset = xr.Dataset(
         {"state": (("alpha", "parameter"), states), "loss": ("alpha", net.loss(states))},
-        coords={**net.coordinates(), **{n: ("alpha", row[n].values) for n in _ALONG}},
+        coords={**net.coordinates(), **along},
     )
-    ends = {name: str(row[name].item()) for name in ("source", "target")}
     return schema.finish(dataset, "arc_path", {**net.attributes(), "rtol": rtol, **ends})
 
 
-_ALONG = ("alpha", "arc_parameter")
 #: What of arcs their states are computed from.
 _MOVING = {
     "alpha": ("alpha",),
@@ -430,7 +446,7 @@ def canonical_arcs(
     resting modes only share its samples, up to a constant.
     """
     count, learnt = check_integer("n_alpha", n_alpha, minimum=2), points["learnt"].values
-    allowed: Mask = np.any(learnt, axis=0)
+    allowed: Flags = np.any(learnt, axis=0)
     selection = _selection(net, learnt, allowed)
     rows = _rows(net, learnt, allowed, selection)
     ends = ends_in(learnt, rows.point, rows.mode_lost, _gained(rows))
@@ -451,7 +467,7 @@ def canonical_arcs(
     return _dataset(net, rows, columns, fractions, {"selection": selection})
 
 
-def _selection(net: LinearNetwork, learnt: Mask, allowed: Mask) -> str:
+def _selection(net: LinearNetwork, learnt: Flags, allowed: Flags) -> str:
     """Return which of the `SELECTIONS` of arcs is not too many, or else the last."""
     inside, outside = learnt.sum(axis=1), (allowed & ~learnt).sum(axis=1)
     everything = np.sum(inside * (3 + 2 * outside) + outside * (3 + outside))
@@ -460,9 +476,7 @@ def _selection(net: LinearNetwork, learnt: Mask, allowed: Mask) -> str:
     return next(word for word, n in zip(SELECTIONS, counts, strict=True) if n <= MOST_ARCS)
 
 
-def _sampled_change(
-    net: LinearNetwork, rows: _Rows, fractions: Array, progress: bool
-) -> NDArray[np.float64]:
+def _sampled_change(net: LinearNetwork, rows: _Rows, fractions: Array, progress: bool) -> Array:
     """Return L − L_S (arc, sample) of states of networks of the moving modes alone."""
     table, which = np.unique(np.stack(rows[1:], axis=1), axis=0, return_inverse=True)
     kinds = _Rows(np.zeros(len(table), np.int64), *table.T)
@@ -479,16 +493,14 @@ def _change_alone(sigma: Array, depth: int, arc: Arc) -> Array:
     modes = sorted({arc.mode, arc.mode_lost, arc.mode_read} - {-1})
     local = {mode: number for number, mode in enumerate(modes)} | {-1: -1}
     net = LinearNetwork((len(modes),) * (depth + 1), np.diag(sigma[modes]))
-    before = [arc.mode] if arc.shape in ("orbit", "scaling") else [arc.mode_lost]
-    x = net.critical_state([local[mode] for mode in before if mode >= 0])
+    before = local[arc.mode if arc.shape in ("orbit", "scaling") else arc.mode_lost]
+    x = net.critical_state([before] if before >= 0 else [])
     layers = net.unpack(x)
-    found = strings.learnt(net.problem, layers, 1e-8)
-    moving = [local[mode] for mode in (arc.mode, arc.mode_lost, arc.mode_read)]
-    if arc.shape == "rotation" and moving[1] not in found.modes:
-        moving[:2] = moving[1::-1]  # equal modes are named in their order
-    place = departures.take_apart(net.problem, layers, found, 1e-8)
-    mode, mode_lost, mode_read = moving
+    found = strings.learnt(net.problem, layers, tolerances.CRITICAL)
+    mode, mode_lost, mode_read = (local[mode] for mode in (arc.mode, arc.mode_lost, arc.mode_read))
+    if arc.shape == "rotation" and mode_lost not in found.modes:
+        mode, mode_lost = mode_lost, mode  # equal modes are named in their order
+    place = departures.take_apart(net.problem, layers, found, tolerances.CRITICAL)
     small = arc._replace(mode=mode, mode_lost=mode_lost, mode_read=mode_read)
-    states = departures.states(place, small)
-    change: Array = net.loss(states) - net.loss(x)
+    change: Array = net.loss(departures.states(place, small)) - net.loss(x)
     return change

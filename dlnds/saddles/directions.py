@@ -50,9 +50,8 @@ _MULTIPLIER = {"long_name": "multiplier of the KKT point", "symbol": r"$\lambda$
 
 
 class Hessian(NamedTuple):
-    """The Hessian at a state, its eigenvalues, its eigenvectors, and which are in its kernel."""
+    """Eigenvalues and eigenvectors of the Hessian at a state, and which are in its kernel."""
 
-    matrix: Array
     values: Array
     vectors: Array
     zero: Flags
@@ -195,15 +194,12 @@ def escape_directions(
     given = None if starts is None else _given(system, x, starts)
     n_starts = n_starts if given is None else len(given)
     quiet, saddles = not check_flag("progress", progress), check_flag("saddles", saddles)
-    hessian = _critical_hessian(system, x) if x.any() else None
-    found = [] if hessian is None else [_strict(hessian)]
-    forms, climbed = _leading(system, x, hessian), 0
+    found, forms = [_strict(system, x)] if x.any() else [], _leading(system, x)
     with tqdm(total=n_starts * len(forms), unit="start", disable=quiet) as bar:
         for form in forms:
             units = _units(generator, n_starts, form.size) if given is None else given
             found.append(_searched(form, units, saddles, workers, bar.update))
-            climbed += n_starts
-    return _dataset(system, x, found, {"n_starts": n_starts}, climbed)
+    return _dataset(system, x, found, n_starts, len(forms))
 
 
 def _given(system: WeightSystem, x: Array, starts: ArrayLike) -> Array:
@@ -231,51 +227,46 @@ def hessian_at(
     Eigenvalues up to the tolerance are zero; without it up to a part of the largest.
     """
     check_memory(name, 3 * system.dim**2)
-    matrix = -dense_jacobian(system, 0.0, x)[0]
-    values, vectors = scipy.linalg.eigh(matrix, check_finite=False)
+    values, vectors = scipy.linalg.eigh(-dense_jacobian(system, 0.0, x)[0], check_finite=False)
     if tolerance is None:
         tolerance = tolerances.HESSIAN * float(np.abs(values).max())
-    return Hessian(matrix, values, vectors, decided(values, tolerance).zero)
+    return Hessian(values, vectors, decided(values, tolerance).zero)
 
 
-def _critical_hessian(system: SystemProtocol, x: Array) -> Hessian:
-    """Return the Hessian at a critical point; refuse other states."""
-    hessian = hessian_at(system, x, name="at")
+def _strict(system: SystemProtocol, x: Array) -> Found:
+    """Return the eigenvectors of negative eigenvalues at a critical point; refuse other states."""
+    check_memory("at", 3 * system.dim**2)
+    matrix, _ = dense_jacobian(system, 0.0, x)
+    growth, vectors = scipy.linalg.eigh(matrix)
+    limit = tolerances.HESSIAN * float(np.abs(growth).max())
     lack = float(np.linalg.norm(field_at(system, 0.0, x)))
-    scale = float(np.abs(hessian.values).max())
-    if not lack <= tolerances.HESSIAN * scale * np.linalg.norm(x):
+    if not lack <= limit * np.linalg.norm(x):
         raise ValueError(
             f"at: needs a critical state, got one with a gradient of norm {lack:.3g}; "
             "find_critical_point finds one nearby"
         )
-    return hessian
-
-
-def _strict(hessian: Hessian) -> Found:
-    """Return the eigenvectors of negative eigenvalues of a Hessian, the fastest first."""
-    growth, chosen = -hessian.values, np.flatnonzero((hessian.values < 0.0) & ~hessian.zero)
-    rate, states = growth[chosen], hessian.vectors[:, chosen].T
-    lacks = states @ hessian.matrix + rate[:, None] * states
+    chosen = np.flatnonzero((growth > 0.0) & ~decided(growth, limit).zero)[::-1]
+    rate, states = growth[chosen], vectors[:, chosen].T
     others = np.array([np.delete(growth, k).max(initial=0.0) for k in chosen])
     none = np.zeros(len(chosen), np.int64)
     return Found(
         states,
         0.5 * rate,
         none + 2,
-        residual=np.linalg.norm(lacks, axis=1) / rate,
+        residual=np.linalg.norm(states @ matrix - rate[:, None] * states, axis=1) / rate,
         positivity=rate - others,
         ascents=none,
         imbalance=np.zeros(len(chosen)),
     )
 
 
-def _leading(system: WeightSystem, x: Array, hessian: Hessian | None) -> list[Form]:
+def _leading(system: WeightSystem, x: Array) -> list[Form]:
     """Return the leading forms at a critical point; those of linear networks may be expanded."""
     known = system.theory(x)
     parts = known.leading_parts()
-    if parts or known.field_terms is None or hessian is None:
+    if parts or known.field_terms is None:
         return [compiled(part, system.dim) for part in parts]
-    found = leading_form(system, x, hessian, "at")
+    found = leading_form(system, x, hessian_at(system, x, name="at"), "at")
     return [] if found is None else [expanded(found, 1.0)]
 
 
@@ -287,7 +278,7 @@ def leading_form(
     None where the loss is constant there; an error says ``name`` of a point so small that the form
     overflows.
     """
-    known, (_, values, vectors, zero) = system.theory(x), hessian
+    known, (values, vectors, zero) = system.theory(x), hessian
     if known.field_terms is None:
         return None
     basis = _without_orbit(vectors[:, zero], known.generators())
@@ -506,7 +497,7 @@ def dimension(form: Form, u: Array, value: float) -> int:
 
 
 def _dataset(
-    system: WeightSystem, x: Array, found: Sequence[Found], attrs: dict[str, Any], climbed: int
+    system: WeightSystem, x: Array, found: Sequence[Found], n_starts: int, n_forms: int
 ) -> xr.Dataset:
     """Return directions of all forms in one Dataset, lowest orders first, then best values."""
     none, count = np.zeros(0), np.zeros(0, np.int64)
@@ -530,7 +521,8 @@ def _dataset(
         "at": ("parameter", x),
     }
     coords = {**system.coordinates(), **system.unit_coordinates()}
-    attrs = {**system.attributes(), **attrs, "n_lost": climbed - int(joint.ascents.sum())}
+    lost = n_starts * n_forms - int(joint.ascents.sum())
+    attrs = {**system.attributes(), "n_starts": n_starts, "n_lost": lost}
     return schema.finish(xr.Dataset(variables, coords=coords), "escape_directions", attrs)
 
 

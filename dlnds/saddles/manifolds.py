@@ -271,7 +271,7 @@ def _dense(
 
     That is, up to the leading form on the kernel.
     """
-    _, values, vectors, zero = hessian
+    values, vectors, zero = hessian
     side = ~zero & ((values > 0.0) == stable)
     count, found = int(side.sum()), directions.leading_form(net, x, hessian)
     form = None if found is None else directions.expanded(found, -1.0 if stable else 1.0)
