@@ -485,7 +485,7 @@ def test_pictures_of_arcs_say_what_they_need(new_figures):
         dl.plot.arcs(table)
     with pytest.raises(ValueError, match=r"^source: no arc starts at '\{2\}'"):
         dl.plot.arcs(table, source="{2}")
-    with pytest.raises(ValueError, match="^arcs: needs the schema 'arcs'"):
+    with pytest.raises(TypeError, match="^arcs: needs a Dataset of the schema arcs"):
         dl.plot.arcs(dl.critical_points(NET))
     nothing = diagonal((2, 2), (2.0, 1.0))
     arcs = dl.critical_arcs(nothing, nothing.critical_state((0, 1)))
