@@ -128,7 +128,7 @@ class Residual:
         state, p = _place(x, p)
         if self.derivative is not None:
             return np.asarray(self.derivative(state, p), float)
-        return forms.slope(lambda s: self.value(state, p + s), abs(p))
+        return forms.difference(lambda s: self.value(state, p + s), abs(p))
 
     def orbit(self, x: ArrayLike, p: float) -> Array:
         """Return the tangent vectors of the orbit (generator × component), none if undeclared."""

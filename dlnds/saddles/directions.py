@@ -25,7 +25,7 @@ from dlnds.errors import (
 from dlnds.systems.network import WeightSystem, check_weights
 from dlnds.systems.protocol import SystemProtocol, dense_jacobian, field_at
 from dlnds.theory import tolerances
-from dlnds.theory.forms import Expansion, LeadingPart, expansion
+from dlnds.theory.forms import Expansion, LeadingPart, difference, expansion
 from dlnds.theory.laws import time_on_ray
 from dlnds.theory.spectra import decided
 
@@ -345,8 +345,7 @@ def expanded(form: Expansion, sign: float) -> Form:
 
     def hessian(u: Array) -> Array:
         """Return differences that are exact up to degree 3."""
-        step, unit = 1e-3, np.eye(size)
-        columns: Array = (slope(u + step * unit) - slope(u - step * unit)) / (2 * step)
+        columns = difference(lambda s: slope(u + s * np.eye(size)), 1.0, step=1e-3)
         return 0.5 * (columns + columns.T)
 
     plain: Any = getattr(homogeneous.climb, "py_func", homogeneous.climb)

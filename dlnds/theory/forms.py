@@ -169,12 +169,12 @@ def rank_one_points(widths: Sequence[int], moment: Array) -> Array:
     return np.reshape(rows, (-1, sum(b * a for a, b in itertools.pairwise(widths))))
 
 
-def slope(function: Callable[[float], Array], size: float) -> Array:
+def difference(function: Callable[[float], Array], size: float, step: float = STEP) -> Array:
     """Return the derivative of a function of a number at 0, by a central difference.
 
-    ``size`` is that of what the number is added to.
+    ``size`` is that of what the number is added to; the step is relative to it.
     """
-    step = STEP * max(1.0, size)
+    step *= max(1.0, size)
     with np.errstate(over="ignore", invalid="ignore"):
         found: Array = function(step) - function(-step)
     found /= 2.0 * step
@@ -186,7 +186,7 @@ def derivative(function: Callable[[Array], Array], x: Array) -> Array:
     size = float(np.abs(x).max(initial=0.0))
 
     def along(unit: Array) -> Array:
-        return slope(lambda s: function(x + s * unit), size)
+        return difference(lambda s: function(x + s * unit), size)
 
     return np.stack([along(unit) for unit in np.eye(x.size)], axis=1)
 

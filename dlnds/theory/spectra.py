@@ -19,7 +19,7 @@ Product = Callable[[Array], Array]
 
 #: Vectors of a Krylov space beyond twice those that are wanted, and restarts after which a search
 #: has failed.
-SPARE, MOST_RESTARTS = 96, 500
+SPARE, MOST_RESTARTS = 40, 500
 #: Sizes up to which an operator is written down as a matrix.
 SMALL = 64
 

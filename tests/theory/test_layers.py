@@ -62,7 +62,7 @@ def test_differences_are_exact_for_squares_and_accurate_for_others():
     x = np.array([3.0, -2.0, 0.5])
     found = forms.derivative(lambda y: np.array([y @ y, y[0] * y[2]]), x)
     np.testing.assert_allclose(found, [2.0 * x, [0.5, 0.0, 3.0]], rtol=0, atol=1e-9)
-    slope = forms.slope(lambda s: np.exp([2.0 + s]), 2.0)
+    slope = forms.difference(lambda s: np.exp([2.0 + s]), 2.0)
     assert slope[0] == pytest.approx(np.exp(2.0), rel=10 * forms.DIFFERENCED)
 
 
