@@ -12,6 +12,7 @@ from tqdm import tqdm
 from dlnds import schema
 from dlnds.arrays import Array
 from dlnds.continuation.correct import (
+    Course,
     Event,
     Point,
     Problem,
@@ -56,20 +57,6 @@ CHUNK = 8
 AWAY = 3.0
 #: Part of a step that shows the direction in which it changes something.
 NEARBY = 1e-4
-
-
-class Course(NamedTuple):
-    """How far, and in which steps, a branch is followed."""
-
-    bounds: tuple[float, float]
-    step: float
-    limits: tuple[float, float]
-    max_points: int
-    rtol: float
-    n_eigenvalues: int
-    events: tuple[Callable[..., float], ...]
-    progress: bool
-    secant: bool = False
 
 
 class Row(NamedTuple):
@@ -204,8 +191,7 @@ def branch(
     direction = check_choice("direction", direction, DIRECTIONS)
     symmetry = check_choice("symmetry", symmetry, SYMMETRIES)
     problem, first = started(residual, x0, p0, course, symmetry == "minimum_norm")
-    rows, stops = followed(problem, first, course, direction)
-    return as_dataset(problem, rows, course, stops)
+    return as_dataset(problem, *followed(problem, first, direction))
 
 
 def check_course(
@@ -267,15 +253,7 @@ def started(
         force = equation.value(x, p)
         if not np.isfinite(force @ force + x @ x):
             raise ValueError(f"x0: F(x, p) is not finite, or overflows, at p = {p:g}")
-    return start_of(posed(equation, course), x, p, minimum_norm)
-
-
-def posed(residual: Residual, course: Course, nullity: int = -1) -> Problem:
-    """Return what the steps of a course share."""
-    return Problem(
-        *(residual, course.rtol, nullity, course.events, course.limits[1], course.n_eigenvalues),
-        bounds=course.bounds,
-    )
+    return start_of(Problem(equation, course, bounds=course.bounds), x, p, minimum_norm)
 
 
 def start_of(problem: Problem, x: Array, p: float, minimum_norm: bool) -> tuple[Problem, Point]:
@@ -309,20 +287,21 @@ def start_of(problem: Problem, x: Array, p: float, minimum_norm: bool) -> tuple[
 
 
 def walk(
-    problem: Problem, start: Point, course: Course, trail: Trail | None = None
+    problem: Problem, start: Point, trail: Trail | None = None
 ) -> Iterator[tuple[Row, list[Special], str]]:
     """Yield one row after the other, the events before it, and why it is the last.
 
     The reason is empty but at the end.
     """
-    (origin, travelled, left), here, step = trail or Trail(start), start, course.step
+    course, here, (origin, travelled, left) = problem.course, start, trail or Trail(start)
+    step = course.step
     ready: Iterator[Stride] = iter(())
     while True:
         problem = problem.renewed(here) if problem.renewed else problem
         stride = next(ready, None)
         if stride is None:
-            ready = _together(problem, here, step, course)
-            stride = next(ready, None) or _alone(problem, here, step, course)
+            ready = _together(problem, here, step)
+            stride = next(ready, None) or _alone(problem, here, step)
         if stride is None:
             yield Row(here, travelled, step), [], "step_too_small"
             return
@@ -330,7 +309,7 @@ def walk(
             ready, stride = iter(()), _shorter(problem, here, stride)
         (there, taken, step), special, reason = _looked_at(problem, here, stride, course.bounds)
         travelled += taken
-        left = left or distance_between(there, origin) > AWAY * course.limits[1]
+        left = left or distance_between(there, origin) > AWAY * course.unit
         if left and _is_back(problem, here, there, origin, taken):
             reason = "closed"
         yield Row(there, travelled, step), special, reason
@@ -339,20 +318,21 @@ def walk(
         here = headed(here, there) if course.secant else there
 
 
-def _together(problem: Problem, here: Point, step: float, course: Course) -> Iterator[Stride]:
+def _together(problem: Problem, here: Point, step: float) -> Iterator[Stride]:
     """Return the steps that compiled functions take at once."""
+    course = problem.course
     if course.secant:
         return iter(())
     point, count = joined(here.x, here.p), min(CHUNK, course.max_points)
     return strides(problem, point, here.tangent, course.limits, LEAST_COSINE, step, count)
 
 
-def _alone(problem: Problem, here: Point, step: float, course: Course) -> Stride | None:
+def _alone(problem: Problem, here: Point, step: float) -> Stride | None:
     """Return the step to the next point, or to the bound that it would lead beyond."""
-    ended = _to_bound(problem, here, step, course.bounds)
+    ended = _to_bound(problem, here, step, problem.course.bounds)
     if ended is not None:
         return ended
-    smallest, largest = course.limits
+    smallest, largest = problem.course.limits
     while step >= smallest:
         there = ahead_of(problem, here, step)
         if there is not None:
@@ -449,15 +429,14 @@ def reversed_rows(rows: Sequence[Row]) -> list[Row]:
     return [row._replace(point=turned(row.point), distance=-row.distance) for row in reversed(rows)]
 
 
-def collected(
-    problem: Problem, start: Point, course: Course, trail: Trail | None = None
-) -> tuple[list[Row], str]:
+def collected(problem: Problem, start: Point, trail: Trail | None = None) -> tuple[list[Row], str]:
     """Return the rows of one side, special points among them, and why it ends."""
+    course = problem.course
     bound = course.bounds[int(start.tangent[-1] > 0.0)]
     if abs(start.p - bound) <= course.rtol * (1.0 + abs(bound)) and start.tangent[-1]:
         return [], "bound_reached"
     rows: list[Row] = []
-    steps = itertools.islice(walk(problem, start, course, trail), course.max_points)
+    steps = itertools.islice(walk(problem, start, trail), course.max_points)
     name, quiet = problem.residual.parameter, not course.progress
     before, reason = trail.travelled if trail else 0.0, ""
     for row, special, reason in tqdm(steps, name, course.max_points, disable=quiet):
@@ -469,24 +448,21 @@ def collected(
     return rows, reason or "max_points"
 
 
-def followed(
-    problem: Problem, first: Point, course: Course, direction: str
-) -> tuple[list[Row], dict[str, str]]:
+def followed(problem: Problem, first: Point, direction: str) -> tuple[list[Row], dict[str, str]]:
     """Return the rows of a branch from one of its points, and why it ends on both sides."""
-    rows, stops = [Row(first, 0.0, course.step)], {"down": "start", "up": "start"}
+    rows, stops = [Row(first, 0.0, problem.course.step)], {"down": "start", "up": "start"}
     if direction != "down":
-        side, stops["up"] = collected(problem, first, course)
+        side, stops["up"] = collected(problem, first)
         rows += side
     if direction != "up" and stops["up"] != "closed":
-        side, stops["down"] = collected(problem, turned(first), course)
+        side, stops["down"] = collected(problem, turned(first))
         rows = [*reversed_rows(side), *rows]
     return rows, stops
 
 
-def as_dataset(
-    problem: Problem, rows: Sequence[Row], course: Course, stops: dict[str, str]
-) -> xr.Dataset:
+def as_dataset(problem: Problem, rows: Sequence[Row], stops: dict[str, str]) -> xr.Dataset:
     """Return the rows of a branch as a Dataset."""
+    course = problem.course
     attrs = {
         **problem.residual.attributes,
         "rtol": course.rtol,
@@ -499,16 +475,17 @@ def as_dataset(
         "first_stop": stops["down"],
         "last_stop": stops["up"],
     }
-    return schema.finish(tabulated(problem, rows, course.n_eigenvalues), "branch", attrs)
+    return schema.finish(tabulated(problem, rows), "branch", attrs)
 
 
-def tabulated(problem: Problem, rows: Sequence[Row], n_eigenvalues: int) -> xr.Dataset:
+def tabulated(problem: Problem, rows: Sequence[Row]) -> xr.Dataset:
     """Return the variables of the rows of a branch."""
     residual, points = problem.residual, [row.point for row in rows]
     nothing = Special(points[0], 0.0, test_value=np.nan, accuracy=np.nan)
     special = [row.special or nothing for row in rows]
     n, radii = points[0].x.size, np.array([radius(point) for point in points])
-    near = np.stack([_nearest(point.values, min(n_eigenvalues, n)) for point in points])
+    count = min(problem.course.n_eigenvalues, n)
+    near = np.stack([_nearest(point.values, count) for point in points])
     kernels = np.array([event.kernel for event in special])
     orbits = np.array([point.basis.shape[1] for point in points])
     index = [(point.values.real > tolerances.RANK * radii.max()).sum() for point in points]

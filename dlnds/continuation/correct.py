@@ -49,18 +49,33 @@ class Point(NamedTuple):
     heading: Array | None = None
 
 
+class Course(NamedTuple):
+    """How far, and in which steps, a branch is followed."""
+
+    bounds: tuple[float, float]
+    step: float
+    limits: tuple[float, float]
+    max_points: int
+    rtol: float
+    n_eigenvalues: int
+    #: Functions of x and p (and q) whose zeros are located.
+    events: tuple[Callable[..., float], ...]
+    progress: bool
+    secant: bool = False
+
+    @property
+    def unit(self) -> float:
+        """The length that components are compared with: that of the largest step."""
+        return self.limits[1]
+
+
 class Problem(NamedTuple):
     """What all steps of one branch share."""
 
     residual: Residual
-    rtol: float
+    course: Course
     #: Dimension of the kernel that is taken out without generators, or −1 if they are declared.
-    nullity: int
-    events: tuple[Event, ...]
-    #: Length that components are compared with: the largest step.
-    unit: float = 1.0
-    #: Eigenvalues nearest to zero that have to be known.
-    nearest: int = 6
+    nullity: int = -1
     #: Beyond these values of p the equation need not be defined.
     bounds: tuple[float, float] = (-np.inf, np.inf)
     #: Of an equation that is made from another one: the eigenvalues of that one, from x, p and the
@@ -71,18 +86,27 @@ class Problem(NamedTuple):
     renewed: Callable[[Point], "Problem"] | None = None
 
 
+def declared_basis(residual: Residual, x: Array, p: float, unit: float) -> Array:
+    """Return an orthonormal basis of the tangent space of the declared orbit.
+
+    Generators that are small as compared with a unit of length count as zero.
+    """
+    rows = residual.orbit(x, p)
+    if not rows.any():
+        return np.zeros((x.size, 0))
+    basis = orthonormal(rows, unit)
+    if basis is not None:
+        return basis
+    _, sizes, frame = np.linalg.svd(rows, full_matrices=False)
+    across: Array = frame[: int((sizes > tolerances.RANK * max(sizes[0], unit)).sum())].T
+    return across
+
+
 def orbit_basis(problem: Problem, x: Array, p: float, tangent: Array) -> Array:
     """Return an orthonormal basis of the directions in which solutions are not isolated."""
     residual = problem.residual
     if problem.nullity < 0:
-        rows = residual.orbit(x, p)
-        if not rows.any():
-            return np.zeros((x.size, 0))
-        basis = orthonormal(rows, problem.unit)
-        if basis is not None:
-            return basis
-        _, sizes, frame = np.linalg.svd(rows, full_matrices=False)
-        return frame[: int((sizes > tolerances.RANK * max(sizes[0], problem.unit)).sum())].T
+        return declared_basis(residual, x, p, problem.course.unit)
     if not problem.nullity:
         return np.zeros((x.size, 0))
     wide = np.column_stack([residual.matrix(x, p), residual.slope(x, p)])
@@ -121,7 +145,7 @@ def length(v: Array) -> float:
 
 def corrected(problem: Problem, x: Array, p: float, tangent: Array) -> Corrected | None:
     """Return the solution in the plane through (x, p) across the tangent and the orbit, or None."""
-    residual = problem.residual
+    residual, rtol = problem.residual, problem.course.rtol
     basis, n = orbit_basis(problem, x, p, tangent), x.size
     start, last = joined(x, p), np.inf
     jacobian = residual.matrix(x, p)
@@ -144,7 +168,7 @@ def corrected(problem: Problem, x: Array, p: float, tangent: Array) -> Corrected
         contraction = size / last if iteration == 2 else contraction
         if not np.isfinite(size):
             return None
-        if size <= problem.rtol or (fresh and size <= 1e3 * problem.rtol and size > 0.5 * last):
+        if size <= rtol or (fresh and size <= 1e3 * rtol and size > 0.5 * last):
             x, p = point[:n].copy(), float(point[n])
             rest = length(residual.value(x, p))
             drift = weight * float(np.abs(basis.T @ (x - start[:n])).max(initial=0.0))
@@ -207,7 +231,7 @@ def strides(
     bases = np.empty((count, compiled.n_generators, n))
     jacobians, found = np.empty((count, n, n)), np.zeros((count, branches.FOUND))
     low, high = problem.bounds if step else (-np.inf, np.inf)
-    options = problem.rtol, problem.unit, low, high, *limits, least_cosine
+    options = problem.course.rtol, problem.course.unit, low, high, *limits, least_cosine
     follow: Any = jit.ready(branches.follow, branches.FOLLOW)
     number = follow(
         *(compiled.params, compiled.decay, compiled.action),
@@ -218,7 +242,9 @@ def strides(
     for k, row in enumerate(found[:number].tolist()):
         taken, later, rank, iterations, contraction, residual, multiplier = row
         x, p, basis = points[k + 1, :n], float(points[k + 1, n]), bases[k, : int(rank)].T
-        values = transverse_values(problem.residual, jacobians[k], basis, problem.nearest)
+        values = transverse_values(
+            problem.residual, jacobians[k], basis, problem.course.n_eigenvalues
+        )
         numbers = int(iterations), residual, multiplier, contraction
         yield Stride(Point(x, p, tangents[k + 1], basis, values, *numbers), taken, later)
 
@@ -247,7 +273,7 @@ def described(problem: Problem, tangent: Array, found: Corrected) -> Point | Non
     if problem.spectrum is not None:
         values = problem.spectrum(x, p, basis)
     else:
-        values = transverse_values(problem.residual, jacobian, basis, problem.nearest)
+        values = transverse_values(problem.residual, jacobian, basis, problem.course.n_eigenvalues)
     return Point(x, p, ahead, basis, values, iterations, rest, multiplier, contraction)
 
 
@@ -300,7 +326,9 @@ def with_values(problem: Problem, point: Point) -> Point:
     if problem.spectrum is not None:
         return point
     jacobian = problem.residual.matrix(point.x, point.p)
-    values = transverse_values(problem.residual, jacobian, point.basis, problem.nearest)
+    values = transverse_values(
+        problem.residual, jacobian, point.basis, problem.course.n_eigenvalues
+    )
     return point._replace(values=values)
 
 

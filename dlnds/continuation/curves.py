@@ -13,7 +13,6 @@ from dlnds.arrays import Array
 from dlnds.continuation.bordered import factorized, transverse_values
 from dlnds.continuation.branches import (
     DIRECTIONS,
-    Course,
     Row,
     as_dataset,
     check_course,
@@ -21,7 +20,7 @@ from dlnds.continuation.branches import (
     followed,
     start_of,
 )
-from dlnds.continuation.correct import Event, Point, Problem, orbit_basis
+from dlnds.continuation.correct import Course, Event, Point, Problem, declared_basis
 from dlnds.continuation.residuals import Residual
 from dlnds.errors import (
     ConvergenceError,
@@ -223,10 +222,10 @@ def _followed(
     equations = kind(borders)
     problem = _problem(equations, at(q), course, parameter)
     problem, first = _started(equations, problem, equations.start(x, p), q)
-    rows, stops = followed(problem, first, course, direction)
-    course = course._replace(n_eigenvalues=min(course.n_eigenvalues, x.size))
+    rows, stops = followed(problem, first, direction)
+    fewer = course._replace(n_eigenvalues=min(course.n_eigenvalues, x.size))
     whole = [row._replace(point=_with_all_values(borders, row.point)) for row in rows]
-    return _labelled(as_dataset(problem, whole, course, stops), at(q), rows, x.size)
+    return _labelled(as_dataset(problem._replace(course=fewer), whole, stops), at(q), rows, x.size)
 
 
 def _started(
@@ -296,7 +295,7 @@ class _Borders:
     def whole(self, y: Array, q: float) -> Array:
         """Return [J B b; Bᵀ 0 0; cᵀ 0 0]."""
         residual, (x, p) = self.at(q), self.split(y)
-        basis = _basis(residual, x, p, self.unit)
+        basis = declared_basis(residual, x, p, self.unit)
         n, g = basis.shape
         matrix = np.zeros((n + g + 1, n + g + 1))
         matrix[:n, :n] = residual.matrix(x, p)
@@ -454,10 +453,6 @@ class _Crossings:
         return ()
 
 
-def _basis(residual: Residual, x: Array, p: float, unit: float) -> Array:
-    return orbit_basis(Problem(residual, 0.0, -1, (), unit), x, p, np.zeros(x.size + 1))
-
-
 def _slope(
     function: Callable[[float], Any], s: float, bounds: tuple[float, float] = (-np.inf, np.inf)
 ) -> Any:
@@ -484,8 +479,8 @@ def _borders_at(
     at: Callable[[float], Residual], x: Array, p: float, q: float, course: Course
 ) -> _Borders:
     """Return J bordered by its null vectors at a point."""
-    residual, unit = at(q), course.limits[1]
-    jacobian, basis = residual.matrix(x, p), _basis(residual, x, p, unit)
+    residual, unit = at(q), course.unit
+    jacobian, basis = residual.matrix(x, p), declared_basis(residual, x, p, unit)
     if not np.isfinite(jacobian).all():
         raise ValueError(f"point: needs a finite ∂F/∂x, got NaN or infinity at q0 = {q}")
     with np.errstate(over="ignore", invalid="ignore"):
@@ -533,11 +528,9 @@ def _problem(
         observe=None if given.observe is None else observe,
         attributes=given.attributes,
     )
-    events = tuple(wrapped(event) for event in course.events)
-    return Problem(
-        residual, course.rtol, -1, events, course.limits[1],
-        spectrum=borders.spectrum, kinds=equations.kinds(), renewed=renewed,
-    )  # fmt: skip
+    moving = course._replace(events=tuple(wrapped(event) for event in course.events))
+    kinds = equations.kinds()
+    return Problem(residual, moving, spectrum=borders.spectrum, kinds=kinds, renewed=renewed)
 
 
 def _labelled(whole: xr.Dataset, given: Residual, rows: Sequence[Row], n: int) -> xr.Dataset:

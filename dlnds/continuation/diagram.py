@@ -11,7 +11,6 @@ from numpy.typing import ArrayLike
 from dlnds._version import __version__
 from dlnds.arrays import Array
 from dlnds.continuation.branches import (
-    Course,
     Row,
     as_dataset,
     check_course,
@@ -114,20 +113,20 @@ def diagram(
     levels = check_integer("depth", depth, minimum=0)
     most = check_integer("max_branches", max_branches, minimum=1)
     problem, first = started(residual, x0, p0, course)
-    found, complete = [_Traced(*followed(problem, first, course, "both"))], 1
-    for parent, number, start in _leaving(problem, course, found, levels):
+    found, complete = [_Traced(*followed(problem, first, "both"))], 1
+    for parent, number, start in _leaving(problem, found, levels):
         if len(found) == most:
             complete = 0
             break
         crossing = found[parent].rows[number].point._replace(tangent=start.tangent)
-        side, stop = collected(problem, start, course)
+        side, stop = collected(problem, start)
         rows, stops = [Row(crossing, 0.0, course.step), *side], {"down": "start", "up": stop}
         found.append(_Traced(rows, stops, parent, number, found[parent].level + 1))
-    return _tree(problem, found, course, complete)
+    return _tree(problem, found, complete)
 
 
 def _leaving(
-    problem: Problem, course: Course, found: Sequence[_Traced], levels: int
+    problem: Problem, found: Sequence[_Traced], levels: int
 ) -> Iterator[tuple[int, int, Point]]:
     """Yield points on branches that are not among those found, which grow under way.
 
@@ -135,7 +134,7 @@ def _leaving(
     """
     for parent, traced in enumerate(found):
         for number in _crossings(traced) if traced.level < levels else ():
-            for start in departures(problem, traced.rows[number], course):
+            for start in departures(problem, traced.rows[number]):
                 if not any(_is_on(problem, start, known) for known in found):
                     yield parent, number, start
 
@@ -147,7 +146,7 @@ def _crossings(traced: _Traced) -> Iterator[int]:
             yield number
 
 
-def departures(problem: Problem, crossing: Row, course: Course) -> list[Point]:
+def departures(problem: Problem, crossing: Row) -> list[Point]:
     """Return one point on each branch that crosses at a point, with its tangent away from there."""
     point, size = crossing.point, crossing.special.size if crossing.special else 0.0
     across = null_directions(problem, point.x, point.p, tolerances.KERNEL * size)
@@ -161,16 +160,16 @@ def departures(problem: Problem, crossing: Row, course: Course) -> list[Point]:
     tries = np.concatenate([kernel, mixed])
     found: list[Point] = []
     for v in np.concatenate([tries, -tries]):
-        start = _departed(problem, point, v / np.linalg.norm(v), course)
+        start = _departed(problem, point, v / np.linalg.norm(v))
         if start is not None and not any(_same(problem, start, other) for other in found):
             found.append(start)
     return found
 
 
-def _departed(problem: Problem, point: Point, v: Array, course: Course) -> Point | None:
+def _departed(problem: Problem, point: Point, v: Array) -> Point | None:
     n = point.x.size
     for part in DEPARTURES:
-        size = part * course.step
+        size = part * problem.course.step
         start = solution_near(problem, point.x + size * v[:n], point.p + size * float(v[n]), v)
         if start is None:
             continue
@@ -249,12 +248,12 @@ def _is_far(problem: Problem, here: Point, there: Point, point: Point) -> bool:
     return bool(np.linalg.norm(other - at) > 3.0 * change + abs(there.p - here.p))
 
 
-def _tree(problem: Problem, found: Sequence[_Traced], course: Course, complete: int) -> xr.DataTree:
+def _tree(problem: Problem, found: Sequence[_Traced], complete: int) -> xr.DataTree:
     nodes = {}
     for number, traced in enumerate(found):
         parent = f"branch_{traced.parent}" if traced.parent >= 0 else ""
         attrs = {"parent": parent, "parent_step": traced.number, "level": traced.level}
-        dataset = as_dataset(problem, traced.rows, course, traced.stops)
+        dataset = as_dataset(problem, traced.rows, traced.stops)
         nodes[f"branch_{number}"] = dataset.assign_attrs(attrs)
     tree = xr.DataTree.from_dict(nodes)
     tree.attrs = {

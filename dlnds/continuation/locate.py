@@ -151,8 +151,8 @@ def located(problem: Problem, here: Point, there: Point, step: float) -> list[Sp
     lift = _lift(problem, here, there)
     if not tests and flip is None and lift is None:
         return []
-    if not problem.nearest:  # signs alone have no zeros
-        problem = problem._replace(nearest=FEWEST)
+    if not problem.course.n_eigenvalues:  # signs alone have no zeros
+        problem = problem._replace(course=problem.course._replace(n_eigenvalues=FEWEST))
         here, there = with_values(problem, here), with_values(problem, there)
         return located(problem, here, there, step)
     dimension = there.basis.shape[1]
@@ -205,7 +205,7 @@ def _tests(
 ) -> Iterator[tuple[str, Callable[[Point], float]]]:
     """Yield the kinds of events between two points, each with a function that vanishes there."""
     yield from _spectral_tests(problem, here, there, size)
-    for kind, event in (*problem.kinds, *(("user", event) for event in problem.events)):
+    for kind, event in (*problem.kinds, *(("user", event) for event in problem.course.events)):
         if event(here.x, here.p) * event(there.x, there.p) < 0.0:
             yield kind, lambda point, event=event: float(event(point.x, point.p))  # type: ignore[misc]
 
@@ -284,7 +284,7 @@ def _orbit_rank(problem: Problem, point: Point) -> int:
         return int(point.basis.shape[1])
     rows = problem.residual.orbit(point.x, point.p)
     sizes = np.asarray(np.linalg.svd(rows, compute_uv=False), float)
-    rank: int = int((sizes > tolerances.KERNEL * sizes.max(initial=problem.unit)).sum())
+    rank: int = int((sizes > tolerances.KERNEL * sizes.max(initial=problem.course.unit)).sum())
     return rank
 
 

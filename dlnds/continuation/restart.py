@@ -10,17 +10,16 @@ from dlnds import schema
 from dlnds.arrays import Array
 from dlnds.continuation.branches import (
     AWAY,
-    Course,
     Trail,
     check_course,
     check_room,
     collected,
     headed,
-    posed,
     reversed_rows,
     tabulated,
 )
 from dlnds.continuation.correct import (
+    Course,
     Event,
     Point,
     Problem,
@@ -110,18 +109,18 @@ def extend_branch(
     course = _course(branch, end, given, max_points, events, progress)
     _check_inside(course.bounds, end, forward)
     nullity = int(end.orbit_dimension) if branch.attrs["symmetry"] == "minimum_norm" else -1
-    problem = posed(equation, course, nullity)
-    trail, start = _trail(problem, branch, course, forward), _end_point(problem, end, forward)
+    problem = Problem(equation, course, nullity, course.bounds)
+    trail, start = _trail(problem, branch, forward), _end_point(problem, end, forward)
     start = _aimed(start, branch, forward) if course.secant else start
-    near = distance_between(start, trail.origin) <= course.limits[1]
+    near = distance_between(start, trail.origin) <= course.unit
     if branch.attrs[stop] == "closed" and near:
         raise ValueError("branch: is closed, there is nothing beyond its end")
-    rows, reason = collected(problem, start, course, trail)
+    rows, reason = collected(problem, start, trail)
     steps = dict(zip(("step_min", "step_max"), course.limits, strict=True))
     attrs = {**branch.attrs, **steps, "bounds": np.array(course.bounds), stop: reason}
     if not rows:
         return _joined([branch], attrs)
-    new = tabulated(problem, rows if forward else reversed_rows(rows), course.n_eigenvalues)
+    new = tabulated(problem, rows if forward else reversed_rows(rows))
     return _joined([branch, new] if forward else [new, branch], attrs)
 
 
@@ -239,7 +238,7 @@ def _end_point(problem: Problem, end: xr.Dataset, forward: bool) -> Point:
     return point
 
 
-def _trail(problem: Problem, branch: xr.Dataset, course: Course, forward: bool) -> Trail:
+def _trail(problem: Problem, branch: xr.Dataset, forward: bool) -> Trail:
     """Return where a branch came from to its end, and whether it was away from there."""
     arcs = branch.arclength.values
     start = int(np.argmin(np.abs(arcs)))
@@ -251,7 +250,7 @@ def _trail(problem: Problem, branch: xr.Dataset, course: Course, forward: bool) 
     side = branch.isel(step=steps)
     side = side.isel(step=np.flatnonzero(side.event.values == 0))
     apart = np.column_stack([side.state.values - x, side.p.values - p])
-    left = bool((np.linalg.norm(apart, axis=1) > AWAY * course.limits[1]).any())
+    left = bool((np.linalg.norm(apart, axis=1) > AWAY * problem.course.unit).any())
     travelled = float(arcs[-1] if forward else -arcs[0])
     return Trail(origin if forward else turned(origin), travelled, left)
 
