@@ -27,7 +27,7 @@ from dlnds.errors import (
     finite,
     known_options,
 )
-from dlnds.systems.protocol import Numerics, Reduction, SystemProtocol, Theory
+from dlnds.systems.protocol import Numerics, Reduction, SystemProtocol, Theory, field_of
 from dlnds.systems.varied import observed, with_decay
 from dlnds.theory import moments, symmetry
 from dlnds.theory.coordinates import flat, layers_of, n_weights, product, span, turning
@@ -195,10 +195,10 @@ class WeightSystem(SystemProtocol):
 
     def _forces(self, states: Array) -> Array:
         """Return the field of each state."""
-        field, out = jit.ready(self.field, jit.FIELD), np.empty_like(states)
-        params = self.params
-        for state, row in zip(states.reshape(-1, self.dim), out.reshape(-1, self.dim), strict=True):
-            field(0.0, state, params, row)
+        out = np.empty_like(states)
+        if states.size:  # else nothing is compiled
+            field = field_of(self, 0.0)
+            out.reshape(-1, self.dim)[:] = [field(x) for x in states.reshape(-1, self.dim)]
         return out
 
     def hessian(self, x: ArrayLike) -> Array:

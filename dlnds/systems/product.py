@@ -549,6 +549,8 @@ class ProductFlow(SystemProtocol):
 
     def _slope(self, states: Array) -> Array:
         """Return g_W(Ẇ, Ẇ) = −⟨∇ℓ(W), Ẇ⟩, the rate at which the loss falls."""
+        if not len(states):
+            return np.zeros(0)
         params, own = self.params, jit.ready(self.field, jit.FIELD)
         plain: Kernel = jit.ready(kernels.force, jit.FIELD)
         slopes, velocity, force = np.empty(len(states)), np.empty(self.dim), np.empty(self.dim)

@@ -28,7 +28,7 @@ Parts = dict[str, Any]
 Tangents = Callable[[bool], Callable[[Array], Array]]
 Velocity = Callable[[Array, Array], Array]
 Path = Callable[[float], Any] | Sequence[ArrayLike]
-Imbalances = Callable[[float], list[Array]]
+Matrices = Callable[[float], list[Array]]
 
 
 class Compiled(NamedTuple):
@@ -173,23 +173,25 @@ def along_targets(
     path_derivative: Any = None,
 ) -> Parts:
     """Return the critical points as the target moves along a path."""
-    _check_path("target", "a function of θ or a pair of targets", path, path_derivative)
-    about: Parts = {"vary": "target"}
-    shape, root, derivative = problem.target.shape, problem.root, path_derivative
-    if callable(path):
-        target = _checked("path", path, shape)
-        change = None if derivative is None else _checked("path_derivative", derivative, shape)
-    else:
-        first, last = _pair(path, shape, "targets")
-        about["path_digest"] = hashlib.sha256(first.tobytes() + last.tobytes()).hexdigest()
-        target, change = _straight(first, last), lambda p: last - first
+    shape, root = problem.target.shape, problem.root
+
+    def ends(path: Any) -> list[list[Array]]:
+        return [[end] for end in _pair(path, shape, "targets")]
+
+    target, change, about = _way("target", _alone(path), _alone(path_derivative), [shape], ends)
 
     def signal(W: Array, p: float) -> Array:
         assert change is not None
-        return change(p) if root is None else change(p) @ root.T
+        moved = change(p)[0]
+        return moved if root is None else moved @ root.T
 
     known = None if change is None else signal
-    return along_data(net, problem, velocity, lambda p: (target(p), root), known, about)
+    return along_data(net, problem, velocity, lambda p: (target(p)[0], root), known, about)
+
+
+def _alone(path: Any) -> Any:
+    """Return a function that gives one matrix as one that gives a sequence of them."""
+    return (lambda p: [path(p)]) if callable(path) else path
 
 
 def along_covariances(
@@ -226,15 +228,23 @@ def _interpolated(s: Array, p: float) -> Array:
     return np.sqrt(squares)
 
 
-# What is symmetry.
+# What is conserved.
 
 
 def along_imbalances(
     net: SystemProtocol, problem: Problem, path: Any = None, path_derivative: Any = None
 ) -> Parts:
     """Return the critical points over one critical value as the C_i move along a path."""
-    wanted, change, about = _path_of_imbalances(net, problem, path, path_derivative)
+    if problem.depth == 1:
+        raise ValueError("system: vary='imbalance' needs a network with hidden layers")
     given, widths = net.params, problem.widths
+
+    def ends(path: Any) -> list[tuple[Array, ...]]:
+        states = _ends_in_a_fiber(net, problem, path)
+        return [symmetry.imbalances(layers_of(widths, x)) for x in states]
+
+    shapes = [(d, d) for d in widths[1:-1]]
+    wanted, change, about = _way("imbalance", path, path_derivative, shapes, ends, symmetric=True)
     tangents, entries = tangents_of(widths), symmetry.entries(widths)
     field, matrix = evaluations(net, lambda _: given)
     assert matrix is not None
@@ -283,29 +293,6 @@ def along_imbalances(
     }
 
 
-def _path_of_imbalances(
-    net: SystemProtocol, problem: Problem, path: Any, derivative: Any
-) -> tuple[Imbalances, Imbalances | None, Parts]:
-    """Return C_i*(θ), their derivatives if they are known, and what the attributes say of them."""
-    if problem.depth == 1:
-        raise ValueError("system: vary='imbalance' needs a network with hidden layers")
-    _check_path("imbalance", "a pair of critical states or a function", path, derivative)
-    about: Parts = {"vary": "imbalance"}
-    if callable(path):
-        change = (
-            None
-            if derivative is None
-            else _symmetric("path_derivative", derivative, problem.widths)
-        )
-        return _symmetric("path", path, problem.widths), change, about
-    ends = _ends_in_a_fiber(net, problem, path)
-    first, last = (symmetry.imbalances(layers_of(problem.widths, x)) for x in ends)
-    about["path_digest"] = hashlib.sha256(flat([*first, *last]).tobytes()).hexdigest()
-    steps = [b - a for a, b in zip(first, last, strict=True)]
-    lines = [_straight(a, b) for a, b in zip(first, last, strict=True)]
-    return lambda p: [line(p) for line in lines], lambda p: steps, about
-
-
 def _ends_in_a_fiber(net: SystemProtocol, problem: Problem, path: Any) -> list[Array]:
     """Return two critical states over the same map, if an arc can join their C_i."""
     ends = [check_state("path", net, x) for x in _pair(path, (net.dim,), "critical states")]
@@ -346,14 +333,40 @@ def _check_rank(least: int, image: Array) -> None:
 # Paths.
 
 
-def _check_path(vary: str, what: str, path: Any, derivative: Any) -> None:
-    """Refuse a path that is missing, and a derivative that is no function or is not wanted."""
+def _way(
+    vary: str,
+    path: Any,
+    derivative: Any,
+    shapes: Sequence[tuple[int, ...]],
+    ends: Callable[[Any], Sequence[Sequence[Array]]],
+    symmetric: bool = False,
+) -> tuple[Matrices, Matrices | None, Parts]:
+    """Return matrices along a path, their derivatives if known, and what the attributes say.
+
+    ``ends`` makes those at p = 0 and 1 of what is given in place of a function.
+    """
+    about: Parts = {"vary": vary}
     if path is None:
-        raise ValueError(f"path: vary={vary!r} needs {what}")
+        raise ValueError(
+            f"path: vary={vary!r} needs a function of θ, or a pair for a straight line"
+        )
     if derivative is not None and not callable(derivative):
         raise TypeError(f"path_derivative: needs a function of θ, got {derivative!r}")
-    if derivative is not None and not callable(path):
+    if callable(path):
+        known = None
+        if derivative is not None:
+            known = _checked("path_derivative", derivative, shapes, symmetric)
+        return _checked("path", path, shapes, symmetric), known, about
+    if derivative is not None:
         raise ValueError("path_derivative: that of a pair is known, leave it out")
+    first, last = ends(path)
+    about["path_digest"] = hashlib.sha256(flat([*first, *last]).tobytes()).hexdigest()
+    steps = [b - a for a, b in zip(first, last, strict=True)]
+
+    def between(p: float) -> list[Array]:
+        return [(1.0 - p) * a + p * b for a, b in zip(first, last, strict=True)]
+
+    return between, lambda p: steps, about
 
 
 def _pair(path: Any, shape: tuple[int, ...], what: str) -> list[Array]:
@@ -366,42 +379,22 @@ def _pair(path: Any, shape: tuple[int, ...], what: str) -> list[Array]:
     return [check_array("path", end, ndim=len(shape), shape=shape) for end in ends]
 
 
-def _straight(first: Array, last: Array) -> Callable[[float], Array]:
-    """Return the line from one matrix at p = 0 to another at p = 1."""
-    return lambda p: (1.0 - p) * first + p * last
-
-
 def _checked(
-    name: str, function: Callable[[float], ArrayLike], shape: tuple[int, ...]
-) -> Callable[[float], Array]:
+    name: str, function: Callable[[float], Any], shapes: Sequence[tuple[int, ...]], symmetric: bool
+) -> Matrices:
     """Return a function whose matrices are looked at before kernels read them."""
-
-    def checked(p: float) -> Array:
-        matrix = np.asarray(function(p), dtype=float)
-        if matrix.shape != shape or not np.isfinite(matrix).all():
-            raise ValueError(
-                f"{name}: needs to return a finite matrix of shape {shape}, got shape "
-                f"{matrix.shape} at {p}"
-            )
-        return matrix
-
-    return checked
-
-
-def _symmetric(name: str, function: Callable[[float], Any], widths: Sequence[int]) -> Imbalances:
-    """Return a function whose matrices are symmetric, one for each hidden layer."""
-    shapes = [(d, d) for d in widths[1:-1]]
 
     def checked(p: float) -> list[Array]:
         found = [np.asarray(matrix, dtype=float) for matrix in function(p)]
-        if [matrix.shape for matrix in found] != shapes or not all(
-            np.isfinite(c).all() and np.allclose(c, c.T, rtol=0.0, atol=1e-12 * np.abs(c).max())
-            for c in found
-        ):
+        got = [matrix.shape for matrix in found]
+        right = got == [*shapes] and all(np.isfinite(matrix).all() for matrix in found)
+        if right and symmetric:
+            right = all(np.abs(c - c.T).max() <= 1e-12 * np.abs(c).max() for c in found)
+        if not right:
             raise ValueError(
-                f"{name}: needs to return finite symmetric matrices of shapes {shapes}, got shapes "
-                f"{[matrix.shape for matrix in found]} at {p}"
+                f"{name}: needs to return finite {'symmetric ' * symmetric}matrices of shapes "
+                f"{shapes}, got shapes {got} at {p}"
             )
-        return [0.5 * (matrix + matrix.T) for matrix in found]
+        return [0.5 * (c + c.T) for c in found] if symmetric else found
 
     return checked
