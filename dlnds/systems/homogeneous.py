@@ -27,7 +27,13 @@ from dlnds.systems.protocol import Limit, Numerics, Theory, ended, evaluations
 from dlnds.systems.varied import with_decay
 from dlnds.theory import tolerances
 from dlnds.theory.coordinates import block_places, layers_of
-from dlnds.theory.forms import LeadingPart, correlation, network_outputs, pack_params
+from dlnds.theory.forms import (
+    LeadingPart,
+    activations,
+    correlation,
+    network_outputs,
+    pack_params,
+)
 
 LOSSES = ("square", "logistic")
 #: Largest power of the activation.
@@ -257,16 +263,14 @@ class HomogeneousNetwork(WeightSystem):
 
     def _both_ways(self, x: Array) -> tuple[list[Array], list[Array]]:
         """Return A_0, …, A_{h−1} and B_1, …, B_h of a state."""
-        layers, values, slopes = self.unpack(x), [self.criterion.inputs], []
-        for w in layers[:-1]:
-            z = w @ values[-1]
-            rectified = np.where(z > 0.0, z, self.slope * z)
-            values.append(rectified**self.power)
-            edge = np.where(z > 0.0, 1.0, self.slope)
-            slopes.append(self.power * edge * rectified ** (self.power - 1))
+        layers = self.unpack(x)
+        values = activations(layers, self.criterion.inputs, self.power, self.slope)
         signals = [self.criterion.signal(layers[-1] @ values[-1])]
-        for w, slope in zip(layers[:0:-1], slopes[::-1], strict=True):
-            signals.append(slope * (w.T @ signals[-1]))
+        for i in range(self.depth - 1, 0, -1):
+            z = layers[i - 1] @ values[i - 1]
+            edge = np.where(z > 0.0, 1.0, self.slope)
+            change = self.power * edge * (edge * z) ** (self.power - 1)
+            signals.append(change * (layers[i].T @ signals[-1]))
         return values, signals[::-1]
 
     # States and what they mean.

@@ -385,11 +385,10 @@ class ProductFlow(SystemProtocol):
         with np.errstate(over="ignore"):
             left, right = (check_finite(name, part.T @ part) for part in factors)
         if not np.abs(left - right).max() <= 1e-14 * np.abs(left).max():
-            (Q, first), (P, last) = np.linalg.qr(A), np.linalg.qr(B)
-            U, s, Vt = np.linalg.svd(first @ last.T)
-            A, B = Q @ U * np.sqrt(s), P @ Vt.T * np.sqrt(s)
+            U, s, V = fixed_rank.thin_modes(A, B)
+            A, B = U * np.sqrt(s), V * np.sqrt(s)
         else:
-            s = np.linalg.eigvalsh(left)[::-1]
+            s = np.linalg.eigvalsh(left)[::-1].astype(float)
         if not s[-1] > tolerances.FACTOR_RANK * s[0]:
             raise ValueError(
                 f"{name}: needs a product of rank {self.rank}, got singular values from "
@@ -629,10 +628,10 @@ class ProductFlow(SystemProtocol):
     @finite("x")
     def lift(self, x: ArrayLike) -> Array:
         """Return a balanced state of the network over a state, hidden units 1..k in use."""
-        A, B = self.unpack(check_array("x", x, ndim=1, shape=(self.dim,)))
-        (Q, first), (P, last) = np.linalg.qr(A), np.linalg.qr(B)
-        U, s, Vt = np.linalg.svd(first @ last.T)
-        frames = moments.canonical_frames(self.network.widths, Q @ U, P @ Vt.T)
+        U, s, V = fixed_rank.thin_modes(
+            *self.unpack(check_array("x", x, ndim=1, shape=(self.dim,)))
+        )
+        frames = moments.canonical_frames(self.network.widths, U, V)
         return flat(moments.balanced_layers(frames, s ** (1.0 / self.depth)))
 
     def critical_state(self, modes: Sequence[int]) -> Array:

@@ -31,11 +31,16 @@ class Blocks(NamedTuple):
     Q: Array
 
 
-def point(A: Array, B: Array, depth: int) -> Point:
-    """Return the point A Bᵀ; signs such that the largest entry of each left vector is positive."""
+def thin_modes(A: Array, B: Array) -> tuple[Array, Array, Array]:
+    """Return the k singular vectors U, values and vectors V of A Bᵀ."""
     (first, R), (last, T) = np.linalg.qr(A), np.linalg.qr(B)
     inner, s, outer = np.linalg.svd(R @ T.T)
-    U, V = first @ inner, last @ outer.T
+    return first @ inner, s, last @ outer.T
+
+
+def point(A: Array, B: Array, depth: int) -> Point:
+    """Return the point A Bᵀ; signs such that the largest entry of each left vector is positive."""
+    U, s, V = thin_modes(A, B)
     signs = np.sign(U[np.abs(U).argmax(axis=0), np.arange(len(s))])
     return Point(U * signs, s, V * signs, depth)
 

@@ -97,14 +97,19 @@ def pack_params(widths: Sequence[int], form: int, target: Array, *numbers: Array
     return np.array(sizes, np.int64), flat([target, *numbers])
 
 
+def activations(layers: Sequence[Array], inputs: Array, power: int, slope: float) -> list[Array]:
+    """Return A_0, …, A_{h−1}, with A_i = σ(W_i A_{i−1}), of layers or of stacks of them."""
+    values = [inputs]
+    for w in layers[:-1]:
+        z = w @ values[-1]
+        values.append(np.where(z > 0.0, z, slope * z) ** power)
+    return values
+
+
 def network_outputs(layers: Sequence[Array], inputs: Array, power: int, slope: float) -> Array:
     """Return W_h σ(… σ(W_1 X)) of layers, or of stacks of them."""
-    values = inputs
     with np.errstate(over="ignore", invalid="ignore"):  # a diverged run has such states
-        for w in layers[:-1]:
-            z = w @ values
-            values = np.where(z > 0.0, z, slope * z) ** power
-        image: Array = layers[-1] @ values
+        image: Array = layers[-1] @ activations(layers, inputs, power, slope)[-1]
     return image
 
 
