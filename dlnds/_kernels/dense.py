@@ -18,7 +18,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import lower_builtin, type_callable
 
-from dlnds._kernels.jit import LOOP_LIMIT, jit, part, sums
+from dlnds._kernels.jit import LOOP_LIMIT, inlined, jit, part, sums
 
 INT32, INT64, DOUBLE = ir.IntType(32), ir.IntType(64), ir.DoubleType()
 #: Numbers that a loop handles at once.
@@ -146,13 +146,13 @@ def assign_identity(out):
         out[i, i] = 1.0
 
 
-@part
+@inlined
 def magnitude(z):
     """Return the size of a number, real or complex, without a root."""
     return abs(z.real) + abs(z.imag)
 
 
-@part
+@inlined
 def pivot(M, pivots, k):
     """Exchange rows so that the largest entry of column k, from the diagonal on, comes onto it."""
     best = k
@@ -166,14 +166,16 @@ def pivot(M, pivots, k):
     return best
 
 
-@part
+@inlined
 def eliminate(M, k):
     """Clear column k below the diagonal, and leave the factors in its place."""
     inverse = 1.0 / M[k, k]
     for i in range(k + 1, M.shape[0]):
         if M[i, k] != 0.0:
-            M[i, k] *= inverse
-            add_multiple(-M[i, k], M[k, k + 1 :], M[i, k + 1 :])
+            factor = M[i, k] * inverse
+            M[i, k] = factor
+            for j in range(k + 1, M.shape[1]):
+                M[i, j] -= factor * M[k, j]
 
 
 @jit

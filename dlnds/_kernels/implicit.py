@@ -7,47 +7,38 @@ method with one Jacobian a step: the eigenvalues of A decouple them into one sys
 each real eigenvalue and each complex pair. Small systems are inverted; large ones are solved in
 Krylov spaces of products with the Jacobian, in which all shifts of one right side share a basis.
 
-The tableau is computed from its definition; tests check it as algebra. Steps are saved by the code
-of the explicit method: the collocation polynomial is written in its basis.
+The tableau is computed from its definition; tests check it as algebra. The loop of a run is that of
+the explicit method, whose code saves steps too: the collocation polynomial is written in its basis.
 """
 
+from collections import namedtuple
+from typing import Any
+
+import numba
 import numpy as np
 from numba import types
 
+from dlnds._kernels import runge_kutta
 from dlnds._kernels.dense import copy, eliminate, magnitude, pivot, substitute
-from dlnds._kernels.jit import FIELD, JACOBIAN, JVP, PARAMS, RESTORE, jit, part
+from dlnds._kernels.jit import FIELD, JACOBIAN, JVP, PARAMS, RESTORE, inlined, jit, part, variant
 from dlnds._kernels.runge_kutta import (
     ACCEPTED,
-    BUFFER_FULL,
-    COEFFICIENTS,
+    CLOCKS,
     END_REACHED,
-    EVALUATIONS,
-    FIRST_STAGE,
-    JACOBIANS,
-    LAST_STEP,
     NOT_FINITE,
     NOTHING,
     OUT_OF_STEPS,
     OUTGROWN,
-    PREVIOUS,
-    STATE,
-    STEP,
     STEP_TOO_SMALL,
-    STEPS,
     SWITCH,
-    TIME,
     TRIALS,
-    UNSAVED,
-    ahead,
     all_finite,
-    begin,
-    blows_up,
+    allow,
+    driver,
     interpolate,
-    move_clock,
     outgrown,
-    save,
+    record,
     weighted_norm,
-    widen,
 )
 
 STAGES = 5
@@ -121,6 +112,35 @@ PATIENCE = 4
 #: Steps of an explicit method of order 8 reach to about this over the norm of the Jacobian.
 REACH = 2.0
 
+#: What an implicit method asks of a system. ``dense`` tells whether it works with matrices, rather
+#: than with products; ``factorize`` and ``solve`` are those below for that.
+Implicit = namedtuple(
+    "Implicit", "params field error_scale restore dense jacobian jvp factorize solve"
+)
+#: What steps of one call remember: the step that is tried, that of the factors, the norm of J; the
+#: error and the step before this; how much a step may grow; whether J is that at the state, whether
+#: there was a step before, and one refused since; steps in a row that were short for this method.
+MEMORY = record("h factored stiffness last_error last_h limit", "fresh known rejected short")
+#: What steps of one call work with: clock and memory (of one record); J, the factors of I − h μ J
+#: and their pivots for each μ; the stages (less the state) and their fields; the end of the step,
+#: its error scale, the error allowed, and the direction in which J stretches most.
+Space = namedtuple(
+    "Space", "clock memory J factors pivots Z fields state scale tolerance direction"
+)
+
+
+def space_of(clock: Any, dim: int, dense: bool) -> Any:
+    """Return the space of one call of a run, for systems of this size."""
+    rows, memory = dim if dense else 0, np.zeros(1, MEMORY)
+    memory[0].limit = FASTEST
+    return Space(
+        *(clock, memory, np.empty((rows, rows))),
+        np.empty((SHIFTS.size, rows, rows), np.complex128),
+        np.empty((SHIFTS.size, rows), np.int64),
+        *(np.zeros((STAGES, dim)), np.empty((STAGES, dim))),
+        *(np.empty(dim), np.zeros(dim), np.empty(dim), np.sin(1.0 + np.arange(dim))),
+    )
+
 
 @jit
 def factorize(M, pivots):
@@ -156,33 +176,43 @@ def shifted(J, factor, M):
 
 
 @jit
-def factorize_all(J, h, factors, pivots):
+def factorize_all(h, space):
     """Factorize I − h μ J for each μ; tell whether all are finite."""
     for k in range(SHIFTS.size):
-        shifted(J, h * SHIFTS[k], factors[k])
-        if not factorize(factors[k], pivots[k]):
+        shifted(space.J, h * SHIFTS[k], space.factors[k])
+        if not factorize(space.factors[k], space.pivots[k]):
             return False
     return True
 
 
 @part
-def krylov_basis(jvp, params, t, x, tolerance, count, basis, hessenberg):
-    """Extend an orthonormal basis of the Krylov space of J in units of ``tolerance`` by one."""
-    n = x.size
+def in_units(v, tolerance, out):
+    """Write a vector in units of ``tolerance``, without what must not err; return its length."""
+    total = 0.0
+    for i in range(v.size):
+        out[i] = v[i] / tolerance[i] if tolerance[i] > 0.0 else 0.0
+        total += out[i] ** 2
+    return np.sqrt(total)
+
+
+@part
+def krylov_basis(product, x, space, count, basis, hessenberg):
+    """Extend an orthonormal basis of the Krylov space of J in units of the tolerance by one."""
+    n, (params, jvp) = x.size, product
     direction, image = np.empty(n), np.empty(n)
     for i in range(n):
-        direction[i] = basis[count, i] * tolerance[i]
-    jvp(t, x, direction, params, image)
-    for i in range(n):
-        image[i] = image[i] / tolerance[i] if tolerance[i] > 0.0 else 0.0
+        direction[i] = basis[count, i] * space.tolerance[i]
+    jvp(space.clock[0].time, x, direction, params, image)
+    space.clock[0].evaluations += 2
+    in_units(image, space.tolerance, image)
     for _ in range(2):  # once more, against the loss of orthogonality
         for k in range(count + 1):
-            part = 0.0
+            component = 0.0
             for i in range(n):
-                part += basis[k, i] * image[i]
-            hessenberg[k, count] += part
+                component += basis[k, i] * image[i]
+            hessenberg[k, count] += component
             for i in range(n):
-                image[i] -= part * basis[k, i]
+                image[i] -= component * basis[k, i]
     size = 0.0
     for i in range(n):
         size += image[i] ** 2
@@ -194,97 +224,98 @@ def krylov_basis(jvp, params, t, x, tolerance, count, basis, hessenberg):
 
 
 @part
-def krylov_solve(jvp, params, t, x, h, shift, right, tolerance, counters, out):
-    """Solve (I − h μ J) out = right in a Krylov space; tell whether that succeeded."""
+def small_solution(hessenberg, factor, start, y):
+    """Write the solution of I − ``factor`` J in a Krylov space; tell whether it is finite."""
+    rows = y.size
+    matrix, pivots = np.empty((rows, rows), np.complex128), np.empty(rows, np.int64)
+    y[:] = 0.0
+    y[0] = start
+    shifted(hessenberg, factor, matrix)
+    if not factorize(matrix, pivots):
+        return False
+    substitute(matrix, pivots, y)
+    return True
+
+
+@part
+def krylov_solve(product, x, factor, right, space, out):
+    """Solve (I − ``factor`` J) out = right in a Krylov space; tell whether that succeeded."""
     n = x.size
     most = min(n, KRYLOV)
-    start = 0.0
-    for i in range(n):
-        if right[i] != 0.0 and tolerance[i] > 0.0:
-            start += (right[i] / tolerance[i]) ** 2
-    start = np.sqrt(start)
+    basis, hessenberg = np.empty((most + 1, n)), np.zeros((most + 1, most))
+    start = in_units(right, space.tolerance, basis[0])
     out[:] = 0.0
     if start == 0.0:
         return True
     if not np.isfinite(start):
         return False
-    basis, hessenberg = np.empty((most + 1, n)), np.zeros((most + 1, most))
     for i in range(n):
-        basis[0, i] = right[i] / tolerance[i] / start if tolerance[i] > 0.0 else 0.0
+        basis[0, i] /= start
     for count in range(most):
-        size = krylov_basis(jvp, params, t, x, tolerance, count, basis, hessenberg)
-        counters[EVALUATIONS] += 2
+        size = krylov_basis(product, x, space, count, basis, hessenberg)
         rows = count + 1
         last = rows == most or size == 0.0
         if not (last or rows % 5 == 0):
             continue
-        small, pivots = np.empty((rows, rows), np.complex128), np.empty(rows, np.int64)
-        y = np.zeros(rows, np.complex128)
-        y[0] = start
-        shifted(hessenberg[:rows, :rows].copy(), h * shift, small)
-        if not factorize(small, pivots):
+        y = np.empty(rows, np.complex128)
+        if not small_solution(hessenberg[:rows, :rows].copy(), factor, start, y):
             return False
-        substitute(small, pivots, y)
-        if abs(h * shift * size * y[rows - 1]) <= UNSOLVED * start or size == 0.0 or rows == n:
+        if abs(factor * size * y[rows - 1]) <= UNSOLVED * start or size == 0.0 or rows == n:
             for k in range(rows):
                 for i in range(n):
-                    out[i] += y[k] * basis[k, i] * tolerance[i]
+                    out[i] += y[k] * basis[k, i] * space.tolerance[i]
             return True
     return False
 
 
 @jit
-def solve_dense(jvp, params, t, x, h, index, right, tolerance, factors, pivots, counters):
+def solve_dense(product, x, index, right, space):
     """Overwrite ``right`` by the solution of I − h μ J for one μ, from its factors."""
-    substitute(factors[index], pivots[index], right)
+    substitute(space.factors[index], space.pivots[index], right)
     return True
 
 
 @jit
-def solve_free(jvp, params, t, x, h, index, right, tolerance, factors, pivots, counters):
+def solve_free(product, x, index, right, space):
     """Overwrite ``right`` by the solution of I − h μ J for one μ; tell whether that succeeded."""
-    n = x.size
-    part, solved = np.empty(n), True
+    n, factor = x.size, space.memory[0].h * SHIFTS[index]
+    half, solved = np.empty(n), True
     solutions = np.zeros((2, n), np.complex128)
-    for half in range(2):
+    for number in range(2):
         for i in range(n):
-            part[i] = right[i].real if half == 0 else right[i].imag
-        if half == 0 or index > 0:
-            solved &= krylov_solve(
-                jvp, params, t, x, h, SHIFTS[index], part, tolerance, counters, solutions[half]
-            )
+            half[i] = right[i].real if number == 0 else right[i].imag
+        if number == 0 or index > 0:
+            solved &= krylov_solve(product, x, factor, half, space, solutions[number])
     for i in range(n):
         right[i] = solutions[0, i] + 1j * solutions[1, i]
     return solved
 
 
-@part
-def stage_fields(field, params, t, x, h, Z, derivatives, counters):
+@inlined
+def stage_fields(method, x, space):
     """Evaluate the field at all stages; tell whether all is finite."""
-    n = x.size
-    state, finite = np.empty(n), True
+    now, h = space.clock[0], space.memory[0].h
+    state, finite = np.empty(x.size), True
     for i in range(STAGES):
-        for k in range(n):
-            state[k] = x[k] + Z[i, k]
-        field(t + NODES[i] * h, state, params, derivatives[i])
-        finite &= all_finite(derivatives[i])
-    counters[EVALUATIONS] += STAGES
+        for k in range(x.size):
+            state[k] = x[k] + space.Z[i, k]
+        method.field(now.time + NODES[i] * h, state, method.params, space.fields[i])
+        finite &= all_finite(space.fields[i])
+    now.evaluations += STAGES
     return finite
 
 
 @part
-def newton_update(
-    solve, jvp, params, t, x, h, Z, derivatives, tolerance, factors, pivots, counters, update
-):
+def newton_update(method, x, space, update):
     """Write the update of all stages and return its weighted size, negative if that failed."""
-    n = x.size
+    n, h, Z = x.size, space.memory[0].h, space.Z
     right = np.empty(n, np.complex128)
     residual = np.empty((STAGES, n))
     for i in range(STAGES):
         for k in range(n):
             total = 0.0
             for j in range(STAGES):
-                total += INTEGRALS[i, j] * derivatives[j, k]
+                total += INTEGRALS[i, j] * space.fields[j, k]
             residual[i, k] = h * total - Z[i, k]
     update[:] = 0.0
     for m in range(SHIFTS.size):
@@ -293,42 +324,26 @@ def newton_update(
             for i in range(STAGES):
                 value += INTO[m, i] * residual[i, k]
             right[k] = value
-        if not solve(jvp, params, t, x, h, m, right, tolerance, factors, pivots, counters):
+        if not method.solve((method.params, method.jvp), x, m, right, space):
             return -1.0
         for i in range(STAGES):
             for k in range(n):
                 update[i, k] += (OUT_OF[i, m] * right[k]).real
     largest = 0.0
     for i in range(STAGES):
-        largest = max(largest, weighted_norm(update[i], tolerance))
+        largest = max(largest, weighted_norm(update[i], space.tolerance))
     return largest
 
 
-@part
-def newton(
-    field, solve, jvp, params, t, x, h, Z, derivatives, tolerance, factors, pivots, counters
-):
+@inlined
+def newton(method, x, space):
     """Solve for the stages from a guess; return the iterations, negative without success."""
-    update = np.empty_like(Z)
+    Z, update = space.Z, np.empty_like(space.Z)
     before, rate = 0.0, 1.0
     for iteration in range(1, ITERATIONS + 1):
-        if not stage_fields(field, params, t, x, h, Z, derivatives, counters):
+        if not stage_fields(method, x, space):
             return -iteration
-        size = newton_update(
-            solve,
-            jvp,
-            params,
-            t,
-            x,
-            h,
-            Z,
-            derivatives,
-            tolerance,
-            factors,
-            pivots,
-            counters,
-            update,
-        )
+        size = newton_update(method, x, space, update)
         if not (size >= 0.0 and np.isfinite(size)):
             return -iteration
         if iteration > 1:
@@ -342,47 +357,45 @@ def newton(
     return -ITERATIONS
 
 
-@part
-def error_estimate(
-    field, solve, jvp, params, t, x, h, Z, derivative, tolerance, factors, pivots, counters, again
-):
+@inlined
+def error_estimate(method, x, derivative, space):
     """Return the weighted size of (I − h μ J)⁻¹ (h μ f(x) + Σ e_i Z_i)."""
-    n = x.size
-    right = np.empty(n, np.complex128)
-    slope, state = derivative.copy(), np.empty(n)
-    error = np.empty(n)
+    n, now, memory = x.size, space.clock[0], space.memory[0]
+    right, error = np.empty(n, np.complex128), np.empty(n)
+    slope, state, size = derivative.copy(), np.empty(n), np.inf
     for attempt in range(2):
         for k in range(n):
-            total = h * REAL_SHIFT * slope[k]
+            total = memory.h * REAL_SHIFT * slope[k]
             for i in range(STAGES):
-                total += EMBEDDED[i] * Z[i, k]
+                total += EMBEDDED[i] * space.Z[i, k]
             right[k] = total
-        if not solve(jvp, params, t, x, h, 0, right, tolerance, factors, pivots, counters):
+        if not method.solve((method.params, method.jvp), x, 0, right, space):
             return np.inf
         for k in range(n):
             error[k] = right[k].real
-        size = weighted_norm(error, tolerance)
+        size = weighted_norm(error, space.tolerance)
+        again = memory.rejected == 1 or memory.known == 0
         if size < 1.0 or not again or attempt == 1:
             return size
         for k in range(n):
             state[k] = x[k] + error[k]
-        field(t, state, params, slope)
-        counters[EVALUATIONS] += 1
+        method.field(now.time, state, method.params, slope)
+        now.evaluations += 1
     return size
 
 
-@part
-def predict(work, clock, h, known, Z):
+@inlined
+def predict(work, space):
     """Guess the stages from the polynomial of the last step, or as zero where there is none."""
-    if not known or h > 4.0 * clock[LAST_STEP]:
+    now, memory, Z = space.clock[0], space.memory[0], space.Z
+    if memory.known == 0 or memory.rejected == 1 or memory.h > 4.0 * now.last_step:
         Z[:] = 0.0
         return
-    x, before = work[STATE], work[PREVIOUS]
     for i in range(STAGES):
-        theta = 1.0 + NODES[i] * h / clock[LAST_STEP]
-        interpolate(before, work[COEFFICIENTS:FIRST_STAGE], theta, Z[i])
-        for k in range(x.size):
-            Z[i, k] -= x[k]
+        theta = 1.0 + NODES[i] * memory.h / now.last_step
+        interpolate(work.previous, work.coefficients, theta, Z[i])
+        for k in range(work.state.size):
+            Z[i, k] -= work.state[k]
 
 
 @part
@@ -398,8 +411,9 @@ def norm_of(J):
 
 
 @part
-def norm_along(jvp, params, t, x, direction, counters):
+def norm_along(method, x, space):
     """Return an estimate of the norm of J by two products, and leave a better direction."""
+    now, direction = space.clock[0], space.direction
     image, size = np.empty(x.size), 0.0
     for _ in range(2):
         total = 0.0
@@ -407,8 +421,8 @@ def norm_along(jvp, params, t, x, direction, counters):
             total += direction[i] ** 2
         for i in range(x.size):
             direction[i] /= np.sqrt(total)
-        jvp(t, x, direction, params, image)
-        counters[EVALUATIONS] += 2
+        method.jvp(now.time, x, direction, method.params, image)
+        now.evaluations += 2
         size = 0.0
         for i in range(x.size):
             size += image[i] ** 2
@@ -418,199 +432,156 @@ def norm_along(jvp, params, t, x, direction, counters):
     return size
 
 
-@jit
-def advance(
-    field,
-    error_scale,
-    jacobian,
-    jvp,
-    factorize_all,
-    solve,
-    restore,
-    params,
-    reference,
-    dense,
-    switching,
-    t_end,
-    t_eval,
-    rtol,
-    atol,
-    max_steps,
-    clock,
-    counters,
-    work,
-    grown,
-    times,
-    states,
-):
-    """Integrate like the driver of the explicit method, with the same clock, counters and work.
+@inlined
+def named(parts):
+    """Return what the method asks of a system under its names."""
+    params, field, error_scale, restore, dense, jacobian, jvp, factorize, solve, _ = parts
+    return Implicit(params, field, error_scale, restore, dense, jacobian, jvp, factorize, solve)
 
-    ``dense`` chooses between matrices and products with the Jacobian. If ``switching``, the call
-    ends with ``SWITCH`` once explicit steps would be as long.
-    """
-    x, n = work[STATE], work.shape[1]
-    derivative, row = work[FIRST_STAGE], 0
-    if counters[EVALUATIONS] == 0 and not begin(
-        field, error_scale, params, t_end, rtol, atol, clock, counters, work
-    ):
-        return NOT_FINITE, row
-    wide, wide_a = 0.1 * rtol**EXPONENT, 0.0
-    if atol > 0.0:
-        wide_a = atol * wide / rtol
-    size = n if dense else 0
-    J, factors = np.empty((size, size)), np.empty((SHIFTS.size, size, size), np.complex128)
-    pivots = np.empty((SHIFTS.size, size), np.int64)
-    Z, derivatives = np.zeros((STAGES, n)), np.empty((STAGES, n))
-    scale, tolerance, x_new = np.empty(n), np.empty(n), np.empty(n)
-    direction = np.sin(1.0 + np.arange(n))
-    fresh, factored, known = False, 0.0, False
-    rejected, limit, short, stiffness = False, FASTEST, 0, 0.0
-    error_before, h_before, pause = 0.0, 0.0, ACCEPTED
-    while True:
-        row, fitted = save(clock, counters, work, t_eval, row, times, states)
-        if not fitted:
-            return BUFFER_FULL, row
-        if pause != ACCEPTED:
-            return pause, row
-        remaining = ahead(t_end, clock)
-        if not remaining > 0.0:
-            return END_REACHED, row
-        if counters[STEPS] >= max_steps:
-            return OUT_OF_STEPS, row
-        t = clock[TIME]
-        tolerance[:] = NOTHING
-        widen(error_scale, t, x, params, wide, wide_a, scale, tolerance)
-        accepted, finite = False, True
-        if blows_up(x, clock):
-            return STEP_TOO_SMALL, row
-        for _ in range(TRIALS):
-            h = clock[STEP]
-            if 1.01 * h >= remaining:
-                h = remaining
-            if not np.isfinite(t + h):
-                return END_REACHED, row
-            if dense and not fresh:
-                jacobian(t, x, params, J)
-                counters[JACOBIANS] += 1
-                fresh, factored = True, 0.0
-                stiffness = norm_of(J)
-            if not dense and not fresh:
-                stiffness = norm_along(jvp, params, t, x, direction, counters)
-                fresh = True
-            if dense and h != factored:
-                factored = h
-                if not factorize_all(J, h, factors, pivots):
-                    clock[STEP] = SLOWEST * h
-                    continue
-            predict(work, clock, h, known and not rejected, Z)
-            iterations = newton(
-                field,
-                solve,
-                jvp,
-                params,
-                t,
-                x,
-                h,
-                Z,
-                derivatives,
-                tolerance,
-                factors,
-                pivots,
-                counters,
-            )
-            if iterations < 0:
-                finite = all_finite(derivatives[STAGES - 1])
-                clock[STEP] = h * (0.5 if finite else SLOWEST)
-                rejected, limit = True, 1.0
-                continue
-            for k in range(n):
-                x_new[k] = x[k] + Z[STAGES - 1, k]
-            widen(error_scale, t + h, x_new, params, wide, wide_a, scale, tolerance)
-            error = error_estimate(
-                field, solve, jvp, params, t, x, h, Z, derivative, tolerance, factors, pivots,
-                counters, rejected or not known,
-            )  # fmt: skip
-            finite = np.isfinite(error)
-            if not finite:
-                clock[STEP] = SLOWEST * h
-                rejected, limit = True, 1.0
-                continue
-            safety = SAFETY * (2 * ITERATIONS + 1) / (2 * ITERATIONS + iterations)
-            factor = FASTEST
-            if error > 0.0:
-                factor = safety * error ** (-1.0 / (STAGES + 1))
-                if error_before > 0.0 and not rejected:  # as the errors of two steps foretell
-                    trend = (error_before / error) ** (1.0 / (STAGES + 1)) * h / h_before
-                    factor = min(factor, factor * trend)
-            factor = min(limit, max(SLOWEST, factor))
-            clock[STEP] = h * factor
-            if error <= 1.0:
-                accepted = True
-                break
-            rejected, limit = True, 1.0
-        if not accepted:
-            return STEP_TOO_SMALL if finite else NOT_FINITE, row
-        rejected, limit, known, fresh = False, FASTEST, True, False
-        error_before, h_before = max(error, 1e-2), h
-        move_clock(clock, h, t_end, h == remaining)
-        coefficients = work[COEFFICIENTS:FIRST_STAGE]
-        coefficients[:] = 0.0
-        for i in range(STAGES):
-            for j in range(STAGES):
-                for k in range(n):
-                    coefficients[i, k] += DENSE[i, j] * Z[j, k]
-        copy(x, work[PREVIOUS])
-        copy(x_new, x)
-        restore(x, params, reference, True)
-        field(clock[TIME], x, params, derivative)
-        counters[EVALUATIONS] += 1
-        counters[STEPS] += 1
-        counters[UNSAVED] = 1
-        short = short + 1 if h * stiffness < REACH else 0
-        if switching and short >= PATIENCE:
-            pause = SWITCH
-        elif outgrown(scale, grown):
-            pause = OUTGROWN
 
+@inlined
+def prepare(parts, method, now, work):
+    """Return what the steps of a call share."""
+    return parts[-1]
+
+
+@inlined
+def pause(task, now, remaining, space, grown):
+    """Return why there is no step now, or `ACCEPTED`."""
+    if space.memory[0].short >= PATIENCE and task.patience < np.inf:
+        return SWITCH
+    if outgrown(space.scale, grown):
+        return OUTGROWN
+    return OUT_OF_STEPS if now.steps >= task.max_steps else ACCEPTED
+
+
+@inlined
+def linearize(method, x, space):
+    """Form and factorize what is not at hand for the step; tell whether all is finite."""
+    now, memory = space.clock[0], space.memory[0]
+    if memory.fresh == 0:
+        memory.fresh = 1
+        if method.dense:
+            method.jacobian(now.time, x, method.params, space.J)
+            now.jacobians += 1
+            memory.factored, memory.stiffness = 0.0, norm_of(space.J)
+        else:
+            memory.stiffness = norm_along(method, x, space)
+    if method.dense and memory.h != memory.factored:
+        memory.factored = memory.h
+        return method.factorize(memory.h, space)
+    return True
+
+
+@inlined
+def allow_embedded(method, task, t, x, space):
+    """Raise the error allowed, as `EXPONENT` says, to that at a state."""
+    rtol, atol = 0.1 * task.rtol**EXPONENT, 0.0
+    if task.atol > 0.0:
+        atol = task.atol * rtol / task.rtol
+    allow(method, t, x, rtol, atol, space.scale, space.tolerance)
+
+
+@inlined
+def refuse(h, now, memory):
+    """Note that a step is refused, and that ``h`` is tried next."""
+    now.step, memory.rejected, memory.limit = h, 1, 1.0
+
+
+@inlined
+def growth(error, iterations, memory):
+    """Return the factor by which the step may change, from its error and how hard it was."""
+    safety = SAFETY * (2 * ITERATIONS + 1) / (2 * ITERATIONS + iterations)
+    factor = FASTEST
+    if error > 0.0:
+        factor = safety * error ** (-1.0 / (STAGES + 1))
+        if memory.last_error > 0.0 and memory.rejected == 0:  # as the errors of two steps foretell
+            trend = (memory.last_error / error) ** (1.0 / (STAGES + 1)) * memory.h / memory.last_h
+            factor = min(factor, factor * trend)
+    return min(memory.limit, max(SLOWEST, factor))
+
+
+@inlined
+def accepted_step(method, task, now, remaining, work, space):
+    """Shorten the step until its error is acceptable; return a code and the step."""
+    x, memory, finite = work.state, space.memory[0], True
+    space.tolerance[:] = NOTHING
+    allow_embedded(method, task, now.time, x, space)
+    for _ in range(TRIALS):
+        h = now.step
+        if 1.01 * h >= remaining:
+            h = remaining
+        if not np.isfinite(now.time + h):
+            return END_REACHED, h
+        memory.h = h
+        if not linearize(method, x, space):
+            now.step = SLOWEST * h
+            continue
+        predict(work, space)
+        iterations = newton(method, x, space)
+        if iterations < 0:
+            finite = all_finite(space.fields[STAGES - 1])
+            refuse(h * (0.5 if finite else SLOWEST), now, memory)
+            continue
+        for k in range(x.size):
+            space.state[k] = x[k] + space.Z[STAGES - 1, k]
+        allow_embedded(method, task, now.time + h, space.state, space)
+        error = error_estimate(method, x, work.stages[0], space)
+        finite = np.isfinite(error)
+        if not finite:
+            refuse(SLOWEST * h, now, memory)
+            continue
+        now.step = h * growth(error, iterations, memory)
+        if error <= 1.0:
+            memory.last_error, memory.last_h = max(error, 1e-2), h
+            return ACCEPTED, h
+        refuse(now.step, now, memory)
+    return STEP_TOO_SMALL if finite else NOT_FINITE, now.step
+
+
+@inlined
+def finish(method, now, reference, work, space, due):
+    """Do what is left of an accepted step: dense output, and what is conserved."""
+    memory = space.memory[0]
+    memory.rejected, memory.limit, memory.known, memory.fresh = 0, FASTEST, 1, 0
+    memory.short = memory.short + 1 if memory.h * memory.stiffness < REACH else 0
+    work.coefficients[:] = 0.0
+    for i in range(STAGES):
+        for j in range(STAGES):
+            for k in range(work.state.size):
+                work.coefficients[i, k] += DENSE[i, j] * space.Z[j, k]
+    copy(work.state, work.previous)
+    copy(space.state, work.state)
+    method.restore(work.state, method.params, reference, True)
+    method.field(now.time, work.state, method.params, work.stages[0])
+    now.evaluations += 1
+
+
+advance = variant(
+    runge_kutta.advance,
+    "advance_implicitly",
+    {f.__name__: f for f in (named, prepare, pause, accepted_step, finish)},
+)
 
 _VECTOR, _MATRIX, _FIELD = types.float64[::1], types.float64[:, ::1], types.FunctionType(FIELD)
-_FACTORS, _PIVOTS = types.complex128[:, :, ::1], types.int64[:, ::1]
-#: What is handed to the driver, rather than called by it, is not optimized again with it.
-FACTORIZE = types.boolean(_MATRIX, types.float64, _FACTORS, _PIVOTS)
-SOLVE = types.boolean(
-    types.FunctionType(JVP),
-    PARAMS,
-    types.float64,
-    _VECTOR,
-    types.float64,
-    types.int64,
-    types.complex128[::1],
-    _VECTOR,
-    _FACTORS,
-    _PIVOTS,
-    types.int64[::1],
+_JVP = types.FunctionType(JVP)
+_SPACE = types.NamedTuple(
+    (
+        *(CLOCKS, numba.from_dtype(MEMORY)[::1]),
+        *(_MATRIX, types.complex128[:, :, ::1], types.int64[:, ::1], _MATRIX, _MATRIX),
+        *(_VECTOR, _VECTOR, _VECTOR, _VECTOR),
+    ),
+    Space,
 )
-ADVANCE = types.Tuple((types.int64, types.int64))(
-    _FIELD,
-    _FIELD,
-    types.FunctionType(JACOBIAN),
-    types.FunctionType(JVP),
-    types.FunctionType(FACTORIZE),
-    types.FunctionType(SOLVE),
-    types.FunctionType(RESTORE),
-    PARAMS,
-    _VECTOR,
-    types.boolean,
-    types.boolean,
-    types.float64,
-    _VECTOR,
-    types.float64,
-    types.float64,
-    types.int64,
-    _VECTOR,
-    types.int64[::1],
-    _MATRIX,
-    _VECTOR,
-    _MATRIX,
-    _MATRIX,
+#: What is handed to the driver, rather than called by it, is not optimized again with it.
+FACTORIZE = types.boolean(types.float64, _SPACE)
+SOLVE = types.boolean(
+    types.Tuple((PARAMS, _JVP)), _VECTOR, types.int64, types.complex128[::1], _SPACE
+)
+ADVANCE = driver(
+    (
+        *(PARAMS, _FIELD, _FIELD, types.FunctionType(RESTORE), types.boolean),
+        *(types.FunctionType(s) for s in (JACOBIAN, JVP, FACTORIZE, SOLVE)),
+        _SPACE,
+    )
 )

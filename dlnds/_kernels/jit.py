@@ -103,14 +103,25 @@ def ready(function: Function, signature: Any) -> Function:
         If the function is compiled already for other types, so that the driver could not take it.
     """
     dispatcher: Any = function
-    if DISABLED or signature.args in dispatcher.overloads:
+    if DISABLED or getattr(dispatcher, "made_for", None) is signature:  # types are slow to compare
         return function
     with _compiling:
-        if signature.args in dispatcher.overloads:
-            return function
-        if not dispatcher._can_compile:
-            name = dispatcher.__name__
-            raise TypeError(f"{name} is compiled for another signature than {signature}")
-        dispatcher.compile(signature)
-        dispatcher.disable_compile()
+        if signature.args not in dispatcher.overloads:
+            if not dispatcher._can_compile:
+                name = dispatcher.__name__
+                raise TypeError(f"{name} is compiled for another signature than {signature}")
+            dispatcher.compile(signature)
+            dispatcher.disable_compile()
+        dispatcher.made_for = signature
+        dispatcher.made = dispatcher.overloads[signature.args].entry_point
     return function
+
+
+def entry(function: Function, signature: Any) -> Function:
+    """Return ``function`` compiled for ``signature``, to be called with just these types.
+
+    Numba then does not look at what it is given, which takes as long as some steps where tuples and
+    functions are among it.
+    """
+    dispatcher: Any = ready(function, signature)
+    return function if DISABLED else dispatcher.made

@@ -1,17 +1,23 @@
-"""Adaptive explicit Runge–Kutta integration of order 8 with dense output of order 7.
+"""The loop of a run with adaptive steps, and its explicit method; the iteration of maps.
 
-The method is the pair 8(5,3) of Dormand and Prince in the form of Hairer, Nørsett and Wanner,
-*Solving Ordinary Differential Equations I* (1993), section II.5 and II.6: twelve stages, the
-thirteenth is the derivative at the end of the step, three more serve the dense output only.
+The explicit method is the pair 8(5,3) of Dormand and Prince in the form of Hairer, Nørsett and
+Wanner, *Solving Ordinary Differential Equations I* (1993), section II.5 and II.6: twelve stages,
+the thirteenth is the derivative at the end of the step, three more serve the dense output of order
+7. The tableau is data; tests check it as algebra.
 
-The tableau is data; tests check it as algebra. Nothing below knows which system it integrates.
+The loop, `advance`, is written once. Other methods compile it with their own meaning of `named`,
+`prepare`, `pause`, `accepted_step` and `finish`. Nothing here knows which system it integrates.
 """
 
+from collections import namedtuple
+from typing import Any
+
+import numba
 import numpy as np
 from numba import types
 
 from dlnds._kernels.dense import copy, row_sums
-from dlnds._kernels.jit import FIELD, PARAMS, RESTORE, jit, part, sums
+from dlnds._kernels.jit import FIELD, PARAMS, RESTORE, inlined, jit, part, sums
 
 # fmt: off
 NODES = np.array([
@@ -103,16 +109,6 @@ NOTHING = 1e-150
 BUFFER_FULL, END_REACHED, OUT_OF_STEPS, STEP_TOO_SMALL, NOT_FINITE, ACCEPTED = 0, 1, 2, 3, 4, 5
 OUTGROWN, SWITCH = 6, 7
 
-# A run is carried from call to call by a clock (floats) and by counters (integers) with these
-# places, and by the rows of a work array: state, state before the last step, seven rows of dense
-# output, sixteen stages of which the first is the derivative at the state.
-# The time is a compensated pair TIME + TIME_LOW, so that small steps add up at a large time.
-# If ALWAYS_DENSE is set, the dense output of every step is made, not only where it is saved.
-TIME, TIME_LOW, BEFORE, BEFORE_LOW, LAST_STEP, STEP, RATE, CLOCK_SIZE = 0, 1, 2, 3, 4, 5, 6, 7
-STEPS, EVALUATIONS, SAVED, UNSAVED, JACOBIANS, STIFF, CALM, ALWAYS_DENSE = 0, 1, 2, 3, 4, 5, 6, 7
-COUNTERS_SIZE = 8
-STATE, PREVIOUS, COEFFICIENTS, FIRST_STAGE, WORK_ROWS = 0, 1, 2, 9, 25
-
 # Step times eigenvalue up to which a decaying mode is damped well (by 0.18; beyond 6.4 it grows).
 # A run is called stiff after so many steps that this has shortened, with no more than so many
 # others in a row between them. Smaller relative changes are rounding.
@@ -121,6 +117,48 @@ DAMPED, STIFF_STEPS, CALM_STEPS, ROUNDING = 5.5, 12, 6, 1e-12
 FEW, LOOK_EVERY = 200, 8
 #: How much of the largest eigenvalue seen is still reckoned with a step later.
 FORGET = 0.8
+
+
+def record(floats, integers):
+    """Return the type of a record of floats and integers with these names."""
+    names = [*((n, np.float64) for n in floats.split()), *((n, np.int64) for n in integers.split())]
+    return np.dtype((np.record, np.dtype(names, align=True)))
+
+
+#: Where a run ends, its tolerances, how many steps must be left for another method to be asked for
+#: (infinitely many if there is none), and the steps at most, from the beginning.
+TASK = record("end rtol atol patience", "max_steps")
+#: Where a run is. Times are compensated pairs, so that small steps add up at a large time: now, and
+#: before the last step. The last step, the next, and the largest eigenvalue seen. What was counted:
+#: Jacobians, evaluations of the field, steps, times of ``wanted`` that are saved; steps in a row
+#: (see above) that stability limited, and that it did not; whether the state is still to be saved,
+#: and whether the dense output of every step is made, not only where it is saved.
+CLOCK = record(
+    "time time_low before before_low last_step step rate",
+    "evaluations jacobians steps saved stiff calm unsaved always_dense",
+)
+#: State, that before the last step, dense output of that step (7 rows), and stages (16 rows), the
+#: first of which is the derivative at the state.
+Work = namedtuple("Work", "state previous coefficients stages")
+#: Times to save, if not each step, and the rows to save in: compensated times, and states.
+Rows = namedtuple("Rows", "wanted times states")
+#: What an explicit method asks of a system.
+Explicit = namedtuple("Explicit", "params field error_scale restore")
+#: A step that is tried: its end, the error scales at start and end, the error allowed.
+Trial = namedtuple("Trial", "state here scale tolerance")
+
+
+def clock_at(t: float) -> Any:
+    """Return the clock of a run that starts at a time."""
+    clock = np.zeros(1, CLOCK)
+    clock[0].time = clock[0].before = t
+    clock[0].unsaved = 1
+    return clock
+
+
+def work_of(x: Any) -> Any:
+    """Return the work arrays of a run that goes on from a state."""
+    return Work(x.copy(), x.copy(), np.zeros((7, x.size)), np.zeros((16, x.size)))
 
 
 @part
@@ -205,9 +243,9 @@ def interpolate(x, coefficients, theta, out):
 
 
 @part
-def widen(error_scale, t, x, params, rtol, atol, scale, tolerance):
+def allow(method, t, x, rtol, atol, scale, tolerance):
     """Raise ``tolerance`` to ``atol + rtol · error_scale(x)`` where that is larger."""
-    error_scale(t, x, params, scale)
+    method.error_scale(t, x, method.params, scale)
     for i in range(x.size):
         tolerance[i] = max(tolerance[i], atol + rtol * scale[i])
 
@@ -223,7 +261,7 @@ def weighted_norm(a, tolerance):
 
 
 @part
-def first_step(field, t, x, params, derivative, tolerance, longest, counters):
+def first_step(method, now, x, derivative, tolerance, longest):
     """Guess a first step from the sizes of the state, its derivative, and the change of that.
 
     As in Hairer et al., section II.4, but free of units: with the weighted norms d of the
@@ -239,8 +277,8 @@ def first_step(field, t, x, params, derivative, tolerance, longest, counters):
     shifted, change = np.empty(x.size), np.empty(x.size)
     for i in range(x.size):
         shifted[i] = x[i] + trial * derivative[i]
-    field(t + trial, shifted, params, change)
-    counters[EVALUATIONS] += 1
+    method.field(now.time + trial, shifted, method.params, change)
+    now.evaluations += 1
     for i in range(x.size):
         change[i] -= derivative[i]
     rate = weighted_norm(change, tolerance) / (trial * slope)
@@ -259,13 +297,13 @@ def all_finite(a):
 
 
 @part
-def blows_up(x, clock):
+def blows_up(x, now):
     """Tell whether a state grows beyond all bounds in steps that the clock does not feel.
 
     A small step alone is no reason to stop: after a long plateau the next mode is learnt in less
     than the spacing of numbers at that time.
     """
-    if clock[STEP] > UNFELT * abs(clock[TIME]):
+    if now.step > UNFELT * abs(now.time):
         return False
     largest = 0.0
     for i in range(x.size):
@@ -274,129 +312,61 @@ def blows_up(x, clock):
 
 
 @part
-def begin(field, error_scale, params, t_end, rtol, atol, clock, counters, work):
+def begin(method, task, now, work):
     """Evaluate the first derivative and choose the first step; tell whether all is finite."""
-    t, x, derivative = clock[TIME], work[STATE], work[FIRST_STAGE]
-    field(t, x, params, derivative)
-    counters[EVALUATIONS] = 1
-    tolerance = np.zeros(x.size)
-    widen(error_scale, t, x, params, rtol, atol, np.empty(x.size), tolerance)
-    longest = t_end - t
-    clock[STEP] = first_step(field, t, x, params, derivative, tolerance, longest, counters)
+    x, derivative, tolerance = work.state, work.stages[0], np.zeros(work.state.size)
+    method.field(now.time, x, method.params, derivative)
+    now.evaluations = 1
+    allow(method, now.time, x, task.rtol, task.atol, np.empty(x.size), tolerance)
+    now.step = first_step(method, now, x, derivative, tolerance, task.end - now.time)
     return all_finite(x) and all_finite(derivative)
 
 
 @part
-def ahead(t, clock):
+def ahead(t, now):
     """Return how far ``t`` lies ahead of the compensated time."""
-    return (t - clock[TIME]) - clock[TIME_LOW]
+    return (t - now.time) - now.time_low
 
 
 @part
-def save(clock, counters, work, t_eval, row, times, states):
+def save(now, work, rows, row):
     """Save what is due, from ``row`` on; return the next row and whether all fitted."""
-    if t_eval.size == 0 and counters[UNSAVED] == 1:
-        if row == times.shape[0]:
+    if rows.wanted.size == 0 and now.unsaved == 1:
+        if row == rows.times.shape[0]:
             return row, False
-        times[row, 0], times[row, 1] = clock[TIME], clock[TIME_LOW]
-        copy(work[STATE], states[row])
-        counters[UNSAVED] = 0
+        rows.times[row, 0], rows.times[row, 1] = now.time, now.time_low
+        copy(work.state, rows.states[row])
+        now.unsaved = 0
         return row + 1, True
-    while counters[SAVED] < t_eval.size:
-        wanted = t_eval[counters[SAVED]]
-        if ahead(wanted, clock) > 0.0:
+    while now.saved < rows.wanted.size:
+        wanted = rows.wanted[now.saved]
+        if ahead(wanted, now) > 0.0:
             break
-        if row == times.shape[0]:
+        if row == rows.times.shape[0]:
             return row, False
-        times[row, 0], times[row, 1] = wanted, 0.0
-        if ahead(wanted, clock) == 0.0:
-            copy(work[STATE], states[row])
+        rows.times[row, 0], rows.times[row, 1] = wanted, 0.0
+        if ahead(wanted, now) == 0.0:
+            copy(work.state, rows.states[row])
         else:
-            theta = ((wanted - clock[BEFORE]) - clock[BEFORE_LOW]) / clock[LAST_STEP]
-            interpolate(work[PREVIOUS], work[COEFFICIENTS:FIRST_STAGE], theta, states[row])
+            theta = ((wanted - now.before) - now.before_low) / now.last_step
+            interpolate(work.previous, work.coefficients, theta, rows.states[row])
         row += 1
-        counters[SAVED] += 1
+        now.saved += 1
     return row, True
 
 
 @part
-def move_clock(clock, h, t_end, last):
-    """Add a step to the compensated time; the last step ends at ``t_end`` exactly."""
-    clock[BEFORE], clock[BEFORE_LOW], clock[LAST_STEP] = clock[TIME], clock[TIME_LOW], h
+def move_clock(now, h, end, last):
+    """Add a step to the compensated time; the last step ends at ``end`` exactly."""
+    now.before, now.before_low, now.last_step = now.time, now.time_low, h
     if last:
-        clock[TIME], clock[TIME_LOW] = t_end, 0.0
+        now.time, now.time_low = end, 0.0
         return
-    small = clock[TIME_LOW] + h
-    total = clock[TIME] + small
-    rounded = total - clock[TIME]
-    clock[TIME_LOW] = (clock[TIME] - (total - rounded)) + (small - rounded)
-    clock[TIME] = total
-
-
-@part
-def accepted_step(
-    field, error_scale, params, remaining, rtol, atol, clock, counters, work, x_new, here, scale
-):
-    """Shorten the step until its error is acceptable; return a code and the step.
-
-    ``here`` is the error scale at the start, and ``scale`` is left as that at the end.
-    """
-    t, x, stages = clock[TIME], work[STATE], work[FIRST_STAGE:]
-    tolerance = np.empty(x.size)
-    h, limit, finite = clock[STEP], FASTEST, True
-    if blows_up(x, clock):
-        return STEP_TOO_SMALL, h
-    for _ in range(TRIALS):
-        if 1.01 * h >= remaining:
-            h = remaining
-        if not np.isfinite(t + h):
-            return END_REACHED, h
-        step(field, t, x, h, params, stages, x_new)
-        counters[EVALUATIONS] += 12
-        error_scale(t + h, x_new, params, scale)
-        for i in range(x.size):
-            tolerance[i] = max(NOTHING, atol + rtol * max(here[i], scale[i]))
-        error = error_norm(h, stages, tolerance)
-        finite = np.isfinite(error) and all_finite(x_new) and all_finite(stages[12])
-        factor = SLOWEST
-        if finite:
-            factor = FASTEST
-            if error > 0.0:
-                factor = min(limit, max(SLOWEST, SAFETY * error ** (-1.0 / ORDER)))
-            if error <= 1.0:
-                clock[STEP] = h * factor
-                return ACCEPTED, h
-        h *= factor
-        limit = 1.0
-    return STEP_TOO_SMALL if finite else NOT_FINITE, h
-
-
-@part
-def mind_stability(h, x, x_new, stages, clock, counters):
-    """Keep the next step within the stability of the method, and count steps limited by that.
-
-    As Hairer et al., section IV.2, the largest eigenvalue is estimated from the two states at the
-    end of the step and their derivatives. Without this the error estimate, which is too small for
-    decaying modes, lets a run bounce at a minimum.
-    """
-    other = np.empty(x.size)
-    combine(x, h, stages, 11, other)
-    change, distance, size = 0.0, 0.0, 0.0
-    for i in range(x.size):
-        change = max(change, abs(stages[12, i] - stages[11, i]))
-        distance = max(distance, abs(x_new[i] - other[i]))
-        size = max(size, abs(x_new[i]))
-    clock[RATE] *= FORGET  # what is at rest now may have to be damped again
-    if distance > ROUNDING * size:
-        clock[RATE] = max(clock[RATE], change / distance)
-    if clock[RATE] * clock[STEP] > DAMPED:
-        clock[STEP] = DAMPED / clock[RATE]
-        counters[STIFF] += 1
-        counters[CALM] = 0
-    elif counters[STIFF] > 0:
-        counters[CALM] += 1
-        if counters[CALM] >= CALM_STEPS:
-            counters[STIFF] = 0
+    small = now.time_low + h
+    total = now.time + small
+    rounded = total - now.time
+    now.time_low = (now.time - (total - rounded)) + (small - rounded)
+    now.time = total
 
 
 @part
@@ -408,79 +378,155 @@ def outgrown(scale, grown):
     return found
 
 
+@inlined
+def named(parts):
+    """Return what the method asks of a system under its names, which Python cannot pass."""
+    params, field, error_scale, restore = parts
+    return Explicit(params, field, error_scale, restore)
+
+
+@inlined
+def prepare(parts, method, now, work):
+    """Return what the steps of a call share."""
+    n = work.state.size
+    trial = Trial(np.empty(n), np.empty(n), np.zeros(n), np.empty(n))
+    method.error_scale(now.time, work.state, method.params, trial.here)
+    return trial
+
+
+@inlined
+def pause(task, now, remaining, trial, grown):
+    """Return why there is no step now, or `ACCEPTED`."""
+    if now.steps >= task.max_steps:
+        return OUT_OF_STEPS
+    if now.stiff >= STIFF_STEPS and remaining * now.rate > task.patience * DAMPED:
+        now.stiff = 0
+        return SWITCH
+    return OUTGROWN if outgrown(trial.scale, grown) else ACCEPTED
+
+
+@inlined
+def accepted_step(method, task, now, remaining, work, trial):
+    """Shorten the step until its error is acceptable; return a code and the step."""
+    t, x, stages, tolerance = now.time, work.state, work.stages, trial.tolerance
+    h, limit, finite = now.step, FASTEST, True
+    for _ in range(TRIALS):
+        if 1.01 * h >= remaining:
+            h = remaining
+        if not np.isfinite(t + h):
+            return END_REACHED, h
+        step(method.field, t, x, h, method.params, stages, trial.state)
+        now.evaluations += 12
+        method.error_scale(t + h, trial.state, method.params, trial.scale)
+        for i in range(x.size):
+            scale = max(trial.here[i], trial.scale[i])
+            tolerance[i] = max(NOTHING, task.atol + task.rtol * scale)
+        error = error_norm(h, stages, tolerance)
+        finite = np.isfinite(error) and all_finite(trial.state) and all_finite(stages[12])
+        factor = SLOWEST
+        if finite:
+            factor = FASTEST
+            if error > 0.0:
+                factor = min(limit, max(SLOWEST, SAFETY * error ** (-1.0 / ORDER)))
+            if error <= 1.0:
+                now.step = h * factor
+                return ACCEPTED, h
+        h *= factor
+        limit = 1.0
+    return STEP_TOO_SMALL if finite else NOT_FINITE, h
+
+
+@part
+def mind_stability(now, work, trial):
+    """Keep the next step within the stability of the method, and count steps limited by that.
+
+    As Hairer et al., section IV.2, the largest eigenvalue is estimated from the two states at the
+    end of the step and their derivatives. Without this the error estimate, which is too small for
+    decaying modes, lets a run bounce at a minimum.
+    """
+    other, stages = np.empty(work.state.size), work.stages
+    combine(work.state, now.last_step, stages, 11, other)
+    change, distance, size = 0.0, 0.0, 0.0
+    for i in range(other.size):
+        change = max(change, abs(stages[12, i] - stages[11, i]))
+        distance = max(distance, abs(trial.state[i] - other[i]))
+        size = max(size, abs(trial.state[i]))
+    now.rate *= FORGET  # what is at rest now may have to be damped again
+    if distance > ROUNDING * size:
+        now.rate = max(now.rate, change / distance)
+    if now.rate * now.step > DAMPED:
+        now.step = DAMPED / now.rate
+        now.stiff += 1
+        now.calm = 0
+    elif now.stiff > 0:
+        now.calm += 1
+        if now.calm >= CALM_STEPS:
+            now.stiff = 0
+
+
+@inlined
+def move_on(now, work, trial):
+    """Make the end of the step the state."""
+    mind_stability(now, work, trial)
+    copy(work.state, work.previous)
+    copy(trial.state, work.state)
+    copy(work.stages[12], work.stages[0])
+    copy(trial.scale, trial.here)
+
+
+@inlined
+def finish(method, now, reference, work, trial, due):
+    """Do what is left of an accepted step: dense output if it is due, and what is conserved."""
+    x, params, stages = work.state, method.params, work.stages
+    if due:
+        dense_coefficients(
+            method.field, now.before, x, now.last_step, params, stages, trial.state,
+            work.coefficients,
+        )  # fmt: skip
+        now.evaluations += 3
+    move_on(now, work, trial)
+    thorough = reference.size <= FEW or now.steps % LOOK_EVERY == 0
+    if method.restore(x, params, reference, thorough):
+        method.field(now.time, x, params, stages[0])
+        now.evaluations += 1
+
+
 @jit
-def advance(
-    field,
-    error_scale,
-    restore,
-    params,
-    reference,
-    patience,
-    t_end,
-    t_eval,
-    rtol,
-    atol,
-    max_steps,
-    clock,
-    counters,
-    work,
-    grown,
-    times,
-    states,
-):
+def advance(parts, tasks, clock, reference, grown, work, rows):
     """Integrate until the run ends or has to pause; return a code and the number of rows saved.
 
-    Rows are saved at ``t_eval``, or after each step if that is empty. A call with the same clock,
-    counters and work goes on where the last one stopped: after ``BUFFER_FULL`` with emptied
-    buffers, after ``OUT_OF_STEPS`` (the total reached ``max_steps``) with more of them, after
-    ``OUTGROWN`` (the error scale exceeds ``grown``) with larger ones, after ``SWITCH`` (steps are
-    limited by stability, and more than ``patience`` of them are left) by a method for that.
+    Rows are saved at the times wanted, or after each step if there are none. A call with the same
+    clock and work goes on where the last one stopped: after ``BUFFER_FULL`` with emptied buffers,
+    after ``OUT_OF_STEPS`` with more of them, after ``OUTGROWN`` (the error scale exceeds
+    ``grown``) with larger ones, after ``SWITCH`` (stability limits steps, or does not any more)
+    by another method. ``parts`` are those of the method, ``reference`` what states are restored to.
     """
-    x, stages = work[STATE], work[FIRST_STAGE:]
-    x_new, here, scale, row = np.empty(x.size), np.empty(x.size), np.zeros(x.size), 0
-    error_scale(clock[TIME], x, params, here)
-    if counters[EVALUATIONS] == 0 and not begin(
-        field, error_scale, params, t_end, rtol, atol, clock, counters, work
-    ):
+    method, task, now, row = named(parts), tasks[0], clock[0], 0
+    if now.evaluations == 0 and not begin(method, task, now, work):
         return NOT_FINITE, row
+    trial = prepare(parts, method, now, work)
     while True:
-        row, fitted = save(clock, counters, work, t_eval, row, times, states)
+        row, fitted = save(now, work, rows, row)
         if not fitted:
             return BUFFER_FULL, row
-        remaining = ahead(t_end, clock)
+        remaining = ahead(task.end, now)
         if not remaining > 0.0:
             return END_REACHED, row
-        if counters[STEPS] >= max_steps:
-            return OUT_OF_STEPS, row
-        if counters[STIFF] >= STIFF_STEPS and remaining * clock[RATE] > patience * DAMPED:
-            counters[STIFF] = 0
-            return SWITCH, row
-        if outgrown(scale, grown):
-            return OUTGROWN, row
-        code, h = accepted_step(
-            field, error_scale, params, remaining, rtol, atol, clock, counters, work, x_new, here,
-            scale,
-        )  # fmt: skip
+        code, h, planned = pause(task, now, remaining, trial, grown), 0.0, now.step
+        if code == ACCEPTED and blows_up(work.state, now):
+            code = STEP_TOO_SMALL
+        if code == ACCEPTED:
+            code, h = accepted_step(method, task, now, remaining, work, trial)
         if code != ACCEPTED:  # in particular: nothing changes any more before t overflows
             return code, row
-        t = clock[TIME]
-        move_clock(clock, h, t_end, h == remaining)
-        due = counters[SAVED] < t_eval.size and ahead(t_eval[counters[SAVED]], clock) < 0.0
-        if due or counters[ALWAYS_DENSE] == 1:
-            coefficients = work[COEFFICIENTS:FIRST_STAGE]
-            dense_coefficients(field, t, x, h, params, stages, x_new, coefficients)
-            counters[EVALUATIONS] += 3
-        mind_stability(h, x, x_new, stages, clock, counters)
-        copy(x, work[PREVIOUS])
-        copy(x_new, x)
-        copy(stages[12], stages[0])
-        copy(scale, here)
-        thorough = reference.size <= FEW or counters[STEPS] % LOOK_EVERY == 0
-        if restore(x, params, reference, thorough):
-            field(clock[TIME], x, params, stages[0])
-            counters[EVALUATIONS] += 1
-        counters[STEPS] += 1
-        counters[UNSAVED] = 1
+        last = h == remaining
+        move_clock(now, h, task.end, last)
+        if last:  # cut short: the next one need not be
+            now.step = max(now.step, planned)
+        due = now.saved < rows.wanted.size and ahead(rows.wanted[now.saved], now) < 0.0
+        finish(method, now, reference, work, trial, due or now.always_dense == 1)
+        now.steps += 1
+        now.unsaved = 1
 
 
 @jit
@@ -506,37 +552,22 @@ def iterate(field, params, alpha, beta, first, last, stride, x, image, states):
 
 
 _VECTOR, _MATRIX, _FIELD = types.float64[::1], types.float64[:, ::1], types.FunctionType(FIELD)
-ADVANCE = types.Tuple((types.int64, types.int64))(
-    _FIELD,
-    _FIELD,
-    types.FunctionType(RESTORE),
-    PARAMS,
-    _VECTOR,
-    types.float64,
-    types.float64,
-    _VECTOR,
-    types.float64,
-    types.float64,
-    types.int64,
-    _VECTOR,
-    types.int64[::1],
-    _MATRIX,
-    _VECTOR,
-    _MATRIX,
-    _MATRIX,
-)
+CLOCKS = numba.from_dtype(CLOCK)[::1]
+WORK = types.NamedTuple((_VECTOR, _VECTOR, _MATRIX, _MATRIX), Work)
 
+
+def driver(parts):
+    """Return the signature of the loop for the types of what a method asks of a system."""
+    rows = types.NamedTuple((_VECTOR, _MATRIX, _MATRIX), Rows)
+    tasks = numba.from_dtype(TASK)[::1]
+    returned = types.Tuple((types.int64, types.int64))
+    return returned(types.Tuple(parts), tasks, CLOCKS, _VECTOR, _VECTOR, WORK, rows)
+
+
+ADVANCE = driver((PARAMS, _FIELD, _FIELD, types.FunctionType(RESTORE)))
 ITERATE = types.Tuple((types.int64, types.int64))(
-    types.FunctionType(FIELD),
-    PARAMS,
-    types.float64,
-    types.float64,
-    types.int64,
-    types.int64,
-    types.int64,
-    _VECTOR,
-    _VECTOR,
-    types.float64[:, ::1],
+    *(_FIELD, PARAMS, types.float64, types.float64, types.int64, types.int64, types.int64),
+    *(_VECTOR, _VECTOR, _MATRIX),
 )
 
 

@@ -1,43 +1,47 @@
 """Tangent vectors carried along a flow or a map, and made orthonormal again.
 
 A flow moves one vector z: the state x (n numbers), the integral of tr J, and a frame, the matrix
-(n × k) whose columns are the tangent vectors. It is integrated by the steps of `runge_kutta`, which
-know nothing of the parts. What moves z, here called a system, is a tuple: the integers of ``form``
-(see below), params, room for a matrix, field, tangent, jvp, jacobian, error scale. (With a function
-in the first place Numba would warn.)
+(n × k) whose columns are the tangent vectors. It is integrated by the loop of `runge_kutta`, which
+knows nothing of the parts: its ``params`` are a `System`.
 
 Made orthonormal, a frame U becomes Q with U = Q R, R upper triangular with a positive diagonal.
 """
 
+from collections import namedtuple
+
+import numba
 import numpy as np
 from numba import types
 
+from dlnds._kernels import runge_kutta
 from dlnds._kernels.dense import assign, assign_transposed, copy, dot, multiply
-from dlnds._kernels.jit import FIELD, JACOBIAN, JVP, PARAMS, TANGENT, jit, part
+from dlnds._kernels.jit import FIELD, JACOBIAN, JVP, PARAMS, TANGENT, jit, part, variant
 from dlnds._kernels.runge_kutta import (
-    ACCEPTED,
+    CLOCKS,
     END_REACHED,
-    EVALUATIONS,
-    FIRST_STAGE,
     NOT_FINITE,
     OUT_OF_STEPS,
-    STATE,
-    STEP,
-    STEPS,
-    TIME,
-    accepted_step,
-    ahead,
+    WORK,
+    Rows,
     all_finite,
     begin,
-    mind_stability,
-    move_clock,
+    move_on,
+    record,
 )
 
-# Places in ``form``: sizes n and k; where derivatives come from; whether the matrix is formed,
-# rather than products with each vector; whether the state is held where it is; steps between two
-# orthonormalizations (0: only at the end of a call), and steps since the last one.
-DIM, COUNT, SOURCE, WHOLE, HELD, PAUSE, SINCE, FORM_SIZE = 0, 1, 2, 3, 4, 5, 6, 7
+#: Sizes n and k; where derivatives come from; whether the matrix is formed, rather than products
+#: with each vector; whether the state is held where it is; steps between two orthonormalizations
+#: (0: only at the end of a call), and steps since the last one.
+FORM = record("", "dim count source whole held pause since")
 STACKED, MATRIX, PRODUCTS, DIFFERENCES = 0, 1, 2, 3
+#: What derivatives are computed from: the form (one record), params and functions of a system, and
+#: room for its matrix.
+System = namedtuple("System", "form params matrix field tangent jvp jacobian error_scale")
+#: What the loop of a run asks for.
+Moved = namedtuple("Moved", "params field error_scale")
+#: Growth of the vectors: logarithms of the diagonals of R, and, if it has a size, the rest of R
+#: (see `compose`).
+Growth = namedtuple("Growth", "logs triangle")
 #: What `advance` and `iterate` return besides the codes of `runge_kutta`: a vector depends on
 #: those before it, to rounding.
 DEPENDENT = 8
@@ -51,11 +55,18 @@ EPSILON = float(np.finfo(np.float64).eps)
 
 
 @part
+def system_of(parts):
+    """Return a system under its names, which Python cannot pass."""
+    form, params, matrix, field, tangent, jvp, jacobian, error_scale = parts
+    return System(form, params, matrix, field, tangent, jvp, jacobian, error_scale)
+
+
+@part
 def along(system, t, x, v, out):
     """Write the derivative of the field along ``v``."""
-    form, params, _, field, _, jvp, _, _ = system
-    if form[SOURCE] != DIFFERENCES:
-        jvp(t, x, v, params, out)
+    params, field = system.params, system.field
+    if system.form[0].source != DIFFERENCES:
+        system.jvp(t, x, v, params, out)
         return
     largest, size = 1.0, 0.0
     for i in range(x.size):
@@ -91,10 +102,10 @@ def each_along(system, t, x, vectors, out):
 @part
 def derivatives(system, t, x, frame, out):
     """Write the derivative of the field along each vector; return tr J, if it is at hand, or 0."""
-    form, params, matrix, _, tangent, _, _, _ = system
-    if form[SOURCE] == STACKED:
-        return tangent(t, x, frame, params, out)
-    if form[WHOLE] == 0:
+    form, matrix = system.form[0], system.matrix
+    if form.source == STACKED:
+        return system.tangent(t, x, frame, system.params, out)
+    if form.whole == 0:
         each_along(system, t, x, frame, out)
         return 0.0
     write_matrix(system, t, x)
@@ -108,15 +119,15 @@ def derivatives(system, t, x, frame, out):
 @part
 def write_matrix(system, t, x):
     """Write the Jacobian into the room for it, column by column if the system gives none."""
-    form, params, matrix, _, tangent, _, jacobian, _ = system
-    if form[SOURCE] == MATRIX:
-        jacobian(t, x, params, matrix)
+    source, params, matrix = system.form[0].source, system.params, system.matrix
+    if source == MATRIX:
+        system.jacobian(t, x, params, matrix)
         return
     units = np.zeros(matrix.shape)
     for i in range(x.size):
         units[i, i] = 1.0
-    if form[SOURCE] == STACKED:
-        tangent(t, x, units, params, matrix)
+    if source == STACKED:
+        system.tangent(t, x, units, params, matrix)
     else:
         each_along(system, t, x, units, matrix)
 
@@ -201,11 +212,12 @@ def compose(R, logs, triangle):
 
 
 @part
-def turn(frame, rows, R, logs, triangle, bearable):
+def turn(frame, rows, R, growth, bearable):
     """Make a frame orthonormal if the strain is bearable; return as `orthonormalize`.
 
-    How it was changed is noted in ``logs`` and ``triangle``.
+    How it was changed is noted in ``growth``.
     """
+    logs, triangle = growth.logs, growth.triangle
     before = logs.copy()
     assign_transposed(frame, rows)
     strain, independent = orthonormalize(rows, R, logs)
@@ -221,13 +233,13 @@ def turn(frame, rows, R, logs, triangle, bearable):
 @jit
 def tangent_field(t, z, system, out):
     """Write the derivative of the state, the trace of the Jacobian, and that of the vectors."""
-    form, params, _, field, _, _, _, _ = system
-    n, count = form[DIM], form[COUNT]
+    form = system.form[0]
+    n, count = form.dim, form.count
     x, velocity = z[:n], out[:n]
-    if form[HELD]:
+    if form.held:
         velocity[:] = 0.0
     else:
-        field(t, x, params, velocity)
+        system.field(t, x, system.params, velocity)
     frame, change = z[n + 1 :].reshape(n, count), out[n + 1 :].reshape(n, count)
     out[n] = derivatives(system, t, x, frame, change)
 
@@ -239,9 +251,9 @@ def tangent_scale(t, z, system, out):
     The norm of the error is the root mean square over all components. The scale of the state is
     smaller by the square root of the number of vectors, so that these do not outvote it.
     """
-    form, params, _, _, _, _, _, error_scale = system
-    n, count = form[DIM], form[COUNT]
-    error_scale(t, z[:n], params, out[:n])
+    form = system.form[0]
+    n, count = form.dim, form.count
+    system.error_scale(t, z[:n], system.params, out[:n])
     for i in range(n):
         out[i] /= np.sqrt(count + 1.0)
     out[n] = 1.0
@@ -261,92 +273,101 @@ def tangent_scale(t, z, system, out):
 def adapt(form, strain):
     """Choose the steps to the next orthonormalization by the strain since the last."""
     if strain > STRAINED:
-        form[PAUSE] = max(1, form[PAUSE] // 2)
+        form.pause = max(1, form.pause // 2)
     elif strain < RELAXED:
-        form[PAUSE] = min(LONGEST_PAUSE, 2 * form[PAUSE])
+        form.pause = min(LONGEST_PAUSE, 2 * form.pause)
+
+
+@part
+def named(parts):
+    """Return the method, which has its names already."""
+    return parts
+
+
+@part
+def finish(method, now, reference, work, trial, due):
+    """Do what is left of an accepted step: its dense output is never used."""
+    move_on(now, work, trial)
+
+
+#: The loop of a run, without what tangent vectors do not need.
+drive = variant(runge_kutta.advance, "drive", {"named": named, "finish": finish})
+
+
+@part
+def return_to(kept, clock):
+    """Set a clock back, but for what it counts."""
+    now = clock[0]
+    steps, evaluations = now.steps, now.evaluations
+    clock[0] = kept[0]
+    now.steps, now.evaluations = steps, evaluations
+
+
+@part
+def orthonormal(form, frame, growth, z, kept):
+    """Make the frame of a state orthonormal, or go back to ``kept`` if the strain was too much.
+
+    Return whether it was not, and whether there is a way on.
+    """
+    n, count = form.dim, form.count
+    rows, R = np.empty((count, n)), np.empty((count, count))
+    bearable = SPOILT if form.pause > 0 else LOST
+    if form.since == 1:
+        bearable = np.inf
+    strain, independent = turn(frame, rows, R, growth, bearable)
+    spoilt = strain > bearable
+    if (spoilt and form.pause == 0) or (not independent and not spoilt):
+        return not spoilt, False
+    if spoilt:
+        form.pause = max(1, form.since // 4)
+        copy(kept, z)
+    else:
+        if form.since == form.pause:
+            adapt(form, strain)
+        copy(z, kept)
+    form.since = 0
+    return not spoilt, True
 
 
 @jit
-def advance(
-    move,
-    judge,
-    field,
-    tangent,
-    jvp,
-    jacobian,
-    error_scale,
-    params,
-    t_end,
-    rtol,
-    max_steps,
-    form,
-    clock,
-    counters,
-    work,
-    matrix,
-    triangle,
-    logs,
-):
-    """Integrate state and tangent vectors to ``t_end``; return why that is the end.
+def advance(parts, move, judge, tasks, clock, work, growth):
+    """Integrate state and tangent vectors to the end of a task; return why that is the end.
 
     ``move`` and ``judge`` are `tangent_field` and `tangent_scale`, which are handed over so that
-    they are not compiled into each of the stages. ``logs`` grow by the logarithms of the diagonals
-    of R, ``triangle``, if it has a size, by the rest of R (see `compose`). At the end the vectors
-    are orthonormal. A call with the same clock, counters and work goes on where the last stopped.
+    they are not compiled into each of the stages. At the end the vectors are orthonormal. A call
+    with the same clock and work goes on where the last stopped.
     """
-    system = (form, params, matrix, field, tangent, jvp, jacobian, error_scale)
-    z, stages, n, count = work[STATE], work[FIRST_STAGE:], form[DIM], form[COUNT]
-    frame, rows, R = z[n + 1 :].reshape(n, count), np.empty((count, n)), np.empty((count, count))
-    z_new, here, scale = np.empty(z.size), np.empty(z.size), np.zeros(z.size)
-    if counters[EVALUATIONS] == 0 and not begin(
-        move, judge, system, t_end, rtol, 0.0, clock, counters, work
-    ):
+    system, z, nothing = system_of(parts), work.state, np.empty(0)
+    method = Moved(system, move, judge)
+    form, now, most = system.form[0], clock[0], tasks[0].max_steps
+    if now.evaluations == 0 and not begin(method, tasks[0], now, work):
         return NOT_FINITE
-    judge(clock[TIME], z, system, here)
+    frame = z[form.dim + 1 :].reshape(form.dim, form.count)
+    legs, rows = tasks.copy(), Rows(np.full(1, np.inf), np.empty((0, 2)), np.empty((0, z.size)))
     z_kept, clock_kept = z.copy(), clock.copy()
     while True:
-        remaining = ahead(t_end, clock)
-        if counters[STEPS] >= max_steps:
+        if now.steps >= most:
             return OUT_OF_STEPS
-        wanted = clock[STEP]
-        code, h = accepted_step(
-            move, judge, system, remaining, rtol, 0.0, clock, counters, work, z_new, here, scale
-        )
-        if code != ACCEPTED:
+        steps = now.steps
+        legs[0].max_steps = most
+        if form.pause > form.since:
+            legs[0].max_steps = min(most, steps + form.pause - form.since)
+        code, _ = drive(method, legs, clock, nothing, nothing, work, rows)
+        form.since += now.steps - steps
+        if code not in (END_REACHED, OUT_OF_STEPS) or now.steps == steps:
             return code
-        last = h == remaining
-        move_clock(clock, h, t_end, last)
-        if last:  # cut short: the next one need not be
-            clock[STEP] = max(clock[STEP], wanted)
-        mind_stability(h, z, z_new, stages, clock, counters)
-        copy(z_new, z)
-        copy(stages[12], stages[0])
-        copy(scale, here)
-        counters[STEPS] += 1
-        form[SINCE] += 1
-        if not last and form[SINCE] != form[PAUSE]:
-            continue
-        bearable = SPOILT if form[PAUSE] > 0 else LOST
-        if form[SINCE] == 1:
-            bearable = np.inf
-        strain, independent = turn(frame, rows, R, logs, triangle, bearable)
-        spoilt = strain > bearable
-        if (spoilt and form[PAUSE] == 0) or (not independent and not spoilt):
+        if code == OUT_OF_STEPS and form.since != form.pause:
+            return code
+        good, possible = orthonormal(form, frame, growth, z, z_kept)
+        if not possible:
             return DEPENDENT
-        if spoilt:
-            form[PAUSE] = max(1, form[SINCE] // 4)
-            copy(z_kept, z)
-            copy(clock_kept, clock)
+        if good:
+            clock_kept[0] = clock[0]
         else:
-            if form[SINCE] == form[PAUSE]:
-                adapt(form, strain)
-            copy(z, z_kept)
-            copy(clock, clock_kept)
-        form[SINCE] = 0
-        move(clock[TIME], z, system, stages[0])
-        judge(clock[TIME], z, system, here)
-        counters[EVALUATIONS] += 1
-        if clock[TIME] == t_end:
+            return_to(clock_kept, clock)
+        method.field(now.time, z, system, work.stages[0])
+        now.evaluations += 1
+        if now.time == tasks[0].end:
             return END_REACHED
 
 
@@ -366,69 +387,74 @@ def volume_change(matrix, alpha, beta):
     return total
 
 
+@part
+def iterate_frame(system, update, t, x, frame, moved):
+    """Write the frame that a map moves vectors to; return ln |det| of its Jacobian.
+
+    The latter is 0 if there is no room for the matrix.
+    """
+    alpha, beta = update
+    n, count = frame.shape
+    derivatives(system, t, x, frame, moved)
+    for i in range(n):
+        for j in range(count):
+            moved[i, j] = alpha * frame[i, j] + beta * moved[i, j]
+    if system.matrix.size == 0 or count != n:
+        return 0.0
+    if system.form[0].whole == 0:
+        write_matrix(system, t, x)
+    return volume_change(system.matrix, alpha, beta)
+
+
+@part
+def iterate_state(system, update, t, x):
+    """Move the state by a map, unless it is held; tell whether that is finite."""
+    if system.form[0].held:
+        return True
+    alpha, beta = update
+    image = np.empty(x.size)
+    system.field(t, x, system.params, image)
+    for i in range(x.size):
+        image[i] = alpha * x[i] + beta * image[i]
+    if not all_finite(image):
+        return False
+    copy(image, x)
+    return True
+
+
 @jit
-def iterate(
-    field,
-    tangent,
-    jvp,
-    jacobian,
-    params,
-    alpha,
-    beta,
-    first,
-    last,
-    form,
-    x,
-    frame,
-    matrix,
-    triangle,
-    logs,
-):
-    """Iterate x → α x + β f(x) and tangent vectors from number ``first`` to ``last``.
+def iterate(parts, update, span, x, frame, growth):
+    """Iterate x → α x + β f(x) and tangent vectors from the first to the last number of ``span``.
 
     Return a code, the number reached, and the sum of ln |det| of the map's Jacobians, or 0 if there
-    is no room for the matrix. ``logs`` and ``triangle`` are as in `advance`. Only where vectors are
-    made orthonormal after each iteration may one be mapped to zero: its logarithm is minus
-    infinity.
+    is no room for the matrix. Only where vectors are made orthonormal after each iteration may one
+    be mapped to zero: its logarithm is minus infinity.
     """
-    system = (form, params, matrix, field, tangent, jvp, jacobian, field)
-    image, moved = np.empty(x.size), np.empty(frame.shape)
-    count, n, volume = frame.shape[1], x.size, 0.0
-    rows, R = np.empty((count, n)), np.empty((count, count))
+    system, (first, last), volume = system_of(parts), span, 0.0
+    form, moved = system.form[0], np.empty(frame.shape)
+    rows, R = np.empty((form.count, form.dim)), np.empty((form.count, form.count))
     for number in range(first, last):
         t = float(number)
-        derivatives(system, t, x, frame, moved)
-        for i in range(n):
-            for j in range(count):
-                moved[i, j] = alpha * frame[i, j] + beta * moved[i, j]
-        if matrix.size and count == n:
-            if form[WHOLE] == 0:
-                write_matrix(system, t, x)
-            volume += volume_change(matrix, alpha, beta)
-        if not form[HELD]:
-            field(t, x, params, image)
-            for i in range(n):
-                image[i] = alpha * x[i] + beta * image[i]
-            if not all_finite(image):
-                return NOT_FINITE, number, volume
-            copy(image, x)
+        volume += iterate_frame(system, update, t, x, frame, moved)
+        if not iterate_state(system, update, t, x):
+            return NOT_FINITE, number, volume
         if not all_finite(moved.reshape(moved.size)):
             return NOT_FINITE, number, volume
         assign(moved, frame)
-        form[SINCE] += 1
-        if form[SINCE] == form[PAUSE] or number + 1 == last:
-            bearable = LOST if form[SINCE] > 1 else np.inf
-            strain, independent = turn(frame, rows, R, logs, triangle, bearable)
-            if strain > bearable or (not independent and triangle.size):
+        form.since += 1
+        if form.since == form.pause or number + 1 == last:
+            bearable = LOST if form.since > 1 else np.inf
+            strain, independent = turn(frame, rows, R, growth, bearable)
+            if strain > bearable or (not independent and growth.triangle.size):
                 return DEPENDENT, number + 1, volume
-            form[SINCE] = 0
+            form.since = 0
     return END_REACHED, last, volume
 
 
 @jit
-def apply(field, tangent, jvp, jacobian, params, t, form, x, frame, matrix, out):
+def apply(parts, t, x, frame, out):
     """Write the derivative of the field along each vector."""
-    derivatives((form, params, matrix, field, tangent, jvp, jacobian, field), t, x, frame, out)
+    derivatives(system_of(parts), t, x, frame, out)
 
 
 @jit
@@ -438,21 +464,18 @@ def no_tangent(t, x, vectors, params, out):
     return np.nan
 
 
-_VECTOR, _MATRIX, _INTEGERS = types.float64[::1], types.float64[:, ::1], types.int64[::1]
-_FIELD, _NUMBER, _COUNT = types.FunctionType(FIELD), types.float64, types.int64
+_VECTOR, _MATRIX, _FIELD = types.float64[::1], types.float64[:, ::1], types.FunctionType(FIELD)
 _DERIVATIVES = tuple(types.FunctionType(s) for s in (TANGENT, JVP, JACOBIAN))
-_SYSTEM = types.Tuple((_INTEGERS, PARAMS, _MATRIX, _FIELD, *_DERIVATIVES, _FIELD))
+_PARTS = (numba.from_dtype(FORM)[::1], PARAMS, _MATRIX, _FIELD, *_DERIVATIVES, _FIELD)
+_GROWTH = types.NamedTuple((_VECTOR, _MATRIX), Growth)
 #: ``tangent_field(t, z, system, out)`` and ``tangent_scale``
-MOVE = types.void(_NUMBER, _VECTOR, _SYSTEM, _VECTOR)
+MOVE = types.void(types.float64, _VECTOR, types.NamedTuple(_PARTS, System), _VECTOR)
 ADVANCE = types.int64(
-    *(types.FunctionType(MOVE), types.FunctionType(MOVE), _FIELD, *_DERIVATIVES, _FIELD, PARAMS),
-    *(_NUMBER, _NUMBER, _COUNT, _INTEGERS, _VECTOR, _INTEGERS),
-    *(_MATRIX, _MATRIX, _MATRIX, _VECTOR),
+    *(types.Tuple(_PARTS), types.FunctionType(MOVE), types.FunctionType(MOVE)),
+    *(numba.from_dtype(runge_kutta.TASK)[::1], CLOCKS, WORK, _GROWTH),
 )
-ITERATE = types.Tuple((types.int64, types.int64, _NUMBER))(
-    *(_FIELD, *_DERIVATIVES, PARAMS, _NUMBER, _NUMBER, _COUNT, _COUNT, _INTEGERS),
-    *(_VECTOR, _MATRIX, _MATRIX, _MATRIX, _VECTOR),
+ITERATE = types.Tuple((types.int64, types.int64, types.float64))(
+    *(types.Tuple(_PARTS), types.UniTuple(types.float64, 2), types.UniTuple(types.int64, 2)),
+    *(_VECTOR, _MATRIX, _GROWTH),
 )
-APPLY = types.void(
-    *(_FIELD, *_DERIVATIVES, PARAMS, _NUMBER, _INTEGERS, _VECTOR, _MATRIX, _MATRIX, _MATRIX)
-)
+APPLY = types.void(types.Tuple(_PARTS), types.float64, _VECTOR, _MATRIX, _MATRIX)

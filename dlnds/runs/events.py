@@ -1,9 +1,10 @@
-"""Events of runs of linear networks, for ``flow(..., events=)``."""
+"""Events of runs: where they happen, and those of linear networks for ``flow(..., events=)``."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.optimize
 
 from dlnds import schema
 from dlnds.arrays import Array
@@ -17,6 +18,54 @@ from dlnds.errors import (
 from dlnds.systems.linear import LinearNetwork, check_network
 
 _DIRECTIONS = {"falling": -1, "rising": 1, "either": 0}
+
+
+class Watch:
+    """Events that are watched over along a run, with their values where it is."""
+
+    def __init__(
+        self, events: Sequence[Callable[[float, Array], float]], t: float, x: Array
+    ) -> None:
+        self.events = events
+        self._values = [float(event(t, x)) for event in events]
+
+    def ends(self, number: int) -> bool:
+        """Tell whether an event ends the run."""
+        return bool(getattr(self.events[number], "terminal", False))
+
+    def happened(
+        self, t: float, x: Array, inside: Callable[[float], tuple[float, Array]]
+    ) -> list[tuple[float, int]]:
+        """Return after which parts of a step events happened, in order, and which these are.
+
+        The step leads to ``x`` at ``t``; ``inside`` gives time and state at a part of it.
+        """
+        found = []
+        for number, event in enumerate(self.events):
+            before, now = self._values[number], float(event(t, x))
+            self._values[number] = now
+            direction = getattr(event, "direction", 0)
+            up, down = before <= 0.0 < now, before >= 0.0 > now
+            if (up and direction >= 0) or (down and direction <= 0):
+                found.append((_zero(event, before, inside), number))
+        return sorted(found)
+
+
+def _zero(
+    event: Callable[[float, Array], float],
+    before: float,
+    inside: Callable[[float], tuple[float, Array]],
+) -> float:
+    """Return the part of a step after which an event happens, on the dense output."""
+
+    def value(part: float) -> float:
+        return before if part == 0.0 else float(event(*inside(part)))
+
+    if before == 0.0:
+        return 0.0
+    if value(0.0) * value(1.0) > 0.0:  # by the rounding of the polynomial at its end
+        return 1.0
+    return float(scipy.optimize.brentq(value, 0.0, 1.0, xtol=1e-15, rtol=1e-15))
 
 
 @dataclass(frozen=True)

@@ -3,18 +3,16 @@
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import xarray as xr
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from tqdm import tqdm
 
 from dlnds import schema
-from dlnds._kernels import jit
-from dlnds._kernels import runge_kutta as maps
-from dlnds.arrays import Array
+from dlnds._kernels import jit, runge_kutta
+from dlnds.arrays import Array, Integers
 from dlnds.errors import (
     check_array,
     check_ascending,
@@ -26,7 +24,8 @@ from dlnds.errors import (
     check_number,
     known_options,
 )
-from dlnds.runs.stepping import Run, Stepper, Task, clock_variables, concatenate
+from dlnds.runs.recording import BUFFER, Run, joined, observed, one, side_by_side
+from dlnds.runs.stepping import Stepper, Task
 from dlnds.systems.product import check_packed
 from dlnds.systems.protocol import SystemProtocol, check_flow, check_state, check_system
 
@@ -42,7 +41,6 @@ SMALLEST_RTOL = 1e-13
 #: Largest number of iterations that floats count exactly.
 LAST = 2**53
 
-_BUFFER = 2**18  # numbers held between two visits to Python
 _PAUSE = 2000  # iterations between two visits to Python
 
 
@@ -162,49 +160,36 @@ def flow(
     """
     check_flow(system)
     starts = check_array("start", start, ndim=(1, 2), shape=(system.dim,))
-    names = recorded(system, save)
-    stack = np.atleast_2d(starts)
+    stack, names = np.atleast_2d(starts), recorded(system, save)
     for row in stack:
         check_state("start", system, row)
     system.numerics.invariants(stack[0])  # refuses what does not fit into the memory
     system.observables(stack[:1], names)
+    span = check_span(t_span)
     task = Task(
         system=system,
-        span=check_span(t_span),
-        t_eval=np.zeros(0),
+        span=span,
+        t_eval=_check_grid(t_eval, span, len(stack) * (4 + system.dim * ("state" in names))),
         rtol=check_number("rtol", rtol, minimum=SMALLEST_RTOL, maximum=0.1),
         atol=0.0 if atol is None else check_number("atol", atol, minimum=0.0),
-        method="auto",
+        method=_check_method(method, span, system),
         names=names,
         max_steps=check_integer("max_steps", max_steps, minimum=1, maximum=LAST),
-        events=_check_events(events),
+        events=_check_events(events, span[0], stack[0]),
         reduce_width=check_flag("reduce_width", reduce_width),
     )
-    for event in task.events:
-        check_number("events", event(task.span[0], stack[0].copy()), infinite=True)
     workers = check_integer("workers", workers, minimum=1)
-    if t_eval is not None:
-        task.t_eval = _check_grid(t_eval, task.span)
-        check_memory(
-            "t_eval", task.t_eval.size * len(stack) * (4 + system.dim * ("state" in names))
-        )
-    task.method = check_choice("method", method, METHODS)
-    if task.method == "dop853" and np.isinf(task.span[1]):
-        raise ValueError(
-            "t_span: an explicit method cannot follow a run to its limit; give a last time, or "
-            "method='auto'"
-        )
-    if task.method == "radau" and system.jacobian is None and system.jvp is None:
-        raise ValueError("method: 'radau' needs a system with a jacobian or a jvp")
-    with progress_bar(check_flag("progress", progress), len(stack), task.span) as track:
+    with progress_bar(check_flag("progress", progress), len(stack), span) as track:
         first = _integrate(task, stack[0], track())  # compiles what all need
         with ThreadPoolExecutor(workers) as pool:
             runs = [first, *pool.map(lambda x: _integrate(task, x, track()), stack[1:])]
-    dataset = _one(runs[0]) if starts.ndim == 1 else _many(runs, task)
-    attrs = {**system.attributes(), "method": task.method, "rtol": task.rtol, "atol": task.atol}
+    shared = task.t_eval.size > 0 and not task.endless and not task.events
+    grid = np.union1d(task.t_eval, span[1]) if shared else None
+    dataset = one(runs[0]) if starts.ndim == 1 else side_by_side(runs, grid)
+    attrs = {"method": task.method, "rtol": task.rtol, "atol": task.atol}
     if task.events:
         attrs["events"] = " ".join(_event_name(event) for event in task.events)
-    return schema.finish(dataset, "run", {**dataset.attrs, **attrs})
+    return _finished(system, dataset, attrs)
 
 
 @known_options
@@ -265,15 +250,13 @@ def as_run(
     for state in states:
         check_state("layers", system, state)
     run = Run(
-        variables=_observe(system, names, np.stack([grid, np.zeros_like(grid)], axis=1), states),
+        variables=observed(system, names, grid, states),
         counts={"n_steps": len(grid) - 1, "n_rhs": 0, "n_jac": 0},
         stop_reason="end_reached",
         limit=system.limit(states[-1]).label,
         coords=system.coordinates() if "state" in names else {},
     )
-    dataset = _one(run)
-    attrs = {**system.attributes(), "method": "imported"}
-    return schema.finish(dataset, "run", {**dataset.attrs, **attrs})
+    return _finished(system, one(run), {"method": "imported"})
 
 
 def _plain(weights: Any) -> Any:
@@ -330,8 +313,7 @@ def iterate(
     [[0.0, 0.0], [1.0, 0.0], [-0.4, 0.3]]
     """
     check_system(system)
-    update = system.numerics.update
-    if update is None:
+    if system.numerics.update is None:
         raise TypeError(
             f"system: needs a map, got the flow of {type(system).__name__}; use GradientDescent"
         )
@@ -341,124 +323,88 @@ def iterate(
     n_steps = check_integer("n_steps", n_steps, minimum=1, maximum=LAST)
     every = check_integer("every", every, minimum=1, maximum=LAST)
     check_memory("n_steps", (n_steps // every + 2) * (2 + system.dim * ("state" in names)))
-    kernel = jit.ready(maps.iterate, maps.ITERATE)
-    field, params = jit.ready(system.field, jit.FIELD), system.params
-    image, states = np.empty_like(x), np.empty((max(1, min(_PAUSE, _BUFFER // x.size)), x.size))
-    chunks, number, last = [_observe(system, names, np.zeros((1, 2)), x[None].copy())], 0, 0
+    chunks = []
     with progress_bar(check_flag("progress", progress), 1, (0.0, float(n_steps))) as track:
-        show = track()
-        while number < n_steps:
-            pause = min(n_steps, number + every * len(states))
-            reached, saved = kernel(  # type: ignore[no-untyped-call]
-                field, params, *update, number, pause, every, x, image, states
-            )
-            rows = (number // every + 1 + np.arange(saved)) * every
-            if saved:
-                chunks.append(
-                    _observe(
-                        system, names, np.stack([rows, 0 * rows], axis=1), states[:saved].copy()
-                    )
-                )
-                last = int(rows[-1])
-            number = int(reached)
-            show(float(number))
-            if number < pause:
-                break
-    if last != number:
-        chunks.append(_observe(system, names, np.array([[float(number), 0.0]]), x[None]))
+        update = track()
+        for rows, states in _orbit(system, x, n_steps, every):
+            chunks.append(observed(system, names, rows.astype(float), states))
+            update(float(rows[-1]))
+    number = int(rows[-1])
     run = Run(
-        variables={name: concatenate([c[name] for c in chunks]) for name in chunks[0]},
+        variables=joined(chunks),
         counts={"n_steps": number, "n_rhs": min(number + 1, n_steps), "n_jac": 0},
         stop_reason="end_reached" if number == n_steps else "not_finite",
-        limit=system.limit(x).label,
+        limit=system.limit(states[-1]).label,
         coords=system.coordinates() if "state" in names else {},
     )
-    dataset = _one(run).rename(time="iteration").drop_vars("time_low")
+    dataset = one(run).rename(time="iteration").drop_vars("time_low")
     dataset = dataset.assign_coords(iteration=dataset.iteration.astype(np.int64))
-    attrs = {**system.attributes(), "method": "iteration"}
-    return schema.finish(dataset, "run", {**dataset.attrs, **attrs})
+    return _finished(system, dataset, {"method": "iteration"})
+
+
+def _orbit(
+    system: SystemProtocol, start: Array, n_steps: int, every: int
+) -> Iterator[tuple[Integers, Array]]:
+    """Give numbers and states of the rows of an orbit, the start, some at a time, and the end."""
+    kernel: Any = jit.ready(runge_kutta.iterate, runge_kutta.ITERATE)
+    field, update = jit.ready(system.field, jit.FIELD), system.numerics.update or ()
+    x, image, number, saved = start.copy(), np.empty_like(start), 0, 1
+    states = np.empty((max(1, min(_PAUSE, BUFFER // x.size)), x.size))
+    yield np.zeros(1, np.int64), start[None].copy()
+    while number < n_steps:
+        pause = min(n_steps, number + every * len(states))
+        reached, saved = kernel(
+            *(field, system.params, *update), *(number, pause, every), *(x, image, states)
+        )
+        if saved:
+            yield (number // every + 1 + np.arange(saved)) * every, states[:saved].copy()
+        number = int(reached)
+        if number < pause:
+            break
+    if number % every:
+        yield np.array([number]), x[None].copy()
 
 
 def _integrate(task: Task, x: Array, update: Tracker) -> Run:
+    """Return the run from a start."""
     stepper = Stepper(task, x)
-    while not stepper.advance():
+    while not (reason := stepper.advance()):
         update(stepper.time)
     update(stepper.time)
-    return stepper.finish()
+    return stepper.finish(reason)
 
 
-def _observe(
-    system: SystemProtocol, names: tuple[str, ...], times: Array, states: Array
-) -> dict[str, xr.Variable]:
-    with np.errstate(over="ignore", invalid="ignore"):  # an orbit may end near overflow
-        observed = system.observables(states, names)
-    return clock_variables(times) | observed
-
-
-def _one(run: Run) -> xr.Dataset:
-    dataset = xr.Dataset({**run.variables, **_ends([run], ())}, coords=run.coords)
-    reason = schema.STOP_REASONS.index(run.stop_reason)
-    return dataset.assign_attrs({**run.counts, "stop_reason": reason, "limit": run.limit})
-
-
-def _many(runs: Sequence[Run], task: Task) -> xr.Dataset:
-    """Return runs of unequal length side by side, NaN where a run is over."""
-    shared = task.t_eval.size > 0 and np.isfinite(task.span[1]) and not task.events
-    dim = "time" if shared else "step"
-    grid = np.union1d(task.t_eval, task.span[1])
-    if shared:
-        runs = [_on_grid(run, grid) for run in runs]
-    longest = grid.size if shared else max(run.variables["time"].size for run in runs)
-    variables: dict[str, Any] = {}
-    for name in runs[0].variables:
-        parts = [run.variables[name] for run in runs]
-        beyond = -1 if name == "event" else np.nan
-        padded = [p.pad(time=(0, longest - p.sizes["time"]), constant_values=beyond) for p in parts]
-        data = np.stack([p.values for p in padded])
-        variables[name] = (("sample", dim, *padded[0].dims[1:]), data)
-    if shared:
-        variables["time"] = ("time", grid)
-    for name in runs[0].counts:
-        variables[name] = ("sample", np.array([run.counts[name] for run in runs]))
-    variables["limit"] = ("sample", [run.limit for run in runs])
-    variables.update(_ends(runs, ("sample",)))
-    coords = {"sample": np.arange(len(runs)), **runs[0].coords}
-    dataset = xr.Dataset(variables, coords=coords)
-    return dataset if shared else dataset.set_coords("time")
-
-
-def _on_grid(run: Run, grid: Array) -> Run:
-    """Return a run with its rows at the grid times; the end of a failed run is left out."""
-    keep = np.isin(run.variables["time"].values, grid)
-    variables = {name: v.isel(time=keep) for name, v in run.variables.items()}
-    return replace(run, variables=variables)
-
-
-def _ends(runs: Sequence[Run], dims: tuple[str, ...]) -> dict[str, Any]:
-    """Return why runs ended, and what their limits are and how that was decided, as flags."""
-    words = {
-        "stop_reason": schema.STOP_REASONS,
-        "limit_kind": schema.LIMIT_KINDS,
-        "limit_decision": schema.LIMIT_DECISIONS,
-    }
-    flags: dict[str, NDArray[np.int8]] = {
-        name: schema.flag(meanings, [getattr(run, name) for run in runs])
-        for name, meanings in words.items()
-    }
-    return {name: (dims, values if dims else values[0]) for name, values in flags.items()}
+def _finished(system: SystemProtocol, dataset: xr.Dataset, attrs: dict[str, Any]) -> xr.Dataset:
+    """Return a Dataset of runs with all attributes of a public one."""
+    return schema.finish(dataset, "run", {**dataset.attrs, **system.attributes(), **attrs})
 
 
 def _event_name(event: Event) -> str:
     return str(getattr(event, "name", None) or getattr(event, "__name__", "event"))
 
 
-def _check_events(events: Sequence[Event] | Event | None) -> tuple[Event, ...]:
+def _check_events(events: Sequence[Event] | Event | None, t: float, x: Array) -> tuple[Event, ...]:
+    """Return the events, each of which has a value at the start."""
     if not (events is None or callable(events) or np.iterable(events)):
         raise TypeError(f"events: needs functions event(t, x), got {events!r}")
     functions = () if events is None else (events,) if callable(events) else tuple(events)
     for event in functions:
         check_function("events", event, "t", "x")
+        check_number("events", event(t, x.copy()), infinite=True)
     return functions
+
+
+def _check_method(method: Any, span: tuple[float, float], system: SystemProtocol) -> str:
+    """Return a method that can follow the system over these times."""
+    known = check_choice("method", method, METHODS)
+    if known == "dop853" and np.isinf(span[1]):
+        raise ValueError(
+            "t_span: an explicit method cannot follow a run to its limit; give a last time, or "
+            "method='auto'"
+        )
+    if known == "radau" and system.jacobian is None and system.jvp is None:
+        raise ValueError("method: 'radau' needs a system with a jacobian or a jvp")
+    return known
 
 
 def recorded(system: SystemProtocol, save: Any) -> tuple[str, ...]:
@@ -485,13 +431,17 @@ def check_span(t_span: Any) -> tuple[float, float]:
     return begin, end
 
 
-def _check_grid(t_eval: ArrayLike, span: tuple[float, float]) -> Array:
+def _check_grid(t_eval: ArrayLike | None, span: tuple[float, float], row: int) -> Array:
+    """Return the times to save, none if each step is, of which one takes ``row`` numbers."""
+    if t_eval is None:
+        return np.zeros(0)
     grid = check_ascending("t_eval", t_eval)
     if grid[0] < span[0] or grid[-1] > span[1]:
         raise ValueError(
             f"t_eval: needs times between {span[0]:g} and {span[1]:g}, "
             f"got {grid[0]:g} to {grid[-1]:g}"
         )
+    check_memory("t_eval", grid.size * row)
     return grid
 
 

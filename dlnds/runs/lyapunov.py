@@ -1,7 +1,8 @@
 """Lyapunov exponents of flows and maps, covariant vectors, and the loss as a Lyapunov function."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.linalg
@@ -15,17 +16,15 @@ from dlnds.arrays import Array
 from dlnds.errors import (
     ConvergenceError,
     check_ascending,
-    check_finite,
     check_flag,
     check_generator,
     check_integer,
     check_memory,
     check_number,
-    check_rows,
     known_options,
 )
 from dlnds.runs.flow import LAST, SMALLEST_RTOL, Tracker, check_span, progress_bar
-from dlnds.systems.protocol import SystemProtocol, check_state, check_system
+from dlnds.systems.protocol import SystemProtocol, check_state, check_system, field_at
 
 #: Rows of finite-time values, and parts of a run whose growth is compared.
 _ROWS, _PARTS = 100, 20
@@ -131,34 +130,33 @@ def lyapunov_spectrum(
     >>> (found.exponent.values.round(6) + 0.0).tolist()
     [2.0, 1.0, 0.0, 0.0, 0.0, -2.0, -2.0, -3.0]
     """
-    way = _Way(system, t_span, n_steps)
-    x, k = _check_start(system, start, k)
-    zero, step = way.begin + way.length("burn_in", burn_in, 0.0), way.interval(interval)
+    way = _way(system, t_span, n_steps, interval)
+    motion = _Motion(way, start, k, rng, rtol, max_steps)
+    zero = way.begin + way.length("burn_in", burn_in)
     grid = way.grid(t_eval, zero, way.end)
-    motion = _Motion(way, x, k, rng, rtol, step, max_steps, collect=False)
     edges = np.append(zero, way.grid(None, zero, way.end)[_ROWS // _PARTS - 1 :: _ROWS // _PARTS])
-    positions, logs, volumes = _follow(motion, [grid, edges], progress)
-    place = {t: np.searchsorted(positions, t + way.close) - 1 for t in (zero, *grid, *edges)}
-    begin, rows, parts = place[zero], [place[t] for t in grid], [place[t] for t in edges]
-    total, length = _growth(logs[begin], logs[-1]), way.end - zero
+    at = motion.follow([zero, grid, edges], progress)
+    first, last = at(zero), at(way.end)
+    total, length = _growth(first.logs, last.logs), way.end - zero
     order = np.argsort(-total, kind="stable")
-    finite = _growth(logs[begin], logs[rows])[:, order] / (grid - zero)[:, None]
+    rows, parts = (np.stack([at(t).logs for t in times]) for times in (grid, edges))
     variables: dict[str, Any] = {
         "exponent": ("eigen", total[order] / length),
-        "finite_time_exponent": ((way.dim, "eigen"), finite),
+        "finite_time_exponent": (
+            (way.dim, "eigen"),
+            _growth(first.logs, rows)[:, order] / (grid - zero)[:, None],
+        ),
         "state": ("parameter", motion.state.copy()),
     }
     if len(parts) > 2:
-        rates = _growth(logs[parts[:-1]], logs[parts[1:]])[:, order] / np.diff(edges)[:, None]
+        rates = _growth(parts[:-1], parts[1:])[:, order] / np.diff(edges)[:, None]
         variables["standard_error"] = ("eigen", _standard_error(rates))
-    if k == system.dim:
-        volume = _growth(volumes[begin], volumes[-1])
+    if motion.k == system.dim:
+        volume = float(_growth(np.array(first.volume), np.array(last.volume)))
         singular = np.isneginf(volume) and np.isneginf(total).any()
         variables["volume_rate"] = ((), volume / length)
         variables["trace_rule"] = ((), 0.0 if singular else float(total.sum() - volume))
-    coords = {**system.coordinates(), way.dim: way.labels(grid)}
-    attrs = {**motion.attributes(), "burn_in": zero - way.begin}
-    return schema.finish(xr.Dataset(variables, coords=coords), "lyapunov", attrs)
+    return motion.dataset("lyapunov", variables, grid, {"burn_in": zero - way.begin})
 
 
 @known_options
@@ -232,14 +230,13 @@ def covariant_vectors(
     >>> round(float(unstable[0] / unstable[1]), 6)
     1.618034
     """
-    way = _Way(system, t_span, n_steps)
-    x, k = _check_start(system, start, k)
-    zero = way.begin + way.length("burn_in", burn_in, 0.0)
-    out = zero - way.begin if burn_out is None else burn_out
-    last, step = way.end - way.length("burn_out", out, 0.0), way.interval(interval)
+    way = _way(system, t_span, n_steps, interval)
+    motion = _Motion(way, start, k, rng, rtol, max_steps, collect=True)
+    zero = way.begin + way.length("burn_in", burn_in)
+    burn_out = zero - way.begin if burn_out is None else burn_out
+    last = way.end - way.length("burn_out", burn_out)
     grid = way.grid(t_eval, zero, last, whole=True)
-    check_memory("t_eval", len(grid) * k * (2 * system.dim + k))
-    motion = _Motion(way, x, k, rng, rtol, step, max_steps, collect=True)
+    check_memory("t_eval", len(grid) * motion.k * (2 * system.dim + motion.k))
     rows: list[tuple[Array, Array]] = []
     factors: list[tuple[Array, Array]] = []
 
@@ -248,20 +245,18 @@ def covariant_vectors(
             factors.append(motion.take())
             rows.append((motion.state.copy(), motion.frame.copy()))
 
-    positions, logs, _ = _follow(motion, [zero, grid], progress, note)
+    at = motion.follow([zero, grid], progress, note)
     factors.append(motion.take())
     vectors = _backwards(motion, rows, factors[1:])
     growth = [motion.growth_rate(*row) for row in zip(grid, rows, vectors, strict=True)]
-    begin = np.searchsorted(positions, zero + way.close) - 1
     variables = {
         "vector": ((way.dim, "direction", "parameter"), np.swapaxes(np.stack(vectors), 1, 2)),
         "growth_rate": ((way.dim, "direction"), np.stack(growth)),
         "state": ((way.dim, "parameter"), np.stack([state for state, _ in rows])),
-        "exponent": ("direction", (logs[-1] - logs[begin]) / (way.end - zero)),
+        "exponent": ("direction", (at(way.end).logs - at(zero).logs) / (way.end - zero)),
     }
-    coords = {**system.coordinates(), way.dim: way.labels(grid)}
-    attrs = {**motion.attributes(), "burn_in": zero - way.begin, "burn_out": way.end - last}
-    return schema.finish(xr.Dataset(variables, coords=coords), "covariant_vectors", attrs)
+    burnt = {"burn_in": zero - way.begin, "burn_out": way.end - last}
+    return motion.dataset("covariant_vectors", variables, grid, burnt)
 
 
 @known_options
@@ -309,19 +304,14 @@ def lyapunov_function(run: xr.Dataset, *, limit: float = 0.0) -> xr.Dataset:
     >>> int(found.monotone), bool(abs(found.decrease - found.integrated_rate).max() < 1e-4)
     (1, True)
     """
-    if not isinstance(run, xr.Dataset) or run.attrs.get("schema") != "run":
-        raise TypeError("run: needs a run such as flow returns")
-    if "time" not in run.dims or run["time"].ndim != 1 or "sample" in run.dims:
-        raise ValueError("run: needs one run over time; select a sample, or use a flow")
-    missing = [name for name in ("loss", "loss_rate") if name not in run]
-    if missing:
-        raise ValueError(f"run: needs recorded {' and '.join(missing)}, as of a gradient flow")
-    clock = [word for word in ("time", "time_low") if word in run.variables]
-    schema.check_content("run", run, dict.fromkeys((*clock, "loss", "loss_rate"), ("time",)))
-    check_rows("run", run["time"].values)
+    needed = ("time", "loss", "loss_rate")
+    if isinstance(run, xr.Dataset) and not {*needed[1:]} <= {*run.variables}:
+        raise ValueError("run: needs recorded loss and loss_rate, as of a gradient flow")
+    clock = ("time_low",) if "time_low" in getattr(run, "variables", ()) else ()
+    run = schema.read("run", run, "run", dict.fromkeys((*needed, *clock), ("time",)))
     limit = check_number("limit", limit)
-    loss, rate = (check_finite("run", run[name].values, "") for name in ("loss", "loss_rate"))
-    low = run["time_low"].values if "time_low" in run else np.zeros(len(loss))
+    loss, rate = run["loss"].values, run["loss_rate"].values
+    low = run["time_low"].values if clock else np.zeros(len(loss))
     spacing = np.diff(run["time"].values) + np.diff(low)
     rises = np.diff(loss)
     rounding = 64.0 * float(np.finfo(float).eps)
@@ -358,36 +348,33 @@ def _integral(spacing: Array, values: Array) -> Array:
     return np.concatenate([[0.0], np.cumsum(parts)])
 
 
+@dataclass(frozen=True)
 class _Way:
     """What is travelled: the times of a flow, or the iterations of a map."""
 
-    def __init__(self, system: Any, t_span: Any, n_steps: Any) -> None:
-        check_system(system)
-        self.system = system
-        if (t_span is None) == (n_steps is None):
-            raise ValueError("t_span: give either t_span, for a flow, or n_steps, for a map")
-        name = type(system).__name__
-        self.is_map = t_span is None
-        if self.is_map:
-            if system.numerics.update is None:
-                raise TypeError(f"n_steps: needs a map, got the flow {name}; use GradientDescent")
-            self.begin, self.end = (
-                0.0,
-                float(check_integer("n_steps", n_steps, minimum=1, maximum=LAST)),
-            )
-        else:
-            if system.kind == "map":
-                raise TypeError(f"t_span: needs a flow, got the map {name}; give n_steps")
-            self.begin, self.end = check_span(t_span)
-            if np.isinf(self.end):
-                raise ValueError("t_span: needs a finite last time, got inf")
-        self.dim = "iteration" if self.is_map else "time"
-        span = self.end - self.begin
-        self.smallest = 1.0 if self.is_map else 1e-9 * span
-        #: Times closer than this are one.
-        self.close = 0.5 if self.is_map else 1e-12 * span
+    system: SystemProtocol
+    is_map: bool
+    begin: float
+    end: float
+    #: The way between two orthonormalizations, if it is given.
+    interval: float | None = None
 
-    def length(self, name: str, value: Any, minimum: float) -> float:
+    @property
+    def dim(self) -> str:
+        """The dim of its rows."""
+        return "iteration" if self.is_map else "time"
+
+    @property
+    def close(self) -> float:
+        """Times closer than this are one."""
+        return 0.5 if self.is_map else 1e-12 * (self.end - self.begin)
+
+    @property
+    def update(self) -> tuple[float, float]:
+        """α and β of a map."""
+        return self.system.numerics.update or (0.0, 1.0)
+
+    def length(self, name: str, value: Any, minimum: float = 0.0) -> float:
         """Return a part of the way."""
         span = self.end - self.begin
         if self.is_map and isinstance(value, float) and value.is_integer():
@@ -395,10 +382,6 @@ class _Way:
         if self.is_map:
             return float(check_integer(name, value, minimum=int(minimum), maximum=int(span)))
         return check_number(name, value, minimum=minimum, maximum=span)
-
-    def interval(self, value: Any) -> float | None:
-        """Return the way between two orthonormalizations, if it is given."""
-        return None if value is None else self.length("interval", value, self.smallest)
 
     def grid(self, t_eval: Any, first: float, last: float, *, whole: bool = False) -> Array:
         """Return the rows between two times; without the first and with the last unless whole."""
@@ -422,54 +405,73 @@ class _Way:
         return grid.astype(np.int64) if self.is_map else grid
 
 
+def _way(system: Any, t_span: Any, n_steps: Any, interval: Any) -> _Way:
+    """Return the way that is asked for."""
+    check_system(system)
+    if (t_span is None) == (n_steps is None):
+        raise ValueError("t_span: give either t_span, for a flow, or n_steps, for a map")
+    name, is_map = type(system).__name__, t_span is None
+    if is_map and system.numerics.update is None:
+        raise TypeError(f"n_steps: needs a map, got the flow {name}; use GradientDescent")
+    if not is_map and system.kind == "map":
+        raise TypeError(f"t_span: needs a flow, got the map {name}; give n_steps")
+    if is_map:
+        span = 0.0, float(check_integer("n_steps", n_steps, minimum=1, maximum=LAST))
+    else:
+        span = check_span(t_span)
+        if np.isinf(span[1]):
+            raise ValueError("t_span: needs a finite last time, got inf")
+    way = _Way(system, is_map, *span)
+    if interval is None:
+        return way
+    smallest = 1.0 if is_map else 1e-9 * (way.end - way.begin)
+    return replace(way, interval=way.length("interval", interval, smallest))
+
+
+class _Place(NamedTuple):
+    """What has been summed up where the way is: logarithms of growth, and of volumes."""
+
+    logs: Array
+    volume: float
+
+
 class _Motion:
-    """A state and its frame under way."""
+    """A state and its frame under way.
+
+    ``collect`` keeps how the frame was changed, for `take`.
+    """
 
     def __init__(
         self,
         way: _Way,
-        x: Array,
-        k: int,
+        start: Any,
+        k: Any,
         rng: Any,
         rtol: Any,
-        interval: float | None,
         max_steps: Any,
         *,
-        collect: bool,
+        collect: bool = False,
     ) -> None:
         system, n = way.system, way.system.dim
-        self.way, self.system, self.k = way, system, k
+        x = check_state("start", system, start)
+        self.way, self.system = way, system
+        self.k = n if k is None else check_integer("k", k, minimum=1, maximum=n)
         self.rtol = check_number("rtol", rtol, minimum=SMALLEST_RTOL, maximum=0.1)
         self.max_steps = check_integer("max_steps", max_steps, minimum=1, maximum=LAST)
-        self.interval = interval
-        source, whole = _source(system, k)
-        room = n if whole or (way.is_map and k == n) else 0
-        check_memory("k", runge_kutta.WORK_ROWS * (n * (k + 1) + 1) + room**2 + 2 * k**2)
-        self.form = np.zeros(kernels.FORM_SIZE, np.int64)
-        self.form[:4] = n, k, source, whole
-        self.form[kernels.PAUSE] = 1
-        if interval is not None:
-            self.form[kernels.PAUSE] = int(interval) if way.is_map else 0
-        self.matrix, self.params = np.zeros((room, room)), system.params
-        self.triangle = np.eye(k) if collect else np.zeros((0, 0))
-        self.logs, self.taken, self.volume, self.number = np.zeros(k), np.zeros(k), 0.0, 0
-        self.clock = np.zeros(runge_kutta.CLOCK_SIZE)
-        self.clock[[runge_kutta.TIME, runge_kutta.BEFORE]] = way.begin
-        self.counters = np.zeros(runge_kutta.COUNTERS_SIZE, np.int64)
-        self.work = np.zeros((runge_kutta.WORK_ROWS, n * (k + 1) + 1))
-        self.state = self.work[runge_kutta.STATE, :n]
-        self.frame = self.work[runge_kutta.STATE, n + 1 :].reshape(n, k)
-        self.functions = (
-            jit.ready(system.field, jit.FIELD),
-            jit.ready(system.numerics.tangent or kernels.no_tangent, jit.TANGENT),
-            jit.ready(system.jvp or runge_kutta.no_jvp, jit.JVP),
-            jit.ready(system.jacobian or runge_kutta.no_jacobian, jit.JACOBIAN),
-        )
         self.generator = check_generator("rng", rng)
         self.entropy = str(getattr(self.generator.bit_generator.seed_seq, "entropy", ""))
+        self.parts = _parts(way, self.k)
+        self.form = self.parts[0][0]
+        triangle = np.eye(self.k) if collect else np.zeros((0, 0))
+        self.growth = kernels.Growth(np.zeros(self.k), triangle)
+        self.taken, self.volume, self.number = np.zeros(self.k), 0.0, 0
+        self.clock = runge_kutta.clock_at(way.begin)
+        self.work = runge_kutta.work_of(np.zeros(n * (self.k + 1) + 1))
+        self.state = self.work.state[:n]
+        self.frame = self.work.state[n + 1 :].reshape(n, self.k)
         self.state[:] = x
-        self.frame[:] = np.linalg.qr(self.generator.normal(size=(n, k)))[0]
-        self.form[kernels.HELD] = self._at_rest()
+        self.frame[:] = np.linalg.qr(self.generator.normal(size=(n, self.k)))[0]
+        self.form.held = self._at_rest()
 
     def _at_rest(self) -> bool:
         """Tell whether a gradient flow starts at a critical point, as far as rounding lets it.
@@ -479,8 +481,7 @@ class _Motion:
         system, x = self.system, self.state
         if not system.numerics.symmetric:
             return False
-        force = np.empty(system.dim)
-        self.functions[0](self.way.begin, x, self.params, force)
+        force = field_at(system, self.way.begin, x)
         # Random unit vectors feel ‖J‖_F/√n on average.
         slope = np.linalg.norm(self.pushed(self.way.begin, x, self.frame))
         slope *= np.sqrt(system.dim / self.k)
@@ -488,9 +489,9 @@ class _Motion:
 
     def pushed(self, t: float, x: Array, vectors: Array) -> Array:
         """Return the derivative of the field along each column."""
-        apply: Any = jit.ready(kernels.apply, kernels.APPLY)
+        apply: Any = jit.entry(kernels.apply, kernels.APPLY)
         out = np.empty_like(vectors)
-        apply(*self.functions, self.params, t, self.form, x, vectors, self.matrix, out)
+        apply(self.parts, t, x, vectors, out)
         return out
 
     def growth_rate(self, t: float, row: tuple[Array, Array], vectors: Array) -> Array:
@@ -498,61 +499,93 @@ class _Motion:
         pushed = self.pushed(float(t), row[0], vectors)
         if not self.way.is_map:
             return np.sum(vectors * pushed, axis=0)  # type: ignore[no-any-return]
-        alpha, beta = self.system.numerics.update
+        alpha, beta = self.way.update
         factors: Array = np.linalg.norm(alpha * vectors + beta * pushed, axis=0)
         return np.log(factors)
 
     def advance(self, end: float) -> None:
         """Go on to a time, or to a number of iterations."""
-        if self.way.is_map:
-            iterate: Any = jit.ready(kernels.iterate, kernels.ITERATE)
-            code, self.number, volume = iterate(
-                *self.functions, self.params, *self.system.numerics.update, self.number, int(end),
-                self.form, self.state, self.frame, self.matrix, self.triangle, self.logs,
-            )  # fmt: skip
-            self.volume += volume
-        else:
-            advance: Any = jit.ready(kernels.advance, kernels.ADVANCE)
-            move: Any = jit.ready(kernels.tangent_field, kernels.MOVE)
-            judge: Any = jit.ready(kernels.tangent_scale, kernels.MOVE)
-            scale = jit.ready(self.system.numerics.error_scale, jit.FIELD)
-            code = advance(
-                move, judge, *self.functions, scale, self.params, end, self.rtol, self.max_steps,
-                self.form, self.clock, self.counters, self.work, self.matrix, self.triangle,
-                self.logs,
-            )  # fmt: skip
-            self.volume = float(self.work[runge_kutta.STATE, self.system.dim])
+        code = self._iterate(int(end)) if self.way.is_map else self._integrate(end)
         if code != runge_kutta.END_REACHED:
             raise ConvergenceError(f"{_FAILURES[code]}{self._place(end)}")
+
+    def _iterate(self, end: int) -> int:
+        iterate: Any = jit.entry(kernels.iterate, kernels.ITERATE)
+        code, self.number, volume = iterate(
+            *(self.parts, self.way.update, (self.number, end)),
+            *(self.state, self.frame, self.growth),
+        )
+        self.volume += volume
+        return int(code)
+
+    def _integrate(self, end: float) -> int:
+        advance: Any = jit.entry(kernels.advance, kernels.ADVANCE)
+        move: Any = jit.ready(kernels.tangent_field, kernels.MOVE)
+        judge: Any = jit.ready(kernels.tangent_scale, kernels.MOVE)
+        orders = np.zeros(1, runge_kutta.TASK)
+        orders[0] = (end, self.rtol, 0.0, np.inf, self.max_steps)
+        code = advance(self.parts, move, judge, orders, self.clock, self.work, self.growth)
+        self.volume = float(self.work.state[self.system.dim])
+        return int(code)
 
     def _place(self, end: float) -> str:
         if self.way.is_map:
             return f" at iteration {self.number} of {self.way.end:g}"
-        time, steps = self.clock[runge_kutta.TIME], self.counters[runge_kutta.STEPS]
-        return f" at t = {time:g} on the way to {self.way.end:g}, after {steps} steps"
+        now = self.clock[0]
+        return f" at t = {now.time:g} on the way to {end:g}, after {now.steps} steps"
+
+    def follow(
+        self, grids: Sequence[Any], progress: Any, note: Callable[[float], None] | None = None
+    ) -> Callable[[float], _Place]:
+        """Go all the way, with stops at these times; return what tells of each of them."""
+        way, every = self.way, np.zeros(0, float)
+        if way.interval is not None and not way.is_map:
+            count = int((way.end - way.begin) / way.interval)
+            check_memory("interval", count * (self.k + 2))
+            every = way.begin + way.interval * np.arange(1, count + 1)
+        stops = np.sort(np.hstack([way.begin, way.end, every, *grids]))
+        stops = stops[np.diff(stops, prepend=-np.inf) > way.close]
+        places: list[_Place] = []
+        show, span = check_flag("progress", progress), (way.begin, way.end)
+        with progress_bar(show, 1, span, "tangent vectors") as track:
+            update: Tracker = track()
+            for stop in stops.tolist():
+                if places:
+                    self.advance(stop)
+                places.append(_Place(self.taken + self.growth.logs, self.volume))
+                if note is not None:
+                    note(stop)
+                update(stop)
+        return lambda t: places[int(np.searchsorted(stops, t + way.close)) - 1]
 
     def take(self) -> tuple[Array, Array]:
         """Return how the frame was changed since the last call, D and T (see the kernels)."""
-        taken = self.logs.copy(), self.triangle.copy()
-        self.taken += self.logs
-        self.logs[:], self.triangle[:] = 0.0, np.eye(self.k)
+        logs, triangle = self.growth
+        taken = logs.copy(), triangle.copy()
+        self.taken += logs
+        logs[:], triangle[:] = 0.0, np.eye(self.k)
         return taken
 
-    def attributes(self) -> dict[str, Any]:
-        """Return what a Dataset tells of how it was made."""
-        way, counters = self.way, self.counters
+    def dataset(
+        self, name: str, variables: dict[str, Any], grid: Array, burnt: dict[str, float]
+    ) -> xr.Dataset:
+        """Return a Dataset with rows at a grid, and what tells how it was made."""
+        way, now = self.way, self.clock[0]
         span = {} if way.is_map else {"t_span": np.array([way.begin, way.end]), "rtol": self.rtol}
-        steps = self.number if way.is_map else int(counters[runge_kutta.STEPS])
-        return {
+        steps = self.number if way.is_map else int(now.steps)
+        attrs = {
             **self.system.attributes(),
             **span,
             "method": "iteration" if way.is_map else "dop853",
-            "interval": "auto" if self.interval is None else self.interval,
+            "interval": "auto" if way.interval is None else way.interval,
             "rng_entropy": self.entropy,
-            "held": int(self.form[kernels.HELD]),
+            "held": int(self.form.held),
             "n_steps": steps,
-            "n_rhs": steps if way.is_map else int(counters[runge_kutta.EVALUATIONS]),
+            "n_rhs": steps if way.is_map else int(now.evaluations),
+            **burnt,
         }
+        coords = {**self.system.coordinates(), way.dim: way.labels(grid)}
+        return schema.finish(xr.Dataset(variables, coords=coords), name, attrs)
 
 
 _FAILURES = {
@@ -563,9 +596,23 @@ _FAILURES = {
 }
 
 
-def _check_start(system: SystemProtocol, start: Any, k: Any) -> tuple[Array, int]:
-    x = check_state("start", system, start)
-    return x, system.dim if k is None else check_integer("k", k, minimum=1, maximum=system.dim)
+def _parts(way: _Way, k: int) -> tuple[Any, ...]:
+    """Return what the kernels ask of a system, for a frame of ``k`` vectors."""
+    system, n = way.system, way.system.dim
+    source, whole = _source(system, k)
+    room = n if whole or (way.is_map and k == n) else 0
+    check_memory("k", 25 * (n * (k + 1) + 1) + room**2 + 2 * k**2)
+    pause = 1 if way.interval is None else int(way.interval) if way.is_map else 0
+    form = np.zeros(1, kernels.FORM)
+    form[0] = (n, k, source, whole, 0, pause, 0)
+    return (
+        *(form, system.params, np.zeros((room, room))),
+        jit.ready(system.field, jit.FIELD),
+        jit.ready(system.numerics.tangent or kernels.no_tangent, jit.TANGENT),
+        jit.ready(system.jvp or runge_kutta.no_jvp, jit.JVP),
+        jit.ready(system.jacobian or runge_kutta.no_jacobian, jit.JACOBIAN),
+        jit.ready(system.numerics.error_scale, jit.FIELD),
+    )
 
 
 def _source(system: SystemProtocol, k: int) -> tuple[int, int]:
@@ -581,35 +628,6 @@ def _source(system: SystemProtocol, k: int) -> tuple[int, int]:
     if system.jacobian is not None and (whole or system.jvp is None or not by_vectors):
         return kernels.MATRIX, 1
     return (kernels.DIFFERENCES if system.jvp is None else kernels.PRODUCTS), int(whole)
-
-
-def _follow(
-    motion: _Motion,
-    grids: Sequence[Any],
-    progress: Any,
-    note: Callable[[float], None] | None = None,
-) -> tuple[Array, Array, Array]:
-    """Go all the way, with stops at some times; return the stops, and logs and volumes there."""
-    way, interval = motion.way, motion.interval
-    every: Any = np.zeros(0)
-    if interval is not None and not way.is_map:
-        count = int((way.end - way.begin) / interval)
-        check_memory("interval", count * (motion.k + 2))
-        every = way.begin + interval * np.arange(1, count + 1)
-    positions = np.sort(np.hstack([way.begin, way.end, every, *grids]))
-    positions = positions[np.diff(positions, prepend=-np.inf) > way.close]
-    logs, volumes = np.zeros((len(positions), motion.k)), np.zeros(len(positions))
-    show, span = check_flag("progress", progress), (way.begin, way.end)
-    with progress_bar(show, 1, span, "tangent vectors") as track:
-        update: Tracker = track()
-        for i, position in enumerate(positions):
-            if i:
-                motion.advance(float(position))
-            logs[i], volumes[i] = motion.taken + motion.logs, motion.volume
-            if note is not None:
-                note(float(position))
-            update(float(position))
-    return positions, logs, volumes
 
 
 def _growth(before: Array, after: Array) -> Array:

@@ -1,32 +1,27 @@
-"""One run under way: which method steps it, in which coordinates, and when it is over.
+"""One run under way: in which coordinates, by which method, and when it is over.
 
 The steps themselves are compiled (`_kernels.runge_kutta`, `_kernels.implicit`). Between them this
-module asks the system for better coordinates, changes the method, locates events, and collects what
-is saved.
+module asks the system for better coordinates, changes the method, and looks for events and limits.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.optimize
-import xarray as xr
 
-from dlnds._kernels import jit
+from dlnds._kernels import implicit, jit
 from dlnds._kernels import runge_kutta as kernels
 from dlnds.arrays import Array
-from dlnds.systems.protocol import NO_FORCE, Reduction, SystemProtocol, unchanged
-
-#: The way back of a stack (time, parameter) of states.
-Back = Callable[[Array], Array]
+from dlnds.runs.events import Watch
+from dlnds.runs.recording import BUFFER, Back, Recorder, Rows, Run, after
+from dlnds.systems.protocol import NO_FORCE, Limit, Reduction, SystemProtocol, unchanged
 
 _REASONS = {
     kernels.END_REACHED: "end_reached",
     kernels.STEP_TOO_SMALL: "step_too_small",
     kernels.NOT_FINITE: "not_finite",
 }
-_BUFFER = 2**18  # numbers held between two visits to Python
 _PAUSE = 2000  # steps between two visits to Python, where progress is shown and Ctrl-C is heard
 _LIMIT_CHECK = 50  # the same while looking for the limit of a run without end
 #: Growth of an error scale after which a system is asked for new coordinates.
@@ -37,7 +32,7 @@ _RELUCTANCE = 8
 DENSE_LIMIT = 320
 
 
-@dataclass
+@dataclass(frozen=True)
 class Task:
     """What all runs of one call share."""
 
@@ -52,345 +47,289 @@ class Task:
     events: tuple[Callable[[float, Array], float], ...] = ()
     reduce_width: bool = False
 
+    @property
+    def endless(self) -> bool:
+        """Whether runs go on until they come to a limit."""
+        return bool(np.isinf(self.span[1]))
 
-@dataclass
-class Run:
-    """One finished run."""
 
-    variables: dict[str, xr.Variable]
-    counts: dict[str, int]
-    stop_reason: str
-    limit: str
-    limit_kind: str = "none"
-    limit_decision: str = "none"
-    coords: dict[str, Any] = field(default_factory=dict)
+class Coordinates:
+    """The coordinates in which a run is integrated, which may change under way.
+
+    ``system`` is the system in them; ``frame`` that in the first of them. `lift` leads from them to
+    the coordinates in which the run was started, `embed` to those of the frame, up to a symmetry.
+    """
+
+    def __init__(self, system: SystemProtocol, start: Array, *, reduce_width: bool = False) -> None:
+        narrow = Reduction(system, start, unchanged, unchanged)
+        if reduce_width:
+            narrow = system.numerics.reduce(start) or narrow
+        turn = narrow.system.numerics.working_basis
+        basis = (turn and turn(narrow.state)) or narrow._replace(lift=unchanged)
+        self.frame = self.system = basis.system
+        self.state = basis.state
+        self.lift: Back = after(narrow.lift, basis.lift)
+        self.embed: Back = unchanged
+        self._growth = _GROWTH
+
+    def move(self, place: Reduction) -> None:
+        """Go on in others."""
+        self.system, self.state, self._growth = place.system, place.state, _GROWTH
+        self.lift, self.embed = after(self.lift, place.lift), after(self.embed, place.embed)
+
+    def bounds(self, x: Array) -> Array:
+        """Return up to where the error scale may grow before others may be better, if ever."""
+        numerics = self.system.numerics
+        if numerics.working_basis is None:
+            return np.empty(0)
+        scale = np.empty(x.size)
+        jit.ready(numerics.error_scale, jit.FIELD)(0.0, x, self.system.params, scale)
+        return scale * self._growth
+
+    def better(self, x: Array) -> Reduction | None:
+        """Return coordinates that suit a state that has grown better, or None if these stay."""
+        turn = self.system.numerics.working_basis
+        place = turn(x) if turn else None
+        if place is None:
+            self._growth **= 2
+        return place
+
+
+class Choice:
+    """Which method makes the steps: the explicit one, until stability costs too many of them."""
+
+    def __init__(self, method: str, *, endless: bool) -> None:
+        self.free, self.implicit, self.endless = method == "auto", method == "radau", endless
+        self._asked = 0
+
+    def patience(self, system: SystemProtocol) -> float:
+        """Return how many steps must be left for the other method to pay.
+
+        It takes some tens of implicit ones.
+        """
+        if not self.free or (system.jvp is None and system.jacobian is None):
+            return np.inf
+        return 0.0 if self.implicit or self.endless else 40.0 * cost_ratio(system)
+
+    def ask(self, system: SystemProtocol) -> None:
+        """Hear that the other method would pay, after a dozen steps that show it.
+
+        A run without end may come to its limit soon; so it goes on with explicit steps until these
+        have cost as much as some implicit ones.
+        """
+        self._asked += 1
+        needed = max(_RELUCTANCE, int(cost_ratio(system) / 3.0)) if self.endless else 1
+        if self.implicit or self._asked >= needed:
+            self.implicit, self._asked = not self.implicit, 0
+
+    def start_over(self) -> bool:
+        """Go back to explicit steps for a smaller system; tell whether they were implicit."""
+        changed = self.implicit and self.free
+        self.implicit = self.implicit and not changed
+        return changed
+
+
+def cost_ratio(system: SystemProtocol) -> float:
+    """Return the cost of an implicit step in explicit ones; it solves for its stages four times."""
+    n, cost = system.dim, system.numerics.field_cost
+    algebra = 1.2 * n**3 + 30.0 * n**2 if has_matrix(system) else 2500.0 * cost
+    return (algebra + 25.0 * cost) / (12.0 * (cost + n))
+
+
+def has_matrix(system: SystemProtocol) -> bool:
+    """Tell whether the Jacobian of a system is known and small enough to be factorized."""
+    return system.jacobian is not None and system.dim <= DENSE_LIMIT
+
+
+def explicit_parts(system: SystemProtocol) -> tuple[Any, ...]:
+    """Return what the loop of the explicit method asks of a system."""
+    numerics = system.numerics
+    return (
+        system.params,
+        jit.ready(system.field, jit.FIELD),
+        jit.ready(numerics.error_scale, jit.FIELD),
+        jit.ready(numerics.restore, jit.RESTORE),
+    )
+
+
+def implicit_parts(system: SystemProtocol) -> tuple[Any, ...]:
+    """Return what the implicit method asks of a system, but for the space to work in."""
+    dense = has_matrix(system) or system.jvp is None
+    jvp: Any = kernels.no_jvp if dense else system.jvp
+    return (
+        *(*explicit_parts(system), dense),
+        jit.ready(system.jacobian or kernels.no_jacobian, jit.JACOBIAN),
+        jit.ready(jvp, jit.JVP),
+        jit.ready(implicit.factorize_all, implicit.FACTORIZE),
+        jit.ready(implicit.solve_dense if dense else implicit.solve_free, implicit.SOLVE),
+    )
 
 
 class Stepper:
     """A run from one start; `finish` returns it once `advance` has said why it is over."""
 
     def __init__(self, task: Task, start: Array) -> None:
-        self.task, self.start, whole = task, start, task.system
-        narrow = Reduction(whole, start, unchanged, unchanged)
-        if task.reduce_width:
-            narrow = whole.numerics.reduce(start) or narrow
-        turn = narrow.system.numerics.working_basis
-        basis = (turn and turn(narrow.state)) or narrow._replace(lift=unchanged)
-        self.frame = basis.system
-        self.lift: Back = _after(narrow.lift, basis.lift)
-        self.embed: Back = unchanged
-        self.clock = np.zeros(kernels.CLOCK_SIZE)
-        self.clock[[kernels.TIME, kernels.BEFORE]] = task.span[0]
-        self.counters = np.zeros(kernels.COUNTERS_SIZE, np.int64)
-        self.counters[kernels.UNSAVED] = 1
-        self.counters[kernels.ALWAYS_DENSE] = int(bool(task.events))
-        self.implicit = task.method == "radau"
-        self.parts: list[tuple[Array, Array, Array]] = []
-        self.rows: list[tuple[Array, Array, Array | None, Array | None]] = []
-        unaffected = whole.numerics.unaffected
-        self.inner = [name for name in task.names if name in unaffected]
-        self.outer = [name for name in task.names if name not in unaffected]
-        self.chunks: list[dict[str, xr.Variable]] = []
-        self.decision = ("none", "none")
-        self.stopped, self.seen, self.last, self.asked = "", 0, np.nan, 0
-        self._settle_in(basis)
-        self.values = [float(event(task.span[0], start)) for event in task.events]
-
-    def _settle_in(self, place: Reduction) -> None:
-        """Go on in other coordinates, from the state that is given in them."""
-        task, system, x = self.task, place.system, place.state
-        self.system, self.params, dim = system, system.params, system.dim
-        self.numerics = system.numerics
-        self.work = np.zeros((kernels.WORK_ROWS, dim))
-        self.work[kernels.STATE] = self.work[kernels.PREVIOUS] = x
-        self.reference = self.numerics.invariants(x)
-        rows = 4 if task.events else int(np.clip(_BUFFER // dim, 2, 4096))
-        self.times, self.states = np.empty((rows, 2)), np.empty((rows, dim))
-        self.field = jit.ready(system.field, jit.FIELD)
-        self.scale = jit.ready(self.numerics.error_scale, jit.FIELD)
-        self.restore = jit.ready(self.numerics.restore, jit.RESTORE)
-        self.growth = _GROWTH
-        self.grown = np.empty(0 if self.numerics.working_basis is None else dim)
-        self._let_grow(x)
-        if self.counters[kernels.EVALUATIONS]:
-            self.field(self.clock[kernels.TIME], x, self.params, self.work[kernels.FIRST_STAGE])
-            self.counters[kernels.EVALUATIONS] += 1
-        self.clock[kernels.RATE] = 0.0
-
-    def _let_grow(self, x: Array) -> None:
-        """Set how far the error scale may grow before the system is asked for a better basis."""
-        if self.grown.size:
-            self.scale(0.0, x, self.params, self.grown)
-            self.grown *= self.growth
-
-    def advance(self) -> str:
-        """Make some steps; return why the run is over, or '' if it is not."""
-        task, counters = self.task, self.counters
-        pause = _PAUSE
-        if task.events:
-            pause = min(1, int(counters[kernels.EVALUATIONS]))
-        elif np.isinf(task.span[1]):  # where a start may be critical, and a limit near
-            pause = _LIMIT_CHECK // 5 if self.implicit else _LIMIT_CHECK
-            pause *= min(1, int(counters[kernels.EVALUATIONS]))
-        budget = min(task.max_steps, int(counters[kernels.STEPS]) + pause)
-        code, saved = self._implicit(budget) if self.implicit else self._explicit(budget)
-        times, states = self.times[:saved].copy(), self.states[:saved].copy()
-        none = np.full(len(times), -1)
-        self.stopped = _REASONS.get(code, "")
-        if counters[kernels.STEPS] > self.seen and task.events:
-            times, states, none = self._with_events(times, states, none)
-        self.seen = int(counters[kernels.STEPS])
-        self.parts.append((times, states, none))
-        if len(times):
-            self.last = float(times[-1, 0])
-        if self.stopped != "event" and code != kernels.OUTGROWN:
-            self.stopped = self._limit() or self.stopped
-        if not self.stopped and counters[kernels.STEPS] >= task.max_steps:
-            self.stopped = "out_of_steps"
-        if not self.stopped and code != kernels.BUFFER_FULL:
-            self._react(code)
-        return self.stopped
-
-    def _react(self, code: int) -> None:
-        """Change coordinates or method, as a pause of the kernels asks for."""
-        x = self.work[kernels.STATE]
-        if self.task.method != "dop853":
-            smaller = self.numerics.deflate(x, self.task.rtol)
-            if smaller is not None:
-                self._move(smaller)
-                if self.implicit and self.task.method == "auto":
-                    self.implicit = False
-                    self.counters[[kernels.STIFF, kernels.CALM]] = 0
-                return
-        if code == kernels.OUTGROWN:
-            turn = self.numerics.working_basis
-            place = turn and turn(x)
-            if place is None:  # already in it, and so it stays
-                self.growth **= 2
-                self._let_grow(x)
-            else:
-                self._move(place)
-        elif code == kernels.SWITCH:
-            self.asked += 1
-            if self.implicit or self.asked >= self._reluctance:
-                self.implicit, self.asked = not self.implicit, 0
-
-    def _move(self, place: Reduction) -> None:
-        self._gather()
-        self._settle_in(place)
-        self.lift = _after(self.lift, place.lift)
-        self.embed = _after(self.embed, place.embed)
-
-    def _explicit(self, budget: int) -> tuple[int, int]:
-        task = self.task
-        kernel = jit.ready(kernels.advance, kernels.ADVANCE)
-        patience = np.inf if task.method == "dop853" else self._patience
-        return kernel(  # type: ignore[no-any-return, no-untyped-call]
-            self.field, self.scale, self.restore, self.params, self.reference, patience,
-            task.span[1], task.t_eval, task.rtol, task.atol, budget,
-            self.clock, self.counters, self.work, self.grown, self.times, self.states,
-        )  # fmt: skip
-
-    def _implicit(self, budget: int) -> tuple[int, int]:
-        from dlnds._kernels import implicit
-
-        task, system = self.task, self.system
-        kernel = jit.ready(implicit.advance, implicit.ADVANCE)
-        dense = system.jacobian is not None and system.dim <= DENSE_LIMIT
-        jacobian = jit.ready(system.jacobian or kernels.no_jacobian, jit.JACOBIAN)
-        dense = dense or system.jvp is None
-        jvp: Any = kernels.no_jvp if dense else system.jvp
-        jvp = jit.ready(jvp, jit.JVP)
-        factorize = jit.ready(implicit.factorize_all, implicit.FACTORIZE)
-        solve = jit.ready(implicit.solve_dense if dense else implicit.solve_free, implicit.SOLVE)
-        return kernel(  # type: ignore[no-any-return, no-untyped-call]
-            self.field, self.scale, jacobian, jvp, factorize, solve, self.restore, self.params,
-            self.reference, dense, task.method == "auto",
-            task.span[1], task.t_eval, task.rtol, task.atol, budget,
-            self.clock, self.counters, self.work, self.grown, self.times, self.states,
-        )  # fmt: skip
-
-    @property
-    def _reluctance(self) -> int:
-        """How often a kernel must ask for implicit steps, after a dozen stiff steps each time.
-
-        A run without end may come to its limit soon; so it goes on with explicit steps until these
-        have cost as much as some implicit ones.
-        """
-        if np.isfinite(self.task.span[1]):
-            return 1
-        return max(_RELUCTANCE, int(self._cost_ratio / 3.0))
-
-    @property
-    def _patience(self) -> float:
-        """How many steps must be left for implicit ones, of which it takes some tens, to pay."""
-        system = self.system
-        if system.jvp is None and system.jacobian is None:
-            return np.inf
-        return 40.0 * self._cost_ratio if np.isfinite(self.task.span[1]) else 0.0
-
-    @property
-    def _cost_ratio(self) -> float:
-        """The cost of an implicit step in explicit ones; it solves for its stages four times."""
-        system, n, cost = self.system, self.system.dim, self.numerics.field_cost
-        dense = system.jacobian is not None and n <= DENSE_LIMIT
-        algebra = 1.2 * n**3 + 30.0 * n**2 if dense else 2500.0 * cost
-        return (algebra + 25.0 * cost) / (12.0 * (cost + n))
-
-    def _limit(self) -> str:
-        """Return how a run without end has come to its limit, or ''."""
-        task, counters, work = self.task, self.counters, self.work
-        if np.isfinite(task.span[1]) or counters[kernels.SAVED] < task.t_eval.size:
-            return ""
-        force = float(np.abs(work[kernels.FIRST_STAGE]).max())
-        x = self.embed(work[[kernels.STATE]])[0]
-        kind, decision, _ = self.frame.limit(x, force, task.rtol)
-        if kind == "none":
-            return ""
-        self.decision = (kind, decision)
-        return "at_rest" if force < NO_FORCE and not counters[kernels.STEPS] else "limit_reached"
-
-    # What is saved.
-
-    def _with_events(self, times: Array, states: Array, which: Array) -> tuple[Array, Array, Array]:
-        """Locate what happened in the last step, and add its points to the rows saved."""
-        clock, work = self.clock, self.work
-        found = []
-        now = float(clock[kernels.TIME])
-        x_now = self.lift(work[[kernels.STATE]])[0]
-        for number, event in enumerate(self.task.events):
-            before, after = self.values[number], float(event(now, x_now))
-            self.values[number] = after
-            direction = getattr(event, "direction", 0)
-            up, down = before <= 0.0 < after, before >= 0.0 > after
-            if (up and direction >= 0) or (down and direction <= 0):
-                found.append((self._locate(event, before), number))
-        found.sort()
-        for theta, number in found:
-            point, time = self._inside(theta), self._time_inside(theta)
-            row = np.searchsorted(times[:, 0], time, side="right")
-            times = np.insert(times, row, [time, 0.0], axis=0)
-            states = np.insert(states, row, point, axis=0)
-            which = np.insert(which, row, number)
-            if getattr(self.task.events[number], "terminal", False):
-                self.stopped = "event"
-                clock[[kernels.TIME, kernels.TIME_LOW]] = time, 0.0
-                work[kernels.STATE] = point
-                return times[: row + 1], states[: row + 1], which[: row + 1]
-        return times, states, which
-
-    def _locate(self, event: Callable[[float, Array], float], before: float) -> float:
-        """Return the part of the last step after which an event happens, on the dense output."""
-
-        def value(theta: float) -> float:
-            if theta == 0.0:
-                return before
-            state = self.lift(self._inside(theta)[None])[0]
-            return float(event(self._time_inside(theta), state))
-
-        if before == 0.0:
-            return 0.0
-        if value(0.0) * value(1.0) > 0.0:  # by the rounding of the polynomial at its end
-            return 1.0
-        return float(scipy.optimize.brentq(value, 0.0, 1.0, xtol=1e-15, rtol=1e-15))
-
-    def _time_inside(self, theta: float) -> float:
-        """Return the time at a part of the last step."""
-        clock = self.clock
-        passed = clock[kernels.BEFORE_LOW] + theta * clock[kernels.LAST_STEP]
-        return float(clock[kernels.BEFORE] + passed)
-
-    def _inside(self, theta: float) -> Array:
-        """Return the state at a part of the last step."""
-        if theta == 1.0:
-            return np.array(self.work[kernels.STATE])
-        out: Array = np.empty(self.system.dim)
-        rows = self.work[kernels.COEFFICIENTS : kernels.FIRST_STAGE]
-        interpolate: Any = kernels.interpolate
-        interpolate(self.work[kernels.PREVIOUS], rows, theta, out)
-        return out
-
-    def _gather(self) -> None:
-        """Take the rows that were saved in the present coordinates back to those that last."""
-        parts, self.parts = self.parts, []
-        if not sum(len(times) for times, _, _ in parts):
-            return
-        times, states, which = (np.concatenate(part) for part in zip(*parts, strict=True))
-        embedded = self.embed(states) if self.inner else None
-        lifted = self.lift(states) if self.outer else None
-        self.rows.append((times, which, embedded, lifted))
-        if sum(len(row[0]) for row in self.rows) * self.task.system.dim > _BUFFER:
-            self._observe()
-
-    def _observe(self) -> None:
-        """Observe the rows that have been gathered."""
-        rows, self.rows = self.rows, []
-        if not rows:
-            return
-        parts: list[Any] = list(zip(*rows, strict=True))
-        times, which = np.concatenate(parts[0]), np.concatenate(parts[1])
-        observed: dict[str, xr.Variable] = {}
-        with np.errstate(over="ignore", invalid="ignore"):  # a run may end near overflow
-            if self.inner:
-                states = np.concatenate(parts[2])
-                observed.update(self.frame.observables(states, self.inner))
-            if self.outer:
-                states = np.concatenate(parts[3])
-                if not self.chunks and times[0, 0] == self.task.span[0]:
-                    states[0] = self.start  # as given, not as turned there and back
-                observed.update(self.task.system.observables(states, self.outer))
-        variables = clock_variables(times) | {name: observed[name] for name in self.task.names}
-        if self.task.events:
-            variables["event"] = xr.Variable("time", which.astype(np.int64))
-        self.chunks.append(variables)
-
-    def finish(self) -> Run:
-        """Return the finished run."""
-        self._gather()
-        clock, work, counters = self.clock, self.work, self.counters
-        if self.last != clock[kernels.TIME]:
-            end = clock[[kernels.TIME, kernels.TIME_LOW]].reshape(1, 2)
-            self.parts.append((end, work[[kernels.STATE]], np.array([-1])))
-            self._gather()
-        self._observe()
-        counts = {
-            "n_steps": int(counters[kernels.STEPS]),
-            "n_rhs": int(counters[kernels.EVALUATIONS]),
-            "n_jac": int(counters[kernels.JACOBIANS]),
-        }
-        names = self.chunks[0].keys()
-        whole = self.task.system
-        return Run(
-            variables={name: concatenate([chunk[name] for chunk in self.chunks]) for name in names},
-            counts=counts,
-            stop_reason=self.stopped,
-            limit=self.frame.limit(self.embed(work[[kernels.STATE]])[0]).label,
-            limit_kind=self.decision[0],
-            limit_decision=self.decision[1],
-            coords=whole.coordinates() if "state" in self.task.names else {},
+        self.task = task
+        self.place = Coordinates(task.system, start, reduce_width=task.reduce_width)
+        self.choice = Choice(task.method, endless=task.endless)
+        self.watch = Watch(task.events, task.span[0], start)
+        self.recorder = Recorder(
+            *(task.system, self.place.frame, task.names, (task.span[0], start)),
+            events=bool(task.events),
         )
+        self.limit = Limit()
+        self.clocks, self.orders = kernels.clock_at(task.span[0]), np.zeros(1, kernels.TASK)
+        self.clock = self.clocks[0]
+        self.clock.always_dense = bool(task.events)
+        self._settle()
+
+    def _settle(self) -> None:
+        """Go on from the state that the coordinates were chosen for."""
+        task, system, x = self.task, self.place.system, self.place.state
+        rows = 4 if task.events else int(np.clip(BUFFER // x.size, 2, 4096))
+        self.buffer = kernels.Rows(task.t_eval, np.empty((rows, 2)), np.empty((rows, x.size)))
+        self.work, self.reference = kernels.work_of(x), system.numerics.invariants(x)
+        self.grown, self.parts = self.place.bounds(x), {False: explicit_parts(system)}
+        if self.clock.evaluations:
+            self.parts[False][1](self.time, x, system.params, self.work.stages[0])
+            self.clock.evaluations += 1
+        self.clock.rate = 0.0
 
     @property
     def time(self) -> float:
         """The time that is reached."""
-        return float(self.clock[kernels.TIME])
+        return float(self.clock.time)
 
+    def advance(self) -> str:
+        """Make some steps; return why the run is over, or '' if it is not."""
+        task, before = self.task, int(self.clock.steps)
+        code, rows = self._steps(min(task.max_steps, before + self._pause()))
+        reason = _REASONS.get(code, "")
+        if task.events and self.clock.steps > before:
+            rows, ended = self._with_events(rows)
+            reason = "event" if ended else reason
+        self.recorder.add(rows)
+        if reason != "event" and code != kernels.OUTGROWN:
+            reason = self._at_limit() or reason
+        if not reason and self.clock.steps >= task.max_steps:
+            reason = "out_of_steps"
+        if not reason and code != kernels.BUFFER_FULL:
+            self._react(code)
+        return reason
 
-def clock_variables(times: Array) -> dict[str, xr.Variable]:
-    """Return the two parts (time, part) of the compensated clock as variables."""
-    return {
-        "time": xr.Variable("time", times[:, 0].copy()),
-        "time_low": xr.Variable("time", times[:, 1].copy()),
-    }
+    def _pause(self) -> int:
+        """Return the steps until the next visit here; the first is before all steps."""
+        begun = min(1, int(self.clock.evaluations))
+        if self.task.events:
+            return begun
+        if self.task.endless:  # where a start may be critical, and a limit near
+            return begun * (_LIMIT_CHECK // 5 if self.choice.implicit else _LIMIT_CHECK)
+        return _PAUSE
 
+    def _steps(self, most: int) -> tuple[int, Rows]:
+        """Step until the kernel pauses; return why it did, and the rows to save."""
+        task, system = self.task, self.place.system
+        self.orders[0] = (task.span[1], task.rtol, task.atol, self.choice.patience(system), most)
+        loop: Any = jit.entry(kernels.advance, kernels.ADVANCE)
+        parts = self.parts[False]
+        if self.choice.implicit:
+            loop = jit.entry(implicit.advance, implicit.ADVANCE)
+            if True not in self.parts:
+                self.parts[True] = implicit_parts(system)
+            dense = self.parts[True][4]
+            parts = (*self.parts[True], implicit.space_of(self.clocks, system.dim, dense))
+        code, saved = loop(
+            parts, self.orders, self.clocks, self.reference, self.grown, self.work, self.buffer
+        )
+        times, states = self.buffer.times[:saved].copy(), self.buffer.states[:saved].copy()
+        return code, Rows(times, states, np.full(saved, -1))
 
-def concatenate(parts: Sequence[xr.Variable]) -> xr.Variable:
-    """Return variables one after the other along their first dim."""
-    return xr.Variable(parts[0].dims, np.concatenate([part.values for part in parts]))
+    def _react(self, code: int) -> None:
+        """Change coordinates or method, as a pause of the kernels asks for."""
+        system, x = self.place.system, self.work.state
+        if self.task.method != "dop853":
+            smaller = system.numerics.deflate(x, self.task.rtol)
+            if smaller is not None:
+                self._move(smaller)
+                if self.choice.start_over():
+                    self.clock.stiff = self.clock.calm = 0
+                return
+        if code == kernels.OUTGROWN:
+            better = self.place.better(x)
+            if better is None:
+                self.grown = self.place.bounds(x)
+            else:
+                self._move(better)
+        elif code == kernels.SWITCH:
+            self.choice.ask(system)
 
+    def _move(self, place: Reduction) -> None:
+        self.recorder.gather(self.place.lift, self.place.embed)
+        self.place.move(place)
+        self._settle()
 
-def _after(outer: Back, inner: Back) -> Back:
-    """Return the composition of two ways back."""
-    if outer is unchanged or inner is unchanged:
-        return inner if outer is unchanged else outer
-    return lambda states: outer(inner(states))
+    def _at_limit(self) -> str:
+        """Return how a run without end has come to its limit, or ''."""
+        task, clock = self.task, self.clock
+        if not task.endless or clock.saved < task.t_eval.size:
+            return ""
+        force = float(np.abs(self.work.stages[0]).max())
+        limit = self.place.frame.limit(self._embedded(), force, task.rtol)
+        if limit.kind == "none":
+            return ""
+        self.limit = limit
+        return "at_rest" if force < NO_FORCE and not clock.steps else "limit_reached"
+
+    def _embedded(self) -> Array:
+        """Return the state in the coordinates of the frame."""
+        state: Array = self.place.embed(self.work.state[None])[0]
+        return state
+
+    def _with_events(self, rows: Rows) -> tuple[Rows, bool]:
+        """Return the rows with those of events in the last step, and whether one ends the run."""
+
+        def lifted(part: float) -> tuple[float, Array]:
+            time, state = self._inside(part)
+            return time, self.place.lift(state[None])[0]
+
+        now = self.place.lift(self.work.state[None])[0]
+        for part, number in self.watch.happened(self.time, now, lifted):
+            time, state = self._inside(part)
+            rows = rows.with_event(time, state, number)
+            if self.watch.ends(number):
+                self.clock.time, self.clock.time_low = time, 0.0
+                self.work.state[:] = state
+                return rows.until(time), True
+        return rows, False
+
+    def _inside(self, part: float) -> tuple[float, Array]:
+        """Return time and state at a part of the last step."""
+        clock, work = self.clock, self.work
+        time = float(clock.before + (clock.before_low + part * clock.last_step))
+        state: Array = work.state.copy()
+        if part != 1.0:
+            interpolate: Any = kernels.interpolate
+            interpolate(work.previous, work.coefficients, part, state)
+        return time, state
+
+    def finish(self, reason: str) -> Run:
+        """Return the finished run."""
+        task, clock, place = self.task, self.clock, self.place
+        self.recorder.gather(place.lift, place.embed)
+        if self.recorder.last != clock.time:
+            end = np.array([[clock.time, clock.time_low]])
+            self.recorder.add(Rows(end, self.work.state[None], np.array([-1])))
+            self.recorder.gather(place.lift, place.embed)
+        return Run(
+            variables=self.recorder.variables(),
+            counts={
+                "n_steps": int(clock.steps),
+                "n_rhs": int(clock.evaluations),
+                "n_jac": int(clock.jacobians),
+            },
+            stop_reason=reason,
+            limit=place.frame.limit(self._embedded()).label,
+            limit_kind=self.limit.kind,
+            limit_decision=self.limit.decision,
+            coords=task.system.coordinates() if "state" in task.names else {},
+        )

@@ -1,0 +1,214 @@
+"""What runs record: rows of states, taken back to the coordinates of their system, as Datasets."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from dlnds import schema
+from dlnds.arrays import Array, Integers
+from dlnds.systems.protocol import SystemProtocol, unchanged
+
+#: The way back of a stack (time, parameter) of states.
+Back = Callable[[Array], Array]
+
+#: Numbers held before they are observed, and between two visits to Python.
+BUFFER = 2**18
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished run."""
+
+    variables: Mapping[str, xr.Variable]
+    counts: Mapping[str, int]
+    stop_reason: str
+    limit: str
+    limit_kind: str = "none"
+    limit_decision: str = "none"
+    coords: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Rows(NamedTuple):
+    """Rows of a run: compensated times (row, 2), states, and which event each is the point of."""
+
+    times: Array
+    states: Array
+    events: Integers
+
+    def with_event(self, time: float, state: Array, number: int) -> "Rows":
+        """Return the rows with that of an event among them, after others of its time."""
+        row = np.searchsorted(self.times[:, 0], time, side="right")
+        return Rows(
+            np.insert(self.times, row, [time, 0.0], axis=0),
+            np.insert(self.states, row, state, axis=0),
+            np.insert(self.events, row, number),
+        )
+
+    def until(self, time: float) -> "Rows":
+        """Return the rows up to a time."""
+        last = np.searchsorted(self.times[:, 0], time, side="right")
+        return Rows(self.times[:last], self.states[:last], self.events[:last])
+
+
+class Recorder:
+    """Rows of a run, kept until there are enough to observe them.
+
+    ``frame`` is the system in its first coordinates: observables that these leave as they are, are
+    computed there, which spares small weights the rounding of large ones. ``start`` is the first
+    row as it was given, not as turned there and back.
+    """
+
+    def __init__(
+        self,
+        system: SystemProtocol,
+        frame: SystemProtocol,
+        names: Sequence[str],
+        start: tuple[float, Array],
+        *,
+        events: bool = False,
+    ) -> None:
+        self.system, self.frame, self.names, self.start = system, frame, names, start
+        unaffected = system.numerics.unaffected
+        self.inner = [name for name in names if name in unaffected]
+        self.outer = [name for name in names if name not in unaffected]
+        self.events, self.last = events, np.nan
+        self._parts: list[Rows] = []
+        self._gathered: list[tuple[Array, Integers, Array | None, Array | None]] = []
+        self._chunks: list[dict[str, xr.Variable]] = []
+
+    def add(self, rows: Rows) -> None:
+        """Take rows in the present coordinates."""
+        if len(rows.times):
+            self._parts.append(rows)
+            self.last = float(rows.times[-1, 0])
+
+    def gather(self, lift: Back, embed: Back) -> None:
+        """Take the rows so far to the coordinates of the system and to those of the frame."""
+        parts, self._parts = self._parts, []
+        if not parts:
+            return
+        times, states, events = (np.concatenate(part) for part in zip(*parts, strict=True))
+        embedded = embed(states) if self.inner else None
+        lifted = lift(states) if self.outer else None
+        self._gathered.append((times, events, embedded, lifted))
+        if sum(len(row[0]) for row in self._gathered) * self.system.dim > BUFFER:
+            self._observe()
+
+    def _observe(self) -> None:
+        """Observe the rows that have been gathered."""
+        rows, self._gathered = self._gathered, []
+        if not rows:
+            return
+        parts: list[Any] = list(zip(*rows, strict=True))
+        times, events = np.concatenate(parts[0]), np.concatenate(parts[1])
+        found: dict[str, xr.Variable] = {}
+        with np.errstate(over="ignore", invalid="ignore"):  # a run may end near overflow
+            if self.inner:
+                found.update(self.frame.observables(np.concatenate(parts[2]), self.inner))
+            if self.outer:
+                states = np.concatenate(parts[3])
+                if not self._chunks and times[0, 0] == self.start[0]:
+                    states[0] = self.start[1]
+                found.update(self.system.observables(states, self.outer))
+        variables = clock_variables(times) | {name: found[name] for name in self.names}
+        if self.events:
+            variables["event"] = xr.Variable("time", events.astype(np.int64))
+        self._chunks.append(variables)
+
+    def variables(self) -> dict[str, xr.Variable]:
+        """Return all that was gathered, observed."""
+        self._observe()
+        return joined(self._chunks)
+
+
+def observed(
+    system: SystemProtocol, names: Iterable[str], times: Array, states: Array
+) -> dict[str, xr.Variable]:
+    """Return the variables of rows in the coordinates of a system."""
+    with np.errstate(over="ignore", invalid="ignore"):  # an orbit may end near overflow
+        found = system.observables(states, names)
+    return clock_variables(times) | found
+
+
+def clock_variables(times: Array) -> dict[str, xr.Variable]:
+    """Return times, exact or compensated pairs (time, 2), as variables."""
+    pairs = times if times.ndim == 2 else np.stack([times, np.zeros_like(times)], axis=1)
+    return {
+        "time": xr.Variable("time", pairs[:, 0].copy()),
+        "time_low": xr.Variable("time", pairs[:, 1].copy()),
+    }
+
+
+def joined(chunks: Sequence[Mapping[str, xr.Variable]]) -> dict[str, xr.Variable]:
+    """Return variables one after the other along their first dim."""
+    return {
+        name: xr.Variable(first.dims, np.concatenate([chunk[name].values for chunk in chunks]))
+        for name, first in chunks[0].items()
+    }
+
+
+def after(outer: Back, inner: Back) -> Back:
+    """Return the composition of two ways back."""
+    if outer is unchanged or inner is unchanged:
+        return inner if outer is unchanged else outer
+    return lambda states: outer(inner(states))
+
+
+def one(run: Run) -> xr.Dataset:
+    """Return one run as a Dataset."""
+    dataset = xr.Dataset({**run.variables, **_ends([run], ())}, coords=run.coords)
+    reason = schema.STOP_REASONS.index(run.stop_reason)
+    return dataset.assign_attrs({**run.counts, "stop_reason": reason, "limit": run.limit})
+
+
+def side_by_side(runs: Sequence[Run], grid: Array | None) -> xr.Dataset:
+    """Return runs of unequal length along ``sample``, NaN where a run is over.
+
+    All share the times of a ``grid`` if there is one; else each has its own.
+    """
+    dim = "step" if grid is None else "time"
+    if grid is None:
+        longest = max(run.variables["time"].size for run in runs)
+    else:
+        runs, longest = [_on_grid(run, grid) for run in runs], grid.size
+    variables: dict[str, Any] = {}
+    for name in runs[0].variables:
+        parts = [run.variables[name] for run in runs]
+        beyond = -1 if name == "event" else np.nan
+        padded = [p.pad(time=(0, longest - p.sizes["time"]), constant_values=beyond) for p in parts]
+        data = np.stack([p.values for p in padded])
+        variables[name] = (("sample", dim, *padded[0].dims[1:]), data)
+    if grid is not None:
+        variables["time"] = ("time", grid)
+    for name in runs[0].counts:
+        variables[name] = ("sample", np.array([run.counts[name] for run in runs]))
+    variables["limit"] = ("sample", [run.limit for run in runs])
+    variables.update(_ends(runs, ("sample",)))
+    coords = {"sample": np.arange(len(runs)), **runs[0].coords}
+    dataset = xr.Dataset(variables, coords=coords)
+    return dataset.set_coords("time") if grid is None else dataset
+
+
+def _on_grid(run: Run, grid: Array) -> Run:
+    """Return a run with its rows at the grid times; the end of a failed run is left out."""
+    keep = np.isin(run.variables["time"].values, grid)
+    variables = {name: v.isel(time=keep) for name, v in run.variables.items()}
+    return replace(run, variables=variables)
+
+
+def _ends(runs: Sequence[Run], dims: tuple[str, ...]) -> dict[str, Any]:
+    """Return why runs ended, and what their limits are and how that was decided, as flags."""
+    words = {
+        "stop_reason": schema.STOP_REASONS,
+        "limit_kind": schema.LIMIT_KINDS,
+        "limit_decision": schema.LIMIT_DECISIONS,
+    }
+    flags: dict[str, NDArray[np.int8]] = {
+        name: schema.flag(meanings, [getattr(run, name) for run in runs])
+        for name, meanings in words.items()
+    }
+    return {name: (dims, values if dims else values[0]) for name, values in flags.items()}
