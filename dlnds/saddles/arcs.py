@@ -1,6 +1,6 @@
 """Arcs that leave critical points, with their exact loss."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,15 +30,6 @@ SELECTIONS = ("all", "descending", "activations")
 
 _SHAPE = {word: number for number, word in enumerate(schema.ARC_SHAPES)}
 _KIND = {word: number for number, word in enumerate(schema.ARC_KINDS)}
-
-#: L − L_S from α or θ, σ of `mode`, σ of `mode_lost`, the sign of the layers' product, and h.
-_CHANGES: dict[str, Callable[[Array, Array, Array, Array, int], Array]] = {
-    "activation": lambda a, high, low, sign, h: 0.5 * a ** (2 * h) - sign * high * a**h,
-    "cross": lambda a, high, low, sign, h: 0.5 * a ** (2 * h),
-    "scaling": lambda a, high, low, sign, h: 0.5 * high**2 * ((1.0 + a) ** h - 1.0) ** 2,
-    "rotation": lambda a, high, low, sign, h: -0.5 * np.sin(a) ** 2 * (high**2 - low**2),
-    "rotation_kept": lambda a, high, low, sign, h: -(np.sin(a) ** 2) * low * (high - low),
-}
 
 
 class _Rows(NamedTuple):
@@ -90,7 +81,7 @@ class _Rows(NamedTuple):
     def change(self, sigma: Array, depth: int, parameter: Array) -> Array:
         """Return L − L_S (arc, sample) by the closed formulas."""
         result = np.zeros_like(parameter)
-        for shape, formula in _CHANGES.items():
+        for shape, formula in departures.CHANGES.items():
             here = self.are(shape)
             part = self.pick(here)
             sign = np.where(part.kind == _KIND["increasing"], -1.0, 1.0)[:, None]

@@ -25,7 +25,7 @@ from dlnds.errors import (
 from dlnds.systems.network import WeightSystem, check_weights
 from dlnds.systems.protocol import SystemProtocol, dense_jacobian, field_at
 from dlnds.theory import tolerances
-from dlnds.theory.forms import Expansion, LeadingPart, difference, expansion
+from dlnds.theory.forms import Expansion, LeadingPart, difference, expansion, without_orbit
 from dlnds.theory.laws import time_on_ray
 from dlnds.theory.spectra import decided
 
@@ -281,19 +281,9 @@ def leading_form(
     known, (values, vectors, zero) = system.theory(x), hessian
     if known.field_terms is None:
         return None
-    basis = _without_orbit(vectors[:, zero], known.generators())
+    basis = without_orbit(vectors[:, zero], known.generators())
     rest = (vectors[:, ~zero], values[~zero])
     return expansion(known.field_terms, x, basis, *rest, 2 * system.depth, name)
-
-
-def _without_orbit(kernel: Array, generators: Array) -> Array:
-    """Return an orthonormal basis of what is in the kernel and orthogonal to the orbit."""
-    if not generators.any():
-        return kernel
-    orbit = scipy.linalg.orth(generators.T)
-    left, sizes, _ = np.linalg.svd(kernel - orbit @ (orbit.T @ kernel), full_matrices=False)
-    basis: Array = left[:, : int(np.count_nonzero(sizes > 0.5))]
-    return basis
 
 
 def compiled(part: LeadingPart, dim: int) -> Form:
@@ -495,16 +485,21 @@ def dimension(form: Form, u: Array, value: float) -> int:
     return 1 + int(np.count_nonzero(curvatures - multiplier > -1e-5 * multiplier))
 
 
-def _dataset(
-    system: WeightSystem, x: Array, found: Sequence[Found], n_starts: int, n_forms: int
-) -> xr.Dataset:
-    """Return directions of all forms in one Dataset, lowest orders first, then best values."""
+def _joined(dim: int, found: Sequence[Found]) -> Found:
+    """Return all directions, lowest orders first, then best values."""
     none, count = np.zeros(0), np.zeros(0, np.int64)
-    empty = Found(np.zeros((0, system.dim)), none, count, none, none, count, none)
+    empty = Found(np.zeros((0, dim)), none, count, none, none, count, none)
     columns: list[Any] = [np.concatenate(column) for column in zip(empty, *found, strict=True)]
     joint = Found(*columns)
     place = np.lexsort((-joint.value, joint.order))
-    joint = Found(*(column[place] for column in columns))
+    return Found(*(column[place] for column in columns))
+
+
+def _dataset(
+    system: WeightSystem, x: Array, found: Sequence[Found], n_starts: int, n_forms: int
+) -> xr.Dataset:
+    """Return directions of all forms in one Dataset."""
+    joint = _joined(system.dim, found)
     known = system.unit_sizes(x) / (np.linalg.norm(x) or 1.0)
     sizes = np.maximum(system.unit_sizes(joint.states), known)
     variables: dict[str, Any] = {

@@ -7,12 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from dlnds import schema
 from dlnds._kernels import jit
-from dlnds.arrays import Array
+from dlnds.arrays import Array, Flags
 from dlnds.errors import (
     check_flag,
     check_generator,
@@ -251,18 +250,16 @@ def _at_random(base: _Base, count: int, rng: np.random.Generator) -> list[_Tange
         rest = np.zeros(base.net.dim)
         if residual.any():
             size = 1.0 if not spanned.any() else abs(rng.normal())
-            rest = size * (_cone_element if base.exact else _one_of)(base, residual, rng)
+            if base.exact:
+                rest = size * _cone_element(base, residual, rng)
+            else:
+                rest = size * frame[rng.choice(np.flatnonzero(residual))]
         norm = float(np.sqrt(strict @ strict + rest @ rest))
         chosen.append(_Tangent(strict / norm, rest / norm))
     return chosen
 
 
-def _one_of(base: _Base, residual: NDArray[np.bool_], rng: np.random.Generator) -> Array:
-    vector: Array = base.directions.frame[rng.choice(np.flatnonzero(residual))]
-    return vector
-
-
-def _cone_element(base: _Base, residual: NDArray[np.bool_], rng: np.random.Generator) -> Array:
+def _cone_element(base: _Base, residual: Flags, rng: np.random.Generator) -> Array:
     """Return random balanced layers of the residual network with Z_{1:h} = ± Q P, of norm 1.
 
     P is positive semidefinite on the open modes and, on the stable side, as many of the directions

@@ -9,7 +9,7 @@ import xarray as xr
 from numpy.typing import ArrayLike
 
 from dlnds import schema
-from dlnds.arrays import Array
+from dlnds.arrays import Array, Flags
 from dlnds.errors import (
     ConvergenceError,
     check_array,
@@ -135,18 +135,17 @@ def escape_path(
     save = dict.fromkeys(("state", *recorded(system, save)))
     ray = _ray(system, read_row(system, direction))
     check_memory("system", 4 * system.dim**2)
-    size, entry = _entered(system, ray, delta)
-    span = (entry.time, np.inf)
-    grid = None if t_eval is None else _after(t_eval, entry.time)
+    size, (start, time, error) = _entered(system, ray, delta)
+    grid = None if t_eval is None else _after(t_eval, time)
     options: dict[str, Any] = {"rtol": rtol, "save": save, "max_steps": max_steps}
-    run = flow(system, entry.state, span, events=_at_rest(system), **options).drop_vars("event")
+    run = flow(system, start, (time, np.inf), events=_at_rest(system), **options)
     end = _limit(system, np.array(run.state.values[-1]))
     if grid is not None:
-        run = flow(system, entry.state, (entry.time, float(grid[-1])), grid, **options)
-    path = run.assign(end).assign_coords(system.unit_coordinates())
+        run = flow(system, start, (time, float(grid[-1])), grid, **options)
+    path = run.drop_vars("event", errors="ignore").assign(end)
     path.attrs.pop("events", None)  # that ended the search for the limit
-    attrs = {"delta": size, "start_error": entry.error, "order": ray.order, "rate": ray.rate}
-    return schema.finish(path, "run", attrs)
+    attrs = {"delta": size, "start_error": error, "order": ray.order, "rate": ray.rate}
+    return schema.finish(path.assign_coords(system.unit_coordinates()), "run", attrs)
 
 
 def _after(t_eval: ArrayLike, time: float) -> Array:
@@ -309,9 +308,8 @@ def escape_chain(
         if not directions.sizes["direction"]:
             break
         first = directions.isel(direction=0)
-        path = escape_path(system, first, max_steps=max_steps)
         left.append((int(first.order), float(first.value)))
-        nodes[f"path_{number}"] = path
+        path = nodes[f"path_{number}"] = escape_path(system, first, max_steps=max_steps)
         states.append(np.array(path.limit_state.values))
         if schema.decode(path.limit_kind).item() != "saddle":
             break
@@ -498,14 +496,7 @@ def zero_preserving(
     check_memory("n_trials", 2 * n_trials * system.dim)
     generator = check_generator("rng", rng)
     trials = generator.normal(size=(n_trials, system.dim))
-    into, out_of = system.unit_weights
-    small = np.abs(state) <= tolerances.ZERO_UNIT * max(float(np.abs(state).max()), 1e-300)
-    kept = np.zeros(system.dim, bool)
-    for before, after in zip(into, out_of, strict=True):
-        for chosen in (before | after, before):
-            if small[chosen].all() and _force_on(system, chosen, trials) == 0.0:
-                kept |= chosen
-                break
+    kept, (into, out_of) = _kept(system, state, trials), system.unit_weights
     whole = (kept | ~(into | out_of)).all(axis=1)
     variables = {
         "kept": ("parameter", kept.astype(np.int8)),
@@ -517,7 +508,19 @@ def zero_preserving(
     return schema.finish(dataset, "zero_preserving", system.attributes())
 
 
-def _force_on(system: WeightSystem, chosen: Any, trials: Array) -> float:
+def _kept(system: WeightSystem, state: Array, trials: Array) -> Flags:
+    """Return the weights of units that are zero at a state and are not moved at the trials."""
+    small = np.abs(state) <= tolerances.ZERO_UNIT * max(float(np.abs(state).max()), 1e-300)
+    kept = np.zeros(system.dim, bool)
+    for before, after in zip(*system.unit_weights, strict=True):
+        for chosen in (before | after, before):
+            if small[chosen].all() and _force_on(system, chosen, trials) == 0.0:
+                kept |= chosen
+                break
+    return kept
+
+
+def _force_on(system: WeightSystem, chosen: Flags, trials: Array) -> float:
     """Return the largest force on weights where they are zero, in terms of the largest of all."""
     force = np.abs(system.gradient(np.where(chosen, 0.0, trials)))
     return float(np.max(force[:, chosen], initial=0.0) / max(float(force.max()), 1e-300))

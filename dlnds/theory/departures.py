@@ -7,7 +7,7 @@ Z_i + α e_i f_{i−1}ᵀ, from v_k to u_j at the ends, have the product Z_h…Z
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +24,16 @@ ROUNDING = 1e-12
 
 #: Layer, counted from 0, what it gains at each sample of the arc, and the matrix it gains so often.
 Term = tuple[int, Array, Array]
+
+
+#: L − L_S from α or θ, σ of `mode`, σ of `mode_lost`, the sign of the layers' product, and h.
+CHANGES: dict[str, Callable[[Array, Array, Array, Array, int], Array]] = {
+    "activation": lambda a, high, low, sign, h: 0.5 * a ** (2 * h) - sign * high * a**h,
+    "cross": lambda a, high, low, sign, h: 0.5 * a ** (2 * h),
+    "scaling": lambda a, high, low, sign, h: 0.5 * high**2 * ((1.0 + a) ** h - 1.0) ** 2,
+    "rotation": lambda a, high, low, sign, h: -0.5 * np.sin(a) ** 2 * (high**2 - low**2),
+    "rotation_kept": lambda a, high, low, sign, h: -(np.sin(a) ** 2) * low * (high - low),
+}
 
 
 class Arc(NamedTuple):

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import scipy.linalg
 from numpy.typing import NDArray
 
 from dlnds._kernels import homogeneous as kernels
@@ -47,6 +48,16 @@ class Expansion(NamedTuple):
     basis: Array
     degree: int
     gradient: Callable[[Array], Array]
+
+
+def without_orbit(kernel: Array, generators: Array) -> Array:
+    """Return an orthonormal basis of what is in the kernel and orthogonal to the orbit."""
+    if not generators.any():
+        return kernel
+    orbit = scipy.linalg.orth(generators.T)
+    left, sizes, _ = np.linalg.svd(kernel - orbit @ (orbit.T @ kernel), full_matrices=False)
+    basis: Array = left[:, : int(np.count_nonzero(sizes > 0.5))]
+    return basis
 
 
 def expansion(
