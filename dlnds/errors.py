@@ -109,13 +109,6 @@ def check_labels(name: str, data: xr.DataArray | xr.Dataset) -> None:
             raise ValueError(f"{name}: needs the first modes in their order, got {modes.tolist()}")
 
 
-def check_numbers(name: str, data: xr.Dataset, keys: Iterable[str]) -> None:
-    """Refuse a Dataset with NaN or infinity, such as masks leave, in any of these variables."""
-    for key in keys:
-        if data[key].dtype.kind == "f":
-            check_finite(name, data[key].values, "")
-
-
 def check_rows(name: str, times: NDArray[Any]) -> None:
     """Refuse rows of a run that are not in the order of time."""
     if np.any(np.diff(times) < 0):

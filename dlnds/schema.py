@@ -685,21 +685,7 @@ def _checked(
     return data.assign({k: data[k].transpose(*d) for k, d in turned.items()})
 
 
-# Older ways to ask a part of what `read` asks; they go when nobody calls them any more.
-
-
-def check_whole(name: str, dataset: xr.Dataset | xr.DataTree) -> None:
-    """Refuse, by an argument's name, what does not carry what its schema promises."""
-    try:
-        validate(dataset)
-    except (TypeError, ValueError) as error:
-        raise type(error)(str(error).replace("dataset", name, 1)) from None
-
-
-def check_digest(name: str, dataset: xr.Dataset, digest: str) -> None:
-    """Refuse, by an argument's name, a Dataset of another problem than that of the digest."""
-    if dataset.attrs.get("problem_digest") != digest:
-        raise ValueError(f"{name}: belongs to another network")
+# An older way to ask a part of what `read` asks.
 
 
 def check_content(
