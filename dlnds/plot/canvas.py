@@ -23,31 +23,25 @@ KIND_STYLE = {
 #: Of positive numbers that span more than that, the logarithm is drawn.
 _WIDE = 1e3
 
-#: What pictures read of the nodes of an atlas: schema, variables of one number a row, and others.
-_NODES: dict[str, tuple[str, str, tuple[str, ...], dict[str, tuple[str, ...]]]] = {
+#: What pictures read of the nodes of an atlas: their schemas, and variables with their dims.
+_NODES: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
     "points": (
         "critical_points",
-        "critical_point",
-        ("critical_point", "rank", "loss", "kind"),
-        {"learnt": ("critical_point", "mode"), "singular_value": ("mode",)},
+        {**schema.REQUIRED["critical_points"], "singular_value": ("mode",)},
     ),
-    "arcs": (
-        "arcs",
-        "arc",
-        ("source", "target", "shape", "kind", "mode", "order", "drop"),
-        {"alpha": ("alpha",), **dict.fromkeys(("loss", "exact_loss"), ("arc", "alpha"))},
-    ),
+    "arcs": ("arcs", {**schema.REQUIRED["arcs"], "alpha": ("alpha",)}),
     "connections": (
         "connections",
-        "edge",
-        ("source", "target", "kind", "drop", "length", "rate"),
-        {"escape_time": ("edge", "scale"), "scale": ("scale",)},
+        {
+            **schema.REQUIRED["connections"],
+            **{"escape_time": ("edge", "scale"), "scale": ("scale",)},
+        },
     ),
     "visits": (
         "observed_connections",
-        "edge",
-        ("source", "target", "visited", "probability", "mean_escape_time"),
-        {},
+        dict.fromkeys(
+            ("source", "target", "visited", "probability", "mean_escape_time"), ("edge",)
+        ),
     ),
 }
 #: What may be unknown: times that runs did not show, times beyond all numbers.
@@ -70,9 +64,7 @@ def atlas(data: object) -> xr.DataTree:
 
 def node(name: str, data: object, word: str = "atlas") -> xr.Dataset:
     """Return a node of an atlas with the dims of what is drawn of it in order."""
-    kind, dim, rows, others = _NODES[name]
-    wanted = {**dict.fromkeys(rows, (dim,)), **others}
-    return schema.read(word, data, kind, wanted, empty=("arc", "edge"), partial=_PARTIAL)
+    return schema.read(word, data, *_NODES[name], empty=("arc", "edge"), partial=_PARTIAL)
 
 
 def axes(ax: Axes | None, figsize: tuple[float, float], x: Any = "", y: Any = "") -> Axes:

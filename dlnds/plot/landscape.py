@@ -88,13 +88,9 @@ def critical_points(points: xr.Dataset, *, ax: Axes | None = None) -> Axes:
 def connections(connections: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     """Draw the graph of connections alone, without the kinds of its points."""
     joined = canvas.node("connections", connections, "connections")
-    along = schema.read("connections", joined, "connections", {"loss": ("edge", "point")})["loss"]
-    ends = zip(("source", "target"), along.values[:, [0, -1]].T, strict=True)
-    loss = {
-        label: level
-        for end, levels in ends
-        for label, level in zip(joined[end].values.tolist(), levels, strict=True)
-    }
+    levels = joined["loss"].values
+    loss = dict(zip(joined["source"].values.tolist(), levels[:, 0], strict=True))
+    loss |= dict(zip(joined["target"].values.tolist(), levels[:, -1], strict=True))
     modes = [schema.index_set_modes(label) for label in loss]
     learnt = np.zeros((len(modes), 1 + max(map(max, filter(None, modes)), default=0)), bool)
     for row, own in zip(learnt, modes, strict=True):

@@ -198,21 +198,20 @@ const goal = (a) => data.labels[data.arcs.target[a]] ?? data.arcs.target[a];
 function arcs(n) {
   const { source, kind, drop } = data.arcs;  // below: those that descend first, the deepest ahead
   const mine = source.flatMap((from, a) => (from === n ? [a] : []))
-    .sort((a, b) => kind[a] - kind[b] || (drop ? drop[b] - drop[a] : 0));
+    .sort((a, b) => kind[a] - kind[b] || drop[b] - drop[a]);
   const heading = make("h3", {}, `Arcs from here (${mine.length})`);
   if (!mine.length) return [heading];
   const start = data.points.loss[n];
   const paths = chart(mine, start);
-  const shape = (a) => (data.shapes.length ? [data.shapes[data.arcs.shape[a]]] : []);
   const lines = mine.map((a, i) => {
-    const cells = [go(data.arcs.target[a]), data.arcKinds[kind[a]], ...shape(a),
-      brief(data.arcs.order?.[a]), brief(drop?.[a])];
+    const cells = [go(data.arcs.target[a]), data.arcKinds[kind[a]],
+      data.shapes[data.arcs.shape[a]], brief(data.arcs.order[a]), brief(drop[a])];
     const row = make("tr", { "data-a": a }, ...cells.map((cell) => make("td", {}, cell)));
     row.addEventListener("pointerenter", () => paths.lines[i].classList.add("strong"));
     row.addEventListener("pointerleave", () => paths.lines[i].classList.remove("strong"));
     return row;
   });
-  const titles = ["target", "kind", ...(data.shapes.length ? ["shape"] : []), "order", "drop"];
+  const titles = ["target", "kind", "shape", "order", "drop"];
   return [heading, paths.picture, table("arcs", titles, lines)];
 }
 

@@ -124,9 +124,7 @@ def _page(atlas: xr.DataTree) -> str:
         "summary": _summary(atlas, edges),
         "graph": picture,
         "notes": _notes(atlas, edges),
-        "data": _json(
-            {**_data(atlas, edges, orbit), **drawn, "orbits": orbits, **_arcs(atlas, points)}
-        ),
+        "data": _json(_data(atlas, edges, orbit) | _arcs(atlas, points) | drawn | orbits),
         "script": script,
     }
     return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)
@@ -167,6 +165,7 @@ def _data(atlas: xr.DataTree, edges: layout.Edges, orbit: Integers) -> dict[str,
     points = atlas["points"].to_dataset()
     columns = [name for name in _COLUMNS if name in points]
     kept = [name for name in (*columns, "is_complete") if name in points]
+    joined = atlas["connections" if "connections" in atlas.children else "arcs"].to_dataset()
     visited = np.flatnonzero(edges.visited > 0)
     runs = np.stack([edges.visited, edges.probability, edges.mean_time], axis=1)[visited]
     return {
@@ -180,7 +179,8 @@ def _data(atlas: xr.DataTree, edges: layout.Edges, orbit: Integers) -> dict[str,
             "orbit": orbit.tolist(),
             "visited": dict(zip(visited.tolist(), _plain(runs), strict=True)),
         },
-        **_scales(atlas),
+        "scales": _plain(joined["scale"].values) if "scale" in joined else [],
+        "scale": layout.scale_of(joined) if "scale" in joined else 0,
         "words": {"edges": _joined(atlas).capitalize(), "alpha": _title(atlas["arcs"]["alpha"])},
     }
 
@@ -193,22 +193,12 @@ def _joined(atlas: xr.DataTree) -> str:
     return "connections" if "connections" in atlas.children else "decreasing arcs"
 
 
-def _scales(atlas: xr.DataTree) -> dict[str, Any]:
-    if "connections" not in atlas.children:
-        return {"scales": [], "scale": 0}
-    node = atlas["connections"].to_dataset()
-    return {"scales": _plain(node["scale"].values), "scale": layout.scale_of(node)}
-
-
 def _orbits(atlas: xr.DataTree, edges: layout.Edges) -> tuple[Integers, dict[str, Any]]:
     """Return the orbit that each edge shares with others, −1 if none, and the numbers of orbits."""
     learnt = atlas["points"].to_dataset()["learnt"].values
     known = edges.place >= 0
-    place, before, after = (
-        edges.place[known],
-        learnt[edges.source[known]],
-        learnt[edges.target[known]],
-    )
+    place = edges.place[known]
+    before, after = (learnt[ends[known]] for ends in (edges.source, edges.target))
     gained, lost = np.argmax(after & ~before, axis=1), np.argmax(before & ~after, axis=1)
     lost = np.where(edges.kind[known] == "swap", lost, -1)
     columns = [lost, gained]
@@ -232,7 +222,7 @@ def _orbits(atlas: xr.DataTree, edges: layout.Edges) -> tuple[Integers, dict[str
     }
     if connected:
         orbits |= {"length": _plain(unique[:, 3]), "rate": _plain(unique[:, 4])}
-    return orbit, orbits
+    return orbit, {"orbits": orbits}
 
 
 def _arcs(atlas: xr.DataTree, points: xr.Dataset) -> dict[str, Any]:
@@ -245,24 +235,19 @@ def _arcs(atlas: xr.DataTree, points: xr.Dataset) -> dict[str, Any]:
     top = max(float(loss.max(initial=0.0)), 1e-300)
     curves, which = np.unique(np.round(change / top, DIGITS + 1) * top, axis=0, return_inverse=True)
     target = [str(label) for label in node["target"].values[chosen]]
-    numbers = [name for name in ("order", "drop", "shape") if name in node]
+    numbers = ("kind", "order", "drop", "shape")
     return {
         "arcs": {
             "source": source.tolist(),
             "target": [row.get(label, label) for label in target],
-            "kind": _plain(node["kind"].values[chosen]),
             "curve": which.ravel().tolist(),
             **{name: _plain(node[name].values[chosen]) for name in numbers},
         },
         "curves": _plain(curves),
         "alpha": _plain(node["alpha"].values),
         "arcKinds": list(schema.ARC_KINDS),
-        "shapes": [schema.spoken(word) for word in _meanings(node, "shape")],
+        "shapes": [schema.spoken(word) for word in schema.ARC_SHAPES],
     }
-
-
-def _meanings(node: xr.Dataset, name: str) -> list[str]:
-    return str(node[name].attrs["flag_meanings"]).split() if name in node else []
 
 
 def _listed_arcs(atlas: xr.DataTree) -> Integers:
@@ -291,11 +276,9 @@ def _picture(atlas: xr.DataTree, edges: layout.Edges) -> tuple[str, dict[str, An
     for pattern, new in _TIDY:
         text = re.sub(pattern, new, text)
     styles: dict[str, int] = {}  # of thousands of paths there are few
-    text = re.sub(
-        r'style="([^"]*)"',
-        lambda style: f'class="s{styles.setdefault(style[1], len(styles))}"',
-        text,
-    )
+    for style in re.findall('style="([^"]*)"', text):
+        styles.setdefault(style, len(styles))
+    text = re.sub('style="([^"]*)"', lambda found: f'class="s{styles[found[1]]}"', text)
     rules = "".join(f".s{number}{{{style}}}" for style, number in styles.items())
     box = " ".join(f"{72.0 * size:g}" for size in (0.0, 0.0, *figure.get_size_inches()))
     words = "loss of the critical points over their rank, and what joins them"
@@ -329,8 +312,6 @@ def _notes(atlas: xr.DataTree, edges: layout.Edges) -> str:
         power = len(atlas.attrs["widths"]) - 2
         law = "exp(λ t)" if power == 1 else f"da/dt = λ a^{power}"
         notes.append(f"Rates λ: swaps depart like exp(λ t), added modes grow like {law}.")
-    if (edges.visited > 0).any():
-        notes.append("Lines of what runs did are the broader the more of them took it.")
     if len(edges.kind) > landscape.MOST_EDGES:
         drawn = layout.leading(edges) | edges.generic | (edges.visited > 0)
         others = int(np.count_nonzero(~drawn))

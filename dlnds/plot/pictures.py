@@ -146,12 +146,8 @@ def singular_values(
     >>> dl.plot.singular_values(run, modes=net.modes).get_xlabel()
     'time $t$'
     """
-    run = _run(
-        run,
-        "singular_value",
-        ("mode",),
-        "has no singular values; use flow(..., save=['singular_value'])",
-    )
+    lacks = "has no singular values; use flow(..., save=['singular_value'])"
+    run = _run(run, "singular_value", ("mode",), lacks)
     drawn = check_integers("run", run["mode"].values, minimum=0, maximum=_MOST_MODES)
     if modes is not None:
         modes = schema.read("modes", modes, "modes", {"singular_value": ("mode",)})
@@ -194,20 +190,18 @@ def spectrum(linearization: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     >>> dl.plot.spectrum(dl.canonical_spectrum(net, (1,))).get_title()
     'index 3, nullity 5'
     """
-    wanted: dict[str, tuple[str, ...]] = {"eigenvalue": ("eigen",)}
     known = getattr(linearization, "variables", ())
     counts = [name for name in ("index", "nullity") if name in known]
-    wanted |= dict.fromkeys(counts, ())
-    plane = "eigenvalue_imag" in known
-    if plane:
-        wanted["eigenvalue_imag"] = ("eigen",)
+    parts = [name for name in ("eigenvalue", "eigenvalue_imag") if name in known]
+    wanted: dict[str, tuple[str, ...]] = dict.fromkeys(counts, ())
+    wanted |= {"eigenvalue": ("eigen",), **dict.fromkeys(parts, ("eigen",))}
     data = schema.read("linearization", linearization, "linearization", wanted, empty=("eigen",))
     values = data["eigenvalue"].values
-    if plane:
-        y = data["eigenvalue_imag"]
-        ax = canvas.axes(ax, (6.0, 4.0), r"real part $\mathrm{Re}\,\lambda$", y)
+    if len(parts) == 2:
+        real = r"real part $\mathrm{Re}\,\lambda$"
+        ax = canvas.axes(ax, (6.0, 4.0), real, data["eigenvalue_imag"])
         ax.axvline(0.0, color="0.6", linewidth=0.8)
-        ax.plot(values, y.values, ".", color="#4575b4")
+        ax.plot(values, data["eigenvalue_imag"].values, ".", color="#4575b4")
     else:
         ax = canvas.axes(ax, (6.0, 4.0), "number of the eigenvalue", data["eigenvalue"])
         ax.axhline(0.0, color="0.6", linewidth=0.8)
@@ -320,12 +314,8 @@ def escape_chain(chain: xr.DataTree, *, ax: Axes | None = None) -> Axes:
     for number, path in enumerate(paths):
         steps = np.linalg.norm(np.diff(path["state"].values, axis=0), axis=1)
         travelled = np.append(0.0, np.cumsum(steps))
-        ax.plot(
-            number + travelled / (travelled[-1] or 1.0),
-            path["loss"].values,
-            color="#d73027",
-            linewidth=1.8,
-        )
+        x = number + travelled / (travelled[-1] or 1.0)
+        ax.plot(x, path["loss"].values, color="#d73027", linewidth=1.8)
     losses = saddles["loss"].values
     ax.plot(np.arange(len(losses)), losses, "o", color="#4575b4", zorder=3)
     rows = zip(losses, saddles["n_active"].values, saddles["order"].values, strict=True)
@@ -387,16 +377,12 @@ def _exponents(name: str, data: Any, kind: str, rates: str, dim: str, ax: Axes |
     ax.axhline(0.0, color="0.6", linewidth=0.8)
     ax.set_xscale(canvas.span(data[clock].values))
     count, times = data.sizes[dim], data[clock].values
+    mark = "-" if len(times) > _MOST_DOTS else ".-"
     colours = canvas.mode_colours(count)
     for j, exponent in enumerate(data["exponent"].values):
         text = f"$\\lambda_{{{j}}}$ = {exponent:.3g}"
         ax.axhline(exponent, color=colours(j), linewidth=0.8, linestyle="--")
-        ax.plot(
-            times,
-            data[rates].values[:, j],
-            "-" if len(times) > _MOST_DOTS else ".-",
-            color=colours(j),
-        )
+        ax.plot(times, data[rates].values[:, j], mark, color=colours(j))
         if "standard_error" in wanted and np.isfinite(data["standard_error"].values[j]):
             error = float(data["standard_error"].values[j])
             text += f" ± {error:.1g}"
@@ -421,7 +407,8 @@ def curves(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
         data = schema.read("data", data, kind, wanted, partial=wanted if kind == "fibres" else ())
     ax = canvas.axes(ax, (8.0, 4.5), data[x], data[y])
     if kind in _DECAYING:
-        ax.set_yscale(canvas.span(data[y].values))
+        numbers = data[y].values
+        ax.set_yscale(canvas.span(numbers[numbers > 0.0]))
     if data[x].dtype.kind in "iu":
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     mark = "." if data[x].shape[-1] <= _MOST_DOTS else ""
@@ -440,16 +427,10 @@ def stems(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     places, values = np.arange(data.sizes[dim]), data[name].values
     ax.vlines(places, 0.0, values, color="#4575b4")
     ax.plot(places, values, "o", color="#4575b4")
+    above: Any = {"textcoords": "offset points", "ha": "center", "fontsize": 8}
     for place in places[:_MOST_BARS] if extra else ():
         text = words.format(data[extra].values[place])
-        ax.annotate(
-            text,
-            (place, values[place]),
-            (0, 5),
-            textcoords="offset points",
-            ha="center",
-            fontsize=8,
-        )
+        ax.annotate(text, (place, values[place]), (0, 5), **above)
     ax.set_xticks(places[:: max(1, len(places) // 20)])
     ax.margins(0.08, 0.12)
     ax.set_ylim(bottom=min(0.0, values.min(initial=0.0)))
