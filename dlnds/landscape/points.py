@@ -317,8 +317,7 @@ def canonicalize(net: LinearNetwork, x: ArrayLike, *, rtol: float = 1e-8) -> xr.
     _, inverses = strings.adapted_bases(layers, left, sizes, right)
     group = inverses[1:-1]
     moved = flat(symmetry.moved(layers, group))
-    frames = moments.canonical_frames(net.widths, left, right)
-    canonical = flat(moments.balanced_layers(frames, sizes ** (1.0 / net.depth)))
+    canonical = moments.canonical_state(net.widths, left, sizes, right)
     dataset = xr.Dataset(
         {
             "state": ("parameter", canonical),

@@ -150,11 +150,7 @@ def orbit_basis(
     >>> int(orbit.orbit_dimension), orbit.isotropy.item()
     (6, 'O(3) x O(3)')
     """
-    check_layered(net)
-    state = check_state("x", net, x)
-    orthogonal = check_flag("orthogonal", orthogonal)
-    rtol = check_number("rtol", rtol, minimum=1e-15, maximum=0.1)
-    frame, decision = _orbit_frame(net, state, orthogonal, rtol)
+    state, frame, decision = _orbit_frame(net, x, orthogonal, rtol)
     sizes = [d * (d - 1) // 2 if orthogonal else d * d for d in net.widths[1:-1]]
     kept = symmetry.orthogonal_isotropy(net.unpack(state), rtol) if orthogonal else ""
     dataset = xr.Dataset(
@@ -168,7 +164,7 @@ def orbit_basis(
     )
     attrs = {
         **net.attributes(),
-        "rtol": rtol,
+        "rtol": float(rtol),
         "smallest_kept": decision.smallest_nonzero,
         "largest_dropped": decision.largest_zero,
     }
@@ -176,18 +172,21 @@ def orbit_basis(
 
 
 def _orbit_frame(
-    net: LayeredSystem, state: Array, orthogonal: bool, rtol: float
-) -> tuple[Array, Decision]:
-    """Return an orthonormal frame of the orbit, and which singular values of generators are zero.
+    net: LayeredSystem, x: ArrayLike, orthogonal: bool, rtol: float
+) -> tuple[Array, Array, Decision]:
+    """Return a state, a frame of its orbit, and which singular values of generators are zero.
 
-    These are relative to the largest.
+    The frame is orthonormal; the singular values are relative to the largest.
     """
-    rows = net.generators(state, orthogonal=orthogonal)
+    check_layered(net)
+    state = check_state("x", net, x)
+    rtol = check_number("rtol", rtol, minimum=1e-15, maximum=0.1)
+    rows = net.generators(state, orthogonal=check_flag("orthogonal", orthogonal))
     if not rows.size:
-        return np.zeros((0, net.dim)), decided(np.zeros(0), rtol)
+        return state, np.zeros((0, net.dim)), decided(np.zeros(0), rtol)
     _, values, frame = scipy.linalg.svd(rows, full_matrices=False)
     decision = decided(values / max(float(values[0]), np.finfo(float).tiny), rtol)
-    return frame[: decision.rank], decision
+    return state, frame[: decision.rank], decision
 
 
 @known_options
@@ -233,11 +232,8 @@ def split_tangent(
     >>> bool(abs(parts.vertical).max() < 1e-14), int(parts.orbit_dimension)
     (True, 3)
     """
-    check_layered(net)
-    state = check_state("x", net, x)
+    _, frame, _ = _orbit_frame(net, x, orthogonal, rtol)
     vector = check_state("v", net, v)
-    rtol = check_number("rtol", rtol, minimum=1e-15, maximum=0.1)
-    frame, _ = _orbit_frame(net, state, check_flag("orthogonal", orthogonal), rtol)
     along = frame.T @ (frame @ vector)
     across = vector - along
     across -= frame.T @ (frame @ across)
@@ -249,7 +245,7 @@ def split_tangent(
         },
         coords=net.coordinates(),
     )
-    return schema.finish(dataset, "tangent", {**net.attributes(), "rtol": rtol})
+    return schema.finish(dataset, "tangent", {**net.attributes(), "rtol": float(rtol)})
 
 
 @known_options

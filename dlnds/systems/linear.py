@@ -705,8 +705,7 @@ class LinearNetwork(LayeredSystem):
             raise ValueError("modes: a single layer has one critical point, with all modes learnt")
         chosen.sort()
         U, s, V = self.map_modes(left[:, chosen], sigma[chosen], right[:, chosen])
-        frames = moments.canonical_frames(self.widths, U, V)
-        return flat(moments.balanced_layers(frames, s ** (1.0 / self.depth)))
+        return moments.canonical_state(self.widths, U, s, V)
 
 
 LinearNetwork.__init__ = known_options(LinearNetwork.__init__)  # type: ignore[method-assign]

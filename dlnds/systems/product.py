@@ -628,11 +628,8 @@ class ProductFlow(SystemProtocol):
     @finite("x")
     def lift(self, x: ArrayLike) -> Array:
         """Return a balanced state of the network over a state, hidden units 1..k in use."""
-        U, s, V = fixed_rank.thin_modes(
-            *self.unpack(check_array("x", x, ndim=1, shape=(self.dim,)))
-        )
-        frames = moments.canonical_frames(self.network.widths, U, V)
-        return flat(moments.balanced_layers(frames, s ** (1.0 / self.depth)))
+        A, B = self.unpack(check_array("x", x, ndim=1, shape=(self.dim,)))
+        return moments.canonical_state(self.network.widths, *fixed_rank.thin_modes(A, B))
 
     def critical_state(self, modes: Sequence[int]) -> Array:
         """Return the critical point of rank k that has learnt the given k modes.

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from dlnds.arrays import Array
 from dlnds.errors import check_finite
 from dlnds.theory import tolerances
+from dlnds.theory.coordinates import flat
 
 #: Modes up to which all subset sums are compared (2^22 sums; the memory doubles with each mode).
 MOST_MODES_FOR_SUBSETS = 22
@@ -195,6 +196,12 @@ def canonical_frames(widths: Sequence[int], left: Array, right: Array) -> list[A
 def balanced_layers(frames: Sequence[Array], sizes: Array) -> tuple[Array, ...]:
     """Return 0-balanced layers W_i = U_i diag(sizes) U_{i−1}ᵀ from frames U_0, …, U_h (d_i × r)."""
     return tuple((after * sizes) @ before.T for before, after in itertools.pairwise(frames))
+
+
+def canonical_state(widths: Sequence[int], left: Array, values: Array, right: Array) -> Array:
+    """Return the 0-balanced state of the map left · diag(values) · rightᵀ, on units 1..r."""
+    frames = canonical_frames(widths, left, right)
+    return flat(balanced_layers(frames, values ** (1.0 / (len(widths) - 1))))
 
 
 def smallest_gap(values: Array) -> float:

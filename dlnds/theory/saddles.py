@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from dlnds.arrays import Array
 from dlnds.errors import check_memory
 from dlnds.theory import spectra
-from dlnds.theory.coordinates import block_places, flat, kernel, layers_of, n_weights, turning
+from dlnds.theory.coordinates import block_places, kernel, layers_of, n_weights, turning
 from dlnds.theory.forms import LeadingPart, correlation
-from dlnds.theory.moments import Problem, balanced_layers, canonical_frames
+from dlnds.theory.moments import Problem, canonical_state
 
 
 class Directions(NamedTuple):
@@ -76,8 +76,7 @@ def canonical_place(problem: Problem, layers: Sequence[Array]) -> Place | None:
     np.fill_diagonal(target, sigma)
     left, right = (np.eye(d, len(sigma)) for d in target.shape)
     turned = Problem(widths, target, None, (left, sigma, right))
-    there = canonical_frames(widths, left[:, chosen], right[:, chosen])
-    state = flat(balanced_layers(there, sigma[chosen] ** (1.0 / problem.depth)))
+    state = canonical_state(widths, left[:, chosen], sigma[chosen], right[:, chosen])
     return Place(turned, tuple(chosen), state, bases)
 
 
