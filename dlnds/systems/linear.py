@@ -35,11 +35,10 @@ from dlnds.theory import forms, moments, saddles, spectra, strings
 from dlnds.theory.coordinates import (
     block_places,
     flat,
-    images,
     is_identity,
     layers_of,
     product,
-    readings,
+    sent_back,
     turning,
     unit_bases,
 )
@@ -109,6 +108,8 @@ class LinearNetwork(LayeredSystem):
     (0.5, True)
     """
 
+    _fields = (kernels.field_from_inputs, kernels.field_from_outputs)
+    _jvps = (kernels.jvp_from_inputs, kernels.jvp_from_outputs)
     jacobian = staticmethod(kernels.jacobian)
 
     widths: tuple[int, ...]
@@ -353,20 +354,11 @@ class LinearNetwork(LayeredSystem):
         return pack_params(self.widths, kernels.ROOT, self.target, self.input_root)
 
     @property
-    def _narrow_input(self) -> bool:
-        return bool(self.target.shape[1] <= self.widths[-1])
-
-    @property
     def field(self) -> Kernel:  # type: ignore[override]
         """Minus the gradient of the loss, computed from the narrower end of the network."""
         if self.specialize:
             return straight.field(self.widths, self.target.shape[1], self.whitened)
-        return kernels.field_from_inputs if self._narrow_input else kernels.field_from_outputs
-
-    @property
-    def jvp(self) -> Kernel:  # type: ignore[override]
-        """Minus the Hessian times a direction."""
-        return kernels.jvp_from_inputs if self._narrow_input else kernels.jvp_from_outputs
+        return super().field
 
     @property
     def numerics(self) -> Numerics:
@@ -376,7 +368,7 @@ class LinearNetwork(LayeredSystem):
             count = straight.multiplications(self.widths, self.target.shape[1], self.whitened)
             found = found._replace(field_cost=0.3 * count)
         return found._replace(
-            tangent=kernels.tangent if self._narrow_input else None,
+            tangent=None if self._wide_input else kernels.tangent,
             working_basis=self._working_basis,
             deflate=self._deflate,
             unaffected=UNAFFECTED,
@@ -623,9 +615,7 @@ class LinearNetwork(LayeredSystem):
 
         W_{i+1:h}ᵀ R W_{1:i−1}ᵀ of all layers i, for any R (d_h × d_0).
         """
-        layers = layers_of(self.widths, x)
-        pairs = zip(readings(layers), images(layers, np.eye(self.widths[0])), strict=True)
-        return flat(left.T @ signal @ right.T for left, right in pairs)
+        return flat(sent_back(layers_of(self.widths, x), signal))
 
     @finite("product")
     def unwhiten(self, product: ArrayLike) -> Array:

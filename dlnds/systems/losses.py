@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from dlnds import schema
 from dlnds._kernels import linear as kernels
-from dlnds.arrays import Array, Kernel, Params
+from dlnds.arrays import Array, Params
 from dlnds.errors import (
     check_array,
     check_choice,
@@ -408,6 +408,8 @@ class LossNetwork(LayeredSystem):
     (True, True)
     """
 
+    _fields = (kernels.loss_field_from_inputs, kernels.loss_field_from_outputs)
+    _jvps = (kernels.loss_jvp_from_inputs, kernels.loss_jvp_from_outputs)
     jacobian = staticmethod(kernels.loss_jacobian)
 
     widths: tuple[int, ...]
@@ -436,24 +438,6 @@ class LossNetwork(LayeredSystem):
         loss = self.criterion
         form, data = FORMS[loss.kind], (loss.targets, loss.inputs, loss.constants)
         return pack_params(self.widths, form, *data)
-
-    @property
-    def _narrow_input(self) -> bool:
-        return bool(self.criterion.inputs.shape[1] <= self.widths[-1])
-
-    @property
-    def field(self) -> Kernel:  # type: ignore[override]
-        """Minus the gradient of the loss, computed from the narrower end of the network."""
-        if self._narrow_input:
-            return kernels.loss_field_from_inputs  # type: ignore[no-any-return]
-        return kernels.loss_field_from_outputs  # type: ignore[no-any-return]
-
-    @property
-    def jvp(self) -> Kernel:  # type: ignore[override]
-        """Minus the Hessian times a direction."""
-        if self._narrow_input:
-            return kernels.loss_jvp_from_inputs  # type: ignore[no-any-return]
-        return kernels.loss_jvp_from_outputs  # type: ignore[no-any-return]
 
     def attributes(self) -> dict[str, Any]:
         """Return what the attributes of a Dataset say of the network."""

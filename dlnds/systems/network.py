@@ -314,9 +314,27 @@ class LayeredSystem(WeightSystem):
     """
 
     _fitting_size: float
+    #: Kernels of the field and its derivative, from the inputs and from the outputs.
+    _fields: tuple[Kernel, Kernel]
+    _jvps: tuple[Kernel, Kernel]
 
     def _loss_of(self, maps: Array) -> Any:
         raise NotImplementedError
+
+    @cached_property
+    def _wide_input(self) -> bool:
+        """Whether the network is narrower at its outputs than its problem at the inputs."""
+        return bool(self.params[0][1] > self.widths[-1])
+
+    @property
+    def field(self) -> Kernel:  # type: ignore[override]
+        """Minus the gradient of the loss, computed from the narrower end of the network."""
+        return self._fields[self._wide_input]
+
+    @property
+    def jvp(self) -> Kernel:  # type: ignore[override]
+        """Minus the Hessian times a direction."""
+        return self._jvps[self._wide_input]
 
     @property
     def numerics(self) -> Numerics:

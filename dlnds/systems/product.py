@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from dlnds._kernels import jit
 from dlnds._kernels import product as kernels
+from dlnds._kernels.linear import WHITENED
 from dlnds.arrays import Array, Kernel, Params
 from dlnds.errors import (
     check_array,
@@ -49,6 +50,7 @@ from dlnds.theory import (
     tolerances,
 )
 from dlnds.theory.coordinates import flat, layers_of, product
+from dlnds.theory.forms import pack_params
 from dlnds.theory.spectra import KnownSpectrum
 
 #: Singular values that underflow when they are squared.
@@ -165,7 +167,10 @@ class ProductFlow(SystemProtocol):
     @property
     def params(self) -> Params:  # type: ignore[override]
         """Those of the two layers, then the depth h, then the last integer again."""
-        sizes, numbers = self.factors.params
+        return self._with_depth(self.factors.params)
+
+    def _with_depth(self, params: Params) -> Params:
+        sizes, numbers = params
         return np.append(sizes, [self.depth, sizes[-1]]), numbers
 
     @property
@@ -518,10 +523,9 @@ class ProductFlow(SystemProtocol):
         The lift of 𝒜_W(R) to the factors, for any R (d_h × d_0).
         """
         state = check_array("x", x, ndim=1, shape=(self.dim,))
-        R = self._matrix("signal", signal)
-        out, W = np.empty(self.dim), self._product(state)
-        net = LinearNetwork(self.network.widths, W + R)
-        jit.ready(self.field, jit.FIELD)(0.0, state, ProductFlow(net, self.rank).params, out)
+        target = self._product(state) + self._matrix("signal", signal)  # then R is the residual
+        out, params = np.empty(self.dim), pack_params(self.factors.widths, WHITENED, target)
+        jit.ready(self.field, jit.FIELD)(0.0, state, self._with_depth(params), out)
         return out
 
     @property

@@ -131,7 +131,7 @@ def along_data(
 
     ``problem`` is that of the layers that a state holds, and ``velocity`` gives the field at a
     state where minus the gradient of the loss by W is any matrix. ``data`` gives Σ and K, and
-    ``signal`` the change of that gradient with p at a map W.
+    ``signal`` the change of that gradient with p at a state.
     """
     sizes, widths = net.params[0], problem.widths
     tangents = symmetry.tangents(widths, False)
@@ -144,7 +144,7 @@ def along_data(
 
     def slope(x: Array, p: float) -> Array:
         assert signal is not None
-        return velocity(x, signal(product(x), p))
+        return velocity(x, signal(x, p))
 
     def observe(x: Array, p: float) -> Parts:
         target, root = data(p)
@@ -180,7 +180,7 @@ def along_targets(
 
     target, change, about = _way("target", _alone(path), _alone(path_derivative), [shape], ends)
 
-    def signal(W: Array, p: float) -> Array:
+    def signal(x: Array, p: float) -> Array:
         assert change is not None
         moved = change(p)[0]
         return moved if root is None else moved @ root.T
@@ -210,11 +210,11 @@ def along_covariances(
         moved = target if fixed == "target" else target @ (Vt.T * (sizes / s)) @ Vt
         return moved, (U * sizes) @ Vt
 
-    def signal(W: Array, p: float) -> Array:
+    def signal(x: Array, p: float) -> Array:
         change = best @ rate  # M' = W C'
         if fixed == "target":  # M' = Σ K'ᵀ
             change = target @ (Vt.T * ((s**2 - 1.0) / (2.0 * _interpolated(s, p)))) @ U.T
-        change -= W @ rate
+        change -= coordinates.product(layers_of(problem.widths, x)) @ rate
         return np.asarray(change, float)
 
     return along_data(net, problem, velocity, data, signal, {"vary": "covariance", "fixed": fixed})

@@ -60,6 +60,15 @@ def readings(layers: Sequence[Array]) -> list[Array]:
     return [*itertools.accumulate(layers[:0:-1], np.matmul, initial=last)][::-1]
 
 
+def sent_back(layers: Sequence[Array], signal: Array) -> list[Array]:
+    """Return W_{i+1:h}ᵀ G W_{1:i−1}ᵀ of all layers i, for G (d_h × d_0)."""
+    products, parts = list(itertools.accumulate(layers[:-1], lambda done, w: w @ done)), []
+    for w, done in zip(layers[:0:-1], products[::-1], strict=True):
+        parts.append(signal @ done.T)
+        signal = w.T @ signal
+    return [*parts, signal][::-1]
+
+
 def span(*blocks: Array) -> Array:
     """Return an orthonormal basis (at least one column) of the columns of all blocks."""
     scaled = [block / max(float(np.linalg.norm(block)), np.finfo(float).tiny) for block in blocks]
