@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, ThreadPoolExecutor
@@ -543,18 +544,16 @@ print(dl.collect(sys.argv[2] + "/warm").attrs["n_finished"])
 """
 
 
-def test_a_read_only_folder_is_refused_and_can_be_collected(tmp_path):
-    tmp_path.chmod(0o755)
-    for parent in tmp_path.parents:  # pytest's own folders let no other user in
-        if parent.name.startswith(("pytest-", "popen-")):
-            parent.chmod(0o755)
-    done = subprocess.run(
-        [sys.executable, "-c", READ_ONLY, str(TESTS), str(tmp_path)],
-        capture_output=True, text=True, timeout=120, check=True, umask=0o022,
-    )  # fmt: skip
+def test_a_read_only_folder_is_refused_and_can_be_collected():
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own folders let no other user in
+        os.chmod(folder, 0o755)
+        done = subprocess.run(
+            [sys.executable, "-c", READ_ONLY, str(TESTS), folder],
+            capture_output=True, text=True, timeout=120, check=True, umask=0o022,
+        )  # fmt: skip
     refused, again, count = done.stdout.splitlines()
-    assert refused.startswith(f"directory: {tmp_path / 'new'} cannot be written (")
-    assert again.startswith(f"directory: {tmp_path / 'warm'} cannot be written (")
+    assert refused.startswith(f"directory: {folder}/new cannot be written (")
+    assert again.startswith(f"directory: {folder}/warm cannot be written (")
     assert count == "2"
 
 
