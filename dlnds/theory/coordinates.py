@@ -5,9 +5,8 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import reduce
 
 import numpy as np
-from numpy.typing import NDArray
 
-from dlnds.arrays import Array
+from dlnds.arrays import Array, Integers
 
 
 def n_weights(widths: Sequence[int]) -> int:
@@ -29,7 +28,7 @@ def layers_of(widths: Sequence[int], states: Array) -> tuple[Array, ...]:
     return tuple(states[..., place].reshape(*stack, b, a) for place, (a, b) in pairs)
 
 
-def block_places(widths: Sequence[int], kept: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+def block_places(widths: Sequence[int], kept: Sequence[Integers]) -> Integers:
     """Return the places in a state of the weights between some units of every level."""
     pairs = zip(places_of(widths), widths[:-1], itertools.pairwise(kept), strict=True)
     return np.concatenate(

@@ -12,9 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.linalg
-from numpy.typing import NDArray
 
-from dlnds.arrays import Array
+from dlnds.arrays import Array, Flags
 from dlnds.theory import strings
 from dlnds.theory.coordinates import kernel
 from dlnds.theory.moments import Problem
@@ -67,8 +66,8 @@ class Place(NamedTuple):
     #: e_i and f_i of the hidden layers in full, None if some layer has no free unit.
     channel: list[tuple[Array, Array]] | None
     #: What the Z_i do to the unlearnt modes.
-    blocked: NDArray[np.bool_]
-    held: NDArray[np.bool_]
+    blocked: Flags
+    held: Flags
 
 
 def take_apart(
@@ -117,7 +116,7 @@ def take_apart(
     )
 
 
-def _passes(arrows: Sequence[Array], vectors: Array, rtol: float) -> list[NDArray[np.bool_]]:
+def _passes(arrows: Sequence[Array], vectors: Array, rtol: float) -> list[Flags]:
     """Tell for each column, and after each arrow, if something of it is left."""
     left, scale = [], 1.0
     for arrow in arrows:

@@ -6,10 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.linalg
-from numpy.typing import NDArray
 
 from dlnds._kernels import homogeneous as kernels
-from dlnds.arrays import Array, Kernel, Params
+from dlnds.arrays import Array, Integers, Kernel, Params
 from dlnds.errors import check_finite
 from dlnds.theory import tolerances
 from dlnds.theory.coordinates import flat, layers_of
@@ -33,7 +32,7 @@ class LeadingPart(NamedTuple):
     hessian: Kernel
     params: Params
     degree: int
-    embed: Array | NDArray[np.int64]
+    embed: Array | Integers
     invariants: Callable[[Array], Array]
     imbalance: Callable[[Array], Array]
     known: Array
@@ -131,7 +130,7 @@ def correlation(
     *,
     power: int = 1,
     slope: float = 1.0,
-    embed: Array | NDArray[np.int64] | None = None,
+    embed: Array | Integers | None = None,
 ) -> LeadingPart:
     """Return the neural correlation function N = ⟨G, H(X; z)⟩ of a network with these widths.
 

@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from dlnds.arrays import Array
+from dlnds.arrays import Array, Flags, Integers
 from dlnds.errors import check_finite
 from dlnds.theory import tolerances
 from dlnds.theory.coordinates import flat
@@ -63,10 +62,10 @@ class Problem(NamedTuple):
         strength: Array = np.sum((left.T @ image) * right.T, axis=-1)
         return strength
 
-    def is_learnt(self, strength: Array) -> NDArray[np.bool_]:
+    def is_learnt(self, strength: Array) -> Flags:
         """Tell which modes have strengths (…, mode) nearer to σ_j than to 0, where σ_j > 0."""
         sigma = self.modes[1]
-        learnt: NDArray[np.bool_] = (strength > 0.5 * sigma) & (sigma > 0.0)
+        learnt: Flags = (strength > 0.5 * sigma) & (sigma > 0.0)
         return learnt
 
 
@@ -163,27 +162,27 @@ def singular_modes(target: Array) -> tuple[Array, Array, Array]:
     return U * signs, sigma, Vt.T * signs
 
 
-def exceeds(sigma: Array) -> NDArray[np.bool_]:
+def exceeds(sigma: Array) -> Flags:
     """Tell at (j, k) whether σ_k is larger than σ_j, and not equal up to rounding."""
     tie = tolerances.TIE * np.maximum.outer(sigma, sigma) + 8.0 * np.finfo(float).eps * sigma[0]
-    larger: NDArray[np.bool_] = sigma - sigma[:, None] > tie
+    larger: Flags = sigma - sigma[:, None] > tie
     return larger
 
 
-def equal(sigma: Array) -> NDArray[np.bool_]:
+def equal(sigma: Array) -> Flags:
     """Tell at (j, k) whether σ_j and σ_k are equal up to rounding."""
     larger = exceeds(sigma)
     return ~(larger | larger.T)
 
 
-def count_pairs(learnt: NDArray[np.bool_], relation: NDArray[np.bool_]) -> NDArray[np.int64]:
+def count_pairs(learnt: Flags, relation: Flags) -> Integers:
     """Count for each set S (point, mode) the pairs j ∈ S, k ∉ S that stand in a relation (j, k)."""
     inside, outside = learnt.astype(np.int64), (~learnt).astype(np.int64)
-    count: NDArray[np.int64] = np.sum((inside @ relation.astype(np.int64)) * outside, axis=1)
+    count: Integers = np.sum((inside @ relation.astype(np.int64)) * outside, axis=1)
     return count
 
 
-def turns(sigma: Array, learnt: NDArray[np.bool_]) -> NDArray[np.int64]:
+def turns(sigma: Array, learnt: Flags) -> Integers:
     """Return in how many dimensions W = P_S Σ can turn among equal singular values (point)."""
     return count_pairs(learnt, equal(sigma) & (sigma > 0.0))
 

@@ -5,9 +5,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from dlnds.arrays import Array
+from dlnds.arrays import Array, Integers
 from dlnds.errors import check_memory
 from dlnds.theory import spectra
 from dlnds.theory.coordinates import block_places, kernel, layers_of, n_weights, turning
@@ -24,9 +23,9 @@ class Directions(NamedTuple):
 
     frame: Array
     rate: Array
-    order: NDArray[np.int64]
-    mode: NDArray[np.int64]
-    lost: NDArray[np.int64]
+    order: Integers
+    mode: Integers
+    lost: Integers
 
 
 def joined(parts: Sequence[Directions], dim: int) -> Directions:

@@ -459,11 +459,9 @@ def dimensions(
         linear = _counts(np.where(start + length <= depth, strings.ranks, 0))
     linear[0, depth] += rank  # the learnt modes, from inputs to outputs
     orbit = orbit_dimension(widths, linear)
-    return orbit, _with_free(fiber, unseen * widths[1] + found.freedom), strings
-
-
-def _with_free(fiber: FiberDimension, free: int) -> FiberDimension:
-    return FiberDimension(fiber.sheet + free, fiber.largest + free, fiber.complete)
+    free = unseen * widths[1] + found.freedom
+    fiber = fiber._replace(sheet=fiber.sheet + free, largest=fiber.largest + free)
+    return orbit, fiber, strings
 
 
 def unseen_block(problem: Problem, first: Array, found: Learnt) -> Array:

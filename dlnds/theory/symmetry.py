@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import scipy.linalg
 import scipy.sparse.csgraph
-from numpy.typing import NDArray
 
 from dlnds.arrays import Array, Integers
 from dlnds.theory import spectra, tolerances
@@ -207,7 +206,7 @@ def generating(widths: Sequence[int], matrices: Sequence[Array]) -> Array:
     return np.asarray(scipy.linalg.block_diag(*blocks), float)
 
 
-def entries(widths: Sequence[int]) -> NDArray[np.intp]:
+def entries(widths: Sequence[int]) -> Integers:
     """Return the places of the different entries among all of the symmetric C_i."""
     kept = [np.triu(np.ones((d, d), bool)).ravel() for d in widths[1:-1]]
     return np.flatnonzero(np.concatenate([np.zeros(0, bool), *kept]))
