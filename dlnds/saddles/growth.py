@@ -1,7 +1,8 @@
 """Runs that leave a critical point along its unstable manifold, or come to it along the stable."""
 
 import dataclasses
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -125,16 +126,16 @@ def grow_manifold(
     limit = limit if reach is None else check_number("reach", reach, minimum=1e-3 * base.scale)
     steps = check_integer("max_steps", max_steps, minimum=1, maximum=LAST)
     tangents = _tangents(base, n_fibres, count, rng)
-    starts = [_start(base, tangent, rtol) for tangent in tangents]
+    quiet = not check_flag("progress", progress)
 
-    def grown(start: tuple[Array, float]) -> _Fibre:
-        return _grow(base, start[0], count, float(limit), rtol, steps)
+    def grown(tangent: _Tangent) -> _Fibre:
+        return _grow(base, tangent, count, float(limit), rtol, steps)
 
     with ThreadPoolExecutor(check_integer("workers", workers, minimum=1)) as pool:
-        first = [grown(start) for start in starts[:1]]  # compiles what all need
-        runs = [*first, *pool.map(grown, starts[1:])]
-        fibres = list(tqdm(runs, "fibres", disable=not check_flag("progress", progress)))
-    return _dataset(net, base, manifold, tangents, starts, fibres)
+        first = [grown(tangent) for tangent in tangents[:1]]  # compiles what all need
+        runs = itertools.chain(first, pool.map(grown, tangents[1:]))
+        fibres = list(tqdm(runs, "fibres", total=len(tangents), disable=quiet))
+    return _dataset(net, base, manifold, fibres)
 
 
 class _Base(NamedTuple):
@@ -153,9 +154,23 @@ class _Base(NamedTuple):
     lift: Callable[[Array], Array]
 
 
-class _Fibre(NamedTuple):
-    """One run: its rows, and how it ended."""
+class _Tangent(NamedTuple):
+    """A direction to start in: a combination of order 2, and a part of higher order."""
 
+    strict: Array
+    residual: Array
+
+    @property
+    def whole(self) -> Array:
+        """Both together, a unit vector."""
+        return self.strict + self.residual
+
+
+class _Fibre(NamedTuple):
+    """One run: how it starts, its rows, and how it ended."""
+
+    tangent: Array
+    start_size: float
     time: Array
     states: Array
     length: float
@@ -209,7 +224,7 @@ def _read(net: LinearNetwork, manifold: object) -> xr.Dataset:
     return found
 
 
-def _tangents(base: _Base, n_fibres: int | None, count: int, rng: Any) -> list["_Tangent"]:
+def _tangents(base: _Base, n_fibres: int | None, count: int, rng: Any) -> list[_Tangent]:
     """Return the directions to start in, at random if their number is given."""
     dim = base.net.dim
     if n_fibres is None:
@@ -222,20 +237,13 @@ def _tangents(base: _Base, n_fibres: int | None, count: int, rng: Any) -> list["
     return tangents
 
 
-def _along_directions(base: _Base) -> list["_Tangent"]:
+def _along_directions(base: _Base) -> list[_Tangent]:
     """Return each direction, and the opposite of those of order 2."""
     chosen = []
     for v, k in zip(base.directions.frame, base.directions.order, strict=True):
         none = np.zeros_like(v)
         chosen += [_Tangent(v, none), _Tangent(-v, none)] if k == 2 else [_Tangent(none, v)]
     return chosen
-
-
-class _Tangent(NamedTuple):
-    """A direction to start in: a combination of order 2, and a part of higher order."""
-
-    strict: Array
-    residual: Array
 
 
 def _at_random(base: _Base, count: int, rng: np.random.Generator) -> list[_Tangent]:
@@ -289,7 +297,7 @@ def _cone_element(base: _Base, residual: Flags, rng: np.random.Generator) -> Arr
 def _start(base: _Base, tangent: _Tangent, rtol: float) -> tuple[Array, float]:
     """Return a state on the manifold, as nearly as ``rtol`` asks, and how far from the point."""
     net, x = base.net, base.state
-    v = tangent.strict + tangent.residual
+    v = tangent.whole
     size = LARGEST_START * base.scale
     if tangent.strict.any():
         curves = [np.stack([x, u]) for u in (v, tangent.residual)]
@@ -311,9 +319,10 @@ def _start(base: _Base, tangent: _Tangent, rtol: float) -> tuple[Array, float]:
 
 
 def _grow(
-    base: _Base, start: Array, count: int, reach: float, rtol: float, max_steps: int
+    base: _Base, tangent: _Tangent, count: int, reach: float, rtol: float, max_steps: int
 ) -> _Fibre:
     """Return one run, first to find its path, then sampled along it."""
+    start, size = _start(base, tangent, rtol)
 
     def beyond(x: Array) -> float:
         return float(np.linalg.norm(x - base.state)) - reach
@@ -332,41 +341,32 @@ def _grow(
         reached = min(len(sampled), len(grid))  # where weights diverge it may end before the first
         states[:reached] = sampled[:reached]
     reason, kind = int(run["stop_reason"]), int(run["limit_kind"])
-    return _Fibre(time, states[rows], float(way[-1]), reason, kind)
+    length = float(way[-1])
+    return _Fibre(tangent.whole, size, time, states[rows], length, reason, kind)
 
 
 def _dataset(
-    net: LinearNetwork,
-    base: _Base,
-    manifold: xr.Dataset,
-    tangents: list[_Tangent],
-    starts: list[tuple[Array, float]],
-    fibres: list[_Fibre],
+    net: LinearNetwork, base: _Base, manifold: xr.Dataset, fibres: Sequence[_Fibre]
 ) -> xr.Dataset:
     """Return all runs in the coordinates of the network."""
-    sizes = (len(fibres), fibres[0].states.shape[0] if fibres else 0, net.dim)
+    sizes = (len(fibres), fibres[0].time.size if fibres else 0, net.dim)
     states = np.reshape([fibre.states for fibre in fibres], sizes)
     times = np.reshape([fibre.time for fibre in fibres], sizes[:2])
-    vectors = np.reshape([t.strict + t.residual for t in tangents], (len(tangents), net.dim))
+    tangents = np.reshape([fibre.tangent for fibre in fibres], (len(fibres), net.dim))
     lifted = base.lift(states.reshape(-1, net.dim)).reshape(sizes)
     nowhere = [base.stable and not fibre.end_kind for fibre in fibres]
     ends = ["" if gone else net.limit(x[-1]).label for gone, x in zip(nowhere, lifted, strict=True)]
-    columns = schema.columns(
-        "fibre",
-        start_size=np.array([size for _, size in starts], float),
-        length=np.array([fibre.length for fibre in fibres], float),
-        imbalance_residual=_drift(base, states),
-        end=np.array(ends, dtype=np.str_),
-        end_kind=np.array([fibre.end_kind for fibre in fibres], np.int8),
-        stop_reason=np.array([fibre.stop_reason for fibre in fibres], np.int8),
-    )
+    kinds = {"start_size": float, "length": float, "end_kind": np.int8, "stop_reason": np.int8}
+    numbers = {n: np.array([getattr(f, n) for f in fibres], kind) for n, kind in kinds.items()}
     dataset = xr.Dataset(
         {
             "state": (("fibre", "time", "parameter"), lifted),
             "elapsed_time": (("fibre", "time"), -times if base.stable else times),
             "loss": (("fibre", "time"), base.net.loss(states) if fibres else times),
-            "tangent": (("fibre", "parameter"), base.lift(vectors)),
-            **columns,
+            "tangent": (("fibre", "parameter"), base.lift(tangents)),
+            "imbalance_residual": ("fibre", _drift(base, states)),
+            "end": ("fibre", np.array(ends, dtype=np.str_)),
+            **schema.columns("fibre", **numbers),
         },
         coords=net.coordinates(),
     )
