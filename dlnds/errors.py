@@ -109,12 +109,6 @@ def check_labels(name: str, data: xr.DataArray | xr.Dataset) -> None:
             raise ValueError(f"{name}: needs the first modes in their order, got {modes.tolist()}")
 
 
-def check_rows(name: str, times: NDArray[Any]) -> None:
-    """Refuse rows of a run that are not in the order of time."""
-    if np.any(np.diff(times) < 0):
-        raise ValueError(f"{name}: needs its rows in the order of time")
-
-
 def check_ascending(name: str, value: ArrayLike) -> NDArray[np.float64]:
     """Return ``value`` as a vector of strictly ascending times."""
     times = check_array(name, value, ndim=1)

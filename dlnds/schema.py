@@ -683,22 +683,3 @@ def _checked(
     check_labels(name, data.drop_dims([dim for dim in data.dims if dim not in used]))
     turned = {k: d for k, d in variables.items() if data.variables[k].dims != tuple(d)}
     return data.assign({k: data[k].transpose(*d) for k, d in turned.items()})
-
-
-# An older way to ask a part of what `read` asks.
-
-
-def check_content(
-    name: str,
-    dataset: xr.Dataset | xr.DataTree,
-    variables: Mapping[str, Sequence[str]],
-    attributes: Iterable[str] = (),
-    *,
-    empty: Collection[str] = (),
-) -> xr.Dataset:
-    """Return a Dataset with the dims of these variables in this order; it may have NaN."""
-    found = _as_dataset(name, dataset)
-    for attribute in attributes:
-        if attribute not in found.attrs:
-            raise ValueError(f"{name}: lacks the attribute {attribute!r}")
-    return _checked(name, found, variables, empty=empty, partial=variables)

@@ -51,7 +51,6 @@ ELSEWHERE = {"LossNetwork", "BackwardNetwork", "against_time"}
 FOR_WRITERS = {
     *("schema.finish", "schema.flag", "schema.samples", "schema.spoken", "schema.read"),
     "schema.columns",
-    "schema.check_content",
     "losses.labelled_data",
 }
 #: Errors and constants.
