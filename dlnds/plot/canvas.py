@@ -9,6 +9,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm, Colormap
+from matplotlib.ticker import MaxNLocator
 
 from dlnds import schema
 
@@ -75,6 +76,8 @@ def axes(ax: Axes | None, figsize: tuple[float, float], x: Any = "", y: Any = ""
         ax = plt.subplots(figsize=figsize, layout="constrained")[1]
     if not isinstance(ax, Axes):
         raise TypeError(f"ax: needs matplotlib axes, got {type(ax).__name__}")
+    if isinstance(x, xr.DataArray) and x.dtype.kind in "iu":
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel(label(x))
     ax.set_ylabel(label(y))
     return ax

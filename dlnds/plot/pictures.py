@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
 
 from dlnds import schema
 from dlnds.errors import check_integers, known_options, nearest
@@ -409,8 +408,6 @@ def curves(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     if kind in _DECAYING:
         numbers = data[y].values
         ax.set_yscale(canvas.span(numbers[numbers > 0.0]))
-    if data[x].dtype.kind in "iu":
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     mark = "." if data[x].shape[-1] <= _MOST_DOTS else ""
     _lines(ax, data[x], data[y], linewidth=1.5, marker=mark)
     return ax
@@ -454,7 +451,6 @@ def transitions(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     ax.set_yticks(range(len(counts)), names, fontsize=8)
     ax.set_ylim(len(counts) - 0.3, -0.7)
     ax.margins(x=0.1)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     others = "" if joined.all() else "; red: no connection"
     ax.set_title(f"of {data.attrs['n_runs']} runs{others}")
     return ax

@@ -460,6 +460,7 @@ def test_exponents_are_drawn_as_they_converge_with_their_errors():
     assert [text.split(" = ")[0] for text in texts] == ["$\\lambda_{0}$", "$\\lambda_{1}$"]
     assert all("±" in text for text in texts)
     assert ax.get_xlabel() == "iteration $n$"
+    assert all(float(tick).is_integer() for tick in ax.get_xticks())
 
 
 GRID = calls.of_a_grid()
