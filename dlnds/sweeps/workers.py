@@ -279,4 +279,4 @@ def _follow() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
-    os._exit(1)
+    signal.raise_signal(signal.SIGKILL)
