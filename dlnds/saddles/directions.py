@@ -248,12 +248,13 @@ def _strict(system: SystemProtocol, x: Array) -> Found:
     chosen = np.flatnonzero((growth > 0.0) & ~decided(growth, limit).zero)[::-1]
     rate, states = growth[chosen], vectors[:, chosen].T
     others = np.array([np.delete(growth, k).max(initial=0.0) for k in chosen])
+    lacks = [np.linalg.norm(matrix @ u - r * u) / r for u, r in zip(states, rate, strict=True)]
     none = np.zeros(len(chosen), np.int64)
     return Found(
         states,
         0.5 * rate,
         none + 2,
-        residual=np.linalg.norm(states @ matrix - rate[:, None] * states, axis=1) / rate,
+        residual=np.array(lacks),
         positivity=rate - others,
         ascents=none,
         imbalance=np.zeros(len(chosen)),
@@ -500,8 +501,8 @@ def _dataset(
 ) -> xr.Dataset:
     """Return directions of all forms in one Dataset."""
     joint = _joined(system.dim, found)
-    known = system.unit_sizes(x) / (np.linalg.norm(x) or 1.0)
-    sizes = np.maximum(system.unit_sizes(joint.states), known)
+    units = system.unit_sizes(np.vstack([x, joint.states]))
+    sizes = np.maximum(units[1:], units[0] / (np.linalg.norm(x) or 1.0))
     variables: dict[str, Any] = {
         "state": (("direction", "parameter"), joint.states),
         "order": ("direction", joint.order, {"long_name": "order of the form"}),

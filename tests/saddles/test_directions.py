@@ -169,6 +169,13 @@ def test_directions_at_saddles_of_linear_networks_are_those_of_the_manifold(mode
     assert (kkt.residual <= 1e-10).all()
 
 
+def test_nothing_leaves_a_minimum():
+    net = linear_network(2)
+    kkt = dl.escape_directions(net, at=net.critical_state((0, 1, 2)), n_starts=5)
+    dl.schema.validate(kkt)
+    assert (kkt.sizes["direction"], kkt.active.shape) == (0, (0, 3))
+
+
 def test_raw_inputs_and_other_losses_have_the_modes_of_their_moments():
     raw = naive.random_network((3, 4, 2), 0, "full")
     kkt = dl.escape_directions(raw, n_starts=10)
