@@ -52,6 +52,7 @@ FOR_WRITERS = {
     *("schema.finish", "schema.flag", "schema.samples", "schema.spoken", "schema.read"),
     "schema.columns",
     "losses.labelled_data",
+    *("events.Watch", "events.Watch.ends", "events.Watch.happened"),
 }
 #: Errors and constants.
 NOT_CALLED = {"ConvergenceError"}
