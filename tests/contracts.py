@@ -23,6 +23,7 @@ def check_system(system, x, t=0.0, v=None):
     check_numerics(system, x, t, size)
     check_limit(system, x)
     check_theory(system, x, size)
+    check_varied(system, x, value, size)
     if system.kind != "map":
         run = dl.flow(system, x, t_span=(t, t + 1e-3), t_eval=[t, t + 1e-3])
         dl.schema.validate(run)
@@ -133,3 +134,22 @@ def check_theory(system, x, size):
         assert 0 <= dimensions[0] <= dimensions[1] <= n
     for part in theory.leading_parts():
         assert part.degree >= 2
+
+
+def check_varied(system, x, value, size):
+    """Check ``varied``: at the given value of what is varied, the equation is the field's."""
+    p, name = 0.0, "weight_decay"
+    if system.kind != "gradient":
+        name, p = 0, float(np.append(system.params[1], 0.0)[0])
+    try:
+        residual = dl.Residual(**system.varied(name))
+    except (TypeError, ValueError) as error:
+        assert str(error).startswith(("system: ", "vary: ")), error  # noqa: PT017
+        assert system.kind == "map" or not system.params[1].size
+        return
+    np.testing.assert_allclose(residual.value(x, p), value, rtol=0.0, atol=1e-12 * size)
+    step = 1e-3 * max(1.0, np.abs(x).max())
+    expected = naive.differences(lambda y: residual.value(y, p), x, step)
+    np.testing.assert_allclose(residual.matrix(x, p), expected, rtol=0.0, atol=1e-6 * size)
+    rows = residual.orbit(x, p)
+    assert rows.shape[1:] == x.shape
