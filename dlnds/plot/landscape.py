@@ -80,14 +80,18 @@ def graph(atlas: xr.DataTree, *, ax: Axes | None = None) -> Axes:
     return _graph(canvas.atlas(atlas), ax)
 
 
+@known_options
 def critical_points(points: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     """Draw the loss of critical points over their rank."""
     return _graph(xr.DataTree.from_dict({"points": canvas.node("points", points, "points")}), ax)
 
 
+@known_options
 def connections(connections: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     """Draw the graph of connections alone, without the kinds of its points."""
     joined = canvas.node("connections", connections, "connections")
+    if not joined.sizes["edge"]:
+        raise ValueError("connections: there are none to draw; plot.graph draws the points")
     levels = joined["loss"].values
     loss = dict(zip(joined["source"].values.tolist(), levels[:, 0], strict=True))
     loss |= dict(zip(joined["target"].values.tolist(), levels[:, -1], strict=True))

@@ -517,6 +517,8 @@ def test_points_and_connections_alone_have_the_picture_of_the_graph():
         assert sum(len(layer.get_paths()) for layer in layers[1:]) == edges
         assert set(check_labels(ax)) == set(points.critical_point.values)
         assert (ax.get_xlabel(), ax.get_ylabel()) == ("rank $r$", "loss $L$")
+    with pytest.raises(ValueError, match="^connections: there are none"):
+        table.isel(edge=slice(0)).dlnds.plot()
 
 
 def test_transitions_are_bars_the_most_frequent_first():
@@ -533,6 +535,8 @@ def test_transitions_are_bars_the_most_frequent_first():
     assert names == ["{} → {0}", "{} → {1}", "{0} → {0,1,2}"]
     assert [text.get_text() for text in ax.texts] == ["75%", "25%", "100%"]
     assert ax.get_title() == "of 8 runs; red: no connection"
+    none = data.isel(edge=slice(0)).assign_attrs(schema="observed_connections", n_runs=8)
+    assert not none.dlnds.plot().patches
 
 
 def test_curves_show_one_variable_over_another():
