@@ -20,8 +20,8 @@ Product = Callable[[Array], Array]
 #: Vectors of a Krylov space beyond twice those that are wanted, and restarts after which a search
 #: has failed.
 SPARE, MOST_RESTARTS = 40, 500
-#: Sizes up to which an operator is written down as a matrix.
-SMALL = 64
+#: The matrix is written down where more than this part of all vectors are wanted.
+MANY = 1 / 8
 
 
 class Decision(NamedTuple):
@@ -350,15 +350,15 @@ def lowest_eigenvalues(
     ConvergenceError
         If a search does not come to an end.
     """
-    if dim <= SMALL or radius == 0.0 or 2 * (count or 0) >= dim:
-        check_memory("which", dim * dim if radius else dim)
-        values = np.zeros(dim)
-        if radius > 0.0:
-            values += np.linalg.eigvalsh([product(v) for v in np.eye(dim)])
-        return values[values < below][:count]
+    if radius == 0.0:
+        return np.zeros(dim if below > 0.0 else 0)[:count]
     rng, tolerance = np.random.default_rng(0), 16.0 * np.finfo(float).eps * np.sqrt(dim)
     found, vectors, wanted = np.empty(0), np.empty((dim, 0)), count or 8
     while True:
+        if wanted >= MANY * dim:  # they would take as much memory, and more time
+            check_memory("which", 2 * dim * dim)
+            values = np.linalg.eigvalsh(np.stack([product(v) for v in np.eye(dim)]))
+            return np.asarray(values[values < below][:count], float)
         more, their = _search(product, found, vectors, 2.0 * radius, wanted, tolerance, rng)
         limit = below
         if count is not None and len(found) >= count:
@@ -367,10 +367,8 @@ def lowest_eigenvalues(
         if not new.any():
             return np.sort(found)[:count]
         found, vectors = np.append(found, more[new]), np.hstack([vectors, their[:, new]])
-        if count is not None:
-            wanted = max(1, count - len(found))
-        else:
-            wanted = min(2 * wanted, dim // 2) if new.all() else 1
+        more_below = 2 * wanted if new.all() else 1
+        wanted = more_below if count is None else max(1, count - len(found))
 
 
 def _search(
