@@ -9,6 +9,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize, to_rgb
+from scipy.optimize import isotonic_regression
 
 from dlnds import schema
 from dlnds.arrays import Array
@@ -406,12 +407,12 @@ def _label_ends(ax: Axes, arcs: xr.Dataset) -> None:
     )
     pairs = zip(part["loss"].values[:, -1].tolist(), part["target"].values.tolist(), strict=True)
     ends = sorted(pairs)
+    if not ends:
+        return
     low, high = ax.get_ylim()
-    gap = min(0.035, 1.0 / max(len(ends), 1)) * (high - low)
-    free = low
-    for loss, target in ends:
-        place = max(loss, free)
-        free = place + gap
+    steps = min(0.035, 1.0 / len(ends)) * (high - low) * np.arange(len(ends))
+    places = isotonic_regression([loss for loss, _ in ends] - steps).x + steps  # a gap apart
+    for (loss, target), place in zip(ends, places.tolist(), strict=True):
         ax.annotate(
             target, (1.0, loss), (1.04, place), xycoords=("axes fraction", "data"),
             textcoords=("axes fraction", "data"), va="center", fontsize=8, annotation_clip=False,
