@@ -507,7 +507,7 @@ class _Motion:
         """Go on to a time, or to a number of iterations."""
         code = self._iterate(int(end)) if self.way.is_map else self._integrate(end)
         if code != runge_kutta.END_REACHED:
-            raise ConvergenceError(f"{_FAILURES[code]}{self._place(end)}")
+            raise ConvergenceError(f"{_FAILURES[code]}{self._place()}")
 
     def _iterate(self, end: int) -> int:
         iterate: Any = jit.entry(kernels.iterate, kernels.ITERATE)
@@ -528,11 +528,11 @@ class _Motion:
         self.volume = float(self.work.state[self.system.dim])
         return int(code)
 
-    def _place(self, end: float) -> str:
+    def _place(self) -> str:
         if self.way.is_map:
             return f" at iteration {self.number} of {self.way.end:g}"
         now = self.clock[0]
-        return f" at t = {now.time:g} on the way to {end:g}, after {now.steps} steps"
+        return f" at t = {now.time:g} on the way to {self.way.end:g}, after {now.steps} steps"
 
     def follow(
         self, grids: Sequence[Any], progress: Any, note: Callable[[float], None] | None = None
