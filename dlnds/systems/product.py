@@ -542,8 +542,7 @@ class ProductFlow(SystemProtocol):
         A, B = self.unpack(states)
         first, last = np.linalg.qr(A, mode="r"), np.linalg.qr(B, mode="r")
         inner = first @ np.swapaxes(last, -1, -2)
-        values: Array = np.linalg.svd(inner, compute_uv=False)
-        return values
+        return np.linalg.svd(inner, compute_uv=False)
 
     def _padded_singular_values(self, states: Array) -> Array:
         values = self._singular_values(states)

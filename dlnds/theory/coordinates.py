@@ -80,8 +80,7 @@ def kernel(matrix: Array, rank: int) -> Array:
     """Return an orthonormal basis of what a matrix of this rank maps to zero, in columns."""
     if rank == 0:
         return np.eye(matrix.shape[1])
-    basis: Array = np.linalg.svd(matrix)[2][rank:].T
-    return basis
+    return np.linalg.svd(matrix)[2][rank:].T
 
 
 def is_identity(basis: Array) -> bool:

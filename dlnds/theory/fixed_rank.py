@@ -54,15 +54,13 @@ def blocks(w: Point, Z: Array) -> Blocks:
 
 def matrix(w: Point, z: Blocks) -> Array:
     """Return the tangent vector of these parts."""
-    tangent: Array = (w.U @ z.C + z.P) @ w.V.T + w.U @ z.Q.T
-    return tangent
+    return (w.U @ z.C + z.P) @ w.V.T + w.U @ z.Q.T
 
 
 def pair_values(s: Array, depth: int) -> Array:
     """Return 𝒜_W's eigenvalues on u_a v_bᵀ, (s_a² − s_b²)/(s_a^{2/h} − s_b^{2/h}), as a sum."""
     powers = s[:, None] ** (2.0 * np.arange(depth) / depth)
-    values: Array = powers[:, ::-1] @ powers.T
-    return values
+    return powers[:, ::-1] @ powers.T
 
 
 def operator(w: Point, Z: Array) -> Array:
@@ -148,8 +146,7 @@ def _terms(depth: int) -> Iterator[tuple[float, float | None, float | None]]:
 
 def _times_power(U: Array, s: Array, a: float | None, Z: Array) -> Array:
     """Return (U diag(s²) Uᵀ)^a Z."""
-    product: Array = Z if a is None else (U * s ** (2.0 * a)) @ (U.T @ Z)
-    return product
+    return Z if a is None else (U * s ** (2.0 * a)) @ (U.T @ Z)
 
 
 def _power_change(U: Array, s: Array, a: float | None, X: Array) -> Array:
@@ -175,8 +172,7 @@ def _quotients(values: Array, a: float) -> Array:
     equal = apart == 0.0
     apart = np.where(equal, 1.0, apart)
     ratio = np.where(equal, a, np.expm1(a * apart) / np.expm1(apart))
-    quotients: Array = y ** (a - 1.0) * ratio
-    return quotients
+    return y ** (a - 1.0) * ratio
 
 
 def _operator_change(w: Point, Z: Array, X: Array) -> Array:

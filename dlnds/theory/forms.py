@@ -55,8 +55,7 @@ def without_orbit(kernel: Array, generators: Array) -> Array:
         return kernel
     orbit = scipy.linalg.orth(generators.T)
     left, sizes, _ = np.linalg.svd(kernel - orbit @ (orbit.T @ kernel), full_matrices=False)
-    basis: Array = left[:, : int(np.count_nonzero(sizes > 0.5))]
-    return basis
+    return left[:, : int(np.count_nonzero(sizes > 0.5))]
 
 
 def expansion(
@@ -119,8 +118,7 @@ def activations(layers: Sequence[Array], inputs: Array, power: int, slope: float
 def network_outputs(layers: Sequence[Array], inputs: Array, power: int, slope: float) -> Array:
     """Return W_h σ(… σ(W_1 X)) of layers, or of stacks of them."""
     with np.errstate(over="ignore", invalid="ignore"):  # a diverged run has such states
-        image: Array = layers[-1] @ activations(layers, inputs, power, slope)[-1]
-    return image
+        return layers[-1] @ activations(layers, inputs, power, slope)[-1]
 
 
 def correlation(

@@ -49,8 +49,7 @@ class Problem(NamedTuple):
 
     def residual(self, product: Array) -> Array:
         """Return Σ − W K (…, d_h, k) of end-to-end maps W (…, d_h, d_0)."""
-        missing: Array = self.target - self.image(product)
-        return missing
+        return self.target - self.image(product)
 
     def loss(self, product: Array) -> Any:
         """Return ½‖Σ − W K‖_F² of end-to-end maps W (…, d_h, d_0)."""
@@ -65,8 +64,7 @@ class Problem(NamedTuple):
     def is_learnt(self, strength: Array) -> Flags:
         """Tell which modes have strengths (…, mode) nearer to σ_j than to 0, where σ_j > 0."""
         sigma = self.modes[1]
-        learnt: Flags = (strength > 0.5 * sigma) & (sigma > 0.0)
-        return learnt
+        return (strength > 0.5 * sigma) & (sigma > 0.0)
 
 
 def rank_tolerance(size: int) -> float:

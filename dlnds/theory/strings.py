@@ -260,8 +260,7 @@ def _counts(ranks: Integers) -> Integers:
     A product has as many strings passing all of it as its rank.
     """
     earlier = np.roll(ranks, 1, axis=0)
-    counts: Integers = ranks[:, :-2] - earlier[:, 1:-1] - ranks[:, 1:-1] + earlier[:, 2:]
-    return counts
+    return ranks[:, :-2] - earlier[:, 1:-1] - ranks[:, 1:-1] + earlier[:, 2:]
 
 
 def homomorphisms(counts: Integers, within: Sequence[int] | None = None) -> int:

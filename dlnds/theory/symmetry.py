@@ -146,8 +146,7 @@ def _unreached(layers: Sequence[Array], rtol: float) -> tuple[list[Array], list[
 def _range(matrix: Array, rtol: float) -> Array:
     """Return an orthonormal basis of the columns of a matrix, none if it is zero."""
     U, s, _ = np.linalg.svd(matrix, full_matrices=False)
-    basis: Array = U[:, : spectra.rank(s, rtol)]
-    return basis
+    return U[:, : spectra.rank(s, rtol)]
 
 
 def _commutant(blocks: Sequence[Array], units: Sequence[int], rtol: float) -> Array:
