@@ -5,7 +5,7 @@ gradient flow; all of GL(d_1) × … × GL(d_{h−1}) keeps the loss and what is
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from dlnds.errors import (
     check_number,
     known_options,
 )
-from dlnds.systems.network import LayeredSystem, check_layered
+from dlnds.systems.network import LayeredSystem, check_layered, check_matrices
 from dlnds.systems.protocol import check_state
 from dlnds.theory import symmetry
 from dlnds.theory.coordinates import flat
@@ -89,14 +89,7 @@ def _group_element(net: LayeredSystem, element: Sequence[ArrayLike] | xr.DataArr
         vector = check_array("element", element, ndim=1, shape=(sum(d * d for d in sizes),))
         cuts = np.cumsum([d * d for d in sizes])[:-1]
         return [p.reshape(d, d) for p, d in zip(np.split(vector, cuts), sizes, strict=True)]
-    if isinstance(element, np.ndarray | str | Mapping) or not np.iterable(element):
-        raise TypeError(f"element: needs a sequence of matrices of sizes {sizes}, got {element!r}")
-    parts = list(element)
-    if len(parts) != len(sizes):
-        raise ValueError(f"element: needs a sequence of {len(sizes)} matrices of sizes {sizes}")
-    return [
-        check_array("element", p, ndim=2, shape=(d, d)) for p, d in zip(parts, sizes, strict=True)
-    ]
+    return check_matrices("element", element, [(d, d) for d in sizes])
 
 
 @known_options

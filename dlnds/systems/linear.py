@@ -28,10 +28,10 @@ from dlnds.errors import (
     known_options,
 )
 from dlnds.systems import varied
-from dlnds.systems.network import LayeredSystem, check_widths, turned, variable
+from dlnds.systems.network import LayeredSystem, check_widths, labelled_data, variable
 from dlnds.systems.protocol import Limit, Numerics, Reduction, Theory, ended, unchanged
 from dlnds.systems.varied import fitting_size
-from dlnds.theory import forms, moments, saddles, spectra, strings
+from dlnds.theory import forms, moments, saddles, spectra, strings, symmetry
 from dlnds.theory.coordinates import (
     block_places,
     flat,
@@ -183,14 +183,7 @@ class LinearNetwork(LayeredSystem):
         >>> net.widths, float(net.loss(net.critical_state((0, 1)))) < 1e-28
         ((3, 4, 2), True)
         """
-        inputs, outputs = schema.samples("X", X), schema.samples("Y", Y, of=X)
-        if inputs.shape[1] != outputs.shape[1]:
-            raise ValueError(
-                f"Y: needs as many samples (columns) as X, got {outputs.shape[1]} for "
-                f"{inputs.shape[1]}; transpose data that have samples in rows"
-            )
-        if not inputs.any():
-            raise ValueError("X: all inputs are zero, as constant ones are once they are centred")
+        inputs, outputs = labelled_data(X, "Y", Y, ndim=2)
         parts = moments.from_data(inputs, outputs, check_flag("normalize", normalize))
         return cls._from_parts(parts, hidden, whiten, _NORMALIZED[bool(normalize)])
 
@@ -394,11 +387,11 @@ class LinearNetwork(LayeredSystem):
         layers = list(layers_of(self.widths, x))
         layers[0] = layers[0] @ inner
         layers[-1] = outer.T @ layers[-1]
-        bases = [inner, *unit_bases(layers), outer]
-        hidden = [np.eye(self.widths[0]), *bases[1:-1], np.eye(self.widths[-1])]
-        state = turned(layers, hidden)
+        hidden = unit_bases(layers)
+        bases = [inner, *hidden, outer]
         if all(is_identity(basis) for basis in bases):
             return None
+        state = flat(symmetry.turned(layers, [basis.T for basis in hidden]))
         return Reduction(self.in_mode_basis, state, turning(self.widths, bases), unchanged)
 
     @cached_property
@@ -547,18 +540,14 @@ class LinearNetwork(LayeredSystem):
         if not found.is_critical(rtol):
             return None
         try:
-            orbit, fiber, _ = strings.dimensions(
-                self.problem, layers, found, rtol, strings.FEW_KINDS
-            )
+            few = strings.FEW_KINDS
+            orbit, fiber, _ = strings.dimensions(self.problem, layers, found, rtol, few)
         except strings.AmbiguousRankError:
             return None
         return orbit, fiber.largest, fiber.complete
 
     def _observables(self) -> Mapping[str, Callable[[Array], xr.Variable]]:
-        return {
-            **super()._observables(),
-            "mode_strength": variable(self._strength, "mode"),
-        }
+        return {**super()._observables(), "mode_strength": variable(self._strength, "mode")}
 
     def varied(self, name: str | int, **options: Any) -> dict[str, Any]:
         """Return the critical points as weight decay, the data, or the C_i are varied."""

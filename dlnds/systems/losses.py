@@ -23,7 +23,7 @@ from dlnds.errors import (
     known_options,
 )
 from dlnds.systems.linear import LinearNetwork
-from dlnds.systems.network import LayeredSystem, check_widths
+from dlnds.systems.network import LayeredSystem, check_widths, labelled_data
 from dlnds.systems.protocol import Theory
 from dlnds.systems.varied import fitting_size
 from dlnds.theory.forms import LeadingPart, correlation, pack_params
@@ -126,11 +126,8 @@ class Loss:
 
     def values(self, maps: Array) -> Any:
         """Return ℓ of maps (…, d_h, d_0), not checked: those of a diverged run are not finite."""
-        values = [self._value(W) for W in maps.reshape(-1, *self.shape)]
+        values = [self.of_image(W @ self.inputs) for W in maps.reshape(-1, *self.shape)]
         return np.reshape(values, maps.shape[:-2])[()]
-
-    def _value(self, W: Array) -> float:
-        return self.of_image(W @ self.inputs)
 
     def of_image(self, image: Array) -> float:
         """Return the loss of outputs (d_h × samples), of whatever map they are."""
@@ -355,20 +352,6 @@ def power(
     return Loss("power", inputs, np.atleast_2d(outputs), power=power, normalize=normalize)
 
 
-def labelled_data(X: Any, name: str, labels: Any) -> tuple[Array, Array]:
-    """Return inputs, and what belongs to them (samples) or (outputs, samples)."""
-    inputs = schema.samples("X", X)
-    if not inputs.any():
-        raise ValueError("X: all inputs are zero")
-    targets = schema.samples(name, labels, ndim=(1, 2), of=X)
-    if targets.shape[-1] != inputs.shape[1]:
-        raise ValueError(
-            f"{name}: needs as many samples (columns) as X, got {targets.shape[-1]} for "
-            f"{inputs.shape[1]}; transpose data that have samples in rows"
-        )
-    return inputs, targets
-
-
 @dataclass(frozen=True, eq=False, repr=False)
 class LossNetwork(LayeredSystem):
     """Gradient flow of a deep linear network W = W_h…W_1 under any loss of W.
@@ -436,8 +419,8 @@ class LossNetwork(LayeredSystem):
     def params(self) -> Params:  # type: ignore[override]
         """Sizes and numbers for the kernels, a copy of its own for each caller."""
         loss = self.criterion
-        form, data = FORMS[loss.kind], (loss.targets, loss.inputs, loss.constants)
-        return pack_params(self.widths, form, *data)
+        data = (loss.targets, loss.inputs, loss.constants)
+        return pack_params(self.widths, FORMS[loss.kind], *data)
 
     def attributes(self) -> dict[str, Any]:
         """Return what the attributes of a Dataset say of the network."""

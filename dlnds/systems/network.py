@@ -98,10 +98,7 @@ class WeightSystem(SystemProtocol):
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the widths and of the numbers of the problem."""
-        total = hashlib.sha256()
-        for part in self.params:
-            total.update(part.tobytes())
-        return total.hexdigest()
+        return hashlib.sha256(b"".join(part.tobytes() for part in self.params)).hexdigest()
 
     def _observables(self) -> Mapping[str, Callable[[Array], xr.Variable]]:
         return {
@@ -160,13 +157,8 @@ class WeightSystem(SystemProtocol):
         ValueError, TypeError
             If the layers have other shapes or are not finite numbers.
         """
-        if isinstance(layers, np.ndarray | str) or not np.iterable(layers):
-            raise TypeError(f"layers: needs a sequence of {self.depth} matrices")
-        layers = list(layers)
-        if len(layers) != self.depth:
-            raise ValueError(f"layers: needs {self.depth} matrices, got {len(layers)}")
-        pairs = zip(layers, itertools.pairwise(self.widths), strict=True)
-        return flat(check_array("layers", w, ndim=2, shape=(b, a)) for w, (a, b) in pairs)
+        shapes = [(b, a) for a, b in itertools.pairwise(self.widths)]
+        return flat(check_matrices("layers", layers, shapes))
 
     def unpack(self, x: ArrayLike) -> tuple[Array, ...]:
         """Return the layers W_1, …, W_h of a state, or of a stack (…, parameter) of them."""
@@ -363,7 +355,7 @@ class LayeredSystem(WeightSystem):
         network: Any = self
         small = dataclasses.replace(network, widths=tuple(b.shape[1] for b in bases))
         lift = turning(small.widths, bases)
-        return Reduction(small, turned(layers, bases), lift, lift)
+        return Reduction(small, flat(symmetry.turned(layers, [b.T for b in used])), lift, lift)
 
     def theory(self, x: Array) -> Theory:
         """Return what is known at a state: the generators of GL."""
@@ -481,12 +473,6 @@ def _unbalanced(widths: tuple[int, ...], start: Array, change: Array, delta: flo
     return result
 
 
-def turned(layers: Sequence[Array], bases: Sequence[Array]) -> Array:
-    """Return the state of the layers B_iᵀ W_i B_{i−1}."""
-    pairs = itertools.pairwise(bases)
-    return flat(b.T @ w @ a for w, (a, b) in zip(layers, pairs, strict=True))
-
-
 def variable(function: Callable[[Array], Any], *dims: str) -> Callable[[Array], xr.Variable]:
     """Return a function of states (time, parameter) as one that labels what it returns."""
     return lambda states: xr.Variable(("time", *dims), function(states))
@@ -499,6 +485,32 @@ def check_widths(widths: Any) -> tuple[int, ...]:
         raise ValueError(f"widths: needs at least inputs and outputs, got {sizes}")
     check_memory("widths", n_weights(sizes))
     return sizes
+
+
+def check_matrices(name: str, value: Any, shapes: Sequence[tuple[int, int]]) -> list[Array]:
+    """Return matrices of these shapes."""
+    if isinstance(value, np.ndarray | str | Mapping) or not np.iterable(value):
+        raise TypeError(f"{name}: needs a sequence of {len(shapes)} matrices, got {value!r}")
+    parts = list(value)
+    if len(parts) != len(shapes):
+        raise ValueError(f"{name}: needs a sequence of {len(shapes)} matrices, got {len(parts)}")
+    pairs = zip(parts, shapes, strict=True)
+    return [check_array(name, part, ndim=2, shape=shape) for part, shape in pairs]
+
+
+def labelled_data(
+    X: Any, name: str, labels: Any, ndim: int | tuple[int, ...] = (1, 2)
+) -> tuple[Array, Array]:
+    """Return inputs, and what belongs to them (samples) or (outputs, samples)."""
+    inputs, targets = schema.samples("X", X), schema.samples(name, labels, ndim, of=X)
+    if targets.shape[-1] != inputs.shape[1]:
+        raise ValueError(
+            f"{name}: needs as many samples (columns) as X, got {targets.shape[-1]} for "
+            f"{inputs.shape[1]}; transpose data that have samples in rows"
+        )
+    if not inputs.any():
+        raise ValueError("X: all inputs are zero, as constant ones are once they are centred")
+    return inputs, targets
 
 
 def check_weights(system: object) -> None:

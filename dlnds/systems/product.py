@@ -31,7 +31,7 @@ from dlnds.errors import (
 )
 from dlnds.systems import varied
 from dlnds.systems.linear import LinearNetwork
-from dlnds.systems.network import WeightSystem, variable
+from dlnds.systems.network import WeightSystem, check_matrices, variable
 from dlnds.systems.protocol import (
     Limit,
     Numerics,
@@ -373,16 +373,8 @@ class ProductFlow(SystemProtocol):
         ValueError, TypeError
             If the factors have other shapes, or their product has a smaller rank.
         """
-        if isinstance(factors, np.ndarray | str) or not np.iterable(factors):
-            raise TypeError("factors: needs a pair of matrices")
-        pair = list(factors)
-        if len(pair) != 2:
-            raise ValueError(f"factors: needs two matrices, got {len(pair)}")
-        checked = [
-            check_array("factors", part, ndim=2, shape=(size, self.rank))
-            for part, size in zip(pair, self._ends, strict=True)
-        ]
-        return self._packed("factors", checked)
+        shapes = [(size, self.rank) for size in self._ends]
+        return self._packed("factors", check_matrices("factors", factors, shapes))
 
     def _packed(self, name: str, factors: Sequence[Array]) -> Array:
         """Return the state of A Bᵀ, for factors given by an argument of this name."""

@@ -32,9 +32,9 @@ def moved(layers: Sequence[Array], group: Sequence[Array]) -> list[Array]:
 
 
 def turned(layers: Sequence[Array], group: Sequence[Array]) -> list[Array]:
-    """Return P_i W_i P_{i−1}ᵀ for orthogonal P_1, …, P_{h−1}."""
+    """Return P_i W_i P_{i−1}ᵀ for P_1, …, P_{h−1} with orthonormal rows; the ends stay."""
     result: list[Array] = list(layers)
-    for i, p in enumerate(group):
+    for i, p in reversed([*enumerate(group)]):
         result[i] = p @ result[i]
         result[i + 1] = result[i + 1] @ p.T
     return result
