@@ -1,13 +1,14 @@
 """Gradient descent: the map that an explicit Euler step makes of a flow."""
 
 import math
+import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import xarray as xr
 
-from dlnds.arrays import Array, Kernel, Params
+from dlnds.arrays import Array
 from dlnds.errors import check_number, known_options
 from dlnds.systems.protocol import (
     Limit,
@@ -19,6 +20,11 @@ from dlnds.systems.protocol import (
     products_at,
 )
 from dlnds.theory.spectra import lowest_eigenvalues, spectral_radius
+
+
+def _of_flow(name: str, about: str) -> Any:
+    """Return a property that is what the flow has under this name."""
+    return property(operator.attrgetter(f"system.{name}"), doc=about)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,37 +68,18 @@ class GradientDescent(SystemProtocol):
     system: SystemProtocol
     step_size: float
 
+    dim = _of_flow("dim", "Number of components of the state.")
+    params = _of_flow("params", "Those of the flow.")
+    field = _of_flow("field", "That of the flow.")
+    jvp = _of_flow("jvp", "That of the flow.")
+    jacobian = _of_flow("jacobian", "That of the flow.")
+
     def __post_init__(self) -> None:
         check_flow(self.system)
         size = check_number("step_size", self.step_size)
         if size <= 0.0:
             raise ValueError(f"step_size: needs a positive number, got {size}")
         object.__setattr__(self, "step_size", size)
-
-    @property
-    def dim(self) -> int:  # type: ignore[override]
-        """Number of components of the state."""
-        return self.system.dim
-
-    @property
-    def params(self) -> Params:  # type: ignore[override]
-        """Those of the flow."""
-        return self.system.params
-
-    @property
-    def field(self) -> Kernel:  # type: ignore[override]
-        """That of the flow."""
-        return self.system.field
-
-    @property
-    def jvp(self) -> Kernel | None:  # type: ignore[override]
-        """That of the flow."""
-        return self.system.jvp
-
-    @property
-    def jacobian(self) -> Kernel | None:  # type: ignore[override]
-        """That of the flow."""
-        return self.system.jacobian
 
     @property
     def numerics(self) -> Numerics:

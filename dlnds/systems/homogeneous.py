@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from dlnds._kernels import homogeneous as kernels
 from dlnds.arrays import Array, Params
@@ -23,7 +23,7 @@ from dlnds.errors import (
 )
 from dlnds.systems.losses import FORMS, NORMALIZED, Loss, logistic
 from dlnds.systems.network import WeightSystem, check_widths, labelled_data
-from dlnds.systems.protocol import Limit, Numerics, Theory, ended, evaluations
+from dlnds.systems.protocol import Limit, Numerics, Theory, ended, evaluations, varying
 from dlnds.systems.varied import with_decay
 from dlnds.theory import tolerances
 from dlnds.theory.coordinates import block_places, layers_of
@@ -229,9 +229,10 @@ class HomogeneousNetwork(WeightSystem):
         that has no weights adds ⟨B_{l+1}, W_{l+1}[:, j] σ(W_l[j, :] A_{l−1})⟩ to leading order, of
         degree p + 1: one two-layer network for each layer with such units.
         """
+        form = functools.partial(correlation, power=self.power, slope=self.slope)
         if not x.any():
             signal = self.criterion.signal(self._outputs(x, self.slope))
-            return [self._correlation(self.widths, self.criterion.inputs, signal)]
+            return [form(self.widths, self.criterion.inputs, signal)]
         values, signals = self._both_ways(x)
         active = [np.arange(self.widths[0])]
         zero = self.unit_sizes(x) <= tolerances.ZERO_UNIT * np.linalg.norm(x)
@@ -249,17 +250,8 @@ class HomogeneousNetwork(WeightSystem):
             widths = (before.size, spare.size, after.size)
             places = block_places(self.widths, kept)
             inputs, signal = values[i - 1][before], signals[i][after]
-            parts.append(self._correlation(widths, inputs, signal, places))
+            parts.append(form(widths, inputs, signal, embed=places))
         return parts
-
-    def _correlation(
-        self,
-        widths: tuple[int, ...],
-        inputs: Array,
-        signal: Array,
-        places: NDArray[np.int64] | None = None,
-    ) -> LeadingPart:
-        return correlation(widths, inputs, signal, power=self.power, slope=self.slope, embed=places)
 
     def _both_ways(self, x: Array) -> tuple[list[Array], list[Array]]:
         """Return A_0, …, A_{h−1} and B_1, …, B_h of a state."""
@@ -302,14 +294,8 @@ class HomogeneousNetwork(WeightSystem):
         if check_choice("vary", name, ("weight_decay", "slope")) == "weight_decay":
             none = np.zeros((2, 0), np.int64), 0
             return with_decay(self, functools.cache(self._tangents), none, self._observed)
-        (sizes, given), tangents = self.params, self._tangents(False)
-
-        def params(p: float) -> Params:
-            numbers = given.copy()
-            numbers[kernels.SLOPE] = p
-            return sizes, numbers
-
-        fun, jacobian = evaluations(self, params)
+        tangents = self._tangents(False)
+        fun, jacobian = evaluations(self, varying(self.params, kernels.SLOPE))
         return {
             "fun": fun,
             "jacobian": jacobian,

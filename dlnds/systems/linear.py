@@ -309,8 +309,7 @@ class LinearNetwork(LayeredSystem):
             "right": (("input", "mode"), right),
             "reading": (("feature", "mode"), reading),
         }
-        coords = {"mode": np.arange(len(sigma))}
-        return schema.finish(xr.Dataset(variables, coords=coords), "modes", self.attributes())
+        return schema.finish(xr.Dataset(variables), "modes", self.attributes())
 
     @property
     def max_rank(self) -> int:
@@ -399,10 +398,9 @@ class LinearNetwork(LayeredSystem):
         """U and V of the target, completed to orthogonal matrices."""
         left, sigma, right = self.singular_modes
         outer, _, inner = np.linalg.svd(self.target, full_matrices=True)
-        return (
-            np.hstack([left, outer[:, len(sigma) :]]),
-            np.hstack([right, inner.T[:, len(sigma) :]]),
-        )
+        pairs, m = ((left, outer), (right, inner.T)), len(sigma)
+        U, V = (np.hstack([modes, basis[:, m:]]) for modes, basis in pairs)
+        return U, V
 
     @cached_property
     def _mode_basis(self) -> tuple[Array, Array]:
@@ -787,19 +785,13 @@ def check_assumptions(
     holds = [-1 if np.isnan(gap) else int(gap > rtol) for gap in gaps.values()]
     wide = -1
     if widths is not None:
-        wide = int(
-            min(check_integers("widths", widths, minimum=1)[1:-1], default=10**9) >= len(positive)
-        )
-    return schema.finish(
-        xr.Dataset(
-            {
-                "holds": ("assumption", np.array([*holds, wide], np.int8)),
-                "smallest_gap": ("assumption", np.array([*gaps.values(), np.nan])),
-                "first": ("conflict", schema.index_set_labels(a for a, _ in conflicts)),
-                "second": ("conflict", schema.index_set_labels(b for _, b in conflicts)),
-            },
-            coords={"assumption": [*gaps, "wide_enough"]},
-        ),
-        "assumptions",
-        {"rtol": rtol},
-    )
+        hidden = check_integers("widths", widths, minimum=1)[1:-1]
+        wide = int(all(width >= len(positive) for width in hidden))
+    variables = {
+        "holds": ("assumption", np.array([*holds, wide], np.int8)),
+        "smallest_gap": ("assumption", np.array([*gaps.values(), np.nan])),
+        "first": ("conflict", schema.index_set_labels(a for a, _ in conflicts)),
+        "second": ("conflict", schema.index_set_labels(b for _, b in conflicts)),
+    }
+    found = xr.Dataset(variables, coords={"assumption": [*gaps, "wide_enough"]})
+    return schema.finish(found, "assumptions", {"rtol": rtol})

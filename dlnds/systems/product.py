@@ -41,14 +41,7 @@ from dlnds.systems.protocol import (
     check_state,
     ended,
 )
-from dlnds.theory import (
-    fixed_rank,
-    moments,
-    spectra,
-    strings,
-    symmetry,
-    tolerances,
-)
+from dlnds.theory import fixed_rank, moments, spectra, strings, symmetry, tolerances
 from dlnds.theory.coordinates import flat, layers_of, product
 from dlnds.theory.forms import pack_params
 from dlnds.theory.spectra import KnownSpectrum
@@ -129,9 +122,8 @@ class ProductFlow(SystemProtocol):
     def factors(self) -> LinearNetwork:
         """The network of the two layers Bᵀ and A, with the same data: it has the same states."""
         inputs, outputs = self.network.widths[0], self.network.widths[-1]
-        return dataclasses.replace(
-            self.network, widths=(inputs, self.rank, outputs), specialize=False
-        )
+        widths = (inputs, self.rank, outputs)
+        return dataclasses.replace(self.network, widths=widths, specialize=False)
 
     @property
     def depth(self) -> int:
@@ -192,19 +184,24 @@ class ProductFlow(SystemProtocol):
         """Return the flow in the singular basis of the target, columns of the factors by size."""
         turn: Any = self.factors.numerics.working_basis
         found: Reduction | None = turn(x)
-        if found is None or found.system is self.factors:
-            return found and found._replace(system=self)
-        return found._replace(system=self._in_mode_basis)
+        return found and found._replace(system=self._in_mode_basis)
 
     @cached_property
     def _in_mode_basis(self) -> "ProductFlow":
         basis = self.factors.in_mode_basis
-        if basis is self.factors:
-            return self
+        return self if basis is self.factors else self._with_factors(basis)
+
+    def _with_factors(self, factors: Any) -> "ProductFlow":
+        """Return the flow with such factors: hidden layers have as many units beyond its rank."""
+        inputs, rank, outputs = factors.widths
         network = dataclasses.replace(
-            self.network, target=basis.target, input_root=basis.input_root, whitening=None
+            self.network,
+            widths=(inputs, *(d - self.rank + rank for d in self.network.widths[1:-1]), outputs),
+            target=factors.target,
+            input_root=factors.input_root,
+            whitening=None,
         )
-        return ProductFlow(network, self.rank)
+        return ProductFlow(network, rank)
 
     def _deflate(self, x: Array, rtol: float) -> Reduction | None:
         """Return the flow of the modes that are still to be learnt, if the others have been.
@@ -212,16 +209,7 @@ class ProductFlow(SystemProtocol):
         Where the factors, and so W, fall into two blocks, 𝒜_W does as well.
         """
         found = self.factors.numerics.deflate(x, rtol)
-        if found is None:
-            return None
-        rest = found.system
-        assert isinstance(rest, LinearNetwork)
-        inputs, rank, outputs = rest.widths
-        hidden = (d - self.rank + rank for d in self.network.widths[1:-1])
-        network = dataclasses.replace(
-            self.network, widths=(inputs, *hidden, outputs), target=rest.target, whitening=None
-        )
-        return found._replace(system=ProductFlow(network, rank))
+        return found and found._replace(system=self._with_factors(found.system))
 
     def limit(self, x: Array, force: float = math.inf, rtol: float = 0.0) -> Limit:
         """Return whether a run is over, and the index set of the modes that W has learnt.
@@ -319,7 +307,7 @@ class ProductFlow(SystemProtocol):
         size = varied.fitting_size(problem.target, problem.root)
         return varied.with_decay(
             self,
-            varied.tangents_of(problem.widths),
+            functools.cache(functools.partial(symmetry.tangents, problem.widths)),
             symmetry.action(problem.widths, orthogonal=True),
             lambda x: varied.observed(layers_of(problem.widths, x), problem.loss, size),
             share=0.5 * self.depth,  # −hλW, by two factors
@@ -665,18 +653,15 @@ class ProductFlow(SystemProtocol):
         generator, half = check_generator("rng", rng), 0.5 * self.depth
         if kind == "aligned":
             sizes = check_array("scale", scale, ndim=(0, 1))
-            self._check_positive(float(sizes.min()))
+        else:
+            sizes = np.array(check_number("scale", scale))
+        if not sizes.min() > 0.0:
+            raise ValueError(f"scale: needs numbers above 0, got {sizes.min()}")
+        if kind == "aligned":
             return self.factors.initial("aligned", scale=sizes**half)
-        size = check_number("scale", scale)
-        self._check_positive(size)
         with np.errstate(over="ignore"):
-            parts = [generator.normal(size=(d, self.rank)) * size**half for d in self._ends]
+            parts = [generator.normal(size=(d, self.rank)) * sizes**half for d in self._ends]
         return self._packed("scale", [check_finite("scale", part) for part in parts])
-
-    @staticmethod
-    def _check_positive(size: float) -> None:
-        if not size > 0.0:
-            raise ValueError(f"scale: needs numbers above 0, got {size}")
 
 
 def check_packed(system: object) -> None:

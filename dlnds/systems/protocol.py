@@ -279,23 +279,31 @@ def evaluations(
         field(0.0, np.array(x, dtype=float), params(p), out)
         return out
 
-    if system.jacobian is None and system.jvp is None:
-        return fun, None
-    if system.jacobian is not None:
-        whole = jit.ready(system.jacobian, jit.JACOBIAN)
-    else:
-        along = jit.ready(system.jvp, jit.JVP)  # type: ignore[type-var]
+    whole = system.jacobian and jit.ready(system.jacobian, jit.JACOBIAN)
+    along = None if whole else system.jvp and jit.ready(system.jvp, jit.JVP)
 
     def jacobian(x: Array, p: float) -> Array:
         state, numbers, out = np.array(x, dtype=float), params(p), np.zeros((n, n))
-        if system.jacobian is not None:
+        if whole:
             whole(0.0, state, numbers, out)
             return out
         for direction, row in zip(np.eye(n), out, strict=True):
             along(0.0, state, direction, numbers, row)  # type: ignore[misc]
         return out.T.copy()
 
-    return fun, jacobian
+    return fun, jacobian if whole or along else None
+
+
+def varying(params: Params, place: int) -> Callable[[float], Params]:
+    """Return parameters as a function of the number at one place."""
+    sizes, given = params
+
+    def moved(p: float) -> Params:
+        numbers = given.copy()
+        numbers[place] = p
+        return sizes, numbers
+
+    return moved
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -358,12 +366,9 @@ class System(SystemProtocol):
             values = check_array("parameters", values, ndim=1).tolist()
         put(self, "parameters", tuple(values))
         self._check_words()
-        vector, matrix = (self.dim,), (self.dim, self.dim)
-        put(self, "field", self._compiled("field", jit.FIELD, vector, vector))
-        if self.jvp is not None:
-            put(self, "jvp", self._compiled("jvp", jit.JVP, vector, vector, vector))
-        if self.jacobian is not None:
-            put(self, "jacobian", self._compiled("jacobian", jit.JACOBIAN, vector, matrix))
+        for name, (signature, arguments) in _KERNELS.items():
+            if name == "field" or getattr(self, name) is not None:
+                put(self, name, self._compiled(name, signature, arguments))
 
     def _check_words(self) -> None:
         """Refuse an energy and names that are none."""
@@ -405,21 +410,17 @@ class System(SystemProtocol):
         count = len(self.parameters)
         if not count:
             raise ValueError("vary: needs a system with parameters, got one without")
-        place = check_integer("vary", name, minimum=0, maximum=count - 1)
-        sizes, given = self.params
-
-        def params(p: float) -> Params:
-            numbers = given.copy()
-            numbers[place] = p
-            return sizes, numbers
-
-        fun, jacobian = evaluations(self, params)
-        parts: dict[str, Any] = {"fun": fun, "jacobian": jacobian}
-        energy = self.energy
+        check_integer("vary", place, minimum=0, maximum=count - 1)
+        (fun, jacobian), energy = evaluations(self, varying(self.params, place)), self.energy
+        parts: dict[str, Any] = {
+            "fun": fun,
+            "jacobian": jacobian,
+            "parameter": f"parameter_{place}",
+            "attributes": {**self.attributes(), "vary": place},
+        }
         if energy is not None:
             parts["observe"] = lambda x, p: {"loss": float(energy(x))}
-        about = {**self.attributes(), "vary": place}
-        return parts | {"parameter": f"parameter_{place}", "attributes": about}
+        return parts
 
     def coordinates(self) -> dict[str, Any]:
         """Return the coordinates that label the dim ``parameter``."""
@@ -432,20 +433,21 @@ class System(SystemProtocol):
         name = getattr(self.field, "__name__", "field")
         return f"System({name}, dim={self.dim}, parameters={self.parameters})"
 
-    def _compiled(self, name: str, signature: Any, *shapes: tuple[int, ...]) -> Kernel:
+    def _compiled(self, name: str, signature: Any, arguments: str) -> Kernel:
         """Try a function out as plain Python, where indices are checked, and compile it."""
         function: Any = getattr(self, name)
         if not callable(function):
             raise TypeError(f"{name}: needs a function, got {function!r}")
         plain = getattr(function, "py_func", function)
-        *states, out = (np.ones(shape) for shape in shapes)
+        vectors = [np.ones(self.dim) for _ in range(arguments.count(",") - 2)]
+        out = np.ones((self.dim,) * (2 if name == "jacobian" else 1))
         try:
             with np.errstate(all="ignore"):
-                result = plain(0.0, *states, self.params, out)
+                result = plain(0.0, *vectors, self.params, out)
         except (IndexError, TypeError, ValueError) as error:
             raise TypeError(
                 f"{name}: fails with dim={self.dim} and {len(self.parameters)} parameters as "
-                f"{name}({_ARGUMENTS[name]}): {error}"
+                f"{name}({arguments}): {error}"
             ) from error
         except ArithmeticError:
             result = None  # of this trial state only
@@ -458,10 +460,10 @@ class System(SystemProtocol):
             raise TypeError(f"{name}: cannot be compiled by Numba: {error}") from error
 
 
-_ARGUMENTS = {
-    "field": "t, x, params, out",
-    "jvp": "t, x, v, params, out",
-    "jacobian": "t, x, params, out",
+_KERNELS = {
+    "field": (jit.FIELD, "t, x, params, out"),
+    "jvp": (jit.JVP, "t, x, v, params, out"),
+    "jacobian": (jit.JACOBIAN, "t, x, params, out"),
 }
 
 System.__init__ = known_options(System.__init__)  # type: ignore[method-assign]

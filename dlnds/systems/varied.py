@@ -47,11 +47,6 @@ class Compiled(NamedTuple):
     n_generators: int
 
 
-def tangents_of(widths: Sequence[int]) -> Tangents:
-    """Return what gives generators as a function of x, of GL or of the orthogonal groups."""
-    return functools.cache(functools.partial(symmetry.tangents, widths))
-
-
 def fitting_size(target: Array, root: Array | None) -> float:
     """Return how large maps W are for which W K is as large as the target."""
     inputs = 1.0 if root is None else float(np.linalg.norm(root, 2))
@@ -245,7 +240,8 @@ def along_imbalances(
 
     shapes = [(d, d) for d in widths[1:-1]]
     wanted, change, about = _way("imbalance", path, path_derivative, shapes, ends, symmetric=True)
-    tangents, entries = tangents_of(widths), symmetry.entries(widths)
+    tangents = functools.cache(functools.partial(symmetry.tangents, widths))
+    entries = symmetry.entries(widths)
     field, matrix = evaluations(net, lambda _: given)
     assert matrix is not None
     size = fitting_size(problem.target, problem.root)

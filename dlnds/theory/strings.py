@@ -18,7 +18,7 @@ import scipy.linalg
 from dlnds.arrays import Array, Flags, Integers
 from dlnds.errors import check_memory
 from dlnds.theory import tolerances
-from dlnds.theory.coordinates import product
+from dlnds.theory.coordinates import product, sent_back
 from dlnds.theory.moments import Problem, exceeds, turns
 
 #: Kinds of points that are tried for the largest sheet of a fiber: a few milliseconds, or seconds.
@@ -126,15 +126,12 @@ def _equal(sigma: Array) -> list[Integers]:
 def _relative_gradient(layers: Sequence[Array], target: Array, size: float) -> float:
     """Return the largest ‖∇_i‖ / (Π_{k≠i} ‖W_k‖ · max(‖Σ‖, Π ‖W_k‖)), spectral norms."""
     norms = np.array([np.linalg.svd(w, compute_uv=False)[0] for w in layers])
-    before = list(itertools.accumulate(layers, lambda p, w: w @ p))
-    signal, scale = target - before[-1], max(size, float(np.prod(norms)))
-    worst = 0.0
-    for i in range(len(layers) - 1, -1, -1):
+    scale, worst = max(size, float(np.prod(norms))), 0.0
+    signal = target - functools.reduce(lambda done, w: w @ done, layers)
+    for i, gradient in enumerate(sent_back(layers, signal)):
         allowed = scale * float(np.prod(norms[:i]) * np.prod(norms[i + 1 :]))
-        gradient = signal @ before[i - 1].T if i else signal
         if allowed > 0.0:
             worst = max(worst, float(np.linalg.norm(gradient)) / allowed)
-        signal = layers[i].T @ signal
     return worst
 
 

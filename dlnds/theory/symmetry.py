@@ -133,7 +133,8 @@ def _unreached(layers: Sequence[Array], rtol: float) -> tuple[list[Array], list[
         before = [b.shape[1] for b in reached]
         for i in range(1, depth):
             parts = [reached[i], layers[i - 1] @ reached[i - 1], layers[i].T @ reached[i + 1]]
-            reached[i] = _range(np.hstack(parts), rtol)
+            U, s, _ = np.linalg.svd(np.hstack(parts), full_matrices=False)
+            reached[i] = U[:, : spectra.rank(s, rtol)]
         if [b.shape[1] for b in reached] == before:
             break
     rest = [kernel(b.T, b.shape[1]) for b in reached]
@@ -141,12 +142,6 @@ def _unreached(layers: Sequence[Array], rtol: float) -> tuple[list[Array], list[
     least = rtol * max(float(np.linalg.norm(w)) for w in layers)
     blocks = [np.where(np.linalg.norm(b) > least, b, 0.0) for b in blocks]
     return blocks, [rest[i].shape[1] for i in range(1, depth)]
-
-
-def _range(matrix: Array, rtol: float) -> Array:
-    """Return an orthonormal basis of the columns of a matrix, none if it is zero."""
-    U, s, _ = np.linalg.svd(matrix, full_matrices=False)
-    return U[:, : spectra.rank(s, rtol)]
 
 
 def _commutant(blocks: Sequence[Array], units: Sequence[int], rtol: float) -> Array:
