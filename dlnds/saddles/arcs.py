@@ -259,7 +259,7 @@ def _part(shape: str, kind: str, mask: Flags, modes: Sequence[str], n_layers: in
 
 def _at_place(place: departures.Place, rows: _Rows) -> _Rows:
     """Return the arcs that there are at one point: with Z blocks one more, and others not."""
-    n_layers = departures.n_fiber_layers(place)
+    n_layers = len(departures.fiber_matrices(place))
     fiber = _part("fiber", "constant", np.full((1, 1), n_layers > 0), ("mode",), n_layers)
     fiber = fiber._replace(mode=fiber.mode - 1)
     if place.channel is None:

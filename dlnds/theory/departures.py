@@ -161,15 +161,10 @@ def states(place: Place, arc: Arc) -> Array:
     return np.concatenate([w.reshape(count, -1) for w in layers], axis=1)
 
 
-def n_fiber_layers(place: Place) -> int:
-    """Return how many layers have something beside the orbit of A_S."""
-    return len(_fiber_matrices(place))
-
-
 def is_possible(place: Place, shape: str) -> bool:
     """Tell whether a point has what arcs of such a shape are made of."""
     if shape == "fiber":
-        return bool(_fiber_matrices(place))
+        return bool(fiber_matrices(place))
     return shape not in ("plateau", "activation", "cross") or place.channel is not None
 
 
@@ -236,12 +231,7 @@ def _orbit_terms(place: Place, arc: Arc) -> list[Term]:
     ]
 
 
-def _fiber_terms(place: Place, arc: Arc) -> list[Term]:
-    """Return what takes all Z_i to zero, and what W_1 does with inputs that have no data."""
-    return [(i, -arc.parameter, matrix) for i, matrix in _fiber_matrices(place).items()]
-
-
-def _fiber_matrices(place: Place) -> dict[int, Array]:
+def fiber_matrices(place: Place) -> dict[int, Array]:
     """Return by layer what lies beside the orbit of A_S."""
     rank, parts = len(place.found.sizes), dict[int, Array]()
     for i, z in enumerate(place.blocks):
@@ -253,9 +243,9 @@ def _fiber_matrices(place: Place) -> dict[int, Array]:
     return parts
 
 
-_TERMS = {
+_TERMS: dict[str, Callable[[Place, Arc], list[Term]]] = {
     "orbit": _orbit_terms,
-    "fiber": _fiber_terms,
+    "fiber": lambda place, arc: [(i, -arc.parameter, w) for i, w in fiber_matrices(place).items()],
     "plateau": _channel_terms,
     "activation": _channel_terms,
     "cross": _channel_terms,

@@ -11,7 +11,7 @@ from dlnds._kernels import homogeneous as kernels
 from dlnds.arrays import Array, Integers, Kernel, Params
 from dlnds.errors import check_finite
 from dlnds.theory import tolerances
-from dlnds.theory.coordinates import flat, layers_of
+from dlnds.theory.coordinates import flat, layers_of, n_weights
 from dlnds.theory.moments import Problem
 
 #: Relative step of central differences, and their accuracy.
@@ -136,7 +136,7 @@ def correlation(
     """
     activation = np.array([float(power), slope, 1.0, 2.0])
     params = pack_params(widths, kernels.FIXED, signal, inputs, activation)
-    number = int(sum(b * a for a, b in itertools.pairwise(widths)))
+    number = n_weights(widths)
 
     def invariants(states: Array) -> Array:
         layers = layers_of(widths, states)
@@ -179,7 +179,7 @@ def rank_one_points(widths: Sequence[int], moment: Array) -> Array:
         ends[0], ends[-1] = right[j], left[:, j]
         layers = [np.outer(b, a) for a, b in itertools.pairwise(ends)]
         rows.append(flat(layers) / np.sqrt(len(layers)))
-    return np.reshape(rows, (-1, sum(b * a for a, b in itertools.pairwise(widths))))
+    return np.reshape(rows, (-1, n_weights(widths)))
 
 
 def difference(function: Callable[[float], Array], size: float, step: float = STEP) -> Array:

@@ -84,16 +84,12 @@ def strict_directions(problem: Problem, modes: Sequence[int], stable: bool) -> D
 
     With eigenvalues that are negative, or positive where ``stable``.
     """
-    vectors, rates, names = [], [], []
-    for entries, value, name in _eigenvectors(problem, modes):
-        if value > 0.0 if stable else value < 0.0:
-            vectors.append(entries)
-            rates.append(abs(value))
-            names.append(name)
-    frame = _frame(problem.widths, vectors)
-    pairs = np.array(names, np.int64).reshape(-1, 2)
-    order = np.full(len(rates), 2)
-    return Directions(frame, np.array(rates), order, pairs[:, 0], pairs[:, 1])
+    found = list(_eigenvectors(problem, modes))
+    kept = [row for row in found if (row[1] > 0.0 if stable else row[1] < 0.0)]
+    frame = _frame(problem.widths, [entries for entries, _, _ in kept])
+    rates = np.array([abs(value) for _, value, _ in kept])
+    gained, lost = np.array([pair for _, _, pair in kept], np.int64).reshape(-1, 2).T
+    return Directions(frame, rates, np.full(len(kept), 2), gained, lost)
 
 
 #: Weights by layer, row and column.
@@ -164,16 +160,11 @@ def channels(problem: Problem, modes: Sequence[int], stable: bool) -> Directions
         sign = -1.0 if stable and number < len(opened) else 1.0
         weights = [sign, *[1.0] * (h - 1)]
         vectors.append([(i, *places[i], w) for i, w in enumerate(weights)])
-    rate = [*(sigma[opened] * h ** (1.0 - 0.5 * h)), *[h ** (1.0 - h)] * len(spare)]
-    order = [h] * len(opened) + [2 * h] * len(spare)
-    gained = [*opened, *[-1] * len(spare)]
-    return Directions(
-        _frame(widths, vectors),
-        np.array(rate, float),
-        np.array(order, np.int64),
-        np.array(gained, np.int64),
-        np.full(len(pairs), -1),
-    )
+    rate = np.append(sigma[opened] * h ** (1.0 - 0.5 * h), [h ** (1.0 - h)] * len(spare))
+    order = np.repeat([h, 2 * h], [len(opened), len(spare)])
+    none = np.full(len(pairs), -1)
+    gained = np.append(opened, none[len(opened) :])
+    return Directions(_frame(widths, vectors), rate, order, gained, none)
 
 
 def leading_parts(problem: Problem, layers: Sequence[Array]) -> list[LeadingPart]:

@@ -13,7 +13,7 @@ from dlnds.arrays import Array, Flags, Integers
 from dlnds.errors import ConvergenceError, check_memory
 from dlnds.theory import strings, tolerances
 from dlnds.theory.coordinates import images, n_weights, readings
-from dlnds.theory.moments import Problem, count_pairs, equal, exceeds, turns
+from dlnds.theory.moments import Problem, count_pairs, equal, exceeds
 
 Product = Callable[[Array], Array]
 
@@ -98,12 +98,10 @@ def _canonical_dimensions(problem: Problem, chosen: list[int]) -> tuple[int, int
     """Return the dimensions of orbit and fiber at A_S of a whitened problem, see `strings`."""
     if problem.depth == 1:
         return None
-    sigma = problem.modes[1]
-    learnt = np.isin(np.arange(len(sigma)), chosen)
-    orbit, fiber = strings.canonical_dimensions(
-        problem.widths, int(np.count_nonzero(sigma)), len(chosen), strings.FEW_KINDS
-    )
-    return orbit, fiber.largest + int(turns(sigma, learnt[None])[0]), fiber.complete
+    learnt = np.isin(np.arange(len(problem.modes[1])), chosen)[None]
+    found = strings.all_canonical_dimensions(problem, learnt, strings.FEW_KINDS)
+    orbit, fiber, complete = (part.item() for part in found)
+    return orbit, fiber, bool(complete)
 
 
 class Closed(NamedTuple):

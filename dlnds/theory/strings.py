@@ -56,8 +56,6 @@ class Learnt(NamedTuple):
 class Strings(NamedTuple):
     """Ranks of the products around the cycle, and how clearly they were decided."""
 
-    #: Units n_0, …, n_h of the residual network.
-    units: tuple[int, ...]
     #: rank(start node, number of arrows), without the learnt modes.
     ranks: Integers
     #: Strings that begin at a node and pass so many arrows.
@@ -199,8 +197,7 @@ def count_strings(arrows: Sequence[Array], rtol: float, longest: int) -> Strings
     AmbiguousRankError
         If the singular values have no clear gap at ``rtol``, or the ranks fit no strings.
     """
-    nodes = len(arrows)
-    units = tuple(a.shape[1] for a in arrows)
+    nodes, units = len(arrows), [a.shape[1] for a in arrows]
     singular = [np.linalg.svd(a, compute_uv=False) if a.any() else np.zeros(1) for a in arrows]
     ranks = np.zeros((nodes, nodes + 2), np.int64)
     ranks[:, 0] = units
@@ -230,7 +227,7 @@ def count_strings(arrows: Sequence[Array], rtol: float, longest: int) -> Strings
             f"rtol: the ranks found at {rtol:g} contradict each other: relative singular values "
             f"from {kept:.2g} count, up to {dropped:.2g} do not"
         )
-    return Strings(units, ranks, counts, kept, dropped)
+    return Strings(ranks, counts, kept, dropped)
 
 
 def order_of_descent(ranks: Integers, depth: int) -> int:
@@ -270,13 +267,11 @@ def homomorphisms(counts: Integers, within: Sequence[int] | None = None) -> int:
     nodes = len(counts)
     strings = [(int(a), int(n), int(counts[a, n])) for a, n in np.argwhere(counts)]
     total = 0
-    for a, n, many in strings:
-        for b, m, others in strings:
-            if not _is_map(nodes, (a, n), (b, m)):
-                continue
-            reached = m - (a - b) % nodes  # arrows from the beginning of I to the end of J
-            if within is None or all((a + k) % nodes in within for k in range(reached + 1)):
-                total += many * others
+    for (a, n, many), (b, m, others) in itertools.product(strings, repeat=2):
+        reached = m - (a - b) % nodes  # arrows from the beginning of I to the end of J
+        inside = within is None or all((a + k) % nodes in within for k in range(reached + 1))
+        if 0 <= reached <= n and inside:
+            total += many * others
     return total
 
 
@@ -318,15 +313,9 @@ def fiber_dimension(
     return FiberDimension(acting - int(start @ maps @ start), acting - fewest, complete)
 
 
-def _is_map(nodes: int, first: tuple[int, int], second: tuple[int, int]) -> bool:
-    """Tell whether there is a map from one string to another, see `homomorphisms`."""
-    reached = second[1] - (first[0] - second[0]) % nodes
-    return 0 <= reached <= first[1]
-
-
 @functools.cache
 def _combinatorics(nodes: int) -> tuple[list[tuple[int, int]], Integers, Integers, Integers]:
-    """Return the kinds of strings, the maps between them, exchanges, and which products they pass.
+    """Return the kinds of strings, maps between them, exchanges, and which products they pass.
 
     Exchanges (exchange, kind) are the changes of counts that make strings longer. No string gets as
     many arrows as there are layers, and none passes the last arrow anew. The last matrix tells for
@@ -334,7 +323,7 @@ def _combinatorics(nodes: int) -> tuple[list[tuple[int, int]], Integers, Integer
     """
     kinds = [(a, n) for a in range(nodes) for n in range(nodes - 1)] + [(0, nodes - 1)]
     number = {kind: place for place, kind in enumerate(kinds)}
-    maps = np.array([[_is_map(nodes, i, j) for j in kinds] for i in kinds], np.int64)
+    maps = [[0 <= m - (a - b) % nodes <= n for b, m in kinds] for a, n in kinds]
     rows = []
     for first, second in itertools.product(kinds, repeat=2):
         shift = (second[0] - first[0]) % nodes
@@ -349,7 +338,7 @@ def _combinatorics(nodes: int) -> tuple[list[tuple[int, int]], Integers, Integer
             rows.append(row)
     passes = [[(a - b) % nodes + n <= m for b, m in kinds] for a, n in kinds]
     exchanges = np.array(rows, np.int64).reshape(-1, len(kinds))
-    return kinds, maps, exchanges, np.array(passes, np.int64)
+    return kinds, np.array(maps, np.int64), exchanges, np.array(passes, np.int64)
 
 
 @functools.lru_cache(maxsize=10_000)
@@ -397,37 +386,25 @@ def _descend(start: Integers, maps: Integers, exchanges: Integers, passes: Integ
     return int(counts @ maps @ counts)
 
 
-def canonical_dimensions(
-    widths: Sequence[int], modes: int, rank: int, most: int
-) -> tuple[int, FiberDimension]:
-    """Return the dimensions of the GL orbit and of the fiber at a canonical point of some rank.
-
-    Its Z blocks vanish, and the open modes of the target, of ``modes`` in all, lead from outputs to
-    inputs.
-    """
-    counts = np.zeros((len(widths), len(widths)), np.int64)
-    counts[:, 0] = np.array(widths) - rank
-    counts[[0, -1], 0] -= modes - rank
-    counts[-1, 1] = modes - rank
-    orbit = sum(d * d - (d - rank) ** 2 for d in widths[1:-1])
-    return orbit, fiber_dimension(widths, rank, modes - rank, counts, most)
-
-
 def all_canonical_dimensions(
     problem: Problem, learnt: Flags, most: int
 ) -> tuple[Integers, Integers, Flags]:
     """Return the dimensions of orbit and fiber at the canonical points of index sets (point, mode).
 
     The last array tells where the fiber's is no lower bound. But for equal singular values all
-    depend on the rank only.
+    depend on the rank only: the Z blocks vanish, and open modes lead from outputs to inputs.
     """
     inputs, sigma = problem.target.shape[1], problem.modes[1]
     widths, modes = (inputs, *problem.widths[1:]), int(np.count_nonzero(sigma))
     ranks = learnt.sum(axis=1)
     orbit, fiber, complete = np.zeros((3, len(ranks)), np.int64)
     for rank in np.unique(ranks).tolist():
-        here = ranks == rank
-        orbit[here], found = canonical_dimensions(widths, modes, rank, most)
+        here, counts = ranks == rank, np.zeros((len(widths), len(widths)), np.int64)
+        counts[:, 0] = np.array(widths) - rank
+        counts[[0, -1], 0] -= modes - rank
+        counts[-1, 1] = modes - rank
+        found = fiber_dimension(widths, rank, modes - rank, counts, most)
+        orbit[here] = sum(d * d - (d - rank) ** 2 for d in widths[1:-1])
         fiber[here] = found.largest + (problem.widths[0] - inputs) * widths[1]
         complete[here] = found.complete
     return orbit, fiber + turns(sigma, learnt), complete.astype(bool)
