@@ -5,6 +5,7 @@ from typing import Any
 
 import xarray as xr
 
+from dlnds import schema
 from dlnds.errors import nearest
 
 
@@ -28,8 +29,6 @@ class DlndsAccessor:
 
     def validate(self) -> None:
         """Check the schema; see `dlnds.schema.validate`."""
-        from dlnds import schema
-
         schema.validate(self._data)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -40,14 +39,10 @@ class DlndsAccessor:
 
     def weights(self, layer: int) -> xr.DataArray:
         """Return one layer's weight matrices; see `dlnds.weights`."""
-        from dlnds import schema
-
         return schema.weights(self._data, layer)
 
     def decode(self, name: str) -> xr.DataArray:
         """Return a flag variable as words; see `dlnds.schema.decode`."""
-        from dlnds import schema
-
         if not isinstance(name, str) or name not in self._data:
             raise ValueError(f"name: there is no variable {name!r}{nearest(name, self._data)}")
         return schema.decode(self._data[name])  # type: ignore[arg-type]

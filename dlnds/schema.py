@@ -20,41 +20,22 @@ from dlnds.errors import (
     known_options,
 )
 
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
 POINT_KINDS = ("global_minimum", "strict_saddle", "nonstrict_saddle", "not_critical")
 EDGE_KINDS = ("add", "swap")
 #: Of transitions that runs made: ``other`` are those that are no connecting orbit.
 OBSERVED_KINDS = (*EDGE_KINDS, "other")
 ARC_KINDS = ("decreasing", "increasing", "constant")
 #: Rows of the table of arcs: what moves along them.
-ARC_SHAPES = (
-    "orbit",
-    "fiber",
-    "plateau",
-    "activation",
-    "cross",
-    "scaling",
-    "rotation",
-    "rotation_kept",
-)
+ARC_SHAPES = _words("orbit fiber plateau activation cross scaling rotation rotation_kept")
 #: What is special at a point of a branch.
-BRANCH_EVENTS = (
-    "none",
-    "fold",
-    "branch_point",
-    "hopf",
-    "index_change",
-    "symmetry_change",
-    "user",
-    "cusp",
-)
-STOP_REASONS = (
-    "end_reached",
-    "limit_reached",
-    "at_rest",
-    "event",
-    "out_of_steps",
-    "step_too_small",
-    "not_finite",
+BRANCH_EVENTS = _words("none fold branch_point hopf index_change symmetry_change user cusp")
+STOP_REASONS = _words(
+    "end_reached limit_reached at_rest event out_of_steps step_too_small not_finite"
 )
 #: How a critical point was reached.
 CONVERGENCES = ("at_start", "quadratic", "degenerate", "stagnated")
@@ -63,16 +44,7 @@ LIMIT_KINDS = ("none", "global_minimum", "saddle", "critical_point")
 LIMIT_DECISIONS = ("none", "small_residual", "no_force")
 
 #: What became of a point of a sweep; all after the second are failures or damage.
-SWEEP_STATES = (
-    "finished",
-    "missing",
-    "raised",
-    "timed_out",
-    "died",
-    "not_a_number",
-    "wrong_form",
-    "damaged",
-)
+SWEEP_STATES = _words("finished missing raised timed_out died not_a_number wrong_form damaged")
 
 #: name: (long name, TeX symbol). All quantities of this package are pure numbers, units "1".
 DESCRIPTIONS = {
@@ -262,19 +234,17 @@ DESCRIPTIONS = {
 }
 
 
-def _by_dims(text: str) -> dict[str, tuple[str, ...]]:
+def by_dims(text: str) -> dict[str, tuple[str, ...]]:
     """Return the dims of variables out of ``name name (dim, dim) name ()``."""
     groups = re.findall(r"([\w ]+)\(([\w, ]*)\)", text)
     return {
-        name: tuple(dims.split(", ")) if dims else ()
-        for names, dims in groups
-        for name in names.split()
+        name: tuple(re.findall(r"\w+", dims)) for names, dims in groups for name in names.split()
     }
 
 
 #: schema: variables that must be there, before the dimensions that must be among theirs.
 REQUIRED = {
-    schema: _by_dims(text)
+    schema: by_dims(text)
     for schema, text in {
         "run": "stop_reason ()",
         "critical_points": "critical_point rank loss kind (critical_point) "
@@ -464,15 +434,12 @@ def state_coordinates(widths: Sequence[int]) -> dict[str, tuple[str, Any]]:
     sizes = check_integers("widths", widths, minimum=0, ordered=True)
     if len(sizes) < 2:
         raise ValueError(f"widths: needs at least inputs and outputs, got {sizes}")
-    shapes = [(after, before) for before, after in itertools.pairwise(sizes)]
-    check_memory("widths", 3 * sum(rows * columns for rows, columns in shapes))
-    layers = [np.full(rows * columns, i, np.int64) for i, (rows, columns) in enumerate(shapes, 1)]
-    places = [np.divmod(np.arange(r * c, dtype=np.int64), c) for r, c in shapes]
-    return {
-        "layer": ("parameter", np.concatenate(layers)),
-        "row": ("parameter", np.concatenate([row for row, _ in places])),
-        "column": ("parameter", np.concatenate([column for _, column in places])),
-    }
+    counts = [before * after for before, after in itertools.pairwise(sizes)]
+    check_memory("widths", 3 * sum(counts))
+    shapes = zip(sizes[1:], sizes[:-1], strict=True)
+    rows, places = np.hstack([np.indices(shape).reshape(2, -1) for shape in shapes])
+    layers = np.repeat(np.arange(1, len(sizes)), counts)
+    return columns("parameter", layer=layers, row=rows, column=places)
 
 
 @known_options
@@ -540,13 +507,12 @@ def validate(dataset: xr.Dataset | xr.DataTree) -> None:
     >>> net = dl.LinearNetwork(widths=(2, 3, 2), target=[[2.0, 0.0], [0.0, 1.0]])
     >>> dl.schema.validate(dl.critical_points(net))
     """
-    if not isinstance(dataset, xr.Dataset | xr.DataTree):
-        raise TypeError(f"dataset: needs a Dataset or a DataTree, got {type(dataset).__name__}")
-    schema = dataset.attrs.get("schema")
+    data = _as_dataset("dataset", dataset)
+    schema = data.attrs.get("schema")
     if schema not in REQUIRED:
         known = ", ".join(REQUIRED)
         raise ValueError(f"dataset: has the unknown schema {schema!r}; known are {known}")
-    if "dlnds_version" not in dataset.attrs:
+    if "dlnds_version" not in data.attrs:
         raise ValueError("dataset: lacks the attribute 'dlnds_version'")
     for node, wanted in REQUIRED_NODES.get(schema, {}).items():
         if not isinstance(dataset, xr.DataTree) or node not in dataset.children:
@@ -556,7 +522,6 @@ def validate(dataset: xr.Dataset | xr.DataTree) -> None:
     if isinstance(dataset, xr.DataTree):
         for child in dataset.children.values():
             validate(child)
-    data = _as_dataset("dataset", dataset)
     if schema == "run" and not {"time", "iteration"} & set(data.variables):
         raise ValueError("dataset: lacks the variable 'time' or 'iteration'")
     for name, dims in REQUIRED[schema].items():
@@ -638,7 +603,7 @@ def _as_dataset(name: str, data: object) -> xr.Dataset:
     if isinstance(data, xr.DataTree):
         return data.to_dataset()
     if not isinstance(data, xr.Dataset):
-        raise TypeError(f"{name}: needs an xarray Dataset, got {type(data).__name__}")
+        raise TypeError(f"{name}: needs a Dataset or a DataTree, got {type(data).__name__}")
     return data
 
 

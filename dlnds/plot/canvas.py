@@ -28,21 +28,16 @@ _WIDE = 1e3
 _NODES: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
     "points": (
         "critical_points",
-        {**schema.REQUIRED["critical_points"], "singular_value": ("mode",)},
+        schema.REQUIRED["critical_points"] | schema.by_dims("singular_value (mode)"),
     ),
-    "arcs": ("arcs", {**schema.REQUIRED["arcs"], "alpha": ("alpha",)}),
+    "arcs": ("arcs", schema.REQUIRED["arcs"] | schema.by_dims("alpha (alpha)")),
     "connections": (
         "connections",
-        {
-            **schema.REQUIRED["connections"],
-            **{"escape_time": ("edge", "scale"), "scale": ("scale",)},
-        },
+        schema.REQUIRED["connections"] | schema.by_dims("escape_time (edge, scale) scale (scale)"),
     ),
     "visits": (
         "observed_connections",
-        dict.fromkeys(
-            ("source", "target", "visited", "probability", "mean_escape_time"), ("edge",)
-        ),
+        schema.by_dims("source target visited probability mean_escape_time (edge)"),
     ),
 }
 #: What may be unknown: times that runs did not show, times beyond all numbers.

@@ -85,10 +85,11 @@ def branches(
     >>> dl.plot.branches(fold, y="norm").get_ylabel()
     'norm $\\|x\\|$'
     """
-    parts = [data] if isinstance(data, xr.Dataset) else _nodes(data)
+    nodes = getattr(data, "children", {}).values()
+    parts = [data] if isinstance(data, xr.Dataset) else [node.to_dataset() for node in nodes]
     if not parts or any(part.attrs.get("schema") != "branch" for part in parts):
         raise ValueError("data: needs what branch or diagram returns")
-    rows = {"state": ("step", "parameter"), **dict.fromkeys(("p", "index", "event"), ("step",))}
+    rows = schema.by_dims("state (step, parameter) p index event (step)")
     parts = [schema.read("data", part, "branch", rows, empty=("step",)) for part in parts]
     for word, given in (("x", x), ("y", y)):
         if not isinstance(given, str) and (given is not None or word == "x"):
@@ -100,7 +101,7 @@ def branches(
         first, second = _variable(part, x), _variable(part, name)
         _draw(ax, part, first.values, second.values, f"C{number % 10}")
         seen |= _mark(ax, part, first.values, second.values)
-    handles = [ax.plot([], [], color="0.3", label="stable")[0]]
+    handles = ax.plot([], [], color="0.3", label="stable")
     if any((part["index"].values > 0).any() for part in parts):
         handles += ax.plot([], [], color="0.3", linestyle="--", label="unstable")
     for kind, (marker, colour) in _MARKERS.items():
@@ -108,11 +109,6 @@ def branches(
             handles += ax.plot([], [], marker, color=colour, label=schema.spoken(kind))
     ax.legend(handles=handles)
     return ax
-
-
-def _nodes(data: Any) -> list[xr.Dataset]:
-    """Return the branches of a diagram, none of what is not one."""
-    return [node.to_dataset() for node in getattr(data, "children", {}).values()]
 
 
 def _variable(branch: xr.Dataset, name: str) -> xr.DataArray:
@@ -282,9 +278,7 @@ def _corners(at: Array, scale: str) -> Array:
     """Return the ends of cells around ascending places, midway on the scale of the axis."""
     along = np.log(at) if scale == "log" else at
     half = 0.5 * np.diff(along) if at.size > 1 else np.array([0.5])
-    ends = np.concatenate(
-        [along[:1] - half[:1], along[: at.size - 1] + half, along[-1:] + half[-1:]]
-    )
+    ends = np.append(along[0] - half[0], along + np.append(half, half[-1])[: at.size])
     corners: Array = np.exp(ends) if scale == "log" else ends
     return corners
 
@@ -325,7 +319,7 @@ def arcs(
     >>> dl.plot.arcs(arcs).get_title()
     'arcs from {1}'
     """
-    moving = dict.fromkeys(("mode_lost", "mode_read"), ("arc",))
+    moving = schema.by_dims("mode_lost mode_read (arc)")
     arcs = schema.read("arcs", canvas.node("arcs", arcs, "arcs"), "arcs", moving, empty=("arc",))
     chosen, label = _from_source(arcs, source)
     ax = canvas.axes(ax, (10.0, 5.5), chosen["alpha"], chosen["loss"])
@@ -402,11 +396,9 @@ def _moving_modes(group: xr.Dataset) -> str:
 
 def _label_ends(ax: Axes, arcs: xr.Dataset) -> None:
     """Write beside the axes the index sets where descending arcs end."""
-    part = arcs.isel(
-        arc=np.flatnonzero((arcs["drop"].values > 0.0) & (arcs["target"].values != ""))
-    )
-    pairs = zip(part["loss"].values[:, -1].tolist(), part["target"].values.tolist(), strict=True)
-    ends = sorted(pairs)
+    rows = (arcs["drop"].values > 0.0) & (arcs["target"].values != "")
+    losses, targets = arcs["loss"].values[rows, -1], arcs["target"].values[rows]
+    ends = sorted(zip(losses.tolist(), targets.tolist(), strict=True))
     if not ends:
         return
     low, high = ax.get_ylim()

@@ -191,12 +191,11 @@ def spectrum(linearization: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     """
     known = getattr(linearization, "variables", ())
     counts = [name for name in ("index", "nullity") if name in known]
-    parts = [name for name in ("eigenvalue", "eigenvalue_imag") if name in known]
-    wanted: dict[str, tuple[str, ...]] = dict.fromkeys(counts, ())
-    wanted |= {"eigenvalue": ("eigen",), **dict.fromkeys(parts, ("eigen",))}
+    wanted = schema.by_dims("eigenvalue eigenvalue_imag (eigen) index nullity ()")
+    wanted = {name: dims for name, dims in wanted.items() if name in ("eigenvalue", *known)}
     data = schema.read("linearization", linearization, "linearization", wanted, empty=("eigen",))
     values = data["eigenvalue"].values
-    if len(parts) == 2:
+    if "eigenvalue_imag" in wanted:
         real = r"real part $\mathrm{Re}\,\lambda$"
         ax = canvas.axes(ax, (6.0, 4.0), real, data["eigenvalue_imag"])
         ax.axvline(0.0, color="0.6", linewidth=0.8)
@@ -240,7 +239,7 @@ def visits(visits: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     >>> [text.get_text() for text in dl.plot.visits(dl.saddle_visits(net, run)).texts[::2]]
     ['{}', '{0}', '{0,1}']
     """
-    wanted = dict.fromkeys(("critical_point", "entry", "exit", "duration"), ("visit",))
+    wanted = schema.by_dims("critical_point entry exit duration (visit)")
     data = schema.read("visits", visits, "visits", wanted, empty=("visit",))
     ax = canvas.axes(ax, (9.0, 4.5), "time $t$", "rank $r$")
     if not data.sizes["visit"]:
@@ -303,14 +302,12 @@ def escape_chain(chain: xr.DataTree, *, ax: Axes | None = None) -> Axes:
     >>> [text.get_text() for text in ax.texts]
     ['0 units, order 3', '4 units, order 3', '4 units']
     """
-    wanted = dict.fromkeys(("loss", "n_active", "order"), ("saddle",))
+    wanted = schema.by_dims("loss n_active order (saddle)")
     saddles = schema.read("chain", chain, "escape_chain", wanted)
-    along = {"state": ("time", "parameter"), "loss": ("time",)}
-    paths = [
-        schema.read("chain", path, "run", along) for path in getattr(chain, "children", {}).values()
-    ]
     ax = canvas.axes(ax, (9.0, 4.5), "saddle, and part of the way to the next", saddles["loss"])
-    for number, path in enumerate(paths):
+    along = schema.by_dims("state (time, parameter) loss (time)")
+    for number, node in enumerate(getattr(chain, "children", {}).values()):
+        path = schema.read("chain", node, "run", along)
         steps = np.linalg.norm(np.diff(path["state"].values, axis=0), axis=1)
         travelled = np.append(0.0, np.cumsum(steps))
         x = number + travelled / (travelled[-1] or 1.0)
@@ -321,7 +318,11 @@ def escape_chain(chain: xr.DataTree, *, ax: Axes | None = None) -> Axes:
     for number, (level, units, order) in enumerate(rows):
         left = f", order {order}" if order else ""
         text = f"{units} unit{'' if units == 1 else 's'}{left}"
-        ax.annotate(text, (number, level), (5, 5), textcoords="offset points", fontsize=8)
+        # Paths come from the left above and go to the right below; none goes on from the last.
+        place: Any = {"xytext": (5, 5)}
+        if number == len(losses) - 1:
+            place = {"xytext": (-5, -5), "ha": "right", "va": "top"}
+        ax.annotate(text, (number, level), textcoords="offset points", fontsize=8, **place)
     ax.set_xticks(range(len(losses)))
     ax.margins(0.12, 0.1)
     return ax
@@ -437,13 +438,11 @@ def stems(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
 @known_options
 def transitions(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     """Draw how many runs made which transition between saddles, the most frequent first."""
-    rows = ("source", "target", "visited", "is_connection", "probability")
-    wanted = dict.fromkeys(rows, ("edge",))
-    data = schema.read(
-        "data", data, "observed_connections", wanted, attributes=["n_runs"], empty=("edge",)
-    )
+    kind, rows = "observed_connections", "source target visited is_connection probability"
+    wanted = schema.by_dims(f"{rows} (edge)")
+    data = schema.read("data", data, kind, wanted, attributes=["n_runs"], empty=("edge",))
     data = data.isel(edge=np.argsort(-data["visited"].values, kind="stable")[:_MOST_BARS])
-    source, target, counts, joined, parts = (data[name].values for name in rows)
+    source, target, counts, joined, parts = (data[name].values for name in wanted)
     ax = canvas.axes(ax, (8.0, 1.5 + 0.25 * len(counts)), data["visited"])
     bars = ax.barh(np.arange(len(counts)), counts, color=np.where(joined, "#4575b4", "#d73027"))
     ax.bar_label(bars, [f"{part:.0%}" for part in parts], padding=3, fontsize=8)
@@ -505,16 +504,13 @@ def _run(run: Any, name: str, dims: tuple[str, ...], lacks: str) -> xr.Dataset:
     sizes = getattr(run, "dims", ())
     rows = next((dim for dim in ("step", "iteration", "time") if dim in sizes), "time")
     stacked = ("sample",) if "sample" in sizes else ()
-    wanted = {
-        name: (*stacked, rows, *dims),
-        **({"time": (*stacked, rows)} if rows == "step" else {}),
-    }
-    if not isinstance(run, xr.Dataset):
-        return schema.read("run", run, "run", wanted)
-    if run.attrs.get("schema") == "run" and name not in run:
+    wanted = {name: (*stacked, rows, *dims)}
+    if rows == "step":
+        wanted["time"] = (*stacked, rows)
+    if getattr(run, "attrs", {}).get("schema") == "run" and name not in run:
         raise ValueError(f"run: {lacks}")
-    numbers = {"mode": run["mode"]} if "mode" in run.dims else {}
-    plain = run.drop_vars("mode", errors="ignore")
+    numbers = {"mode": run["mode"]} if "mode" in sizes else {}
+    plain = run.drop_vars("mode") if numbers else run
     return schema.read("run", plain, "run", wanted, partial=wanted).assign_coords(numbers)
 
 

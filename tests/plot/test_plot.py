@@ -444,6 +444,10 @@ def test_chains_show_the_loss_of_each_saddle_and_the_paths_between():
     counts = chain.n_active.values
     texts = [f"{counts[0]} units, order 3", f"{counts[1]} units, order 3", f"{counts[2]} units"]
     assert [text.get_text() for text in ax.texts] == texts
+    ax.figure.draw_without_rendering()
+    for text in ax.texts:
+        box = text.get_window_extent()
+        assert ax.bbox.contains(box.x0, box.y0) and ax.bbox.contains(box.x1, box.y1)
 
 
 def test_exponents_are_drawn_as_they_converge_with_their_errors():
