@@ -447,7 +447,8 @@ def test_chains_show_the_loss_of_each_saddle_and_the_paths_between():
     ax.figure.draw_without_rendering()
     for text in ax.texts:
         box = text.get_window_extent()
-        assert ax.bbox.contains(box.x0, box.y0) and ax.bbox.contains(box.x1, box.y1)
+        assert ax.bbox.contains(box.x0, box.y0)
+        assert ax.bbox.contains(box.x1, box.y1)
 
 
 def test_exponents_are_drawn_as_they_converge_with_their_errors():
