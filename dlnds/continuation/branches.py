@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from tqdm import tqdm
 
 from dlnds import schema
+from dlnds._kernels import branches as kernels
 from dlnds.arrays import Array
 from dlnds.continuation.correct import (
     Course,
@@ -23,7 +24,6 @@ from dlnds.continuation.correct import (
     distance_between,
     joined,
     length,
-    next_step,
     null_directions,
     radius,
     solution_near,
@@ -258,13 +258,12 @@ def started(
 
 def start_of(problem: Problem, x: Array, p: float, minimum_norm: bool) -> tuple[Problem, Point]:
     """Return the solution at p0 with a tangent towards larger p, or say what is wrong with it."""
-    residual, n = problem.residual, x.size
-    upwards = np.zeros(n + 1)
-    upwards[n] = 1.0
-    found = corrected(problem._replace(nullity=0) if minimum_norm else problem, x, p, upwards)
+    residual, n, upwards = problem.residual, x.size, joined(np.zeros(x.size), 1.0)
+    plain = problem._replace(nullity=0) if minimum_norm else problem
+    found = corrected(plain, x, p, upwards)
     if found is not None and np.linalg.norm(found[0] - x) <= 0.5 * (1.0 + np.linalg.norm(x)):
         x, p = found[0], found[1]
-    kernel = null_directions(problem._replace(nullity=0) if minimum_norm else problem, x, p)
+    kernel = null_directions(plain, x, p)
     if minimum_norm:
         problem = problem._replace(nullity=len(kernel) - 1)
         ahead = kernel.T @ (kernel @ upwards)
@@ -307,7 +306,7 @@ def walk(
             return
         if _is_on_zero(stride.point) and not _is_on_zero(here):
             ready, stride = iter(()), _shorter(problem, here, stride)
-        (there, taken, step), special, reason = _looked_at(problem, here, stride, course.bounds)
+        (there, taken, step), special, reason = _looked_at(problem, here, stride)
         travelled += taken
         left = left or distance_between(there, origin) > AWAY * course.unit
         if left and _is_back(problem, here, there, origin, taken):
@@ -329,7 +328,7 @@ def _together(problem: Problem, here: Point, step: float) -> Iterator[Stride]:
 
 def _alone(problem: Problem, here: Point, step: float) -> Stride | None:
     """Return the step to the next point, or to the bound that it would lead beyond."""
-    ended = _to_bound(problem, here, step, problem.course.bounds)
+    ended = _to_bound(problem, here, step)
     if ended is not None:
         return ended
     smallest, largest = problem.course.limits
@@ -338,25 +337,23 @@ def _alone(problem: Problem, here: Point, step: float) -> Stride | None:
         if there is not None:
             cosine = float(there.tangent @ here.tangent)
             if cosine >= LEAST_COSINE or (step < 2.0 * smallest and cosine > 0.0):
-                later = next_step(step, there.contraction, cosine, smallest, largest)
-                return Stride(there, step, later)
+                rule: Any = kernels.next_step
+                later = rule(step, there.contraction, cosine, smallest, largest)
+                return Stride(there, step, float(later))
         step *= 0.5
     return None
 
 
-def _to_bound(
-    problem: Problem, here: Point, step: float, bounds: tuple[float, float]
-) -> Stride | None:
+def _to_bound(problem: Problem, here: Point, step: float) -> Stride | None:
     """Return the step to a bound if a whole one would lead beyond it.
 
     Beyond its bounds an equation need not be defined.
     """
-    slope, (low, high) = float(here.tangent[-1]), bounds
+    slope, (low, high) = float(here.tangent[-1]), problem.course.bounds
     if low <= here.p + step * slope <= high:
         return None
     bound = high if slope > 0.0 else low
-    size, fixed = (bound - here.p) / slope, np.zeros(here.x.size + 1)
-    fixed[-1] = 1.0
+    size, fixed = (bound - here.p) / slope, joined(np.zeros(here.x.size), 1.0)
     found = corrected(problem, here.x + size * here.tangent[:-1], bound, fixed)
     if found is None:
         return None
@@ -374,11 +371,10 @@ def _shorter(problem: Problem, here: Point, stride: Stride) -> Stride:
     return stride if there is None else stride._replace(point=there, taken=taken)
 
 
-def _looked_at(
-    problem: Problem, here: Point, stride: Stride, bounds: tuple[float, float]
-) -> tuple[Stride, list[Special], str]:
+def _looked_at(problem: Problem, here: Point, stride: Stride) -> tuple[Stride, list[Special], str]:
     """Return a step up to a bound, the events within it, and why it is the last, if it is."""
-    special, (low, high) = located(problem, here, stride.point, stride.taken), bounds
+    low, high = problem.course.bounds
+    special = located(problem, here, stride.point, stride.taken)
     whole = (*special, Special(stride.point, stride.taken))
     far = next((q for q in whole if not low < q.point.p < high), None)
     if far is None:

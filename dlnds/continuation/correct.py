@@ -242,19 +242,16 @@ def strides(
     for k, row in enumerate(found[:number].tolist()):
         taken, later, rank, iterations, contraction, residual, multiplier = row
         x, p, basis = points[k + 1, :n], float(points[k + 1, n]), bases[k, : int(rank)].T
-        values = transverse_values(
-            problem.residual, jacobians[k], basis, problem.course.n_eigenvalues
-        )
+        values = _spectrum(problem, x, p, basis, jacobians[k])
         numbers = int(iterations), residual, multiplier, contraction
         yield Stride(Point(x, p, tangents[k + 1], basis, values, *numbers), taken, later)
 
 
-def next_step(
-    step: float, contraction: float, cosine: float, smallest: float, largest: float
-) -> float:
-    """Return the step to try after one, see the compiled function of this name."""
-    rule: Any = branches.next_step
-    return float(rule(step, contraction, cosine, smallest, largest))
+def _spectrum(problem: Problem, x: Array, p: float, basis: Array, jacobian: Array) -> Array:
+    """Return the eigenvalues across the orbit that the problem asks for."""
+    if problem.spectrum is not None:
+        return problem.spectrum(x, p, basis)
+    return transverse_values(problem.residual, jacobian, basis, problem.course.n_eigenvalues)
 
 
 def described(problem: Problem, tangent: Array, found: Corrected) -> Point | None:
@@ -270,10 +267,7 @@ def described(problem: Problem, tangent: Array, found: Corrected) -> Point | Non
         return None
     ahead[:-1] -= basis @ (basis.T @ ahead[:-1])
     ahead /= length(ahead)
-    if problem.spectrum is not None:
-        values = problem.spectrum(x, p, basis)
-    else:
-        values = transverse_values(problem.residual, jacobian, basis, problem.course.n_eigenvalues)
+    values = _spectrum(problem, x, p, basis, jacobian)
     return Point(x, p, ahead, basis, values, iterations, rest, multiplier, contraction)
 
 
@@ -323,13 +317,8 @@ def radius(point: Point) -> float:
 
 def with_values(problem: Problem, point: Point) -> Point:
     """Return a point with the eigenvalues that the problem asks for."""
-    if problem.spectrum is not None:
-        return point
-    jacobian = problem.residual.matrix(point.x, point.p)
-    values = transverse_values(
-        problem.residual, jacobian, point.basis, problem.course.n_eigenvalues
-    )
-    return point._replace(values=values)
+    x, p, jacobian = point.x, point.p, problem.residual.matrix(point.x, point.p)
+    return point._replace(values=_spectrum(problem, x, p, point.basis, jacobian))
 
 
 def null_directions(problem: Problem, x: Array, p: float, tolerance: float = 0.0) -> Array:

@@ -202,7 +202,7 @@ def branch_point_curve(
 
 
 def _followed(
-    kind: Callable[["_Borders"], "_Folds | _Crossings"],
+    kind: Callable[["_Borders"], "_Folds"],
     family: Any,
     point: Any,
     q0: float,
@@ -224,13 +224,11 @@ def _followed(
     problem, first = _started(equations, problem, equations.start(x, p), q)
     rows, stops = followed(problem, first, direction)
     fewer = course._replace(n_eigenvalues=min(course.n_eigenvalues, x.size))
-    whole = [row._replace(point=_with_all_values(borders, row.point)) for row in rows]
+    whole = [row._replace(point=borders.with_all_values(row.point)) for row in rows]
     return _labelled(as_dataset(problem._replace(course=fewer), whole, stops), at(q), rows, x.size)
 
 
-def _started(
-    equations: "_Folds | _Crossings", problem: Problem, y: Array, q: float
-) -> tuple[Problem, Point]:
+def _started(equations: "_Folds", problem: Problem, y: Array, q: float) -> tuple[Problem, Point]:
     """Return the point at q0 with a tangent, or say what is wrong with it."""
     try:
         return start_of(problem, y, q, False)
@@ -247,10 +245,6 @@ def _started(
             f"point: needs a {equations.kind} that moves with q; its equations are singular here, "
             f"{equations.singular}"
         ) from None
-
-
-def _with_all_values(borders: "_Borders", point: Point) -> Point:
-    return point._replace(values=borders.eigenvalues(point.x, point.p, point.basis))
 
 
 def _checked(family: Any) -> Callable[[float], Residual]:
@@ -330,6 +324,10 @@ class _Borders:
         matrix = residual.matrix(*self.split(y))
         return transverse_values(residual, matrix, basis[: self.left.size])
 
+    def with_all_values(self, point: Point) -> Point:
+        """Return a point of a curve with the eigenvalues of J."""
+        return point._replace(values=self.eigenvalues(point.x, point.p, point.basis))
+
     def spectrum(self, y: Array, q: float, basis: Array) -> Array:
         """Return the eigenvalues of J across the orbit but the one that vanishes at folds."""
         values = self.eigenvalues(y, q, basis)
@@ -396,11 +394,9 @@ class _Folds:
         return float(w @ slope / np.linalg.norm(w))
 
 
-@dataclass(frozen=True, eq=False)
-class _Crossings:
+class _Crossings(_Folds):
     """The equations F + ε b = 0, g = 0, wᵀ F_p = 0 for y = (x, p, ε) in the parameter q."""
 
-    borders: _Borders
     kind: ClassVar[str] = "branch point"
     singular: ClassVar[str] = "as at folds and where branches touch"
 
@@ -410,9 +406,9 @@ class _Crossings:
 
     def value(self, y: Array, q: float) -> Array:
         """Return (F + ε b, g, wᵀ F_p)."""
-        values = _Folds(self.borders).value(y, q)
+        values = super().value(y, q)
         values[:-1] += y[-1] * self.borders.left
-        return np.append(values, _Folds(self.borders).crossing(y, q))
+        return np.append(values, self.crossing(y, q))
 
     def matrix(self, y: Array, q: float) -> Array:
         """Return the derivative of (F + ε b, g, wᵀ F_p) by x, p and ε."""
@@ -421,7 +417,7 @@ class _Crossings:
         change = _slope(lambda s: residual.matrix(x, s), p)
         bent = _slope(lambda s: residual.slope(x, s), p)
         matrix = np.zeros((n + 2, n + 2))
-        matrix[: n + 1, : n + 1] = _Folds(self.borders).matrix(y, q)
+        matrix[: n + 1, : n + 1] = super().matrix(y, q)
         matrix[:n, -1] = self.borders.left
         matrix[-1, :n] = w @ (change - self.borders.bend(y, q, z))
         matrix[-1, n] = w @ (bent - change @ z)
@@ -436,7 +432,7 @@ class _Crossings:
             residual = self.borders.at(s)
             return np.asarray(w @ (residual.slope(x, p) - residual.matrix(x, p) @ z))
 
-        return np.append(_Folds(self.borders).slope(y, q), _slope(along, q, self.borders.bounds))
+        return np.append(super().slope(y, q), _slope(along, q, self.borders.bounds))
 
     def _answer(self, y: Array, q: float) -> tuple[Array, Array]:
         """Return w, of length 1, and the z with J z = F_p that changes of w come from."""
@@ -500,9 +496,7 @@ def _borders_at(
     return _Borders(at, course.bounds, unit, left[: x.size, -1], right[-1, : x.size])
 
 
-def _problem(
-    equations: _Folds | _Crossings, given: Residual, course: Course, parameter: str
-) -> Problem:
+def _problem(equations: _Folds, given: Residual, course: Course, parameter: str) -> Problem:
     """Return what is traced; each step has borders of its own."""
     borders = equations.borders
 
@@ -540,17 +534,15 @@ def _labelled(whole: xr.Dataset, given: Residual, rows: Sequence[Row], n: int) -
     others = [row.point.values for row in rows]
     size = max(float(np.abs(values).max(initial=0.0)) for values in others)
     kernels = 1 + whole["kernel_dimension"].values
-    variables: dict[str, Any] = {
-        "q": ("step", whole["p"].values, {"long_name": whole["p"].attrs["long_name"]}),
-        "tangent_p": ("step", last["tangent"].values),
-        "tangent_q": ("step", whole["tangent_p"].values),
-        "index": (
-            "step",
-            np.array([(values.real > tolerances.RANK * size).sum() for values in others]),
-        ),
-        "kernel_dimension": ("step", kernels),
-        "nullity": ("step", whole["orbit_dimension"].values + kernels),
+    along = {
+        "tangent_p": last["tangent"].values,
+        "tangent_q": whole["tangent_p"].values,
+        "index": [(values.real > tolerances.RANK * size).sum() for values in others],
+        "kernel_dimension": kernels,
+        "nullity": whole["orbit_dimension"].values + kernels,
     }
+    variables: dict[str, Any] = schema.columns("step", **along)
+    variables["q"] = "step", whole["p"].values, {"long_name": whole["p"].attrs["long_name"]}
     if whole.sizes["parameter"] > n + 1:
         variables["unfolding"] = ("step", whole["state"].values[:, n + 1])
         _check_unfolding(variables["unfolding"][1], whole["p"].values, size)

@@ -133,17 +133,12 @@ def _leaving(
     With the number of the branch that they leave, and its row there, one branch after the other.
     """
     for parent, traced in enumerate(found):
-        for number in _crossings(traced) if traced.level < levels else ():
-            for start in departures(problem, traced.rows[number]):
+        for number, row in enumerate(traced.rows if traced.level < levels else ()):
+            if row.special is None or row.special.kind not in ("branch_point", "symmetry_change"):
+                continue
+            for start in departures(problem, row):
                 if not any(_is_on(problem, start, known) for known in found):
                     yield parent, number, start
-
-
-def _crossings(traced: _Traced) -> Iterator[int]:
-    """Yield the rows of a branch where others may cross it."""
-    for number, row in enumerate(traced.rows):
-        if row.special is not None and row.special.kind in ("branch_point", "symmetry_change"):
-            yield number
 
 
 def departures(problem: Problem, crossing: Row) -> list[Point]:
@@ -192,9 +187,8 @@ def _invariants(problem: Problem, point: Point) -> Array:
 
 def _same(problem: Problem, one: Point, other: Point) -> bool:
     """Tell whether two solutions are one orbit, as far as invariants tell."""
-    if abs(one.p - other.p) > tolerances.SAME_ORBIT * (1.0 + abs(one.p)) or len(one.values) != len(
-        other.values
-    ):
+    apart = abs(one.p - other.p) > tolerances.SAME_ORBIT * (1.0 + abs(one.p))
+    if apart or len(one.values) != len(other.values):
         return False
     first, second = _invariants(problem, one), _invariants(problem, other)
     return bool(np.abs(first - second).max() <= tolerances.SAME_ORBIT * (1.0 + np.abs(first).max()))
@@ -242,9 +236,7 @@ def _is_far(problem: Problem, here: Point, there: Point, point: Point) -> bool:
         step, gap = distance_between(here, there), np.linalg.norm(here.x) - np.linalg.norm(point.x)
         return bool(abs(gap) > 3.0 * step)
     at, after, other = (_invariants(problem, q) for q in (here, there, point))
-    change = float(np.linalg.norm(after - at)) + tolerances.SAME_ORBIT * (
-        1.0 + float(np.linalg.norm(at))
-    )
+    change = np.linalg.norm(after - at) + tolerances.SAME_ORBIT * (1.0 + np.linalg.norm(at))
     return bool(np.linalg.norm(other - at) > 3.0 * change + abs(there.p - here.p))
 
 

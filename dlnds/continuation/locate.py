@@ -71,21 +71,10 @@ def zero_between(
         value(place)
         return known[place], place
     except ArithmeticError:
-        return _interpolated(problem, here, step, test, known)
+        found = _interpolations(problem, here, step, test, known)
+        return min(found, key=lambda pair: pair[0].residual, default=None)
     except ValueError:
         return None
-
-
-def _interpolated(
-    problem: Problem,
-    here: Point,
-    step: float,
-    test: Callable[[Point], float],
-    known: dict[float, Point],
-) -> tuple[Point, float] | None:
-    """Return a zero of a test function, and the point there, by interpolation around it."""
-    found = _interpolations(problem, here, step, test, known)
-    return min(found, key=lambda pair: pair[0].residual, default=None)
 
 
 def _interpolations(
@@ -182,20 +171,18 @@ def _identified(
         return None
     (point, s), tolerance = place, tolerances.KERNEL * size
     value = test(point)
-    if kind == "user":
-        kernel = int(np.count_nonzero(np.abs(point.values) <= tolerance))
-        return Special(point, s, kind, value, abs(value), kernel, size)
-    if abs(value) > max(tolerance, tolerances.KERNEL):
-        return None  # a jump of the spectrum, and no zero
-    larger = _at_larger_orbit(problem, point, dimension)
-    point = larger or point
-    lost = _orbit_rank(problem, point) < dimension
-    if kind == "symmetry_change" and not lost:
-        return None  # the orbit turned
-    if larger is not None or lost:
-        kind = "symmetry_change"
-    elif kind == "fold" and len(null_directions(problem, point.x, point.p, tolerance)) > 1:
-        kind = "branch_point"
+    if kind != "user":
+        if abs(value) > max(tolerance, tolerances.KERNEL):
+            return None  # a jump of the spectrum, and no zero
+        larger = _at_larger_orbit(problem, point, dimension)
+        point = larger or point
+        lost = _orbit_rank(problem, point) < dimension
+        if kind == "symmetry_change" and not lost:
+            return None  # the orbit turned
+        if larger is not None or lost:
+            kind = "symmetry_change"
+        elif kind == "fold" and len(null_directions(problem, point.x, point.p, tolerance)) > 1:
+            kind = "branch_point"
     kernel = int(np.count_nonzero(np.abs(point.values) <= tolerance))
     return Special(point, s, kind, value, abs(value), kernel, size)
 

@@ -152,21 +152,15 @@ def _aimed(start: Point, branch: xr.Dataset, forward: bool) -> Point:
     return headed(start._replace(x=row.state.values, p=float(row.p)), start)
 
 
-#: What of each row of a branch it is followed from.
-_ROWS = (
-    *("p", "tangent_p", "next_step", "event", "orbit_dimension", "arclength"),
-    *("test_value", "accuracy", "multiplier", "newton_iterations", "kernel_dimension"),
-)
-
-
+#: What of each row of a branch it is followed from, beside what every branch has.
+_ROWS = schema.by_dims("test_value accuracy multiplier newton_iterations kernel_dimension (step)")
 #: What is not known of each of them.
 _PARTIAL = ("test_value", "accuracy", "transverse_eigenvalue")
 
 
 def _read(name: str, branch: object) -> xr.Dataset:
     """Return a stored branch, if all is there that it is followed from."""
-    needed = {**schema.REQUIRED["branch"], **dict.fromkeys(_ROWS, ("step",))}
-    about = (*FOLLOWED, *KEPT)
+    needed, about = schema.REQUIRED["branch"] | _ROWS, (*FOLLOWED, *KEPT)
     found = schema.read(
         name, branch, "branch", needed, attributes=about, empty=["eigen"], partial=_PARTIAL
     )
@@ -224,9 +218,8 @@ def _end_point(problem: Problem, end: xr.Dataset, forward: bool) -> Point:
     """Return the point of an end with its tangent away from the branch."""
     x, p, tangent = _numbers(end)
     found = corrected(problem, x, p, tangent)
-    if found is None or np.linalg.norm(found.x - x) > tolerances.SAME_END * (
-        1.0 + np.linalg.norm(x)
-    ):
+    near = tolerances.SAME_END * (1.0 + np.linalg.norm(x))
+    if found is None or np.linalg.norm(found.x - x) > near:
         force = float(np.linalg.norm(problem.residual.value(x, p)))
         raise ValueError(
             f"residual: needs that of the branch, but at its end ‖F‖ = {force:.3g}, it was "
@@ -246,8 +239,7 @@ def _trail(problem: Problem, branch: xr.Dataset, forward: bool) -> Trail:
     origin = stored(problem, x, p, tangent)
     if origin is None:
         raise ConvergenceError(f"branch: its tangent is not determined at its start, p = {p:g}")
-    steps = slice(start, None) if forward else slice(None, start + 1)
-    side = branch.isel(step=steps)
+    side = branch.isel(step=slice(start, None) if forward else slice(None, start + 1))
     side = side.isel(step=np.flatnonzero(side.event.values == 0))
     apart = np.column_stack([side.state.values - x, side.p.values - p])
     left = bool((np.linalg.norm(apart, axis=1) > AWAY * problem.course.unit).any())
