@@ -283,12 +283,9 @@ def _heading(data: xr.Dataset, net: dl.LinearNetwork, atlas: xr.DataTree) -> str
 
 
 def _summary(net: dl.LinearNetwork, atlas: xr.DataTree) -> list[str]:
-    kinds = schema.decode(atlas["points"].to_dataset()["kind"]).values
-    counts = [
-        _count(int(np.sum(kinds == kind)), schema.spoken(kind))
-        for kind in schema.POINT_KINDS
-        if kind in kinds
-    ]
+    kinds = schema.decode(atlas["points"].to_dataset()["kind"]).values.tolist()
+    numbers = [(kinds.count(kind), schema.spoken(kind)) for kind in schema.POINT_KINDS]
+    counts = [_count(number, kind) for number, kind in numbers if number]
     modes = np.count_nonzero(net.singular_values)
     total = sum(math.comb(modes, r) for r in range(net.max_rank + 1)) if net.depth > 1 else 1
     listed = "" if len(kinds) == total else f" listed, of {total:,}"
@@ -378,12 +375,9 @@ def _story(run: xr.Dataset) -> str:
     end = f"t = {float(run['time'][-1]):.6g} with loss {float(run['loss'][-1]):.3g}"
     counts = f"{run.attrs['n_steps']} steps, {run.attrs['n_rhs']} evaluations"
     where = f"at {end}, nearest to {run.attrs['limit']} ({counts})"
-    hint = ""
-    if reason == "out_of_steps":
-        hint = (
-            "\nit needs a larger --scale, more --max-steps, or columns of like size (--transform)"
-        )
-    return f"\ntraining run: {schema.spoken(reason)} {where}{hint}"
+    story = f"\ntraining run: {schema.spoken(reason)} {where}"
+    hint = "it needs a larger --scale, more --max-steps, or columns of like size (--transform)"
+    return f"{story}\n{hint}" if reason == "out_of_steps" else story
 
 
 def _visits(seen: xr.Dataset) -> str:
@@ -397,8 +391,7 @@ def _visits(seen: xr.Dataset) -> str:
         f"{_count(len(kinds), 'transition')}, {orbits.sizes['edge']:,} of them connections"
         + (f"; {failed:,} cut off" if failed else "")
     ]
-    common = Counter(seen["sequence"].values.tolist()).most_common(1)
-    for sequence, times in common:
+    for sequence, times in Counter(seen["sequence"].values.tolist()).most_common(1):
         lines.append(f"most often ({times:,} of {runs:,}) they learn {_learning(sequence)}")
     ratios = (orbits["mean_growth_time"] / orbits["law_growth_time"]).dropna("edge").values
     if ratios.size:

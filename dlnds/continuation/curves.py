@@ -215,8 +215,6 @@ def _followed(
     x, p = _place(point)
     q = check_number("q0", q0, minimum=course.bounds[0], maximum=course.bounds[1])
     direction = check_choice("direction", direction, DIRECTIONS)
-    if not isinstance(parameter, str) or not parameter:
-        raise TypeError(f"parameter: needs a name, got {parameter!r}")
     check_room(course, x.size)
     borders = _borders_at(at, x, p, q, course)
     equations = kind(borders)

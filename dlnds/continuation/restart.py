@@ -251,13 +251,10 @@ def _joined(parts: Sequence[xr.Dataset], attrs: dict[str, Any]) -> xr.Dataset:
     """Return rows one after the other."""
     radius = max(float(part.spectral_radius.max()) for part in parts)
     counted = [part.assign(index=_counted(part, radius)) for part in parts]
-    words = {name: v.attrs for p in parts if p.attrs for name, v in p.variables.items() if v.attrs}
     same: Any = {"compat": "override", "join": "override", "combine_attrs": "override"}
     joined: xr.Dataset = xr.concat(counted, "step", data_vars="minimal", coords="minimal", **same)
-    for name, variable in joined.variables.items():
-        variable.attrs = dict(words.get(name, {}))
     start = int(np.argmin(np.abs(joined.arclength.values)))
-    return joined.assign_attrs({**attrs, "start_step": start})
+    return schema.finish(joined, "branch", {**attrs, "start_step": start})
 
 
 def _counted(part: xr.Dataset, radius: float) -> xr.DataArray:

@@ -157,7 +157,7 @@ def sweep(
         _keep(plan, outcomes, len(todo), mark, progress)
         found = _assembled(plan)
     if not mark and found.attrs["n_finished"] < found["status"].size:
-        raise RuntimeError(f"{_first_failure(plan)}; {folder / FAILURES} has more")
+        raise RuntimeError(f"{_first_failure(plan, found)}; {folder / FAILURES} has more")
     return found
 
 
@@ -303,12 +303,8 @@ def _assembled(plan: Plan) -> xr.Dataset:
     flags = schema.flag(schema.SWEEP_STATES, status).reshape(plan.grid.shape)
     dataset = stacked.assign_coords(plan.grid.dataset.variables)
     shared = _common([each.attrs for each in found.values()])
-    own = {
-        "task": plan.words["task"],
-        "rng_entropy": plan.words["rng_entropy"],
-        "sweep_digest": plan.words["digest"],
-        "n_finished": status.count("finished"),
-    }
+    own = {name: plan.words[name] for name in ("task", "rng_entropy")}
+    own |= {"sweep_digest": plan.words["digest"], "n_finished": status.count("finished")}
     kept = {key: value for key, value in shared.items() if key not in ("schema", "dlnds_version")}
     return schema.finish(dataset.assign(status=(plan.grid.dims, flags)), "sweep", kept | own)
 
@@ -347,10 +343,10 @@ def _common(attributes: Sequence[Mapping[Any, Any]]) -> dict[Any, Any]:
     }
 
 
-def _first_failure(plan: Plan) -> str:
+def _first_failure(plan: Plan, found: xr.Dataset) -> str:
     """Return what the first failed point is, and why it failed."""
-    status, _ = _looked(plan)
-    place = next(i for i, state in enumerate(status) if state not in ("finished", "missing"))
+    status = schema.decode(found["status"]).values.ravel()
+    place = np.flatnonzero(~np.isin(status, ["finished", "missing"]))[0]
     number, inputs = _points(plan)[place]
     where = ", ".join(f"{name}={value!r}" for name, value in inputs.items())
     message = plan.look(number)[2].get("message", "")
