@@ -216,7 +216,7 @@ def _atlas(options: argparse.Namespace) -> int:
 def _computed(
     options: argparse.Namespace, data: xr.Dataset, net: dl.LinearNetwork
 ) -> tuple[xr.DataTree, xr.Dataset]:
-    """Return the atlas, with a run in it that is thinned, and the whole run."""
+    """Return the atlas, with a run in it that is thinned to 1,000 rows, and the whole run."""
     effort = {"max_steps": options.max_steps, "progress": not options.quiet}
     random = {"scale": options.scale, "rng": options.seed}
     start = net.initial("gaussian", **random)
@@ -225,7 +225,8 @@ def _computed(
     )
     run = dl.flow(net, start, save=("state", "singular_value", "imbalance"), **effort)
     run = run.assign_attrs(start_scale=options.scale, rng_entropy=str(options.seed))
-    atlas["run"] = _thinned(run, 1000)
+    keep = np.unique(np.linspace(0, run.sizes["time"] - 1, 1000).round().astype(int))
+    atlas["run"] = run.isel(time=keep)
     names = {"output": data.feature_out.values, "feature": data.feature_in.values}
     atlas["modes"] = schema.finish(net.modes.assign_coords(names), "modes", {})
     atlas.attrs.update({key: str(value) for key, value in data.attrs.items()}, data=options.data)
@@ -252,13 +253,6 @@ def _check_out(out: Path, data: str | Path, with_page: bool) -> None:
     written = [out, out.with_suffix(".html")] if with_page else [out]
     if any(path.exists() and Path(data).exists() and path.samefile(data) for path in written):
         raise ValueError(f"out: would overwrite the data in {data}")
-
-
-def _thinned(run: xr.Dataset, most: int) -> xr.Dataset:
-    """Return a run with at most that many of its rows, evenly, the last among them."""
-    rows = run.sizes["time"]
-    keep = np.unique(np.linspace(0, rows - 1, min(rows, most)).round().astype(int))
-    return run.isel(time=keep)
 
 
 def _heading(data: xr.Dataset, net: dl.LinearNetwork, atlas: xr.DataTree) -> str:

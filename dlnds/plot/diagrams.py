@@ -329,7 +329,9 @@ def arcs(
             _draw_group(ax, group, _ARC_COLOURS[kind][shape], _ARC_DASHES.get(shape, "-"))
             name = _ARC_NAMES.get((kind, shape), schema.spoken(shape))
             ax.lines[-1].set_label(f"{name}{_moving_modes(group)}")
-    _cut_off(ax, chosen)
+    if (drop := chosen["drop"].values.max(initial=0.0)) > 0.0:
+        top = float(chosen["loss"][0, 0]) + 2.0 * drop
+        ax.set_ylim(top=min(top, ax.get_ylim()[1]))
     _label_ends(ax, chosen)
     ax.set_xlim(0.0, 1.0)
     ax.set_title(f"arcs from {label}" if label else "no arcs")
@@ -372,13 +374,6 @@ def _draw_group(ax: Axes, group: xr.Dataset, colour: str, dashes: Any) -> None:
         pale = 0.6 * ranks[place] / (int(ranks.max()) + 1)
         shade = tuple((1.0 - pale) * base + pale)
         ax.plot(group["alpha"], group["loss"][place], color=shade, linestyle=dashes, linewidth=1.6)
-
-
-def _cut_off(ax: Axes, arcs: xr.Dataset) -> None:
-    drop = float(arcs["drop"].max()) if arcs.sizes["arc"] else 0.0
-    if drop > 0.0:
-        top = float(arcs["loss"][0, 0]) + 2.0 * drop
-        ax.set_ylim(top=min(top, ax.get_ylim()[1]))
 
 
 def _moving_modes(group: xr.Dataset) -> str:

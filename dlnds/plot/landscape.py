@@ -263,19 +263,16 @@ class _FittingLabels(Artist):
         if ax.get_legend() is not None:
             legend = ax.get_legend().get_window_extent(renderer)
             obstacles = np.vstack([obstacles, legend.extents])
-        sizes = [_size(label, renderer, 2.0 * point) for label in self._labels]
+        for label in self._labels:
+            label.set_visible(True)  # what is not has no size
+        boxes = [label.get_window_extent(renderer) for label in self._labels]
+        sizes = [(box.width + 2.0 * point, box.height + 2.0 * point) for box in boxes]
         anchors, gaps = anchors[self._rows], point * (self._radii[self._rows] + 1.5)
         corners = layout.fit_labels(sizes, anchors, gaps, obstacles, ax.bbox.extents)
         for label, anchor, corner in zip(self._labels, anchors, corners, strict=True):
             label.set_visible(corner is not None)
             if corner is not None:
                 label.xyann = tuple(corner - anchor + point)
-
-
-def _size(label: Annotation, renderer: Any, margin: float) -> tuple[float, float]:
-    label.set_visible(True)  # what is not has no size
-    box = label.get_window_extent(renderer)
-    return box.width + margin, box.height + margin
 
 
 def _add_labels(ax: Axes, points: xr.Dataset, x: Array, areas: Array, rows: Integers) -> None:

@@ -252,9 +252,8 @@ def _arcs(atlas: xr.DataTree, points: xr.Dataset) -> dict[str, Any]:
 
 def _listed_arcs(atlas: xr.DataTree) -> Integers:
     """Return which arcs are on the page: of too many the decreasing ones."""
-    node = atlas["arcs"].to_dataset()
-    labels = {str(label) for label in atlas["points"].to_dataset()["critical_point"].values}
-    use = np.array([str(label) in labels for label in node["source"].values], bool)
+    node, points = atlas["arcs"].to_dataset(), atlas["points"].to_dataset()
+    use = np.isin(node["source"].values, points["critical_point"].values)
     if use.sum() > MOST_ARCS:
         use &= schema.decode(node["kind"]).values == "decreasing"
     rows: Integers = np.flatnonzero(use)
