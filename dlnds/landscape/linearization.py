@@ -272,11 +272,7 @@ def _dataset(system: SystemProtocol, t: float, x: Array, found: _Spectrum) -> xr
 
 
 def _at_equilibrium(
-    system: SystemProtocol,
-    x: Array,
-    found: _Spectrum,
-    decision: Decision,
-    attrs: dict[str, Any],
+    system: SystemProtocol, x: Array, found: _Spectrum, decision: Decision, attrs: dict[str, Any]
 ) -> dict[str, Any]:
     """Return what the symmetries say of the zeros; the tangents of the fiber are in the kernel."""
     dimensions = found.dimensions or system.theory(x).dimensions()

@@ -11,20 +11,8 @@ from numpy.typing import ArrayLike
 
 from dlnds import schema
 from dlnds.arrays import Array
-from dlnds.errors import (
-    ConvergenceError,
-    check_integer,
-    check_memory,
-    check_number,
-    known_options,
-)
-from dlnds.systems.protocol import (
-    SystemProtocol,
-    check_flow,
-    check_state,
-    dense_jacobian,
-    field_of,
-)
+from dlnds.errors import ConvergenceError, check_integer, check_memory, check_number, known_options
+from dlnds.systems.protocol import SystemProtocol, check_flow, check_state, dense_jacobian, field_of
 from dlnds.theory.spectra import decided
 
 Evaluate = Callable[[Array], Array]
@@ -151,8 +139,7 @@ def find_critical_point(
         search = Search(system, t, x, rtol)
         search.run(max_iterations)
     attrs = {**system.attributes(), "rtol": rtol, "max_iterations": max_iterations}
-    label = system.limit(search.model.x).label
-    if label:
+    if label := system.limit(search.model.x).label:
         attrs["limit"] = label
     return schema.finish(search.report(), "critical_point", attrs)
 
@@ -260,20 +247,17 @@ class Search:
         near = self.distances[-1] <= CLOSE * model.size
         if model.residual <= (RESOLVED if near else 1.0) * model.rounding:
             return None
-        if self.system.numerics.symmetric:
-            trial = _downhill(model, self.evaluate)
-        else:
-            trial = _natural(model, self.evaluate)
+        fallback = _downhill if self.system.numerics.symmetric else _natural
+        trial = fallback(model, self.evaluate)
         if trial is None:
             self._fail("the norm of the field has a minimum that is no zero")
         return trial
 
     def _step(self, trial: Trial) -> None:
         """Move to a trial; to the origin itself if nothing but rounding is left of the state."""
-        before, x, f = self.model, trial.state, trial.f
-        m = trial.multiplicity
-        left = max(trial.residual, before.rounding) / before.residual
-        self.hidden = trial.length * left ** (1.0 / m) if m > 1 else 0.0
+        before, (x, f, residual, length, m) = self.model, trial
+        left = max(residual, before.rounding) / before.residual
+        self.hidden = length * left ** (1.0 / m) if m > 1 else 0.0
         if np.linalg.norm(x) <= _EPSILON * np.linalg.norm(self.start):
             origin = np.zeros_like(x)
             if not self.evaluate(origin).any():
@@ -297,7 +281,7 @@ class Search:
             f"no critical point: {reason}; after {len(self.residuals) - 1} iterations the field "
             f"has the norm {self.residuals[-1]:.3g} (at the start {self.residuals[0]:.3g}), the "
             f"estimated distance is {self.distances[-1]:.3g} at a state of size "
-            f"{np.linalg.norm(self.model.x):.3g}"
+            f"{self.model.size:.3g}"
         )
 
     def report(self) -> xr.Dataset:
@@ -319,20 +303,20 @@ class Search:
             "residual": ("iteration", self.residuals),
             "step_norm": ("iteration", self.lengths),
             "estimated_distance": ("iteration", self.distances),
-            "distance": ((), np.linalg.norm(model.x - self.start)),
-            "error": ((), error),
-            "relative_residual": ((), model.residual / scale if scale else 0.0),
-            "contraction": ((), self.distances[-1] / self.distances[-2] if count else 0.0),
-            "rank": ((), np.int64(decision.rank)),
-            "nullity": ((), np.int64(decision.nullity)),
-            "smallest_nonzero": ((), decision.smallest_nonzero),
-            "largest_zero": ((), decision.largest_zero),
-            "multiplicity": ((), np.int64(multiplicity)),
-            "n_iterations": ((), np.int64(count)),
-            "convergence": ((), schema.flag(schema.CONVERGENCES, word)),
+            "distance": np.linalg.norm(model.x - self.start),
+            "error": error,
+            "relative_residual": model.residual / scale if scale else 0.0,
+            "contraction": self.distances[-1] / self.distances[-2] if count else 0.0,
+            "convergence": schema.flag(schema.CONVERGENCES, word),
+            "rank": np.int64(decision.rank),
+            "nullity": np.int64(decision.nullity),
+            "smallest_nonzero": decision.smallest_nonzero,
+            "largest_zero": decision.largest_zero,
+            "multiplicity": np.int64(multiplicity),
+            "n_iterations": np.int64(count),
         }
-        for name, variable in self.system.observables(model.x[None]).items():
-            variables[name] = variable.isel(time=0)
+        seen = self.system.observables(model.x[None])
+        variables |= {name: variable.isel(time=0) for name, variable in seen.items()}
         coords = {**self.system.coordinates(), "iteration": np.arange(count + 1)}
         return xr.Dataset(variables, coords=coords)
 
@@ -347,17 +331,9 @@ def _expand(system: SystemProtocol, t: float, x: Array, f: Array) -> Model:
     else:
         left, s, right = scipy.linalg.svd(matrix, overwrite_a=True, check_finite=False)
         left, right, falling = left.T, right.T, None
-    top = float(s.max())
-    return Model(
-        x=x,
-        f=f,
-        left=left,
-        s=s,
-        right=right,
-        falling=falling,
-        noise=accuracy * top,
-        rounding=4.0 * _EPSILON * top * float(np.linalg.norm(x)),
-    )
+    noise = accuracy * float(s.max())
+    rounding = 4.0 * _EPSILON * float(s.max()) * float(np.linalg.norm(x))
+    return Model(x, f, left, s, right, falling, noise, rounding)
 
 
 def _newton(model: Model, evaluate: Evaluate) -> Trial | None:
@@ -365,7 +341,7 @@ def _newton(model: Model, evaluate: Evaluate) -> Trial | None:
     decades = int(np.log10(model.top / model.noise))
     damping = np.append(model.top * 10.0 ** -np.arange(decades + 1.0), model.noise)
     best = _shortest(model, _damped(model, evaluate, damping, 1))
-    if best is None or best.residual > SLOW * model.residual:
+    if best is not None and best.residual > SLOW * model.residual:
         best = _overrelaxed(model, evaluate, damping, best)
     if best is None or best.residual > DECREASE * model.residual:
         strong = model.top * 10.0 ** np.arange(1.0, 13.0)
@@ -375,21 +351,14 @@ def _newton(model: Model, evaluate: Evaluate) -> Trial | None:
     return best
 
 
-def _overrelaxed(
-    model: Model, evaluate: Evaluate, damping: Array, plain: Trial | None
-) -> Trial | None:
+def _overrelaxed(model: Model, evaluate: Evaluate, damping: Array, plain: Trial) -> Trial:
     """Return the best step to a degenerate zero if it gains much more than the plain one."""
-    if plain is None:
-        return None
     found = []
     for m in MULTIPLICITIES:
         # A zero of order m is m steps away, if not damped; what goes far moves along the zeros.
-        trials = [
-            trial
-            for trial in _damped(model, evaluate, damping, m)
-            if trial.length <= 8.0 * m * plain.length
-        ]
-        found.append(_shortest(model, trials))
+        trials = _damped(model, evaluate, damping, m)
+        near = [trial for trial in trials if trial.length <= 8.0 * m * plain.length]
+        found.append(_shortest(model, near))
     best = min(filter(None, found), key=lambda trial: trial.residual, default=plain)
     return best if best.residual < GAIN * plain.residual else plain
 
@@ -411,8 +380,7 @@ def _damped(model: Model, evaluate: Evaluate, damping: Array, m: int) -> list[Tr
     inverse = np.where(s > model.noise, s / (s**2 + damping**2), 0.0)
     steps = -inverse * (model.left @ model.f)[:, None]
     strong = _unchanged(model, steps)
-    if m > 1:
-        steps = np.where(strong, steps, m * steps)
+    steps = np.where(strong, steps, m * steps)
     return _followed(model, evaluate, steps, np.where(strong, inverse, 0.0), m)
 
 
@@ -429,9 +397,9 @@ def _downhill(model: Model, evaluate: Evaluate) -> Trial | None:
     for trial in trials:
         step = trial.state - model.x
         force = float(model.f @ step)
-        if force > 0.0 and trial.f @ step >= -OVERSHOOT * force:
+        falls = force > 0.0 and trial.f @ step >= -OVERSHOOT * force
+        if falls and trial.length <= 0.5 * model.size:
             good.append(trial)
-    good = [trial for trial in good if trial.length <= 0.5 * model.size]
     return max(good, key=lambda trial: trial.length, default=None)
 
 
@@ -458,8 +426,7 @@ def _unchanged(model: Model, steps: Array) -> Any:
 
     J changes by about ‖J‖ when the state changes by its size; larger singular values stay.
     """
-    lengths = np.linalg.norm(steps, axis=0)
-    return model.s[:, None] * model.size > model.top * lengths
+    return model.s[:, None] * model.size > model.top * np.linalg.norm(steps, axis=0)
 
 
 def _followed(

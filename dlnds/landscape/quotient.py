@@ -184,12 +184,7 @@ def _orbit_frame(
 
 @known_options
 def split_tangent(
-    net: LayeredSystem,
-    x: ArrayLike,
-    v: ArrayLike,
-    *,
-    orthogonal: bool = True,
-    rtol: float = 1e-9,
+    net: LayeredSystem, x: ArrayLike, v: ArrayLike, *, orthogonal: bool = True, rtol: float = 1e-9
 ) -> xr.Dataset:
     """Return the parts of a tangent vector along the symmetry orbit and across it.
 

@@ -10,12 +10,7 @@ from tqdm import tqdm
 
 from dlnds import schema
 from dlnds.arrays import Array, Flags, Integers
-from dlnds.errors import (
-    check_flag,
-    check_integer,
-    check_memory,
-    known_options,
-)
+from dlnds.errors import check_flag, check_integer, check_memory, known_options
 from dlnds.landscape.points import check_critical
 from dlnds.saddles.graph import ends_in
 from dlnds.systems.linear import LinearNetwork, check_network
@@ -30,6 +25,13 @@ SELECTIONS = ("all", "descending", "activations")
 
 _SHAPE = {word: number for number, word in enumerate(schema.ARC_SHAPES)}
 _KIND = {word: number for number, word in enumerate(schema.ARC_KINDS)}
+#: What of arcs their states are computed from.
+_NUMBERS = ("mode", "mode_lost", "mode_read", "n_layers")
+_MOVING = {
+    "alpha": ("alpha",),
+    "arc_parameter": ("arc", "alpha"),
+    **dict.fromkeys(("source", "target", "shape", "kind", *_NUMBERS), ("arc",)),
+}
 
 
 class _Rows(NamedTuple):
@@ -67,12 +69,10 @@ class _Rows(NamedTuple):
         """Return α or θ (arc, sample) at fractions of the whole arc."""
         size = sigma ** (1.0 / depth)
         ends = {
-            "plateau": size[self.mode],
-            "activation": size[self.mode],
+            **dict.fromkeys(("plateau", "activation"), size[self.mode]),
             "cross": np.sqrt(size[self.mode] * size[self.mode_read]),
             "scaling": np.where(self.mode_lost < 0, 2.0 ** (1.0 / depth) - 1.0, -1.0),
-            "rotation": np.full(len(self.mode), 0.5 * np.pi),
-            "rotation_kept": np.full(len(self.mode), 0.5 * np.pi),
+            **dict.fromkeys(("rotation", "rotation_kept"), np.array(0.5 * np.pi)),
         }
         end = np.select([self.are(shape) for shape in ends], list(ends.values()), 1.0)
         parameter: Array = np.multiply.outer(end, fractions)
@@ -88,6 +88,12 @@ class _Rows(NamedTuple):
             high, low = sigma[part.mode][:, None], sigma[part.mode_lost][:, None]
             result[here] = formula(parameter[here], high, low, sign, depth)
         return result
+
+    def gained(self) -> Integers:
+        """Return the mode that is learnt at the end of each and not at its start, −1 if none."""
+        gains = self.are("activation", "decreasing") | self.are("rotation")
+        gained: Integers = np.where(gains, self.mode, -1)
+        return gained
 
     def order(self, depth: int) -> Integers:
         """Return the order of the first term of the loss, 0 where there is none."""
@@ -209,14 +215,10 @@ def _rows(net: LinearNetwork, learnt: Flags, allowed: Flags, selection: str = "a
     pairs = learnt[:, :, None] & unlearnt[:, None, :]
     parts = [_part("activation", "decreasing", channel, ("mode",), depth)]
     if selection != "activations":
-        parts.append(_part("rotation", "decreasing", pairs & larger, _TURNED, 2))
+        parts.append(_part("rotation", "decreasing", pairs & larger, ("mode_lost", "mode"), 2))
     if selection == "all":
         parts += _not_descending(learnt, channel, pairs, larger, depth)
     return _joined(parts).ordered()
-
-
-#: The modes of a rotation.
-_TURNED = ("mode_lost", "mode")
 
 
 def _not_descending(
@@ -238,7 +240,7 @@ def _not_descending(
         _part("cross", "increasing", others, ("mode", "mode_read"), depth),
         lost,
         lost._replace(mode_lost=lost.mode),
-        *(_part(shape, kind, pairs & which, _TURNED, 2) for shape, kind, which in turns),
+        *(_part(turn, kind, pairs & ok, ("mode_lost", "mode"), 2) for turn, kind, ok in turns),
     ]
 
 
@@ -251,32 +253,23 @@ def _joined(parts: Sequence[_Rows]) -> _Rows:
 def _part(shape: str, kind: str, mask: Flags, modes: Sequence[str], n_layers: int) -> _Rows:
     """Return the arcs of one shape and kind, at the places of ``mask`` (point, mode, …)."""
     point, *places = np.nonzero(mask)
-    numbers = {"shape": _SHAPE[shape], "kind": _KIND[kind], "n_layers": n_layers}
-    numbers |= {"mode_lost": -1, "mode_read": -1}
-    columns = {name: np.full(len(point), number) for name, number in numbers.items()}
-    return _Rows(point=point, **{**columns, **dict(zip(modes, places, strict=True))})
+    numbers = (_SHAPE[shape], _KIND[kind], -1, -1, -1, n_layers)
+    rows = _Rows(point, *(np.full(len(point), number) for number in numbers))
+    return rows._replace(**dict(zip(modes, places, strict=True)))
 
 
 def _at_place(place: departures.Place, rows: _Rows) -> _Rows:
     """Return the arcs that there are at one point: with Z blocks one more, and others not."""
     n_layers = len(departures.fiber_matrices(place))
-    fiber = _part("fiber", "constant", np.full((1, 1), n_layers > 0), ("mode",), n_layers)
-    fiber = fiber._replace(mode=fiber.mode - 1)
+    fiber = _part("fiber", "constant", np.full(1, n_layers > 0), (), n_layers)
     if place.channel is None:
         rows = rows.pick(~(rows.are("plateau") | rows.are("activation") | rows.are("cross")))
     return _joined([rows, fiber]).ordered()
 
 
-def _gained(rows: _Rows) -> Integers:
-    """Return the mode that is learnt at the end of each arc and not at its start, −1 if none."""
-    gains = rows.are("activation", "decreasing") | rows.are("rotation")
-    gained: Integers = np.where(gains, rows.mode, -1)
-    return gained
-
-
 def _end_at_points(rows: _Rows, depth: int, place: departures.Place | None = None) -> Flags:
     """Tell which arcs end at critical points."""
-    gained = _gained(rows)
+    gained = rows.gained()
     swapped = gained >= 0 if place is None else (gained >= 0) & ~place.blocked[gained]
     losing = rows.are("scaling") & (rows.mode_lost >= 0)
     constant = rows.kind == _KIND["constant"]
@@ -296,7 +289,7 @@ def _are_critical(rows: _Rows, depth: int, place: departures.Place | None = None
 
 def _targets(rows: _Rows, modes: Sequence[int], reached: Flags) -> NDArray[np.str_]:
     """Return the labels of the ends of arcs from one point, empty where none is reached."""
-    changes = zip(_gained(rows).tolist(), rows.mode_lost.tolist(), reached, strict=True)
+    changes = zip(rows.gained().tolist(), rows.mode_lost.tolist(), reached, strict=True)
     labels = [
         schema.index_set_label({*modes, gain} - {lost, -1}) if there else ""
         for gain, lost, there in changes
@@ -305,39 +298,30 @@ def _targets(rows: _Rows, modes: Sequence[int], reached: Flags) -> NDArray[np.st
 
 
 def _dataset(
-    net: LinearNetwork,
-    rows: _Rows,
-    columns: dict[str, Array],
-    fractions: Array,
-    attrs: dict[str, Any],
+    net: LinearNetwork, rows: _Rows, columns: dict[str, Array], alpha: Array, attrs: dict[str, Any]
 ) -> xr.Dataset:
     """Return arcs as a Dataset; ``columns`` holds what depends on where they start."""
     sigma, depth = net.singular_values, net.depth
-    parameter = rows.parameter(sigma, depth, fractions)
+    parameter = rows.parameter(sigma, depth, alpha)
     change = rows.change(sigma, depth, parameter)
-    variables = schema.columns(
+    variables: dict[str, Any] = schema.columns(
         "arc",
         shape=rows.shape.astype(np.int8),
         kind=rows.kind.astype(np.int8),
-        mode=rows.mode,
-        mode_lost=rows.mode_lost,
-        mode_read=rows.mode_read,
-        n_layers=rows.n_layers,
+        **{name: getattr(rows, name) for name in _NUMBERS},
         order=rows.order(depth),
         drop=0.0 - change[:, -1],
         is_critical=columns["is_critical"].astype(np.int8),
         source=columns["source"],
         target=columns["target"],
     )
-    samples = {
-        "arc_parameter": parameter,
-        "loss": columns["loss"],
-        "exact_loss": columns["start"][:, None] + change,
+    samples = ("arc", "alpha")
+    variables |= {
+        "arc_parameter": (samples, parameter),
+        "loss": (samples, columns["loss"]),
+        "exact_loss": (samples, columns["start"][:, None] + change),
     }
-    dataset = xr.Dataset(
-        {**variables, **{name: (("arc", "alpha"), values) for name, values in samples.items()}},
-        coords={"alpha": fractions},
-    ).set_coords(("source", "target"))
+    dataset = xr.Dataset(variables, {"alpha": alpha}).set_coords(("source", "target"))
     return schema.finish(dataset, "arcs", {**net.attributes(), **attrs})
 
 
@@ -401,12 +385,10 @@ def arc_states(
         row["arc_parameter"].values,
         schema.ARC_SHAPES[int(row["shape"])],
         schema.ARC_KINDS[int(row["kind"])],
-        *(int(row[name]) for name in ("mode", "mode_lost", "mode_read", "n_layers")),
+        *(int(row[name]) for name in _NUMBERS),
     )
     if not departures.is_possible(place, moving.shape):
-        raise ValueError(
-            f"x: has no arcs of the shape {moving.shape!r}, so this one starts elsewhere"
-        )
+        raise ValueError(f"x: has no arcs of the shape {moving.shape!r}, it starts elsewhere")
     states = departures.states(place, moving)
     along = {name: ("alpha", row[name].values) for name in ("alpha", "arc_parameter")}
     dataset = xr.Dataset(
@@ -414,17 +396,6 @@ def arc_states(
         coords={**net.coordinates(), **along},
     )
     return schema.finish(dataset, "arc_path", {**net.attributes(), "rtol": rtol, **ends})
-
-
-#: What of arcs their states are computed from.
-_MOVING = {
-    "alpha": ("alpha",),
-    "arc_parameter": ("arc", "alpha"),
-    **dict.fromkeys(
-        ("source", "target", "shape", "kind", "mode", "mode_lost", "mode_read", "n_layers"),
-        ("arc",),
-    ),
-}
 
 
 def canonical_arcs(
@@ -440,7 +411,7 @@ def canonical_arcs(
     allowed: Flags = np.any(learnt, axis=0)
     selection = _selection(net, learnt, allowed)
     rows = _rows(net, learnt, allowed, selection)
-    ends = ends_in(learnt, rows.point, rows.mode_lost, _gained(rows))
+    ends = ends_in(learnt, rows.point, rows.mode_lost, rows.gained())
     target = np.where(_end_at_points(rows, net.depth), ends, -1)
     known = ~rows.are("activation", "decreasing") | (target >= 0)
     rows, target = rows.pick(known), target[known]

@@ -45,7 +45,6 @@ ROUNDING = 1e-16
 #: the same modulo symmetry.
 NEAR, SAME = 1e-5, 1e-7
 
-
 _MULTIPLIER = {"long_name": "multiplier of the KKT point", "symbol": r"$\lambda$"}
 
 
@@ -250,15 +249,7 @@ def _strict(system: SystemProtocol, x: Array) -> Found:
     others = np.array([np.delete(growth, k).max(initial=0.0) for k in chosen])
     lacks = [np.linalg.norm(matrix @ u - r * u) / r for u, r in zip(states, rate, strict=True)]
     none = np.zeros(len(chosen), np.int64)
-    return Found(
-        states,
-        0.5 * rate,
-        none + 2,
-        residual=np.array(lacks),
-        positivity=rate - others,
-        ascents=none,
-        imbalance=np.zeros(len(chosen)),
-    )
+    return Found(states, 0.5 * rate, none + 2, np.array(lacks), rate - others, none, 0.0 * rate)
 
 
 def _leading(system: WeightSystem, x: Array) -> list[Form]:
@@ -311,17 +302,8 @@ def compiled(part: LeadingPart, dim: int) -> Form:
 
     climb: Any = jit.ready(homogeneous.climb, homogeneous.CLIMB)
     climbed = _ascent(climb, gradient, part.params, part.degree, CLIMBED)
-    return Form(
-        part.degree,
-        size,
-        lift,
-        slope,
-        hessian,
-        climbed,
-        invariants=part.invariants,
-        imbalance=part.imbalance,
-        known=list(part.known),
-    )
+    known = (part.invariants, part.imbalance, list(part.known))
+    return Form(part.degree, size, lift, slope, hessian, climbed, *known)
 
 
 def expanded(form: Expansion, sign: float) -> Form:
@@ -458,24 +440,22 @@ def _lack_and_curvatures(form: Form, u: Array, value: float) -> tuple[float, Arr
     return lack, scipy.linalg.eigvalsh(across.T @ form.hessian(u) @ across)
 
 
-def escape_points(form: Form, n_starts: int = 8) -> list[EscapePoint]:
+def escape_points(form: Form) -> list[EscapePoint]:
     """Return KKT points with positive values, the steepest first, one for each value.
 
     From random starts, by ascent and Newton's method and, in few components, by that alone,
     which also comes to points that are not maxima. Those of one value are orbits of the symmetries.
     """
-    count = n_starts if form.size <= SOME_COMPONENTS else 2
+    count = 8 if form.size <= SOME_COMPONENTS else 2
     found: list[EscapePoint] = []
     for start in _units(np.random.default_rng(0), count, form.size):
         climbed = start.copy()
         form.climb(climbed)
         for c in [climbed, start] if form.size <= FEW_COMPONENTS else [climbed]:
             point = _polished(form, c)
-            if point is None or any(
-                np.isclose(point[1], p.value, tolerances.SAME_ORBIT) for p in found
-            ):
-                continue
-            found.append(EscapePoint(form.lift(point[0]), point[1], dimension(form, *point)))
+            known = [p.value for p in found]
+            if point is not None and not np.isclose(point[1], known, tolerances.SAME_ORBIT).any():
+                found.append(EscapePoint(form.lift(point[0]), point[1], dimension(form, *point)))
     return sorted(found, key=lambda p: -p.value)
 
 
@@ -486,21 +466,15 @@ def dimension(form: Form, u: Array, value: float) -> int:
     return 1 + int(np.count_nonzero(curvatures - multiplier > -1e-5 * multiplier))
 
 
-def _joined(dim: int, found: Sequence[Found]) -> Found:
-    """Return all directions, lowest orders first, then best values."""
-    none, count = np.zeros(0), np.zeros(0, np.int64)
-    empty = Found(np.zeros((0, dim)), none, count, none, none, count, none)
-    columns: list[Any] = [np.concatenate(column) for column in zip(empty, *found, strict=True)]
-    joint = Found(*columns)
-    place = np.lexsort((-joint.value, joint.order))
-    return Found(*(column[place] for column in columns))
-
-
 def _dataset(
     system: WeightSystem, x: Array, found: Sequence[Found], n_starts: int, n_forms: int
 ) -> xr.Dataset:
-    """Return directions of all forms in one Dataset."""
-    joint = _joined(system.dim, found)
+    """Return directions of all forms in one Dataset, lowest orders first, then best values."""
+    none, count = np.zeros(0), np.zeros(0, np.int64)
+    empty = Found(np.zeros((0, system.dim)), none, count, none, none, count, none)
+    columns: list[Any] = [np.concatenate(column) for column in zip(empty, *found, strict=True)]
+    place = np.lexsort((-columns[1], columns[2]))
+    joint = Found(*(column[place] for column in columns))
     units = system.unit_sizes(np.vstack([x, joint.states]))
     sizes = np.maximum(units[1:], units[0] / (np.linalg.norm(x) or 1.0))
     variables: dict[str, Any] = {
@@ -508,10 +482,8 @@ def _dataset(
         "order": ("direction", joint.order, {"long_name": "order of the form"}),
         "value": ("direction", joint.value, {"long_name": "value of the form", "symbol": "$N$"}),
         "multiplier": ("direction", joint.order * joint.value, _MULTIPLIER),
-        "residual": ("direction", joint.residual),
-        "positivity": ("direction", joint.positivity),
+        **{n: ("direction", getattr(joint, n)) for n in ("residual", "positivity", "imbalance")},
         "count": ("direction", joint.ascents),
-        "imbalance": ("direction", joint.imbalance),
         "active": (("direction", "unit"), (sizes > tolerances.ZERO_UNIT).astype(np.int8)),
         "at": ("parameter", x),
     }
