@@ -156,27 +156,30 @@ def connections(
 def _distances(scales: ArrayLike) -> Array:
     """Return distances from the saddle; refuse those whose powers are not numbers."""
     distances = check_array("scales", scales, ndim=1)
-    if distances.min() <= 0.0:
-        raise ValueError(f"scales: needs positive distances, got {distances.min()}")
     with np.errstate(over="ignore", under="ignore"):
         powers = distances**4
-    if not (np.isfinite(powers) & (powers > 0.0)).all():
-        raise ValueError("scales: needs distances whose powers neither overflow nor vanish")
+    if not ((distances > 0.0) & np.isfinite(powers) & (powers > 0.0)).all():
+        raise ValueError(
+            "scales: needs positive distances whose powers neither overflow nor vanish, "
+            f"got {distances.min()} to {distances.max()}"
+        )
     return distances
 
 
 def _differences(net: LinearNetwork, learnt: Flags, edges: _Edges) -> dict[str, Any]:
     """Return what tells the ends of edges from each other, and which edges there are."""
-    added, sigma = edges.lost < 0, net.singular_values
-    below = np.where(added, 0.0, sigma[edges.lost])
+    source, _, lost, gained = edges
+    added, sigma, rank = lost < 0, net.singular_values, learnt.sum(axis=1)
+    leading = (learnt == (np.arange(len(sigma)) < rank[:, None])).all(axis=1)
+    below = np.where(added, 0.0, sigma[lost])
     return schema.columns(
         "edge",
         kind=schema.flag(schema.EDGE_KINDS, ["swap", "add"])[added.astype(int)],
-        mode=edges.gained,
-        mode_lost=edges.lost,
-        drop=0.5 * (sigma[edges.gained] ** 2 - below**2),
+        mode=gained,
+        mode_lost=lost,
+        drop=0.5 * (sigma[gained] ** 2 - below**2),
         order=np.where(added, net.depth, 2),
-        is_generic=_are_generic(learnt, edges),
+        is_generic=(added & leading[source] & (gained == rank[source])).astype(np.int8),
         family_dimension=_family_dimensions(learnt, sigma, edges),
     )
 
@@ -189,17 +192,16 @@ def _along(
     orbits = [
         _orbit(net.singular_values, i, j, net.depth, count, scales) for i, j in pairs.T.tolist()
     ]
-    samples, times = ("edge", "point"), ("edge", "scale")
-    dims = {"length": ("edge",), "rate": ("edge",), "escape_time": times}
-    dims |= dict.fromkeys(("size", "angle", "loss"), samples)
     sizes = {"edge": -1, "point": count, "scale": len(scales)}
-    columns = {
-        name: np.reshape([getattr(orbit, name) for orbit in orbits], [sizes[d] for d in dims[name]])
-        for name in dims
-    }
-    columns = {name: values[which] for name, values in columns.items()}
-    columns["loss"] = start[edges.source][:, None] + columns["loss"]
-    return {name: (dims[name], values) for name, values in columns.items()}
+    dims: dict[str, tuple[str, ...]] = dict.fromkeys(("length", "rate"), ("edge",))
+    dims |= {"escape_time": ("edge", "scale")}
+    dims |= dict.fromkeys(("size", "angle", "loss"), ("edge", "point"))
+    found = {}
+    for name, along in dims.items():
+        column = np.reshape([getattr(orbit, name) for orbit in orbits], [sizes[d] for d in along])
+        found[name] = (along, column[which])
+    samples, change = found["loss"]
+    return {**found, "loss": (samples, start[edges.source][:, None] + change)}
 
 
 def _nodes(
@@ -225,16 +227,10 @@ def _joinable(learnt: Flags) -> Flags:
     return addable
 
 
-def _exchangeable(learnt: Flags, sigma: Array) -> Flags:
-    """Tell at (i, j) whether mode j of the table can take the place of mode i."""
-    larger: Flags = exceeds(sigma) & learnt.any(axis=0)
-    return larger
-
-
 def count_edges(points: xr.Dataset) -> int:
     """Return how many connections there are between the critical points of a table."""
     learnt, sigma = points["learnt"].values, points["singular_value"].values
-    swaps = count_pairs(learnt, _exchangeable(learnt, sigma))
+    swaps = count_pairs(learnt, exceeds(sigma) & learnt.any(axis=0))
     return int(np.count_nonzero(_joinable(learnt)) + swaps.sum())
 
 
@@ -242,14 +238,13 @@ def _edges(learnt: Flags, sigma: Array) -> _Edges:
     """Return all additions and swaps between the points (point, mode), by source, lost, gained."""
     source, gained = np.nonzero(_joinable(learnt))
     parts = [(source, np.full(len(source), -1), gained)]
-    larger = _exchangeable(learnt, sigma)
+    larger = exceeds(sigma) & learnt.any(axis=0)
     for i in range(len(sigma)):
         rows = np.flatnonzero(learnt[:, i])
         place, gained = np.nonzero(~learnt[rows] & larger[i])
         parts.append((rows[place], np.full(len(place), i), gained))
-    source, lost, gained = (np.concatenate(part) for part in zip(*parts, strict=True))
-    order = np.lexsort((gained, lost, source))
-    source, lost, gained = source[order], lost[order], gained[order]
+    columns = np.concatenate(parts, axis=1)
+    source, lost, gained = columns[:, np.lexsort(columns[::-1])]
     return _Edges(source, ends_in(learnt, source, lost, gained), lost, gained)
 
 
@@ -269,14 +264,6 @@ def ends_in(learnt: Flags, source: Integers, lost: Integers, gained: Integers) -
     places = order[np.minimum(np.searchsorted(keys, sought, sorter=order), len(keys) - 1)]
     found: Integers = np.where(keys[places] == sought, places, -1)
     return found
-
-
-def _are_generic(learnt: Flags, edges: _Edges) -> Any:
-    """Tell which edges add the next mode to the leading ones."""
-    rank = learnt.sum(axis=1)
-    leading = (learnt == (np.arange(learnt.shape[1]) < rank[:, None])).all(axis=1)
-    generic = leading[edges.source] & (edges.lost < 0) & (edges.gained == rank[edges.source])
-    return generic.astype(np.int8)
 
 
 def _family_dimensions(learnt: Flags, sigma: Array, edges: _Edges) -> Integers:
@@ -386,17 +373,16 @@ _MOVING = {
 
 
 def _number(graph: xr.Dataset, edge: Any) -> int:
-    if isinstance(edge, tuple):
-        ends = zip(graph["source"].values, graph["target"].values, strict=True)
-        found = [k for k, pair in enumerate(ends) if pair == edge]
-        if not found:
-            raise ValueError(f"edge: there is none from {edge[0]} to {edge[-1]}")
-        return found[0]
-    return check_integer("edge", edge, minimum=0, maximum=graph.sizes["edge"] - 1)
+    if not isinstance(edge, tuple):
+        return check_integer("edge", edge, minimum=0, maximum=graph.sizes["edge"] - 1)
+    ends = list(zip(graph["source"].values, graph["target"].values, strict=True))
+    if edge not in ends:
+        raise ValueError(f"edge: there is none from {edge[0]} to {edge[-1]}")
+    return ends.index(edge)
 
 
 def _moving(frame: Array, i: int, j: int, angle: float) -> Array:
-    vector: Array = frame[:, j]
-    if i >= 0:
-        vector = np.cos(angle) * frame[:, i] + np.sin(angle) * frame[:, j]
-    return vector
+    if i < 0:
+        return frame[:, j]
+    moving: Array = np.cos(angle) * frame[:, i] + np.sin(angle) * frame[:, j]
+    return moving

@@ -150,7 +150,10 @@ def _trace(name: str, net: LinearNetwork, run: xr.Dataset) -> Trace:
     if numbers[end:].any():
         raise ValueError(f"{name}: needs rows without gaps, row {end} is not all numbers")
     columns = {key: values[:end] for key, values in columns.items()}
-    image = _images(net, columns)
+    maps = columns.get("product")
+    if "state" in columns:
+        maps = product(layers_of(net.widths, columns["state"]))
+    image = None if maps is None else net.problem.image(maps)
     if "mode_strength" in columns:  # with the digits that the map itself has rounded off
         strength = columns["mode_strength"]
     else:
@@ -163,8 +166,12 @@ def _trace(name: str, net: LinearNetwork, run: xr.Dataset) -> Trace:
 def _columns(name: str, net: LinearNetwork, run: xr.Dataset) -> dict[str, Array]:
     """Return what the visits of one run are found from; refuse a run without it."""
     rows = "step" if "step" in run.dims else "time"
-    maps = {"product": ("row", "column"), "state": ("parameter",)}
-    known = [key for key in maps if key in run.variables][:1]
+    shapes = {
+        "product": (net.widths[-1], net.widths[0]),
+        "state": (net.dim,),
+        "mode_strength": net.singular_values.shape,
+    }
+    known = [key for key in ("product", "state") if key in run.variables][:1]
     known += [key for key in ("mode_strength",) if key in run.variables]
     if not known:
         raise ValueError(
@@ -172,27 +179,14 @@ def _columns(name: str, net: LinearNetwork, run: xr.Dataset) -> dict[str, Array]
             "flow(..., save=['mode_strength'])"
         )
     wanted: dict[str, tuple[str, ...]] = dict.fromkeys(("time", "time_low", "loss"), (rows,))
-    wanted |= {key: (rows, *maps.get(key, ("mode",))) for key in known}
+    dims = {"product": ("row", "column"), "state": ("parameter",), "mode_strength": ("mode",)}
+    wanted |= {key: (rows, *dims[key]) for key in known}
     run = schema.read(name, run, "run", {"stop_reason": (), **wanted}, partial=wanted)
     columns = {key: run[key].values for key in wanted}
-    shapes = {
-        "product": (net.widths[-1], net.widths[0]),
-        "state": (net.dim,),
-        "mode_strength": net.singular_values.shape,
-    }
     for key in known:
         if columns[key].shape[1:] != shapes[key]:
             raise ValueError(f"{name}: {key!r} needs rows of the shape {shapes[key]}")
     return columns
-
-
-def _images(net: LinearNetwork, columns: dict[str, Array]) -> Array | None:
-    """Return W K at every row; None where strengths and the loss must do."""
-    if "product" in columns:
-        return net.problem.image(columns["product"])
-    if "state" in columns:
-        return net.problem.image(product(layers_of(net.widths, columns["state"])))
-    return None
 
 
 def _distance(
@@ -213,17 +207,14 @@ def _distance(
 
 def _visits(net: LinearNetwork, trace: Trace, radius: float, *, merge: bool = False) -> list[Visit]:
     """Return the visits of a run, in their order; returns to the same saddle may count as one."""
-    stretches = _intervals(trace.learnt, trace.distance <= radius)
-    sets = [tuple(np.flatnonzero(trace.learnt[first]).tolist()) for first, _ in stretches]
-    if merge:
-        pairs = itertools.groupby(zip(sets, stretches, strict=True), key=lambda pair: pair[0])
-        parts = [(modes, [stretch for _, stretch in group]) for modes, group in pairs]
-        sets = [modes for modes, _ in parts]
-        stretches = [(part[0][0], part[-1][1]) for _, part in parts]
-    return [
-        _visit(net, trace, modes, after, *stretch)
-        for modes, after, stretch in zip(sets, [*sets[1:], ()], stretches, strict=False)
-    ]
+    found: list[tuple[IndexSet, int, int]] = []
+    for first, last in _intervals(trace.learnt, trace.distance <= radius):
+        modes = tuple(np.flatnonzero(trace.learnt[first]).tolist())
+        if merge and found and found[-1][0] == modes:
+            _, first, _ = found.pop()
+        found.append((modes, first, last))
+    following = [*(modes for modes, _, _ in found[1:]), ()]
+    return [_visit(net, trace, *pair) for pair in zip(found, following, strict=False)]
 
 
 def _intervals(learnt: Flags, inside: Flags) -> list[tuple[int, int]]:
@@ -236,9 +227,10 @@ def _intervals(learnt: Flags, inside: Flags) -> list[tuple[int, int]]:
 
 
 def _visit(
-    net: LinearNetwork, trace: Trace, modes: IndexSet, after: IndexSet, first: int, last: int
+    net: LinearNetwork, trace: Trace, stretch: tuple[IndexSet, int, int], after: IndexSet
 ) -> Visit:
     """Return what is known of a stretch of rows near a set of modes, with the one ``after``."""
+    modes, first, last = stretch
     visit = Visit(
         modes,
         entry=float(trace.time[first]),
@@ -246,11 +238,11 @@ def _visit(
         duration=trace.between((first, 0.0), (last, 0.0)),
         closest=float(trace.distance[first : last + 1].min()),
     )
-    later = np.flatnonzero(np.any(trace.learnt[last:] & ~trace.learnt[last], axis=1))
+    gained = trace.learnt[last:] & ~trace.learnt[last]
+    later = np.flatnonzero(gained.any(axis=1))
     if not later.size:
         return visit
-    row = last + int(later[0])
-    mode = int(np.argmax(trace.learnt[row] & ~trace.learnt[last]))
+    row, mode = last + int(later[0]), int(np.argmax(gained[later[0]]))
     lost = _swapped(net, modes, after) if mode in after else -1
     times: dict[str, Any] = _escape(net, trace, lost, mode, first, row)
     return visit._replace(next_mode=mode, **times)
@@ -292,10 +284,8 @@ def _crossing(
     p, q = (float(trace.strength[k, pair[1]]) for k in (row - 1, row))
     part = np.nan
     if p < level < q:
-        part, whole = (
-            orbit_time(net.singular_values, *pair, net.depth, p, end) for end in (level, q)
-        )
-        part = part / whole
+        times = [orbit_time(net.singular_values, *pair, net.depth, p, r) for r in (level, q)]
+        part = times[0] / times[1]
     if not 0.0 < part < 1.0:
         part = (level - p) / (q - p)
     return row - 1, part
@@ -371,7 +361,7 @@ def observed_connections(
     runs = schema.read("runs", runs, "run", {}, digest=net.digest)
     if "sample" not in runs.dims:
         runs = runs.drop_vars("sample", errors="ignore").expand_dims("sample")
-    members = [runs.isel(sample=k) for k in range(runs.sizes["sample"])]
+    members = (runs.isel(sample=k) for k in range(runs.sizes["sample"]))
     paths = [_visits(net, _trace("runs", net, run), radius, merge=True) for run in members]
     texts = [" ".join(schema.index_set_label(visit.modes) for visit in path) for path in paths]
     failed = np.isin(schema.decode(runs["stop_reason"]).values, FAILURES)
@@ -417,29 +407,27 @@ def _edges(net: LinearNetwork, paths: Sequence[Sequence[Visit]]) -> dict[str, tu
 
 def _times(leavings: Sequence[Sequence[Visit]]) -> dict[str, Array]:
     """Return mean times, their spread over runs, and what the law says, of each transition."""
+
+    def moments(name: str) -> Array:
+        found = [_mean_and_spread(getattr(v, name) for v in visits) for visits in leavings]
+        return np.reshape(found, (-1, 2)).T
+
     columns = {}
     for name in ("escape_time", "growth_time"):
-        moments = [_mean_and_spread(getattr(v, name) for v in visits) for visits in leavings]
-        laws = [
-            _mean_and_spread(getattr(v, f"predicted_{name}") for v in visits)[0]
-            for visits in leavings
-        ]
-        columns[f"mean_{name}"] = np.array([mean for mean, _ in moments], float)
-        columns[f"std_{name}"] = np.array([spread for _, spread in moments], float)
-        columns[f"law_{name}"] = np.array(laws, float)
+        columns[f"mean_{name}"], columns[f"std_{name}"] = moments(name)
+        columns[f"law_{name}"], _ = moments(f"predicted_{name}")
     return columns
 
 
 def _points(net: LinearNetwork, paths: Sequence[Sequence[Visit]]) -> dict[str, tuple[str, Array]]:
     """Return the index sets that runs rest near, by rank."""
-    visitors: Counter[IndexSet] = Counter()
     entries, stays = defaultdict(list), defaultdict(list)
     for path in paths:
-        visitors.update({visit.modes for visit in path})
         for visit in path:
             entries[visit.modes].append(visit.entry)
         for visit in path[:-1]:
             stays[visit.modes].append(visit.duration)
+    visitors = Counter(modes for path in paths for modes in {visit.modes for visit in path})
     ended = Counter(path[-1].modes for path in paths if path)
     sets = sorted(entries, key=_order)
     return schema.columns(
@@ -530,13 +518,11 @@ def overlay(graph: xr.Dataset, observed: xr.Dataset) -> xr.Dataset:
     )
     place = {pair: row for row, pair in enumerate(_pairs(observed))}
     rows = np.array([place.get(pair, -1) for pair in _pairs(graph)], np.int64)
-    seen, rows = rows >= 0, rows[rows >= 0]
     columns = {}
     for name in OVERLAID:
-        values = observed[name].values
-        columns[name] = np.full(len(seen), np.nan if name.startswith("mean") else 0, values.dtype)
-        columns[name][seen] = values[rows]
-    outside = int(observed["visited"].sum()) - int(observed["visited"].values[rows].sum())
+        values, nothing = observed[name].values, np.nan if name.startswith("mean") else 0
+        columns[name] = np.append(values, np.array(nothing, values.dtype))[rows]
+    outside = int(observed["visited"].sum()) - int(columns["visited"].sum())
     counts = {key: observed.attrs[key] for key in _COUNTED}
     attrs = {**graph.attrs, **counts, "n_outside": outside}
     return schema.finish(graph.assign(schema.columns("edge", **columns)), "connections", attrs)
