@@ -1,6 +1,7 @@
 """Runs that leave a critical point along its unstable manifold, or come to it along the stable."""
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -128,9 +129,7 @@ def grow_manifold(
     tangents = _tangents(base, n_fibres, count, rng)
     quiet = not check_flag("progress", progress)
 
-    def grown(tangent: _Tangent) -> _Fibre:
-        return _grow(base, tangent, count, float(limit), rtol, steps)
-
+    grown = functools.partial(_grow, base, count, float(limit), rtol, steps)
     with ThreadPoolExecutor(check_integer("workers", workers, minimum=1)) as pool:
         first = [grown(tangent) for tangent in tangents[:1]]  # compiles what all need
         runs = itertools.chain(first, pool.map(grown, tangents[1:]))
@@ -192,17 +191,10 @@ def _base(net: LinearNetwork, manifold: xr.Dataset) -> _Base:
     root = 1.0 if net.input_root is None else float(np.linalg.norm(net.input_root, 2))
     size = max(float(net.singular_modes[1][0]) / root, np.finfo(float).tiny)
     numbers = [manifold[name].values.astype(np.int64) for name in ("order", "mode", "mode_lost")]
-    stable = manifold.attrs["side"] == "stable"
-    return _Base(
-        net=whole,
-        system=against_time(whole) if stable else whole,
-        state=state,
-        directions=Directions(frame, manifold["rate"].values, *numbers),
-        exact=place is not None,
-        stable=stable,
-        scale=size ** (1.0 / net.depth),
-        lift=lift,
-    )
+    along = Directions(frame, manifold["rate"].values, *numbers)
+    stable, scale = manifold.attrs["side"] == "stable", size ** (1.0 / net.depth)
+    system = against_time(whole) if stable else whole
+    return _Base(whole, system, state, along, place is not None, stable, scale, lift)
 
 
 def _read(net: LinearNetwork, manifold: object) -> xr.Dataset:
@@ -210,40 +202,28 @@ def _read(net: LinearNetwork, manifold: object) -> xr.Dataset:
     wanted: dict[str, tuple[str, ...]] = {"state": ("parameter",), "critical_point": ()}
     wanted |= {"frame": ("direction", "parameter")}
     wanted |= dict.fromkeys(("rate", "order", "mode", "mode_lost"), ("direction",))
-    found = schema.read(
-        "manifold",
-        manifold,
-        "manifold",
-        wanted,
-        attributes=_KEPT,
-        digest=net.digest,
-        empty=["direction"],
-    )
+    words: dict[str, Any] = {"attributes": _KEPT, "digest": net.digest, "empty": ["direction"]}
+    found = schema.read("manifold", manifold, "manifold", wanted, **words)
     if found.sizes["parameter"] != net.dim:
         raise ValueError(f"manifold: needs states of {net.dim} weights, got {found.sizes}")
     return found
 
 
 def _tangents(base: _Base, n_fibres: int | None, count: int, rng: Any) -> list[_Tangent]:
-    """Return the directions to start in, at random if their number is given."""
+    """Return the directions to start in, at random if their number is given.
+
+    Otherwise each of them, and the opposite of those of order 2.
+    """
     dim = base.net.dim
-    if n_fibres is None:
-        tangents = _along_directions(base)
-    else:
+    if n_fibres is not None:
         number = check_integer("n_fibres", n_fibres, minimum=1)
         check_memory("n_fibres", number * count * dim)
-        tangents = _at_random(base, number, check_generator("rng", rng))
+        return _at_random(base, number, check_generator("rng", rng))
+    tangents, none = [], np.zeros(dim)
+    for v, k in zip(base.directions.frame, base.directions.order, strict=True):
+        tangents += [_Tangent(v, none), _Tangent(-v, none)] if k == 2 else [_Tangent(none, v)]
     check_memory("n_points", len(tangents) * count * dim)
     return tangents
-
-
-def _along_directions(base: _Base) -> list[_Tangent]:
-    """Return each direction, and the opposite of those of order 2."""
-    chosen = []
-    for v, k in zip(base.directions.frame, base.directions.order, strict=True):
-        none = np.zeros_like(v)
-        chosen += [_Tangent(v, none), _Tangent(-v, none)] if k == 2 else [_Tangent(none, v)]
-    return chosen
 
 
 def _at_random(base: _Base, count: int, rng: np.random.Generator) -> list[_Tangent]:
@@ -296,8 +276,7 @@ def _cone_element(base: _Base, residual: Flags, rng: np.random.Generator) -> Arr
 
 def _start(base: _Base, tangent: _Tangent, rtol: float) -> tuple[Array, float]:
     """Return a state on the manifold, as nearly as ``rtol`` asks, and how far from the point."""
-    net, x = base.net, base.state
-    v = tangent.whole
+    net, x, v = base.net, base.state, tangent.whole
     size = LARGEST_START * base.scale
     if tangent.strict.any():
         curves = [np.stack([x, u]) for u in (v, tangent.residual)]
@@ -311,23 +290,20 @@ def _start(base: _Base, tangent: _Tangent, rtol: float) -> tuple[Array, float]:
         size = min(size, float(np.sqrt(rtol)) * base.scale)
     away, point = size * v, x.copy()
     if tangent.strict.any() or not base.exact:
-        numerics = net.numerics
-        restore = jit.ready(numerics.restore, jit.RESTORE)
-        reference = numerics.invariants(x) - numerics.invariants(away)
-        restore(point, net.params, reference, True)
+        reference = net.numerics.invariants(x) - net.numerics.invariants(away)
+        jit.ready(net.numerics.restore, jit.RESTORE)(point, net.params, reference, True)
     return point + away, size
 
 
 def _grow(
-    base: _Base, tangent: _Tangent, count: int, reach: float, rtol: float, max_steps: int
+    base: _Base, count: int, reach: float, rtol: float, max_steps: int, tangent: _Tangent
 ) -> _Fibre:
     """Return one run, first to find its path, then sampled along it."""
     start, size = _start(base, tangent, rtol)
-
-    def beyond(x: Array) -> float:
-        return float(np.linalg.norm(x - base.state)) - reach
-
-    events = [Event(beyond, "reach", 1, terminal=True)] if base.stable else []
+    beyond = Event(
+        lambda x: float(np.linalg.norm(x - base.state)) - reach, "reach", 1, terminal=True
+    )
+    events = [beyond] if base.stable else []
     run = flow(base.system, start, rtol=rtol, max_steps=max_steps, events=events)
     steps = run["state"].values
     way = np.cumsum([0.0, *np.linalg.norm(np.diff(steps, axis=0), axis=1)])
@@ -340,9 +316,8 @@ def _grow(
         sampled = flow(base.system, start, (0.0, grid[-1]), grid, **options)["state"].values
         reached = min(len(sampled), len(grid))  # where weights diverge it may end before the first
         states[:reached] = sampled[:reached]
-    reason, kind = int(run["stop_reason"]), int(run["limit_kind"])
-    length = float(way[-1])
-    return _Fibre(tangent.whole, size, time, states[rows], length, reason, kind)
+    ended = (float(way[-1]), int(run["stop_reason"]), int(run["limit_kind"]))
+    return _Fibre(tangent.whole, size, time, states[rows], *ended)
 
 
 def _dataset(

@@ -1,5 +1,6 @@
 """Limiting paths: how runs from smaller and smaller starts leave a critical point."""
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -165,19 +166,16 @@ def _ray(system: WeightSystem, direction: xr.Dataset) -> Ray:
 def _entered(system: WeightSystem, ray: Ray, delta: float | None) -> tuple[float, Entry]:
     """Return the distance at which the path is entered, and where; without δ the best of some."""
     if delta is None:
-        entries = [(float(r), _entry(system, ray, float(r))) for r in SIZES]
-        return min(entries, key=lambda pair: pair[1].error + _lost(ray, pair[0]))
+        entries = [(r, _entry(system, ray, r)) for r in SIZES.tolist()]
+        # The clock of a flow, too, may lose some of the time that is left from there on.
+        lost = CLOCK * np.abs(time_on_ray(ray.order, ray.rate / ray.order, SIZES))
+        return entries[int(np.argmin([entry.error for _, entry in entries] + lost))]
     size = np.float64(check_number("delta", delta, minimum=0.0))  # whose powers may be infinite
     if not size:
         raise ValueError("delta: needs a positive number")
     with np.errstate(over="ignore"):
         check_state("delta", system, ray.point + size * ray.u)
     return float(size), _entry(system, ray, size)
-
-
-def _lost(ray: Ray, size: float) -> float:
-    """Return what the clock of a flow may lose from a distance on, in time."""
-    return CLOCK * abs(float(time_on_ray(ray.order, ray.rate / ray.order, size)))
 
 
 @finite("delta")
@@ -195,8 +193,7 @@ def _entry(system: WeightSystem, ray: Ray, size: float) -> Entry:
     c, kappa = solved[:-1], float(solved[-1])
     late = kappa * size ** (2 - k) / ((q + 2 - k) * rate) if q + 2 != k else 0.0
     time = -float(time_on_ray(k, rate / k, size)) - late
-    relative = float(np.linalg.norm(c)) + abs(kappa)
-    error = relative**2 * (1.0 + size ** (2 - k) / rate)
+    error = (float(np.linalg.norm(c)) + abs(kappa)) ** 2 * (1.0 + size ** (2 - k) / rate)
     return Entry(state + size * c, time, error)
 
 
@@ -216,20 +213,17 @@ def _at_rest(system: WeightSystem) -> Event:
 def _limit(system: WeightSystem, end: Array) -> dict[str, Any]:
     """Return what a path comes to."""
     kind = "none"
-    try:
-        found = find_critical_point(system, end, max_iterations=FEW_ITERATIONS)
-        x = found.state.values
+    with contextlib.suppress(ConvergenceError):
+        x = find_critical_point(system, end, max_iterations=FEW_ITERATIONS).state.values
         if np.linalg.norm(x - end) <= NEAR_LIMIT * np.linalg.norm(end):
             end, kind = x, _kind(system, x)
-    except ConvergenceError:
-        pass
     active = system.unit_sizes(end) > tolerances.ZERO_UNIT * np.linalg.norm(end)
     return {
         "limit_state": ("parameter", end),
-        "limit_loss": ((), float(system.loss(end))),
-        "limit_residual": ((), float(np.linalg.norm(field_at(system, 0.0, end)))),
+        "limit_loss": float(system.loss(end)),
+        "limit_residual": float(np.linalg.norm(field_at(system, 0.0, end))),
         "limit_active": ("unit", active.astype(np.int8)),
-        "limit_kind": ((), schema.flag(schema.LIMIT_KINDS, kind)),
+        "limit_kind": schema.flag(schema.LIMIT_KINDS, kind),
     }
 
 
@@ -318,12 +312,11 @@ def escape_chain(
 def _way(system: WeightSystem, states: Array, left: Sequence[tuple[int, float]]) -> xr.Dataset:
     """Return the critical points on the way, with the order and value by which each was left."""
     orders, values = zip(*left, (0, 0.0), strict=True)
-    sizes = system.unit_sizes(states)
     limits = tolerances.ZERO_UNIT * np.linalg.norm(states, axis=1)[:, None]
     variables = {
         "state": (("saddle", "parameter"), states),
         "loss": ("saddle", system.loss(states)),
-        "n_active": ("saddle", np.sum(sizes > limits, axis=1)),
+        "n_active": ("saddle", np.sum(system.unit_sizes(states) > limits, axis=1)),
         "order": ("saddle", np.array(orders, np.int64), {"long_name": "order of the form"}),
         "value": ("saddle", np.array(values), {"long_name": "value of the form", "symbol": "$N$"}),
     }
@@ -399,15 +392,12 @@ def compare_with_path(
     crossed, run = _crossing(system, "start", x, norm, options)
     path_crossed, along = _crossing(system, "path", path.state.values[0], norm, options)
     run, along = (_reached(system, state, grid, options) for state in (run, along))
+    words = {"long_name": "distance of the run from the path"}
     variables = {
-        "distance": (
-            "time",
-            np.linalg.norm(run - along, axis=1),
-            {"long_name": "distance of the run from the path"},
-        ),
+        "distance": ("time", np.linalg.norm(run - along, axis=1), words),
         "path_norm": ("time", np.linalg.norm(along, axis=1)),
-        "crossing_time": ((), crossed),
-        "path_crossing_time": ((), float(path.time.values[0]) + path_crossed),
+        "crossing_time": crossed,
+        "path_crossing_time": float(path.time.values[0]) + path_crossed,
     }
     dataset = xr.Dataset(variables, coords={"time": grid})
     return schema.finish(dataset, "path_comparison", {**system.attributes(), "norm": norm})
@@ -433,10 +423,8 @@ def _reached(system: WeightSystem, start: Array, grid: Array, options: Mapping[s
     run = flow(system, start, (0.0, float(grid[-1])), grid, **options)
     end = schema.decode(run.stop_reason).item()
     if end != "end_reached":
-        raise ValueError(
-            f"t_eval: is not reached to its end in max_steps={options['max_steps']}, a run ends "
-            f"with {end}"
-        )
+        steps = options["max_steps"]
+        raise ValueError(f"t_eval: is not reached in max_steps={steps}, a run ends with {end}")
     return np.array(run.state.values)
 
 
@@ -500,8 +488,7 @@ def zero_preserving(
         "unit_zero": ("unit", whole.astype(np.int8)),
         "residual": ((), _force_on(system, kept, trials)),
     }
-    coords = {**system.coordinates(), **system.unit_coordinates()}
-    dataset = xr.Dataset(variables, coords=coords)
+    dataset = xr.Dataset(variables, coords={**system.coordinates(), **system.unit_coordinates()})
     return schema.finish(dataset, "zero_preserving", system.attributes())
 
 

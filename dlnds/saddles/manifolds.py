@@ -154,9 +154,7 @@ def _manifold(
         {
             "frame": (("direction", "parameter"), frame),
             "rate": ("direction", rate, {"long_name": "rate of growth", "symbol": r"$\lambda$"}),
-            "order": ("direction", order),
-            "mode": ("direction", mode),
-            "mode_lost": ("direction", lost),
+            **schema.columns("direction", order=order, mode=mode, mode_lost=lost),
             "state": ("parameter", state),
             "critical_point": schema.index_set_label(found.modes),
         },
@@ -213,14 +211,11 @@ def _of_maps(
         values, vectors = prod.hessian_modes(x)
         side = (values if stable else -values) > rtol * np.abs(values).max()
         frame = _unit([prod.horizontal_lift(x, Z) for Z in vectors[side]], prod.dim)
-        count = int(side.sum())
-        none = np.full(count, -1)
-        joint = Directions(frame, np.abs(values[side]), np.full(count, 2), none, none)
+        none = np.full(len(frame), -1)
+        joint = Directions(frame, np.abs(values[side]), np.full(len(frame), 2), none, none)
         method = "dense"
-    strict = len(joint.rate)
-    return _Local(
-        saddles.joined([joint], prod.dim), Dimensions(strict, strict, True), strict, method
-    )
+    strict, joint = len(joint.rate), saddles.joined([joint], prod.dim)
+    return _Local(joint, Dimensions(strict, strict, True), strict, method)
 
 
 def _swaps(prod: ProductFlow, x: Array, found: strings.Learnt) -> Directions:
@@ -273,20 +268,19 @@ def _dense(
     """
     values, vectors, zero = hessian
     side = ~zero & ((values > 0.0) == stable)
-    count, found = int(side.sum()), directions.leading_form(net, x, hessian)
-    form = None if found is None else directions.expanded(found, -1.0 if stable else 1.0)
-    points = [] if form is None else directions.escape_points(form)
-    degree = 0 if form is None else form.degree
-    none = np.full(count + len(points), -1)
-    joint = Directions(
-        frame=np.concatenate([vectors[:, side].T, *(p.direction[None] for p in points)]),
-        rate=np.append(np.abs(values[side]), [degree * p.value for p in points]),
-        order=np.append(np.full(count, 2), np.full(len(points), degree)),
-        mode=none,
-        lost=none,
-    )
-    whole = count + max((p.dimension for p in points), default=0)
-    return count, whole, saddles.joined([joint], net.dim)
+    count = whole = int(side.sum())
+    none, orders = np.full(count, -1), np.full(count, 2)
+    parts = [Directions(vectors[:, side].T, np.abs(values[side]), orders, none, none)]
+    found = directions.leading_form(net, x, hessian)
+    if found is not None:
+        form = directions.expanded(found, -1.0 if stable else 1.0)
+        points = directions.escape_points(form)
+        frame = np.reshape([p.direction for p in points], (-1, net.dim))
+        rate = form.degree * np.array([p.value for p in points])
+        none, orders = np.full(len(points), -1), np.full(len(points), form.degree)
+        parts.append(Directions(frame, rate, orders, none, none))
+        whole += max((p.dimension for p in points), default=0)
+    return count, whole, saddles.joined(parts, net.dim)
 
 
 def _isotropy_orbit(net: LinearNetwork, x: Array, frame: Array) -> int:
