@@ -170,24 +170,18 @@ def linearize(
 def _check_end(
     system: SystemProtocol, method: str, which: str, n_eigenvalues: int | None
 ) -> int | None:
-    if method != "iterative":
-        if which != "negative" or n_eigenvalues is not None:
-            word = "which" if n_eigenvalues is None else "n_eigenvalues"
-            raise ValueError(f"{word}: belongs to method 'iterative', got method {method!r}")
-        return None
-    if not system.numerics.symmetric or system.jvp is None:
+    """Return how many eigenvalues to find, None for all; refuse what does not go together."""
+    if method != "iterative" and which != "negative":
+        raise ValueError(f"which: belongs to method 'iterative', got method {method!r}")
+    if method == "iterative" and (not system.numerics.symmetric or system.jvp is None):
         raise TypeError(
             "method: 'iterative' needs a gradient flow with Hessian-vector products, got "
             f"{type(system).__name__}"
         )
-    if which == "negative":
-        if n_eigenvalues is not None:
-            raise ValueError(
-                f"n_eigenvalues: belongs to which='smallest' or 'largest', got {n_eigenvalues}"
-            )
-        return None
+    if (which == "negative") != (n_eigenvalues is None):
+        raise ValueError("n_eigenvalues: belongs to which='smallest' or 'largest', and to no other")
     if n_eigenvalues is None:
-        raise ValueError(f"n_eigenvalues: is needed with which={which!r}")
+        return None
     return check_integer("n_eigenvalues", n_eigenvalues, minimum=1, maximum=system.dim)
 
 
@@ -257,11 +251,11 @@ def _dataset(system: SystemProtocol, t: float, x: Array, found: _Spectrum) -> xr
     if not symmetric:
         variables["eigenvalue_imag"] = ("eigen", values.imag.copy())
     if found.all_negative:
-        variables["index"] = ((), np.int64(np.count_nonzero(unstable)))
+        variables["index"] = np.int64(np.count_nonzero(unstable))
         if unstable.any():
-            variables["departure_rate"] = ((), float(growth.max()))
+            variables["departure_rate"] = float(growth.max())
     if found.complete:
-        variables["nullity"] = ((), np.int64(decision.nullity))
+        variables["nullity"] = np.int64(decision.nullity)
     # Less force than what zero eigenvalues are blurred by.
     blur = max(found.resolution, found.zero_tolerance) * float(np.linalg.norm(x))
     if np.linalg.norm(field_at(system, t, x)) <= blur:
@@ -278,30 +272,25 @@ def _at_equilibrium(
     dimensions = found.dimensions or system.theory(x).dimensions()
     if dimensions is None:
         return {}
-    orbit, fiber, attrs["fiber_is_exact"] = dimensions[0], dimensions[1], int(dimensions[2])
-    variables: dict[str, Any] = {
-        "orbit_dimension": ((), np.int64(orbit)),
-        "fiber_dimension": ((), np.int64(fiber)),
-    }
+    orbit, fiber, exact = dimensions
+    attrs["fiber_is_exact"] = int(exact)
+    variables: dict[str, Any] = {"orbit_dimension": np.int64(orbit)}
+    variables["fiber_dimension"] = np.int64(fiber)
     if found.complete:
-        nullity = decision.nullity
-        attrs["unresolved_fiber"] = max(0, fiber - nullity)
-        if fiber <= nullity:
+        attrs["unresolved_fiber"] = max(0, fiber - decision.nullity)
+        if fiber <= decision.nullity:
             others = np.sort(np.argsort(np.abs(found.values), kind="stable")[fiber:])
-            variables["degenerate_dimension"] = ((), np.int64(nullity - fiber))
+            variables["degenerate_dimension"] = np.int64(decision.nullity - fiber)
             variables["transverse_eigenvalue"] = ("transverse", found.values.real[others])
     return variables
 
 
 def _convergence(decay: Array, variables: dict[str, Any]) -> dict[str, Any]:
     """Return the rate of convergence where no direction is unstable, if it can be told."""
-    nullity = variables["nullity"]
-    degenerate = variables.get("degenerate_dimension", nullity)[1]
-    unknown = nullity[1] > 0 and "degenerate_dimension" not in variables
-    if unknown or not (degenerate or decay.size):
-        return {}
-    rate = 0.0 if degenerate else max(0.0, float(decay.min()))
-    return {"convergence_rate": ((), rate)}
+    degenerate = variables.get("degenerate_dimension")
+    if degenerate or (decay.size and (degenerate == 0 or not variables["nullity"])):
+        return {"convergence_rate": 0.0 if degenerate else max(0.0, float(decay.min()))}
+    return {}
 
 
 @known_options
@@ -355,8 +344,8 @@ def canonical_spectrum(net: LinearNetwork, modes: Sequence[int]) -> xr.Dataset:
     eigenvalues = np.sort(np.concatenate([found, np.zeros(net.dim - len(found))]))
     variables = {
         "eigenvalue": ("eigen", eigenvalues),
-        "index": ((), np.int64(np.count_nonzero(found < 0.0))),
-        "nullity": ((), np.int64(net.dim - len(found))),
+        "index": np.int64(np.count_nonzero(found < 0.0)),
+        "nullity": np.int64(net.dim - len(found)),
     }
     return schema.finish(xr.Dataset(variables), "linearization", net.attributes())
 
@@ -419,9 +408,8 @@ def inertia(
     shift = zero_tolerance * np.eye(system.dim)
     index, coindex = _count_negative(matrix + shift), _count_negative(shift - matrix)
     counts = {"index": index, "nullity": system.dim - index - coindex, "coindex": coindex}
-    variables = {name: ((), np.int64(number)) for name, number in counts.items()}
     attrs = {**system.attributes(), "zero_tolerance": zero_tolerance}
-    return schema.finish(xr.Dataset(variables), "inertia", attrs)
+    return schema.finish(xr.Dataset(counts), "inertia", attrs)
 
 
 def _count_negative(matrix: Array) -> int:

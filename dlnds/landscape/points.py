@@ -17,9 +17,8 @@ from dlnds.systems.product import ProductFlow, check_maps
 from dlnds.systems.protocol import check_state
 from dlnds.theory import moments, strings, symmetry
 from dlnds.theory.coordinates import flat
-from dlnds.theory.moments import Problem, count_pairs, exceeds
+from dlnds.theory.moments import count_pairs, exceeds
 
-_RESIDUAL = "distance of the moved state from the canonical one"
 #: Most critical points that one table may hold.
 MOST_POINTS = 100_000
 
@@ -93,8 +92,11 @@ def critical_points(
         most = min(most, check_integer("max_rank", max_rank, minimum=0))
     if most < least:
         raise ValueError(f"max_rank: needs at least {least}, the rank of all, got {most}")
-    sets, learnt = _index_sets(net.problem, allowed, range(least, min(most, len(allowed)) + 1))
+    sets = _index_sets(allowed, range(least, min(most, len(allowed)) + 1))
     sigma, below = net.problem.modes[1], "nonstrict_saddle" if net.depth >= 3 else "strict_saddle"
+    learnt = np.zeros((len(sets), len(sigma)), bool)
+    for row, chosen in zip(learnt, sets, strict=True):
+        row[list(chosen)] = True
     kinds = _kinds(sigma, learnt, net.critical_ranks[1], below)
     variables = {
         "learnt": (("critical_point", "mode"), learnt),
@@ -107,15 +109,14 @@ def critical_points(
         "mode": np.arange(len(sigma)),
         "singular_value": ("mode", sigma.copy()),
     }
-    dataset = xr.Dataset(variables, coords=coords)
-    return schema.finish(dataset, "critical_points", net.attributes())
+    return schema.finish(xr.Dataset(variables, coords), "critical_points", net.attributes())
 
 
 def _allowed_modes(sigma: Array, modes: Sequence[int] | None) -> tuple[int, ...]:
     """Return the modes that sets are made of."""
-    positive = np.flatnonzero(sigma).tolist()
+    positive = tuple(np.flatnonzero(sigma).tolist())
     if modes is None:
-        return tuple(positive)
+        return positive
     chosen = check_integers("modes", modes, minimum=0, maximum=len(sigma) - 1)
     if not set(chosen) <= set(positive):
         raise ValueError(f"modes: needs modes with σ_j > 0, which are 0 to {len(positive) - 1}")
@@ -124,13 +125,8 @@ def _allowed_modes(sigma: Array, modes: Sequence[int] | None) -> tuple[int, ...]
     return tuple(sorted(chosen))
 
 
-def _index_sets(
-    problem: Problem, allowed: Sequence[int], ranks: Sequence[int]
-) -> tuple[list[tuple[int, ...]], Flags]:
-    """Return the sets of so many modes, and which modes they hold (point, mode).
-
-    A list that is too long is refused, by its length and by what would do.
-    """
+def _index_sets(allowed: Sequence[int], ranks: Sequence[int]) -> list[tuple[int, ...]]:
+    """Return the sets of so many modes; refuse too long a list, by its length and what would do."""
     totals = list(itertools.accumulate(math.comb(len(allowed), r) for r in ranks))
     if totals[-1] > MOST_POINTS:
         fits = sum(total <= MOST_POINTS for total in totals) - 1
@@ -138,11 +134,7 @@ def _index_sets(
             f"max_rank: there are {totals[-1]:,} critical points, at most {MOST_POINTS:,} can be "
             f"listed; max_rank = {fits} gives {totals[fits]:,}, or name the modes of interest"
         )
-    sets = [s for r in ranks for s in itertools.combinations(allowed, r)]
-    learnt = np.zeros((len(sets), len(problem.modes[1])), bool)
-    for row, chosen in zip(learnt, sets, strict=True):
-        row[list(chosen)] = True
-    return sets, learnt
+    return [chosen for r in ranks for chosen in itertools.combinations(allowed, r)]
 
 
 def _kinds(sigma: Array, learnt: Flags, most: int, below: str) -> Any:
@@ -241,9 +233,9 @@ def _decided(
 ) -> dict[str, Any]:
     """Return what the ranks of a critical point tell of its kind."""
     sigma, rank, depth = net.singular_values, int(learnt.sum()), net.depth
-    pairs = list(itertools.combinations(range(1, depth + 1), 2))
-    between = np.array([counted.ranks[j, i - 1 - j] for j, i in pairs], np.int64)
-    complementary = np.array([counted.ranks[i, depth - i + j] for j, i in pairs], np.int64)
+    earlier, later = np.add(np.triu_indices(depth, 1), 1)
+    between = counted.ranks[earlier, later - 1 - earlier]
+    complementary = counted.ranks[later, depth - later + earlier]
     pivots = (between == 0) | (complementary == 0)
     below = "nonstrict_saddle" if pivots.all() else "strict_saddle"
     kind = str(_kinds(sigma, learnt[None], net.max_rank, below)[0])
@@ -256,8 +248,8 @@ def _decided(
         "tightened": np.int8(pivots.all()),
         "order_of_descent": np.int64(order),
         "order_is_exact": np.int8(order <= 2 or full or canonical),
-        "earlier": ("pair", np.array([j for j, _ in pairs], np.int64)),
-        "later": ("pair", np.array([i for _, i in pairs], np.int64)),
+        "earlier": ("pair", earlier),
+        "later": ("pair", later),
         "between_rank": ("pair", between + rank),
         "complementary_rank": ("pair", complementary + rank),
         "tightened_pair": ("pair", pivots),
@@ -312,23 +304,23 @@ def canonicalize(net: LinearNetwork, x: ArrayLike, *, rtol: float = 1e-8) -> xr.
     ('{1}', True)
     """
     state, rtol, found = check_critical(net, x, rtol)
-    left, sizes, right = net.map_modes(found.left, found.sizes, found.right)
+    modes = net.map_modes(found.left, found.sizes, found.right)
     layers = net.unpack(state)
-    _, inverses = strings.adapted_bases(layers, left, sizes, right)
+    _, inverses = strings.adapted_bases(layers, *modes)
     group = inverses[1:-1]
     moved = flat(symmetry.moved(layers, group))
-    canonical = moments.canonical_state(net.widths, left, sizes, right)
-    dataset = xr.Dataset(
-        {
-            "state": ("parameter", canonical),
-            "group_element": ("entry", flat(group) if group else np.zeros(0)),
-            "moved_state": ("parameter", moved),
-            "residual": ((), float(np.linalg.norm(moved - canonical)), {"long_name": _RESIDUAL}),
-            **_index_set(net, found),
-        },
-        coords={**net.coordinates(), **_entry_coordinates(net.widths[1:-1])},
-    )
-    return schema.finish(dataset, "canonical_form", {**net.attributes(), "rtol": rtol})
+    canonical = moments.canonical_state(net.widths, *modes)
+    words = {"long_name": "distance of the moved state from the canonical one"}
+    variables = {
+        "state": ("parameter", canonical),
+        "group_element": ("entry", flat(group) if group else np.zeros(0)),
+        "moved_state": ("parameter", moved),
+        "residual": ((), float(np.linalg.norm(moved - canonical)), words),
+        **_index_set(net, found),
+    }
+    coords = {**net.coordinates(), **_entry_coordinates(net.widths[1:-1])}
+    attrs = {**net.attributes(), "rtol": rtol}
+    return schema.finish(xr.Dataset(variables, coords), "canonical_form", attrs)
 
 
 def _index_set(net: LinearNetwork, found: strings.Learnt) -> dict[str, Any]:
@@ -345,9 +337,7 @@ def _entry_coordinates(sizes: Sequence[int]) -> dict[str, Any]:
     places = [np.indices((d, d)).reshape(2, -1) for d in sizes]
     hidden = np.repeat(np.arange(1, len(sizes) + 1), [d * d for d in sizes])
     rows, columns = np.concatenate([np.zeros((2, 0), np.int64), *places], axis=1)
-    names = ("hidden", "unit", "unit_before")
-    parts = zip(names, (hidden, rows, columns), strict=True)
-    return {name: ("entry", part) for name, part in parts}
+    return schema.columns("entry", hidden=hidden, unit=rows, unit_before=columns)
 
 
 def check_point(net: LinearNetwork, x: ArrayLike, rtol: float) -> tuple[Array, float]:

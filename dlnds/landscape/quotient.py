@@ -5,7 +5,7 @@ gradient flow; all of GL(d_1) × … × GL(d_{h−1}) keeps the loss and what is
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,10 +31,8 @@ from dlnds.theory import symmetry
 from dlnds.theory.coordinates import flat
 from dlnds.theory.spectra import Decision, decided
 
-#: Most sweeps of one alignment, and words that invariants are made of.
-MOST_SWEEPS, MOST_WORDS = 500, 500
-#: Most random starts of an alignment.
-MOST_RESTARTS = 1000
+#: Most sweeps of one alignment, words that invariants are made of, and random starts.
+MOST_SWEEPS, MOST_WORDS, MOST_RESTARTS = 500, 500, 1000
 
 
 @known_options
@@ -86,9 +84,9 @@ def _group_element(net: LayeredSystem, element: Sequence[ArrayLike] | xr.DataArr
     """Return P_1, …, P_{h−1} given one by one, or as the vector that a Dataset holds."""
     sizes = net.widths[1:-1]
     if isinstance(element, xr.DataArray):
-        vector = check_array("element", element, ndim=1, shape=(sum(d * d for d in sizes),))
-        cuts = np.cumsum([d * d for d in sizes])[:-1]
-        return [p.reshape(d, d) for p, d in zip(np.split(vector, cuts), sizes, strict=True)]
+        ends = np.cumsum([0, *(d * d for d in sizes)])
+        vector = check_array("element", element, ndim=1, shape=(int(ends[-1]),))
+        return [p.reshape(d, d) for p, d in zip(np.split(vector, ends[1:-1]), sizes, strict=True)]
     return check_matrices("element", element, [(d, d) for d in sizes])
 
 
@@ -145,23 +143,19 @@ def orbit_basis(
     """
     state, frame, decision = _orbit_frame(net, x, orthogonal, rtol)
     sizes = [d * (d - 1) // 2 if orthogonal else d * d for d in net.widths[1:-1]]
-    kept = symmetry.orthogonal_isotropy(net.unpack(state), rtol) if orthogonal else ""
-    dataset = xr.Dataset(
-        {
-            "frame": (("direction", "parameter"), frame),
-            "orbit_dimension": np.int64(len(frame)),
-            "isotropy_dimension": np.int64(sum(sizes) - len(frame)),
-            "isotropy": kept,
-        },
-        coords=net.coordinates(),
-    )
+    variables = {
+        "frame": (("direction", "parameter"), frame),
+        "orbit_dimension": np.int64(len(frame)),
+        "isotropy_dimension": np.int64(sum(sizes) - len(frame)),
+        "isotropy": symmetry.orthogonal_isotropy(net.unpack(state), rtol) if orthogonal else "",
+    }
     attrs = {
         **net.attributes(),
         "rtol": float(rtol),
         "smallest_kept": decision.smallest_nonzero,
         "largest_dropped": decision.largest_zero,
     }
-    return schema.finish(dataset, "orbit", attrs)
+    return schema.finish(xr.Dataset(variables, net.coordinates()), "orbit", attrs)
 
 
 def _orbit_frame(
@@ -225,14 +219,9 @@ def split_tangent(
     along = frame.T @ (frame @ vector)
     across = vector - along
     across -= frame.T @ (frame @ across)
-    dataset = xr.Dataset(
-        {
-            "vertical": ("parameter", along),
-            "horizontal": ("parameter", across),
-            "orbit_dimension": np.int64(len(frame)),
-        },
-        coords=net.coordinates(),
-    )
+    parts = schema.columns("parameter", vertical=along, horizontal=across)
+    variables = {**parts, "orbit_dimension": np.int64(len(frame))}
+    dataset = xr.Dataset(variables, net.coordinates())
     return schema.finish(dataset, "tangent", {**net.attributes(), "rtol": float(rtol)})
 
 
@@ -321,7 +310,7 @@ def _swept(layers: Sequence[Array], others: Sequence[Array], direction: int) -> 
     """Return turns found one after the other from the inputs (1) or from the outputs (−1)."""
     group: list[Array] = [np.eye(len(w)) for w in layers[:-1]]
     for i in range(len(group))[::direction]:
-        group[i] = _best_turn(layers, others, group, i, ahead=direction < 0, behind=direction > 0)
+        group[i] = _best_turn(layers, others, group, i, sides=[-direction])
     return group
 
 
@@ -331,7 +320,7 @@ def _turns(layers: Sequence[Array], others: Sequence[Array], start: Sequence[Arr
     for _ in range(MOST_SWEEPS):
         change = 0.0
         for i in range(len(group)):
-            turn = _best_turn(layers, others, group, i, ahead=True, behind=True)
+            turn = _best_turn(layers, others, group, i)
             change = max(change, float(np.abs(turn - group[i]).max()))
             group[i] = turn
         if change <= 1e-14:
@@ -344,16 +333,14 @@ def _best_turn(
     others: Sequence[Array],
     group: Sequence[Array],
     i: int,
-    *,
-    ahead: bool,
-    behind: bool,
+    sides: Collection[int] = (-1, 1),
 ) -> Array:
-    """Return the best turn of hidden layer i, counted from 0, by the layers on its sides."""
+    """Return the best turn of hidden layer i, from 0 on, by the layer before (−1) and after it."""
     match = np.zeros((len(group[i]), len(group[i])))
-    if behind:
+    if -1 in sides:
         before = layers[i] if i == 0 else layers[i] @ group[i - 1].T
         match += before @ others[i].T
-    if ahead:
+    if 1 in sides:
         after = layers[i + 1] if i + 1 == len(group) else group[i + 1] @ layers[i + 1]
         match += after.T @ others[i + 1]
     return _nearest_turn(match)
@@ -371,13 +358,13 @@ def _layer_bound(layers: Sequence[Array], others: Sequence[Array]) -> float:
     total, last = 0.0, len(layers) - 1
     for i, (w, v) in enumerate(zip(layers, others, strict=True)):
         if last == 0:
-            total += float(np.sum((w - v) ** 2))
+            rest = w - v
         elif i in (0, last):
             a, b = (w, v) if i == 0 else (w.T, v.T)
-            total += float(np.sum((_nearest_turn(a @ b.T) @ a - b) ** 2))
+            rest = _nearest_turn(a @ b.T) @ a - b
         else:
-            values = (np.linalg.svd(a, compute_uv=False) for a in (w, v))
-            total += float(np.sum(np.subtract(*values) ** 2))
+            rest = np.subtract(*(np.linalg.svd(a, compute_uv=False) for a in (w, v)))
+        total += float(np.sum(rest**2))
     return float(np.sqrt(total))
 
 
@@ -403,9 +390,8 @@ def _word_bound(layers: Sequence[Array], others: Sequence[Array]) -> float:
                 rates = np.zeros(depth)
                 for place, k in enumerate(path):
                     rates[k] += np.prod([norms[m] for n, m in enumerate(path) if n != place])
-                rate = float(np.linalg.norm(rates))
-                change = float(np.linalg.norm(word[0] - word[1]))
-                best = max(best, change / rate if rate > 0.0 else 0.0)
+                rate = float(np.linalg.norm(rates)) or np.inf
+                best = max(best, float(np.linalg.norm(word[0] - word[1])) / rate)
             else:
                 words.append((node + step, word, path))
     return best
@@ -447,12 +433,11 @@ def quotient_run(
     True
     """
     check_layered(net)
-    run = schema.read("run", run, "run", {}, digest=net.digest)
-    dim = "iteration" if "iteration" in run.dims else "time"
-    run = schema.read("run", run, "run", {"state": (dim, "parameter"), dim: (dim,)})
+    dim = "iteration" if "iteration" in getattr(run, "dims", ()) else "time"
+    rows = {"state": (dim, "parameter"), dim: (dim,)}
+    run = schema.read("run", run, "run", rows, digest=net.digest)
     states = np.stack([check_state("run", net, state) for state in run["state"].values])
-    target = states[-1] if reference is None else reference
-    last = check_state("reference", net, target)
+    last = check_state("reference", net, states[-1] if reference is None else reference)
     rng = np.random.default_rng(0)
     others = net.unpack(last)
     aligned = np.stack([flat(_aligned(net.unpack(x), others, 2, rng)) for x in states])
@@ -460,12 +445,10 @@ def quotient_run(
         np.linalg.norm(flat(_aligned(net.unpack(x), net.unpack(y), 0, rng)) - y)
         for x, y in itertools.pairwise(states)
     ]
-    dataset = xr.Dataset(
-        {
-            "state": ((dim, "parameter"), aligned),
-            "orbit_distance": (dim, np.linalg.norm(aligned - last, axis=1)),
-            "length": (dim, np.concatenate([[0.0], np.cumsum(steps)])),
-        },
-        coords={**net.coordinates(), dim: run[dim]},
-    )
+    variables = {
+        "state": ((dim, "parameter"), aligned),
+        "orbit_distance": (dim, np.linalg.norm(aligned - last, axis=1)),
+        "length": (dim, np.concatenate([[0.0], np.cumsum(steps)])),
+    }
+    dataset = xr.Dataset(variables, coords={**net.coordinates(), dim: run[dim]})
     return schema.finish(dataset, "quotient_run", net.attributes())
