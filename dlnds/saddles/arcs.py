@@ -92,14 +92,12 @@ class _Rows(NamedTuple):
     def gained(self) -> Integers:
         """Return the mode that is learnt at the end of each and not at its start, −1 if none."""
         gains = self.are("activation", "decreasing") | self.are("rotation")
-        gained: Integers = np.where(gains, self.mode, -1)
-        return gained
+        return np.where(gains, self.mode, -1)
 
     def order(self, depth: int) -> Integers:
         """Return the order of the first term of the loss, 0 where there is none."""
         masks = [self.kind == _KIND["constant"], self.are("activation"), self.are("cross")]
-        order: Integers = np.select(masks, [0, depth, 2 * depth], 2)
-        return order
+        return np.select(masks, [0, depth, 2 * depth], 2)
 
 
 @known_options
@@ -273,8 +271,7 @@ def _end_at_points(rows: _Rows, depth: int, place: departures.Place | None = Non
     swapped = gained >= 0 if place is None else (gained >= 0) & ~place.blocked[gained]
     losing = rows.are("scaling") & (rows.mode_lost >= 0)
     constant = rows.kind == _KIND["constant"]
-    ends: Flags = np.where(constant, _are_critical(rows, depth, place), swapped | losing)
-    return ends
+    return np.where(constant, _are_critical(rows, depth, place), swapped | losing)
 
 
 def _are_critical(rows: _Rows, depth: int, place: departures.Place | None = None) -> Flags:
@@ -391,10 +388,8 @@ def arc_states(
         raise ValueError(f"x: has no arcs of the shape {moving.shape!r}, it starts elsewhere")
     states = departures.states(place, moving)
     along = {name: ("alpha", row[name].values) for name in ("alpha", "arc_parameter")}
-    dataset = xr.Dataset(
-        {"state": (("alpha", "parameter"), states), "loss": ("alpha", net.loss(states))},
-        coords={**net.coordinates(), **along},
-    )
+    variables = {"state": (("alpha", "parameter"), states), "loss": ("alpha", net.loss(states))}
+    dataset = xr.Dataset(variables, {**net.coordinates(), **along})
     return schema.finish(dataset, "arc_path", {**net.attributes(), "rtol": rtol, **ends})
 
 

@@ -132,25 +132,19 @@ def connections(
     check_memory("n_points", (3 * count + 8) * count_edges(points))
     edges = _edges(learnt, sigma)
     labels, (left, _, right) = points["critical_point"].values, net.singular_modes
-    dataset = xr.Dataset(
-        {
-            **_differences(net, learnt, edges),
-            **_along(net, points["loss"].values, edges, count, distances),
-            "left": (("output", "mode"), left),
-            "right": (("input", "mode"), right),
-        },
-        coords={
-            "source": ("edge", labels[edges.source]),
-            "target": ("edge", labels[edges.target]),
-            "scale": distances,
-            "singular_value": ("mode", sigma),
-        },
-    )
+    variables = {
+        **_differences(net, learnt, edges),
+        **_along(net, points["loss"].values, edges, count, distances),
+        "left": (("output", "mode"), left),
+        "right": (("input", "mode"), right),
+    }
+    ends = schema.columns("edge", source=labels[edges.source], target=labels[edges.target])
+    coords = {**ends, "scale": distances, "singular_value": ("mode", sigma)}
     attrs = net.attributes()
     if rank is not None:
         minima = labels[count_pairs(learnt, exceeds(sigma)) == 0]
         attrs |= {"restricted_to_rank": rank, "minima": " ".join(minima.tolist())}
-    return schema.finish(dataset, "connections", attrs)
+    return schema.finish(xr.Dataset(variables, coords), "connections", attrs)
 
 
 def _distances(scales: ArrayLike) -> Array:
@@ -262,8 +256,7 @@ def ends_in(learnt: Flags, source: Integers, lost: Integers, gained: Integers) -
     )
     order = np.argsort(keys)
     places = order[np.minimum(np.searchsorted(keys, sought, sorter=order), len(keys) - 1)]
-    found: Integers = np.where(keys[places] == sought, places, -1)
-    return found
+    return np.where(keys[places] == sought, places, -1)
 
 
 def _family_dimensions(learnt: Flags, sigma: Array, edges: _Edges) -> Integers:
@@ -271,8 +264,7 @@ def _family_dimensions(learnt: Flags, sigma: Array, edges: _Edges) -> Integers:
     same = equal(sigma).astype(np.int64)
     inside, outside = learnt @ same, ~learnt @ same
     lost = np.where(edges.lost >= 0, inside[edges.source, edges.lost] - 1, 0)
-    dimensions: Integers = lost + outside[edges.source, edges.gained] - 1
-    return dimensions
+    return lost + outside[edges.source, edges.gained] - 1
 
 
 def _orbit(sigma: Array, i: int, j: int, depth: int, count: int, scales: Array) -> _Orbit:
@@ -336,15 +328,11 @@ def edge_states(graph: xr.Dataset, edge: int | tuple[str, str]) -> xr.Dataset:
     ends = (widths[0], widths[-1])
     if (graph.sizes["input"], graph.sizes["output"], graph.sizes["mode"]) != (*ends, min(ends)):
         raise ValueError(f"graph: needs all modes of {ends[0]} inputs and {ends[1]} outputs")
-    dataset = xr.Dataset(
-        {
-            "state": (("point", "parameter"), _states(row, widths)),
-            "loss": ("point", row["loss"].values),
-        },
-        coords=schema.state_coordinates(widths),
-    )
-    names = {name: str(row[name].item()) for name in ("source", "target")}
+    states = (("point", "parameter"), _states(row, widths))
+    variables = {"state": states, "loss": ("point", row["loss"].values)}
+    dataset = xr.Dataset(variables, schema.state_coordinates(widths))
     kept = {k: v for k, v in graph.attrs.items() if k not in ("schema", "dlnds_version")}
+    names = {name: str(row[name].item()) for name in ("source", "target")}
     return schema.finish(dataset, "edge_path", {**kept, **names})
 
 

@@ -333,21 +333,18 @@ def _dataset(
     ends = ["" if gone else net.limit(x[-1]).label for gone, x in zip(nowhere, lifted, strict=True)]
     kinds = {"start_size": float, "length": float, "end_kind": np.int8, "stop_reason": np.int8}
     numbers = {n: np.array([getattr(f, n) for f in fibres], kind) for n, kind in kinds.items()}
-    dataset = xr.Dataset(
-        {
-            "state": (("fibre", "time", "parameter"), lifted),
-            "elapsed_time": (("fibre", "time"), -times if base.stable else times),
-            "loss": (("fibre", "time"), base.net.loss(states) if fibres else times),
-            "tangent": (("fibre", "parameter"), base.lift(tangents)),
-            "imbalance_residual": ("fibre", _drift(base, states)),
-            "end": ("fibre", np.array(ends, dtype=np.str_)),
-            **schema.columns("fibre", **numbers),
-        },
-        coords=net.coordinates(),
-    )
+    variables = {
+        "state": (("fibre", "time", "parameter"), lifted),
+        "elapsed_time": (("fibre", "time"), -times if base.stable else times),
+        "loss": (("fibre", "time"), base.net.loss(states) if fibres else times),
+        "tangent": (("fibre", "parameter"), base.lift(tangents)),
+        "imbalance_residual": ("fibre", _drift(base, states)),
+        "end": ("fibre", np.array(ends, dtype=np.str_)),
+        **schema.columns("fibre", **numbers),
+    }
     attrs = {**net.attributes(), **{name: manifold.attrs[name] for name in _KEPT}}
     attrs["critical_point"] = str(manifold["critical_point"].item())
-    return schema.finish(dataset, "fibres", attrs)
+    return schema.finish(xr.Dataset(variables, net.coordinates()), "fibres", attrs)
 
 
 def _drift(base: _Base, states: Array) -> Array:

@@ -150,16 +150,13 @@ def _manifold(
     local_of: Any = _local if net.factors is net else _of_maps
     local: _Local = local_of(net, state, found, rtol, stable)
     frame, rate, order, mode, lost = local.directions
-    dataset = xr.Dataset(
-        {
-            "frame": (("direction", "parameter"), frame),
-            "rate": ("direction", rate, {"long_name": "rate of growth", "symbol": r"$\lambda$"}),
-            **schema.columns("direction", order=order, mode=mode, mode_lost=lost),
-            "state": ("parameter", state),
-            "critical_point": schema.index_set_label(found.modes),
-        },
-        coords=net.coordinates(),
-    )
+    variables = {
+        "frame": (("direction", "parameter"), frame),
+        "rate": ("direction", rate, {"long_name": "rate of growth", "symbol": r"$\lambda$"}),
+        **schema.columns("direction", order=order, mode=mode, mode_lost=lost),
+        "state": ("parameter", state),
+        "critical_point": schema.index_set_label(found.modes),
+    }
     attrs = {
         **net.attributes(),
         "rtol": rtol,
@@ -171,7 +168,7 @@ def _manifold(
         "is_complete": int(local.dimensions.complete),
         "method": local.method,
     }
-    return schema.finish(dataset, "manifold", attrs)
+    return schema.finish(xr.Dataset(variables, net.coordinates()), "manifold", attrs)
 
 
 def _local(

@@ -135,9 +135,7 @@ def saddle_visits(net: LinearNetwork, run: xr.Dataset, *, radius: float = 0.05) 
     columns = {n: np.array([getattr(v, n) for v in found], float) for n in names}
     columns["next_mode"] = np.array([v.next_mode for v in found], np.int64)
     labels = schema.index_set_labels(visit.modes for visit in found)
-    dataset = xr.Dataset(
-        schema.columns("visit", **columns), coords={"critical_point": ("visit", labels)}
-    )
+    dataset = xr.Dataset(schema.columns("visit", **columns), {"critical_point": ("visit", labels)})
     return schema.finish(dataset, "visits", {**net.attributes(), "radius": radius})
 
 
@@ -365,15 +363,14 @@ def observed_connections(
     paths = [_visits(net, _trace("runs", net, run), radius, merge=True) for run in members]
     texts = [" ".join(schema.index_set_label(visit.modes) for visit in path) for path in paths]
     failed = np.isin(schema.decode(runs["stop_reason"]).values, FAILURES)
-    dataset = xr.Dataset(
-        {
-            **_edges(net, paths),
-            **_points(net, paths),
-            "sequence": ("sample", np.array(texts, dtype=np.str_)),
-            "stop_reason": ("sample", runs["stop_reason"].values),
-        },
-        coords={"sample": runs["sample"].values if "sample" in runs.coords else range(len(paths))},
-    ).set_coords(("source", "target"))
+    variables = {
+        **_edges(net, paths),
+        **_points(net, paths),
+        "sequence": ("sample", np.array(texts, dtype=np.str_)),
+        "stop_reason": ("sample", runs["stop_reason"].values),
+        "sample": runs["sample"].values,
+    }
+    dataset = xr.Dataset(variables).set_coords(("source", "target"))
     counts = {"radius": radius, "n_runs": len(paths), "n_failed": int(failed.sum())}
     return schema.finish(dataset, "observed_connections", {**net.attributes(), **counts})
 
