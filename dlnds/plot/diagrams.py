@@ -222,9 +222,12 @@ def _selected(variable: xr.DataArray, sel: Mapping[str, Any] | None) -> xr.DataA
     for dim, at in (sel or {}).items():
         check_choice("sel", dim, map(str, variable.dims))
         known = variable[dim].values
-        rows = [row for row, label in enumerate(known.tolist()) if np.ndim(at) == 0 and label == at]
+        same = known == at
+        if known.dtype.kind in "biuf" and isinstance(at, int | float | np.number):
+            same = np.isclose(known, float(at), rtol=1e-9, atol=0.0)
+        rows = np.flatnonzero(same) if np.ndim(at) == 0 else np.zeros(0, np.intp)
         if len(rows) != 1:
-            raise ValueError(f"sel: {dim!r} has no {at!r}{nearest(at, known[:20])}")
+            raise ValueError(f"sel: {dim!r} has no {at!r}{nearest(at, known[:20].tolist())}")
         variable = variable.isel({dim: rows[0]})
     return variable
 
@@ -254,7 +257,7 @@ def _draw_values(ax: Axes, drawn: xr.DataArray) -> None:
         canvas.bar(ax, colours, canvas.label(drawn), [schema.spoken(word) for word in words])
     sides = ((ax.xaxis, ax.set_xscale), (ax.yaxis, ax.set_yscale))
     for (axis, rescale), dim, (at, scale) in zip(sides, drawn.dims, places, strict=False):
-        if drawn[dim].dtype.kind in "biuf":
+        if _is_measured(drawn[dim]):
             rescale(scale)
             if scale == "linear" and len(at) <= _MOST_TICKS:
                 axis.set_ticks(at)
@@ -264,14 +267,26 @@ def _draw_values(ax: Axes, drawn: xr.DataArray) -> None:
 
 def _places(coordinate: xr.DataArray) -> tuple[Array, str]:
     """Return where values of the grid stand, and the scale of their axis by their spacing."""
-    if coordinate.dtype.kind not in "biuf":
+    if not _is_measured(coordinate):
         return np.arange(coordinate.size, dtype=np.float64), "linear"
     at = coordinate.values.astype(np.float64)
-    if at.min() <= 0.0 or at.size < 2:
-        return at, "linear"
-    ratios = at[1:] / at[:-1]
-    geometric = at.size > 2 and ratios[0] > 1.0 and np.allclose(ratios, ratios[0], rtol=1e-3)
-    return at, "log" if geometric else canvas.span(at)
+    if at.min() <= 0.0 or at.size < 3:
+        return at, canvas.span(at)
+    steps, ratios = _unevenness(at), _unevenness(np.log(at))
+    if min(steps, ratios) > 1e-3:
+        return at, canvas.span(at)
+    return at, "log" if ratios < steps else "linear"
+
+
+def _is_measured(coordinate: xr.DataArray) -> bool:
+    """Tell whether values of the grid are places on an axis, and not names or infinite."""
+    return coordinate.dtype.kind in "biuf" and bool(np.isfinite(coordinate.values).all())
+
+
+def _unevenness(at: Array) -> float:
+    """Return by how much steps differ, in terms of the largest."""
+    steps = np.abs(np.diff(at))
+    return float(np.ptp(steps) / steps.max())
 
 
 def _corners(at: Array, scale: str) -> Array:

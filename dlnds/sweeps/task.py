@@ -227,17 +227,29 @@ def _checked(name: str, values: xr.DataArray) -> xr.Variable:
     return xr.Variable(values.dims, array, values.attrs)
 
 
+#: What an array of a kind of dtype holds.
+_KINDS = {"b": "flags", "i": "integers", "u": "integers", "f": "floats", "U": "text"}
+
+
 def grown(old: Grid, new: Grid) -> Grid:
     """Return a new grid in which the points of an old one keep their numbers.
 
     Raises
     ------
     ValueError
-        If one of them is not in the new grid.
+        If one of them is not in the new grid, or the grids have other parameters.
     """
+    if {*old.names} != {*new.names}:
+        raise ValueError(
+            f"grid: has the parameters {', '.join(new.names)}, the directory has "
+            f"{', '.join(old.names)}; a grid grows in the values of those that it has"
+        )
     kinds = [{n: grid.dataset[n].dtype.kind for n in grid.names} for grid in (old, new)]
-    if names := differing(*kinds):
-        raise ValueError(f"grid: {', '.join(names)} is not of the kind that the directory has")
+    for name in differing(*kinds):
+        have, want = (_KINDS[kind[name]] for kind in kinds[::-1])
+        raise ValueError(
+            f"grid: {name} has {have}, the directory has {want}, which a task may tell apart"
+        )
     before, after = old.keys(), new.keys()
     places = after.get_indexer(before)
     if (places < 0).any():

@@ -499,6 +499,35 @@ def test_sweeps_over_one_dim_are_curves_and_words_are_named():
     assert [text.get_text() for text in ax.get_xticklabels()] == ["deep", "deeper"]
 
 
+@pytest.mark.parametrize(
+    ("values", "scale"),
+    [
+        ([0.9, 0.95, 1.0, 1.05], "linear"),
+        ([1.0, 2.0, 3.0], "linear"),
+        ([100.0, 101.0, 102.0, 103.0], "linear"),
+        (np.linspace(1e-6, 1.0, 5), "linear"),
+        ([1.0, 2.0, 4.0], "log"),
+        ([0.9, 0.99, 1.089], "log"),
+        ([1e-100, 1.0, 1e100], "log"),
+        ([1e-4, 1.0], "log"),
+        ([1.0, 2.0, np.inf], "linear"),
+    ],
+)
+def test_axes_of_sweeps_follow_the_spacing_of_the_grid(values, scale):
+    steps = xr.DataArray(np.arange(2.0 * len(values)).reshape(len(values), 2), dims=("rate", "n"))
+    attrs = GRID.attrs
+    grid = xr.Dataset({"steps": steps, "status": steps.astype(np.int8) * 0}, attrs=attrs)
+    grid["status"].attrs = GRID.status.attrs
+    grid = grid.assign_coords(rate=np.asarray(values), n=[1, 2])
+    assert dl.plot.heatmap(grid, value="steps", x="rate").get_xscale() == scale
+
+
+def test_points_of_a_sweep_are_selected_up_to_rounding():
+    grid = GRID.assign_coords(scale=[0.1, 0.1 + 0.2, 1.0])
+    ax = dl.plot.heatmap(grid, sel={"rank": 2, "scale": 0.3})
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), grid.steps.isel(scale=1).sel(rank=2))
+
+
 def test_what_a_sweep_does_not_have_is_refused_by_name():
     for name, options in [
         ("sel", {}),

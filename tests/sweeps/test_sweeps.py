@@ -476,8 +476,8 @@ def test_a_grid_that_lacks_what_is_there_is_refused(tmp_path):
             {"a": [1, 2], "b": [1.0, 2.0]},
             "^grid: lacks the point a=1, b=0.5, which the directory has",
         ),
-        ({"a": [1.0, 2.0, 3.0], "b": [0.5]}, "^grid: a is not of the kind"),
-        ({"a": ["1", "2"], "b": [0.5]}, "^grid: a is not of the kind"),
+        ({"a": [1.0, 2.0, 3.0], "b": [0.5]}, "^grid: a has floats, the directory has integers"),
+        ({"a": ["1", "2"], "b": [0.5]}, "^grid: a has text, the directory has integers"),
     ]:
         COMPUTED.clear()
         with pytest.raises(ValueError, match=message):
