@@ -23,16 +23,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         code: int = options.run(options)
-    except (ValueError, TypeError, dl.ConvergenceError) as error:
-        print(f"dlnds: {_in_options(str(error))}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("dlnds: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (OSError, MemoryError) as error:
+    except (ValueError, TypeError, OSError, MemoryError, dl.ConvergenceError) as error:
         print(f"dlnds: {_in_options(str(error) or 'out of memory')}", file=sys.stderr)
         return 2
     return code

@@ -208,11 +208,8 @@ def check_course(
     """Return the options of a branch, if they can be that."""
     smallest = check_number("step_min", step_min, minimum=1e-14)
     largest = check_number("step_max", step_max, minimum=smallest)
-    if not np.iterable(events):
-        raise TypeError(f"events: needs a sequence of functions of x and p, got {events!r}")
-    for event in events:
-        if not callable(event):
-            raise TypeError(f"events: needs functions of x and p, got {event!r}")
+    if not np.iterable(events) or not all(map(callable, events)):
+        raise TypeError(f"events: needs functions of x and p in a sequence, got {events!r}")
     return Course(
         bounds=check_bounds("bounds", bounds),
         step=check_number("step", step, minimum=smallest, maximum=largest),

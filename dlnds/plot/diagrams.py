@@ -91,14 +91,11 @@ def branches(
         raise ValueError("data: needs what branch or diagram returns")
     rows = schema.by_dims("state (step, parameter) p index event (step)")
     parts = [schema.read("data", part, "branch", rows, empty=("step",)) for part in parts]
-    for word, given in (("x", x), ("y", y)):
-        if not isinstance(given, str) and (given is not None or word == "x"):
-            raise TypeError(f"{word}: needs the name of a variable, got {given!r}")
-    name = y or ("loss" if "loss" in parts[0] else "norm")
-    ax = canvas.axes(ax, (8.0, 5.5), _variable(parts[0], x), _variable(parts[0], name))
+    y = ("loss" if "loss" in parts[0] else "norm") if y is None else y
+    drawn = [(_variable(part, "x", x), _variable(part, "y", y)) for part in parts]
+    ax = canvas.axes(ax, (8.0, 5.5), *drawn[0])
     seen: set[str] = set()
-    for number, part in enumerate(parts):
-        first, second = _variable(part, x), _variable(part, name)
+    for number, (part, (first, second)) in enumerate(zip(parts, drawn, strict=True)):
         _draw(ax, part, first.values, second.values, f"C{number % 10}")
         seen |= _mark(ax, part, first.values, second.values)
     handles = ax.plot([], [], color="0.3", label="stable")
@@ -111,14 +108,12 @@ def branches(
     return ax
 
 
-def _variable(branch: xr.Dataset, name: str) -> xr.DataArray:
+def _variable(branch: xr.Dataset, word: str, name: str) -> xr.DataArray:
     """Return a variable with one number for each row."""
-    if name == "norm":
+    known = [str(n) for n, v in branch.variables.items() if v.dims == ("step",)]
+    if check_choice(word, name, ["norm", *known]) == "norm":
         norm = np.linalg.norm(branch["state"].values, axis=1)
         return xr.DataArray(norm, dims="step", attrs={"long_name": "norm", "symbol": r"$\|x\|$"})
-    known = [str(n) for n, v in branch.variables.items() if v.dims == ("step",)]
-    if name not in known:
-        raise ValueError(f"y: there is no {name!r} with one number a row{nearest(name, known)}")
     return branch[name]
 
 
