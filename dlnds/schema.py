@@ -514,14 +514,14 @@ def validate(dataset: xr.Dataset | xr.DataTree) -> None:
         raise ValueError(f"dataset: has the unknown schema {schema!r}; known are {known}")
     if "dlnds_version" not in data.attrs:
         raise ValueError("dataset: lacks the attribute 'dlnds_version'")
+    children = getattr(dataset, "children", {})
     for node, wanted in REQUIRED_NODES.get(schema, {}).items():
-        if not isinstance(dataset, xr.DataTree) or node not in dataset.children:
+        if node not in children:
             raise ValueError(f"dataset: lacks the node {node!r} of schema {schema!r}")
-        if dataset[node].attrs.get("schema") != wanted:
+        if children[node].attrs.get("schema") != wanted:
             raise ValueError(f"dataset: its node {node!r} needs the schema {wanted!r}")
-    if isinstance(dataset, xr.DataTree):
-        for child in dataset.children.values():
-            validate(child)
+    for child in children.values():
+        validate(child)
     if schema == "run" and not {"time", "iteration"} & set(data.variables):
         raise ValueError("dataset: lacks the variable 'time' or 'iteration'")
     for name, dims in REQUIRED[schema].items():

@@ -207,6 +207,5 @@ def _ritz_values(
         products = matrix @ vectors
         values = np.einsum("ij,ij->j", vectors, products)
         if np.linalg.norm(products - vectors * values, axis=0).max() <= error:
-            ordered: Array = np.sort(values)
-            return ordered
+            return np.sort(values)
     return None

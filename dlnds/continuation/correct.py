@@ -98,8 +98,7 @@ def declared_basis(residual: Residual, x: Array, p: float, unit: float) -> Array
     if basis is not None:
         return basis
     _, sizes, frame = np.linalg.svd(rows, full_matrices=False)
-    across: Array = frame[: int((sizes > tolerances.RANK * max(sizes[0], unit)).sum())].T
-    return across
+    return frame[: int((sizes > tolerances.RANK * max(sizes[0], unit)).sum())].T
 
 
 def orbit_basis(problem: Problem, x: Array, p: float, tangent: Array) -> Array:
@@ -113,8 +112,7 @@ def orbit_basis(problem: Problem, x: Array, p: float, tangent: Array) -> Array:
     kernel = np.asarray(np.linalg.svd(wide)[2][-problem.nullity - 1 :], float)
     along = kernel.T @ (kernel @ tangent)
     rest = kernel - np.outer(kernel @ along, along) / float(along @ along)
-    across: Array = np.linalg.svd(rest)[2][: problem.nullity, :-1].T
-    return across
+    return np.linalg.svd(rest)[2][: problem.nullity, :-1].T
 
 
 class Corrected(NamedTuple):
@@ -338,8 +336,7 @@ def null_directions(problem: Problem, x: Array, p: float, tolerance: float = 0.0
     rows = np.vstack([rows, np.column_stack([basis.T, np.zeros(basis.shape[1])])])
     _, sizes, frame = np.linalg.svd(rows, full_matrices=len(rows) <= x.size)
     rank = int((sizes > max(1e3 * tolerances.RANK * sizes[0], tolerance)).sum())
-    null: Array = frame[min(rank, x.size) :]
-    return null
+    return frame[min(rank, x.size) :]
 
 
 def turned(point: Point) -> Point:

@@ -329,8 +329,7 @@ class _Borders:
     def spectrum(self, y: Array, q: float, basis: Array) -> Array:
         """Return the eigenvalues of J across the orbit but the one that vanishes at folds."""
         values = self.eigenvalues(y, q, basis)
-        others: Array = np.delete(values, np.argmin(np.abs(values)))
-        return others
+        return np.delete(values, np.argmin(np.abs(values)))
 
     def renewed(self, point: Point) -> "_Borders":
         """Return the same with the null vectors at a point as borders, in their orientation."""

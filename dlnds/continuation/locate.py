@@ -271,8 +271,7 @@ def _orbit_rank(problem: Problem, point: Point) -> int:
         return int(point.basis.shape[1])
     rows = problem.residual.orbit(point.x, point.p)
     sizes = np.asarray(np.linalg.svd(rows, compute_uv=False), float)
-    rank: int = int((sizes > tolerances.KERNEL * sizes.max(initial=problem.course.unit)).sum())
-    return rank
+    return int((sizes > tolerances.KERNEL * sizes.max(initial=problem.course.unit)).sum())
 
 
 def _at_larger_orbit(problem: Problem, point: Point, dimension: int) -> Point | None:

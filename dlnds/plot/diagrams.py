@@ -289,8 +289,7 @@ def _corners(at: Array, scale: str) -> Array:
     along = np.log(at) if scale == "log" else at
     half = 0.5 * np.diff(along) if at.size > 1 else np.array([0.5])
     ends = np.append(along[0] - half[0], along + np.append(half, half[-1])[: at.size])
-    corners: Array = np.exp(ends) if scale == "log" else ends
-    return corners
+    return np.exp(ends) if scale == "log" else ends
 
 
 @known_options

@@ -120,8 +120,7 @@ def kinds(points: xr.Dataset) -> NDArray[np.object_]:
     """Return the kinds of points as words, if they are known."""
     if "kind" not in points:
         return np.full(points.sizes["critical_point"], "critical_point", object)
-    words: NDArray[np.object_] = schema.decode(points["kind"]).values
-    return words
+    return schema.decode(points["kind"]).values
 
 
 def generic_path(points: xr.Dataset) -> Flags:
@@ -170,8 +169,7 @@ def bends(x: Array, loss: Array, some: Edges) -> Array:
     height = float(np.ptp(loss)) or 1.0
     bend = BEND[0] + BEND[1] * np.abs(loss[some.source] - loss[some.target]) / height
     middle[0] += np.select([some.kind == "swap", some.kind == "observed"], [bend, -bend], 0.0)
-    control: Array = middle.T
-    return control
+    return middle.T
 
 
 def leading(some: Edges) -> Flags:
@@ -198,8 +196,7 @@ def importance(points: xr.Dataset, some: Edges) -> Integers:
     visited = np.zeros(len(minimum), bool)
     visited[some.source[some.visited > 0]] = visited[some.target[some.visited > 0]] = True
     groups = np.select([generic_path(points), minimum, visited], [0, 1, 2], 3)
-    order: Integers = np.lexsort((points["loss"].values, points["rank"].values, groups))
-    return order
+    return np.lexsort((points["loss"].values, points["rank"].values, groups))
 
 
 def fit_labels(

@@ -142,8 +142,7 @@ def rounded(values: Any, digits: int = DIGITS) -> Array:
     """Return numbers with so many significant digits."""
     unique, which = np.unique(np.asarray(values, np.float64), return_inverse=True)
     short = np.array([float(f"{value:.{digits - 1}e}") for value in unique.tolist()])
-    result: Array = short[which.ravel()].reshape(np.shape(values))
-    return result
+    return short[which.ravel()].reshape(np.shape(values))
 
 
 def _plain(values: Any) -> Any:
@@ -200,29 +199,20 @@ def _orbits(atlas: xr.DataTree, edges: layout.Edges) -> tuple[Integers, dict[str
     place = edges.place[known]
     before, after = (learnt[ends[known]] for ends in (edges.source, edges.target))
     gained, lost = np.argmax(after & ~before, axis=1), np.argmax(before & ~after, axis=1)
-    lost = np.where(edges.kind[known] == "swap", lost, -1)
-    columns = [lost, gained]
-    connected = "connections" in atlas.children
-    if connected:
+    columns = [np.where(edges.kind[known] == "swap", lost, -1), gained]
+    if "connections" in atlas.children:
         node = atlas["connections"].to_dataset()
-        columns += [node[name].values[place] for name in ("drop", "length", "rate")]
+        columns += [node[name].values[place] for name in ("length", "rate")]
         columns += list(node["escape_time"].values[place].T)
-    else:
-        columns.append(edges.drop[known])
     table = rounded(np.stack(columns, axis=1))
     unique, which = np.unique(table, axis=0, return_inverse=True)
     orbit = np.full(len(known), -1)
     orbit[known] = which.ravel()
     pairs = unique[:, :2].astype(int).tolist()
-    orbits = {
-        "kind": ["add" if i < 0 else "swap" for i, _ in pairs],
-        "word": [f"add {j}" if i < 0 else f"swap {i} for {j}" for i, j in pairs],
-        "drop": _plain(unique[:, 2]),
-        "time": _plain(unique[:, 5:]) if connected else [],
-    }
-    if connected:
-        orbits |= {"length": _plain(unique[:, 3]), "rate": _plain(unique[:, 4])}
-    return orbit, {"orbits": orbits}
+    words = [f"add {j}" if i < 0 else f"swap {i} for {j}" for i, j in pairs]
+    numbers = dict(zip(("length", "rate"), _plain(unique[:, 2:4].T), strict=False))
+    times = _plain(unique[:, 4:]) if numbers else []
+    return orbit, {"orbits": {"word": words, "time": times, **numbers}}
 
 
 def _arcs(atlas: xr.DataTree, points: xr.Dataset) -> dict[str, Any]:
@@ -256,8 +246,7 @@ def _listed_arcs(atlas: xr.DataTree) -> Integers:
     use = np.isin(node["source"].values, points["critical_point"].values)
     if use.sum() > MOST_ARCS:
         use &= schema.decode(node["kind"]).values == "decreasing"
-    rows: Integers = np.flatnonzero(use)
-    return rows
+    return np.flatnonzero(use)
 
 
 def _picture(atlas: xr.DataTree, edges: layout.Edges) -> tuple[str, dict[str, Any]]:
