@@ -24,7 +24,7 @@ from dlnds.systems.protocol import (
     check_flow,
     check_state,
     dense_jacobian,
-    field_at,
+    field_of,
     products_at,
 )
 from dlnds.theory import spectra
@@ -258,7 +258,7 @@ def _dataset(system: SystemProtocol, t: float, x: Array, found: _Spectrum) -> xr
         variables["nullity"] = np.int64(decision.nullity)
     # Less force than what zero eigenvalues are blurred by.
     blur = max(found.resolution, found.zero_tolerance) * float(np.linalg.norm(x))
-    if np.linalg.norm(field_at(system, t, x)) <= blur:
+    if np.linalg.norm(field_of(system, t)(x)) <= blur:
         variables |= _at_equilibrium(system, x, found, decision, attrs)
         if found.complete and not unstable.any():
             variables |= _convergence(-growth[~decision.zero], variables)

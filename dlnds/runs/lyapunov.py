@@ -24,7 +24,7 @@ from dlnds.errors import (
     known_options,
 )
 from dlnds.runs.flow import LAST, SMALLEST_RTOL, Tracker, check_span, progress_bar
-from dlnds.systems.protocol import SystemProtocol, check_state, check_system, field_at
+from dlnds.systems.protocol import SystemProtocol, check_state, check_system, field_of
 
 #: Rows of finite-time values, and parts of a run whose growth is compared.
 _ROWS, _PARTS = 100, 20
@@ -481,7 +481,7 @@ class _Motion:
         system, x = self.system, self.state
         if not system.numerics.symmetric:
             return False
-        force = field_at(system, self.way.begin, x)
+        force = field_of(system, self.way.begin)(x)
         # Random unit vectors feel ‖J‖_F/√n on average.
         slope = np.linalg.norm(self.pushed(self.way.begin, x, self.frame))
         slope *= np.sqrt(system.dim / self.k)

@@ -23,7 +23,7 @@ from dlnds.errors import (
     known_options,
 )
 from dlnds.systems.network import WeightSystem, check_weights
-from dlnds.systems.protocol import SystemProtocol, dense_jacobian, field_at
+from dlnds.systems.protocol import SystemProtocol, dense_jacobian, field_of
 from dlnds.theory import tolerances
 from dlnds.theory.forms import Expansion, LeadingPart, difference, expansion, without_orbit
 from dlnds.theory.laws import time_on_ray
@@ -238,7 +238,7 @@ def _strict(system: SystemProtocol, x: Array) -> Found:
     matrix, _ = dense_jacobian(system, 0.0, x)
     growth, vectors = scipy.linalg.eigh(matrix)
     limit = tolerances.HESSIAN * float(np.abs(growth).max())
-    lack = float(np.linalg.norm(field_at(system, 0.0, x)))
+    lack = float(np.linalg.norm(field_of(system, 0.0)(x)))
     if not lack <= limit * np.linalg.norm(x):
         raise ValueError(
             f"at: needs a critical state, got one with a gradient of norm {lack:.3g}; "

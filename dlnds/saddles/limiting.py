@@ -27,7 +27,7 @@ from dlnds.runs.events import Event
 from dlnds.runs.flow import flow, recorded
 from dlnds.saddles.directions import escape_directions, read_row
 from dlnds.systems.network import WeightSystem, check_weights
-from dlnds.systems.protocol import check_state, dense_jacobian, field_at
+from dlnds.systems.protocol import check_state, dense_jacobian, field_of
 from dlnds.theory import tolerances
 from dlnds.theory.laws import time_on_ray
 
@@ -183,7 +183,7 @@ def _entry(system: WeightSystem, ray: Ray, size: float) -> Entry:
     """Return the state of the limiting path at a distance, to the next order, and its time."""
     point, u, k, rate, q = ray
     state = point + size * u
-    force = field_at(system, 0.0, state)
+    force = field_of(system, 0.0)(state)
     matrix, _ = dense_jacobian(system, 0.0, state)
     slow = rate * size ** (k - 2)
     bordered = np.zeros((system.dim + 1, system.dim + 1))
@@ -203,7 +203,7 @@ def _at_rest(system: WeightSystem) -> Event:
 
     def excess(x: Array) -> float:
         nonlocal largest
-        size = float(np.linalg.norm(field_at(system, 0.0, x)))
+        size = float(np.linalg.norm(field_of(system, 0.0)(x)))
         largest = max(largest, size)
         return size - REST * largest
 
@@ -221,7 +221,7 @@ def _limit(system: WeightSystem, end: Array) -> dict[str, Any]:
     return {
         "limit_state": ("parameter", end),
         "limit_loss": float(system.loss(end)),
-        "limit_residual": float(np.linalg.norm(field_at(system, 0.0, end))),
+        "limit_residual": float(np.linalg.norm(field_of(system, 0.0)(end))),
         "limit_active": ("unit", active.astype(np.int8)),
         "limit_kind": schema.flag(schema.LIMIT_KINDS, kind),
     }

@@ -164,9 +164,8 @@ class HomogeneousNetwork(WeightSystem):
     def _is_too_large(self, x: Array) -> bool:
         """Tell whether outputs, or the squares of gradients, may overflow at ``x``."""
         with np.errstate(over="ignore"):
-            return not np.isfinite(
-                max(1.0, float(np.linalg.norm(x))) ** np.float64(4 * self.degree)
-            )
+            size = max(1.0, float(np.linalg.norm(x)))
+            return not np.isfinite(size ** np.float64(4 * self.degree))
 
     def attributes(self) -> dict[str, Any]:
         """Return what the attributes of a Dataset say of the network."""
@@ -234,12 +233,10 @@ class HomogeneousNetwork(WeightSystem):
             signal = self.criterion.signal(self._outputs(x, self.slope))
             return [form(self.widths, self.criterion.inputs, signal)]
         values, signals = self._both_ways(x)
-        active = [np.arange(self.widths[0])]
         zero = self.unit_sizes(x) <= tolerances.ZERO_UNIT * np.linalg.norm(x)
-        for i in range(1, self.depth):
-            active.append(np.flatnonzero(~zero[self.units[:, 0] == i]))
-        active.append(np.arange(self.widths[-1]))
-        parts = []
+        of, parts = self.units[:, 0], []
+        hidden = [np.flatnonzero(~zero[of == i]) for i in range(1, self.depth)]
+        active = [np.arange(self.widths[0]), *hidden, np.arange(self.widths[-1])]
         for i in range(1, self.depth):
             spare = np.setdiff1d(np.arange(self.widths[i]), active[i])
             before, after = active[i - 1], active[i + 1]

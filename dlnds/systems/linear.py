@@ -567,15 +567,11 @@ class LinearNetwork(LayeredSystem):
             If the inputs have no covariance, or a singular one.
         """
         root = self.whitening if self.input_root is None else self.input_root
-        if root is None:
+        if root is None or root.shape[0] != root.shape[1]:
+            got = "none" if root is None else f"rank {root.shape[1]} in {root.shape[0]} inputs"
             raise ValueError(
-                "system: vary='covariance' needs a network with an input covariance, as from_data "
-                "makes"
-            )
-        if root.shape[0] != root.shape[1]:
-            raise ValueError(
-                "system: vary='covariance' needs an input covariance of full rank, got rank "
-                f"{root.shape[1]} in {root.shape[0]} inputs"
+                "system: vary='covariance' needs an input covariance of full rank, as from_data "
+                f"makes, got {got}"
             )
         words = {"normalization": self.normalization, "specialize": self.specialize}
         return LinearNetwork(self.widths, self.target, root, **words)  # type: ignore[arg-type]

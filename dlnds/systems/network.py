@@ -383,9 +383,8 @@ class LayeredSystem(WeightSystem):
     def _conserved(self, states: Array) -> Array:
         self._check_squares("x")
         parts = symmetry.imbalances(layers_of(self.widths, states))
-        none = np.zeros((*states.shape[:-1], 0))
         flats = [c.reshape(*states.shape[:-1], -1) for c in parts]
-        return np.concatenate([none, *flats], axis=-1)
+        return np.concatenate([states[..., :0], *flats], axis=-1)
 
     def _check_squares(self, name: str) -> None:
         """Refuse hidden layers so wide that their C_i do not fit into the memory."""

@@ -564,11 +564,9 @@ class ProductFlow(SystemProtocol):
         first, second = np.triu_indices(self.rank, 1)
         powers = np.arange(h)
         with np.errstate(divide="ignore"):
-            pairs = np.zeros((len(s), len(first)))
-            if h > 1:
-                a, b = s[:, first, None], s[:, second, None]
-                terms = a ** (2.0 * (h - 1 - powers) / h) * b ** (2.0 * powers / h)
-                pairs = np.log(np.sum(terms, axis=-1))
+            a, b = s[:, first, None], s[:, second, None]
+            terms = a ** (2.0 * (h - 1 - powers) / h) * b ** (2.0 * powers / h)
+            pairs = np.log(np.sum(terms, axis=-1))
             volume: Array = 0.5 * np.sum(pairs, axis=1) + spare / h * np.sum(np.log(s), axis=1)
         return volume
 

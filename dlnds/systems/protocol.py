@@ -226,11 +226,6 @@ def check_system(system: object) -> None:
         )
 
 
-def field_at(system: SystemProtocol, t: float, x: Array) -> Array:
-    """Return the field at a state."""
-    return field_of(system, t)(x)
-
-
 def field_of(system: SystemProtocol, t: float) -> Callable[[Array], Array]:
     """Return the field as a function of the state, which returns it."""
     field, params = jit.ready(system.field, jit.FIELD), system.params

@@ -255,14 +255,12 @@ def balanced_frames(
 
 def _matching(values: Array, sizes: Array, allowed: float) -> list[int] | None:
     """Return the places of descending values among descending sizes, or None if one is missing."""
-    places, known, k = [], sizes.tolist(), 0
+    places, left = [], iter(enumerate(sizes.tolist()))
     for value in values.tolist():
-        while k < len(known) and known[k] > value + allowed:
-            k += 1
-        if k == len(known) or known[k] < value - allowed:
+        place, size = next((pair for pair in left if pair[1] <= value + allowed), (0, -np.inf))
+        if size < value - allowed:
             return None
-        places.append(k)
-        k += 1
+        places.append(place)
     return places
 
 
