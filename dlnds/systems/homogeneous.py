@@ -25,17 +25,10 @@ from dlnds.systems.losses import FORMS, NORMALIZED, Loss, logistic
 from dlnds.systems.network import WeightSystem, check_widths, labelled_data
 from dlnds.systems.protocol import Limit, Numerics, Theory, ended, evaluations, varying
 from dlnds.systems.varied import with_decay
-from dlnds.theory import tolerances
+from dlnds.theory import forms, tolerances
 from dlnds.theory.coordinates import block_places, layers_of
-from dlnds.theory.forms import (
-    LeadingPart,
-    activations,
-    correlation,
-    network_outputs,
-    pack_params,
-)
+from dlnds.theory.forms import LeadingPart, correlation, pack_params
 
-LOSSES = ("square", "logistic")
 #: Largest power of the activation.
 MOST_POWER = 64
 
@@ -253,7 +246,7 @@ class HomogeneousNetwork(WeightSystem):
     def _both_ways(self, x: Array) -> tuple[list[Array], list[Array]]:
         """Return A_0, …, A_{h−1} and B_1, …, B_h of a state."""
         layers = self.unpack(x)
-        values = activations(layers, self.criterion.inputs, self.power, self.slope)
+        values = forms.activations(layers, self.criterion.inputs, self.power, self.slope)
         signals = [self.criterion.signal(layers[-1] @ values[-1])]
         for i in range(self.depth - 1, 0, -1):
             z = layers[i - 1] @ values[i - 1]
@@ -277,7 +270,7 @@ class HomogeneousNetwork(WeightSystem):
 
     def _outputs(self, states: Array, slope: float) -> Array:
         layers = layers_of(self.widths, states)
-        return network_outputs(layers, self.criterion.inputs, self.power, slope)
+        return forms.network_outputs(layers, self.criterion.inputs, self.power, slope)
 
     def _loss(self, states: Array) -> Any:
         images = self._outputs(states, self.slope)
@@ -306,7 +299,7 @@ class HomogeneousNetwork(WeightSystem):
 
 def _criterion(widths: tuple[int, ...], X: Any, y: Any, normalize: bool, name: str) -> Loss:
     """Return the loss of the outputs of a network, of data that fit to its ends."""
-    if check_choice("loss", name, LOSSES) == "logistic":
+    if check_choice("loss", name, ("square", "logistic")) == "logistic":
         criterion = logistic(X, y, normalize=normalize)
     else:
         inputs, outputs = labelled_data(X, "y", y)

@@ -31,17 +31,8 @@ from dlnds.systems import varied
 from dlnds.systems.network import LayeredSystem, check_widths, labelled_data, variable
 from dlnds.systems.protocol import Limit, Numerics, Reduction, Theory, ended, unchanged
 from dlnds.systems.varied import fitting_size
-from dlnds.theory import forms, moments, saddles, spectra, strings, symmetry
-from dlnds.theory.coordinates import (
-    block_places,
-    flat,
-    is_identity,
-    layers_of,
-    product,
-    sent_back,
-    turning,
-    unit_bases,
-)
+from dlnds.theory import coordinates, forms, moments, saddles, spectra, strings, symmetry
+from dlnds.theory.coordinates import flat, is_identity, layers_of, product
 from dlnds.theory.forms import pack_params
 
 #: Widths above which states are integrated as they are: turning them costs more than it gives.
@@ -386,12 +377,13 @@ class LinearNetwork(LayeredSystem):
         layers = list(layers_of(self.widths, x))
         layers[0] = layers[0] @ inner
         layers[-1] = outer.T @ layers[-1]
-        hidden = unit_bases(layers)
+        hidden = coordinates.unit_bases(layers)
         bases = [inner, *hidden, outer]
         if all(is_identity(basis) for basis in bases):
             return None
         state = flat(symmetry.turned(layers, [basis.T for basis in hidden]))
-        return Reduction(self.in_mode_basis, state, turning(self.widths, bases), unchanged)
+        lift = coordinates.turning(self.widths, bases)
+        return Reduction(self.in_mode_basis, state, lift, unchanged)
 
     @cached_property
     def _full_modes(self) -> tuple[Array, Array]:
@@ -452,7 +444,7 @@ class LinearNetwork(LayeredSystem):
             target=self.target[np.ix_(kept[-1], kept[0])],
             whitening=None,
         )
-        places, resting = block_places(self.widths, kept), np.array(turn.state)
+        places, resting = coordinates.block_places(self.widths, kept), np.array(turn.state)
 
         def embed(states: Array) -> Array:
             whole = np.tile(resting, (len(states), 1))
@@ -598,7 +590,7 @@ class LinearNetwork(LayeredSystem):
 
         W_{i+1:h}ᵀ R W_{1:i−1}ᵀ of all layers i, for any R (d_h × d_0).
         """
-        return flat(sent_back(layers_of(self.widths, x), signal))
+        return flat(coordinates.sent_back(layers_of(self.widths, x), signal))
 
     @finite("product")
     def unwhiten(self, product: ArrayLike) -> Array:

@@ -48,7 +48,6 @@ from dlnds.theory.spectra import KnownSpectrum
 
 #: Singular values that underflow when they are squared.
 SMALLEST = 1e-150
-START_KINDS = ("gaussian", "aligned")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -647,7 +646,7 @@ class ProductFlow(SystemProtocol):
             If the kind is unknown, ``scale`` is not positive, or an aligned start is asked of a
             problem that is not whitened.
         """
-        kind = check_choice("kind", kind, START_KINDS)
+        kind = check_choice("kind", kind, ("gaussian", "aligned"))
         generator, half = check_generator("rng", rng), 0.5 * self.depth
         if kind == "aligned":
             sizes = check_array("scale", scale, ndim=(0, 1))

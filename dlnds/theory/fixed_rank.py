@@ -6,7 +6,6 @@ the shape of W. With h layers the metric is g_W(Z_1, Z_2) = ⟨𝒜_W^{-1} Z_1, 
 𝒜_W is the projection to the tangent space.
 """
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -131,17 +130,15 @@ def horizontal_lift(w: Point, A: Array, Z: Array) -> tuple[Array, Array]:
     return dA @ turn, dB @ turn
 
 
-def _terms(depth: int) -> Iterator[tuple[float, float | None, float | None]]:
-    """Give weight and exponents of the terms of 𝒜; None stands for the identity.
+def _terms(depth: int) -> list[tuple[float, float | None, float | None]]:
+    """Return weight and exponents of the terms of 𝒜; None stands for the identity.
 
     The exponent 0 is the projection to the range, as in 𝒜 of a single layer.
     """
     if depth == 1:
-        yield from ((1.0, 0.0, None), (1.0, None, 0.0), (-1.0, 0.0, 0.0))
-    else:
-        for j in range(1, depth + 1):
-            last, first = j == depth, j == 1
-            yield 1.0, None if last else (depth - j) / depth, None if first else (j - 1) / depth
+        return [(1.0, 0.0, None), (1.0, None, 0.0), (-1.0, 0.0, 0.0)]
+    powers = [None, *(j / depth for j in range(1, depth))]
+    return [(1.0, a, b) for a, b in zip(powers[::-1], powers, strict=True)]
 
 
 def _times_power(U: Array, s: Array, a: float | None, Z: Array) -> Array:
