@@ -134,7 +134,9 @@ def escape_path(
     ray = _ray(system, read_row(system, direction))
     check_memory("system", 4 * system.dim**2)
     size, (start, time, error) = _entered(system, ray, delta)
-    grid = None if t_eval is None else _after(t_eval, time)
+    grid = None if t_eval is None else check_ascending("t_eval", t_eval)
+    if grid is not None and not grid[-1] > time:
+        raise ValueError(f"t_eval: needs times after {time:.6g}, when the path is at this distance")
     options: dict[str, Any] = {"rtol": rtol, "save": save, "max_steps": max_steps}
     run = flow(system, start, (time, np.inf), events=_at_rest(system), **options)
     end = _limit(system, np.array(run.state.values[-1]))
@@ -144,14 +146,6 @@ def escape_path(
     path.attrs.pop("events", None)  # that ended the search for the limit
     attrs = {"delta": size, "start_error": error, "order": ray.order, "rate": ray.rate}
     return schema.finish(path.assign_coords(system.unit_coordinates()), "run", attrs)
-
-
-def _after(t_eval: ArrayLike, time: float) -> Array:
-    """Return the times to save at, of which the last has to be after that of the entry."""
-    grid = check_ascending("t_eval", t_eval)
-    if not grid[-1] > time:
-        raise ValueError(f"t_eval: needs times after {time:.6g}, when the path is at this distance")
-    return grid
 
 
 def _ray(system: WeightSystem, direction: xr.Dataset) -> Ray:

@@ -177,10 +177,8 @@ def _local(
     rank = len(found.sizes)
     place = saddles.canonical_place(net.problem, net.unpack(x))
     if place is not None:
-        parts = [
-            saddles.strict_directions(place.problem, place.modes, stable),
-            saddles.channels(place.problem, place.modes, stable),
-        ]
+        kinds = (saddles.strict_directions, saddles.channels)
+        parts = [directions_of(place.problem, place.modes, stable) for directions_of in kinds]
         joint = saddles.joined(parts, net.dim)
         joint = joint._replace(frame=turning(net.widths, place.bases)(joint.frame))
         strict = len(parts[0].rate)
@@ -208,9 +206,7 @@ def _of_maps(
         values, vectors = prod.hessian_modes(x)
         side = (values if stable else -values) > rtol * np.abs(values).max()
         frame = _unit([prod.horizontal_lift(x, Z) for Z in vectors[side]], prod.dim)
-        none = np.full(len(frame), -1)
-        joint = Directions(frame, np.abs(values[side]), np.full(len(frame), 2), none, none)
-        method = "dense"
+        joint, method = _unnamed(frame, np.abs(values[side]), 2), "dense"
     strict, joint = len(joint.rate), saddles.joined([joint], prod.dim)
     return _Local(joint, Dimensions(strict, strict, True), strict, method)
 
@@ -227,6 +223,12 @@ def _swaps(prod: ProductFlow, x: Array, found: strings.Learnt) -> Directions:
     modes = np.array(pairs, np.int64).reshape(-1, 2)
     frame = _unit([prod.horizontal_lift(x, Z) for Z in changes], prod.dim)
     return Directions(frame, rates, np.full(len(pairs), 2), modes[:, 0], modes[:, 1])
+
+
+def _unnamed(frame: Array, rate: Array, order: int) -> Directions:
+    """Return directions of one order that belong to no mode."""
+    none = np.full(len(rate), -1)
+    return Directions(frame, rate, np.full(len(rate), order), none, none)
 
 
 def _unit(rows: Sequence[Array], dim: int) -> Array:
@@ -266,16 +268,14 @@ def _dense(
     values, vectors, zero = hessian
     side = ~zero & ((values > 0.0) == stable)
     count = whole = int(side.sum())
-    none, orders = np.full(count, -1), np.full(count, 2)
-    parts = [Directions(vectors[:, side].T, np.abs(values[side]), orders, none, none)]
+    parts = [_unnamed(vectors[:, side].T, np.abs(values[side]), 2)]
     found = directions.leading_form(net, x, hessian)
     if found is not None:
         form = directions.expanded(found, -1.0 if stable else 1.0)
         points = directions.escape_points(form)
         frame = np.reshape([p.direction for p in points], (-1, net.dim))
         rate = form.degree * np.array([p.value for p in points])
-        none, orders = np.full(len(points), -1), np.full(len(points), form.degree)
-        parts.append(Directions(frame, rate, orders, none, none))
+        parts.append(_unnamed(frame, rate, form.degree))
         whole += max((p.dimension for p in points), default=0)
     return count, whole, saddles.joined(parts, net.dim)
 

@@ -131,9 +131,8 @@ def saddle_visits(net: LinearNetwork, run: xr.Dataset, *, radius: float = 0.05) 
     if "sample" in run.dims:
         raise TypeError("run: needs one run, got a stack; observed_connections takes these")
     found = _visits(net, _trace("run", net, run), radius)
-    names = [name for name in Visit._fields if name not in ("modes", "next_mode")]
-    columns = {n: np.array([getattr(v, n) for v in found], float) for n in names}
-    columns["next_mode"] = np.array([v.next_mode for v in found], np.int64)
+    columns = {n: np.array([getattr(v, n) for v in found], float) for n in Visit._fields[1:]}
+    columns["next_mode"] = columns["next_mode"].astype(np.int64)
     labels = schema.index_set_labels(visit.modes for visit in found)
     dataset = xr.Dataset(schema.columns("visit", **columns), {"critical_point": ("visit", labels)})
     return schema.finish(dataset, "visits", {**net.attributes(), "radius": radius})
@@ -383,9 +382,7 @@ def _edges(net: LinearNetwork, paths: Sequence[Sequence[Visit]]) -> dict[str, tu
         for pair, visit in first.items():
             made[pair].append(visit)
     pairs = sorted(made, key=lambda pair: (_order(pair[0]), _order(pair[1])))
-    departures: Counter[IndexSet] = Counter()
-    for source, target in pairs:
-        departures[source] += len(made[source, target])
+    departures = Counter(source for source, target in pairs for _ in made[source, target])
     visited = np.array([len(made[pair]) for pair in pairs], np.int64)
     kinds = [_kind(net, *pair) for pair in pairs]
     drops = [_loss(net, source) - _loss(net, target) for source, target in pairs]
