@@ -109,24 +109,18 @@ def build_atlas(
         nodes["visits"] = _visits(net, count, scale, generator, options)
         if "connections" in nodes:
             nodes["connections"] = overlay(nodes["connections"], nodes["visits"])
-    tree = xr.DataTree.from_dict(nodes)
-    tree.attrs = attrs
-    return tree
+    return xr.DataTree.from_dict({"/": xr.Dataset(attrs=attrs), **nodes})
 
 
 def _visits(
-    net: LinearNetwork,
-    count: int,
-    scale: float,
-    generator: np.random.Generator,
-    options: dict[str, Any],
+    net: LinearNetwork, count: int, scale: float, rng: np.random.Generator, options: dict[str, Any]
 ) -> xr.Dataset:
     """Return what runs from Gaussian starts did."""
-    starts = [net.initial(scale=scale, rng=generator) for _ in range(count)]
+    starts = [net.initial(scale=scale, rng=rng) for _ in range(count)]
     for start in starts:
         check_state("scale", net, start)
     runs = flow(net, np.stack(starts), save=("mode_strength",), **options)
-    entropy = str(getattr(generator.bit_generator.seed_seq, "entropy", ""))
+    entropy = str(getattr(rng.bit_generator.seed_seq, "entropy", ""))
     return observed_connections(net, runs).assign_attrs(start_scale=scale, rng_entropy=entropy)
 
 
@@ -134,21 +128,19 @@ def _at_canonical_points(net: LinearNetwork, points: xr.Dataset) -> dict[str, An
     """Return what is known in closed form at each A_S."""
     learnt = points["learnt"].values
     index, nullity = spectra.canonical_inertia(net.problem, learnt)
-    orbit, fiber, complete = strings.all_canonical_dimensions(
-        net.problem, learnt, strings.MANY_KINDS
-    )
+    kinds = strings.MANY_KINDS
+    orbit, fiber, complete = strings.all_canonical_dimensions(net.problem, learnt, kinds)
     orders = {"global_minimum": 0, "strict_saddle": 2, "nonstrict_saddle": net.depth}
     order = [orders[kind] for kind in schema.decode(points["kind"]).values]
-    columns = {
-        "index": index,
-        "transverse_index": index,
-        "nullity": nullity,
-        "order_of_descent": np.array(order, np.int64),
-        "orbit_dimension": orbit,
-        "fiber_dimension": fiber,
-        "is_complete": complete.astype(np.int8),
-    }
-    if net.whitened:
-        rates = spectra.canonical_rates(net.problem, learnt)
-        columns |= dict(zip(("departure_rate", "convergence_rate"), rates, strict=True))
-    return schema.columns("critical_point", **columns)
+    rates = spectra.canonical_rates(net.problem, learnt) if net.whitened else ()
+    return schema.columns(
+        "critical_point",
+        index=index,
+        transverse_index=index,
+        nullity=nullity,
+        order_of_descent=np.array(order, np.int64),
+        orbit_dimension=orbit,
+        fiber_dimension=fiber,
+        is_complete=complete.astype(np.int8),
+        **dict(zip(("departure_rate", "convergence_rate"), rates, strict=False)),
+    )

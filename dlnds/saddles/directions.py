@@ -409,16 +409,14 @@ def _polished(form: Form, start: Array) -> tuple[Array, float] | None:
         gradient = form.gradient(c)
         return np.append(gradient - (gradient @ c) * c, c @ c - 1.0)
 
-    def slope(c: Array, hessian: Array) -> Array:
-        gradient, unit = form.gradient(c), np.eye(len(c))
-        along = gradient + hessian @ c
-        return np.vstack([hessian - np.outer(c, along) - (gradient @ c) * unit, 2.0 * c])
-
-    hessian, allowed = form.hessian, KKT_ROUGHLY
-    if hessian is not None:
-        allowed = KKT
+    allowed = KKT_ROUGHLY
+    if form.hessian is not None:
+        allowed, unit = KKT, np.eye(form.size)
         for _ in range(NEWTON_STEPS):  # least norm: KKT points come in orbits
-            matrix = slope(start, hessian(start))
+            gradient, hessian = form.gradient(start), form.hessian(start)
+            along = gradient + hessian @ start
+            across = hessian - np.outer(start, along) - (gradient @ start) * unit
+            matrix = np.vstack([across, 2.0 * start])
             step = scipy.linalg.lstsq(matrix, -lack(start), cond=1e-9, lapack_driver="gelsy")[0]
             size = float(np.linalg.norm(step))
             start = start + step * min(1.0, 0.5 / max(size, 1e-300))
