@@ -258,7 +258,7 @@ def _part(shape: str, kind: str, mask: Flags, modes: Sequence[str], n_layers: in
 
 def _at_place(place: departures.Place, rows: _Rows) -> _Rows:
     """Return the arcs that there are at one point: with Z blocks one more, and others not."""
-    n_layers = len(departures.fiber_matrices(place))
+    n_layers = len(place.fiber)
     fiber = _part("fiber", "constant", np.full(1, n_layers > 0), (), n_layers)
     if place.channel is None:
         rows = rows.pick(~(rows.are("plateau") | rows.are("activation") | rows.are("cross")))

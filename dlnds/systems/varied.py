@@ -134,9 +134,6 @@ def along_data(
     def params(p: float) -> Params:
         return sizes, flat(part for part in data(p) if part is not None)
 
-    def product(x: Array) -> Array:
-        return coordinates.product(layers_of(widths, x))
-
     def slope(x: Array, p: float) -> Array:
         assert signal is not None
         return velocity(x, signal(x, p))
@@ -152,7 +149,7 @@ def along_data(
         "jacobian": jacobian,
         "derivative": None if signal is None else slope,
         "generators": lambda x, p: tangents(x),
-        "invariants": lambda x, p: product(x).ravel(),
+        "invariants": lambda x, p: coordinates.product(layers_of(widths, x)).ravel(),
         "symmetric": net.numerics.symmetric,
         "parameter": about["vary"],
         "observe": observe,

@@ -55,13 +55,11 @@ class Place(NamedTuple):
     found: strings.Learnt
     #: K⁺, if the inputs are not whitened.
     hook: Array | None
-    #: What W_1 does with inputs that have no data; zero if it does nothing.
-    unseen: Array
     #: Bases of all levels and their inverses, see `strings.adapted_bases`.
     bases: list[Array]
     inverses: list[Array]
-    #: Z_1, …, Z_h.
-    blocks: list[Array]
+    #: By layer what lies beside the orbit of A_S: Z_i, and what W_1 does with inputs without data.
+    fiber: dict[int, Array]
     counted: strings.Strings
     #: e_i and f_i of the hidden layers in full, None if some layer has no free unit.
     channel: list[tuple[Array, Array]] | None
@@ -94,21 +92,22 @@ def take_apart(
     outward = _passes([z.T for z in blocks[::-1]], rest[0], rtol)
     inward = _passes(blocks, rest[1], rtol)
     both = [inward[i - 2] & outward[depth - i - 1] for i in range(2, depth)]
-    unseen = np.zeros_like(layers[0])
+    pairs = zip(bases[1:], blocks, inverses, strict=False)
+    beside = [basis[:, rank:] @ z @ inverse[rank:] for basis, z, inverse in pairs]
     if problem.root is not None:
         hook = scipy.linalg.pinv(problem.root)
-        beside = layers[0] - problem.image(layers[0]) @ hook
-        if np.linalg.norm(beside) > rtol * np.linalg.norm(layers[0]):
-            unseen = beside
+        unseen = layers[0] - problem.image(layers[0]) @ hook
+        beside[0] = beside[0] @ hook
+        if np.linalg.norm(unseen) > rtol * np.linalg.norm(layers[0]):
+            beside[0] += unseen
     return Place(
         layers=tuple(layers),
         sigma=problem.modes[1],
         found=found,
         hook=hook,
-        unseen=unseen,
         bases=bases,
         inverses=inverses,
-        blocks=blocks,
+        fiber={i: w for i, w in enumerate(beside) if w.any()},
         counted=counted,
         channel=_channel(blocks, counted, bases, inverses, rank),
         blocked=np.any(both, axis=0) if both else np.zeros(len(found.frames[0].T), bool),
@@ -164,7 +163,7 @@ def states(place: Place, arc: Arc) -> Array:
 def is_possible(place: Place, shape: str) -> bool:
     """Tell whether a point has what arcs of such a shape are made of."""
     if shape == "fiber":
-        return bool(fiber_matrices(place))
+        return bool(place.fiber)
     return shape not in ("plateau", "activation", "cross") or place.channel is not None
 
 
@@ -231,21 +230,9 @@ def _orbit_terms(place: Place, arc: Arc) -> list[Term]:
     ]
 
 
-def fiber_matrices(place: Place) -> dict[int, Array]:
-    """Return by layer what lies beside the orbit of A_S."""
-    rank, parts = len(place.found.sizes), dict[int, Array]()
-    for i, z in enumerate(place.blocks):
-        if z.any():
-            matrix = place.bases[i + 1][:, rank:] @ z @ place.inverses[i][rank:]
-            parts[i] = _term(place, i, np.zeros(0), matrix)[2]
-    if place.unseen.any():
-        parts[0] = parts.get(0, 0.0) + place.unseen
-    return parts
-
-
 _TERMS: dict[str, Callable[[Place, Arc], list[Term]]] = {
     "orbit": _orbit_terms,
-    "fiber": lambda place, arc: [(i, -arc.parameter, w) for i, w in fiber_matrices(place).items()],
+    "fiber": lambda place, arc: [(i, -arc.parameter, w) for i, w in place.fiber.items()],
     "plateau": _channel_terms,
     "activation": _channel_terms,
     "cross": _channel_terms,
