@@ -308,8 +308,7 @@ class _Borders:
         """Return the derivative of J along v."""
         residual, (x, p) = self.at(q), self.split(y)
         unit = max(1.0, float(np.abs(x).max())) / (float(np.linalg.norm(v)) or 1.0)
-        change: Array = _slope(lambda s: residual.matrix(x + s * unit * v, p), 0.0) / unit
-        return change
+        return _slope(lambda s: residual.matrix(x + s * unit * v, p), 0.0) / unit
 
     def generators(self, y: Array, q: float) -> Array:
         """Return the tangent vectors of the orbit, which only x takes part in."""
@@ -371,8 +370,7 @@ class _Folds:
             residual = self.borders.at(s)
             return np.append(residual.value(x, p), -w @ residual.matrix(x, p) @ v)
 
-        change: Array = _slope(along, q, self.borders.bounds)
-        return change
+        return _slope(along, q, self.borders.bounds)
 
     def kinds(self) -> tuple[tuple[str, Event], ...]:
         """Return what may be special on the curve."""
@@ -425,9 +423,9 @@ class _Crossings(_Folds):
         x, p = self.borders.split(y)
         w, z = self._answer(y, q)
 
-        def along(s: float) -> Array:
+        def along(s: float) -> float:
             residual = self.borders.at(s)
-            return np.asarray(w @ (residual.slope(x, p) - residual.matrix(x, p) @ z))
+            return float(w @ (residual.slope(x, p) - residual.matrix(x, p) @ z))
 
         return np.append(super().slope(y, q), _slope(along, q, self.borders.bounds))
 
@@ -448,7 +446,7 @@ class _Crossings(_Folds):
 
 def _slope(
     function: Callable[[float], Any], s: float, bounds: tuple[float, float] = (-np.inf, np.inf)
-) -> Any:
+) -> Array:
     """Return the derivative of a function of a number by a difference of fourth order.
 
     Next to a bound all five points lie on its inner side.
@@ -458,7 +456,7 @@ def _slope(
     middle = min(max(s, low + 2.0 * step), high - 2.0 * step)
     places = np.clip(middle + step * np.arange(-2.0, 3.0), low, high)
     weights = zip(_weights(float((middle - s) / step)), places.tolist(), strict=True)
-    return sum(c / step * function(t) for c, t in weights if abs(c) > 1e-9)
+    return np.asarray(sum(c / step * function(t) for c, t in weights if abs(c) > 1e-9))
 
 
 @functools.lru_cache(maxsize=64)
