@@ -222,8 +222,6 @@ def _bases_of_the_ends(
 
 def _random_basis(size: int, rng: np.random.Generator) -> Array:
     """Return a random invertible matrix with singular values from 1/2 to 2."""
-    if not size:
-        return np.zeros((0, 0))
     turns = [scipy.linalg.qr(rng.normal(size=(size, size)))[0] for _ in range(2)]
     basis: Array = (turns[0] * STRETCH ** rng.uniform(-1.0, 1.0, size=size)) @ turns[1]
     return basis

@@ -335,9 +335,7 @@ def canonical_spectrum(net: LinearNetwork, modes: Sequence[int]) -> xr.Dataset:
     """
     check_network(net)
     if not net.whitened:
-        raise ValueError(
-            "net: needs a whitened network; use linearize for general input covariance"
-        )
+        raise ValueError("net: needs a whitened network; linearize takes others")
     chosen = list(check_integers("modes", modes, minimum=0))
     net.critical_state(chosen)  # which refuses what is no index set
     found, _ = spectra.canonical_eigenvalues(net.problem, chosen)

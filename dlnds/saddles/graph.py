@@ -183,9 +183,8 @@ def _along(
 ) -> dict[str, Any]:
     """Return the orbits of edges from points of the loss ``start``; many edges share one."""
     pairs, which = np.unique([edges.lost, edges.gained], axis=1, return_inverse=True)
-    orbits = [
-        _orbit(net.singular_values, i, j, net.depth, count, scales) for i, j in pairs.T.tolist()
-    ]
+    sigma, depth = net.singular_values, net.depth
+    orbits = [_orbit(sigma, i, j, depth, count, scales) for i, j in pairs.T.tolist()]
     sizes = {"edge": -1, "point": count, "scale": len(scales)}
     dims: dict[str, tuple[str, ...]] = dict.fromkeys(("length", "rate"), ("edge",))
     dims |= {"escape_time": ("edge", "scale")}
@@ -250,10 +249,8 @@ def ends_in(learnt: Flags, source: Integers, lost: Integers, gained: Integers) -
     ends, number = learnt[source], np.arange(len(source))
     for modes, there in ((lost, False), (gained, True)):
         ends[number[modes >= 0], modes[modes >= 0]] = there
-    keys, sought = (
-        np.packbits(rows, axis=1).view(f"S{-(-rows.shape[1] // 8)}").ravel()
-        for rows in (learnt, ends)
-    )
+    packed = [np.packbits(rows, axis=1) for rows in (learnt, ends)]
+    keys, sought = (rows.view(f"S{rows.shape[1]}").ravel() for rows in packed)
     order = np.argsort(keys)
     places = order[np.minimum(np.searchsorted(keys, sought, sorter=order), len(keys) - 1)]
     return np.where(keys[places] == sought, places, -1)
