@@ -164,9 +164,6 @@ class WeightSystem(SystemProtocol):
         """Return the layers W_1, …, W_h of a state, or of a stack (…, parameter) of them."""
         return layers_of(self.widths, self._states(x))
 
-    def _states(self, x: ArrayLike) -> Array:
-        return check_array("x", x, ndim=(1, 2, 3), shape=(self.dim,))
-
     @finite("x")
     def loss(self, x: ArrayLike) -> Any:
         """Return the loss of a state, or of each in a stack (…, parameter)."""

@@ -342,9 +342,6 @@ class ProductFlow(SystemProtocol):
 
     # States and what they mean.
 
-    def _states(self, x: ArrayLike) -> Array:
-        return check_array("x", x, ndim=(1, 2, 3), shape=(self.dim,))
-
     def unpack(self, x: ArrayLike) -> tuple[Array, Array]:
         """Return the factors A (d_h × k) and B (d_0 × k) of a state, or of each in a stack."""
         first, last = self.factors.unpack(x)

@@ -77,6 +77,9 @@ class SystemProtocol:
     def _observables(self) -> Mapping[str, Callable[[Array], xr.Variable]]:
         return {"state": lambda states: xr.Variable(("time", "parameter"), states)}
 
+    def _states(self, x: ArrayLike) -> Array:
+        return check_array("x", x, ndim=(1, 2, 3), shape=(self.dim,))
+
     def attributes(self) -> dict[str, Any]:
         """Return what the attributes of a Dataset say of the system."""
         return {"system": type(self).__name__}

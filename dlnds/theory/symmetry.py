@@ -104,11 +104,10 @@ def orthogonal_isotropy(layers: Sequence[Array], rtol: float) -> str:
         return ""
     algebra = _commutant(blocks, units, rtol)
     rng = np.random.default_rng(0)
-    element = np.zeros((sum(units), sum(units)))
-    ends = np.cumsum([0, *units])
-    parts = np.split(algebra @ rng.normal(size=algebra.shape[1]), np.cumsum([m * m for m in units]))
-    for (i, j), part in zip(itertools.pairwise(ends), parts, strict=False):
-        element[i:j, i:j] = part.reshape(j - i, j - i)
+    ends = np.cumsum([m * m for m in units])[:-1]
+    parts = np.split(algebra @ rng.normal(size=algebra.shape[1]), ends)
+    squares = [part.reshape(m, m) for part, m in zip(parts, units, strict=True)]
+    element = scipy.linalg.block_diag(*squares)
     values, vectors = np.linalg.eigh(element + element.T)
     spread = np.abs(values).max()
     cluster = np.concatenate([[0], np.cumsum(np.diff(values) > 1e-7 * spread)])
