@@ -14,7 +14,6 @@ import xarray as xr
 
 import dlnds as dl
 from dlnds import schema
-from dlnds.plot import page
 from dlnds.sweeps import sweep
 
 
@@ -195,6 +194,8 @@ def _atlas(options: argparse.Namespace) -> int:
     atlas, run = _computed(options, data, net)
     saddle = _saddle(atlas, options.saddle)
     if options.html:
+        from dlnds.plot import page  # here, since other commands need no matplotlib
+
         page.check(atlas)
     dl.save(atlas, options.out)
     pictures = _draw(atlas, options.out, net, saddle)

@@ -120,3 +120,15 @@ def test_the_picture_of_the_folders_shows_the_imports_of_today():
 def test_nothing_is_pickled():
     for path in (ROOT / "dlnds").rglob("*.py"):
         assert "pickle" not in path.read_text(encoding="utf-8"), path
+
+
+@pytest.mark.parametrize(
+    ("script", "spared"),
+    [
+        ("import dlnds.cli", ["matplotlib"]),
+        ("import dlnds; dlnds.events, dlnds.losses", ["matplotlib", "scipy.optimize"]),
+    ],
+)
+def test_what_takes_long_to_load_is_loaded_when_it_is_needed(script, spared, tmp_path):
+    loaded = f"print([name for name in {spared} if name in sys.modules])"
+    assert python(f"import sys; {script}; {loaded}", tmp_path) == "[]\n"

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.optimize
 
 from dlnds import schema
 from dlnds.arrays import Array
@@ -65,7 +64,9 @@ def _zero(
         return 0.0
     if value(0.0) * value(1.0) > 0.0:  # by the rounding of the polynomial at its end
         return 1.0
-    return float(scipy.optimize.brentq(value, 0.0, 1.0, xtol=1e-15, rtol=1e-15))
+    from scipy.optimize import brentq  # here, since most runs locate nothing
+
+    return float(brentq(value, 0.0, 1.0, xtol=1e-15, rtol=1e-15))
 
 
 @dataclass(frozen=True)
