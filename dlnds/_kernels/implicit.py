@@ -19,7 +19,15 @@ import numpy as np
 from numba import types
 
 from dlnds._kernels import runge_kutta
-from dlnds._kernels.dense import copy, eliminate, magnitude, pivot, substitute
+from dlnds._kernels.dense import (
+    add_multiple,
+    copy,
+    eliminate,
+    fill,
+    magnitude,
+    pivot,
+    substitute,
+)
 from dlnds._kernels.jit import FIELD, JACOBIAN, JVP, PARAMS, RESTORE, inlined, jit, part, variant
 from dlnds._kernels.runge_kutta import (
     ACCEPTED,
@@ -317,7 +325,7 @@ def newton_update(method, x, space, update):
             for j in range(STAGES):
                 total += INTEGRALS[i, j] * space.fields[j, k]
             residual[i, k] = h * total - Z[i, k]
-    update[:] = 0.0
+    fill(0.0, update)
     for m in range(SHIFTS.size):
         for k in range(n):
             value = 0.0 + 0.0j
@@ -338,7 +346,7 @@ def newton_update(method, x, space, update):
 @inlined
 def newton(method, x, space):
     """Solve for the stages from a guess; return the iterations, negative without success."""
-    Z, update = space.Z, np.empty_like(space.Z)
+    Z, update = space.Z, np.empty((STAGES, x.size))
     before, rate = 0.0, 1.0
     for iteration in range(1, ITERATIONS + 1):
         if not stage_fields(method, x, space):
@@ -350,7 +358,8 @@ def newton(method, x, space):
             rate = size / before
             if size > SMALL_UPDATE and rate > 0.9:
                 return -iteration
-        Z += update
+        for i in range(STAGES):
+            add_multiple(1.0, update[i], Z[i])
         if size <= SMALL_UPDATE or (rate < 1.0 and size * rate / (1.0 - rate) <= SMALL_UPDATE):
             return iteration
         before = size
@@ -362,7 +371,8 @@ def error_estimate(method, x, derivative, space):
     """Return the weighted size of (I − h μ J)⁻¹ (h μ f(x) + Σ e_i Z_i)."""
     n, now, memory = x.size, space.clock[0], space.memory[0]
     right, error = np.empty(n, np.complex128), np.empty(n)
-    slope, state, size = derivative.copy(), np.empty(n), np.inf
+    slope, state, size = np.empty(n), np.empty(n), np.inf
+    copy(derivative, slope)
     for attempt in range(2):
         for k in range(n):
             total = memory.h * REAL_SHIFT * slope[k]
@@ -389,7 +399,7 @@ def predict(work, space):
     """Guess the stages from the polynomial of the last step, or as zero where there is none."""
     now, memory, Z = space.clock[0], space.memory[0], space.Z
     if memory.known == 0 or memory.rejected == 1 or memory.h > 4.0 * now.last_step:
-        Z[:] = 0.0
+        fill(0.0, Z)
         return
     for i in range(STAGES):
         theta = 1.0 + NODES[i] * memory.h / now.last_step
@@ -398,7 +408,7 @@ def predict(work, space):
             Z[i, k] -= work.state[k]
 
 
-@part
+@inlined
 def norm_of(J):
     """Return the largest absolute row sum."""
     largest = 0.0
@@ -410,7 +420,7 @@ def norm_of(J):
     return largest
 
 
-@part
+@inlined
 def norm_along(method, x, space):
     """Return an estimate of the norm of J by two products, and leave a better direction."""
     now, direction = space.clock[0], space.direction
@@ -473,13 +483,13 @@ def linearize(method, x, space):
     return True
 
 
-@inlined
+@part
 def allow_embedded(method, task, t, x, space):
     """Raise the error allowed, as `EXPONENT` says, to that at a state."""
     rtol, atol = 0.1 * task.rtol**EXPONENT, 0.0
     if task.atol > 0.0:
         atol = task.atol * rtol / task.rtol
-    allow(method, t, x, rtol, atol, space.scale, space.tolerance)
+    allow(method.error_scale, t, x, method.params, rtol, atol, space.scale, space.tolerance)
 
 
 @inlined
@@ -505,7 +515,8 @@ def growth(error, iterations, memory):
 def accepted_step(method, task, now, remaining, work, space):
     """Shorten the step until its error is acceptable; return a code and the step."""
     x, memory, finite = work.state, space.memory[0], True
-    space.tolerance[:] = NOTHING
+    for k in range(x.size):
+        space.tolerance[k] = NOTHING
     allow_embedded(method, task, now.time, x, space)
     for _ in range(TRIALS):
         h = now.step
@@ -545,7 +556,7 @@ def finish(method, now, reference, work, space, due):
     memory = space.memory[0]
     memory.rejected, memory.limit, memory.known, memory.fresh = 0, FASTEST, 1, 0
     memory.short = memory.short + 1 if memory.h * memory.stiffness < REACH else 0
-    work.coefficients[:] = 0.0
+    fill(0.0, work.coefficients)
     for i in range(STAGES):
         for j in range(STAGES):
             for k in range(work.state.size):

@@ -4,8 +4,10 @@ A compiled function that is handed to a driver must have exactly one, fixed sign
 driver is compiled once for all systems, and Numba's cache serves it across processes.
 """
 
+import contextlib
+import gc
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import FunctionType
 from typing import Any, TypeVar
 
@@ -94,6 +96,17 @@ def sums(function: Function) -> Function:
     return compiled  # type: ignore[no-any-return]
 
 
+@contextlib.contextmanager
+def little_garbage() -> Iterator[None]:
+    """Look for garbage more seldom: the compiler makes so much to look at that this takes 15 %."""
+    thresholds = gc.get_threshold()
+    gc.set_threshold(100_000, 100, 100)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
+
+
 def ready(function: Function, signature: Any) -> Function:
     """Compile ``function`` for ``signature`` alone, once, so that it can be passed to a driver.
 
@@ -105,7 +118,7 @@ def ready(function: Function, signature: Any) -> Function:
     dispatcher: Any = function
     if DISABLED or getattr(dispatcher, "made_for", None) is signature:  # types are slow to compare
         return function
-    with _compiling:
+    with _compiling, little_garbage():
         if signature.args not in dispatcher.overloads:
             if not dispatcher._can_compile:
                 name = dispatcher.__name__

@@ -243,9 +243,9 @@ def interpolate(x, coefficients, theta, out):
 
 
 @part
-def allow(method, t, x, rtol, atol, scale, tolerance):
+def allow(error_scale, t, x, params, rtol, atol, scale, tolerance):
     """Raise ``tolerance`` to ``atol + rtol · error_scale(x)`` where that is larger."""
-    method.error_scale(t, x, method.params, scale)
+    error_scale(t, x, params, scale)
     for i in range(x.size):
         tolerance[i] = max(tolerance[i], atol + rtol * scale[i])
 
@@ -261,7 +261,7 @@ def weighted_norm(a, tolerance):
 
 
 @part
-def first_step(method, now, x, derivative, tolerance, longest):
+def first_step(field, params, now, x, derivative, tolerance, longest):
     """Guess a first step from the sizes of the state, its derivative, and the change of that.
 
     As in Hairer et al., section II.4, but free of units: with the weighted norms d of the
@@ -277,7 +277,7 @@ def first_step(method, now, x, derivative, tolerance, longest):
     shifted, change = np.empty(x.size), np.empty(x.size)
     for i in range(x.size):
         shifted[i] = x[i] + trial * derivative[i]
-    method.field(now.time + trial, shifted, method.params, change)
+    field(now.time + trial, shifted, params, change)
     now.evaluations += 1
     for i in range(x.size):
         change[i] -= derivative[i]
@@ -312,13 +312,13 @@ def blows_up(x, now):
 
 
 @part
-def begin(method, task, now, work):
+def begin(field, error_scale, params, task, now, work):
     """Evaluate the first derivative and choose the first step; tell whether all is finite."""
     x, derivative, tolerance = work.state, work.stages[0], np.zeros(work.state.size)
-    method.field(now.time, x, method.params, derivative)
+    field(now.time, x, params, derivative)
     now.evaluations = 1
-    allow(method, now.time, x, task.rtol, task.atol, np.empty(x.size), tolerance)
-    now.step = first_step(method, now, x, derivative, tolerance, task.end - now.time)
+    allow(error_scale, now.time, x, params, task.rtol, task.atol, np.empty(x.size), tolerance)
+    now.step = first_step(field, params, now, x, derivative, tolerance, task.end - now.time)
     return all_finite(x) and all_finite(derivative)
 
 
@@ -501,8 +501,10 @@ def advance(parts, tasks, clock, reference, grown, work, rows):
     ``grown``) with larger ones, after ``SWITCH`` (stability limits steps, or does not any more)
     by another method. ``parts`` are those of the method, ``reference`` what states are restored to.
     """
-    method, task, now, row = named(parts), tasks[0], clock[0], 0
-    if now.evaluations == 0 and not begin(method, task, now, work):
+    method, task, now = named(parts), tasks[0], clock[0]
+    row = np.int64(0)  # 0 is of another type, for which `save` would be compiled once more
+    begun = now.evaluations > 0
+    if not (begun or begin(method.field, method.error_scale, method.params, task, now, work)):
         return NOT_FINITE, row
     trial = prepare(parts, method, now, work)
     while True:

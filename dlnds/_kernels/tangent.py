@@ -340,7 +340,8 @@ def advance(parts, move, judge, tasks, clock, work, growth):
     system, z, nothing = system_of(parts), work.state, np.empty(0)
     method = Moved(system, move, judge)
     form, now, most = system.form[0], clock[0], tasks[0].max_steps
-    if now.evaluations == 0 and not begin(method, tasks[0], now, work):
+    begun = now.evaluations > 0 or begin(move, judge, system, tasks[0], now, work)
+    if not begun:
         return NOT_FINITE
     frame = z[form.dim + 1 :].reshape(form.dim, form.count)
     legs, rows = tasks.copy(), Rows(np.full(1, np.inf), np.empty((0, 2)), np.empty((0, z.size)))
