@@ -50,7 +50,7 @@ ELSEWHERE = {"LossNetwork", "BackwardNetwork", "against_time"}
 #: Helpers of `schema` that write Datasets, and are given what was checked.
 FOR_WRITERS = {
     *("schema.finish", "schema.flag", "schema.samples", "schema.spoken", "schema.read"),
-    "schema.columns",
+    *("schema.columns", "schema.by_dims"),
     "losses.labelled_data",
     *("events.Watch", "events.Watch.ends", "events.Watch.happened"),
 }

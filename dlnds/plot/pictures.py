@@ -510,7 +510,7 @@ def _run(run: Any, name: str, dims: tuple[str, ...], lacks: str) -> xr.Dataset:
     if getattr(run, "attrs", {}).get("schema") == "run" and name not in run:
         raise ValueError(f"run: {lacks}")
     numbers = {"mode": run["mode"]} if "mode" in sizes else {}
-    plain = run.drop_vars("mode") if numbers else run
+    plain = run.drop_vars("mode", errors="ignore") if numbers else run
     return schema.read("run", plain, "run", wanted, partial=wanted).assign_coords(numbers)
 
 
