@@ -51,7 +51,6 @@ ELSEWHERE = {"LossNetwork", "BackwardNetwork", "against_time"}
 FOR_WRITERS = {
     *("schema.finish", "schema.flag", "schema.samples", "schema.spoken", "schema.read"),
     *("schema.columns", "schema.by_dims"),
-    "losses.labelled_data",
     *("events.Watch", "events.Watch.ends", "events.Watch.happened"),
 }
 #: Errors and constants.
