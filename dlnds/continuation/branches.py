@@ -243,7 +243,7 @@ def started(
 ) -> tuple[Problem, Point]:
     """Return what the steps of a branch share and its first point, if the start is one."""
     equation = equation_of(residual)
-    x = check_array("x0", x0, ndim=1)
+    x = check_array("x0", x0, ndim=1, shape=(equation.size,))
     p = check_number("p0", p0, minimum=course.bounds[0], maximum=course.bounds[1])
     check_room(course, x.size)
     with np.errstate(over="ignore", invalid="ignore"):

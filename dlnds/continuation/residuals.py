@@ -6,6 +6,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 import numpy as np
+import xarray as xr
 from numpy.typing import ArrayLike
 
 from dlnds.arrays import Array
@@ -90,6 +91,11 @@ class Residual:
     def __repr__(self) -> str:
         """Name the parameter."""
         return f"Residual(parameter={self.parameter!r})"
+
+    @property
+    def size(self) -> int | None:
+        """The number of components of x, if they have labels."""
+        return xr.Dataset(coords=self.coordinates).sizes.get("parameter")
 
     def value(self, x: ArrayLike, p: float) -> Array:
         """Return F(x, p), infinite or NaN where ``fun`` overflows.

@@ -155,12 +155,15 @@ def _aimed(start: Point, branch: xr.Dataset, forward: bool) -> Point:
 #: What of each row of a branch it is followed from, beside what every branch has.
 _ROWS = schema.by_dims("test_value accuracy multiplier newton_iterations kernel_dimension (step)")
 #: What is not known of each of them.
-_PARTIAL = ("test_value", "accuracy", "transverse_eigenvalue")
+_PARTIAL = ("test_value", "accuracy", "transverse_eigenvalue", "transverse_eigenvalue_imag")
 
 
 def _read(name: str, branch: object) -> xr.Dataset:
     """Return a stored branch, if all is there that it is followed from."""
     needed, about = schema.REQUIRED["branch"] | _ROWS, (*FOLLOWED, *KEPT)
+    imaginary = "transverse_eigenvalue_imag"  # only of a Jacobian that is not symmetric
+    if isinstance(branch, xr.Dataset) and imaginary in branch:
+        needed = needed | {imaginary: needed["transverse_eigenvalue"]}
     found = schema.read(
         name, branch, "branch", needed, attributes=about, empty=["eigen"], partial=_PARTIAL
     )

@@ -429,6 +429,8 @@ def stems(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     for place in places[:_MOST_BARS] if extra else ():
         text = words.format(data[extra].values[place])
         ax.annotate(text, (place, values[place]), (0, 5), **above)
+    if not places.size:
+        ax.set_title(f"no {dim}s")
     ax.set_xticks(places[:: max(1, len(places) // 20)])
     ax.margins(0.08, 0.12)
     ax.set_ylim(bottom=min(0.0, values.min(initial=0.0)))

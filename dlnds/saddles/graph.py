@@ -320,7 +320,9 @@ def edge_states(graph: xr.Dataset, edge: int | tuple[str, str]) -> xr.Dataset:
     >>> bool(abs(net.gradient(path.state.values[[0, -1]])).max() < 1e-14)
     True
     """
-    graph = schema.read("graph", graph, "connections", _MOVING, attributes=["widths"])
+    graph = schema.read(
+        "graph", graph, "connections", _MOVING, attributes=["widths"], empty=["edge"]
+    )
     row, widths = graph.isel(edge=_number(graph, edge)), [int(d) for d in graph.attrs["widths"]]
     ends = (widths[0], widths[-1])
     if (graph.sizes["input"], graph.sizes["output"], graph.sizes["mode"]) != (*ends, min(ends)):
@@ -358,6 +360,8 @@ _MOVING = {
 
 
 def _number(graph: xr.Dataset, edge: Any) -> int:
+    if not graph.sizes["edge"]:
+        raise ValueError("graph: has no edges")
     if not isinstance(edge, tuple):
         return check_integer("edge", edge, minimum=0, maximum=graph.sizes["edge"] - 1)
     ends = list(zip(graph["source"].values, graph["target"].values, strict=True))

@@ -388,3 +388,12 @@ def test_an_equation_is_not_asked_beyond_the_bounds():
         assert curve.attrs["last_stop"] == "bound_reached"
         assert float(curve.p[-1]) == 1.0
         np.testing.assert_allclose(curve.state[:, 0] ** 2, curve.p, atol=1e-12)
+
+
+@pytest.mark.parametrize("change", [lambda x: x[:-1], lambda x: np.append(x, 1.0)])
+@pytest.mark.parametrize("follow", [dl.branch, dl.diagram])
+def test_starts_of_another_length_are_refused_by_name(follow, change):
+    net = dl.LinearNetwork((2, 3, 2), np.diag([2.0, 1.0]))
+    start = change(net.critical_state((0,)))
+    with pytest.raises(ValueError, match="^x0: needs a shape ending in .12."):
+        follow(dl.equilibria(net, "weight_decay"), start, 0.1, bounds=(0.0, 0.2))

@@ -284,3 +284,12 @@ def test_what_cannot_be_joined_is_named():
             dl.merge_branches(one, other)
     with pytest.raises(TypeError, match="^one: needs a Dataset of the schema branch"):
         dl.merge_branches(None, one)
+
+
+def test_stored_branches_may_have_their_dims_in_any_order():
+    form = dl.Residual(lambda x, p: np.array([p * x[0] - x[1], x[0] + p * x[1]]) - x * (x @ x))
+    whole = dl.branch(form, [0.0, 0.0], -0.5, bounds=(-1.0, 1.0), direction="up", max_points=3)
+    assert "transverse_eigenvalue_imag" in whole
+    turned = whole.transpose(..., "step")
+    longer = dl.extend_branch(form, whole, max_points=3)
+    assert dl.extend_branch(form, turned, max_points=3).identical(longer)

@@ -630,3 +630,10 @@ def test_every_schema_has_a_picture_or_one_line_that_says_where_to_look():
             ax.figure.canvas.draw()
             assert ax.get_xlabel(), kind
         plt.close("all")
+
+
+def test_a_list_without_entries_says_so():
+    minimum = NET.critical_state(range(NET.max_rank))
+    found = dl.unstable_manifold(NET, minimum)
+    assert found.sizes["direction"] == 0
+    assert found.dlnds.plot().get_title() == "no directions"

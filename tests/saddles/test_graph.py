@@ -312,3 +312,9 @@ def test_raw_inputs_are_refused():
     net = naive.random_network((2, 2, 2), 0, "full")
     with pytest.raises(ValueError, match="^net: needs a whitened network"):
         dl.connections(net)
+
+
+def test_a_graph_without_edges_has_no_states():
+    graph = dl.connections(dl.LinearNetwork((2, 2), np.diag([2.0, 1.0])))
+    with pytest.raises(ValueError, match="^graph: has no edges"):
+        dl.edge_states(graph, 0)
