@@ -214,10 +214,7 @@ def jvp_from_inputs(t, x, v, params, out):
         multiply(layer(v, params, i), input_side(products, params, i - 1), change, False)
         before = input_side(d_products, params, i - 1)
         multiply(layer(x, params, i), before, change, True)
-    signal, d_signal = (
-        input_side(signals, params, depth),
-        input_side(d_signals, params, depth),
-    )
+    signal, d_signal = input_side(signals, params, depth), input_side(d_signals, params, depth)
     image = input_side(products, params, depth)
     write_signal(params, image, signal)
     write_signal_change(params, image, input_side(d_products, params, depth), d_signal)
@@ -251,10 +248,7 @@ def jvp_from_outputs(t, x, v, params, out):
         after = output_side(d_products, params, i)
         multiply(after, layer(x, params, i), change, True)
     image, d_image = np.empty((outputs, params[0][1])), np.empty((outputs, params[0][1]))
-    signal, d_signal = (
-        output_side(signals, params, 0),
-        output_side(d_signals, params, 0),
-    )
+    signal, d_signal = output_side(signals, params, 0), output_side(d_signals, params, 0)
     times_root(output_side(products, params, 0), params, image)
     times_root(output_side(d_products, params, 0), params, d_image)
     write_signal_change(params, image, d_image, d_image)
@@ -370,10 +364,7 @@ def jacobian(t, x, params, out):
     residual = np.empty((outputs, sizes[1]))
     write_signal(params, input_side(inputs, params, depth), residual)
     for i in range(1, depth + 1):
-        before, after = (
-            input_side(inputs, params, i - 1),
-            output_side(lefts, params, i),
-        )
+        before, after = input_side(inputs, params, i - 1), output_side(lefts, params, i)
         back = np.empty((before.shape[0], outputs))
         multiply_right_transposed(before, residual, back, False)
         between = np.empty((sizes[3 + i], sizes[3 + i]))

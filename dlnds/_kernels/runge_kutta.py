@@ -544,11 +544,9 @@ def iterate(field, params, alpha, beta, first, last, stride, x, image, states):
             image[i] = alpha * x[i] + beta * image[i]
         if not all_finite(image):
             return number, row
-        for i in range(x.size):
-            x[i] = image[i]
+        copy(image, x)
         if (number + 1) % stride == 0:
-            for i in range(x.size):
-                states[row, i] = x[i]
+            copy(x, states[row])
             row += 1
     return last, row
 

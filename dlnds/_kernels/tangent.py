@@ -14,7 +14,7 @@ import numpy as np
 from numba import types
 
 from dlnds._kernels import runge_kutta
-from dlnds._kernels.dense import assign, assign_transposed, copy, dot, multiply
+from dlnds._kernels.dense import assign, assign_identity, assign_transposed, copy, dot, multiply
 from dlnds._kernels.jit import FIELD, JACOBIAN, JVP, PARAMS, TANGENT, jit, part, variant
 from dlnds._kernels.runge_kutta import (
     CLOCKS,
@@ -123,9 +123,8 @@ def write_matrix(system, t, x):
     if source == MATRIX:
         system.jacobian(t, x, params, matrix)
         return
-    units = np.zeros(matrix.shape)
-    for i in range(x.size):
-        units[i, i] = 1.0
+    units = np.empty(matrix.shape)
+    assign_identity(units)
     if source == STACKED:
         system.tangent(t, x, units, params, matrix)
     else:
