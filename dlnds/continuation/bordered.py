@@ -16,7 +16,7 @@ from dlnds.theory.spectra import spectral_radius
 #: Reciprocal condition of a bordered system below which it is solved in its regular part only.
 SINGULAR = 1e-10
 #: And above which nothing but the branch's direction is in its kernel.
-CLEAR = 1e4 * tolerances.RANK
+REGULAR = 1e4 * tolerances.RANK
 #: Reciprocal condition of the generators' Gram matrix above which their rank is full beyond doubt.
 INDEPENDENT = 1e-4
 #: Components above which a symmetric Jacobian is not diagonalized.
@@ -109,10 +109,10 @@ def is_regular(system: Factors) -> bool:
     matrix, n = system.matrix, len(system.matrix)
     if n <= LARGE:
         sizes = np.linalg.svd(matrix, compute_uv=False)
-        return bool(sizes[-1] > CLEAR * sizes[0])
+        return bool(sizes[-1] > REGULAR * sizes[0])
     largest = spectral_radius(lambda v: matrix.T @ (matrix @ v), n)
     inverse = spectral_radius(lambda v: system.solve(system.solve(v, transposed=True)), n)
-    return largest * inverse < CLEAR**-2
+    return largest * inverse < REGULAR**-2
 
 
 def transverse_values(

@@ -14,7 +14,7 @@ from dlnds.arrays import Array
 from dlnds.errors import check_generator, check_memory, known_options
 from dlnds.landscape.points import check_critical
 from dlnds.systems.linear import LinearNetwork, check_network
-from dlnds.theory import spectra, strings
+from dlnds.theory import spectra, strings, tolerances
 from dlnds.theory.coordinates import flat
 from dlnds.theory.symmetry import moved
 
@@ -96,7 +96,9 @@ def random_fiber_state(net: LinearNetwork, modes: Sequence[int], rng: Any = None
 
 
 @known_options
-def fiber_dimension(net: LinearNetwork, x: ArrayLike, *, rtol: float = 1e-8) -> xr.Dataset:
+def fiber_dimension(
+    net: LinearNetwork, x: ArrayLike, *, rtol: float = tolerances.CRITICAL
+) -> xr.Dataset:
     """Return the local dimension of the fiber at a critical point, and how it was found.
 
     Parameters

@@ -15,7 +15,7 @@ from dlnds.errors import check_integer, check_integers, check_number, known_opti
 from dlnds.systems.linear import LinearNetwork, check_network
 from dlnds.systems.product import ProductFlow, check_maps
 from dlnds.systems.protocol import check_state
-from dlnds.theory import moments, strings, symmetry
+from dlnds.theory import moments, strings, symmetry, tolerances
 from dlnds.theory.coordinates import flat
 from dlnds.theory.moments import count_pairs, exceeds
 
@@ -145,7 +145,7 @@ def _kinds(sigma: Array, learnt: Flags, most: int, below: str) -> Any:
 
 
 @known_options
-def classify(net: LinearNetwork, x: ArrayLike, *, rtol: float = 1e-8) -> xr.Dataset:
+def classify(net: LinearNetwork, x: ArrayLike, *, rtol: float = tolerances.CRITICAL) -> xr.Dataset:
     """Return what kind of critical point a state is, and how clearly that was decided.
 
     Parameters
@@ -257,7 +257,9 @@ def _decided(
 
 
 @known_options
-def canonicalize(net: LinearNetwork, x: ArrayLike, *, rtol: float = 1e-8) -> xr.Dataset:
+def canonicalize(
+    net: LinearNetwork, x: ArrayLike, *, rtol: float = tolerances.CRITICAL
+) -> xr.Dataset:
     """Return the canonical representative of a critical point and the way there.
 
     Parameters

@@ -27,7 +27,7 @@ from dlnds.errors import (
 )
 from dlnds.systems.network import LayeredSystem, check_layered, check_matrices
 from dlnds.systems.protocol import check_state
-from dlnds.theory import symmetry
+from dlnds.theory import symmetry, tolerances
 from dlnds.theory.coordinates import flat
 from dlnds.theory.spectra import Decision, decided
 
@@ -92,7 +92,7 @@ def _group_element(net: LayeredSystem, element: Sequence[ArrayLike] | xr.DataArr
 
 @known_options
 def orbit_basis(
-    net: LayeredSystem, x: ArrayLike, *, orthogonal: bool = True, rtol: float = 1e-9
+    net: LayeredSystem, x: ArrayLike, *, orthogonal: bool = True, rtol: float = tolerances.RANK
 ) -> xr.Dataset:
     """Return an orthonormal basis of the tangent space of the symmetry orbit at a state.
 
@@ -178,7 +178,12 @@ def _orbit_frame(
 
 @known_options
 def split_tangent(
-    net: LayeredSystem, x: ArrayLike, v: ArrayLike, *, orthogonal: bool = True, rtol: float = 1e-9
+    net: LayeredSystem,
+    x: ArrayLike,
+    v: ArrayLike,
+    *,
+    orthogonal: bool = True,
+    rtol: float = tolerances.RANK,
 ) -> xr.Dataset:
     """Return the parts of a tangent vector along the symmetry orbit and across it.
 

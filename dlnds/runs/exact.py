@@ -13,10 +13,9 @@ from dlnds.errors import check_ascending, check_number, known_options
 from dlnds.runs.flow import recorded
 from dlnds.systems.linear import LinearNetwork, check_network
 from dlnds.systems.protocol import check_state
+from dlnds.theory import tolerances
 from dlnds.theory.laws import mode_strength
 
-#: A start counts as balanced or aligned up to this, relative to the square of its size.
-TOLERANCE = 1e-10
 #: Largest exponent μt of one application of the matrix solution.
 _LONGEST = 300.0
 
@@ -100,7 +99,7 @@ def _solve(net: LinearNetwork, state: Array, times: Array) -> tuple[Array, str]:
     if net.depth == 1:
         end = net.target.ravel()
         return end + np.multiply.outer(np.exp(-times), state - end), ""
-    layers, small = net.unpack(state), TOLERANCE * float(np.sum(state**2))
+    layers, small = net.unpack(state), tolerances.ALIGNED * float(np.sum(state**2))
     frames = _aligned_frames(net, layers, small)
     imbalances = net.imbalances(state)
     balanced = all(np.abs(c).max() <= small for c in imbalances)
@@ -142,7 +141,7 @@ def _aligned_frames(
         zip(layers, _mode_weights(layers, frames), strict=True), 1
     ):
         rebuilt = (frames[i] * weights) @ frames[i - 1].T
-        if np.abs(layer - rebuilt).max() > np.sqrt(small) * np.sqrt(TOLERANCE):
+        if np.abs(layer - rebuilt).max() > np.sqrt(small) * np.sqrt(tolerances.ALIGNED):
             return None
     return frames
 

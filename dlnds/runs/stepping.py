@@ -15,7 +15,8 @@ from dlnds._kernels import runge_kutta as kernels
 from dlnds.arrays import Array
 from dlnds.runs.events import Watch
 from dlnds.runs.recording import BUFFER, Back, Recorder, Rows, Run, after
-from dlnds.systems.protocol import NO_FORCE, Limit, Reduction, SystemProtocol, unchanged
+from dlnds.systems.protocol import Limit, Reduction, SystemProtocol, unchanged
+from dlnds.theory import tolerances
 
 _REASONS = {
     kernels.END_REACHED: "end_reached",
@@ -278,7 +279,7 @@ class Stepper:
         if limit.kind == "none":
             return ""
         self.limit = limit
-        return "at_rest" if force < NO_FORCE and not clock.steps else "limit_reached"
+        return "at_rest" if force < tolerances.NO_FORCE and not clock.steps else "limit_reached"
 
     def _embedded(self) -> Array:
         """Return the state in the coordinates of the frame."""

@@ -102,7 +102,7 @@ class _Rows(NamedTuple):
 
 @known_options
 def critical_arcs(
-    net: LinearNetwork, x: ArrayLike, *, n_alpha: int = 33, rtol: float = 1e-8
+    net: LinearNetwork, x: ArrayLike, *, n_alpha: int = 33, rtol: float = tolerances.CRITICAL
 ) -> xr.Dataset:
     """Return the arcs that leave a critical point, with the loss along them.
 
@@ -329,7 +329,7 @@ def arc_states(
     arcs: xr.Dataset | xr.DataTree,
     arc: int,
     *,
-    rtol: float = 1e-8,
+    rtol: float = tolerances.CRITICAL,
 ) -> xr.Dataset:
     """Return the states along one arc.
 

@@ -37,13 +37,6 @@ FEW_COMPONENTS, SOME_COMPONENTS = 24, 150
 MOST_STEPS, CLIMBED = 3000, 1e-8
 #: The same of forms that are expanded, whose gradients are a hundred times as slow.
 CLIMBED_ROUGHLY = 1e-5
-#: Largest ‖∇N − λu‖/λ at a KKT point, and where second derivatives are not taken.
-KKT, KKT_ROUGHLY = 1e-10, 1e-4
-#: Components of a unit vector that are nothing but rounding.
-ROUNDING = 1e-16
-#: Relative differences of values and invariants up to which ends of ascents, and KKT points, are
-#: the same modulo symmetry.
-NEAR, SAME = 1e-5, 1e-7
 
 _MULTIPLIER = {"long_name": "multiplier of the KKT point", "symbol": r"$\lambda$"}
 
@@ -357,7 +350,7 @@ def _searched(
     with ThreadPoolExecutor(workers) as pool:
         values = np.array(list(pool.map(climb, ends)))
     ends, values = ends[values > 0.0], values[values > 0.0]
-    groups = _alike(values, form.invariants(ends), NEAR)
+    groups = _alike(values, form.invariants(ends), tolerances.NEAR_RAY)
     tried = [(ends[group[0]], len(group)) for group in groups]
     tried += [(u, 0) for u in (*form.known, *(starts if saddles else ()))]
     points = [(_polished(form, u), number) for u, number in tried]
@@ -369,7 +362,7 @@ def _merged(form: Form, points: Sequence[tuple[Array, float, int]]) -> Found:
     u = np.reshape([point for point, _, _ in points], (-1, form.size))
     value = np.array([value for _, value, _ in points])
     ascents = np.array([number for _, _, number in points], np.int64)
-    same = _alike(value, form.invariants(u), SAME)
+    same = _alike(value, form.invariants(u), tolerances.SAME_RAY)
     u, value = (column[[group[0] for group in same]] for column in (u, value))
     multiplier = form.degree * value
     known = [_lack_and_curvatures(form, *pair) for pair in zip(u, value, strict=True)]
@@ -409,9 +402,9 @@ def _polished(form: Form, start: Array) -> tuple[Array, float] | None:
         gradient = form.gradient(c)
         return np.append(gradient - (gradient @ c) * c, c @ c - 1.0)
 
-    allowed = KKT_ROUGHLY
+    allowed = tolerances.KKT_ROUGHLY
     if form.hessian is not None:
-        allowed, unit = KKT, np.eye(form.size)
+        allowed, unit = tolerances.KKT, np.eye(form.size)
         for _ in range(NEWTON_STEPS):  # least norm: KKT points come in orbits
             gradient, hessian = form.gradient(start), form.hessian(start)
             along = gradient + hessian @ start
@@ -426,7 +419,7 @@ def _polished(form: Form, start: Array) -> tuple[Array, float] | None:
     value = float(gradient @ start) / form.degree
     if not (value > 0.0 and np.linalg.norm(lack(start)) <= allowed * np.linalg.norm(gradient)):
         return None
-    return np.where(np.abs(start) < ROUNDING, 0.0, start), value
+    return np.where(np.abs(start) < tolerances.NO_WEIGHT, 0.0, start), value
 
 
 def _lack_and_curvatures(form: Form, u: Array, value: float) -> tuple[float, Array]:
@@ -461,7 +454,7 @@ def dimension(form: Form, u: Array, value: float) -> int:
     """Return one plus the number of directions in which N does not decrease on the sphere."""
     multiplier = form.degree * value
     _, curvatures = _lack_and_curvatures(form, u, value)
-    return 1 + int(np.count_nonzero(curvatures - multiplier > -1e-5 * multiplier))
+    return 1 + int(np.count_nonzero(curvatures - multiplier > -tolerances.NEAR_RAY * multiplier))
 
 
 def _dataset(

@@ -27,15 +27,13 @@ from dlnds.runs.flow import LAST, SMALLEST_RTOL, flow
 from dlnds.systems.linear import LinearNetwork, check_network
 from dlnds.systems.losses import against_time
 from dlnds.systems.protocol import SystemProtocol, unchanged
-from dlnds.theory import forms, saddles
+from dlnds.theory import forms, saddles, tolerances
 from dlnds.theory.coordinates import flat, turning
 from dlnds.theory.moments import balanced_layers
 from dlnds.theory.saddles import Directions
 
 #: Largest start, in units of the weights; also that of starts that lie on the manifold exactly.
 LARGEST_START = 0.02
-#: Entries of directions below this are rounding.
-_ROUNDING = 1e-13
 #: Attributes of a manifold that its fibres keep.
 _KEPT = ("side", "dimension", "quotient_dimension")
 
@@ -187,7 +185,7 @@ def _base(net: LinearNetwork, manifold: xr.Dataset) -> _Base:
         whole = dataclasses.replace(net, target=place.problem.target, whitening=None)
         state, lift = place.state, turning(net.widths, place.bases)
         frame = turning(net.widths, [b.T for b in place.bases])(frame)
-        frame = np.where(np.abs(frame) > _ROUNDING, frame, 0.0)
+        frame = np.where(np.abs(frame) > tolerances.NO_PART, frame, 0.0)
     root = 1.0 if net.input_root is None else float(np.linalg.norm(net.input_root, 2))
     size = max(float(net.singular_modes[1][0]) / root, np.finfo(float).tiny)
     numbers = [manifold[name].values.astype(np.int64) for name in ("order", "mode", "mode_lost")]
@@ -282,7 +280,7 @@ def _start(base: _Base, tangent: _Tangent, rtol: float) -> tuple[Array, float]:
         curves = [np.stack([x, u]) for u in (v, tangent.residual)]
         terms = [forms.field_terms(net.problem, curve, 2)[2] for curve in curves]
         bend = float(np.linalg.norm(terms[0] - terms[1]))
-        used = np.abs(base.directions.frame @ tangent.strict) > _ROUNDING
+        used = np.abs(base.directions.frame @ tangent.strict) > tolerances.NO_PART
         rates = base.directions.rate[used & (base.directions.order == 2)]
         if bend > 0.0:
             size = min(size, float(np.sqrt(2.0 * rates.min() * rtol * base.scale / bend)))

@@ -226,7 +226,7 @@ def _kind(system: WeightSystem, x: Array) -> str:
     values = scipy.linalg.eigvalsh(-dense_jacobian(system, 0.0, x)[0])
     if values[0] < -tolerances.HESSIAN * np.abs(values).max():
         return "saddle"
-    if system.limit(x, rtol=1e-8).kind == "global_minimum":
+    if system.limit(x, rtol=tolerances.CRITICAL).kind == "global_minimum":
         return "global_minimum"
     further = escape_directions(system, at=x, n_starts=FEW_STARTS)
     return "saddle" if further.sizes["direction"] else "critical_point"

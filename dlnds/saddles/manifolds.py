@@ -24,7 +24,7 @@ from dlnds.theory.saddles import Dimensions, Directions
 
 @known_options
 def unstable_manifold(
-    net: LinearNetwork | ProductFlow, x: ArrayLike, *, rtol: float = 1e-8
+    net: LinearNetwork | ProductFlow, x: ArrayLike, *, rtol: float = tolerances.CRITICAL
 ) -> xr.Dataset:
     """Return the directions in which runs leave a critical point, and how fast and many they are.
 
@@ -93,7 +93,7 @@ def unstable_manifold(
 
 @known_options
 def stable_manifold(
-    net: LinearNetwork | ProductFlow, x: ArrayLike, *, rtol: float = 1e-8
+    net: LinearNetwork | ProductFlow, x: ArrayLike, *, rtol: float = tolerances.CRITICAL
 ) -> xr.Dataset:
     """Return the directions in which runs come to a critical point, and how fast and many they are.
 

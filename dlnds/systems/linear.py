@@ -31,7 +31,16 @@ from dlnds.systems import varied
 from dlnds.systems.network import LayeredSystem, check_widths, labelled_data, variable
 from dlnds.systems.protocol import Limit, Numerics, Reduction, Theory, ended, unchanged
 from dlnds.systems.varied import fitting_size
-from dlnds.theory import coordinates, forms, moments, saddles, spectra, strings, symmetry
+from dlnds.theory import (
+    coordinates,
+    forms,
+    moments,
+    saddles,
+    spectra,
+    strings,
+    symmetry,
+    tolerances,
+)
 from dlnds.theory.coordinates import flat, is_identity, layers_of, product
 from dlnds.theory.forms import pack_params
 
@@ -41,8 +50,6 @@ WIDEST_BASIS = 512
 UNAFFECTED = frozenset(
     {"loss", "loss_rate", "singular_value", "mode_strength", "imbalance", "gradient_norm"}
 )
-#: Largest weight between learnt and other units, in terms of the learnt ones, at which they part.
-COUPLING = 1e-10
 
 _NORMALIZED = {True: "moments divided by the number of samples", False: "moments not divided"}
 
@@ -517,9 +524,11 @@ class LinearNetwork(LayeredSystem):
             sizes = [float(np.linalg.norm(w)) for w in layers]
             return bool(slow <= (10.0 * rtol * np.prod(sizes)) ** 2)
         done = excess <= 0.5 * near**2 + rounding
-        return bool(done and slow <= 1e-8 * total)
+        return bool(done and slow <= tolerances.UNSEEN**2 * total)
 
-    def orbit_dimensions(self, x: Array, rtol: float = 1e-8) -> tuple[int, int, bool] | None:
+    def orbit_dimensions(
+        self, x: Array, rtol: float = tolerances.CRITICAL
+    ) -> tuple[int, int, bool] | None:
         """Return the dimensions of the GL orbit and of the fiber at ``x``, and if that is exact.
 
         Counted from ranks of products of layers, decided at ``rtol``. None where ``x`` is not
@@ -696,7 +705,7 @@ def _carriers(layers: Sequence[Array], learnt: Integers) -> list[Integers] | Non
         smallest = min(smallest, float(values[-1]))
         largest = max(largest, float(np.abs(w[joining]).max(initial=0.0)))
         chosen.append(units)
-    return chosen if largest <= COUPLING * smallest else None
+    return chosen if largest <= tolerances.COUPLING * smallest else None
 
 
 def _check_small(widths: tuple[int, ...], k: int, whitened: bool) -> None:
@@ -714,7 +723,7 @@ def _check_small(widths: tuple[int, ...], k: int, whitened: bool) -> None:
 
 @known_options
 def check_assumptions(
-    singular_values: ArrayLike, widths: Sequence[int] | None = None, *, rtol: float = 1e-9
+    singular_values: ArrayLike, widths: Sequence[int] | None = None, *, rtol: float = tolerances.TIE
 ) -> xr.Dataset:
     """Return whether a problem meets the assumptions of WA25, and the modes that break them.
 

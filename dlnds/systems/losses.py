@@ -26,6 +26,7 @@ from dlnds.systems.linear import LinearNetwork
 from dlnds.systems.network import LayeredSystem, check_widths, labelled_data
 from dlnds.systems.protocol import Theory
 from dlnds.systems.varied import fitting_size
+from dlnds.theory import tolerances
 from dlnds.theory.forms import LeadingPart, correlation, pack_params
 
 FORMS = {
@@ -34,8 +35,6 @@ FORMS = {
     "power": kernels.POWER,
 }
 NORMALIZED = {True: "loss divided by the number of samples", False: "loss not divided"}
-#: How far from 1 the probabilities of a sample may sum up to.
-_SUM_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -296,7 +295,7 @@ def cross_entropy(
         if classes is not None:
             raise ValueError("classes: belongs to numbered labels, got it with probabilities")
         sums = numbers.sum(axis=0)
-        if len(numbers) < 2 or (numbers < 0.0).any() or np.abs(sums - 1.0).max() > _SUM_TOLERANCE:
+        if len(numbers) < 2 or (numbers < 0.0).any() or np.abs(sums - 1.0).max() > tolerances.SUMS:
             raise ValueError("labels: needs two classes or more, columns of probabilities")
         targets = numbers / sums
     return Loss("cross_entropy", inputs, targets, normalize=normalize)

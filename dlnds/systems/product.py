@@ -46,9 +46,6 @@ from dlnds.theory.coordinates import flat, layers_of, product
 from dlnds.theory.forms import pack_params
 from dlnds.theory.spectra import KnownSpectrum
 
-#: Singular values that underflow when they are squared.
-SMALLEST = 1e-150
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ProductFlow(SystemProtocol):
@@ -417,7 +414,7 @@ class ProductFlow(SystemProtocol):
         state = check_state("x", self, x)
         A, B = self.unpack(state)
         w = fixed_rank.point(A, B, self.depth)
-        if not w.s[-1] > max(tolerances.FACTOR_RANK * w.s[0], SMALLEST):
+        if not w.s[-1] > max(tolerances.FACTOR_RANK * w.s[0], tolerances.SMALLEST):
             raise ValueError(f"x: needs a product of rank {self.rank}")
         return w, state
 

@@ -13,12 +13,9 @@ from numpy.typing import ArrayLike
 from dlnds._kernels import jit, runge_kutta
 from dlnds.arrays import Array, Kernel, Params
 from dlnds.errors import check_array, check_integer, check_memory, known_options, nearest
-from dlnds.theory import forms, spectra
+from dlnds.theory import forms, spectra, tolerances
 from dlnds.theory.forms import LeadingPart
 from dlnds.theory.spectra import KnownSpectrum
-
-#: Forces below this move no weight by its rounding within any time that a number can hold.
-NO_FORCE = 1e-250
 
 
 class SystemProtocol:
@@ -160,7 +157,7 @@ def ended(settled: bool, force: float, other: str, label: str = "") -> Limit:
     """
     if settled:
         return Limit("global_minimum", "small_residual", label)
-    if force < NO_FORCE:
+    if force < tolerances.NO_FORCE:
         return Limit(other, "no_force", label)
     return Limit(label=label)
 

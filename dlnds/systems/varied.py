@@ -382,7 +382,9 @@ def _checked(
         got = [matrix.shape for matrix in found]
         right = got == [*shapes] and all(np.isfinite(matrix).all() for matrix in found)
         if right and symmetric:
-            right = all(np.abs(c - c.T).max() <= 1e-12 * np.abs(c).max() for c in found)
+            right = all(
+                np.abs(c - c.T).max() <= tolerances.SYMMETRIC * np.abs(c).max() for c in found
+            )
         if not right:
             raise ValueError(
                 f"{name}: needs to return finite {'symmetric ' * symmetric}matrices of shapes "

@@ -7,6 +7,7 @@ from functools import reduce
 import numpy as np
 
 from dlnds.arrays import Array, Integers
+from dlnds.theory import tolerances
 
 
 def n_weights(widths: Sequence[int]) -> int:
@@ -121,7 +122,7 @@ def _principal_axes(gram: Array) -> Array:
     values, first = np.linalg.eigh(gram[np.ix_(large, large)])
     if not small.size:
         return first[:, ::-1]
-    count = int(np.count_nonzero(values > 1e-12 * values[-1]))
+    count = int(np.count_nonzero(values > tolerances.FACTOR_RANK * values[-1]))
     start = np.zeros_like(gram)  # axes of the large units, the main ones first, then the small
     start[large, : len(large)] = first[:, ::-1]
     start[small, len(large) :] = np.eye(len(small))

@@ -14,12 +14,9 @@ import numpy as np
 import scipy.linalg
 
 from dlnds.arrays import Array, Flags
-from dlnds.theory import strings
+from dlnds.theory import strings, tolerances
 from dlnds.theory.coordinates import kernel
 from dlnds.theory.moments import Problem
-
-#: A layer that shrinks to less of what it is made of is rounding.
-ROUNDING = 1e-12
 
 #: Layer, counted from 0, what it gains at each sample of the arc, and the matrix it gains so often.
 Term = tuple[int, Array, Array]
@@ -156,7 +153,7 @@ def states(place: Place, arc: Arc) -> Array:
         layers[i] += gains[:, None, None] * matrix
     for w, start in zip(layers, place.layers, strict=True):
         sizes = np.linalg.norm(w, axis=(1, 2))
-        w[sizes <= ROUNDING * np.linalg.norm(start)] = 0.0
+        w[sizes <= tolerances.EXACT * np.linalg.norm(start)] = 0.0
     return np.concatenate([w.reshape(count, -1) for w in layers], axis=1)
 
 

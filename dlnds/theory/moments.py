@@ -106,7 +106,7 @@ def from_moments(M: Array, C: Array) -> Moments:
     diagonal = np.diag(C)
     units = _units(np.sqrt(np.maximum(diagonal, 0.0)))
     correlation = C / units[:, None] / units
-    if not np.allclose(correlation, correlation.T, rtol=0.0, atol=1e-10):
+    if not np.allclose(correlation, correlation.T, rtol=0.0, atol=tolerances.SYMMETRIC):
         raise ValueError("C: needs a symmetric matrix")
     eigenvalues, U = np.linalg.eigh(0.5 * (correlation + correlation.T))
     zero = rank_tolerance(len(C)) * eigenvalues[-1]
@@ -117,7 +117,7 @@ def from_moments(M: Array, C: Array) -> Moments:
         )
     keep, scaled = eigenvalues > zero, M / units
     outside = scaled @ U[:, ~keep]
-    if outside.size and np.abs(outside).max() > 1e-6 * np.abs(scaled).max():
+    if outside.size and np.abs(outside).max() > tolerances.OUTSIDE * np.abs(scaled).max():
         raise ValueError(
             "M: has a part outside the range of C, so it is no E[y xᵀ] with E[x xᵀ] = C"
         )

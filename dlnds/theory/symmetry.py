@@ -110,12 +110,14 @@ def orthogonal_isotropy(layers: Sequence[Array], rtol: float) -> str:
     element = scipy.linalg.block_diag(*squares)
     values, vectors = np.linalg.eigh(element + element.T)
     spread = np.abs(values).max()
-    cluster = np.concatenate([[0], np.cumsum(np.diff(values) > 1e-7 * spread)])
+    cluster = np.concatenate([[0], np.cumsum(np.diff(values) > tolerances.SAME_BLOCK * spread)])
     turned = vectors.T @ (element - element.T) @ vectors
     count = int(cluster[-1]) + 1
     joined = np.zeros((count, count))
     np.add.at(joined, np.ix_(cluster, cluster), np.abs(turned))
-    _, label = scipy.sparse.csgraph.connected_components(joined > 1e-7 * spread, directed=False)
+    _, label = scipy.sparse.csgraph.connected_components(
+        joined > tolerances.SAME_BLOCK * spread, directed=False
+    )
     sizes = sorted(np.bincount(label).tolist(), reverse=True)
     if sum(m * m for m in sizes) != algebra.shape[1]:
         return ""  # complex or quaternionic parts

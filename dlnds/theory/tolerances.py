@@ -20,6 +20,9 @@ TIE = 1e-9
 MODE = 1e-3
 #: Relative gradient up to which a state counts as critical, and maps of two states as the same.
 CRITICAL = 1e-8
+#: Deviation of a start from balanced and aligned layers, relative to the square of its size, up to
+#: which the closed form of its run holds: the run is then as exact as this.
+ALIGNED = 1e-10
 #: Relative gradient and imbalance up to which a closed form holds, and what it may leave out.
 EXACT = 1e-12
 #: Largest imbalance, relative to the largest layer squared, that counts as balanced.
@@ -36,3 +39,29 @@ KERNEL = 1e-6
 SAME_ORBIT = 1e-6
 #: Relative distance up to which two ends of branches are one.
 SAME_END = 1e-8
+#: Largest weight between learnt and other units, in terms of the learnt ones, at which they part:
+#: what they do to each other is of second order in it.
+COUPLING = 1e-10
+#: What W does between directions without data, in terms of the target, at the end of a run: it
+#: decays like a power of time, and would keep the run for ever.
+UNSEEN = 1e-4
+#: Forces below this move no weight by its rounding within any time that a number can hold.
+NO_FORCE = 1e-250
+#: Singular values that underflow when they are squared.
+SMALLEST = 1e-150
+#: Largest ‖∇N − λu‖/λ at a KKT point, and where second derivatives are not taken.
+KKT, KKT_ROUGHLY = 1e-10, 1e-4
+#: Relative differences of values and invariants up to which ends of ascents, and KKT points, are
+#: the same; curvatures along a KKT point are zero up to the first.
+NEAR_RAY, SAME_RAY = 1e-5, 1e-7
+#: Components of a unit vector that are nothing but rounding of a search, and of its frames.
+NO_WEIGHT, NO_PART = 1e-16, 1e-13
+#: Eigenvalues of a random element, in terms of the largest, that are those of one block of the
+#: isotropy group.
+SAME_BLOCK = 1e-7
+#: Asymmetry of a matrix of the user's, relative to its largest entry, that rounding explains.
+SYMMETRIC = 1e-10
+#: Part of M outside the range of C, relative to M, that the rounding of data explains.
+OUTSIDE = 1e-6
+#: Deviation of the sum of a user's probabilities from one.
+SUMS = 1e-6
