@@ -120,7 +120,7 @@ def ready(function: Function, signature: Any) -> Function:
         return function
     with _compiling, little_garbage():
         if signature.args not in dispatcher.overloads:
-            if not dispatcher._can_compile:
+            if not dispatcher._can_compile:  # noqa: SLF001 - Numba has no public name for it
                 name = dispatcher.__name__
                 raise TypeError(f"{name} is compiled for another signature than {signature}")
             dispatcher.compile(signature)

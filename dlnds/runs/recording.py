@@ -160,9 +160,9 @@ def after(outer: Back, inner: Back) -> Back:
 
 def one(run: Run) -> xr.Dataset:
     """Return one run as a Dataset."""
-    dataset = xr.Dataset({**run.variables, **_ends([run], ())}, coords=run.coords)
     reason = schema.STOP_REASONS.index(run.stop_reason)
-    return dataset.assign_attrs({**run.counts, "stop_reason": reason, "limit": run.limit})
+    attrs = {**run.counts, "stop_reason": reason, "limit": run.limit}
+    return xr.Dataset({**run.variables, **_ends([run], ())}, run.coords, attrs)
 
 
 def side_by_side(runs: Sequence[Run], grid: Array | None) -> xr.Dataset:

@@ -353,6 +353,10 @@ class LinearNetwork(LayeredSystem):
     @property
     def numerics(self) -> Numerics:
         """How to integrate the flow: in the singular basis of the target, without learnt modes."""
+        return self._numerics
+
+    @cached_property
+    def _numerics(self) -> Numerics:
         found = super().numerics
         if self.specialize:
             count = straight.multiplications(self.widths, self.target.shape[1], self.whitened)

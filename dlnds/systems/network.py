@@ -27,7 +27,7 @@ from dlnds.errors import (
     finite,
     known_options,
 )
-from dlnds.systems.protocol import Numerics, Reduction, SystemProtocol, Theory, field_of
+from dlnds.systems.protocol import Numerics, Reduction, SystemProtocol, Theory
 from dlnds.systems.varied import observed, with_decay
 from dlnds.theory import moments, symmetry
 from dlnds.theory.coordinates import flat, layers_of, n_weights, product, span, turning
@@ -186,8 +186,10 @@ class WeightSystem(SystemProtocol):
         """Return the field of each state."""
         out = np.empty_like(states)
         if states.size:  # else nothing is compiled
-            field = field_of(self, 0.0)
-            out.reshape(-1, self.dim)[:] = [field(x) for x in states.reshape(-1, self.dim)]
+            field, params = jit.ready(self.field, jit.FIELD), self.params
+            rows = zip(states.reshape(-1, self.dim), out.reshape(-1, self.dim), strict=True)
+            for x, row in rows:
+                field(0.0, x, params, row)
         return out
 
     def hessian(self, x: ArrayLike) -> Array:
