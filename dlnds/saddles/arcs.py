@@ -15,6 +15,7 @@ from dlnds.landscape.points import check_critical
 from dlnds.saddles.graph import ends_in
 from dlnds.systems.linear import LinearNetwork, check_network
 from dlnds.theory import departures, strings, tolerances
+from dlnds.theory.coordinates import layers_of, product
 from dlnds.theory.departures import Arc
 from dlnds.theory.moments import count_pairs, exceeds
 
@@ -187,7 +188,8 @@ def critical_arcs(
     check_memory("n_alpha", count * (4 * len(rows.point) + 3 * net.dim))
     fractions = np.linspace(0.0, 1.0, count)
     arcs = rows.arcs(rows.parameter(sigma, net.depth, fractions))
-    loss = [net.loss(departures.states(place, arc)) for arc in arcs]
+    stacks = (layers_of(net.widths, departures.states(place, arc)) for arc in arcs)
+    loss = [net.problem.loss(product(layers)) for layers in stacks]
     columns = {
         "source": np.full(len(loss), schema.index_set_label(found.modes)),
         "target": _targets(rows, found.modes, _end_at_points(rows, net.depth, place)),
