@@ -33,16 +33,20 @@ from dlnds._kernels.runge_kutta import (
     ACCEPTED,
     CLOCKS,
     END_REACHED,
+    FASTEST,
     NOT_FINITE,
     NOTHING,
     OUT_OF_STEPS,
     OUTGROWN,
+    SAFETY,
+    SLOWEST,
     STEP_TOO_SMALL,
     SWITCH,
     TRIALS,
     all_finite,
     allow,
     driver,
+    growth,
     interpolate,
     outgrown,
     record,
@@ -108,7 +112,6 @@ EMBEDDED = np.linalg.solve(
 )
 
 ITERATIONS = 10
-SAFETY, SLOWEST, FASTEST = 0.9, 0.2, 8.0
 #: Newton's method stops at this part of the allowed error.
 SMALL_UPDATE = 1e-3
 #: The embedded error is of lower order than the solution; so the tolerance it is held to is larger.
@@ -499,16 +502,12 @@ def refuse(h, now, memory):
 
 
 @inlined
-def growth(error, iterations, memory):
+def growth_after(error, iterations, memory):
     """Return the factor by which the step may change, from its error and how hard it was."""
-    safety = SAFETY * (2 * ITERATIONS + 1) / (2 * ITERATIONS + iterations)
-    factor = FASTEST
-    if error > 0.0:
-        factor = safety * error ** (-1.0 / (STAGES + 1))
-        if memory.last_error > 0.0 and memory.rejected == 0:  # as the errors of two steps foretell
-            trend = (memory.last_error / error) ** (1.0 / (STAGES + 1)) * memory.h / memory.last_h
-            factor = min(factor, factor * trend)
-    return min(memory.limit, max(SLOWEST, factor))
+    safety, trend = SAFETY * (2 * ITERATIONS + 1) / (2 * ITERATIONS + iterations), 1.0
+    if error > 0.0 and memory.last_error > 0.0 and memory.rejected == 0:  # as two errors foretell
+        trend = (memory.last_error / error) ** (1.0 / (STAGES + 1)) * memory.h / memory.last_h
+    return growth(error, safety, trend, STAGES + 1, memory.limit)
 
 
 @inlined
@@ -542,7 +541,7 @@ def accepted_step(method, task, now, remaining, work, space):
         if not finite:
             refuse(SLOWEST * h, now, memory)
             continue
-        now.step = h * growth(error, iterations, memory)
+        now.step = h * growth_after(error, iterations, memory)
         if error <= 1.0:
             memory.last_error, memory.last_h = max(error, 1e-2), h
             return ACCEPTED, h

@@ -405,6 +405,19 @@ def pause(task, now, remaining, trial, grown):
     return OUTGROWN if outgrown(trial.scale, grown) else ACCEPTED
 
 
+@part
+def growth(error, safety, trend, order, limit):
+    """Return the factor by which a step may change: the rule of all methods.
+
+    From its error, in terms of what is allowed, and by what that may rise to the next (``trend``).
+    """
+    factor = FASTEST
+    if error > 0.0:
+        factor = safety * error ** (-1.0 / order)
+        factor = min(factor, factor * trend)
+    return min(limit, max(SLOWEST, factor))
+
+
 @inlined
 def accepted_step(method, task, now, remaining, work, trial):
     """Shorten the step until its error is acceptable; return a code and the step."""
@@ -425,9 +438,7 @@ def accepted_step(method, task, now, remaining, work, trial):
         finite = np.isfinite(error) and all_finite(trial.state) and all_finite(stages[12])
         factor = SLOWEST
         if finite:
-            factor = FASTEST
-            if error > 0.0:
-                factor = min(limit, max(SLOWEST, SAFETY * error ** (-1.0 / ORDER)))
+            factor = growth(error, SAFETY, 1.0, ORDER, limit)
             if error <= 1.0:
                 now.step = h * factor
                 return ACCEPTED, h
