@@ -27,10 +27,9 @@ from dlnds.errors import (
 )
 from dlnds.store import flush
 from dlnds.sweeps import folder as files
-from dlnds.sweeps import workers as crews
 from dlnds.sweeps.folder import FAILURES, POINTS, Plan
 from dlnds.sweeps.task import Grid, Task, check_grid, check_task, import_task
-from dlnds.sweeps.workers import Job, Outcome, Outcomes, Point
+from dlnds.sweeps.workers import Job, Outcome, Outcomes, Point, compute, run_apart, run_elsewhere
 
 
 @known_options
@@ -149,11 +148,11 @@ def sweep(
         entropy, digest = int(plan.words["rng_entropy"]), plan.words["digest"]
         job = Job(task, has_rng, entropy, digest, reserved, limit, plan.words["parts"])
         if executor is not None:
-            outcomes = crews.run_elsewhere(job, todo, executor)
+            outcomes = run_elsewhere(job, todo, executor)
         elif todo and (workers > 1 or limit is not None):
-            outcomes = crews.run_apart(job, todo, workers)
+            outcomes = run_apart(job, todo, workers)
         else:
-            outcomes = (crews.compute(job, point) for point in todo)
+            outcomes = (compute(job, point) for point in todo)
         _keep(plan, outcomes, len(todo), mark, progress)
         found = _assembled(plan)
     if not mark and found.attrs["n_finished"] < found["status"].size:

@@ -27,7 +27,7 @@ import dlnds as dl
 from dlnds.store import SEAL
 from dlnds.sweeps import folder as records
 from dlnds.sweeps import sweep as sweeps
-from dlnds.sweeps import workers as crews
+from dlnds.sweeps import workers as pools
 
 TESTS = Path(__file__).parents[1]
 PLAIN = {"a": [1, 2, 3], "b": [0.5, 2.0]}
@@ -736,9 +736,9 @@ def test_a_task_of_a_notebook_is_not_sent_to_workers(monkeypatch):
     monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
     monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
     monkeypatch.setattr(no_rng, "__module__", "__main__")
-    job = crews.Job(no_rng, False, 0, "", (), None, {})
+    job = pools.Job(no_rng, False, 0, "", (), None, {})
     with pytest.raises(TypeError, match="^task: was defined in a notebook"):
-        next(crews.run_apart(job, [crews.Point(0, {"a": 1.0})], 2))
+        next(pools.run_apart(job, [pools.Point(0, {"a": 1.0})], 2))
 
 
 class Failing(ThreadPoolExecutor):
