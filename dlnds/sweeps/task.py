@@ -224,7 +224,8 @@ def _checked(name: str, values: xr.DataArray) -> xr.Variable:
         raise ValueError(f"grid: {name!r} needs numbers, got NaN")
     if values.dims == (name,) and len(np.unique(array)) < len(array):
         raise ValueError(f"grid: {name!r} has values that are repeated")
-    return xr.Variable(values.dims, array, values.attrs)
+    native = array.astype(array.dtype.newbyteorder("="))  # tables of pandas take no other
+    return xr.Variable(values.dims, native, values.attrs)
 
 
 #: What an array of a kind of dtype holds.
