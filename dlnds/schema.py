@@ -538,6 +538,7 @@ def read(
     schema: str | Collection[str],
     variables: Mapping[str, Sequence[str]],
     *,
+    optional: Mapping[str, Sequence[str]] | None = None,
     attributes: Iterable[str] = (),
     digest: str | None = None,
     empty: Collection[str] = (),
@@ -558,6 +559,8 @@ def read(
         The schema, or those, that it may have.
     variables
         Names and dims of what is needed; all their numbers have to be finite.
+    optional
+        The same of what is looked at if it is there.
     attributes
         Names of the attributes that are needed.
     digest
@@ -591,7 +594,8 @@ def read(
     for attribute in attributes:
         if attribute not in found.attrs:
             raise ValueError(f"{name}: lacks the attribute {attribute!r}")
-    return _checked(name, found, variables, empty=empty, partial=partial)
+    there = {key: dims for key, dims in (optional or {}).items() if key in found.variables}
+    return _checked(name, found, {**variables, **there}, empty=empty, partial=partial)
 
 
 #: Variables that hold texts, and those whose rows ascend.

@@ -201,9 +201,13 @@ def test_what_is_read_back_has_its_dims_in_order_or_is_refused_by_name():
     assert read(none, empty=["time"]).sizes["time"] == 0
     gaps = run.assign(state=run.state.where(run.time > 1.0))
     assert read(gaps, partial=["state"]).identical(gaps)
+    clock = {"time_low": ("time",), "nothing": ("time",)}
+    assert read(run, optional=clock).identical(run)
     for bad, options in [
         (np.zeros(3), {}),
         (dl.critical_points(NET), {}),
+        (run.assign(time_low=run.time_low * np.nan), {"optional": clock}),
+        (run, {"optional": {"time_low": ("parameter",)}}),
         (run, {"digest": "of another network"}),
         (run, {"attributes": ["nothing"]}),
         (run.drop_vars("state"), {}),

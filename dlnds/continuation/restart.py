@@ -154,6 +154,8 @@ def _aimed(start: Point, branch: xr.Dataset, forward: bool) -> Point:
 
 #: What of each row of a branch it is followed from, beside what every branch has.
 _ROWS = schema.by_dims("test_value accuracy multiplier newton_iterations kernel_dimension (step)")
+#: What only those have whose Jacobian is not symmetric.
+_UNSYMMETRIC = schema.by_dims("transverse_eigenvalue_imag (step, eigen)")
 #: What is not known of each of them.
 _PARTIAL = ("test_value", "accuracy", "transverse_eigenvalue", "transverse_eigenvalue_imag")
 
@@ -161,12 +163,10 @@ _PARTIAL = ("test_value", "accuracy", "transverse_eigenvalue", "transverse_eigen
 def _read(name: str, branch: object) -> xr.Dataset:
     """Return a stored branch, if all is there that it is followed from."""
     needed, about = schema.REQUIRED["branch"] | _ROWS, (*FOLLOWED, *KEPT)
-    imaginary = "transverse_eigenvalue_imag"  # only of a Jacobian that is not symmetric
-    if isinstance(branch, xr.Dataset) and imaginary in branch:
-        needed = needed | {imaginary: needed["transverse_eigenvalue"]}
     found = schema.read(
-        name, branch, "branch", needed, attributes=about, empty=["eigen"], partial=_PARTIAL
-    )
+        *(name, branch, "branch", needed), optional=_UNSYMMETRIC, attributes=about,
+        empty=["eigen"], partial=_PARTIAL,
+    )  # fmt: skip
     if np.any(np.diff(found["arclength"].values) < 0.0):
         raise ValueError(f"{name}: needs its rows in the order of arclength")
     return found

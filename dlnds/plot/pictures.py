@@ -189,13 +189,12 @@ def spectrum(linearization: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     >>> dl.plot.spectrum(dl.canonical_spectrum(net, (1,))).get_title()
     'index 3, nullity 5'
     """
-    known = getattr(linearization, "variables", ())
-    counts = [name for name in ("index", "nullity") if name in known]
-    wanted = schema.by_dims("eigenvalue eigenvalue_imag (eigen) index nullity ()")
-    wanted = {name: dims for name, dims in wanted.items() if name in ("eigenvalue", *known)}
-    data = schema.read("linearization", linearization, "linearization", wanted, empty=("eigen",))
+    kind, needed = "linearization", schema.REQUIRED["linearization"]
+    others = schema.by_dims("eigenvalue_imag (eigen) index nullity ()")
+    data = schema.read(kind, linearization, kind, needed, optional=others, empty=("eigen",))
+    counts = [name for name in ("index", "nullity") if name in data.variables]
     values = data["eigenvalue"].values
-    if "eigenvalue_imag" in wanted:
+    if "eigenvalue_imag" in data.variables:
         real = r"real part $\mathrm{Re}\,\lambda$"
         ax = canvas.axes(ax, (6.0, 4.0), real, data["eigenvalue_imag"])
         ax.axvline(0.0, color="0.6", linewidth=0.8)

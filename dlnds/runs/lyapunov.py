@@ -307,11 +307,11 @@ def lyapunov_function(run: xr.Dataset, *, limit: float = 0.0) -> xr.Dataset:
     needed = ("time", "loss", "loss_rate")
     if isinstance(run, xr.Dataset) and not {*needed[1:]} <= {*run.variables}:
         raise ValueError("run: needs recorded loss and loss_rate, as of a gradient flow")
-    clock = ("time_low",) if "time_low" in getattr(run, "variables", ()) else ()
-    run = schema.read("run", run, "run", dict.fromkeys((*needed, *clock), ("time",)))
+    rows, clock = dict.fromkeys(needed, ("time",)), {"time_low": ("time",)}
+    run = schema.read("run", run, "run", rows, optional=clock)
     limit = check_number("limit", limit)
     loss, rate = run["loss"].values, run["loss_rate"].values
-    low = run["time_low"].values if clock else np.zeros(len(loss))
+    low = run["time_low"].values if "time_low" in run.variables else np.zeros(len(loss))
     spacing = np.diff(run["time"].values) + np.diff(low)
     rises = np.diff(loss)
     rounding = 64.0 * float(np.finfo(float).eps)
