@@ -318,7 +318,13 @@ def _branches() -> Iterator[Call]:
         "invariants": lambda x, p: x,
         "observe": lambda x, p: {"size": float(np.linalg.norm(x))},
     }
-    about = {"symmetric_at": (0.0,), "symmetric": True, "parameter": "p", "vectorized": False}
+    about = {
+        "symmetric_at": (0.0,),
+        "symmetric": True,
+        "kind": "map",
+        "parameter": "p",
+        "vectorized": False,
+    }
     rest = {"coordinates": {}, "attributes": {}, "compiled": None}
     yield call("Residual", fun=parabola, **functions, **about, **rest)
     path = ([2**0.5, 2**0.5], [2.0, 1.0])

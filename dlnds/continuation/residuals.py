@@ -10,9 +10,12 @@ import xarray as xr
 from numpy.typing import ArrayLike
 
 from dlnds.arrays import Array
-from dlnds.errors import check_array, check_function, check_number, known_options
+from dlnds.errors import check_array, check_choice, check_function, check_number, known_options
 from dlnds.systems.varied import Compiled
 from dlnds.theory import forms
+
+#: What the solutions of an equation are equilibria of.
+KINDS = ("flow", "map")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -23,7 +26,7 @@ class Residual:
     ----------
     fun
         ``fun(x, p)`` returns F (component): for a flow the field, so that eigenvalues of its
-        Jacobian with a positive real part are unstable.
+        Jacobian with a positive real part are unstable; for a map see ``kind``.
     jacobian
         ``jacobian(x, p)`` returns ∂F/∂x (component × component); ``None`` differences ``fun``.
     derivative
@@ -39,6 +42,10 @@ class Residual:
         Values of p at which the orbits are larger than at all others around them.
     symmetric
         Whether the Jacobian is symmetric, as that of a gradient flow.
+    kind
+        ``"flow"``, or ``"map"`` if solutions are points of period k of a map f: ``fun`` returns
+        F = f^k(x, p) − x and ``jacobian`` that of F, so that its eigenvalues are the multipliers
+        less one, and unstable where the multiplier lies outside the unit circle.
     parameter
         Name of p.
     observe
@@ -69,6 +76,7 @@ class Residual:
     invariants: Callable[[Array, float], Array] | None = None
     symmetric_at: Sequence[float] = ()
     symmetric: bool = False
+    kind: str = "flow"
     parameter: str = "p"
     observe: Callable[[Array, Any], Mapping[str, Any]] | None = None
     vectorized: bool = False
@@ -81,6 +89,7 @@ class Residual:
             given = getattr(self, name)
             if given is not None or name == "fun":
                 check_function(name, given, "x", "p")
+        check_choice("kind", self.kind, KINDS)
         if not isinstance(self.parameter, str) or not self.parameter:
             raise TypeError(f"parameter: needs a name, got {self.parameter!r}")
         if not np.iterable(self.symmetric_at):

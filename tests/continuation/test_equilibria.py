@@ -718,6 +718,8 @@ def test_bad_input_is_named(kind, name, call):
         ({"symmetric_at": 0.0}, TypeError),
         ({"symmetric_at": (np.nan,)}, ValueError),
         ({"invariants": 1.0}, TypeError),
+        ({"kind": "cycle"}, ValueError),
+        ({"kind": None}, TypeError),
     ],
 )
 def test_what_a_residual_declares_is_checked(change, kind):
