@@ -33,7 +33,13 @@ ARC_KINDS = ("decreasing", "increasing", "constant")
 #: Rows of the table of arcs: what moves along them.
 ARC_SHAPES = _words("orbit fiber plateau activation cross scaling rotation rotation_kept")
 #: What is special at a point of a branch.
-BRANCH_EVENTS = _words("none fold branch_point hopf index_change symmetry_change user cusp")
+BRANCH_EVENTS = _words(
+    "none fold branch_point hopf index_change symmetry_change user cusp flip neimark_sacker"
+)
+#: To which side of a pitchfork or a Hopf point the new solutions go.
+CRITICALITIES = _words("none supercritical subcritical")
+#: How a special point of a branch was found.
+BRANCH_DECISIONS = _words("none sign_change touching at_node interpolated")
 STOP_REASONS = _words(
     "end_reached limit_reached at_rest event out_of_steps step_too_small not_finite"
 )
@@ -70,7 +76,9 @@ DESCRIPTIONS = {
     "convergence_rate": ("rate of convergence", r"$\lambda$"),
     "count": ("number of ascents that came there", ""),
     "critical_point": ("index set of the critical point", r"$S$"),
+    "criticality": ("side of the new solutions", ""),
     "crossing_time": ("when the run has the norm", r"$t$"),
+    "decided": ("how the special point was found", ""),
     "decrease": ("decrease of the loss", r"$L(t_0) - L$"),
     "degenerate_dimension": ("dimension of the kernel across the fiber", ""),
     "departure_rate": ("rate of departure", r"$-\lambda$"),
@@ -101,6 +109,7 @@ DESCRIPTIONS = {
     "feature": ("original input", ""),
     "fiber_dimension": ("local dimension of the fiber", ""),
     "finite_time_exponent": ("finite-time Lyapunov exponent", r"$\lambda_j(t)$"),
+    "fold_direction": ("p has a maximum: -1, a minimum: 1, neither: 0", ""),
     "frame": ("orthonormal tangent vectors", ""),
     "gradient_norm": ("norm of the gradient", r"$\|\nabla L\|$"),
     "group_element": ("matrices that move the state to its canonical form", r"$P_i$"),
@@ -124,6 +133,7 @@ DESCRIPTIONS = {
     "jacobian_rank": ("rank of the Jacobian of the gradient", ""),
     "kept": ("weight stays zero: 1 yes, 0 no", ""),
     "kind": ("kind", ""),
+    "label": ("name of the solution", ""),
     "largest_zero": ("largest singular value that counts as zero", ""),
     "later": ("later layer of the pair", ""),
     "law_escape_time": ("escape time by the law, of balanced aligned starts", r"$t$"),
@@ -304,6 +314,8 @@ _FLAGGED = {
     ("arcs", "shape"): ARC_SHAPES,
     ("connections", "kind"): EDGE_KINDS,
     ("branch", "event"): BRANCH_EVENTS,
+    ("branch", "criticality"): CRITICALITIES,
+    ("branch", "decided"): BRANCH_DECISIONS,
     ("fibres", "stop_reason"): STOP_REASONS,
     ("fibres", "end_kind"): LIMIT_KINDS,
     ("observed_connections", "kind"): OBSERVED_KINDS,
@@ -599,7 +611,7 @@ def read(
 
 
 #: Variables that hold texts, and those whose rows ascend.
-_TEXTS = frozenset({"critical_point", "limit", "sequence", "source", "target"})
+_TEXTS = frozenset({"critical_point", "label", "limit", "sequence", "source", "target"})
 _ASCENDING = frozenset({"iteration", "time"})
 
 

@@ -59,6 +59,8 @@ class Residual:
         What Datasets say of the problem.
     compiled
         The same equation as compiled functions, if it has such; ``p`` must not be 0 then.
+    label
+        ``label(x, p)`` returns the name of a solution, such as ``"{0,2}"``, empty if it has none.
 
     Examples
     --------
@@ -83,9 +85,11 @@ class Residual:
     coordinates: Mapping[str, Any] = field(default_factory=dict)
     attributes: Mapping[str, Any] = field(default_factory=dict)
     compiled: Compiled | None = None
+    label: Callable[[Array, float], str] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("fun", "jacobian", "derivative", "generators", "invariants", "observe"):
+        functions = "fun", "jacobian", "derivative", "generators", "invariants", "observe", "label"
+        for name in functions:
             given = getattr(self, name)
             if given is not None or name == "fun":
                 check_function(name, given, "x", "p")
