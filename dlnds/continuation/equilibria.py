@@ -38,7 +38,7 @@ def equilibria(
         - ``"imbalance"``: θ along a ``path`` of the conserved C_i*(θ), through critical points with
           these C_i: an arc along the fiber over one critical value.
         - ``"slope"``: α of a `HomogeneousNetwork` with p ≥ 2.
-        - the name of a number in the ``parameters`` of a `System`, or its place.
+        - the place of a number in the ``parameters`` of a `System`.
     path
         For ``"target"``: a function of θ that returns Σ (d_h × k), or a pair of targets, at θ = 0
         and θ = 1, with a straight line between (and beyond) them. For ``"imbalance"``: a pair of
@@ -58,7 +58,11 @@ def equilibria(
         Of a network it is minus a gradient: ``symmetric`` (of a `ProductFlow` it is not), with an
         exact Jacobian, with ``generators``, and it lets a branch record the ``loss`` (without the
         decay) and, of W if the network is linear, the ``rank`` and the Frobenius norm
-        ``product_norm``, and the ``imbalance``, the largest ‖C_i‖_F.
+        ``product_norm``, and the ``imbalance``, the largest ‖C_i‖_F. Then ``label`` names solutions
+        by their index set, those of weight decay with h ≥ 3 also by the root of each mode, as
+        ``"{0⁺,2⁻}"``. Equal σ_j that are not all learnt have no numbers: ``"{0,σ=1×2}"`` are mode 0
+        and two directions of those with σ = 1. Where a decay turns modes of raw inputs solutions
+        have no name.
 
     Raises
     ------

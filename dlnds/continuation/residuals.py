@@ -52,7 +52,7 @@ class Residual:
         ``observe(x, p)`` returns numbers by name that a branch records.
     vectorized
         Whether ``observe`` takes many states (step × component) with their p (step), too, and
-        returns a number for each.
+        returns a number for each; so does ``label`` then.
     coordinates
         Labels of the components, as those of a system's dim ``parameter``.
     attributes

@@ -561,7 +561,8 @@ class LinearNetwork(LayeredSystem):
         if name == "covariance":
             raw = self.with_covariance()
             return varied.along_covariances(raw, raw.problem, raw.velocity, **options)
-        return super().varied(name)
+        label = varied.decay_labels(self.problem, self.widths, self.depth)
+        return super().varied(name) | {"label": label}
 
     def with_covariance(self) -> "LinearNetwork":
         """Return the network of the same data with raw inputs.

@@ -301,13 +301,14 @@ class ProductFlow(SystemProtocol):
             raw = ProductFlow(self.network.with_covariance(), self.rank)
             return varied.along_covariances(raw, raw.factors.problem, raw.velocity, **options)
         size = varied.fitting_size(problem.target, problem.root)
-        return varied.with_decay(
+        parts = varied.with_decay(
             self,
             functools.cache(functools.partial(symmetry.tangents, problem.widths)),
             symmetry.action(problem.widths, orthogonal=True),
             lambda x: varied.observed(layers_of(problem.widths, x), problem.loss, size),
             share=0.5 * self.depth,  # −hλW, by two factors
         )
+        return parts | {"label": varied.decay_labels(problem, problem.widths, self.depth)}
 
     def attributes(self) -> dict[str, Any]:
         """Return what the attributes of a Dataset say of the flow."""

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from dlnds.arrays import Array, Integers, Kernel, Params
 from dlnds.errors import check_array, check_choice
 from dlnds.systems.protocol import SystemProtocol, check_state, evaluations
-from dlnds.theory import coordinates, spectra, strings, symmetry, tolerances
+from dlnds.theory import coordinates, moments, names, spectra, strings, symmetry, tolerances
 from dlnds.theory.coordinates import flat, layers_of
 from dlnds.theory.moments import Problem
 
@@ -111,6 +111,20 @@ def with_decay(
     return parts
 
 
+def decay_labels(problem: Problem, widths: Sequence[int], depth: int) -> Callable[..., Any]:
+    """Return ``label(x, λ)``, which names critical layers of these widths, or each of a stack."""
+
+    def label(x: Array, p: Any) -> Any:
+        layers, decay = layers_of(widths, x), np.asarray(p, float)
+        found = names.decayed(problem, layers, decay, depth)
+        if not decay.all():  # where there is none layers need not be balanced
+            free = names.of_maps(problem, problem.image(coordinates.product(layers)))
+            found = np.where(decay == 0.0, free, found)
+        return found[()]
+
+    return label
+
+
 # The data.
 
 
@@ -143,6 +157,11 @@ def along_data(
         now = problem._replace(target=target, root=root)
         return observed(layers_of(widths, x), now.loss, fitting_size(target, root))
 
+    def label(x: Array, p: float) -> Any:
+        target, root = data(p)
+        now = problem._replace(target=target, root=root, modes=moments.singular_modes(target))
+        return names.of_maps(now, now.image(coordinates.product(layers_of(widths, x))))[()]
+
     fun, jacobian = evaluations(net, params)
     return {
         "fun": fun,
@@ -153,6 +172,7 @@ def along_data(
         "symmetric": net.numerics.symmetric,
         "parameter": about["vary"],
         "observe": observe,
+        "label": label,
         "attributes": {**net.attributes(), **about},
     }
 
@@ -268,9 +288,11 @@ def along_imbalances(
         assert change is not None
         return symmetry.generated(layers_of(widths, x), change(p))
 
+    def maps(x: Array) -> Array:
+        return problem.image(coordinates.product(layers_of(widths, x)))
+
     def invariants(x: Array, p: float) -> Array:
-        layers = layers_of(widths, x)
-        return flat([problem.image(coordinates.product(layers)), *symmetry.imbalances(layers)])
+        return flat([maps(x), *symmetry.imbalances(layers_of(widths, x))])
 
     return {
         "fun": fun,
@@ -281,6 +303,7 @@ def along_imbalances(
         "symmetric": True,
         "parameter": "imbalance",
         "observe": lambda x, p: observed(layers_of(widths, x), problem.loss, size),
+        "label": lambda x, p: names.of_maps(problem, maps(x))[()],
         "vectorized": True,
         "attributes": {**net.attributes(), **about},
     }

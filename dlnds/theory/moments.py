@@ -173,6 +173,13 @@ def equal(sigma: Array) -> Flags:
     return ~(larger | larger.T)
 
 
+def groups(sigma: Array) -> list[Integers]:
+    """Return the modes with σ_j > 0, those with equal σ_j together."""
+    positive = np.flatnonzero(sigma)
+    apart = np.diagonal(exceeds(sigma), -1)[: max(len(positive) - 1, 0)]
+    return np.split(positive, np.flatnonzero(apart) + 1) if len(positive) else []
+
+
 def count_pairs(learnt: Flags, relation: Flags) -> Integers:
     """Count for each set S (point, mode) the pairs j ∈ S, k ∉ S that stand in a relation (j, k)."""
     inside, outside = learnt.astype(np.int64), (~learnt).astype(np.int64)

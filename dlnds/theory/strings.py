@@ -19,7 +19,7 @@ from dlnds.arrays import Array, Flags, Integers
 from dlnds.errors import check_memory
 from dlnds.theory import tolerances
 from dlnds.theory.coordinates import product, sent_back
-from dlnds.theory.moments import Problem, exceeds, turns
+from dlnds.theory.moments import Problem, groups, turns
 
 #: Kinds of points that are tried for the largest sheet of a fiber: a few milliseconds, or seconds.
 FEW_KINDS, MANY_KINDS, MOST_KINDS = 100, 10_000, 50_000
@@ -86,7 +86,9 @@ def learnt(problem: Problem, layers: Sequence[Array], rtol: float) -> Learnt:
     image = problem.image(product(layers))
     strength = problem.strength(image)[sigma > 0.0] / sigma[sigma > 0.0]
     U, V, freedom = left, right, 0
-    for group in _equal(sigma):
+    for group in groups(sigma):
+        if len(group) == 1:
+            continue
         block = left[:, group].T @ image @ right[:, group] / sigma[group].mean()
         values, vectors = np.linalg.eigh(0.5 * (block + block.T))
         strength[group], count = values[::-1], int(np.count_nonzero(values > 0.5))
@@ -109,16 +111,6 @@ def learnt(problem: Problem, layers: Sequence[Array], rtol: float) -> Learnt:
         mode_residual=residual,
         relative_gradient=_relative_gradient(seen, problem.target, float(sigma[0])),
     )
-
-
-def _equal(sigma: Array) -> list[Integers]:
-    """Return the positive singular values of which there are several, in groups of equal ones."""
-    positive = np.flatnonzero(sigma)
-    apart = np.diagonal(exceeds(sigma), -1)[: max(len(positive) - 1, 0)]
-    if apart.all():
-        return []
-    groups = np.split(positive, np.flatnonzero(apart) + 1)
-    return [group for group in groups if len(group) > 1]
 
 
 def _relative_gradient(layers: Sequence[Array], target: Array, size: float) -> float:
