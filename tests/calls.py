@@ -185,6 +185,7 @@ def _systems() -> Iterator[Call]:
     kernels = {"field": decay, "jvp": decay_jvp, "jacobian": decay_jacobian}
     about = {"parameters": [2.0], "energy": lambda x: float(x @ x), "names": ["x"]}
     yield call("System", **kernels, dim=1, **about)
+    yield call("System", field=decay, dim=1, parameters={"rate": 2.0}, kind="map")
     yield from _of_maps()
     yield from _losses()
     residual = dl.Residual(parabola)
@@ -318,14 +319,8 @@ def _branches() -> Iterator[Call]:
         "invariants": lambda x, p: x,
         "observe": lambda x, p: {"size": float(np.linalg.norm(x))},
     }
-    about = {
-        "symmetric_at": (0.0,),
-        "symmetric": True,
-        "kind": "map",
-        "parameter": "p",
-        "vectorized": False,
-    }
-    rest = {"coordinates": {}, "attributes": {}, "compiled": None}
+    about = {"symmetric_at": (0.0,), "symmetric": True, "parameter": "p", "vectorized": False}
+    rest = {"kind": "map", "coordinates": {}, "attributes": {}, "compiled": None}
     yield call("Residual", fun=parabola, **functions, **about, **rest)
     path = ([2**0.5, 2**0.5], [2.0, 1.0])
     yield call("equilibria", system=thin, vary="imbalance", path=path)

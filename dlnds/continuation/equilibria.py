@@ -38,7 +38,7 @@ def equilibria(
         - ``"imbalance"``: θ along a ``path`` of the conserved C_i*(θ), through critical points with
           these C_i: an arc along the fiber over one critical value.
         - ``"slope"``: α of a `HomogeneousNetwork` with p ≥ 2.
-        - the place of a number in the ``parameters`` of a `System`.
+        - the name of a number in the ``parameters`` of a `System`, or its place.
     path
         For ``"target"``: a function of θ that returns Σ (d_h × k), or a pair of targets, at θ = 0
         and θ = 1, with a straight line between (and beyond) them. For ``"imbalance"``: a pair of

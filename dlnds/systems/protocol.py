@@ -12,7 +12,14 @@ from numpy.typing import ArrayLike
 
 from dlnds._kernels import jit, runge_kutta
 from dlnds.arrays import Array, Kernel, Params
-from dlnds.errors import check_array, check_integer, check_memory, known_options, nearest
+from dlnds.errors import (
+    check_array,
+    check_choice,
+    check_integer,
+    check_memory,
+    known_options,
+    nearest,
+)
 from dlnds.theory import forms, spectra, tolerances
 from dlnds.theory.forms import LeadingPart
 from dlnds.theory.spectra import KnownSpectrum
@@ -303,12 +310,12 @@ def varying(params: Params, place: int) -> Callable[[float], Params]:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class System(SystemProtocol):
-    """A dynamical system ẋ = f(t, x) made of functions that Numba can compile.
+    """A dynamical system ẋ = f(t, x), or a map x → f(t, x), of functions that Numba can compile.
 
     Parameters
     ----------
     field
-        ``field(t, x, params, out)`` writes ẋ into ``out``. ``params`` is a pair of an int64 and a
+        ``field(t, x, params, out)`` writes f into ``out``. ``params`` is a pair of an int64 and a
         float64 vector; the second holds ``parameters``. Plain or jitted functions are taken.
     jvp
         ``jvp(t, x, v, params, out)`` writes the derivative of the field along ``v``.
@@ -317,11 +324,15 @@ class System(SystemProtocol):
     dim
         Number of components of the state.
     parameters
-        Numbers that the functions find in ``params[1]``.
+        Numbers that the functions find in ``params[1]``: a sequence, or a mapping from names to
+        numbers, in its order. Datasets say named ones in attributes, ``parameter_`` and the name.
     energy
         Python function of a state that a run records as its ``loss``.
     names
         Names of the components; they label the dim ``parameter``.
+    kind
+        ``"flow"``, or ``"map"`` for what functions of flows refuse. `iterate` and
+        `lyapunov_spectrum` take the field of any System as a map if they are asked for that.
 
     Raises
     ------
@@ -336,7 +347,7 @@ class System(SystemProtocol):
     >>> import dlnds as dl
     >>> def decay(t, x, params, out):
     ...     out[0] = -params[1][0] * x[0]
-    >>> system = dl.System(decay, dim=1, parameters=[2.0])
+    >>> system = dl.System(decay, dim=1, parameters={"rate": 2.0})
     >>> run = dl.flow(system, [1.0], t_span=(0, 1), t_eval=[0, 1])
     >>> round(float(run.state[-1, 0]), 6)
     0.135335
@@ -347,26 +358,24 @@ class System(SystemProtocol):
     jacobian: Kernel | None = None
     _: KW_ONLY
     dim: int
-    parameters: Sequence[float] = ()
+    parameters: Sequence[float] | Mapping[str, float] = ()
     energy: Callable[[Array], float] | None = None
     names: Sequence[str] | None = None
+    kind: str = "flow"
 
     def __post_init__(self) -> None:
         put = object.__setattr__
         put(self, "dim", check_integer("dim", self.dim, minimum=1))
         check_memory("dim", 2 * self.dim + (0 if self.jacobian is None else self.dim**2))
-        values = self.parameters
-        none = isinstance(values, list | tuple) and not values
-        if not (none or (isinstance(values, np.ndarray) and values.shape == (0,))):
-            values = check_array("parameters", values, ndim=1).tolist()
-        put(self, "parameters", tuple(values))
+        put(self, "parameters", _numbers(self.parameters))
         self._check_words()
         for name, (signature, arguments) in _KERNELS.items():
             if name == "field" or getattr(self, name) is not None:
                 put(self, name, self._compiled(name, signature, arguments))
 
     def _check_words(self) -> None:
-        """Refuse an energy and names that are none."""
+        """Refuse a kind, an energy and names that are none."""
+        check_choice("kind", self.kind, ("flow", "map"))
         if self.energy is not None and not callable(self.energy):
             raise TypeError(f"energy: needs a function, got {self.energy!r}")
         names = self.names
@@ -380,7 +389,14 @@ class System(SystemProtocol):
     @property
     def params(self) -> Params:  # type: ignore[override]
         """The pair of parameter vectors that the functions receive."""
-        return np.zeros(0, np.int64), np.array(self.parameters, dtype=float)
+        given = self.parameters
+        values = given.values() if isinstance(given, Mapping) else given
+        return np.zeros(0, np.int64), np.array([*values], dtype=float)
+
+    def attributes(self) -> dict[str, Any]:
+        """Return what the attributes of a Dataset say of the system: its named parameters, too."""
+        named = self.parameters if isinstance(self.parameters, Mapping) else {}
+        return super().attributes() | {f"parameter_{word}": p for word, p in named.items()}
 
     @property
     def numerics(self) -> Numerics:
@@ -401,21 +417,35 @@ class System(SystemProtocol):
 
     def varied(self, name: str | int, **options: Any) -> dict[str, Any]:
         """Return the equation of the equilibria as one of the numbers in ``parameters`` varies."""
-        place = check_integer("vary", name, minimum=0)
-        count = len(self.parameters)
-        if not count:
-            raise ValueError("vary: needs a system with parameters, got one without")
-        check_integer("vary", place, minimum=0, maximum=count - 1)
+        place, word = self._place(name)
         (fun, jacobian), energy = evaluations(self, varying(self.params, place)), self.energy
+        about = self.attributes()
+        named = about.pop(f"parameter_{word}", None) is not None
         parts: dict[str, Any] = {
             "fun": fun,
             "jacobian": jacobian,
-            "parameter": f"parameter_{place}",
-            "attributes": {**self.attributes(), "vary": place},
+            "parameter": word,
+            "attributes": {**about, "vary": word if named else place},
         }
         if energy is not None:
             parts["observe"] = lambda x, p: {"loss": float(energy(x))}
         return parts
+
+    def _place(self, name: str | int) -> tuple[int, str]:
+        """Return where a parameter stands, and its name."""
+        count, named = len(self.parameters), isinstance(self.parameters, Mapping)
+        words = [*self.parameters] if named else [f"parameter_{i}" for i in range(count)]
+        if isinstance(name, str) and named:
+            return words.index(check_choice("vary", name, words)), name
+        if isinstance(name, str):
+            raise TypeError(
+                "vary: needs the place of a number in parameters, an integer, since these have no "
+                f"names (a mapping gives them names), got {name!r}"
+            )
+        place = check_integer("vary", name, minimum=0)
+        if not count:
+            raise ValueError("vary: needs a system with parameters, got one without")
+        return check_integer("vary", place, minimum=0, maximum=count - 1), words[place]
 
     def coordinates(self) -> dict[str, Any]:
         """Return the coordinates that label the dim ``parameter``."""
@@ -453,6 +483,19 @@ class System(SystemProtocol):
             return jit.ready(own, signature)  # type: ignore[no-any-return]
         except (numba.core.errors.NumbaError, TypeError) as error:
             raise TypeError(f"{name}: cannot be compiled by Numba: {error}") from error
+
+
+def _numbers(values: Any) -> tuple[float, ...] | dict[str, float]:
+    """Return parameters, by name if they have names."""
+    names = [*values] if isinstance(values, Mapping) else None
+    for name in names or ():
+        if not isinstance(name, str) or not name:
+            raise TypeError(f"parameters: needs names that are texts, got {name!r}")
+    listed = values if names is None else [*values.values()]
+    none = isinstance(listed, list | tuple) and not listed
+    if not (none or (isinstance(listed, np.ndarray) and listed.shape == (0,))):
+        listed = check_array("parameters", listed, ndim=1).tolist()
+    return tuple(listed) if names is None else dict(zip(names, listed, strict=True))
 
 
 _KERNELS = {

@@ -6,6 +6,7 @@ import naive
 import numpy as np
 import pytest
 import scipy.linalg
+from equations import events
 from scipy.optimize import brentq
 
 import dlnds as dl
@@ -589,6 +590,71 @@ def test_the_lorenz_system_loses_stability_where_it_is_known_to(known):
     assert residual.coordinates == {"parameter": ["x", "y", "z"]}
 
 
+NAMED = {**NUMBERS, "parameters": {"sigma": 10.0, "rho": 28.0, "beta": 8.0 / 3.0}}
+
+
+@pytest.mark.parametrize("known", DERIVATIVES)
+def test_a_name_varies_what_its_place_varies(known):
+    plain, named = dl.System(lorenz, **known, **NUMBERS), dl.System(lorenz, **known, **NAMED)
+    x = np.array([1.0, -2.0, 3.0])
+    for place, word in enumerate(NAMED["parameters"]):
+        expected, found = dl.equilibria(plain, place), dl.equilibria(named, vary=word)
+        assert found.parameter == word
+        assert expected.parameter == f"parameter_{place}"
+        np.testing.assert_array_equal(found.value(x, 0.7), expected.value(x, 0.7))
+        np.testing.assert_array_equal(found.matrix(x, 0.7), expected.matrix(x, 0.7))
+        same = dl.equilibria(named, place)
+        assert (same.parameter, same.attributes) == (word, found.attributes)
+
+
+def test_datasets_say_the_named_parameters_and_a_branch_those_that_stay(tmp_path):
+    system = dl.System(lorenz, **NAMED)
+    words = {f"parameter_{word}": value for word, value in NAMED["parameters"].items()}
+    run = dl.flow(system, [1.0, 2.0, 3.0], t_span=(0, 0.1), t_eval=[0.1])
+    assert words.items() <= run.attrs.items()
+    residual = dl.equilibria(system, vary="rho")
+    branch = dl.branch(residual, np.zeros(3), 0.3, bounds=(0.0, 2.0))
+    varied = words.pop("parameter_rho")
+    assert words.items() <= branch.attrs.items()
+    assert "parameter_rho" not in branch.attrs
+    assert (branch.attrs["vary"], branch.p.attrs["long_name"], varied) == ("rho", "rho", 28.0)
+    dl.save(branch, tmp_path / "branch.nc")
+    assert dl.load(tmp_path / "branch.nc").identical(branch)
+    other = dl.System(lorenz, **(NAMED | {"parameters": NAMED["parameters"] | {"beta": 1.0}}))
+    with pytest.raises(ValueError, match=r"^residual: .*parameter_beta"):
+        dl.extend_branch(dl.equilibria(other, "rho"), branch, bounds=(0.0, 4.0))
+
+
+def brusselator(t, x, params, out):
+    A, B = params[1]
+    out[0] = A - (B + 1.0) * x[0] + x[0] ** 2 * x[1]
+    out[1] = B * x[0] - x[0] ** 2 * x[1]
+
+
+@pytest.mark.parametrize("A", [0.7, 1.0, 2.0])
+def test_the_brusselator_by_name_has_its_hopf_point(A):
+    """At (A, B/A) with trace B − 1 − A² and determinant A²."""
+    system = dl.System(brusselator, dim=2, parameters={"A": A, "B": 3.0}, names=("u", "v"))
+    hopf = 1.0 + A**2
+    branch = dl.branch(dl.equilibria(system, "B"), [A, 0.5 / A], 0.5, bounds=(0.1, 8.0))
+    ((kind, p, kernel),) = events(branch)
+    assert (kind, kernel) == ("hopf", 0)
+    assert p == pytest.approx(hopf, abs=1e-9)
+    assert branch.attrs["parameter_A"] == A
+    assert branch.parameter.values.tolist() == ["u", "v"]
+
+
+def test_parameters_are_kept_in_their_order_and_by_name():
+    given = {"sigma": 10, "rho": 28, "beta": 2.5}
+    system = dl.System(lorenz, dim=3, parameters=given)
+    given["rho"] = -1
+    assert system.params[1].tolist() == [10.0, 28.0, 2.5]
+    assert dict(system.parameters) == {"sigma": 10.0, "rho": 28.0, "beta": 2.5}
+    assert dl.System(lorenz, dim=3, parameters=np.array([10, 28, 2.5])).attributes() == {
+        "system": "System"
+    }
+
+
 def test_the_energy_of_a_system_is_recorded_as_its_loss():
     system = dl.System(lorenz, energy=lambda x: np.sum(x**2), **NUMBERS)
     residual = dl.equilibria(system, 0)
@@ -609,6 +675,7 @@ BOTH, ONE = DEEP.critical_state((0, 1)), DEEP.critical_state((0,))
 SINGLE = dl.LinearNetwork(widths=(2, 2), target=EYE)
 OTHER = dl.LossNetwork((3, 2, 1), losses(0)[0])
 PLAIN = dl.System(lorenz, **NUMBERS)
+WORDS = dl.System(lorenz, **NAMED)
 BARE = dl.System(lambda t, x, params, out: None, dim=1)
 DESCENT = dl.GradientDescent(NET, step_size=0.1)
 X = np.ones(NET.dim)
@@ -634,7 +701,19 @@ CASES = [
     (TypeError, "vary", lambda: dl.equilibria(NET, None)),
     (ValueError, "vary", lambda: dl.equilibria(NET, "decay")),
     (ValueError, "vary", lambda: dl.equilibria(OTHER, "target", path=(EYE, EYE))),
-    (TypeError, "vary", lambda: dl.equilibria(PLAIN, "weight_decay")),
+    (TypeError, "vary: .* have no names", lambda: dl.equilibria(PLAIN, "rho")),
+    (
+        ValueError,
+        "vary: .*did you mean 'rho'",
+        lambda: dl.equilibria(WORDS, "roh"),
+    ),
+    (ValueError, "vary: .* at most 2", lambda: dl.equilibria(WORDS, 3)),
+    (TypeError, "parameters", lambda: dl.System(lorenz, dim=3, parameters={1: 10.0})),
+    (TypeError, "parameters", lambda: dl.System(lorenz, dim=3, parameters={"": 10.0})),
+    (TypeError, "parameters", lambda: dl.System(lorenz, dim=3, parameters={"rho": "28"})),
+    (ValueError, "parameters", lambda: dl.System(lorenz, dim=3, parameters={"rho": np.nan})),
+    (TypeError, "field: .* 2 parameters", lambda: dl.System(lorenz, dim=3, parameters=[1.0, 2.0])),
+    (ValueError, "kind", lambda: dl.System(lorenz, kind="gradient", **NUMBERS)),
     (TypeError, "vary", lambda: dl.equilibria(PLAIN, True)),
     (TypeError, "vary", lambda: dl.equilibria(PLAIN, 1.0)),
     (ValueError, "vary", lambda: dl.equilibria(PLAIN, 3)),
