@@ -325,6 +325,8 @@ def _branches() -> Iterator[Call]:
     path = ([2**0.5, 2**0.5], [2.0, 1.0])
     yield call("equilibria", system=thin, vary="imbalance", path=path)
     yield call("equilibria", system=this["net"], vary="weight_decay")
+    descent = dl.GradientDescent(this["net"], 0.1)
+    yield call("equilibria", system=descent, vary="step_size", period=2)
     yield call("branch", **through, direction="both", symmetry="declared", predictor="tangent")
     yield call("diagram", **through, depth=1, max_branches=3)
     yield call("special_points", branch=sides[0])

@@ -137,17 +137,43 @@ def check_theory(system, x, size):
 
 
 def check_varied(system, x, value, size):
-    """Check ``varied``: at the given value of what is varied, the equation is the field's."""
+    """Check ``varied``: at the given value of what is varied, the equation is the field's.
+
+    That of a map is where it comes back to x after one step, or after two.
+    """
     p, name = 0.0, "weight_decay"
-    if system.kind != "gradient":
+    if "step_size" in system.attributes():
+        p, name = system.step_size, "step_size"
+    elif system.kind != "gradient":
         name, p = 0, float(np.append(system.params[1], 0.0)[0])
     try:
         residual = dl.Residual(**system.varied(name))
     except (TypeError, ValueError) as error:
         assert str(error).startswith(("system: ", "vary: ")), error  # noqa: PT017
-        assert system.kind == "map" or not system.params[1].size
+        assert not system.params[1].size
         return
+    assert residual.kind == ("map" if system.kind == "map" else "flow")
+    if system.kind == "map":
+        value = moved(system, x, value) - x
+        twice = dl.Residual(**system.varied(name, period=2))
+        there = x + value
+        expected = moved(
+            system, there, call(system.field, jit.FIELD, x.size, 0.0, there, system.params)
+        )
+        np.testing.assert_allclose(twice.value(x, p), expected - x, rtol=0.0, atol=1e-12 * size)
+        check_matrix(twice, x, p, size**2)
     np.testing.assert_allclose(residual.value(x, p), value, rtol=0.0, atol=1e-12 * size)
+    check_matrix(residual, x, p, size)
+
+
+def moved(system, x, value):
+    """Return the image of a state under a map whose field there is known."""
+    alpha, beta = system.numerics.update
+    return alpha * x + beta * value
+
+
+def check_matrix(residual, x, p, size):
+    """Check the Jacobian of an equation and the shape of its generators."""
     step = 1e-3 * max(1.0, np.abs(x).max())
     expected = naive.differences(lambda y: residual.value(y, p), x, step)
     np.testing.assert_allclose(residual.matrix(x, p), expected, rtol=0.0, atol=1e-6 * size)

@@ -1,13 +1,14 @@
 """Equilibria of a system as equations with a parameter: weight decay, the data, any number."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from dlnds.continuation.residuals import Residual
-from dlnds.errors import known_options
-from dlnds.systems.protocol import SystemProtocol, check_flow
+from dlnds.errors import check_integer, known_options
+from dlnds.systems.protocol import SystemProtocol, check_system
 from dlnds.systems.varied import Path
 
 
@@ -19,14 +20,18 @@ def equilibria(
     path: Path | None = None,
     path_derivative: Callable[[float], ArrayLike] | None = None,
     fixed: str | None = None,
+    period: int | None = None,
 ) -> Residual:
     """Return the equation F(x, p) = 0 of the equilibria of a system as one thing is varied.
+
+    Those of a map f are its fixed points, or its points of a period k: F = f^k(x, p) − x.
 
     Parameters
     ----------
     system
         A `LinearNetwork` or a `ProductFlow`, for weight decay also a `LossNetwork` or a
-        `HomogeneousNetwork`, or a `System`, taken at time 0.
+        `HomogeneousNetwork`, or a `System`, taken at time 0. Maps are a `System` of that kind, and
+        the `GradientDescent` of any of these.
     vary
         What p is:
 
@@ -39,6 +44,8 @@ def equilibria(
           these C_i: an arc along the fiber over one critical value.
         - ``"slope"``: α of a `HomogeneousNetwork` with p ≥ 2.
         - the name of a number in the ``parameters`` of a `System`, or its place.
+        - ``"step_size"``: η of `GradientDescent`, for which also p may be what it is for the flow,
+          all but ``"imbalance"``.
     path
         For ``"target"``: a function of θ that returns Σ (d_h × k), or a pair of targets, at θ = 0
         and θ = 1, with a straight line between (and beyond) them. For ``"imbalance"``: a pair of
@@ -50,6 +57,9 @@ def equilibria(
     fixed
         For ``"covariance"``, what stays as C changes: ``"target"``, Σ = M C^{-1/2}, as by default,
         or ``"map"``, the map M C^{-1} that fits best.
+    period
+        For maps: k, by default 1. Points whose period divides k solve the equation, too. Periodic
+        orbits of flows are not there.
 
     Returns
     -------
@@ -63,6 +73,8 @@ def equilibria(
         ``"{0⁺,2⁻}"``. Equal σ_j that are not all learnt have no numbers: ``"{0,σ=1×2}"`` are mode 0
         and two directions of those with σ = 1. Where a decay turns modes of raw inputs solutions
         have no name.
+        Of a map ``kind`` is ``"map"``: eigenvalues of the Jacobian are multipliers less one. That
+        of descent records of x what the flow's equation records.
 
     Raises
     ------
@@ -97,6 +109,13 @@ def equilibria(
     the C_i of the second one, and need not be it. In wider networks they are not free at balanced
     states, nor at others that leave hidden units unused; arcs turn back or end at such states.
 
+    The Jacobian of F = f^k − x is the product of those along the cycle, less one, exact if the
+    system has a ``jacobian`` or ``jvp``. The fixed points of descent, x → x + ηf(x), are the flow's
+    equilibria, with F = ηf and the flow's symmetry; a critical point loses stability at
+    η = 2/λ_max. Of a longer cycle only isometries are declared, those of the orthogonal groups:
+    modes that have learnt are free to change their balance, and then cycles are no orbits
+    (``symmetry="minimum_norm"`` of `branch` takes them out).
+
     References
     ----------
     WA25, section 2; BRTW22 and AMG24 for general covariance.
@@ -111,13 +130,35 @@ def equilibria(
     0.0
     >>> {name: float(value) for name, value in decay.observe(x, 3.0).items()}
     {'loss': 6.5, 'rank': 1.0, 'imbalance': 0.0, 'product_norm': 1.0}
+
+    A cycle of two steps beyond the edge of stability, s_1 s_2 = 1/η:
+
+    >>> steps = dl.GradientDescent(dl.LinearNetwork((1, 1, 1), [[1.0]]), step_size=1.2)
+    >>> residual = dl.equilibria(steps, vary="step_size", period=2)
+    >>> orbit = dl.iterate(steps, [0.9, 0.9], 200).state.values
+    >>> bool(abs(residual.value(orbit[-1], 1.2)).max() < 1e-12)
+    True
+    >>> round(float(orbit[-1, 0] * orbit[-2, 0] * 1.2), 9)
+    1.0
     """
-    check_flow(system)
-    given = {"path": path, "path_derivative": path_derivative, "fixed": fixed}
+    check_system(system)
+    given: dict[str, Any] = {"path": path, "path_derivative": path_derivative, "fixed": fixed}
     options = {name: value for name, value in given.items() if value is not None}
     for name in options:
         allowed = ("covariance",) if name == "fixed" else ("target", "imbalance")
         if isinstance(vary, str | int | np.integer) and vary not in allowed:
             words = " and ".join(f"vary={kind!r}" for kind in allowed)
             raise ValueError(f"{name}: belongs to {words}, got vary={vary!r}")
+    if period is not None:
+        options["period"] = _period_of(system, period)
     return Residual(**system.varied(vary, **options), coordinates=system.coordinates())
+
+
+def _period_of(system: SystemProtocol, period: int) -> int:
+    """Return the period of the points of a map."""
+    if system.kind != "map":
+        raise ValueError(
+            f"period: needs a map, got the flow {type(system).__name__}; periodic orbits of flows "
+            "are not there"
+        )
+    return check_integer("period", period, minimum=1)

@@ -2,14 +2,16 @@
 
 import math
 import operator
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from dlnds.arrays import Array
 from dlnds.errors import check_number, known_options
+from dlnds.systems.cycles import Of, cycle
 from dlnds.systems.protocol import (
     Limit,
     Numerics,
@@ -17,14 +19,26 @@ from dlnds.systems.protocol import (
     Theory,
     check_flow,
     check_state,
+    evaluations,
     products_at,
 )
 from dlnds.theory.spectra import lowest_eigenvalues, spectral_radius
+
+#: The word for η, of what can be varied.
+STEP = "step_size"
+#: Functions of an equation that depend on what is varied.
+_FUNCTIONS = ("fun", "jacobian", "generators", "observe", "label")
+Parts = dict[str, Any]
 
 
 def _of_flow(name: str, about: str) -> Any:
     """Return a property that is what the flow has under this name."""
     return property(operator.attrgetter(f"system.{name}"), doc=about)
+
+
+def _times(rate: Callable[[float], float], function: Of | None) -> Of | None:
+    """Return a function of x and p times a number that depends on p."""
+    return None if function is None else lambda x, p: rate(p) * function(x, p)
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +121,73 @@ class GradientDescent(SystemProtocol):
     def attributes(self) -> dict[str, Any]:
         """Return the attributes of the flow, and the step size."""
         return {**self.system.attributes(), "step_size": self.step_size}
+
+    def varied(self, name: str | int, period: int = 1, **options: Any) -> Parts:
+        """Return the equation of the points of a period as η, or something of the flow, varies.
+
+        The flow's equilibria are the fixed points, F = η f. Of the flow's symmetries cycles have
+        only the isometries.
+        """
+        own = str(name) == STEP
+        parts = self._unvaried() if own else self._of_the_flow(name, options)
+        field, matrix = parts["fun"], parts["jacobian"]
+
+        def rate(p: float) -> float:
+            return p if own else self.step_size
+
+        slope = field if own else _times(rate, parts.get("derivative"))
+        change, turn = _times(rate, field), _times(rate, matrix)
+        about = parts["attributes"] | ({} if own else {STEP: self.step_size}) | {"period": period}
+        parts |= {"kind": "map", "attributes": about, "compiled": None}
+        if period == 1:
+            return parts | {"fun": change, "jacobian": turn, "derivative": slope}
+        lost = {"symmetric": False, "symmetric_at": (), "invariants": None, "label": None}
+        parts |= {**lost, "generators": self._isometries()}
+        return parts | cycle(
+            lambda x, p: x + rate(p) * field(x, p),
+            turn and (lambda x, p: np.eye(x.size) + rate(p) * matrix(x, p)),
+            *(slope, period),
+        )
+
+    def _unvaried(self) -> Parts:
+        """Return the equation of the flow's equilibria, which is the same for all p."""
+        system, about = self.system, {**self.system.attributes(), "vary": STEP}
+        if system.kind == "gradient":  # such have weight decay, here none
+
+            def without(function: Any) -> Any:
+                return function and (lambda x, p: function(x, 0.0 * p))
+
+            parts = system.varied("weight_decay")
+            same = {word: without(parts.get(word)) for word in _FUNCTIONS}
+            kept = {word: parts[word] for word in ("symmetric", "vectorized")}
+            return {**same, **kept, "parameter": STEP, "attributes": about}
+        given = system.params
+        fun, jacobian = evaluations(system, lambda p: given)
+        parts = {"fun": fun, "jacobian": jacobian, "observe": self._numbers}
+        return {**parts, "parameter": STEP, "attributes": about}
+
+    def _numbers(self, x: Array, p: float) -> dict[str, float]:
+        """Return the numbers that every run records."""
+        found = self.system.observables(x[None])
+        return {name: float(v[0]) for name, v in found.items() if v.dims == ("time",)}
+
+    def _of_the_flow(self, name: str | int, options: dict[str, Any]) -> Parts:
+        """Return the equation of the flow's equilibria as something of the flow varies."""
+        if str(name) == "imbalance":
+            raise ValueError("vary: 'imbalance' is along critical points of a flow; give the flow")
+        try:
+            return self.system.varied(name, **options)
+        except (TypeError, ValueError) as error:
+            if not str(error).startswith("vary: "):
+                raise
+            raise type(error)(f"{error}; {STEP!r} varies η") from None
+
+    def _isometries(self) -> Of | None:
+        """Return the generators of the isometries among the symmetries of the flow."""
+        if self.system.kind != "gradient":
+            return None
+        generators = self.system.varied("weight_decay")["generators"]
+        return lambda x, p: generators(x, 1.0)  # decay has no other symmetries
 
     def stability_limit(self, x: Array) -> float:
         """Return 2/λ_max of the Hessian at ``x``: a larger step is unstable at that minimum.

@@ -20,6 +20,7 @@ from dlnds.errors import (
     known_options,
     nearest,
 )
+from dlnds.systems.cycles import cycle
 from dlnds.theory import forms, spectra, tolerances
 from dlnds.theory.forms import LeadingPart
 from dlnds.theory.spectra import KnownSpectrum
@@ -40,7 +41,8 @@ class SystemProtocol:
     ``numerics``                          how to integrate it, see `Numerics`
     ``limit``                             whether a run is over, see `Limit`
     ``theory``                            what is known at a state without search, see `Theory`
-    ``varied``                            the equation of its equilibria as something is varied
+    ``varied``                            the equation of its equilibria, or of the points of a
+                                          period, as something is varied
     ====================================  ==========================================================
 
     Kernels are compiled functions.
@@ -107,7 +109,8 @@ class SystemProtocol:
     def varied(self, name: str | int, **options: Any) -> dict[str, Any]:
         """Return the equation F(x, p) = 0 of the equilibria as something is varied.
 
-        That is the arguments of a `Residual`; `equilibria` says what names and options mean.
+        That is the arguments of a `Residual`; `equilibria` says what names and options mean. Maps
+        have one more of them, ``period``.
         """
         raise TypeError(f"system: needs a network or a System, got {type(self).__name__}")
 
@@ -415,21 +418,22 @@ class System(SystemProtocol):
             known["loss"] = lambda states: xr.Variable("time", [float(energy(x)) for x in states])
         return known
 
-    def varied(self, name: str | int, **options: Any) -> dict[str, Any]:
-        """Return the equation of the equilibria as one of the numbers in ``parameters`` varies."""
+    def varied(self, name: str | int, period: int = 1, **options: Any) -> dict[str, Any]:
+        """Return the equation of the equilibria as one of the numbers in ``parameters`` varies.
+
+        Those of a map are its points of a period.
+        """
         place, word = self._place(name)
         (fun, jacobian), energy = evaluations(self, varying(self.params, place)), self.energy
         about = self.attributes()
         named = about.pop(f"parameter_{word}", None) is not None
-        parts: dict[str, Any] = {
-            "fun": fun,
-            "jacobian": jacobian,
-            "parameter": word,
-            "attributes": {**about, "vary": word if named else place},
-        }
+        about["vary"] = word if named else place
+        parts: dict[str, Any] = {"fun": fun, "jacobian": jacobian}
+        if self.kind == "map":
+            parts, about["period"] = cycle(fun, jacobian, None, period), period
         if energy is not None:
             parts["observe"] = lambda x, p: {"loss": float(energy(x))}
-        return parts
+        return {**parts, "parameter": word, "attributes": about}
 
     def _place(self, name: str | int) -> tuple[int, str]:
         """Return where a parameter stands, and its name."""

@@ -695,7 +695,20 @@ def along_matrices(*matrices):
 
 CASES = [
     (TypeError, "system", lambda: dl.equilibria("net", "target")),
-    (TypeError, "system", lambda: dl.equilibria(DESCENT, "weight_decay")),
+    (ValueError, "vary: .*'imbalance'", lambda: dl.equilibria(DESCENT, "imbalance")),
+    (ValueError, "vary: .*'decay'.*'step_size'", lambda: dl.equilibria(DESCENT, "decay")),
+    (TypeError, "vary: .*'step_size'", lambda: dl.equilibria(DESCENT, 0)),
+    (ValueError, "path", lambda: dl.equilibria(DESCENT, "target")),
+    (ValueError, "path", lambda: dl.equilibria(DESCENT, "step_size", path=(EYE, EYE))),
+    (
+        ValueError,
+        "period: needs a map, got the flow LinearNetwork; periodic orbits of flows are not there",
+        lambda: dl.equilibria(NET, "weight_decay", period=2),
+    ),
+    (ValueError, "period", lambda: dl.equilibria(PLAIN, 0, period=1)),
+    (ValueError, "period", lambda: dl.equilibria(DESCENT, "step_size", period=0)),
+    (TypeError, "period", lambda: dl.equilibria(DESCENT, "step_size", period=2.0)),
+    (TypeError, "period", lambda: dl.equilibria(DESCENT, "step_size", period=True)),
     (TypeError, "system", lambda: dl.equilibria(Strange(), 0)),
     (TypeError, "vary", lambda: dl.equilibria(NET, 0)),
     (TypeError, "vary", lambda: dl.equilibria(NET, None)),
