@@ -1,5 +1,6 @@
 """Fixed points and cycles of maps as equations: logistic, Hénon, descent beyond the edge."""
 
+import importlib.util
 import itertools
 
 import contracts
@@ -392,7 +393,10 @@ def test_descent_on_any_system_varies_its_numbers_and_the_step():
 
 # Events.
 
-located = pytest.mark.skip(reason="the engine locates no flips yet")
+located = pytest.mark.skipif(
+    importlib.util.find_spec("dlnds.continuation.start") is None,
+    reason="the engine locates no flips yet",
+)
 
 
 def flips(branch):
@@ -419,10 +423,60 @@ def test_henon_flips_where_it_is_known_to():
     once = dl.branch(dl.equilibria(system, "a"), fixed_of_henon(0.2), 0.2, bounds=(0.1, 1.4))
     (p,) = flips(once)
     assert abs(p - 0.75 * (1.0 - B) ** 2) < 1e-9
+    folded = dl.branch(dl.equilibria(system, "a"), fixed_of_henon(0.2), 0.2, bounds=(-1.0, 0.3))
+    ((kind, p, kernel),) = events(folded)
+    assert (kind, kernel) == ("fold", 1)
+    assert abs(p + 0.25 * (1.0 - B) ** 2) < 1e-9
     residual = dl.equilibria(system, "a", period=2)
     twice = dl.branch(residual, pair_of_henon(0.6)[0], 0.6, bounds=(0.4, 1.3))
     (p,) = flips(twice)
     assert abs(p - (1.0 - B) ** 2 - 0.25 * (1.0 + B) ** 2) < 1e-9
+
+
+@located
+def test_points_of_half_the_period_are_solutions_and_the_cycle_crosses_them():
+    """Of f² − x the fixed point has a pitchfork at r = 3, and crosses x = 0 at r = 1."""
+    residual = dl.equilibria(LOGISTIC, "r", period=2)
+    branch = dl.branch(residual, [0.6], 2.5, bounds=(0.4, 3.4))
+    found = events(branch)
+    assert [(kind, kernel) for kind, _, kernel in found] == [("branch_point", 1)] * 2
+    assert np.abs(np.array([p for _, p, _ in found]) - [1.0, 3.0]).max() < 1e-9
+    tree = dl.diagram(residual, [0.6], 2.5, bounds=(0.4, 3.4))
+    ends = [pair_of_logistic(3.4), [1.0 - 1.0 / 3.4], [0.0]]
+    last = [float(b.state[k, 0]) for b in map(tree.__getitem__, tree.children) for k in (0, -1)
+            if float(b.p[k]) == 3.4]  # fmt: skip
+    np.testing.assert_allclose(np.sort(last), np.sort(np.concatenate(ends)), atol=1e-9)
+
+
+@located
+def test_a_3_cycle_is_born_in_a_fold_at_1_plus_the_root_of_8():
+    residual = dl.equilibria(LOGISTIC, "r", period=3)
+    orbit = dl.iterate(dl.System(logistic, dim=1, parameters={"r": 3.835}, kind="map"), [0.4], 5000)
+    branch = dl.branch(residual, orbit.state[-1], 3.835, bounds=(3.6, 3.86))
+    (fold,) = [p for kind, p, _ in events(branch) if kind == "fold"]
+    (flip,) = [p for kind, p, _ in events(branch) if kind == "flip"]
+    assert len(events(branch)) == 2
+    assert abs(fold - 1.0 - 8.0**0.5) < 1e-9
+    # Where the multiplier is −1 the product of r(1 − 2x) is; that it is there is all of the law.
+    x = float(branch.state[int(np.argmin(np.abs(branch.p.values - flip))), 0])
+    assert multipliers(residual, [x], flip)[0] == pytest.approx(-1.0, abs=1e-8)
+    assert 3.8414 < flip < 3.8416
+
+
+def delayed(t, x, params, out):
+    out[0] = params[1][0] * x[0] * (1.0 - x[1])
+    out[1] = x[0]
+
+
+@located
+def test_the_delayed_logistic_map_begins_to_turn_at_2():
+    """At 1 − 1/r the multipliers have the sum 1 and the product r − 1: e^{±iπ/3} at r = 2."""
+    system = dl.System(delayed, dim=2, parameters={"r": 1.5}, kind="map")
+    branch = dl.branch(dl.equilibria(system, "r"), [1.0 / 3.0] * 2, 1.5, bounds=(1.2, 2.6))
+    ((kind, p, _),) = events(branch)
+    assert kind == "neimark_sacker"
+    assert abs(p - 2.0) < 1e-9
+    assert branch["index"].values[[0, -1]].tolist() == [0, 2]
 
 
 @located
