@@ -61,7 +61,8 @@ class GradientDescent(SystemProtocol):
     -----
     For a linear network one step changes the imbalance by exactly
     C_i⁺ − C_i = η² (F_i F_iᵀ − F_{i+1}ᵀ F_{i+1}), F = −∇L. A minimum is linearly stable if
-    η λ_max < 2 with the largest eigenvalue of the Hessian there; see `stability_limit`.
+    η λ_max < 2 with the largest eigenvalue of the Hessian there; see `stability_limit`. Beyond,
+    steps may come to a cycle: `equilibria` with ``period=2`` makes its equation.
 
     References
     ----------
