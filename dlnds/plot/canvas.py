@@ -6,12 +6,16 @@ from typing import Any
 import matplotlib
 import numpy as np
 import xarray as xr
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm, Colormap
+from matplotlib.text import Annotation
 from matplotlib.ticker import MaxNLocator
 
 from dlnds import schema
+from dlnds.arrays import Array
+from dlnds.plot import layout
 
 #: Marker, colour and area of each kind of point.
 KIND_STYLE = {
@@ -82,7 +86,8 @@ def label(variable: xr.DataArray | str) -> str:
     """Return the axis label that a variable's attributes give: name, symbol, unit."""
     if isinstance(variable, str):
         return variable
-    words = variable.attrs.get("long_name", variable.name), variable.attrs.get("symbol")
+    name, symbol = variable.attrs.get("long_name", variable.name), variable.attrs.get("symbol")
+    words = [name] if symbol == f"${name}$" else [name, symbol]
     units = variable.attrs.get("units", "1")
     return " ".join(str(word) for word in words if word) + ("" if units == "1" else f" [{units}]")
 
@@ -114,3 +119,54 @@ def bar(ax: Axes, colours: ScalarMappable, label: str, words: Sequence[str] = ()
     if isinstance(colours.norm, BoundaryNorm):
         count = len(colours.norm.boundaries) - 1
         drawn.set_ticks(range(0, count, max(1, count // 10)), labels=words or None)
+
+
+class FittingLabels(Artist):
+    """Decides at each drawing, just before the labels are drawn, which of them fit and where.
+
+    Parameters
+    ----------
+    labels
+        The labels, the most important first.
+    anchors
+        For each the points (point, 2), in data, beside one of which it may stand.
+    gaps
+        How far from these, in points of print.
+    places
+        Points (place, 2), in data, that no label may cover.
+    halves
+        Half the size of the squares around these, in points of print.
+    """
+
+    def __init__(
+        self, labels: Sequence[Annotation], anchors: Sequence[Array], gaps: Any, places: Array,
+        halves: Any,
+    ):  # fmt: skip
+        super().__init__()
+        self.set_zorder(4)
+        self.set_in_layout(False)
+        self._labels, self._anchors, self._places = labels, anchors, places
+        self._gaps = np.broadcast_to(gaps, len(labels))
+        self._halves = np.broadcast_to(halves, len(places))
+
+    def draw(self, renderer: Any) -> None:
+        """Show the labels that fit."""
+        ax: Any = self.axes
+        point = renderer.points_to_pixels(1.0)
+        places, half = ax.transData.transform(self._places), point * self._halves[:, None]
+        obstacles = np.concatenate([places - half, places + half], axis=1)
+        obstacles = obstacles[np.isfinite(obstacles).all(axis=1)]
+        if ax.get_legend() is not None:
+            legend = ax.get_legend().get_window_extent(renderer)
+            obstacles = np.vstack([obstacles, legend.extents])
+        for label in self._labels:
+            label.set_visible(True)  # what is not has no size
+        boxes = [label.get_window_extent(renderer) for label in self._labels]
+        sizes = [(box.width + 2.0 * point, box.height + 2.0 * point) for box in boxes]
+        anchors = [ax.transData.transform(own) for own in self._anchors]
+        frame = ax.bbox.extents
+        corners = layout.fit_labels(sizes, anchors, point * self._gaps, obstacles, frame)
+        for label, own, corner in zip(self._labels, anchors, corners, strict=True):
+            label.set_visible(corner is not None)
+            if corner is not None:
+                label.xyann = tuple(corner - own[0] + point)

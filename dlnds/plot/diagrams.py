@@ -1,6 +1,5 @@
-"""Pictures of one variable against others: arcs, branches, sweeps."""
+"""Pictures of one variable against others: arcs, sweeps."""
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,16 +14,6 @@ from dlnds import schema
 from dlnds.arrays import Array
 from dlnds.errors import check_choice, known_options, nearest
 from dlnds.plot import canvas
-
-_MARKERS = {
-    "fold": ("o", "#d73027"),
-    "branch_point": ("s", "#4575b4"),
-    "hopf": ("^", "#e08214"),
-    "index_change": ("v", "#7b3294"),
-    "symmetry_change": ("D", "#7b3294"),
-    "user": ("x", "black"),
-    "cusp": ("*", "#1a9850"),
-}
 
 #: Up to so many values of a grid each has a tick.
 _MOST_TICKS = 10
@@ -46,93 +35,6 @@ _ARC_NAMES = {
     ("decreasing", "rotation_kept"): "rotation, strength kept",
 }
 _ARC_DASHES = {"rotation_kept": "--", "cross": "-.", "scaling": (0, (1, 1))}
-
-
-@known_options
-def branches(
-    data: xr.Dataset | xr.DataTree,
-    *,
-    x: str = "p",
-    y: str | None = None,
-    ax: "Axes | None" = None,
-) -> Axes:
-    r"""Draw a branch, or all of a diagram: stable parts as full lines, special points marked.
-
-    Parameters
-    ----------
-    data
-        What `branch`, `diagram` or `fold_curve` returns.
-    x, y
-        Variables to draw against each other: any that has one number a row, such as ``"p"``,
-        ``"arclength"``, ``"index"`` or what the residual observes; ``"norm"`` is ‖x‖, which ``y``
-        is if nothing else is said and no ``loss`` is there.
-    ax
-        Axes to draw into.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-
-    Raises
-    ------
-    ValueError
-        If it is no branch, or has no such variable.
-
-    Examples
-    --------
-    >>> import dlnds as dl
-    >>> fold = dl.branch(lambda x, p: p + x**2, [1.0], -1.0, bounds=(-1.5, 1.0))
-    >>> dl.plot.branches(fold, y="norm").get_ylabel()
-    'norm $\\|x\\|$'
-    """
-    nodes = getattr(data, "children", {}).values()
-    parts = [data] if isinstance(data, xr.Dataset) else [node.to_dataset() for node in nodes]
-    if not parts or any(part.attrs.get("schema") != "branch" for part in parts):
-        raise ValueError("data: needs what branch or diagram returns")
-    rows = schema.by_dims("state (step, parameter) p index event (step)")
-    parts = [schema.read("data", part, "branch", rows, empty=("step",)) for part in parts]
-    y = ("loss" if "loss" in parts[0] else "norm") if y is None else y
-    drawn = [(_variable(part, "x", x), _variable(part, "y", y)) for part in parts]
-    ax = canvas.axes(ax, (8.0, 5.5), *drawn[0])
-    seen: set[str] = set()
-    for number, (part, (first, second)) in enumerate(zip(parts, drawn, strict=True)):
-        _draw(ax, part, first.values, second.values, f"C{number % 10}")
-        seen |= _mark(ax, part, first.values, second.values)
-    handles = ax.plot([], [], color="0.3", label="stable")
-    if any((part["index"].values > 0).any() for part in parts):
-        handles += ax.plot([], [], color="0.3", linestyle="--", label="unstable")
-    for kind, (marker, colour) in _MARKERS.items():
-        if kind in seen:
-            handles += ax.plot([], [], marker, color=colour, label=schema.spoken(kind))
-    ax.legend(handles=handles)
-    return ax
-
-
-def _variable(branch: xr.Dataset, word: str, name: str) -> xr.DataArray:
-    """Return a variable with one number for each row."""
-    known = [str(n) for n, v in branch.variables.items() if v.dims == ("step",)]
-    if check_choice(word, name, ["norm", *known]) == "norm":
-        norm = np.linalg.norm(branch["state"].values, axis=1)
-        return xr.DataArray(norm, dims="step", attrs={"long_name": "norm", "symbol": r"$\|x\|$"})
-    return branch[name]
-
-
-def _draw(ax: Axes, branch: xr.Dataset, x: Any, y: Any, colour: str) -> None:
-    """Draw pieces of the same stability, each up to the next one."""
-    stable = branch["index"].values == 0
-    cuts = [0, *(np.flatnonzero(stable[1:] != stable[:-1]) + 1).tolist(), len(stable)]
-    for a, b in itertools.pairwise(cuts if len(stable) else ()):
-        piece = slice(a, min(b + 1, len(stable)))
-        ax.plot(x[piece], y[piece], color=colour, linestyle="-" if stable[a] else "--")
-
-
-def _mark(ax: Axes, branch: xr.Dataset, x: Any, y: Any) -> set[str]:
-    kinds = schema.decode(branch["event"]).values
-    for kind, (marker, colour) in _MARKERS.items():
-        rows = kinds == kind
-        if rows.any():
-            ax.plot(x[rows], y[rows], marker, color=colour, markersize=5, zorder=4)
-    return set(kinds.tolist())
 
 
 @known_options

@@ -1,20 +1,17 @@
 """Pictures of landscapes: the saddle-connection graph, the levels of the loss."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
 import numpy as np
 import xarray as xr
 from matplotlib import patheffects
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.lines import Line2D
 from matplotlib.path import Path
-from matplotlib.text import Annotation
 
 from dlnds import schema
 from dlnds.arrays import Array, Flags, Integers
@@ -244,37 +241,6 @@ def _draw_points(ax: Axes, points: xr.Dataset, x: Array) -> Array:
     return areas
 
 
-class _FittingLabels(Artist):
-    """Decides at each drawing, just before the labels are drawn, which of them fit and where."""
-
-    def __init__(self, labels: Sequence[Annotation], rows: Integers, places: Array, radii: Any):
-        super().__init__()
-        self.set_zorder(4)
-        self.set_in_layout(False)
-        self._labels, self._rows, self._places, self._radii = labels, rows, places, radii
-
-    def draw(self, renderer: Any) -> None:
-        """Show the labels that fit."""
-        ax: Any = self.axes
-        point = renderer.points_to_pixels(1.0)
-        anchors = ax.transData.transform(self._places)
-        half = 0.7 * point * self._radii[:, None]  # of a square in a disk
-        obstacles = np.concatenate([anchors - half, anchors + half], axis=1)
-        if ax.get_legend() is not None:
-            legend = ax.get_legend().get_window_extent(renderer)
-            obstacles = np.vstack([obstacles, legend.extents])
-        for label in self._labels:
-            label.set_visible(True)  # what is not has no size
-        boxes = [label.get_window_extent(renderer) for label in self._labels]
-        sizes = [(box.width + 2.0 * point, box.height + 2.0 * point) for box in boxes]
-        anchors, gaps = anchors[self._rows], point * (self._radii[self._rows] + 1.5)
-        corners = layout.fit_labels(sizes, anchors, gaps, obstacles, ax.bbox.extents)
-        for label, anchor, corner in zip(self._labels, anchors, corners, strict=True):
-            label.set_visible(corner is not None)
-            if corner is not None:
-                label.xyann = tuple(corner - anchor + point)
-
-
 def _add_labels(ax: Axes, points: xr.Dataset, x: Array, areas: Array, rows: Integers) -> None:
     """Label the points of these rows, the most important first."""
     texts, path = layout.path_labels(points), layout.generic_path(points)
@@ -288,7 +254,10 @@ def _add_labels(ax: Axes, points: xr.Dataset, x: Array, areas: Array, rows: Inte
         )
         for row in rows
     ]  # fmt: skip
-    ax.add_artist(_FittingLabels(labels, rows, places, 0.5 * np.sqrt(areas)))
+    radii = 0.5 * np.sqrt(areas)
+    anchors = list(places[rows, None])
+    halves = 0.7 * radii  # of a square in a disk
+    ax.add_artist(canvas.FittingLabels(labels, anchors, radii[rows] + 1.5, places, halves))
 
 
 @known_options

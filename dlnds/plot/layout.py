@@ -201,7 +201,7 @@ def importance(points: xr.Dataset, some: Edges) -> Integers:
 
 def fit_labels(
     sizes: Sequence[tuple[float, float]],
-    anchors: Array,
+    anchors: Sequence[Array],
     gaps: Sequence[float],
     obstacles: Array,
     frame: tuple[float, float, float, float],
@@ -213,7 +213,7 @@ def fit_labels(
     sizes
         Width and height of each label, the most important first.
     anchors
-        The points (label, 2) that are labelled.
+        The points (label, 2) that are labelled, or for each some (point, 2) to be tried in turn.
     gaps
         Distance of each label from its anchor.
     obstacles
@@ -224,8 +224,11 @@ def fit_labels(
     taken, corners = np.empty((len(obstacles) + len(sizes), 4)), []
     taken[: len(obstacles)], count = obstacles, len(obstacles)
     for size, anchor, gap in zip(np.array(sizes), anchors, gaps, strict=True):
-        low = anchor + _PLACES[:, 0] * size + _PLACES[:, 1] * gap
+        beside = _PLACES[:, 0] * size + _PLACES[:, 1] * gap
+        low = (np.atleast_2d(anchor)[:, None] + beside).reshape(-1, 2)
         boxes, others = np.hstack([low, low + size]), taken[:count]
+        near = (others[:, 2:] > low.min(axis=0)) & (others[:, :2] < boxes[:, 2:].max(axis=0))
+        others = others[near.all(axis=1)]
         apart = (boxes[:, None, :2] >= others[:, 2:]) | (boxes[:, None, 2:] <= others[:, :2])
         free: Flags = np.all(np.any(apart, axis=2), axis=1)
         free &= (boxes[:, :2] >= frame[:2]).all(axis=1) & (boxes[:, 2:] <= frame[2:]).all(axis=1)

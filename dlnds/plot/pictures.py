@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from dlnds import schema
 from dlnds.errors import check_integers, known_options, nearest
 from dlnds.plot import canvas, layout
-from dlnds.plot.diagrams import arcs, branches, heatmap
+from dlnds.plot.bifurcations import branches
+from dlnds.plot.diagrams import arcs, heatmap
 from dlnds.plot.landscape import connections, critical_points, graph
 
 #: The largest number of a mode that has a colour of its own.

@@ -380,28 +380,6 @@ def test_graphs_of_4096_points_can_be_drawn():
     assert texts[:3] == ["{}", "{0}", "{0,1}"]
 
 
-def test_branches_are_full_where_they_are_stable():
-    """The pitchfork: a line that turns dashed at its branch point, and a stable pair."""
-    tree = dl.diagram(lambda x, p: p * x - x**3, [0.0], -0.5, bounds=(-1.0, 1.0))
-    ax = dl.plot.branches(tree)
-    line, rest, pair = (curve for curve in ax.lines[:4] if len(curve.get_xdata()) > 1)
-    assert [curve.get_linestyle() for curve in (line, rest, pair)] == ["-", "--", "-"]
-    assert line.get_xdata().min() == -1.0
-    assert rest.get_xdata().max() == 1.0
-    assert abs(rest.get_xdata().min()) < 0.5
-    np.testing.assert_allclose(pair.get_ydata() ** 2, pair.get_xdata(), atol=1e-9)
-    texts = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert texts == ["stable", "unstable", "branch point"]
-    assert tree.dlnds.plot().get_ylabel().startswith("norm")
-    one = tree["branch_0"].to_dataset()
-    assert dl.plot.branches(one, x="arclength", y="index").get_xlabel().startswith("arclength")
-    with pytest.raises(ValueError, match="^y: there is no 'indx'"):
-        dl.plot.branches(one, y="indx")
-    with pytest.raises(ValueError, match="^data: needs what branch"):
-        dl.plot.branches(xr.Dataset())
-    plt.close("all")
-
-
 VISITS = dl.saddle_visits(NET, dl.flow(NET, NET.initial(scale=1e-2, rng=0)))
 
 
