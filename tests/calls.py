@@ -401,7 +401,8 @@ def _pictures() -> Iterator[Call]:
     yield call("plot.singular_values", run=run, modes=this["net"].modes, ax=None)
     yield call("plot.spectrum", linearization=this["spectrum"], ax=None)
     yield call("plot.arcs", arcs=this["arcs"], source="{1}", ax=None)
-    yield call("plot.branches", data=this["diagram"], x="p", y="norm", ax=None)
+    drawn = {"data": this["diagram"], "x": "p", "y": "norm"}
+    yield call("plot.branches", **drawn, xscale="linear", yscale="linear", ax=None)
     yield call("plot.visits", visits=this["rests"], ax=None)
     yield call("plot.lyapunov", exponents=this["exponents"], ax=None)
     yield call("plot.escape_chain", chain=this["chain"], ax=None)

@@ -221,8 +221,9 @@ def _found(branch: xr.Dataset, word: str, what: Any) -> tuple[str, int | None]:
     rows = {str(k): v for k, v in branch.variables.items() if v.dtype.kind in "biuf"}
     single = [name for name, variable in rows.items() if variable.dims == ("step",)]
     lists = {k: v for k, v in rows.items() if v.ndim == 2 and v.dims[0] == "step"}
-    if isinstance(what, tuple | list) and len(what) == 2 and what[0] in lists:
-        name, place = str(what[0]), what[1]
+    pair = isinstance(what, tuple | list) and len(what) == 2 and isinstance(what[0], str)
+    if pair and what[0] in lists:
+        name, place = what
         count = lists[name].shape[1]
         if isinstance(place, int | np.integer) and 0 <= place < count:
             return name, int(place)
@@ -252,7 +253,7 @@ def _label(branch: xr.Dataset, word: str, what: Quantity) -> xr.DataArray | str:
     if callable(what):
         name = getattr(what, "__name__", "<>")
         return word if "<" in name else str(name)
-    if what == "norm":
+    if isinstance(what, str) and what == "norm":
         return r"norm $\|x\|$"
     name, place = _found(branch, word, what)
     if place is None:

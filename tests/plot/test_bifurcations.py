@@ -314,7 +314,7 @@ def test_twenty_branches_have_different_colours_and_those_names_that_fit():
 
 
 def test_what_a_branch_does_not_have_is_refused_by_name():
-    for y in ("indx", "x1", "event_", ("stat", 0), ("state", 0, 1), 3):
+    for y in ("indx", "x1", "event_", ("stat", 0), ("state", 0, 1), (0, 1), 3, np.zeros(0)):
         with pytest.raises(ValueError, match=r"^y: there is no .*; there are norm, .*index.*x0"):
             dl.plot.branches(FOLD, y=y)
     with pytest.raises(ValueError, match=r"^x: 'state' has numbers from 0 to 0, got 1"):
