@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from matplotlib import patheffects
 from matplotlib.axes import Axes
-from scipy.interpolate import PchipInterpolator
+from scipy.interpolate import CubicSpline
 
 from dlnds import schema
 from dlnds.arrays import Array, Flags
@@ -37,6 +37,8 @@ _TANGENTS = {"state": "tangent", "p": "tangent_p", "q": "tangent_q"}
 _PARTS, _MOST_PARTS = (8, 32), 4000
 #: Smallest cosine between a tangent and the way to the next row with which a curve is drawn.
 _ALONG = 0.3
+#: Changes that are smaller in terms of the state are rounding.
+_SAME = 1e-9
 #: Up to so many branches have the colours of the style in use.
 _USUAL_COLOURS = 10
 #: Parts of the way along a curve at which its name is tried; where it starts others may, too.
@@ -86,8 +88,8 @@ def branches(
 
         - a variable that has one number a row: ``"p"``, ``"arclength"``, ``"index"`` or what the
           residual observes; ``"norm"`` is ‖x‖.
-        - a component of the state: ``"x0"``, ``"x1"``, … by its place, or its name, if the
-          components have names (coordinate ``parameter``).
+        - a component of the state: its name, if the components have names (coordinate
+          ``parameter``), or ``"x0"``, ``"x1"``, … by its place.
         - a pair of a variable and a number, ``("state", 3)``, ``("transverse_eigenvalue", 0)``.
         - a function of the state (component) and p of a row, ``lambda x, p: x[0] - x[1]``.
 
@@ -111,10 +113,10 @@ def branches(
     -----
     Between two rows the state and the parameters follow the cubic curve that has the stored
     tangents, and so do components and ‖x‖; a fold is round, and where it was computed. Other
-    numbers follow monotone cubics along it, which go beyond no row. Lines change from full to
-    dashed at special points. Names are the most frequent ``label`` of the branch, and others that
-    it has along the way, if the residual gives such, else those of the nodes; where there is no
-    room they are left out.
+    numbers follow a cubic spline along it that is limited where it would not rise and fall with
+    them, whole ones straight lines. Lines change from full to dashed at special points. Names are
+    the most frequent ``label`` of the branch, and others that it has along the way, if the residual
+    gives such, else those of the nodes; where there is no room they are left out.
 
     Examples
     --------
@@ -168,8 +170,7 @@ def _closed(branch: xr.Dataset) -> xr.Dataset:
     if branch.attrs.get("last_stop") != "closed" or count < 3:
         return branch
     around = branch.isel(step=[*range(count), 0])
-    steps = np.diff(around["state"].values, axis=0), np.diff(around["p"].values)
-    lengths = np.hypot(np.linalg.norm(steps[0], axis=1), steps[1])
+    lengths = _way(around).lengths
     return around if lengths[-1] <= 2.0 * lengths[:-1].max() else branch
 
 
@@ -240,12 +241,17 @@ def _found(branch: xr.Dataset, word: str, what: Any) -> tuple[str, int | None]:
 
 
 def _components(branch: xr.Dataset) -> dict[str, int]:
-    """Return the places of components by their names: x0, x1, …, or those that they have."""
-    names = {f"x{place}": place for place in range(branch.sizes["parameter"])}
+    """Return the places of components by their names: x0, x1 and so on, and those they have."""
+    usual = {f"x{place}": place for place in range(branch.sizes["parameter"])}
+    return usual | _own_names(branch)
+
+
+def _own_names(branch: xr.Dataset) -> dict[str, int]:
+    """Return the places of components by the names that their coordinate gives."""
     labels = branch.coords.get("parameter")
-    if labels is not None and labels.dtype.kind in "UOT":
-        names = {str(name): place for place, name in enumerate(labels.values)} | names
-    return names
+    if labels is None or labels.dtype.kind not in "UOT":
+        return {}
+    return {str(name): place for place, name in enumerate(labels.values)}
 
 
 def _label(branch: xr.Dataset, word: str, what: Quantity) -> xr.DataArray | str:
@@ -259,7 +265,7 @@ def _label(branch: xr.Dataset, word: str, what: Quantity) -> xr.DataArray | str:
     if place is None:
         return branch[name]
     if name == "state":
-        own = isinstance(what, str) and what != f"x{place}"
+        own = isinstance(what, str) and what in _own_names(branch)
         return str(what) if own else f"component $x_{{{place}}}$"
     return f"{canvas.label(branch[name])}, number {place}"
 
@@ -276,9 +282,9 @@ def _way(branch: xr.Dataset) -> _Way:
                 part.reshape(count, part.size // max(count, 1))
                 for part in (branch[name].values, branch[slope].values)
             )
-            size = np.ptp(values, axis=0).max(initial=0.0) if count else 0.0
-            steps.append(np.diff(values, axis=0) / (size or 1.0))
-            tangents.append(tangent / (size or 1.0))
+            size = _range(values, float(branch.attrs.get(f"{name}_scale", 0.0)))
+            steps.append(np.diff(values, axis=0) / size)
+            tangents.append(tangent / size)
     step, tangent = np.hstack(steps), np.hstack(tangents)
     norms, chords = np.linalg.norm(tangent, axis=1), np.linalg.norm(step, axis=1)
     rates = 1.0 / np.where(norms > 0.0, norms, np.inf)
@@ -289,11 +295,20 @@ def _way(branch: xr.Dataset) -> _Way:
     return _Way(chords / np.sinc(half / np.pi), rates, ahead > _ALONG * chords)
 
 
+def _range(values: Array, usual: float) -> float:
+    """Return the largest range of columns; those that do not change but by rounding have none."""
+    if not values.size:
+        return 1.0
+    found = float(np.ptp(values, axis=0).max())
+    size = max(float(np.abs(values).max()), usual)
+    return found if found > _SAME * size else size or 1.0
+
+
 def _knots(values: Array, slopes: Array | None, way: _Way) -> Array:
     """Return ends and derivatives (4, step − 1, …) of the curves between rows."""
     change = np.diff(values, axis=0)
     if slopes is None:
-        before, after = _monotone(values, way.lengths, change)
+        before, after = _smooth(values, way.lengths, change)
     else:
         shape = -1, *(1,) * (values.ndim - 1)
         whole = slopes * way.rates.reshape(shape)
@@ -303,14 +318,29 @@ def _knots(values: Array, slopes: Array | None, way: _Way) -> Array:
     return np.stack([values[:-1], before, values[1:], after]).astype(float)
 
 
-def _monotone(values: Array, lengths: Array, change: Array) -> tuple[Array, Array]:
-    """Return derivatives at both ends of monotone curves; straight ones of whole numbers."""
+def _smooth(values: Array, lengths: Array, change: Array) -> tuple[Array, Array]:
+    """Return derivatives at both ends of smooth curves; of straight ones for whole numbers."""
     moved = np.append(True, lengths > 0.0)[: len(values)]
     if values.dtype.kind != "f" or not np.isfinite(values).all() or moved.sum() < 2:
         return change, change
     along = np.append(0.0, np.cumsum(lengths))
-    slopes = PchipInterpolator(along[moved], values[moved]).derivative()(along)
+    slopes = np.repeat(
+        _slopes(along[moved], values[moved]), np.diff(np.flatnonzero([*moved, True]))
+    )
     return slopes[:-1] * lengths, slopes[1:] * lengths
+
+
+def _slopes(along: Array, values: Array) -> Array:
+    """Return those of the cubic spline, so far as it rises and falls with the values only.
+
+    They are at most three times the smaller one of both secants, and half as much at extrema.
+    """
+    slopes, secants = CubicSpline(along, values)(along, 1), np.diff(values) / np.diff(along)
+    before, after = np.append(secants[0], secants), np.append(secants, secants[-1])
+    turns = np.sign(before) != np.sign(after)
+    most = np.where(turns, 1.5, 3.0) * np.minimum(np.abs(before), np.abs(after))
+    limited: Array = np.clip(slopes, -most, most)
+    return np.where(turns | (np.sign(slopes) == np.sign(before)), limited, 0.0)
 
 
 def _weights(count: int, wide: bool) -> Array:
@@ -422,12 +452,21 @@ def _name(
         )
         for _, text, places, colour in found
     ]  # fmt: skip
-    curves = [
-        np.stack([np.append(column.curve[:, ::4], column.values) for column in pair], axis=1)
-        for pair in columns
+    anchors, curves = [places for _, _, places, _ in found], _covered(ax, columns)
+    ax.add_artist(canvas.FittingLabels(texts, anchors, _GAP, curves, _CLEAR))
+
+
+def _covered(ax: Axes, columns: Sequence[Sequence[_Column]]) -> Array:
+    """Return points (point, 2) that lie on all curves, one for each place of the picture."""
+    along = [
+        np.concatenate([column.curve.ravel() for column in both])
+        for both in zip(*columns, strict=True)
     ]
-    anchors = [places for _, _, places, _ in found]
-    ax.add_artist(canvas.FittingLabels(texts, anchors, _GAP, np.concatenate(curves), _CLEAR))
+    points = np.stack(along, axis=1)
+    ax.autoscale_view()
+    cells = np.round(ax.transData.transform(points) / _CLEAR)
+    shown = np.isfinite(cells).all(axis=1)
+    return points[shown][np.unique(cells[shown], axis=0, return_index=True)[1]]
 
 
 def _names(branch: xr.Dataset, node: str) -> list[tuple[str, Array]]:

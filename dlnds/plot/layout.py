@@ -225,16 +225,21 @@ def fit_labels(
     taken[: len(obstacles)], count = obstacles, len(obstacles)
     for size, anchor, gap in zip(np.array(sizes), anchors, gaps, strict=True):
         beside = _PLACES[:, 0] * size + _PLACES[:, 1] * gap
-        low = (np.atleast_2d(anchor)[:, None] + beside).reshape(-1, 2)
-        boxes, others = np.hstack([low, low + size]), taken[:count]
-        near = (others[:, 2:] > low.min(axis=0)) & (others[:, :2] < boxes[:, 2:].max(axis=0))
-        others = others[near.all(axis=1)]
-        apart = (boxes[:, None, :2] >= others[:, 2:]) | (boxes[:, None, 2:] <= others[:, :2])
-        free: Flags = np.all(np.any(apart, axis=2), axis=1)
-        free &= (boxes[:, :2] >= frame[:2]).all(axis=1) & (boxes[:, 2:] <= frame[2:]).all(axis=1)
-        place = int(np.argmax(free))
-        if free[place]:
-            taken[count] = boxes[place]
+        tries = (_free(at + beside, size, taken[:count], frame) for at in np.atleast_2d(anchor))
+        corner = next((low for low in tries if low is not None), None)
+        if corner is not None:
+            taken[count] = *corner, *(corner + size)
             count += 1
-        corners.append((float(low[place, 0]), float(low[place, 1])) if free[place] else None)
+        corners.append(None if corner is None else (float(corner[0]), float(corner[1])))
     return corners
+
+
+def _free(low: Array, size: Array, taken: Array, frame: tuple[float, ...]) -> Array | None:
+    """Return the first of some corners at which a box touches no other one, if there is such."""
+    boxes = np.hstack([low, low + size])
+    near = (taken[:, 2:] > low.min(axis=0)) & (taken[:, :2] < boxes[:, 2:].max(axis=0))
+    others = taken[near.all(axis=1)]
+    apart = (boxes[:, None, :2] >= others[:, 2:]) | (boxes[:, None, 2:] <= others[:, :2])
+    free: Flags = np.all(np.any(apart, axis=2), axis=1)
+    free &= (boxes[:, :2] >= frame[:2]).all(axis=1) & (boxes[:, 2:] <= frame[2:]).all(axis=1)
+    return low[np.argmax(free)] if free.any() else None

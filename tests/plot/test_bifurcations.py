@@ -148,7 +148,9 @@ def test_components_have_the_names_that_coordinates_give():
     )
     branch = dl.branch(spring, [0.0, 0.0], 0.0, bounds=(0.0, 1.0))
     assert dl.plot.branches(branch, y="place").get_ylabel() == "place"
-    assert dl.plot.branches(branch, x="place", y="x1").get_xlabel() == "place"
+    assert dl.plot.branches(branch, x="x0", y="place").get_xlabel() == "x0"
+    (line,) = curves(dl.plot.branches(branch, x="x0", y=("state", 1)))  # x0 is its own name
+    np.testing.assert_array_equal(line.get_xdata(), line.get_ydata())
     with pytest.raises(ValueError, match=r"^y: there is no 'x2'; there are norm, .*place"):
         dl.plot.branches(branch, y="x2")
 
@@ -171,19 +173,32 @@ def test_the_norm_has_the_corner_that_it_has():
     np.testing.assert_allclose(drawn.get_ydata(), abs(drawn.get_xdata()), atol=1e-12)
 
 
-def test_other_numbers_do_not_go_beyond_the_rows_and_whole_ones_are_steps():
+def test_other_numbers_are_drawn_smoothly_and_whole_ones_as_steps():
+    """The loss is a function of the sizes, which are drawn through their tangents."""
     branch = decay((0, 1, 2))
-    drawn = np.concatenate(
-        [line.get_ydata() for line in curves(dl.plot.branches(branch, y="loss"))]
+    drawn, *sizes = (
+        np.concatenate([line.get_ydata() for line in curves(dl.plot.branches(branch, y=y))])
+        for y in ("loss", "x0", "x4", "x8")
     )
-    assert drawn.min() == branch.loss.values.min()
-    assert drawn.max() == branch.loss.values.max()
+    loss = 0.5 * sum((s - x**3) ** 2 for s, x in zip((3.0, 2.0, 1.0), sizes, strict=True))
+    assert abs(drawn - loss).max() < 1e-3 * np.ptp(loss)
     index = branch["index"].values
     ax = dl.plot.branches(branch, x="arclength", y="index")
     drawn = np.concatenate([points(line) for line in curves(ax)])
     expected = np.interp(drawn[:, 0], branch.arclength.values, index)
     np.testing.assert_allclose(drawn[:, 1], expected, atol=0.05)
     assert ax.get_xlabel().startswith("arclength")
+
+
+def test_numbers_that_jump_are_not_drawn_beyond_their_values():
+    line = dl.branch(lambda x, p: p - x, [0.0], 0.0, bounds=(-1.0, 1.0), step_max=0.1)
+
+    def jump(x, p):
+        return float(p > 0.1) + 0.5 * (p > 0.5)
+
+    (drawn,) = curves(dl.plot.branches(line, y=jump))
+    assert (drawn.get_ydata().min(), drawn.get_ydata().max()) == (0.0, 1.5)
+    assert (np.diff(drawn.get_ydata()) >= 0.0).all()
 
 
 def test_closed_branches_have_no_gap():
