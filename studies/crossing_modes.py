@@ -190,7 +190,6 @@ def draw(axes: np.ndarray, path: DataPath, branches: dict[tuple[int, ...], xr.Da
     upper.set(title=path.name, xlabel="")
     for number, (learnt, branch) in enumerate(branches.items()):
         colour, label = f"C{number}", dl.schema.index_set_label(learnt)
-        upper.annotate(label, (0.02, branch.loss[0]), color=colour, va="bottom", fontsize=8)
         if learnt not in SHOWN:
             continue
         lower.plot(branch.p, nearest_eigenvalue(branch), "o", color=colour, ms=4, label=label)

@@ -169,6 +169,20 @@ def test_index_set_labels_can_be_read_back(modes):
     assert dl.schema.index_set_modes(label) == tuple(sorted(modes))
 
 
+@pytest.mark.parametrize("labels", [("", "", ""), ("{0⁺,2⁻}", "", "{σ=1×2}")])
+def test_names_of_solutions_come_back_from_a_file(tmp_path, labels):
+    branch = dl.branch(lambda x, p: p - x, [0.0], 0.0, bounds=(-1.0, 1.0)).isel(step=slice(3))
+    named = dl.schema.finish(branch.assign(label=("step", list(labels))), "branch", {})
+    tree = xr.DataTree.from_dict({"branch_0": named})
+    tree.attrs = {"schema": "diagram", "dlnds_version": dl.__version__}
+    for number, data in enumerate((named, tree)):
+        dl.save(data, tmp_path / f"{number}.nc")
+        found = dl.load(tmp_path / f"{number}.nc")
+        assert found.identical(data)
+        found.dlnds.validate()
+        assert labels[0] in repr(found)
+
+
 @pytest.mark.parametrize("label", ["", "{", "{a}", "{1,}", "0,1", 3, None])
 def test_other_texts_are_no_index_sets(label):
     with pytest.raises(ValueError, match="^label: "):

@@ -137,14 +137,13 @@ def branches(
         [_column(part, word, what, "log" in scales) for word, what in (("x", x), ("y", y))]
         for part in parts.values()
     ]
-    inside = ax is not None
     ax = canvas.axes(ax, (8.0, 5.5), *(column.label for column in columns[0]))
     _rescale(ax, scales, columns)
     colours = _colours(len(parts))
     for part, (first, second), colour in zip(parts.values(), columns, colours, strict=True):
         _draw(ax, part, first, second, colour)
         _mark(ax, part, first, second)
-    _legend(ax, list(parts.values()), inside)
+    _legend(ax, list(parts.values()))
     _name(ax, parts, columns, colours)
     return ax
 
@@ -412,8 +411,8 @@ def _edge(marker: str) -> dict[str, Any]:
     return {"markersize": 11 if marker == "*" else 6, **rim}
 
 
-def _legend(ax: Axes, parts: Sequence[xr.Dataset], inside: bool) -> None:
-    """Say what styles and markers mean: beside axes of our own, in others where there is room."""
+def _legend(ax: Axes, parts: Sequence[xr.Dataset]) -> None:
+    """Say what styles and markers mean: beside the axes, if the layout makes room there."""
     handles = ax.plot([], [], color="0.3", label="stable")
     if any((part["index"].values > 0).any() for part in parts):
         handles += ax.plot([], [], color="0.3", linestyle="--", label="unstable")
@@ -422,8 +421,10 @@ def _legend(ax: Axes, parts: Sequence[xr.Dataset], inside: bool) -> None:
         if kind in seen:
             word = schema.spoken(kind)
             handles += ax.plot([], [], marker, color=colour, label=word, **_edge(marker))
-    beside: Any = {} if inside else {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
-    ax.legend(handles=handles, **beside)
+    figure: Any = ax.figure
+    roomy = figure.get_figure(root=True).get_layout_engine() is not None
+    beside: Any = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)} if roomy else {}
+    ax.legend(handles=handles, fontsize=8, **beside)
 
 
 # Names.
@@ -452,6 +453,8 @@ def _name(
         )
         for _, text, places, colour in found
     ]  # fmt: skip
+    if texts:
+        ax.margins(0.05, 0.1)  # for names above and below all curves
     anchors, curves = [places for _, _, places, _ in found], _covered(ax, columns)
     ax.add_artist(canvas.FittingLabels(texts, anchors, _GAP, curves, _CLEAR))
 

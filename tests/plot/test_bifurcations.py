@@ -319,6 +319,16 @@ def test_names_cover_nothing_and_have_the_colour_of_their_branch():
     assert ax.get_legend().get_window_extent().x0 > ax.bbox.x1  # beside the picture
 
 
+def test_legends_stand_beside_pictures_where_the_layout_makes_room():
+    for layout in ("constrained", None):
+        figure, both = plt.subplots(1, 2, layout=layout)
+        ax = dl.plot.branches(FOLD, ax=both[0])
+        figure.canvas.draw()
+        legend = ax.get_legend().get_window_extent()
+        assert (legend.x0 > ax.bbox.x1) == (layout is not None)
+        assert legend.x1 <= both[1].bbox.x0
+
+
 def test_twenty_branches_have_different_colours_and_those_names_that_fit():
     def moved(k):
         return FOLD.assign_coords(p=FOLD.p + 0.3 * k).assign(state=FOLD.state + 0.2 * k)
