@@ -167,3 +167,15 @@ def test_names_of_maps_read_as_index_sets():
     points = dl.critical_points(net)
     maps = np.stack([np.diag(SIGMA * row) for row in points.learnt.values])
     assert names.of_maps(net.problem, maps).tolist() == points.critical_point.values.tolist()
+
+
+@pytest.mark.parametrize("modes", [(0,), (1,), (0, 2), (0, 1, 2)])
+def test_a_branch_goes_from_one_root_of_its_weakest_mode_to_the_other(modes):
+    net = dl.LinearNetwork(widths=(3, 3, 3, 3), target=np.diag(SIGMA))
+    equation = dl.equilibria(net, vary="weight_decay")
+    branch = dl.branch(equation, net.critical_state(modes), 0.05, bounds=(0.01, 3.0))
+    labels = equation.label(branch.state.values, branch.p.values)
+    strong = "".join(f"{mode}⁺," for mode in modes[:-1])
+    names = [label for label, _ in itertools.groupby(labels)]
+    assert names == [f"{{{strong}{modes[-1]}{root}}}" for root in ("⁺", "", "⁻")]
+    assert labels[branch.event.values > 0].tolist() == [names[1]]
