@@ -380,7 +380,9 @@ def columns(dim: str, **values: Any) -> dict[str, tuple[str, Any]]:
 def flag(meanings: Sequence[str], values: Any) -> Any:
     """Return words as the integers that stand for them in a flag variable."""
     number = {meaning: i for i, meaning in enumerate(meanings)}
-    return np.vectorize(number.__getitem__, otypes=[np.int8])(values)
+    words = np.asarray(values)
+    found = np.array([number[word] for word in words.ravel().tolist()], dtype=np.int8)
+    return found.reshape(words.shape)
 
 
 def decode(flags: xr.DataArray) -> xr.DataArray:

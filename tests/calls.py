@@ -320,7 +320,7 @@ def _branches() -> Iterator[Call]:
         "observe": lambda x, p: {"size": float(np.linalg.norm(x))},
     }
     about = {"symmetric_at": (0.0,), "symmetric": True, "parameter": "p", "vectorized": False}
-    rest = {"kind": "map", "coordinates": {}, "attributes": {}, "compiled": None}
+    rest = {"kind": "map", "coordinates": {}, "attributes": {}}
     yield call("Residual", fun=parabola, **functions, **about, **rest)
     path = ([2**0.5, 2**0.5], [2.0, 1.0])
     yield call("equilibria", system=thin, vary="imbalance", path=path)

@@ -5,7 +5,6 @@ def compile_all() -> None:
     """Compile every kernel that a public function may need, into Numba's cache."""
     from dlnds._kernels import (
         balance,
-        branches,
         homogeneous,
         implicit,
         jit,
@@ -43,7 +42,6 @@ def compile_all() -> None:
         (implicit.advance, implicit.ADVANCE),
         (homogeneous.climb, homogeneous.CLIMB),
         (runge_kutta.iterate, runge_kutta.ITERATE),
-        (branches.follow, branches.FOLLOW),
         (linear.tangent, jit.TANGENT),
         (tangent.no_tangent, jit.TANGENT),
         (tangent.tangent_field, tangent.MOVE),

@@ -11,7 +11,6 @@ from scipy.linalg import lapack
 from dlnds.arrays import Array
 from dlnds.continuation.residuals import Residual
 from dlnds.theory import tolerances
-from dlnds.theory.spectra import spectral_radius
 
 #: Reciprocal condition of a bordered system below which it is solved in its regular part only.
 SINGULAR = 1e-10
@@ -56,8 +55,9 @@ class Factors(NamedTuple):
     def solve(self, right: Array, transposed: bool = False) -> Array:
         """Return the solution, of least norm where the system is singular."""
         if self.condition > SINGULAR:  # the factors are those of the transpose
-            found, _ = lapack.dgetrs(self.factors, self.pivots, right, trans=int(not transposed))
-            return np.asarray(found, float)
+            trans = 0 if transposed else 1
+            found: Array = lapack.dgetrs(self.factors, self.pivots, right, trans=trans)[0]
+            return found
         matrix = self.matrix.T if transposed else self.matrix
         return np.asarray(np.linalg.lstsq(matrix, right, rcond=10.0 * SINGULAR)[0], float)
 
@@ -71,48 +71,15 @@ def pinned(basis: Array, size: float) -> Array | float:
     return pin
 
 
-def usual_size(jacobian: Array) -> float:
-    """Return the root mean square of the singular values, or 1 if they are 0."""
-    return float(np.linalg.norm(jacobian)) / np.sqrt(len(jacobian)) or 1.0
-
-
 def factorized(matrix: Array) -> Factors | None:
     """Return the factors of a matrix, None if it is not finite."""
-    size = float(lapack.dlange("1", matrix.T))
-    if not np.isfinite(size):
+    columns = matrix.T
+    size = lapack.dlange("1", columns)
+    if not math.isfinite(size):
         return None
-    factors, pivots, info = lapack.dgetrf(matrix.T)
+    factors, pivots, info = lapack.dgetrf(columns)
     condition = 0.0 if info else lapack.dgecon(factors, size)[0]
     return Factors(matrix, factors, pivots, condition)
-
-
-def bordered_system(
-    jacobian: Array, pin: Array | float, slope: Array, tangent: Array
-) -> Factors | None:
-    """Return the factorized Jacobian of F with the arclength, pinned along the orbit.
-
-    In place of multipliers on the orbit the pin −c B Bᵀ is added, which has the same solutions: the
-    values of F are across the orbit, so that both they and c Bᵀ(x − start) vanish.
-    """
-    n = len(slope)
-    matrix = np.empty((n + 1, n + 1))
-    np.add(jacobian, pin, out=matrix[:n, :n])
-    matrix[:n, n] = slope
-    matrix[n] = tangent
-    return factorized(matrix)
-
-
-def is_regular(system: Factors) -> bool:
-    """Tell whether a bordered system is clearly regular, for large ones without singular values."""
-    if system.condition <= SINGULAR:
-        return False
-    matrix, n = system.matrix, len(system.matrix)
-    if n <= LARGE:
-        sizes = np.linalg.svd(matrix, compute_uv=False)
-        return bool(sizes[-1] > REGULAR * sizes[0])
-    largest = spectral_radius(lambda v: matrix.T @ (matrix @ v), n)
-    inverse = spectral_radius(lambda v: system.solve(system.solve(v, transposed=True)), n)
-    return largest * inverse < REGULAR**-2
 
 
 def transverse_values(
@@ -125,9 +92,16 @@ def transverse_values(
     """
     if residual.symmetric:
         return _symmetric_values(jacobian, basis, nearest)
-    across = scipy.linalg.null_space(basis.T) if basis.shape[1] else np.eye(len(jacobian))
-    values = scipy.linalg.eigvals(across.T @ jacobian @ across)
-    ordered: Array = values[np.lexsort((values.imag, values.real))]
+    if basis.shape[1]:
+        across = scipy.linalg.null_space(basis.T)
+        jacobian = across.T @ jacobian @ across
+    if not math.isfinite(jacobian.sum()):
+        raise np.linalg.LinAlgError("the Jacobian is not finite")
+    real, imag, _, _, info = lapack.dgeev(jacobian.T, compute_vl=0, compute_vr=0)
+    if info:
+        raise np.linalg.LinAlgError("the Jacobian's eigenvalues are not found")
+    values = real + 1j * imag
+    ordered: Array = values[np.lexsort((imag, real))]
     return ordered
 
 
@@ -135,12 +109,6 @@ def _symmetric_values(jacobian: Array, basis: Array, nearest: int) -> Array:
     """Return the eigenvalues of a symmetric Jacobian across the orbit."""
     size, orbit = 1.0 + 2.0 * math.sqrt(np.vdot(jacobian, jacobian)), basis.shape[1]
     matrix = pinned(basis, size) + jacobian
-    if not nearest:
-        _, positive, least = _inverse(matrix)
-        if least > tolerances.KERNEL * size:
-            signs = np.full(len(matrix) - orbit, -size)
-            signs[len(signs) - positive :] = size
-            return signs
     if len(matrix) > LARGE:
         known = _nearest_values(matrix, orbit, max(nearest, FEWEST), RITZ_RTOL * size)
         if known is not None:

@@ -1,44 +1,40 @@
 """Branches of solutions of F(x, p) = 0, modulo declared symmetry, as Datasets."""
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy  # loads scipy.optimize when it is used
 import xarray as xr
 from numpy.typing import ArrayLike
 from tqdm import tqdm
 
 from dlnds import schema
-from dlnds._kernels import branches as kernels
 from dlnds.arrays import Array
+from dlnds.continuation import normal_forms
 from dlnds.continuation.correct import (
-    Course,
     Event,
     Point,
     Problem,
-    Stride,
-    ahead_of,
     corrected,
+    course,
     described,
-    distance_between,
-    joined,
-    length,
-    null_directions,
-    radius,
-    solution_near,
-    strides,
+    placed,
+    solved,
     turned,
+    unit_length,
+    upwards_of,
 )
-from dlnds.continuation.locate import VERTICAL, Special, located, zero_between
-from dlnds.continuation.residuals import Residual, equation_of
+from dlnds.continuation.locate import VERTICAL, Special, Way, at_node, is_on_zero, passed
+from dlnds.continuation.orbits import invariants, same_orbit
+from dlnds.continuation.residuals import Residual
+from dlnds.continuation.start import started
 from dlnds.errors import (
-    ConvergenceError,
-    check_array,
     check_choice,
     check_flag,
     check_integer,
-    check_memory,
     check_number,
     known_options,
 )
@@ -49,12 +45,15 @@ SYMMETRIES = ("declared", "minimum_norm")
 PREDICTORS = ("tangent", "secant")
 #: Smallest cosine of successive tangents.
 LEAST_COSINE = 0.95
-#: Part of a step that is taken where the whole would end on a zero of an eigenvalue.
-SHORTER = 0.9
-#: Steps that compiled functions take at once.
-CHUNK = 8
-#: Largest steps away from its origin from which a branch may come back to it.
-AWAY = 3.0
+#: How many times smaller the second correction is than the first as a rule, and the cosine of two
+#: tangents of a step that may grow.
+USUAL_CONTRACTION, USUAL_COSINE = 0.01, 0.99
+#: Largest correction, in terms of the step.
+FAR = 0.25
+#: Part of a step that is taken where the whole would end on a zero, and how often.
+SHORTER, MOST_SHORTER = 0.8, 6
+#: Distance from a bound with a larger symmetry, in terms of the size of p, that is near it.
+BESIDE = 1e-4
 #: Part of a step that shows the direction in which it changes something.
 NEARBY = 1e-4
 
@@ -68,14 +67,24 @@ class Row(NamedTuple):
     special: Special | None = None
 
 
-class Trail(NamedTuple):
-    """How a branch came to the point that it is followed from."""
+class Steps(NamedTuple):
+    """In which steps, and how far, a branch is followed."""
 
-    #: Where it started: a branch that comes back there is closed.
-    origin: Point
-    travelled: float = 0.0
-    #: Whether it was away from its origin.
-    left: bool = False
+    first: float
+    smallest: float
+    largest: float
+    max_points: int = 1000
+    secant: bool = False
+    progress: bool = False
+
+
+class Stride(NamedTuple):
+    """A step along a branch: where it led, what it passed, its length, and that to try next."""
+
+    point: Point
+    special: list[Special]
+    taken: float
+    next_step: float
 
 
 @known_options
@@ -105,11 +114,12 @@ def branch(
         The equation: `Residual`, or what `equilibria` makes. A function ``fun(x, p)`` is taken as
         one without symmetry.
     x0, p0
-        A solution (component), up to what Newton's method corrects at fixed p.
+        A solution (component), up to what damped Newton steps at fixed p correct.
     bounds
-        Smallest and largest p; a branch that leaves them ends there.
+        Smallest and largest p; a branch that leaves them ends there, with a row on the bound.
     step, step_min, step_max
-        Distance between points, in (x, p): the first one, and its limits.
+        Distance between points, in (x, p) divided by the scales of the notes: the first one, and
+        its limits.
     direction
         ``"up"`` or ``"down"`` in p from the start, or ``"both"``; closed ones are gone round once.
     events
@@ -126,8 +136,7 @@ def branch(
     rtol
         Last Newton step, relative to the size of (x, p).
     n_eigenvalues
-        How many eigenvalues across the orbit to record, those nearest to zero. With 0 and a
-        symmetric Jacobian they are only counted by their signs, which takes less time.
+        How many eigenvalues across the orbit to record, those nearest to zero.
     progress
         Show a progress bar.
 
@@ -136,31 +145,49 @@ def branch(
     xarray.Dataset
         Schema ``branch``, dim ``step`` in the order along the branch, with the coordinate ``p``:
         ``state(step, parameter)``; ``tangent(step, parameter)`` and ``tangent_p``, the unit tangent
-        in the direction of the rows; ``arclength`` from the start; ``residual`` ‖F‖; ``multiplier``
-        on the orbit, zero where the symmetry is one; ``newton_iterations``; ``next_step``, the
-        distance to try next, away from the start; ``transverse_eigenvalue(step, eigen)`` nearest to
-        zero, with ``transverse_eigenvalue_imag`` unless the Jacobian is symmetric, and the largest
-        modulus of all, ``spectral_radius`` (a bound of it if they are only counted); ``index``, the
-        number of eigenvalues with a positive real part; ``orbit_dimension``;
-        ``isotropy_dimension``, how many independent generators vanish; ``nullity``, that of the
-        orbit with what else is zero; and what the residual observes. Special points are rows with
-        ``event`` set, flags ``fold``, ``branch_point``, ``hopf``, ``symmetry_change`` (there the
-        orbit has fewer dimensions than around it, or more) and ``user``; of these ``test_value``,
-        ``accuracy`` and ``kernel_dimension`` are known. Attributes: ``start_step``, and why the
-        branch ends on both sides, ``first_stop`` and ``last_stop``: ``bound_reached``,
-        ``max_points``, ``step_too_small``, ``closed`` or ``start``; ``bounds``, ``step_min``,
-        ``step_max``, ``rtol``, ``symmetry`` and ``predictor``, with which `extend_branch` goes on.
+        in the direction of the rows; ``arclength`` from the start, in scaled coordinates;
+        ``residual`` ‖F‖; ``multiplier`` on the orbit, zero where the symmetry is one;
+        ``newton_iterations``; ``next_step``, the distance to try next, away from the start;
+        ``transverse_eigenvalue(step, eigen)`` nearest to zero, with ``transverse_eigenvalue_imag``
+        unless the Jacobian is symmetric, and the largest modulus of all, ``spectral_radius``;
+        ``index``, the number of eigenvalues with a positive real part (of a map, of multipliers
+        outside the unit circle); ``orbit_dimension``; ``isotropy_dimension``, how many independent
+        generators vanish; ``nullity``, that of the orbit with what else is zero; ``label``, the
+        name of the solution, if the residual knows it; and what the residual observes.
+
+        Special points are rows with ``event`` set, flags ``fold``, ``branch_point``, ``hopf``,
+        ``flip`` and ``neimark_sacker`` (of maps), ``symmetry_change`` (there the orbit has fewer
+        dimensions than around it, or more) and ``user``. Of these are known ``test_value``,
+        ``accuracy`` (distance, as ``arclength``), ``kernel_dimension`` of ∂F/∂x across the orbit,
+        ``fold_direction`` (p has a maximum, −1, or a minimum, 1), ``criticality`` of simple
+        pitchforks and Hopf points, and how it was ``decided``: by a change of sign, by a zero that
+        is touched, interpolated between neighbours where the equation is singular, or at a node:
+        the start, or the end at a bound. Between two rows without an event ``index``, ``nullity``
+        and ``orbit_dimension`` are equal.
+
+        Attributes: ``start_step``, and why the branch ends on both sides, ``first_stop`` and
+        ``last_stop``: ``bound_reached``, ``max_points``, ``closed``, ``start``, ``step_too_small``
+        (Newton's method finds no next solution), ``not_finite`` (F is not, ahead) or ``unresolved``
+        (no step was short enough to tell what happens within it); ``bounds``, ``step_min``,
+        ``step_max``, ``rtol``, ``symmetry``, ``predictor``, ``state_scale``, ``parameter_scale``
+        and ``derivative_scale``, with which `extend_branch` goes on.
 
     Raises
     ------
     ConvergenceError
-        If Newton's method does not come from x0 to a solution at p0.
+        If there is no solution near x0 at p0 within reach of Newton's method.
     ValueError, TypeError
-        If the Jacobian at the start is singular beyond the orbit of the declared symmetry, or an
-        argument is outside what is described above.
+        If several directions lead on from the start beside the declared symmetry, as at branch
+        points; if the Jacobian, the derivative, the generators or a declared symmetry of the
+        Jacobian are not those of ``fun`` at the start; or if an argument is outside what is
+        described above.
 
     Notes
     -----
+    Lengths are those of (x, p) divided by scales: for p half of the range between the bounds, for x
+    the length over which F is no longer linear in it, in slow directions, the smallest of those at
+    p0 and half way to both bounds. So other units of x or p change nothing but rounding.
+
     Predictor along the tangent or the secant; corrector by Newton's method for F = c B Bᵀ (x − x̂)
     in the plane through the prediction x̂ that is orthogonal to the tangent, where the columns of B
     are an orthonormal basis of the orbit's tangent space there and c is the size of the Jacobian.
@@ -168,13 +195,21 @@ def branch(
     This bordered system is regular at regular points and folds. With more than 600 components and a
     symmetric Jacobian the index is that of the factors of ∂F/∂x − c B Bᵀ, and the eigenvalues
     nearest to zero come from a Krylov space of its inverse.
-    Steps follow the contraction of the corrections and the turn of the tangent. Test functions (the
-    component of the tangent along p, eigenvalues across the orbit) are brought to zero by Brent's
-    method on corrected points. Along branches of gradients at a constant p it is the component of
-    ∂F/∂p along the tangent that vanishes where others cross. Where the orbit loses dimensions and
-    no eigenvalue changes sign, as where a learnt mode vanishes, the declared generators tell it,
-    compared from point to point. Where it gains some, at a value of p that the residual declares,
-    the special point is put at this value.
+
+    A step is taken if Newton's method contracts, does not lead far, and turns the tangent little;
+    and if the test functions (the tangent's component along p, eigenvalues across the orbit, user
+    events) are settled within it: by their values at both ends and, unless all are far from zero,
+    at the point half way, which must be near the cubic curve through both ends, each keeps its sign
+    or changes it once. Otherwise the step is shortened. Zeros are found by Brent's method on
+    corrected points; where the equation is singular, by interpolation between points around. The
+    determinant of [∂F/∂x, ∂F/∂p; tangent] changes sign once for each dimension of the kernel of a
+    branch point and nowhere else; where it does otherwise, the step is shortened, too.
+
+    Along branches of gradients at a constant p it is the component of ∂F/∂p along the tangent that
+    vanishes where others cross. Where the orbit loses dimensions and no eigenvalue changes sign, as
+    where a learnt mode vanishes, the declared generators tell it, compared from point to point.
+    Where it gains some, at a value of p that the residual declares, the special point is put at
+    this value; a branch that starts or ends there is the limit of solutions beside it.
 
     Examples
     --------
@@ -184,40 +219,50 @@ def branch(
     >>> dl.schema.decode(point.event).values.tolist(), bool(abs(point.p[0]) < 1e-14)
     (['fold'], True)
     """
-    course = check_course(
-        bounds, step, step_min, step_max, max_points, rtol, n_eigenvalues, events, progress
-    )
-    course = course._replace(secant=check_choice("predictor", predictor, PREDICTORS) == "secant")
     direction = check_choice("direction", direction, DIRECTIONS)
     symmetry = check_choice("symmetry", symmetry, SYMMETRIES)
-    problem, first = started(residual, x0, p0, course, symmetry == "minimum_norm")
-    return as_dataset(problem, *followed(problem, first, direction))
+    steps = check_steps(step, step_min, step_max, max_points, predictor, progress)
+    course = check_course(bounds, rtol, n_eigenvalues, events)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        problem, first = started(residual, x0, p0, course, steps.max_points, symmetry)
+        return as_dataset(problem, steps, *followed(problem, steps, first, direction))
 
 
 def check_course(
     bounds: tuple[float, float],
+    rtol: float,
+    n_eigenvalues: int,
+    events: Sequence[Callable[..., float]],
+) -> dict[str, Any]:
+    """Return what a `Problem` is told of a branch by its caller, if it can be that."""
+    if not np.iterable(events) or not all(map(callable, events)):
+        raise TypeError(f"events: needs functions of x and p in a sequence, got {events!r}")
+    return {
+        "bounds": check_bounds("bounds", bounds),
+        "rtol": check_number("rtol", rtol, minimum=1e-15, maximum=1e-3),
+        "n_eigenvalues": check_integer("n_eigenvalues", n_eigenvalues, minimum=0),
+        "events": tuple(events),
+    }
+
+
+def check_steps(
     step: float,
     step_min: float,
     step_max: float,
     max_points: int,
-    rtol: float,
-    n_eigenvalues: int,
-    events: Sequence[Callable[..., float]],
-    progress: bool,
-) -> Course:
-    """Return the options of a branch, if they can be that."""
+    predictor: str = "tangent",
+    progress: bool = False,
+) -> Steps:
+    """Return the steps of a branch; the first one is brought between its limits."""
     smallest = check_number("step_min", step_min, minimum=1e-14)
     largest = check_number("step_max", step_max, minimum=smallest)
-    if not np.iterable(events) or not all(map(callable, events)):
-        raise TypeError(f"events: needs functions of x and p in a sequence, got {events!r}")
-    return Course(
-        bounds=check_bounds("bounds", bounds),
-        step=check_number("step", step, minimum=smallest, maximum=largest),
-        limits=(smallest, largest),
+    first = check_number("step", step, minimum=1e-14)
+    return Steps(
+        first=min(max(first, smallest), largest),
+        smallest=smallest,
+        largest=largest,
         max_points=check_integer("max_points", max_points, minimum=1),
-        rtol=check_number("rtol", rtol, minimum=1e-15, maximum=1e-3),
-        n_eigenvalues=check_integer("n_eigenvalues", n_eigenvalues, minimum=0),
-        events=tuple(events),
+        secant=check_choice("predictor", predictor, PREDICTORS) == "secant",
         progress=check_flag("progress", progress),
     )
 
@@ -233,188 +278,277 @@ def check_bounds(name: str, value: Any) -> tuple[float, float]:
     return low, high
 
 
-def check_room(course: Course, size: int) -> None:
-    """Refuse branches of so many components that do not fit into the memory."""
-    check_memory("max_points", 4 * course.max_points * size + 4 * size**2)
+class Trail(NamedTuple):
+    """How a branch came to the point that it is followed from."""
 
-
-def started(
-    residual: object, x0: ArrayLike, p0: float, course: Course, minimum_norm: bool = False
-) -> tuple[Problem, Point]:
-    """Return what the steps of a branch share and its first point, if the start is one."""
-    equation = equation_of(residual)
-    x = check_array("x0", x0, ndim=1, shape=(equation.size,))
-    p = check_number("p0", p0, minimum=course.bounds[0], maximum=course.bounds[1])
-    check_room(course, x.size)
-    with np.errstate(over="ignore", invalid="ignore"):
-        force = equation.value(x, p)
-        if not np.isfinite(force @ force + x @ x):
-            raise ValueError(f"x0: F(x, p) is not finite, or overflows, at p = {p:g}")
-    return start_of(Problem(equation, course, bounds=course.bounds), x, p, minimum_norm)
-
-
-def start_of(problem: Problem, x: Array, p: float, minimum_norm: bool) -> tuple[Problem, Point]:
-    """Return the solution at p0 with a tangent towards larger p, or say what is wrong with it."""
-    residual, n, upwards = problem.residual, x.size, joined(np.zeros(x.size), 1.0)
-    plain = problem._replace(nullity=0) if minimum_norm else problem
-    found = corrected(plain, x, p, upwards)
-    if found is not None and np.linalg.norm(found[0] - x) <= 0.5 * (1.0 + np.linalg.norm(x)):
-        x, p = found[0], found[1]
-    kernel = null_directions(plain, x, p)
-    if minimum_norm:
-        problem = problem._replace(nullity=len(kernel) - 1)
-        ahead = kernel.T @ (kernel @ upwards)
-        kernel = (ahead / max(float(np.linalg.norm(ahead)), 1e-300))[None]
-    if found is not None and len(kernel) > 1:
-        raise ValueError(
-            f"residual: at the start [∂F/∂x, ∂F/∂p] has {len(kernel) - 1} null directions beside "
-            f"the branch's that the declared symmetry does not account for; declare generators, "
-            "use symmetry='minimum_norm', or start away from a branch point"
-        )
-    point = solution_near(problem, x, p, kernel[-1])
-    if point is None or np.linalg.norm(point.x - x) > 0.5 * (1.0 + np.linalg.norm(x)):
-        size = float(np.linalg.norm(residual.value(x, p)))
-        raise ConvergenceError(
-            f"x0: Newton's method finds no solution from it at {residual.parameter} = {p:g}, where "
-            f"‖F‖ = {size:.3g}; check the Jacobian, or come nearer (find_critical_point)"
-        )
-    sign = -1.0 if point.tangent[n] < 0.0 else 1.0
-    return problem, point._replace(tangent=sign * point.tangent)
+    #: Where it started: a branch that comes back there is closed.
+    origin: Point
+    travelled: float = 0.0
+    #: The point before, for steps along secants.
+    before: Point | None = None
 
 
 def walk(
-    problem: Problem, start: Point, trail: Trail | None = None
-) -> Iterator[tuple[Row, list[Special], str]]:
-    """Yield one row after the other, the events before it, and why it is the last.
-
-    The reason is empty but at the end.
-    """
-    course, here, (origin, travelled, left) = problem.course, start, trail or Trail(start)
-    step = course.step
-    ready: Iterator[Stride] = iter(())
+    problem: Problem, steps: Steps, here: Point, trail: Trail
+) -> Iterator[tuple[Stride | None, str]]:
+    """Yield one step after the other, and why it is the last, which is empty but at the end."""
+    step, (origin, travelled, before) = steps.first, trail
     while True:
         problem = problem.renewed(here) if problem.renewed else problem
-        stride = next(ready, None)
+        heading = here.heading
+        if steps.secant and before is not None:
+            heading = unit_length((here.z - before.z) / problem.scale)
+        stride, reason = _advanced(problem, steps, here, heading, step, before)
         if stride is None:
-            ready = _together(problem, here, step)
-            stride = next(ready, None) or _alone(problem, here, step)
-        if stride is None:
-            yield Row(here, travelled, step), [], "step_too_small"
+            yield None, reason
             return
-        if _is_on_zero(stride.point) and not _is_on_zero(here):
-            ready, stride = iter(()), _shorter(problem, here, stride)
-        (there, taken, step), special, reason = _looked_at(problem, here, stride)
-        travelled += taken
-        left = left or distance_between(there, origin) > AWAY * course.unit
-        if left and _is_back(problem, here, there, origin, taken):
-            reason = "closed"
-        yield Row(there, travelled, step), special, reason
-        if reason:
+        if travelled > 0.0:
+            closing = closed(problem, here, stride, origin)
+            if closing is not None:
+                yield closing, "closed"
+                return
+        travelled += stride.taken
+        there = stride.point
+        ended = there.p in problem.bounds and there.p != here.p
+        yield stride, "bound_reached" if ended else ""
+        if ended:
             return
-        here = headed(here, there) if course.secant else there
+        before, here, step = here, there, stride.next_step
 
 
-def _together(problem: Problem, here: Point, step: float) -> Iterator[Stride]:
-    """Return the steps that compiled functions take at once."""
-    course = problem.course
-    if course.secant:
-        return iter(())
-    point, count = joined(here.x, here.p), min(CHUNK, course.max_points)
-    return strides(problem, point, here.tangent, course.limits, LEAST_COSINE, step, count)
-
-
-def _alone(problem: Problem, here: Point, step: float) -> Stride | None:
-    """Return the step to the next point, or to the bound that it would lead beyond."""
-    ended = _to_bound(problem, here, step)
-    if ended is not None:
-        return ended
-    smallest, largest = problem.course.limits
+def _advanced(
+    problem: Problem,
+    steps: Steps,
+    here: Point,
+    heading: Array,
+    step: float,
+    before: Point | None,
+) -> tuple[Stride | None, str]:
+    """Return the next step, shortened until all is clear along it, or why there is none."""
+    reason, shortened, smallest = "step_too_small", 0, min(steps.smallest, step)
     while step >= smallest:
-        there = ahead_of(problem, here, step)
-        if there is not None:
-            cosine = float(there.tangent @ here.tangent)
-            if cosine >= LEAST_COSINE or (step < 2.0 * smallest and cosine > 0.0):
-                rule: Any = kernels.next_step
-                later = rule(step, there.contraction, cosine, smallest, largest)
-                return Stride(there, step, float(later))
-        step *= 0.5
-    return None
+        there, taken = _trial(problem, here, heading, step)
+        if there is None:
+            step *= 0.5
+            continue
+        if is_on_zero(problem, there, here) and there.p not in problem.bounds:
+            shortened += 1
+            if shortened <= MOST_SHORTER:
+                step = SHORTER * taken
+                continue
+        special = passed(problem, here, there, before)
+        if special is None:
+            reason, step = "unresolved", 0.5 * min(step, taken)
+            continue
+        later = next_step(steps, step, there.contraction, float(there.heading @ here.heading))
+        return Stride(there, special, problem.distance(here.z, there.z), later), ""
+    return None, reason if _is_finite(problem, here, heading, smallest) else "not_finite"
 
 
-def _to_bound(problem: Problem, here: Point, step: float) -> Stride | None:
-    """Return the step to a bound if a whole one would lead beyond it.
+def _trial(
+    problem: Problem, here: Point, heading: Array, step: float
+) -> tuple[Point | None, float]:
+    """Return the point at a distance, or at the bound that is nearer, and its distance."""
+    ahead, bound = (
+        here.z + step * problem.scale * heading,
+        _bound_ahead(problem, here, heading, step),
+    )
+    there = None
+    if bound is not None:
+        there, taken = _at_bound(problem, here, heading, bound)
+        step = step if there is None else taken
+    if there is None:  # what only touches the bound goes on within
+        there = solved(problem, ahead, heading)
+    if there is None or there.moved > FAR * step:
+        return None, step
+    cosine = float(there.heading @ here.heading)
+    return (there if cosine >= LEAST_COSINE else None), step
 
-    Beyond its bounds an equation need not be defined.
+
+def _bound_ahead(problem: Problem, here: Point, heading: Array, step: float) -> float | None:
+    """Return the bound that a step along the tangent reaches."""
+    (low, high), slope = problem.bounds, float(heading[-1])
+    ahead = here.p + step * float(problem.scale[-1]) * slope
+    return low if ahead <= low and slope < 0.0 else high if ahead >= high and slope > 0.0 else None
+
+
+def _at_bound(
+    problem: Problem, here: Point, heading: Array, bound: float
+) -> tuple[Point | None, float]:
+    """Return the point of a branch at a bound, and its distance along the tangent."""
+    step = (bound - here.p) / (float(heading[-1]) * float(problem.scale[-1]))
+    ahead = here.z + step * problem.scale * heading
+    if bound in problem.residual.symmetric_at and problem.nullity < 0:
+        return _beside_bound(problem, here, ahead, bound), step
+    ahead[-1] = bound
+    return _at(problem, ahead, heading), step
+
+
+def _at(problem: Problem, ahead: Array, heading: Array) -> Point | None:
+    """Return the solution at the p of a prediction."""
+    found = corrected(problem, ahead, upwards_of(ahead))
+    there = None if found is None else described(problem, found.z, heading)
+    if found is None or there is None:
+        return None
+    return there._replace(moved=found.moved, contraction=found.contraction)
+
+
+def _beside_bound(problem: Problem, here: Point, ahead: Array, bound: float) -> Point | None:
+    """Return the limit of a branch at a bound at which the symmetry is larger than before.
+
+    There solutions are a larger continuum, and the branch leads to one of them: by a parabola
+    through solutions nearby, with what the orbit is there.
     """
-    slope, (low, high) = float(here.tangent[-1]), problem.course.bounds
-    if low <= here.p + step * slope <= high:
+    gap = min(BESIDE * float(problem.scale[-1]), 0.1 * abs(bound - here.p))
+    away = math.copysign(gap, here.p - bound)
+    slope = here.tangent / here.tangent[-1]
+    points, slopes = [], []
+    for part in (1.0, 2.0):
+        place = ahead + part * away * slope
+        place[-1] = bound + part * away
+        point = _at(problem, place, here.heading)
+        if point is None or not point.tangent[-1]:
+            return None
+        points.append(point)
+        slopes.append(point.tangent / point.tangent[-1])
+    first, tangent = points[0], points[0].tangent
+    z = first.z - away * slopes[0] + 0.5 * away * (slopes[1] - slopes[0])
+    z[-1] = bound
+    limit = placed(problem, z, tangent, first.basis, problem.matrix(z))
+    return limit._replace(moved=first.moved, contraction=first.contraction)
+
+
+def next_step(steps: Steps, step: float, contraction: float, cosine: float) -> float:
+    """Return the step to try next, from how much smaller the second correction of this one was.
+
+    The first one is of the order of the step's square, and so is that ratio. The turn of the
+    tangent, too, holds the step back.
+    """
+    ease = 2.0 if contraction <= 0.0 else math.sqrt(USUAL_CONTRACTION / contraction)
+    ease = min(max(ease, 0.5), 0.8 if cosine < USUAL_COSINE else 2.0)
+    return min(max(ease * step, steps.smallest), steps.largest)
+
+
+def _is_finite(problem: Problem, here: Point, heading: Array, step: float) -> bool:
+    """Tell whether F is finite ahead of a point."""
+    places = [here.z + part * step * problem.scale * heading for part in (1.0, 4.0, 16.0)]
+    low, high = problem.bounds
+    inside = [z for z in places if low <= z[-1] <= high]
+    return all(np.isfinite(problem.value(z)).all() for z in inside)
+
+
+def closed(problem: Problem, here: Point, stride: Stride, origin: Point) -> Stride | None:
+    """Return the step that ends at the origin of a branch, None if one does not pass it.
+
+    Solutions on the same orbit are the same; their invariants tell them.
+    """
+    there = stride.point
+    if problem.residual.generators is not None or problem.residual.invariants is not None:
+        return stride if _is_back(problem, here, there, origin) else None
+    if there.heading @ origin.heading <= 0.0:
         return None
-    bound = high if slope > 0.0 else low
-    size, fixed = (bound - here.p) / slope, joined(np.zeros(here.x.size), 1.0)
-    found = corrected(problem, here.x + size * here.tangent[:-1], bound, fixed)
-    if found is None:
+    before, after = (
+        float(origin.heading @ ((q.z - origin.z) / problem.scale)) for q in (here, there)
+    )
+    reach = problem.distance(here.z, there.z)
+    if not before < 0.0 <= after or problem.distance(there.z, origin.z) > reach:
         return None
-    there = described(problem, here.tangent, found._replace(p=bound))
-    taken = float(here.tangent @ np.append(found.x - here.x, bound - here.p))
-    if there is None or there.tangent @ here.tangent < LEAST_COSINE or not 0.0 < taken <= step:
+    place, _ = course(problem, here, there, before / (before - after))
+    if problem.distance(place, origin.z) > FAR * reach:
         return None
-    return Stride(there, taken, step)
+    start = place.copy()
+    start -= (
+        problem.scale * origin.heading * (origin.heading @ ((place - origin.z) / problem.scale))
+    )
+    found = corrected(problem, start, origin.heading)
+    if found is None or problem.distance(found.z, origin.z) > tolerances.SAME_ORBIT * reach:
+        return None
+    near = 1e-3 * reach  # what is special at the origin has been told there
+    special = [
+        q
+        for q in passed(problem, here, origin) or stride.special
+        if problem.distance(q.point.z, origin.z) > near
+        and problem.distance(here.z, q.point.z) < problem.distance(here.z, origin.z)
+    ]
+    return Stride(origin, special, problem.distance(here.z, origin.z), stride.next_step)
 
 
-def _shorter(problem: Problem, here: Point, stride: Stride) -> Stride:
-    """Return a shorter step than one that ended on a zero of an eigenvalue, if there is one."""
-    taken = SHORTER * stride.taken
-    there = ahead_of(problem, here, taken)
-    return stride if there is None else stride._replace(point=there, taken=taken)
-
-
-def _looked_at(problem: Problem, here: Point, stride: Stride) -> tuple[Stride, list[Special], str]:
-    """Return a step up to a bound, the events within it, and why it is the last, if it is."""
-    low, high = problem.course.bounds
-    special = located(problem, here, stride.point, stride.taken)
-    whole = (*special, Special(stride.point, stride.taken))
-    far = next((q for q in whole if not low < q.point.p < high), None)
-    if far is None:
-        return stride, special, ""
-    bound = low if far.point.p < low else high
-    found = zero_between(problem, here, far.distance, lambda point: point.p - bound)
-    there, taken = (far.point, far.distance) if found is None else found
-    there = there if found is None else there._replace(p=bound)
-    within = [q for q in special if q.distance < taken]
-    return stride._replace(point=there, taken=taken), within, "bound_reached"
-
-
-def _is_on_zero(point: Point) -> bool:
-    """Tell whether an eigenvalue is zero, so that it is on no side where it could change sign."""
-    return bool(np.abs(point.values).min(initial=np.inf) <= tolerances.KERNEL * radius(point))
-
-
-def _is_back(problem: Problem, here: Point, there: Point, origin: Point, taken: float) -> bool:
-    """Tell whether a step led back to the origin of a branch, or of its orbit where invariants do.
+def _is_back(problem: Problem, here: Point, there: Point, origin: Point) -> bool:
+    """Tell whether a step led back to the orbit of the origin, by the invariants of the group.
 
     Groups with unbounded orbits may lead back to another point of the orbit.
     """
-    known = problem.residual.invariants
+    if problem.residual.invariants is None:
+        return _is_moved_back(problem, here, there, origin)
+    if abs(there.p - origin.p) > abs(there.p - here.p) + tolerances.SAME_ORBIT:
+        return False  # and so are the invariants, of which p is one
+    taken = problem.distance(here.z, there.z)
+    ahead = origin.z + NEARBY * taken * problem.scale * origin.heading
+    last, now, start, onward = (invariants(problem, z) for z in (here.z, there.z, origin.z, ahead))
+    change, onward = now - last, onward - start
+    if np.linalg.norm(change) <= VERTICAL * (1.0 + np.linalg.norm(now)):  # a fiber of equal ones
+        same_way = bool(there.heading @ origin.heading > 0.0)
+        return problem.distance(there.z, origin.z) < taken and same_way
+    passed_by = bool((now - start) @ onward >= 0.0)  # no gap is left before the origin
+    near = np.linalg.norm(now - start) < np.linalg.norm(change)
+    return passed_by and bool(near) and bool(change @ onward > 0.0)
 
-    def seen(point: Point, ahead: float = 0.0) -> Array:
-        assert known is not None
-        moved = joined(point.x, point.p) + ahead * point.tangent
-        return joined(known(moved[:-1], float(moved[-1])), float(moved[-1]))
 
-    if known is not None:
-        now, start = seen(there), seen(origin)
-        change, onward = now - seen(here), seen(origin, NEARBY * taken) - start
-        if length(change) > VERTICAL * (1.0 + length(now)):  # not along a fiber of equal ones
-            passed = bool((now - start) @ onward >= 0.0)  # no gap is left before the origin
-            return passed and length(now - start) < length(change) and bool(change @ onward > 0.0)
-    same_way = bool(there.tangent @ origin.tangent > 0.0)
-    return distance_between(there, origin) < taken and same_way
+def _is_moved_back(problem: Problem, here: Point, there: Point, origin: Point) -> bool:
+    """Tell whether a step passes the orbit of the origin, as far as the generators lead."""
+    before, after = here.p - origin.p, there.p - origin.p
+    if before * after > 0.0 or before == after:
+        return False
+    way = Way(problem, here, there, {0.0: here, 1.0: there})
+    try:
+        part = scipy.optimize.brentq(lambda t: way.at(t).p - origin.p, 0.0, 1.0, xtol=1e-14)
+        point = way.at(float(part))
+    except (ArithmeticError, ValueError):
+        return False
+    same_way = bool(point.heading[-1] * origin.heading[-1] > 0.0)
+    return same_way and same_orbit(problem, point, origin)
 
 
-def headed(before: Point, here: Point) -> Point:
-    """Return a point with the direction in which it lies from the one before."""
-    ahead = joined(here.x - before.x, here.p - before.p)
-    return here._replace(heading=ahead / length(ahead))
+def collected(
+    problem: Problem, steps: Steps, start: Point, trail: Trail | None = None
+) -> tuple[list[Row], str]:
+    """Return the rows of one side, special points among them, and why it ends."""
+    bound = problem.bounds[int(start.heading[-1] > 0.0)]
+    if start.p == bound and abs(start.heading[-1]) > VERTICAL:
+        return [], "bound_reached"
+    rows: list[Row] = []
+    trail = trail or Trail(start)
+    way = itertools.islice(walk(problem, steps, start, trail), steps.max_points)
+    name, quiet = problem.residual.parameter, not steps.progress
+    here, distance, reason = start, trail.travelled, ""
+    for stride, reason in tqdm(way, name, steps.max_points, disable=quiet):
+        if stride is None:
+            break
+        for special in stride.special:
+            part = min(problem.distance(here.z, special.point.z), stride.taken)
+            rows.append(Row(special.point, distance + part, stride.next_step, special))
+        distance, last, here = distance + stride.taken, here, stride.point
+        end = at_node(problem, here, last, None) if reason == "bound_reached" else None
+        rows.append(Row(here, distance, stride.next_step, end))
+    return rows, reason or "max_points"
+
+
+def followed(
+    problem: Problem, steps: Steps, first: Point, direction: str
+) -> tuple[list[Row], dict[str, str]]:
+    """Return the rows of a branch from one of its points, and why it ends on both sides."""
+    stops = {"down": "start", "up": "start"}
+    up: list[Row] = []
+    down: list[Row] = []
+    if direction != "down":
+        up, stops["up"] = collected(problem, steps, first)
+    if direction != "up" and stops["up"] != "closed":
+        down, stops["down"] = collected(problem, steps, turned(first))
+    before, after = (side[0].point if side else None for side in (down, up))
+    before = None if before is None else turned(before)
+    special = at_node(problem, first, before, after)
+    row = Row(special.point if special else first, 0.0, steps.first, special)
+    return [*reversed_rows(down), row, *up], stops
 
 
 def reversed_rows(rows: Sequence[Row]) -> list[Row]:
@@ -422,48 +556,21 @@ def reversed_rows(rows: Sequence[Row]) -> list[Row]:
     return [row._replace(point=turned(row.point), distance=-row.distance) for row in reversed(rows)]
 
 
-def collected(problem: Problem, start: Point, trail: Trail | None = None) -> tuple[list[Row], str]:
-    """Return the rows of one side, special points among them, and why it ends."""
-    course = problem.course
-    bound = course.bounds[int(start.tangent[-1] > 0.0)]
-    if abs(start.p - bound) <= course.rtol * (1.0 + abs(bound)) and start.tangent[-1]:
-        return [], "bound_reached"
-    rows: list[Row] = []
-    steps = itertools.islice(walk(problem, start, trail), course.max_points)
-    name, quiet = problem.residual.parameter, not course.progress
-    before, reason = trail.travelled if trail else 0.0, ""
-    for row, special, reason in tqdm(steps, name, course.max_points, disable=quiet):
-        if reason == "step_too_small":
-            break
-        rows += [Row(q.point, before + q.distance, row.next_step, q) for q in special]
-        rows.append(row)
-        before = row.distance
-    return rows, reason or "max_points"
-
-
-def followed(problem: Problem, first: Point, direction: str) -> tuple[list[Row], dict[str, str]]:
-    """Return the rows of a branch from one of its points, and why it ends on both sides."""
-    rows, stops = [Row(first, 0.0, problem.course.step)], {"down": "start", "up": "start"}
-    if direction != "down":
-        side, stops["up"] = collected(problem, first)
-        rows += side
-    if direction != "up" and stops["up"] != "closed":
-        side, stops["down"] = collected(problem, turned(first))
-        rows = [*reversed_rows(side), *rows]
-    return rows, stops
-
-
-def as_dataset(problem: Problem, rows: Sequence[Row], stops: dict[str, str]) -> xr.Dataset:
+def as_dataset(
+    problem: Problem, steps: Steps, rows: Sequence[Row], stops: dict[str, str]
+) -> xr.Dataset:
     """Return the rows of a branch as a Dataset."""
-    course = problem.course
     attrs = {
         **problem.residual.attributes,
-        "rtol": course.rtol,
-        "bounds": np.array(course.bounds),
-        "step_min": course.limits[0],
-        "step_max": course.limits[1],
+        "rtol": problem.rtol,
+        "bounds": np.array(problem.bounds),
+        "step_min": steps.smallest,
+        "step_max": steps.largest,
+        "state_scale": problem.unit,
+        "parameter_scale": float(problem.scale[-1]),
+        "derivative_scale": problem.size,
         "symmetry": SYMMETRIES[problem.nullity >= 0],
-        "predictor": PREDICTORS[course.secant],
+        "predictor": PREDICTORS[steps.secant],
         "start_step": next(k for k, row in enumerate(rows) if row.distance == 0.0),
         "first_stop": stops["down"],
         "last_stop": stops["up"],
@@ -474,14 +581,17 @@ def as_dataset(problem: Problem, rows: Sequence[Row], stops: dict[str, str]) -> 
 def tabulated(problem: Problem, rows: Sequence[Row]) -> xr.Dataset:
     """Return the variables of the rows of a branch."""
     residual, points = problem.residual, [row.point for row in rows]
-    nothing = Special(points[0], 0.0, test_value=np.nan, accuracy=np.nan)
-    special = [row.special or nothing for row in rows]
-    n, radii = points[0].x.size, np.array([radius(point) for point in points])
-    count = min(problem.course.n_eigenvalues, n)
-    near = np.stack([_nearest(point.values, count) for point in points])
+    special = [row.special or Special(points[0]) for row in rows]
+    n = len(points[0].x)
+    count = min(problem.n_eigenvalues, n)
+    near = np.stack([_nearest(point, count) for point in points])
     kernels = np.array([event.kernel for event in special])
     orbits = np.array([point.basis.shape[1] for point in points])
-    index = [(point.values.real > tolerances.RANK * radii.max()).sum() for point in points]
+    zeros = _zeros(points, special)
+    growing = [
+        int((q.growth > max(q.zone, e.tolerance)).sum())
+        for q, e in zip(points, special, strict=True)
+    ]
     along = {
         "tangent_p": [point.tangent[n] for point in points],
         "arclength": [row.distance for row in rows],
@@ -489,15 +599,20 @@ def tabulated(problem: Problem, rows: Sequence[Row]) -> xr.Dataset:
         "multiplier": [point.multiplier for point in points],
         "newton_iterations": [point.iterations for point in points],
         "next_step": [row.next_step for row in rows],
-        "spectral_radius": radii,
-        "index": index,
+        "spectral_radius": [point.radius for point in points],
+        "index": growing,
         "orbit_dimension": orbits,
         **_isotropy(problem, points),
-        "nullity": orbits + kernels,
+        "nullity": orbits + zeros,
         "event": schema.flag(schema.BRANCH_EVENTS, [event.kind for event in special]),
         "test_value": [event.test_value for event in special],
         "accuracy": [event.accuracy for event in special],
         "kernel_dimension": kernels,
+        "decided": schema.flag(schema.BRANCH_DECISIONS, [event.decided for event in special]),
+        "fold_direction": [event.fold_direction for event in special],
+        "criticality": schema.flag(
+            schema.CRITICALITIES, [_criticality(problem, event) for event in special]
+        ),
         **_observed(residual, points),
     }
     whole = ("step", "parameter"), ("step", "eigen")
@@ -511,7 +626,27 @@ def tabulated(problem: Problem, rows: Sequence[Row]) -> xr.Dataset:
         variables["transverse_eigenvalue_imag"] = (whole[1], near.imag)
     place = np.array([point.p for point in points])
     coords = {"p": ("step", place, {"long_name": residual.parameter}), **residual.coordinates}
+    if residual.label is not None:
+        variables["label"] = ("step", _labels(residual, points))
     return xr.Dataset(variables, coords=coords)
+
+
+def _zeros(points: Sequence[Point], special: Sequence[Special]) -> list[int]:
+    """Return how many eigenvalues are zero at points: what stays so where nothing is special."""
+    plain = [q.n_zeros for q, event in zip(points, special, strict=True) if event.kind == "none"]
+    usual = min(plain, default=0)
+    return [usual if event.kind == "none" else event.kernel for event in special]
+
+
+def _criticality(problem: Problem, special: Special) -> str:
+    """Return on which side of a simple pitchfork or a Hopf point the new solutions are."""
+    if problem.spectrum is not None:
+        return "none"
+    if special.kind == "branch_point" and special.kernel == 1:
+        return normal_forms.of_pitchfork(problem, special.point)
+    if special.kind == "hopf":
+        return normal_forms.of_hopf_point(problem, special.point)
+    return "none"
 
 
 def _isotropy(problem: Problem, points: Sequence[Point]) -> dict[str, list[int]]:
@@ -521,6 +656,15 @@ def _isotropy(problem: Problem, points: Sequence[Point]) -> dict[str, list[int]]
         return {}
     counts = [len(residual.orbit(q.x, q.p)) - q.basis.shape[1] for q in points]
     return {"isotropy_dimension": counts}
+
+
+def _labels(residual: Residual, points: Sequence[Point]) -> Array:
+    """Return the names of solutions."""
+    assert residual.label is not None
+    if residual.vectorized:
+        states, places = np.stack([q.x for q in points]), np.array([q.p for q in points])
+        return np.asarray(residual.label(states, places))  # type: ignore[arg-type]
+    return np.asarray([residual.label(q.x, q.p) for q in points])
 
 
 def _observed(residual: Residual, points: Sequence[Point]) -> dict[str, Array]:
@@ -534,11 +678,13 @@ def _observed(residual: Residual, points: Sequence[Point]) -> dict[str, Array]:
     return {name: np.array([row[name] for row in seen]) for name in seen[0]}
 
 
-def _nearest(values: Array, count: int) -> Array:
-    """Return the eigenvalues nearest to zero, by ascending real part, NaN where there are less."""
-    chosen = np.sort(np.argsort(np.abs(values), kind="stable")[:count])
-    padded = np.full(count, np.nan, values.dtype)
-    padded[: len(chosen)] = values[chosen]
+def _nearest(point: Point, count: int) -> Array:
+    """Return the eigenvalues nearest to zero, NaN where there are less."""
+    if len(point.values) == count:
+        return point.values
+    chosen = np.sort(np.argsort(np.abs(point.values), kind="stable")[:count])
+    padded = np.full(count, np.nan, point.values.dtype)
+    padded[: len(chosen)] = point.values[chosen]
     return padded
 
 

@@ -1,29 +1,32 @@
-"""One solution on a branch of F(x, p) = 0 modulo symmetry: correction, tangent, spectrum."""
+"""One solution on a branch of F(x, p) = 0 modulo symmetry: scales, correction, tangent, spectrum.
+
+A point z = (x, p) is one vector (component, and p last). Lengths and angles are those of z divided
+by its scale: a typical size of x, and half of the range of p.
+"""
 
 import math
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
-from dlnds._kernels import branches, jit
 from dlnds.arrays import Array
 from dlnds.continuation.bordered import (
     Factors,
-    bordered_system,
-    is_regular,
+    factorized,
     orthonormal,
     pinned,
     transverse_values,
-    usual_size,
 )
-from dlnds.continuation.residuals import Residual
-from dlnds.theory import tolerances
+from dlnds.continuation.residuals import Residual, force_of, jacobian_of
+from dlnds.theory import forms, tolerances
 
-#: Steps of iterative refinement at most.
-MOST_REFINEMENTS = 8
-#: Rounding of a product, in terms of the sizes of its factors.
+#: Newton steps at most, and how many times smaller one has to be for its factors to serve again.
+MOST_ITERATIONS, CONTRACTION = 14, 0.1
+#: Rounding of a number, with room for that of what it was computed from.
 EPSILON = 8.0 * float(np.finfo(float).eps)
+#: Derivatives, in terms of their usual size, that are not small because all of them vanish.
+LEAST_SIZE = 0.1
 #: A function of x and p whose zeros are located.
 Event = Callable[[Array, float], float]
 
@@ -31,59 +34,112 @@ Event = Callable[[Array, float], float]
 class Point(NamedTuple):
     """A solution, with what is known of the branch there."""
 
-    x: Array
-    p: float
+    #: x and p.
+    z: Array
     #: Unit tangent (component, and p last), orthogonal to the orbit.
     tangent: Array
+    #: The same of unit length in scaled coordinates, and in these.
+    heading: Array
     #: Orthonormal basis (component × generator) of the orbit's tangent space.
     basis: Array
-    #: Eigenvalues of the Jacobian across the orbit, by ascending real part. Of a symmetric one of
+    #: Eigenvalues of the Jacobian across the orbit, by ascending growth. Of a symmetric one of
     #: more than `LARGE` components, those not nearest to 0 are replaced by ∓ the largest of these.
     values: Array
-    iterations: int
+    #: How fast each of them grows: unstable if positive.
+    growth: Array
+    #: Largest modulus of an eigenvalue, and growth that is zero to rounding.
+    radius: float
+    zone: float
     residual: float
-    multiplier: float
+    multiplier: float = 0.0
+    iterations: int = 0
     #: How many times smaller the second Newton step was than the first.
     contraction: float = 0.0
-    #: Unit vector along which the next point is predicted; None for the tangent.
-    heading: Array | None = None
-
-
-class Course(NamedTuple):
-    """How far, and in which steps, a branch is followed."""
-
-    bounds: tuple[float, float]
-    step: float
-    limits: tuple[float, float]
-    max_points: int
-    rtol: float
-    n_eigenvalues: int
-    #: Functions of x and p (and q) whose zeros are located.
-    events: tuple[Callable[..., float], ...]
-    progress: bool
-    secant: bool = False
+    #: Distance to what was predicted, in scaled coordinates.
+    moved: float = 0.0
 
     @property
-    def unit(self) -> float:
-        """The length that components are compared with: that of the largest step."""
-        return self.limits[1]
+    def x(self) -> Array:
+        """The solution."""
+        return self.z[:-1]
+
+    @property
+    def p(self) -> float:
+        """Its parameter."""
+        return float(self.z[-1])
+
+    @property
+    def n_growing(self) -> int:
+        """Number of eigenvalues that grow, the index."""
+        growth = self.growth
+        return len(growth) - int(np.searchsorted(growth, self.zone, side="right"))
+
+    @property
+    def n_zeros(self) -> int:
+        """Number of eigenvalues that are zero, as are those on a continuum of solutions."""
+        return int(np.count_nonzero(np.abs(self.growth) <= self.zone))
 
 
 class Problem(NamedTuple):
     """What all steps of one branch share."""
 
     residual: Residual
-    course: Course
+    bounds: tuple[float, float]
+    rtol: float
+    #: Typical size of each component of x, and of p.
+    scale: Array
+    #: Usual size of the derivatives of F by x and p, each in their units, at the start.
+    size: float = 0.0
+    #: How many eigenvalues are needed, those nearest to zero.
+    n_eigenvalues: int = 6
+    #: Functions of x and p whose zeros are located.
+    events: tuple[Event, ...] = ()
     #: Dimension of the kernel that is taken out without generators, or −1 if they are declared.
     nullity: int = -1
-    #: Beyond these values of p the equation need not be defined.
-    bounds: tuple[float, float] = (-np.inf, np.inf)
     #: Of an equation that is made from another one: the eigenvalues of that one, from x, p and the
     #: basis of the orbit, and events by kind, in place of folds.
     spectrum: Callable[[Array, float, Array], Array] | None = None
     kinds: tuple[tuple[str, Event], ...] = ()
     #: Makes the problem of the step that starts at a point; all steps share one without it.
     renewed: Callable[[Point], "Problem"] | None = None
+
+    @property
+    def unit(self) -> float:
+        """Typical size of x."""
+        return float(self.scale[0])
+
+    def value(self, z: Array) -> Array:
+        """Return F."""
+        return force_of(self.residual, z[:-1], float(z[-1]))
+
+    def matrix(self, z: Array) -> Array:
+        """Return ∂F/∂x (component × component)."""
+        x, p = z[:-1], float(z[-1])
+        if self.residual.jacobian is not None:
+            return jacobian_of(self.residual.jacobian, x, p)
+        return forms.derivative(lambda y: self.residual.value(y, p), x, self.unit)
+
+    def slope(self, z: Array) -> Array:
+        """Return ∂F/∂p (component), by differences within the bounds if it is not known."""
+        x, p = z[:-1], float(z[-1])
+        if self.residual.derivative is not None:
+            return np.asarray(self.residual.derivative(x, p), float)
+        unit = float(self.scale[-1])
+        return forms.difference_within(lambda s: self.residual.value(x, s), p, unit, self.bounds)
+
+    def distance(self, one: Array, other: Array) -> float:
+        """Return the distance of two points in scaled coordinates."""
+        apart = (one - other) / self.scale
+        return math.sqrt(apart @ apart)
+
+
+def growth_of(residual: Residual, values: Array) -> Array:
+    """Return how fast eigenvalues ν of ∂F/∂x grow, positive if they are unstable.
+
+    Re ν of a flow, (|1 + ν|² − 1)/2 of a map.
+    """
+    growth = np.asarray(values.real, float)
+    return growth + 0.5 * np.abs(values) ** 2 if residual.kind == "map" else growth
 
 
 def declared_basis(residual: Residual, x: Array, p: float, unit: float) -> Array:
@@ -101,252 +157,238 @@ def declared_basis(residual: Residual, x: Array, p: float, unit: float) -> Array
     return frame[: int((sizes > tolerances.RANK * max(sizes[0], unit)).sum())].T
 
 
-def orbit_basis(problem: Problem, x: Array, p: float, tangent: Array) -> Array:
+def orbit_basis(problem: Problem, z: Array, normal: Array) -> Array:
     """Return an orthonormal basis of the directions in which solutions are not isolated."""
-    residual = problem.residual
+    n = z.size - 1
+    if not problem.nullity or (problem.nullity < 0 and problem.residual.generators is None):
+        return np.empty((n, 0))
     if problem.nullity < 0:
-        return declared_basis(residual, x, p, problem.course.unit)
-    if not problem.nullity:
-        return np.zeros((x.size, 0))
-    wide = np.column_stack([residual.matrix(x, p), residual.slope(x, p)])
+        return declared_basis(problem.residual, z[:n], float(z[n]), problem.unit)
+    wide = np.column_stack([problem.matrix(z), problem.slope(z)]) * problem.scale
     kernel = np.asarray(np.linalg.svd(wide)[2][-problem.nullity - 1 :], float)
-    along = kernel.T @ (kernel @ tangent)
+    along = kernel.T @ (kernel @ normal)
     rest = kernel - np.outer(kernel @ along, along) / float(along @ along)
     return np.linalg.svd(rest)[2][: problem.nullity, :-1].T
 
 
-class Corrected(NamedTuple):
-    """A solution, and the system that Newton's method solved last on the way to it."""
+class Bordered(NamedTuple):
+    """[J − w B Bᵀ, ∂F/∂p; normal] at a point, in scaled coordinates, with factors."""
 
-    x: Array
-    p: float
-    basis: Array
-    iterations: int
-    residual: float
+    factors: Factors
+    #: What values of F are divided by.
+    unit: float
+    #: How stiff the orbit is held.
+    weight: float
+    jacobian: Array
+
+
+def usual_size(problem: Problem, jacobian: Array, slope: Array) -> float:
+    """Return the root mean square of what a unit of x, and one of p, changes; 1 if it is 0."""
+    n, ratio = len(slope), float(problem.scale[-1]) / problem.unit
+    square = float(np.vdot(jacobian, jacobian) + ratio * ratio * (slope @ slope))
+    return math.sqrt(square / n) if 0.0 < square < math.inf else 1.0
+
+
+def bordered(problem: Problem, z: Array, basis: Array, normal: Array) -> Bordered | None:
+    """Return the matrix of Newton's method across a normal and the orbit, None if not finite.
+
+    In place of multipliers on the orbit the pin −w B Bᵀ is added, which has the same solutions: the
+    values of F are across the orbit, so that both they and w Bᵀ(x − start) vanish.
+    """
+    jacobian, slope = problem.matrix(z), problem.slope(z)
+    n, ratio = len(slope), float(problem.scale[-1]) / problem.unit
+    weight = usual_size(problem, jacobian, slope)
+    matrix = np.empty((n + 1, n + 1))
+    np.add(jacobian, pinned(basis, weight), out=matrix[:n, :n])
+    matrix[:n, :n] /= weight
+    matrix[:n, n] = slope * (ratio / weight)
+    matrix[n] = normal
+    factors = factorized(matrix)
+    return None if factors is None else Bordered(factors, weight * problem.unit, weight, jacobian)
+
+
+class Solution(NamedTuple):
+    """What Newton's method came to."""
+
+    z: Array
+    #: Multipliers on the orbit, zero where the symmetry is one.
     multiplier: float
-    contraction: float = 0.0
-    system: Factors | None = None
-    weight: float = 1.0
+    iterations: int
+    contraction: float
+    moved: float
+
+
+def corrected(problem: Problem, start: Array, normal: Array) -> Solution | None:
+    """Return the solution in the plane through a prediction, orthogonal to a normal and the orbit.
+
+    Lengths are scaled, the normal is a unit vector. None if Newton's method does not contract, or
+    leaves the bounds.
+    """
+    scale, n = problem.scale, start.size - 1
+    z, last, contraction = start.copy(), np.inf, 0.0
+    _held_within(z, problem.bounds)
+    basis = orbit_basis(problem, z, normal)
+    system, fresh = bordered(problem, z, basis, normal), True
+    right, ahead = np.empty(n + 1), start / scale
+    size = 1.0 + math.sqrt(ahead @ ahead)
+    for iteration in range(1, MOST_ITERATIONS + 1):
+        if system is None:
+            return None
+        lack = (z - start) / scale
+        right[:n] = problem.value(z) / system.unit
+        if basis.size:
+            right[:n] -= basis @ (basis.T @ lack[:n])
+        right[n] = normal @ lack
+        step = system.factors.solve(right)
+        length = math.sqrt(step @ step) / size
+        z = z - scale * step
+        if not math.isfinite(length):
+            return None
+        inside = _held_within(z, problem.bounds)
+        contraction = length / last if iteration == 2 else contraction
+        rounding = fresh and length <= 1e3 * problem.rtol and length > 0.5 * last
+        if inside and (length <= problem.rtol or rounding):
+            drift = basis.T @ (z - start)[:n]
+            multiplier = system.weight * float(np.abs(drift).max(initial=0.0))
+            moved = problem.distance(z, start)
+            return Solution(z, multiplier, iteration, contraction, moved)
+        if length > 0.9 * last and iteration > 2:
+            return None
+        fresh = iteration > 1 and length > CONTRACTION * last
+        if fresh:
+            system = bordered(problem, z, basis, normal)
+        last = length
+    return None
+
+
+def _held_within(z: Array, bounds: tuple[float, float]) -> bool:
+    """Put p within bounds, beyond which F need not be defined; tell if it was but for rounding."""
+    nearest = min(max(z[-1], bounds[0]), bounds[1])
+    inside = abs(z[-1] - nearest) <= EPSILON * max(abs(bounds[0]), abs(bounds[1]))
+    z[-1] = nearest
+    return bool(inside)
+
+
+def described(problem: Problem, z: Array, normal: Array) -> Point | None:
+    """Return a solution with its tangent, on the side of a normal, and its spectrum."""
+    n, basis = z.size - 1, orbit_basis(problem, z, normal)
+    system = bordered(problem, z, basis, normal)
+    if system is None:
+        return None
+    right = np.zeros(n + 1)
+    right[n] = 1.0
+    ahead = system.factors.solve(right)
+    if basis.size:
+        ahead[:n] -= basis @ (basis.T @ ahead[:n])
+    tangent = ahead * problem.scale
+    length = math.sqrt(tangent @ tangent)
+    if not 0.0 < length < math.inf:
+        return None
+    tangent /= length
+    if problem.nullity > 0:  # where it is not declared, the orbit is what is across the tangent
+        basis = orbit_basis(problem, z, unit_length(tangent / problem.scale))
+    return placed(problem, z, tangent, basis, system.jacobian)
+
+
+def placed(problem: Problem, z: Array, tangent: Array, basis: Array, jacobian: Array) -> Point:
+    """Return a solution with a known tangent and Jacobian."""
+    x, p, residual = z[:-1], float(z[-1]), problem.residual
+    ahead = tangent / problem.scale
+    if problem.spectrum is not None:
+        values = problem.spectrum(x, p, basis)
+    else:
+        values = transverse_values(residual, jacobian, basis, problem.n_eigenvalues)
+    growth = growth_of(residual, values)
+    if residual.kind == "map":
+        order = np.argsort(growth, kind="stable")
+        values, growth = values[order], growth[order]
+    force, radius = problem.value(z), float(np.abs(values).max(initial=0.0))
+    return Point(
+        *(z, tangent, ahead / math.sqrt(ahead @ ahead), basis, values, growth),
+        radius=radius,
+        zone=tolerances.EIGENVALUE * radius + tolerances.ROUNDING * problem.size,
+        residual=math.sqrt(force @ force),
+    )
+
+
+def solved(problem: Problem, start: Array, normal: Array) -> Point | None:
+    """Return the solution near a prediction with its tangent and spectrum, or None."""
+    found = corrected(problem, start, normal)
+    point = None if found is None else described(problem, found.z, normal)
+    if found is None or point is None:
+        return None
+    return point._replace(
+        multiplier=found.multiplier,
+        iterations=found.iterations,
+        contraction=found.contraction,
+        moved=found.moved,
+    )
+
+
+def stored(problem: Problem, x: Array, p: float, tangent: Array) -> Point:
+    """Return a point that was found before, as it was, with its spectrum."""
+    z = joined(x, p)
+    basis = orbit_basis(problem, z, unit_length(tangent / problem.scale))
+    return placed(problem, z, tangent, basis, problem.matrix(z))
+
+
+def ahead_of(problem: Problem, here: Point, step: float) -> Point | None:
+    """Return the point at a distance along the tangent."""
+    return solved(problem, here.z + step * problem.scale * here.heading, here.heading)
+
+
+def between(problem: Problem, here: Point, there: Point, part: float) -> Point | None:
+    """Return the point at a part of the way between two, across the cubic curve through them."""
+    start, normal = course(problem, here, there, part)
+    return solved(problem, start, normal)
+
+
+def course(problem: Problem, here: Point, there: Point, part: float) -> tuple[Array, Array]:
+    """Return z and the unit tangent of the cubic curve through two points along their tangents."""
+    scale, t = problem.scale, part
+    chord = (there.z - here.z) / scale
+    length = math.sqrt(chord @ chord)
+    one, other = length * here.heading, length * there.heading
+    way = t * t * (3.0 - 2.0 * t) * chord
+    way += t * (1.0 - t) * ((1.0 - t) * one - t * other)
+    ahead = 6.0 * t * (1.0 - t) * chord
+    ahead += (1.0 - t) * (1.0 - 3.0 * t) * one + t * (3.0 * t - 2.0) * other
+    return here.z + scale * way, unit_length(ahead)
+
+
+def null_directions(problem: Problem, z: Array, tolerance: float = 0.0) -> Array:
+    """Return the null directions (direction, component and p) of the equation across the orbit.
+
+    Orthonormal in scaled coordinates. Singular values up to ``tolerance``, in terms of the root
+    mean square of all, are zero.
+    """
+    n, upwards = z.size - 1, upwards_of(z)
+    basis = orbit_basis(problem, z, upwards)
+    rows = np.column_stack([problem.matrix(z), problem.slope(z)]) * (problem.scale / problem.unit)
+    size = max(float(np.linalg.norm(rows)) / math.sqrt(n), LEAST_SIZE * problem.size, 1e-300)
+    across = np.column_stack([size * basis.T, np.zeros(basis.shape[1])])
+    _, sizes, frame = np.linalg.svd(np.vstack([rows, across]))
+    rank = int((sizes > max(1e3 * tolerances.RANK, tolerance) * size).sum())
+    return frame[min(rank, n) :]
+
+
+def upwards_of(z: Array) -> Array:
+    """Return the direction of p."""
+    return joined(np.zeros(z.size - 1), 1.0)
+
+
+def unit_length(v: Array) -> Array:
+    """Return v / ‖v‖, for short vectors several times as fast as numpy's norm."""
+    return v / math.sqrt(v @ v)
 
 
 def joined(x: Array, p: float) -> Array:
     """Return a state and a number as one vector."""
-    joined = np.empty(len(x) + 1)
-    joined[:-1], joined[-1] = x, p
-    return joined
-
-
-def length(v: Array) -> float:
-    """Return ‖v‖, for short vectors several times as fast as numpy's norm."""
-    return math.sqrt(v @ v)
-
-
-def corrected(problem: Problem, x: Array, p: float, tangent: Array) -> Corrected | None:
-    """Return the solution in the plane through (x, p) across the tangent and the orbit, or None."""
-    residual, rtol = problem.residual, problem.course.rtol
-    basis, n = orbit_basis(problem, x, p, tangent), x.size
-    start, last = joined(x, p), np.inf
-    jacobian = residual.matrix(x, p)
-    weight = usual_size(jacobian)
-    pin, point = pinned(basis, weight), start.copy()
-    system = bordered_system(jacobian, pin, residual.slope(x, p), tangent)
-    contraction, fresh = 0.0, True
-    for iteration in range(1, branches.MOST_ITERATIONS + 1):
-        x, p = point[:n], float(point[n])
-        lack = point - start
-        force = residual.value(x, p) - weight * (basis @ (basis.T @ lack[:n]))
-        right = joined(force, float(tangent @ lack))
-        if system is None or not np.isfinite(right @ right):
-            return None
-        step = system.solve(right)
-        point = point - step
-        if not _is_within(point, problem.bounds):
-            return None
-        size = length(step) / (1.0 + length(point))
-        contraction = size / last if iteration == 2 else contraction
-        if not np.isfinite(size):
-            return None
-        if size <= rtol or (fresh and size <= 1e3 * rtol and size > 0.5 * last):
-            x, p = point[:n].copy(), float(point[n])
-            rest = length(residual.value(x, p))
-            drift = weight * float(np.abs(basis.T @ (x - start[:n])).max(initial=0.0))
-            return Corrected(x, p, basis, iteration, rest, drift, contraction, system, weight)
-        if size > 0.9 * last and iteration > 2:
-            return None
-        fresh = iteration > 1 and size > branches.CONTRACTION * last
-        if fresh:
-            x, p = point[:n], float(point[n])
-            system = bordered_system(residual.matrix(x, p), pin, residual.slope(x, p), tangent)
-        last = size
-    return None
-
-
-def _is_within(point: Array, bounds: tuple[float, float]) -> bool:
-    """Tell whether p is within bounds, and put it there where rounding alone moved it out."""
-    nearest = min(max(point[-1], bounds[0]), bounds[1])
-    if abs(point[-1] - nearest) > EPSILON * (1.0 + abs(nearest)):
-        return False
-    point[-1] = nearest
-    return True
-
-
-def solution_near(problem: Problem, x: Array, p: float, tangent: Array) -> Point | None:
-    """Return the solution near a prediction with its tangent and spectrum, or None."""
-    stride = next(strides(problem, joined(x, p), tangent), None)
-    if stride is not None:
-        return stride.point
-    found = corrected(problem, x, p, tangent)
-    return None if found is None else described(problem, tangent, found)
-
-
-class Stride(NamedTuple):
-    """A step along a branch: where it led, its length, and the length to try next."""
-
-    point: Point
-    taken: float
-    next_step: float
-
-
-def strides(
-    problem: Problem,
-    point: Array,
-    tangent: Array,
-    limits: tuple[float, float] = (0.0, np.inf),
-    least_cosine: float = -1.0,
-    step: float = 0.0,
-    count: int = 1,
-) -> Iterator[Stride]:
-    """Yield the steps that follow (x, p), taken at once by compiled functions if there are such.
-
-    As many as are clearly regular, between limits of their length. One of 0 corrects the point
-    itself.
-    """
-    compiled, n = problem.residual.compiled, len(point) - 1
-    if compiled is None or problem.nullity >= 0 or problem.spectrum is not None:
-        return
-    points, tangents = np.empty((2, count + 1, n + 1))
-    points[0], tangents[0] = point, tangent
-    bases = np.empty((count, compiled.n_generators, n))
-    jacobians, found = np.empty((count, n, n)), np.zeros((count, branches.FOUND))
-    low, high = problem.bounds if step else (-np.inf, np.inf)
-    options = problem.course.rtol, problem.course.unit, low, high, *limits, least_cosine
-    follow: Any = jit.ready(branches.follow, branches.FOLLOW)
-    number = follow(
-        *(compiled.params, compiled.decay, compiled.action),
-        jit.ready(compiled.field, jit.FIELD),
-        jit.ready(compiled.jacobian, jit.JACOBIAN),
-        *(tuple(map(float, options)), step, points, tangents, bases, jacobians, found),
-    )
-    for k, row in enumerate(found[:number].tolist()):
-        taken, later, rank, iterations, contraction, residual, multiplier = row
-        x, p, basis = points[k + 1, :n], float(points[k + 1, n]), bases[k, : int(rank)].T
-        values = _spectrum(problem, x, p, basis, jacobians[k])
-        numbers = int(iterations), residual, multiplier, contraction
-        yield Stride(Point(x, p, tangents[k + 1], basis, values, *numbers), taken, later)
-
-
-def _spectrum(problem: Problem, x: Array, p: float, basis: Array, jacobian: Array) -> Array:
-    """Return the eigenvalues across the orbit that the problem asks for."""
-    if problem.spectrum is not None:
-        return problem.spectrum(x, p, basis)
-    return transverse_values(problem.residual, jacobian, basis, problem.course.n_eigenvalues)
-
-
-def described(problem: Problem, tangent: Array, found: Corrected) -> Point | None:
-    """Return a solution with its tangent and spectrum."""
-    x, p, _, iterations, rest, multiplier, contraction, *_ = found
-    basis = orbit_basis(problem, x, p, tangent)
-    jacobian, slope = problem.residual.matrix(x, p), problem.residual.slope(x, p)
-    ahead = _refined(jacobian, slope, tangent, found)
-    if ahead is None:
-        system = bordered_system(jacobian, pinned(basis, usual_size(jacobian)), slope, tangent)
-        ahead = None if system is None else system.solve(np.append(np.zeros(x.size), 1.0))
-    if ahead is None or not np.linalg.norm(ahead):
-        return None
-    ahead[:-1] -= basis @ (basis.T @ ahead[:-1])
-    ahead /= length(ahead)
-    values = _spectrum(problem, x, p, basis, jacobian)
-    return Point(x, p, ahead, basis, values, iterations, rest, multiplier, contraction)
-
-
-def _refined(jacobian: Array, slope: Array, tangent: Array, found: Corrected) -> Array | None:
-    """Return a null vector of [∂F/∂x, ∂F/∂p] by the factors of the last system, or None.
-
-    They are those of a point nearby, so that iterative refinement converges at once.
-    """
-    if found.system is None:
-        return None
-    n, basis, right = len(slope), found.basis, np.zeros(len(slope) + 1)
-    right[n] = 1.0
-    ahead, rest = np.zeros(n + 1), right
-    for _ in range(MOST_REFINEMENTS):
-        ahead = ahead + found.system.solve(rest)
-        drift = found.weight * (basis @ (basis.T @ ahead[:n]))
-        image = jacobian @ ahead[:n] + slope * ahead[n] - drift
-        rest = right - joined(image, float(tangent @ ahead))
-        if length(rest) <= EPSILON * (1.0 + found.weight) * length(ahead):
-            return ahead
-    return None
-
-
-def distance_between(one: Point, other: Point) -> float:
-    """Return the distance of two points in (x, p)."""
-    return float(np.linalg.norm(np.append(one.x - other.x, one.p - other.p)))
-
-
-def ahead_of(problem: Problem, here: Point, step: float) -> Point | None:
-    """Return the point at a distance along the tangent, or the secant of the step before."""
-    n, ahead = here.x.size, here.tangent if here.heading is None else here.heading
-    return solution_near(problem, here.x + step * ahead[:n], here.p + step * float(ahead[n]), ahead)
-
-
-def unstable(point: Point) -> int:
-    """Return the number of eigenvalues with a positive real part."""
-    return len(point.values) - int(np.searchsorted(point.values.real, 0.0, side="right"))
-
-
-def radius(point: Point) -> float:
-    """Return the largest modulus of an eigenvalue."""
-    values = point.values
-    if np.iscomplexobj(values):
-        return float(np.abs(values).max(initial=0.0))
-    return max(-float(values[0]), float(values[-1])) if len(values) else 0.0
-
-
-def with_values(problem: Problem, point: Point) -> Point:
-    """Return a point with the eigenvalues that the problem asks for."""
-    x, p, jacobian = point.x, point.p, problem.residual.matrix(point.x, point.p)
-    return point._replace(values=_spectrum(problem, x, p, point.basis, jacobian))
-
-
-def null_directions(problem: Problem, x: Array, p: float, tolerance: float = 0.0) -> Array:
-    """Return the null directions (direction, component and p) of the equation across the orbit.
-
-    Singular values up to ``tolerance`` are zero, and up to the one for Jacobians.
-    """
-    upwards = np.append(np.zeros(x.size), 1.0)
-    basis = orbit_basis(problem, x, p, upwards)
-    jacobian, slope = problem.residual.matrix(x, p), problem.residual.slope(x, p)
-    if not tolerance:
-        system = bordered_system(jacobian, pinned(basis, usual_size(jacobian)), slope, upwards)
-        if system is not None and is_regular(system):
-            only = system.solve(upwards)
-            return only[None] / np.linalg.norm(only)
-    rows = np.column_stack([jacobian, slope])
-    rows = np.vstack([rows, np.column_stack([basis.T, np.zeros(basis.shape[1])])])
-    _, sizes, frame = np.linalg.svd(rows, full_matrices=len(rows) <= x.size)
-    rank = int((sizes > max(1e3 * tolerances.RANK * sizes[0], tolerance)).sum())
-    return frame[min(rank, x.size) :]
+    z = np.empty(len(x) + 1)
+    z[:-1], z[-1] = x, p
+    return z
 
 
 def turned(point: Point) -> Point:
     """Return a point of the same branch in the other direction."""
-    return point._replace(tangent=-point.tangent)
-
-
-def stored(problem: Problem, x: Array, p: float, tangent: Array) -> Point | None:
-    """Return a point that was found before, as it was, with its spectrum."""
-    rest = float(np.linalg.norm(problem.residual.value(x, p)))
-    found = Corrected(x, p, np.zeros((x.size, 0)), 0, rest, 0.0)
-    point = described(problem, tangent, found)
-    return None if point is None else point._replace(tangent=tangent)
+    return point._replace(tangent=-point.tangent, heading=-point.heading)

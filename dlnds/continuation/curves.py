@@ -10,18 +10,18 @@ import xarray as xr
 
 from dlnds import schema
 from dlnds.arrays import Array
-from dlnds.continuation.bordered import factorized, transverse_values
+from dlnds.continuation.bordered import Factors, factorized, transverse_values
 from dlnds.continuation.branches import (
     DIRECTIONS,
-    Row,
+    Steps,
     as_dataset,
     check_course,
-    check_room,
+    check_steps,
     followed,
-    start_of,
 )
-from dlnds.continuation.correct import Course, Event, Point, Problem, declared_basis
+from dlnds.continuation.correct import Event, Point, Problem, declared_basis, joined
 from dlnds.continuation.residuals import Residual
+from dlnds.continuation.start import check_room, start_of
 from dlnds.errors import (
     ConvergenceError,
     check_choice,
@@ -29,15 +29,12 @@ from dlnds.errors import (
     check_number,
     known_options,
 )
-from dlnds.theory import tolerances
+from dlnds.theory import forms, tolerances
 
 #: A function of x, p and q whose zeros are located.
 CurveEvent = Callable[[Array, float, float], float]
 #: An equation in p for each value of q.
 Family = Callable[[float], Residual | Callable[[Array, float], Array]]
-
-#: Relative steps of differences of fourth order, whose error is that of rounding.
-_STEP = float(np.finfo(float).eps) ** 0.2
 
 
 @known_options
@@ -73,7 +70,8 @@ def fold_curve(
     bounds
         Smallest and largest q; a curve that leaves them ends there.
     step, step_min, step_max
-        Distance between points, in (x, p, q): the first one, and its limits.
+        Distance between points: the first one, and its limits. It is that of (x, p, q) in terms of
+        typical sizes: ``state_scale`` and ``parameter_scale`` of the branch, half the range of q.
     direction
         ``"up"`` or ``"down"`` in q from the start, or ``"both"``.
     events
@@ -100,8 +98,9 @@ def fold_curve(
         If Newton's method finds no fold at ``q0`` from the point.
     ValueError, TypeError
         If the Jacobian at the point has no kernel, or one of more than one dimension, across the
-        orbit; if the point is a branch point that symmetry keeps for all q, such as a pitchfork; or
-        if an argument is outside what is described above.
+        orbit; if its Dataset does not say the typical sizes; if the point is a branch point that
+        symmetry keeps for all q, such as a pitchfork; or if an argument is outside what is
+        described above.
 
     Notes
     -----
@@ -126,10 +125,9 @@ def fold_curve(
     >>> bool(abs(27 * curve.p**2 - 4 * curve.q**3).max() < 1e-9)
     True
     """
-    course = check_course(
-        bounds, step, step_min, step_max, max_points, rtol, n_eigenvalues, events, progress
-    )
-    return _followed(_Folds, family, point, q0, course, direction, parameter)
+    steps = check_steps(step, step_min, step_max, max_points, progress=progress)
+    course = check_course(bounds, rtol, n_eigenvalues, events)
+    return _followed(_Folds, family, point, q0, steps, course, direction, parameter)
 
 
 @known_options
@@ -169,7 +167,7 @@ def branch_point_curve(
     -------
     xarray.Dataset
         Schema ``branch``, as `fold_curve` returns it, with ``unfolding(step)``, the ε of the notes,
-        zero up to rounding. The unit tangent is in (x, p, ε, q). Located are other eigenvalues that
+        zero up to rounding. Located are other eigenvalues that
         cross zero, as ``index_change`` and ``hopf``, and ``user``.
 
     Raises
@@ -195,10 +193,9 @@ def branch_point_curve(
     >>> bool(abs(curve.p - curve.q**2).max() < 1e-9)
     True
     """
-    course = check_course(
-        bounds, step, step_min, step_max, max_points, rtol, n_eigenvalues, events, progress
-    )
-    return _followed(_Crossings, family, point, q0, course, direction, parameter)
+    steps = check_steps(step, step_min, step_max, max_points, progress=progress)
+    course = check_course(bounds, rtol, n_eigenvalues, events)
+    return _followed(_Crossings, family, point, q0, steps, course, direction, parameter)
 
 
 def _followed(
@@ -206,30 +203,33 @@ def _followed(
     family: Any,
     point: Any,
     q0: float,
-    course: Course,
+    steps: Steps,
+    course: dict[str, Any],
     direction: str,
     parameter: str,
 ) -> xr.Dataset:
     """Return the curve of points of one kind."""
-    at = _checked(family)
-    x, p = _place(point)
-    q = check_number("q0", q0, minimum=course.bounds[0], maximum=course.bounds[1])
+    check_function("family", family, "q")
+    z, scale = _place(point)
+    q = check_number("q0", q0, minimum=course["bounds"][0], maximum=course["bounds"][1])
     direction = check_choice("direction", direction, DIRECTIONS)
-    check_room(course, x.size)
-    borders = _borders_at(at, x, p, q, course)
-    equations = kind(borders)
-    problem = _problem(equations, at(q), course, parameter)
-    problem, first = _started(equations, problem, equations.start(x, p), q)
-    rows, stops = followed(problem, first, direction)
-    fewer = course._replace(n_eigenvalues=min(course.n_eigenvalues, x.size))
-    whole = [row._replace(point=borders.with_all_values(row.point)) for row in rows]
-    return _labelled(as_dataset(problem._replace(course=fewer), whole, stops), at(q), rows, x.size)
+    check_room(steps.max_points, z.size)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        at = _members(family, course, scale)
+        borders = _borders_at(at, z, q, course["bounds"])
+        equations = kind(borders)
+        problem = _problem(equations, at(q).residual, course, parameter)
+        problem, first = _started(equations, problem, equations.start(z), q)
+        rows, stops = followed(problem, steps, first, direction)
+        whole = [row._replace(point=borders.with_all_values(row.point)) for row in rows]
+        fewer = problem._replace(n_eigenvalues=min(problem.n_eigenvalues, z.size - 1))
+        return _labelled(as_dataset(fewer, steps, whole, stops), borders, at(q))
 
 
 def _started(equations: "_Folds", problem: Problem, y: Array, q: float) -> tuple[Problem, Point]:
     """Return the point at q0 with a tangent, or say what is wrong with it."""
     try:
-        return start_of(problem, y, q, False)
+        return start_of(problem, y, q)
     except ConvergenceError:
         raise ConvergenceError(
             f"point: Newton's method finds no {equations.kind} from it at "
@@ -237,7 +237,7 @@ def _started(equations: "_Folds", problem: Problem, y: Array, q: float) -> tuple
             "of the branch there"
         ) from None
     except ValueError as error:
-        if not str(error).startswith("residual: at the start"):
+        if not str(error).startswith("x0: "):
             raise
         raise ValueError(
             f"point: needs a {equations.kind} that moves with q; its equations are singular here, "
@@ -245,81 +245,112 @@ def _started(equations: "_Folds", problem: Problem, y: Array, q: float) -> tuple
         ) from None
 
 
-def _checked(family: Any) -> Callable[[float], Residual]:
-    """Return a family whose equations are looked at, and made once for each q in use."""
-    check_function("family", family, "q")
+def _members(
+    family: Callable[[float], Any], course: dict[str, Any], scale: Array
+) -> Callable[[float], Problem]:
+    """Return what makes the equation in p for a value of q, once for each in use."""
 
     @functools.lru_cache(maxsize=8)
-    def at(q: float) -> Residual:
+    def at(q: float) -> Problem:
         found = family(q)
         if not callable(found) and not isinstance(found, Residual):
             raise TypeError(f"family: needs to return a Residual, got {found!r} at {q}")
-        return found if isinstance(found, Residual) else Residual(found)
+        residual = found if isinstance(found, Residual) else Residual(found)
+        return Problem(residual, (-np.inf, np.inf), course["rtol"], scale)
 
     return at
 
 
-def _place(point: Any) -> tuple[Array, float]:
-    """Return x and p of one row of a branch."""
+def _place(point: Any) -> tuple[Array, Array]:
+    """Return x and p of one row of a branch, and their typical sizes."""
     if isinstance(point, xr.Dataset) and "step" in point.dims:
         if point.sizes["step"] != 1:
             count = point.sizes["step"]
             raise ValueError(f"point: needs one row, as of .isel(step=0), got {count}")
         point = point.isel(step=0)
-    row = schema.read("point", point, "branch", {"state": ("parameter",), "p": ()})
-    return np.array(row["state"].values, float), float(row["p"])
+    needed, sizes = {"state": ("parameter",), "p": ()}, ("state_scale", "parameter_scale")
+    row = schema.read("point", point, "branch", needed, attributes=sizes)
+    x = np.array(row["state"].values, float)
+    unit, reach = (float(row.attrs[name]) for name in sizes)
+    return joined(x, float(row["p"])), joined(np.full(x.size, unit), reach)
 
 
 @dataclass(frozen=True, eq=False)
 class _Borders:
-    """The Jacobian J at y = (x, p, …) and q, bordered by fixed vectors."""
+    """The Jacobian J at y = (x, r p, …) and q, bordered by fixed vectors."""
 
-    at: Callable[[float], Residual]
+    at: Callable[[float], Problem]
     bounds: tuple[float, float]
+    #: Typical size of x.
     unit: float
+    #: r, which makes r p of the size of x.
+    ratio: float
+    #: That of J, by which the borders are multiplied.
+    size: float
     left: Array
     right: Array
 
-    def split(self, y: Array) -> tuple[Array, float]:
-        """Return x and p."""
-        return y[: self.left.size], float(y[self.left.size])
+    @property
+    def n(self) -> int:
+        """Number of components of x."""
+        return int(self.left.size)
 
-    def whole(self, y: Array, q: float) -> Array:
-        """Return [J B b; Bᵀ 0 0; cᵀ 0 0]."""
-        residual, (x, p) = self.at(q), self.split(y)
-        basis = declared_basis(residual, x, p, self.unit)
-        n, g = basis.shape
-        matrix = np.zeros((n + g + 1, n + g + 1))
-        matrix[:n, :n] = residual.matrix(x, p)
-        matrix[:n, n:-1], matrix[n:-1, :n] = basis, basis.T
-        matrix[:n, -1], matrix[-1, :n] = self.left, self.right
-        return matrix
+    def place(self, y: Array) -> Array:
+        """Return (x, p)."""
+        return joined(y[: self.n], y[self.n] / self.ratio)
+
+    def bordered(self, y: Array, q: float) -> Factors | None:
+        """Return [J B b; Bᵀ 0 0; cᵀ 0 0] with factors, None if it is not finite."""
+        member, z, n = self.at(q), self.place(y), self.n
+        basis = declared_basis(member.residual, z[:n], float(z[n]), member.unit)
+        matrix = np.zeros((n + basis.shape[1] + 1,) * 2)
+        matrix[:n, :n] = member.matrix(z)
+        matrix[:n, n:] = self.size * np.column_stack([basis, self.left])
+        matrix[n:, :n] = self.size * np.column_stack([basis, self.right]).T
+        return factorized(matrix)
 
     def null_vectors(self, y: Array, q: float) -> tuple[Array, Array, float]:
         """Return v, w and g, of which v and w are null vectors of J where g vanishes."""
-        n, factors = self.left.size, factorized(self.whole(y, q))
+        n, factors = self.n, self.bordered(y, q)
         if factors is None:  # J is not finite: Newton's method gives up for this g
             return self.right, self.left, float("nan")
-        last = np.eye(len(factors.matrix))[-1]
+        last = np.zeros(len(factors.matrix))
+        last[-1] = self.size
         ahead, back = factors.solve(last), factors.solve(last, transposed=True)
-        return ahead[:n], back[:n], float(ahead[-1])
+        return ahead[:n], back[:n], self.size * float(ahead[-1])
 
     def bend(self, y: Array, q: float, v: Array) -> Array:
         """Return the derivative of J along v."""
-        residual, (x, p) = self.at(q), self.split(y)
-        unit = max(1.0, float(np.abs(x).max())) / (float(np.linalg.norm(v)) or 1.0)
-        return _slope(lambda s: residual.matrix(x + s * unit * v, p), 0.0) / unit
+        member, z = self.at(q), self.place(y)
+        length = float(np.linalg.norm(v)) or 1.0
+        ahead = joined(v / length, 0.0)
+        typical = member.unit**0.8 * max(member.unit, float(np.linalg.norm(z[:-1]))) ** 0.2
+        return length * forms.difference_within(
+            lambda s: member.matrix(z + s * ahead), 0.0, typical
+        )
 
-    def generators(self, y: Array, q: float) -> Array:
-        """Return the tangent vectors of the orbit, which only x takes part in."""
-        rows = self.at(q).orbit(*self.split(y))
-        return np.pad(rows, ((0, 0), (0, y.size - rows.shape[1])))
+    def by_p(self, y: Array, q: float, function: Callable[[Problem, Array], Any]) -> Array:
+        """Return the derivative of a function of (x, p) by r p."""
+        member, z = self.at(q), self.place(y)
+        reach = float(member.scale[-1])
+        found = forms.difference_within(
+            lambda p: function(member, joined(z[:-1], p)), float(z[-1]), reach
+        )
+        return found / self.ratio
+
+    def by_q(self, y: Array, q: float, function: Callable[[Problem, Array], Any]) -> Array:
+        """Return the derivative of a function of (x, p) by q."""
+        z, reach = self.place(y), 0.5 * (self.bounds[1] - self.bounds[0])
+        return forms.difference_within(lambda s: function(self.at(s), z), q, reach, self.bounds)
+
+    def slope(self, y: Array, q: float) -> Array:
+        """Return the derivative of F by r p."""
+        return self.at(q).slope(self.place(y)) / self.ratio
 
     def eigenvalues(self, y: Array, q: float, basis: Array) -> Array:
         """Return the eigenvalues of J across the orbit."""
-        residual = self.at(q)
-        matrix = residual.matrix(*self.split(y))
-        return transverse_values(residual, matrix, basis[: self.left.size])
+        member = self.at(q)
+        return transverse_values(member.residual, member.matrix(self.place(y)), basis[: self.n])
 
     def with_all_values(self, point: Point) -> Point:
         """Return a point of a curve with the eigenvalues of J."""
@@ -338,39 +369,37 @@ class _Borders:
 
 @dataclass(frozen=True, eq=False)
 class _Folds:
-    """The equations F = 0, g = 0 for y = (x, p) in the parameter q."""
+    """The equations F = 0, g = 0 for y = (x, r p) in the parameter q, in units of F."""
 
     borders: _Borders
     kind: ClassVar[str] = "fold"
     singular: ClassVar[str] = "as at branch points that stay for all q (branch_point_curve)"
 
-    def start(self, x: Array, p: float) -> Array:
+    def start(self, z: Array) -> Array:
         """Return y at a point of a branch."""
-        return np.append(x, p)
+        return joined(z[:-1], z[-1] * self.borders.ratio)
 
     def value(self, y: Array, q: float) -> Array:
         """Return (F, g)."""
-        *_, g = self.borders.null_vectors(y, q)
-        return np.append(self.borders.at(q).value(*self.borders.split(y)), g)
+        at, unit = self.borders, self.borders.unit
+        return joined(at.at(q).value(at.place(y)), unit * at.null_vectors(y, q)[2])
 
     def matrix(self, y: Array, q: float) -> Array:
-        """Return the derivative of (F, g) by x and p."""
-        residual, (x, p) = self.borders.at(q), self.borders.split(y)
-        v, w, _ = self.borders.null_vectors(y, q)
-        by_p = _slope(lambda s: w @ residual.matrix(x, s) @ v, p)
-        top = np.column_stack([residual.matrix(x, p), residual.slope(x, p)])
-        return np.vstack([top, np.append(-w @ self.borders.bend(y, q, v), -by_p)])
+        """Return the derivative of (F, g) by x and r p."""
+        at = self.borders
+        v, w, _ = at.null_vectors(y, q)
+        change = at.by_p(y, q, lambda member, z: w @ member.matrix(z) @ v)
+        top = np.column_stack([at.at(q).matrix(at.place(y)), at.slope(y, q)])
+        return np.vstack([top, -at.unit * joined(w @ at.bend(y, q, v), float(change))])
 
     def slope(self, y: Array, q: float) -> Array:
         """Return the derivative of (F, g) by q."""
-        x, p = self.borders.split(y)
         v, w, _ = self.borders.null_vectors(y, q)
 
-        def along(s: float) -> Array:
-            residual = self.borders.at(s)
-            return np.append(residual.value(x, p), -w @ residual.matrix(x, p) @ v)
+        def at(member: Problem, z: Array) -> Array:
+            return joined(member.value(z), -self.borders.unit * float(w @ member.matrix(z) @ v))
 
-        return _slope(along, q, self.borders.bounds)
+        return self.borders.by_q(y, q, at)
 
     def kinds(self) -> tuple[tuple[str, Event], ...]:
         """Return what may be special on the curve."""
@@ -385,100 +414,84 @@ class _Folds:
     def crossing(self, y: Array, q: float) -> float:
         """Return wᵀ F_p for a unit vector, which vanishes where branches in p cross."""
         _, w, _ = self.borders.null_vectors(y, q)
-        slope = self.borders.at(q).slope(*self.borders.split(y))
-        return float(w @ slope / np.linalg.norm(w))
+        return float(w @ self.borders.slope(y, q) / np.linalg.norm(w))
 
 
 class _Crossings(_Folds):
-    """The equations F + ε b = 0, g = 0, wᵀ F_p = 0 for y = (x, p, ε) in the parameter q."""
+    """The equations F + ε b = 0, g = 0, wᵀ F_p = 0 for y = (x, r p, ε) in the parameter q.
+
+    The last component of y is ε in terms of the size of J.
+    """
 
     kind: ClassVar[str] = "branch point"
     singular: ClassVar[str] = "as at folds and where branches touch"
 
-    def start(self, x: Array, p: float) -> Array:
+    def start(self, z: Array) -> Array:
         """Return y at a point of a branch."""
-        return np.concatenate([x, [p, 0.0]])
+        return joined(super().start(z), 0.0)
 
     def value(self, y: Array, q: float) -> Array:
         """Return (F + ε b, g, wᵀ F_p)."""
-        values = super().value(y, q)
-        values[:-1] += y[-1] * self.borders.left
-        return np.append(values, self.crossing(y, q))
+        values, at = super().value(y, q), self.borders
+        values[:-1] += at.size * y[-1] * at.left
+        return joined(values, at.unit * self.crossing(y, q))
 
     def matrix(self, y: Array, q: float) -> Array:
-        """Return the derivative of (F + ε b, g, wᵀ F_p) by x, p and ε."""
-        residual, (x, p), n = self.borders.at(q), self.borders.split(y), self.borders.left.size
+        """Return the derivative of (F + ε b, g, wᵀ F_p) by x, r p and ε."""
+        at, n = self.borders, self.borders.n
         w, z = self._answer(y, q)
-        change = _slope(lambda s: residual.matrix(x, s), p)
-        bent = _slope(lambda s: residual.slope(x, s), p)
+        change = at.by_p(y, q, lambda member, place: member.matrix(place))
+        bent = at.by_p(y, q, lambda member, place: member.slope(place) / at.ratio)
         matrix = np.zeros((n + 2, n + 2))
         matrix[: n + 1, : n + 1] = super().matrix(y, q)
-        matrix[:n, -1] = self.borders.left
-        matrix[-1, :n] = w @ (change - self.borders.bend(y, q, z))
-        matrix[-1, n] = w @ (bent - change @ z)
+        matrix[:n, -1] = at.size * at.left
+        matrix[-1, :n] = at.unit * (w @ (change - at.bend(y, q, z)))
+        matrix[-1, n] = at.unit * (w @ (bent - change @ z))
         return matrix
 
     def slope(self, y: Array, q: float) -> Array:
         """Return the derivative of (F + ε b, g, wᵀ F_p) by q."""
-        x, p = self.borders.split(y)
-        w, z = self._answer(y, q)
-
-        def along(s: float) -> float:
-            residual = self.borders.at(s)
-            return float(w @ (residual.slope(x, p) - residual.matrix(x, p) @ z))
-
-        return np.append(super().slope(y, q), _slope(along, q, self.borders.bounds))
+        at, (w, z) = self.borders, self._answer(y, q)
+        last = at.by_q(
+            *(y, q),
+            lambda member, place: w @ (member.slope(place) / at.ratio - member.matrix(place) @ z),
+        )
+        return joined(super().slope(y, q), at.unit * float(last))
 
     def _answer(self, y: Array, q: float) -> tuple[Array, Array]:
         """Return w, of length 1, and the z with J z = F_p that changes of w come from."""
-        n, (_, w, _) = self.borders.left.size, self.borders.null_vectors(y, q)
-        factors = factorized(self.borders.whole(y, q))
+        at, factors = self.borders, self.borders.bordered(y, q)
+        _, w, _ = at.null_vectors(y, q)
         if factors is None:
-            return w / np.linalg.norm(w), np.zeros(n)
+            return w / np.linalg.norm(w), np.zeros(at.n)
         right = np.zeros(len(factors.matrix))
-        right[:n] = self.borders.at(q).slope(*self.borders.split(y))
-        return w / np.linalg.norm(w), factors.solve(right)[:n]
+        right[: at.n] = at.slope(y, q)
+        return w / np.linalg.norm(w), factors.solve(right)[: at.n]
 
     def kinds(self) -> tuple[tuple[str, Event], ...]:
         """Return what may be special on the curve, beside the spectrum."""
         return ()
 
 
-def _slope(
-    function: Callable[[float], Any], s: float, bounds: tuple[float, float] = (-np.inf, np.inf)
-) -> Array:
-    """Return the derivative of a function of a number by a difference of fourth order.
-
-    Next to a bound all five points lie on its inner side.
-    """
-    low, high = min(bounds[0], s), max(bounds[1], s)
-    step = min(_STEP * max(1.0, abs(s)), 0.25 * (high - low))
-    middle = min(max(s, low + 2.0 * step), high - 2.0 * step)
-    places = np.clip(middle + step * np.arange(-2.0, 3.0), low, high)
-    weights = zip(_weights(float((middle - s) / step)), places.tolist(), strict=True)
-    return np.asarray(sum(c / step * function(t) for c, t in weights if abs(c) > 1e-9))
-
-
-@functools.lru_cache(maxsize=64)
-def _weights(offset: float) -> tuple[float, ...]:
-    """Return what to weigh five equidistant values with for the derivative off their middle."""
-    powers = np.vander(offset + np.arange(-2.0, 3.0), increasing=True).T
-    return tuple(np.linalg.solve(powers, np.eye(5)[1]).tolist())
-
-
 def _borders_at(
-    at: Callable[[float], Residual], x: Array, p: float, q: float, course: Course
+    at: Callable[[float], Problem], z: Array, q: float, bounds: tuple[float, float]
 ) -> _Borders:
     """Return J bordered by its null vectors at a point."""
-    residual, unit = at(q), course.unit
-    jacobian, basis = residual.matrix(x, p), declared_basis(residual, x, p, unit)
+    member, n = at(q), z.size - 1
+    jacobian, reach = member.matrix(z), float(member.scale[-1])
+    basis = declared_basis(member.residual, z[:n], float(z[n]), member.unit)
     if not np.isfinite(jacobian).all():
         raise ValueError(f"point: needs a finite ∂F/∂x, got NaN or infinity at q0 = {q}")
-    with np.errstate(over="ignore", invalid="ignore"):
-        change = unit * _slope(lambda s: residual.matrix(x, s), p)  # all there is in p x − x³
-        size = float(np.linalg.norm(np.column_stack([jacobian, residual.slope(x, p), change])))
-    if not np.isfinite(size):
-        raise ValueError(f"step_max: what changes within steps of {unit:g} overflows")
+    ratio = member.unit / reach
+    change = (
+        reach
+        * forms.difference_within(  # all there is in p x − x³
+            lambda p: member.matrix(joined(z[:n], p)), float(z[n]), reach
+        )
+    )
+    size = float(np.linalg.norm(np.column_stack([jacobian, member.slope(z) / ratio, change])))
+    if not 0.0 < size < np.inf:
+        raise ValueError(f"point: needs finite derivatives that are not all 0, at q0 = {q}")
     empty = np.zeros((basis.shape[1], basis.shape[1]))
     whole = np.block([[jacobian, size * basis], [size * basis.T, empty]])
     left, sizes, right = np.linalg.svd(whole)
@@ -488,68 +501,84 @@ def _borders_at(
             "point: needs ∂F/∂x to have a kernel of dimension 1 across the orbit, got dimension "
             f"{count} at q0 = {q}"
         )
-    return _Borders(at, course.bounds, unit, left[: x.size, -1], right[-1, : x.size])
+    return _Borders(at, bounds, member.unit, ratio, size, left[:n, -1], right[-1, :n])
 
 
-def _problem(equations: _Folds, given: Residual, course: Course, parameter: str) -> Problem:
+def _problem(equations: _Folds, given: Residual, course: dict[str, Any], parameter: str) -> Problem:
     """Return what is traced; each step has borders of its own."""
-    borders = equations.borders
+    at = equations.borders
 
     def observe(y: Array, q: float) -> Any:
-        seen = borders.at(q).observe
+        seen, z = at.at(q).residual.observe, at.place(y)
         assert seen is not None
-        return seen(*borders.split(y))
+        return seen(z[:-1], float(z[-1]))
+
+    def generators(y: Array, q: float) -> Array:  # only x takes part in orbits
+        z = at.place(y)
+        rows = at.at(q).residual.orbit(z[:-1], float(z[-1]))
+        return np.pad(rows, ((0, 0), (0, y.size - rows.shape[1])))
 
     def wrapped(event: Any) -> Event:
-        return lambda y, q: float(event(*borders.split(y), q))
+        return lambda y, q: float(event(at.place(y)[:-1], float(at.place(y)[-1]), q))
 
     def renewed(point: Point) -> Problem:
-        moved = replace(equations, borders=borders.renewed(point))
-        return _problem(moved, given, course, parameter)
+        return _problem(replace(equations, borders=at.renewed(point)), given, course, parameter)
 
     residual = Residual(
         equations.value,
         equations.matrix,
         derivative=equations.slope,
-        generators=borders.generators,
+        generators=None if given.generators is None else generators,
         symmetric=given.symmetric,  # of the eigenvalues that are recorded, those of ∂F/∂x
+        kind=given.kind,
         parameter=parameter,
         observe=None if given.observe is None else observe,
         attributes=given.attributes,
     )
-    moving = course._replace(events=tuple(wrapped(event) for event in course.events))
-    kinds = equations.kinds()
-    return Problem(residual, moving, spectrum=borders.spectrum, kinds=kinds, renewed=renewed)
+    low, high = course["bounds"]
+    size = len(equations.start(np.zeros(at.n + 1)))
+    return Problem(
+        residual,
+        scale=joined(np.full(size, at.unit), 0.5 * (high - low)),
+        spectrum=at.spectrum,
+        kinds=equations.kinds(),
+        renewed=renewed,
+        **{**course, "events": tuple(wrapped(event) for event in course["events"])},
+    )
 
 
-def _labelled(whole: xr.Dataset, given: Residual, rows: Sequence[Row], n: int) -> xr.Dataset:
-    """Return a branch of y = (x, p, …) in q as one of x in p and q."""
+def _labelled(whole: xr.Dataset, borders: _Borders, member: Problem) -> xr.Dataset:
+    """Return a branch of y = (x, r p, …) in q as one of x in p and q."""
+    n, ratio = borders.n, borders.ratio
     curve, last = whole.isel(parameter=slice(n)), whole.isel(parameter=n)
-    p = ("step", last["state"].values, {"long_name": given.parameter})
-    others = [row.point.values for row in rows]
-    size = max(float(np.abs(values).max(initial=0.0)) for values in others)
-    kernels = 1 + whole["kernel_dimension"].values
+    p = ("step", last["state"].values / ratio, {"long_name": member.residual.parameter})
+    tangent = np.column_stack(
+        [curve["tangent"].values, last["tangent"].values / ratio, whole["tangent_p"].values]
+    )
+    tangent /= np.linalg.norm(tangent, axis=1, keepdims=True)
     along = {
-        "tangent_p": last["tangent"].values,
-        "tangent_q": whole["tangent_p"].values,
-        "index": [(values.real > tolerances.RANK * size).sum() for values in others],
-        "kernel_dimension": kernels,
-        "nullity": whole["orbit_dimension"].values + kernels,
+        "tangent_p": tangent[:, n],
+        "tangent_q": tangent[:, n + 1],
+        "kernel_dimension": 1 + whole["kernel_dimension"].values,
+        "nullity": 1 + whole["nullity"].values,
     }
     variables: dict[str, Any] = schema.columns("step", **along)
+    variables["tangent"] = ("step", "parameter"), tangent[:, :n]
     variables["q"] = "step", whole["p"].values, {"long_name": whole["p"].attrs["long_name"]}
     if whole.sizes["parameter"] > n + 1:
-        variables["unfolding"] = ("step", whole["state"].values[:, n + 1])
-        _check_unfolding(variables["unfolding"][1], whole["p"].values, size)
-    curve = curve.assign_coords({"p": p, **given.coordinates}).assign(variables)
-    return schema.finish(curve, "branch", whole.attrs)
+        unfolding = whole["state"].values[:, n + 1]
+        _check_unfolding(unfolding, whole["p"].values, borders.size)
+        variables["unfolding"] = "step", borders.size * unfolding
+    curve = curve.assign_coords({"p": p, **member.residual.coordinates}).assign(variables)
+    reach = {"parameter_scale": float(member.scale[-1])}  # that of p, as of a branch
+    return schema.finish(curve, "branch", whole.attrs | reach)
 
 
 def _check_unfolding(unfolding: Array, q: Array, size: float) -> None:
     """Refuse a family in which branch points come apart."""
     worst = int(np.argmax(np.abs(unfolding)))
-    if abs(unfolding[worst]) > tolerances.KERNEL * max(size, 1.0):
+    if abs(unfolding[worst]) > tolerances.KERNEL:
         raise ValueError(
             "family: needs to keep the branch point as q changes, as a symmetry does; at q = "
-            f"{q[worst]:g} it takes {abs(unfolding[worst]):.3g} more in F to have one"
+            f"{q[worst]:g} it takes {abs(unfolding[worst]) * size:.3g} more in F to have one"
         )

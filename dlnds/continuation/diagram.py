@@ -1,40 +1,38 @@
-"""Branches that cross others: where they start, and diagrams of all that can be reached."""
+"""Diagrams: all branches that are reached from one through its branch points."""
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import scipy.optimize
 import xarray as xr
 from numpy.typing import ArrayLike
 
 from dlnds._version import __version__
-from dlnds.arrays import Array
 from dlnds.continuation.branches import (
     Row,
+    Steps,
     as_dataset,
     check_course,
+    check_steps,
     collected,
     followed,
-    started,
 )
-from dlnds.continuation.correct import (
-    Event,
-    Point,
-    Problem,
-    distance_between,
-    null_directions,
-    solution_near,
-)
-from dlnds.continuation.locate import is_vertical, zero_between
+from dlnds.continuation.correct import Event, Point, Problem, corrected, course, unit_length
+from dlnds.continuation.locate import Way, is_vertical
+from dlnds.continuation.orbits import invariants, same_orbit
 from dlnds.continuation.residuals import Residual
+from dlnds.continuation.start import started
+from dlnds.continuation.switching import departures
 from dlnds.errors import check_integer, known_options
 from dlnds.theory import tolerances
 
-#: Distances from a branch point, in terms of the step, at which other branches are looked for.
-DEPARTURES = (1.0, 0.25, 0.05)
-#: Random directions of a kernel that are tried beside those of a basis.
-TRIES = 4
+#: What other branches may leave from.
+CROSSINGS = ("branch_point", "symmetry_change")
+#: How far a solution may be from the cubic curve between two rows that it is between, in terms of
+#: their distance.
+BESIDE = 0.1
 
 
 class _Traced(NamedTuple):
@@ -84,7 +82,8 @@ def diagram(
         Schema ``diagram``: nodes ``branch_0``, ``branch_1``, … as of `branch`, each with the
         attributes ``parent`` and ``parent_step``, the row of the branch point that it starts at
         (−1 for the first), and ``level``, how many of them lie between. ``complete`` is 0 if there
-        are more than ``max_branches``.
+        are more than ``max_branches``, if a branch ends ``unresolved``, or if not all that leaves a
+        branch point may have been found.
 
     Raises
     ------
@@ -93,165 +92,172 @@ def diagram(
 
     Notes
     -----
-    At a branch point the null directions of [∂F/∂x, ∂F/∂p] across the orbit and the branch are
-    followed, and random mixtures of them where there are several; where a symmetry makes them a
-    sphere they all give the same branch. Two solutions at the same p are taken for one orbit if
-    the invariants of the residual or, if it has none, ‖x‖, ‖∂F/∂p‖ and the eigenvalues across the
-    orbit agree, and so does the orbit's dimension; no orbit is followed twice.
+    Near a branch point F = 0 is solved but for its components on the left null space of
+    [∂F/∂x, ∂F/∂p] across the orbit, and all zeros of these are looked for at a distance from the
+    branch: by their signs if there is one, by Newton's method from many directions else, until each
+    zero was found three times. At a smaller distance there have to be as many, and nearer.
+    Derivatives of higher order are not assumed to be other than zero. Zeros that are not isolated
+    have to be one orbit of the declared symmetry.
+
+    Only declared symmetry is divided out: both halves of a pitchfork are branches without it. Two
+    solutions at the same p are one orbit if the invariants of the residual agree; if it has
+    generators and no invariants, if one can be moved along these onto the other, where ‖x‖ and the
+    eigenvalues across the orbit agree. No orbit is followed twice.
 
     Examples
     --------
     >>> import dlnds as dl
     >>> tree = dl.diagram(lambda x, p: p * x - x**3, [0.0], -0.5, bounds=(-1.0, 1.0))
     >>> sorted(tree.children), tree["branch_1"].attrs["parent"]
-    (['branch_0', 'branch_1'], 'branch_0')
+    (['branch_0', 'branch_1', 'branch_2'], 'branch_0')
     """
-    course = check_course(
-        bounds, step, step_min, step_max, max_points, rtol, n_eigenvalues, events, progress
-    )
+    steps = check_steps(step, step_min, step_max, max_points, progress=progress)
+    course = check_course(bounds, rtol, n_eigenvalues, events)
     check_integer("n_eigenvalues", n_eigenvalues, minimum=1)
     levels = check_integer("depth", depth, minimum=0)
     most = check_integer("max_branches", max_branches, minimum=1)
-    problem, first = started(residual, x0, p0, course)
-    found, complete = [_Traced(*followed(problem, first, "both"))], 1
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        problem, first = started(residual, x0, p0, course, steps.max_points)
+        found, complete = _found(problem, steps, first, levels, most)
+        return _tree(problem, steps, found, complete)
+
+
+def _found(
+    problem: Problem, steps: Steps, first: Point, levels: int, most: int
+) -> tuple[list[_Traced], bool]:
+    """Return the branches that are reached from a point, and whether these are all."""
+    found, complete = [_Traced(*followed(problem, steps, first, "both"))], True
     for parent, number, start in _leaving(problem, found, levels):
-        if len(found) == most:
-            complete = 0
+        if start is None or len(found) == most:
+            complete = False
+            if start is None:
+                continue
             break
-        crossing = found[parent].rows[number].point._replace(tangent=start.tangent)
-        side, stop = collected(problem, start)
-        rows, stops = [Row(crossing, 0.0, course.step), *side], {"down": "start", "up": stop}
+        rows, stop = _side(problem, steps, found[parent].rows[number].point, start)
+        stops = {"down": "start", "up": stop}
         found.append(_Traced(rows, stops, parent, number, found[parent].level + 1))
-    return _tree(problem, found, complete)
+    resolved = all("unresolved" not in traced.stops.values() for traced in found)
+    return found, complete and resolved
+
+
+def _side(problem: Problem, steps: Steps, crossing: Point, start: Point) -> tuple[list[Row], str]:
+    """Return the rows of a branch from where it leaves another one, and why it ends."""
+    away = (start.z - crossing.z) / problem.scale
+    far = float(np.linalg.norm(away))
+    chord = away / far
+    heading = unit_length(2.0 * (chord @ start.heading) * chord - start.heading)
+    tangent = unit_length(heading * problem.scale)
+    there = crossing._replace(tangent=tangent, heading=heading)
+    side, stop = collected(
+        problem, steps._replace(first=max(steps.smallest, min(steps.first, far))), start
+    )
+    later = [row._replace(distance=row.distance + far) for row in side]
+    return [Row(there, 0.0, far), Row(start, far, steps.first), *later], stop
 
 
 def _leaving(
     problem: Problem, found: Sequence[_Traced], levels: int
-) -> Iterator[tuple[int, int, Point]]:
+) -> Iterator[tuple[int, int, Point | None]]:
     """Yield points on branches that are not among those found, which grow under way.
 
-    With the number of the branch that they leave, and its row there, one branch after the other.
+    With the number of the branch that they leave, and its row there, one branch after the other;
+    None after those of a point that other branches may leave, too.
     """
+    done: list[Point] = []
     for parent, traced in enumerate(found):
         for number, row in enumerate(traced.rows if traced.level < levels else ()):
-            if row.special is None or row.special.kind not in ("branch_point", "symmetry_change"):
+            special = row.special
+            if special is None or special.kind not in CROSSINGS:
                 continue
-            for start in departures(problem, row):
+            if any(same_orbit(problem, special.point, other) for other in done):
+                continue
+            done.append(special.point)
+            starts, complete = departures(problem, special, _reach(traced.rows, number))
+            for start in starts:
                 if not any(_is_on(problem, start, known) for known in found):
                     yield parent, number, start
+            if not complete:
+                yield parent, number, None
 
 
-def departures(problem: Problem, crossing: Row) -> list[Point]:
-    """Return one point on each branch that crosses at a point, with its tangent away from there."""
-    point, size = crossing.point, crossing.special.size if crossing.special else 0.0
-    across = null_directions(problem, point.x, point.p, tolerances.KERNEL * size)
-    across = across - np.outer(across @ point.tangent, point.tangent)
-    _, sizes, frame = np.linalg.svd(across, full_matrices=False)
-    kernel = frame[: int((sizes > 0.5).sum())]
-    if not len(kernel):
-        return []
-    rng = np.random.default_rng(0)
-    mixed = rng.normal(size=(TRIES if len(kernel) > 1 else 0, len(kernel))) @ kernel
-    tries = np.concatenate([kernel, mixed])
-    found: list[Point] = []
-    for v in np.concatenate([tries, -tries]):
-        start = _departed(problem, point, v / np.linalg.norm(v))
-        if start is not None and not any(_same(problem, start, other) for other in found):
-            found.append(start)
-    return found
-
-
-def _departed(problem: Problem, point: Point, v: Array) -> Point | None:
-    n = point.x.size
-    for part in DEPARTURES:
-        size = part * problem.course.step
-        start = solution_near(problem, point.x + size * v[:n], point.p + size * float(v[n]), v)
-        if start is None:
-            continue
-        offset = np.append(start.x - point.x, start.p - point.p)
-        if float(np.linalg.norm(offset)) < 3.0 * size:
-            ahead = start.tangent if start.tangent @ offset > 0.0 else -start.tangent
-            return start._replace(tangent=ahead)
-    return None
-
-
-def _invariants(problem: Problem, point: Point) -> Array:
-    """Return numbers that are equal on an orbit."""
-    known = problem.residual.invariants
-    if known is not None:
-        return np.asarray(known(point.x, point.p), float)
-    slope = float(np.linalg.norm(problem.residual.slope(point.x, point.p)))
-    sizes = [float(np.linalg.norm(point.x)), slope, float(point.basis.shape[1])]
-    return np.concatenate([sizes, point.values.real])
-
-
-def _same(problem: Problem, one: Point, other: Point) -> bool:
-    """Tell whether two solutions are one orbit, as far as invariants tell."""
-    apart = abs(one.p - other.p) > tolerances.SAME_ORBIT * (1.0 + abs(one.p))
-    if apart or len(one.values) != len(other.values):
-        return False
-    first, second = _invariants(problem, one), _invariants(problem, other)
-    return bool(np.abs(first - second).max() <= tolerances.SAME_ORBIT * (1.0 + np.abs(first).max()))
+def _reach(rows: Sequence[Row], number: int) -> float:
+    """Return how far the next special point along a branch is, or its end."""
+    places = [
+        row.distance
+        for k, row in enumerate(rows)
+        if k != number and (row.special is not None or k in (0, len(rows) - 1))
+    ]
+    gaps = np.abs(np.array(places) - rows[number].distance)
+    return float(gaps[gaps > 10.0 * tolerances.SAME_ORBIT].min(initial=1.0))
 
 
 def _is_on(problem: Problem, point: Point, known: _Traced) -> bool:
-    """Tell whether a solution is on a branch that was followed, up to symmetry."""
-    rows = [row.point for row in known.rows]
-    for here, there in itertools.pairwise(rows):
-        test = _level(problem, here, there, point)
-        if test is None or test(here) * test(there) > 0.0:
-            continue
-        step = distance_between(here, there)
-        if _same(problem, here, point) or _same(problem, there, point):
-            return True
-        if not step or _is_far(problem, here, there, point):
-            continue
-        found = zero_between(problem, here, 1.2 * step, test)
-        if found is not None and _same(problem, found[0], point):
-            return True
-    return False
+    """Tell whether a solution is on a branch that was followed, up to declared symmetry."""
+    residual, rows = problem.residual, [row.point for row in known.rows]
+    plain = residual.generators is None and residual.invariants is None
+    between = _is_between if plain else _is_level
+    pairs = itertools.pairwise(rows)
+    return any(between(problem, point, here, there) for here, there in pairs)
+
+
+def _is_between(problem: Problem, point: Point, here: Point, there: Point) -> bool:
+    """Tell whether a solution is on a branch between two rows."""
+    scale = problem.scale
+    chord, away = (there.z - here.z) / scale, (point.z - here.z) / scale
+    square = float(chord @ chord)
+    part = float(chord @ away) / square if square else 0.0
+    if not -BESIDE <= part <= 1.0 + BESIDE:
+        return False
+    place, normal = course(problem, here, there, part)
+    gap = (point.z - place) / scale
+    if gap @ gap > BESIDE**2 * square:
+        return False
+    found = corrected(problem, place + scale * normal * (normal @ gap), normal)
+    return found is not None and problem.distance(found.z, point.z) <= tolerances.SAME_ORBIT
+
+
+def _is_level(problem: Problem, point: Point, here: Point, there: Point) -> bool:
+    """Tell whether the orbit of a solution is that of the point between two rows at its level."""
+    level = _level(problem, here, there, point)
+    if level is None or level(here) * level(there) > 0.0:
+        return False
+    if same_orbit(problem, here, point) or same_orbit(problem, there, point):
+        return True
+    way = Way(problem, here, there, {0.0: here, 1.0: there})
+    try:
+        part = scipy.optimize.brentq(lambda t: level(way.at(t)), 0.0, 1.0, xtol=1e-15)
+        return same_orbit(problem, way.at(part), point)
+    except (ArithmeticError, ValueError):
+        return False
 
 
 def _level(
     problem: Problem, here: Point, there: Point, point: Point
 ) -> Callable[[Point], float] | None:
-    """Return what vanishes where a step is at the level of a point, None if it is not comparable.
+    """Return what vanishes between two rows where a point is level, None if none is.
 
     That is its p and, along a branch at a constant one, what it has of the change of invariants.
     """
     if not is_vertical(here, there):
         return lambda q: q.p - point.p
-    if abs(here.p - point.p) > tolerances.SAME_ORBIT * (1.0 + abs(point.p)):
+    if abs(here.p - point.p) > tolerances.SAME_ORBIT * problem.scale[-1]:
         return None
-    if not len(here.values) == len(there.values) == len(point.values):
-        return None
-    at, change = (_invariants(problem, q) for q in (point, there))
-    change = change - _invariants(problem, here)
-    return lambda q: float((_invariants(problem, q) - at) @ change)
+    before, after, at = (invariants(problem, q.z) for q in (here, there, point))
+    return lambda q: float((invariants(problem, q.z) - at) @ (after - before))
 
 
-def _is_far(problem: Problem, here: Point, there: Point, point: Point) -> bool:
-    """Tell whether a solution is too far from a step to be on it."""
-    if problem.residual.invariants is None:
-        step, gap = distance_between(here, there), np.linalg.norm(here.x) - np.linalg.norm(point.x)
-        return bool(abs(gap) > 3.0 * step)
-    at, after, other = (_invariants(problem, q) for q in (here, there, point))
-    change = np.linalg.norm(after - at) + tolerances.SAME_ORBIT * (1.0 + np.linalg.norm(at))
-    return bool(np.linalg.norm(other - at) > 3.0 * change + abs(there.p - here.p))
-
-
-def _tree(problem: Problem, found: Sequence[_Traced], complete: int) -> xr.DataTree:
+def _tree(problem: Problem, steps: Steps, found: Sequence[_Traced], complete: bool) -> xr.DataTree:
     nodes = {}
     for number, traced in enumerate(found):
         parent = f"branch_{traced.parent}" if traced.parent >= 0 else ""
         attrs = {"parent": parent, "parent_step": traced.number, "level": traced.level}
-        dataset = as_dataset(problem, traced.rows, traced.stops)
+        dataset = as_dataset(problem, steps, traced.rows, traced.stops)
         nodes[f"branch_{number}"] = dataset.assign_attrs(attrs)
     tree = xr.DataTree.from_dict(nodes)
     tree.attrs = {
         "schema": "diagram",
         "dlnds_version": __version__,
-        "complete": complete,
+        "complete": int(complete),
         **problem.residual.attributes,
     }
     return tree

@@ -1,7 +1,13 @@
-"""Events between two points of a branch: what may have happened, and where."""
+"""Test functions of branches: what may have happened between two points, what has, and where.
+
+A test function is a number at every point that vanishes where something is special. Between two
+points of a branch each of them is settled: it keeps its sign, or changes it once, by its values at
+both and half way. Where it is not, the step between them was too long.
+"""
 
 import itertools
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,211 +17,603 @@ import scipy.optimize
 from scipy.linalg import lapack
 
 from dlnds.arrays import Array
-from dlnds.continuation.bordered import FEWEST
 from dlnds.continuation.correct import (
+    LEAST_SIZE,
     Point,
     Problem,
-    ahead_of,
-    distance_between,
+    between,
+    bordered,
+    course,
     null_directions,
-    radius,
+    solved,
     stored,
-    unstable,
-    with_values,
+    unit_length,
+    usual_size,
 )
 from dlnds.theory import tolerances
 
-#: Components of tangents along p that are rounding: along branches at a constant p nothing folds.
+#: Components of headings along p that are rounding: along branches at a constant p nothing folds.
 VERTICAL = 1e-10
+#: Cosine of two headings, and sideways part of the way between, of a step that needs no check.
+QUIET_COSINE, QUIET_SIDE = 0.98, 0.02
+#: How far the point half way may be from the cubic curve through both ends, in terms of the way.
+DETOUR = 2e-3
+#: The same for points that are looked at on the way to a zero, in terms of the gap they are in.
+NEARBY = 0.05
+#: Values of a test function half way between, in terms of its largest, that leave zero clearly.
+LEAVING = 0.05
+#: Smallest values, in terms of the largest, of a test function that touches zero.
+TOUCHING = 1e-9
+#: Values of functions of x and p at a node, in terms of those next to it, that are zero.
+AT_NODE = 1e-8
+#: Parts of a step within which a test function that touches zero may do so.
+BLURRED = 1e-3
+#: Values of test functions at interpolated zeros, in terms of those around.
+ROUGHLY = 1e-4
+#: Values of test functions where the symmetry changes, in terms of those around, that are zero.
+EXPLAINED = 1e-3
+#: Condition of the equation at a point, in terms of that at its neighbours, that is singular.
+SINGULAR = 1e-4
+#: Distances of special points, in terms of the step, up to which they are one; and scaled ones that
+#: rounding leaves where p depends on them by their square, as at pitchforks.
+SAME_PLACE, BLIND = 1e-6, 1e-7
+#: Residuals at a special point that is not solved for, in terms of what a wrong one would have.
+SLIGHT = 1e-7
+
+
+class Test(NamedTuple):
+    """A number at every point that vanishes where something is special."""
+
+    kind: str
+    value: Callable[[Point], float]
+    #: Values that are zero to rounding.
+    zone: float = 0.0
+    #: What vanishes with it and is smooth where several numbers cross.
+    smooth: Callable[[Point], float] | None = None
 
 
 class Special(NamedTuple):
-    """A located event: what it is, and how well it is known."""
+    """A special point: what it is, and how well it is known."""
 
     point: Point
-    #: Distance from the point before.
-    distance: float
     kind: str = "none"
-    test_value: float = 0.0
-    accuracy: float = 0.0
+    test_value: float = np.nan
+    #: Distance, in scaled coordinates, within which it is.
+    accuracy: float = np.nan
     kernel: int = 0
-    #: Largest modulus of an eigenvalue around it, which its zeros are compared with.
-    size: float = 0.0
+    #: Growth that counts as zero there.
+    tolerance: float = 0.0
+    decided: str = "none"
+    fold_direction: int = 0
+
+
+class Way(NamedTuple):
+    """The branch between two points: a curve that is corrected wherever it is asked for."""
+
+    problem: Problem
+    here: Point
+    there: Point
+    #: Points by their part of the way.
+    known: dict[float, Point]
+
+    @property
+    def length(self) -> float:
+        """Distance of both ends."""
+        return self.problem.distance(self.here.z, self.there.z)
+
+    def at(self, part: float) -> Point:
+        """Return the point at a part of the way; ArithmeticError if it is not found nearby."""
+        if part not in self.known:
+            start, normal = course(self.problem, self.here, self.there, part)
+            near = self._apart(part)
+            for other in near:
+                if 0.0 < other < 1.0:  # both ends are on the curve
+                    weight = math.prod((part - b) / (other - b) for b in near if b != other)
+                    start = start + weight * (self.known[other].z - self._curve(other))
+            point = solved(self.problem, start, normal)
+            gap = abs(near[0] - part) * self.length
+            if point is None or point.moved > NEARBY * gap + 1e3 * self.problem.rtol:
+                raise ArithmeticError
+            self.known[part] = point
+        return self.known[part]
+
+    def _apart(self, part: float) -> list[float]:
+        """Return the nearest parts that are known, no two of them close as seen from a part."""
+        near: list[float] = []
+        for other in sorted(self.known, key=lambda known: abs(known - part)):
+            if all(abs(other - q) >= 0.25 * abs(other - part) for q in near) and len(near) < 5:
+                near.append(other)
+        return near
+
+    def _curve(self, part: float) -> Array:
+        return course(self.problem, self.here, self.there, part)[0]
 
 
 def is_vertical(here: Point, there: Point) -> bool:
     """Tell whether a step is along a branch at a constant p."""
-    return bool(max(abs(here.tangent[-1]), abs(there.tangent[-1])) <= VERTICAL)
+    return bool(max(abs(here.heading[-1]), abs(there.heading[-1])) <= VERTICAL)
 
 
-def zero_between(
-    problem: Problem, here: Point, step: float, test: Callable[[Point], float]
-) -> tuple[Point, float] | None:
-    """Return where a test function of points vanishes within a step, and how far that is.
+def passed(
+    problem: Problem, here: Point, there: Point, before: Point | None = None
+) -> list[Special] | None:
+    """Return the special points between two points, in their order.
+
+    None if the step between them has to be shorter: to be sure that they are on one branch, or that
+    nothing happens twice. The point before, if there is one, spares a look half way.
+    """
+    tests = list(_tests(problem, here, there))
+    if before is not None and _is_straight(problem, here, there):
+        ratio = problem.distance(here.z, there.z) / problem.distance(before.z, here.z)
+        if all(_is_quiet(test, before, here, there, ratio) for test in tests):
+            return [] if _is_alike(problem, here, there, False) else None
+    way = Way(problem, here, there, {0.0: here, 1.0: there})
+    middle = _middle(way)
+    if middle is None:
+        return None
+    part, at = middle
+    verdicts = [(test, _verdict(test, here, at, there, part)) for test in tests]
+    found = _located(way, [test for test, verdict in verdicts if verdict == "crossed"])
+    if found is None:
+        return None
+    for test in (test for test, verdict in verdicts if verdict == "unsettled"):
+        if any(_explains(way, q, test) for q, _ in found):
+            continue
+        lowest = None if test.kind in ("user", "symmetry_change") else _touching(way, test)
+        if lowest is None:
+            return None
+        special = _identified(way, test, lowest[0], lowest[2])
+        if special is not None and not any(abs(lowest[1] - place) <= BLURRED for _, place in found):
+            found.append((special, lowest[1]))
+    parts = {id(q): place for q, place in found}
+    merged = sorted(_merged(way, [q for q, _ in found]), key=lambda q: parts[id(q)])
+    alike = _is_consistent(problem, here, there, merged) if merged else None
+    alike = _is_alike(problem, here, there, before is None) if alike is None else alike
+    return merged if alike else None
+
+
+def _explains(way: Way, special: Special, test: Test) -> bool:
+    """Tell whether a test function vanishes where the symmetry changes, as all there may do."""
+    value = abs(test.value(special.point))
+    return special.kind == "symmetry_change" and value <= EXPLAINED * _span(way, test)
+
+
+def _is_consistent(problem: Problem, here: Point, there: Point, special: Sequence[Special]) -> bool:
+    """Tell whether the special points between two points explain how they are oriented.
+
+    The determinant of [∂F/∂x, ∂F/∂p; tangent], whose sign is that of det ∂F/∂x times that of the
+    tangent's component along p, changes sign once for each dimension of the kernel of a branch
+    point, and nowhere else.
+    """
+    kinds = {q.kind for q in special}
+    if "symmetry_change" in kinds or problem.spectrum is not None or is_vertical(here, there):
+        return True
+    if not all(q.n_zeros == 0 and abs(q.heading[-1]) > VERTICAL for q in (here, there)):
+        return True
+    crossed = [q for q in special if q.kind == "branch_point" and q.decided != "touching"]
+    turns = sum(q.kernel for q in crossed)
+    for q in (here, there):
+        turns += int(np.count_nonzero(q.values.real > 0.0)) + int(q.heading[-1] < 0.0)
+    return turns % 2 == 0
+
+
+def _middle(way: Way) -> tuple[float, Point] | None:
+    """Return the point about half way, if it is near the cubic curve through both ends."""
+    for part in (0.5, 0.4):
+        point = between(way.problem, way.here, way.there, part)
+        if point is not None and point.moved <= DETOUR * way.length:
+            way.known[part] = point
+            return part, point
+    return None
+
+
+def _is_straight(problem: Problem, here: Point, there: Point) -> bool:
+    """Tell whether a step is along both tangents, and so certainly on one branch."""
+    if here.heading @ there.heading < QUIET_COSINE:
+        return False
+    chord = unit_length((there.z - here.z) / problem.scale)
+    side = chord - unit_length(here.heading + there.heading)
+    return bool(side @ side <= QUIET_SIDE**2)
+
+
+def _is_alike(problem: Problem, here: Point, there: Point, first: bool) -> bool:
+    """Tell whether nothing differs that does so only where something is special.
+
+    The start of a branch, and its end at a bound, may be special themselves.
+    """
+    kinds = [(q.n_growing, q.n_zeros, q.basis.shape) for q in (here, there)]
+    if kinds[0] == kinds[1]:
+        return True
+    special = (first, here, there), (there.p in problem.bounds, there, here)
+    return any(
+        may and (one.n_zeros > other.n_zeros or one.basis.shape != other.basis.shape)
+        for may, one, other in special
+    )
+
+
+def _is_quiet(test: Test, before: Point, here: Point, there: Point, ratio: float) -> bool:
+    """Tell whether a test function is too far from zero to reach it within a step.
+
+    By its change, and by how far it is from where the step before, of 1/``ratio`` the length, led.
+    """
+    last, one, other = test.value(before), test.value(here), test.value(there)
+    least = min(abs(one), abs(other))
+    if not one * other > 0.0 or not least > test.zone:
+        return False
+    return least > abs(other - one) and least > abs(other - one - ratio * (one - last))
+
+
+def _verdict(test: Test, here: Point, middle: Point, there: Point, part: float) -> str:
+    """Return whether a test function is ``"away"`` from zero, ``"crossed"`` it, or ``"unsettled"``.
+
+    By the parabola through three values, with some room.
+    """
+    one, half, other = test.value(here), test.value(middle), test.value(there)
+    largest = max(abs(one), abs(half), abs(other))
+    if largest <= test.zone:
+        return "away"
+    change = other - one
+    bend = (half - one - part * change) / (4.0 * part * (1.0 - part))
+    if min(abs(one), abs(other)) <= test.zone:
+        leaves = half * (one + other) > 0.0 and abs(half) >= LEAVING * largest
+        return "away" if leaves else "unsettled"
+    if one * other < 0.0:
+        return "crossed" if abs(bend) <= 0.4 * abs(change) else "unsettled"
+    steady = abs(bend) <= 0.2 * abs(change)
+    clear = one * half > 0.0 and min(abs(one), abs(half), abs(other)) > 1.5 * abs(bend)
+    return "away" if clear or steady else "unsettled"
+
+
+def _tests(problem: Problem, here: Point, there: Point) -> Iterator[Test]:
+    """Yield what may vanish between two points."""
+    if problem.spectrum is None and not is_vertical(here, there):
+        yield Test("fold", lambda point: float(point.heading[-1]), VERTICAL)
+    count = min(len(here.growth), len(there.growth))
+    levels = sorted((here.n_growing, there.n_growing))
+    zone = max(here.zone, there.zone)
+    whole = _mean_growth(*levels)
+    for level in range(max(levels[0] - 1, 0), min(levels[1] + 1, count)):
+        smooth = whole if levels[0] <= level < levels[1] else None
+        yield Test("spectrum", _growth(level), zone, smooth)
+    for kind, event in (*problem.kinds, *(("user", event) for event in problem.events)):
+        largest = max(abs(event(q.x, q.p)) for q in (here, there))
+        yield Test(kind, _asked(event), AT_NODE * largest)
+    lift = _lift(problem, here, there)
+    if lift is not None:
+        yield Test("lift", lift)
+    flip = _flip(problem, here, there)
+    if flip is not None:
+        yield Test("symmetry_change", flip)
+
+
+def _growth(level: int) -> Callable[[Point], float]:
+    """Return the growth that is the next one after as many as the level."""
+    return lambda point: (
+        float(point.growth[-1 - level]) if len(point.growth) > level else float("nan")
+    )
+
+
+def _mean_growth(low: int, high: int) -> Callable[[Point], float]:
+    """Return the mean of the growths of some levels, smooth where they cross each other."""
+    return lambda point: float(np.mean([_least(point, level) for level in range(low, high)]))
+
+
+def _asked(event: Callable[[Array, float], float]) -> Callable[[Point], float]:
+    return lambda point: float(event(point.x, point.p))
+
+
+def _located(way: Way, crossed: Sequence[Test]) -> list[tuple[Special, float]] | None:
+    """Return the special points of test functions that changed sign, each with its part of the way.
+
+    None if one of them jumps and has no zero, as where the ends are on two branches.
+    """
+    found: list[tuple[Special, float]] = []
+    for test in crossed:
+        if test.kind == "spectrum" and any(_has_crossed(test, q) for q, _ in found):
+            continue
+        turned = test.kind in ("lift", "symmetry_change")
+        place = (_interpolated if turned else _zero)(way, test)
+        special = None if place is None else _identified(way, test, place[0], place[2])
+        if special is not None and place is not None:
+            found.append((special, place[1]))
+        elif not turned:
+            return None
+    return found
+
+
+def _has_crossed(test: Test, special: Special) -> bool:
+    """Tell whether a growth vanishes at a special point that was found."""
+    return abs(test.value(special.point)) <= special.tolerance
+
+
+def _merged(way: Way, found: Sequence[Special]) -> list[Special]:
+    """Return special points without those at the place of another one that says more."""
+    rank = ("symmetry_change", "branch_point", "fold")
+    order = {kind: k for k, kind in enumerate(rank)}
+    kept: list[Special] = []
+    for one in sorted(found, key=lambda q: (order.get(q.kind, len(rank)), -q.kernel)):
+        near = (q for q in kept if "user" not in (one.kind, q.kind))
+        if not any(_is_near(way, one, q) for q in near):
+            kept.append(one)
+    return kept
+
+
+def _is_near(way: Way, one: Special, other: Special) -> bool:
+    """Tell whether two special points that were found are at one place."""
+    distance = way.problem.distance(one.point.z, other.point.z)
+    return distance <= SAME_PLACE * way.length + one.accuracy + other.accuracy + BLIND
+
+
+def _zero(way: Way, test: Test) -> tuple[Point, float, str] | None:
+    """Return where a test function vanishes on the way, its part of it, and how it was found.
 
     Next to branch points Newton's method has nothing to hold on to: there the point is interpolated
-    between six of its neighbours, at the distance at which that solves the equation best.
+    between its neighbours.
     """
-    known: dict[float, Point] = {0.0: here}
-
-    def value(s: float) -> float:
-        if s not in known:
-            point = ahead_of(problem, here, s)
-            if point is None:
-                raise ArithmeticError
-            known[s] = point
-        return test(known[s])
-
+    found = None
     try:
-        place = float(scipy.optimize.brentq(value, 0.0, step, xtol=1e-15, rtol=1e-14))
-        value(place)
-        return known[place], place
-    except ArithmeticError:
-        found = _interpolations(problem, here, step, test, known)
-        return min(found, key=lambda pair: pair[0].residual, default=None)
-    except ValueError:
-        return None
+        part = float(
+            scipy.optimize.brentq(lambda t: test.value(way.at(t)), 0.0, 1.0, xtol=1e-15, rtol=1e-13)
+        )
+        point = way.at(part)
+        if test.kind == "user" or abs(test.value(point)) <= max(test.zone, 1e-9 * _span(way, test)):
+            found = point, part, "sign_change"
+    except (ArithmeticError, ValueError, RuntimeError):
+        pass
+    derived = test.kind == "user" or way.problem.spectrum is not None
+    if found is not None and (derived or not _is_singular(way, found[0])):
+        return found
+    for value in (test.smooth, test.value):
+        best = None if value is None else _interpolated(way, test._replace(value=value))
+        rough = ROUGHLY if test.kind == "fold" else tolerances.KERNEL
+        near = max(test.zone, rough * _span(way, test))
+        if best is not None and _solves(way, best[0]) and abs(test.value(best[0])) <= near:
+            return best
+    return found
 
 
-def _interpolations(
-    problem: Problem,
-    here: Point,
-    step: float,
-    test: Callable[[Point], float],
-    known: dict[float, Point],
-) -> list[tuple[Point, float]]:
-    """Return what interpolations of rising widths give for a zero of a test function."""
-    sides = [sorted((abs(test(q)), s) for s, q in known.items() if test(q) * sign > 0.0)
-             for sign in (1.0, -1.0)]  # fmt: skip
+def _is_singular(way: Way, point: Point) -> bool:
+    """Tell whether solutions are much worse determined at a point than at the ends of the way."""
+    conditions = []
+    for q in (way.here, way.there, point):
+        system = bordered(way.problem, q.z, q.basis, q.heading)
+        conditions.append(0.0 if system is None else system.factors.condition)
+    return conditions[2] < SINGULAR * min(conditions[:2])
+
+
+def _span(way: Way, test: Test) -> float:
+    """Return how large a test function is at the ends of the way."""
+    return max(abs(test.value(way.here)), abs(test.value(way.there)))
+
+
+def _solves(way: Way, point: Point) -> bool:
+    """Tell whether the residual of a point that was not solved for is slight."""
+    problem = way.problem
+    jacobian = problem.matrix(point.z)
+    rounding = 1e-12 * float(np.linalg.norm(jacobian)) * float(np.linalg.norm(point.x))
+    slow = max(_near_growth(q) for q in (way.here, way.there))
+    wrong = SLIGHT * slow * way.length * problem.unit
+    return point.residual <= rounding + wrong
+
+
+def _interpolated(way: Way, test: Test) -> tuple[Point, float, str] | None:
+    """Return the zero of a test function between points of the way, and its part of it.
+
+    There may be solutions at every p there, which Newton's method takes for those of the branch:
+    the points are such that the result depends least on them.
+    """
+    sides = [
+        sorted((abs(test.value(q)), t) for t, q in way.known.items() if test.value(q) * sign > 0.0)
+        for sign in (1.0, -1.0)
+    ]
     if not all(sides):
-        return []
+        return None
     (one, first), (other, second) = sides[0][0], sides[1][0]
     guess = (first * other + second * one) / (one + other)
-    widths = 0.01 * step * 2.0 ** np.arange(6)
-    offsets = np.array([-3.0, -2.0, -1.0, 1.0, 2.0, 3.0])
-    tried = [_through(problem, here, guess + width * offsets, test) for width in widths]
-    return [pair for pair in tried if pair is not None]
+    found = _steady(way, test, guess, [0.01 * 2.0**k for k in range(7)], _root)
+    return None if found is None else (*found, "interpolated")
+
+
+def _steady(
+    way: Way, test: Test, guess: float, widths: Sequence[float], chosen: "Chosen"
+) -> tuple[Point, float] | None:
+    """Return what interpolations agree best about, of rising widths around a guess."""
+    tried = [_through(way, guess, width, test, chosen) for width in widths]
+    pairs = list(itertools.pairwise([pair for pair in tried if pair is not None]))
+    if not pairs:
+        return None
+    gaps = [way.problem.distance(one[0].z, other[0].z) for one, other in pairs]
+    return pairs[int(np.argmin(gaps))][1]
+
+
+Chosen = Callable[[Callable[[float], float], float, float], float | None]
+
+
+def _root(curve: Callable[[float], float], low: float, high: float) -> float | None:
+    """Return where a function vanishes, None if it has the same sign at both ends."""
+    if curve(low) * curve(high) > 0.0:
+        return None
+    return float(scipy.optimize.brentq(curve, low, high, xtol=1e-15))
+
+
+def _lowest(curve: Callable[[float], float], low: float, high: float) -> float | None:
+    """Return where a function of one sign is nearest to zero, None if that is at an end."""
+    sign = np.sign(curve(low))
+    if sign * curve(high) <= 0.0:
+        return None
+    found = scipy.optimize.minimize_scalar(
+        lambda t: sign * curve(t), bounds=(low, high), method="bounded", options={"xatol": 1e-12}
+    )
+    inside = min(found.x - low, high - found.x) > BLURRED * (high - low)
+    return float(found.x) if inside else None
 
 
 def _through(
-    problem: Problem, here: Point, places: Array, test: Callable[[Point], float]
+    way: Way, guess: float, width: float, test: Test, chosen: Chosen
 ) -> tuple[Point, float] | None:
-    """Return the zero of the interpolation through points at distances from one of the branch."""
-    points = [ahead_of(problem, here, s) for s in places.tolist()]
-    rows = [np.concatenate([[test(q)], q.x, [q.p], q.tangent]) for q in points if q is not None]
-    if len(rows) < len(places):
-        return None
-    curve = scipy.interpolate.KroghInterpolator(places, rows)
+    """Return the point that is chosen on the interpolation through eight points of the way."""
+    low, high = max(guess - width, 0.0), min(guess + width, 1.0)
+    nodes = 0.5 * (low + high) + 0.5 * (high - low) * np.cos(np.pi * (np.arange(8) + 0.5) / 8.0)
     try:
-        place = float(scipy.optimize.brentq(lambda s: float(curve(s)[0]), places[0], places[-1]))
-    except ValueError:  # no zero between them
+        points = [way.at(part) for part in nodes.tolist()]
+    except ArithmeticError:
         return None
-    n, row = here.x.size, curve(place)
-    x, p, tangent = row[1 : n + 1], float(row[n + 1]), row[n + 2 :]
-    point = stored(problem, x, p, tangent / np.linalg.norm(tangent))
-    return None if point is None else (point, place)
+    rows = [np.concatenate([[test.value(q)], q.z, q.tangent]) for q in points]
+    curve = scipy.interpolate.BarycentricInterpolator(nodes, np.array(rows), rng=0)
+    part = chosen(lambda t: float(curve(t)[0]), low, high)
+    if part is None:
+        return None
+    row, n = curve(part), way.here.z.size
+    point = _placed(way.problem, row[1 : n + 1], unit_length(row[n + 1 :]))
+    return point, part
 
 
-def _steady_zero(
-    problem: Problem, here: Point, step: float, test: Callable[[Point], float]
-) -> tuple[Point, float] | None:
-    """Return where the orbit loses dimensions, or others cross at all p, and how far that is.
+def _placed(problem: Problem, z: Array, tangent: Array) -> Point:
+    """Return a point that is interpolated, within the bounds."""
+    z = z.copy()
+    z[-1] = min(max(z[-1], problem.bounds[0]), problem.bounds[1])
+    return stored(problem, z[:-1], float(z[-1]), tangent)
 
-    There may be solutions at every p there, which Newton's method takes for those of the branch:
-    the point is interpolated between some at such distances that it depends least on them.
+
+def _touching(way: Way, test: Test) -> tuple[Point, float, str] | None:
+    """Return where a test function of one sign touches zero on the way, None if it does not.
+
+    Two eigenvalues that cross zero at one place in opposite directions leave a corner in both;
+    their product is smooth.
     """
-    there = ahead_of(problem, here, step)
-    if there is None:
+    if test.kind == "spectrum":
+        index, zone = way.here.n_growing, test.zone * _span(way, test)
+        test = Test("spectrum", lambda q: _least(q, index - 1) * _least(q, index), zone)
+    values = {part: test.value(point) for part, point in way.known.items()}
+    if not min(values.values()) * max(values.values()) > -test.zone * _span(way, test):
+        return None  # it crosses zero
+    known = sorted(values, key=lambda part: abs(values[part]))
+    span = _span(way, test)
+    if abs(values[known[0]]) > 0.5 * span:
         return None
-    tried = _interpolations(problem, here, step, test, {0.0: here, step: there})
-    pairs = itertools.pairwise(tried)
-    steady = min(pairs, key=lambda pair: distance_between(pair[0][0], pair[1][0]), default=None)
-    return None if steady is None else steady[1]
-
-
-def located(problem: Problem, here: Point, there: Point, step: float) -> list[Special]:
-    """Return the events between two points, in their order."""
-    size = max(radius(here), radius(there))
-    tests, flip = list(_tests(problem, here, there, size)), _flip(problem, here, there)
-    lift = _lift(problem, here, there)
-    if not tests and flip is None and lift is None:
-        return []
-    if not problem.course.n_eigenvalues:  # signs alone have no zeros
-        problem = problem._replace(course=problem.course._replace(n_eigenvalues=FEWEST))
-        here, there = with_values(problem, here), with_values(problem, there)
-        return located(problem, here, there, step)
-    dimension = there.basis.shape[1]
-    tried = [(kind, test, zero_between(problem, here, step, test)) for kind, test in tests]
-    if lift is not None:
-        tried.append(("branch_point", lift, _steady_zero(problem, here, step, lift)))
-    found = [_identified(problem, *one, size, dimension) for one in tried]
-    if flip is not None and not any(q and q.kind == "symmetry_change" for q in found):
-        place = _steady_zero(problem, here, step, flip)
-        found.append(_identified(problem, "symmetry_change", flip, place, size, dimension))
-    return sorted(filter(None, found), key=lambda special: special.distance)
-
-
-def _identified(
-    problem: Problem,
-    kind: str,
-    test: Callable[[Point], float],
-    place: tuple[Point, float] | None,
-    size: float,
-    dimension: int,
-) -> Special | None:
-    """Return what is special where a test function vanishes, None if it is nothing.
-
-    Around it the orbit has that dimension, and the largest eigenvalue that size.
-    """
-    if place is None:
+    found = _steady(way, test, known[0], (0.05, 0.1, 0.15, 0.2), _lowest)
+    if found is None or abs(test.value(found[0])) > max(test.zone, TOUCHING * span):
         return None
-    (point, s), tolerance = place, tolerances.KERNEL * size
-    value = test(point)
-    if kind != "user":
-        if abs(value) > max(tolerance, tolerances.KERNEL):
-            return None  # a jump of the spectrum, and no zero
-        larger = _at_larger_orbit(problem, point, dimension)
-        point = larger or point
-        lost = _orbit_rank(problem, point) < dimension
-        if kind == "symmetry_change" and not lost:
-            return None  # the orbit turned
-        if larger is not None or lost:
-            kind = "symmetry_change"
-        elif kind == "fold" and len(null_directions(problem, point.x, point.p, tolerance)) > 1:
-            kind = "branch_point"
+    return (*found, "touching") if _solves(way, found[0]) else None
+
+
+def _least(point: Point, level: int) -> float:
+    """Return a growth by its place from the largest, one if there is none."""
+    return float(point.growth[-1 - level]) if 0 <= level < len(point.growth) else 1.0
+
+
+def _identified(way: Way, test: Test, point: Point, decided: str) -> Special | None:
+    """Return what is special where a test function vanishes, None if it is nothing."""
+    problem, dimension = way.problem, way.there.basis.shape[1]
+    value, span = test.value(point), _span(way, test)
+    accuracy = abs(value) / span * way.length if span else 0.0
+    if test.kind == "user":
+        return Special(point, "user", value, accuracy, point.n_zeros, point.zone, decided)
+    change = float(np.abs(_near_growth(way.here) - _near_growth(way.there)))
+    tolerance = 10.0 * point.zone + tolerances.KERNEL * max(change, _near_growth(way.there))
+    rough = decided == "interpolated" and test.kind == "fold"
+    near = max(tolerance, (ROUGHLY if rough else tolerances.KERNEL) * span)
+    judged = decided != "touching" and test.kind in ("spectrum", "fold", "lift")
+    if judged and abs(value) > near:
+        return None  # a jump, and no zero
+    larger = _at_larger_orbit(problem, point, dimension)
+    point = larger or point
+    lost = _orbit_rank(problem, point) < dimension
     kernel = int(np.count_nonzero(np.abs(point.values) <= tolerance))
-    return Special(point, s, kind, value, abs(value), kernel, size)
+    kind = test.kind
+    if kind == "symmetry_change" and not lost:
+        return None  # the orbit turned
+    if larger is not None or lost:
+        kind = "symmetry_change"
+    elif kind in ("fold", "spectrum", "lift"):
+        kind = _kind(problem, test, point, tolerance, decided)
+    if kind == "none":
+        return None
+    direction = 0
+    if kind == "fold":
+        direction = -1 if float(way.here.heading[-1]) > 0.0 else 1
+    return Special(point, kind, value, accuracy, kernel, tolerance, decided, direction)
 
 
-def _tests(
-    problem: Problem, here: Point, there: Point, size: float
-) -> Iterator[tuple[str, Callable[[Point], float]]]:
-    """Yield the kinds of events between two points, each with a function that vanishes there."""
-    yield from _spectral_tests(problem, here, there, size)
-    for kind, event in (*problem.kinds, *(("user", event) for event in problem.course.events)):
-        if event(here.x, here.p) * event(there.x, there.p) < 0.0:
-            yield kind, lambda point, event=event: float(event(point.x, point.p))  # type: ignore[misc]
+def _near_growth(point: Point) -> float:
+    """Return the modulus of the growth that is nearest to zero."""
+    return float(np.abs(point.growth).min(initial=np.inf)) if len(point.growth) else 0.0
 
 
-def _spectral_tests(
-    problem: Problem, here: Point, there: Point, size: float
-) -> Iterator[tuple[str, Callable[[Point], float]]]:
-    """Yield the tests of where the branch turns, and of where eigenvalues cross zero."""
-    slopes = float(here.tangent[-1]), float(there.tangent[-1])
-    folded = slopes[0] * slopes[1] < 0.0 and abs(slopes[0]) > VERTICAL  # no fold to start with
-    folded = folded and problem.spectrum is None
-    if folded:
-        yield "fold", lambda point: float(point.tangent[-1])
-    before, after = unstable(here), unstable(there)
-    crossed = abs(after - before)
-    same = len(here.values) == len(there.values)
-    number = len(here.values) - max(before, after)
-    if same and crossed > int(folded) and abs(here.values[number]) > tolerances.KERNEL * size:
-        if _is_pair(there.values, number) or _is_pair(here.values, number):
-            yield "hopf", lambda point: float(point.values[number].real)
-        elif not folded:
-            word = "branch_point" if problem.spectrum is None else "index_change"
-            yield word, lambda point: float(point.values[number].real)
+def _kind(problem: Problem, test: Test, point: Point, tolerance: float, decided: str) -> str:
+    """Return the kind of a zero of the spectrum, or of where p turns."""
+    if test.kind == "lift":
+        return "branch_point"
+    critical = [complex(v) for v in point.values[np.abs(point.growth) <= tolerance]]
+    around = [v for v in critical if abs(v.imag) > max(1e3 * tolerance, 1e-7 * point.radius)]
+    if test.kind == "spectrum" and around and len(around) == len(critical):
+        return "neimark_sacker" if problem.residual.kind == "map" else "hopf"
+    flipped = problem.residual.kind == "map" and all(v.real < -1.0 for v in critical)
+    if test.kind == "spectrum" and critical and flipped:
+        return "flip"
+    if problem.spectrum is not None:
+        return "index_change" if critical else "none"
+    alone = len(null_directions(problem, point.z, _relative(problem, point, tolerance))) == 1
+    if not alone:
+        return "branch_point"
+    if test.kind == "fold":
+        return "fold" if decided != "touching" else "none"
+    return "none" if decided == "touching" else "branch_point"
+
+
+def _relative(problem: Problem, point: Point, tolerance: float) -> float:
+    """Return a growth in terms of the size of the equation's derivatives."""
+    size = usual_size(problem, problem.matrix(point.z), problem.slope(point.z))
+    return tolerance / max(size, LEAST_SIZE * problem.size)
+
+
+def is_on_zero(problem: Problem, point: Point, other: Point) -> bool:
+    """Tell whether something vanishes at a point that does not at another one next to it."""
+    if point.basis.shape != other.basis.shape or point.n_zeros > other.n_zeros:
+        return True
+    if problem.spectrum is None and abs(point.heading[-1]) <= VERTICAL < abs(other.heading[-1]):
+        return True
+    events = (*problem.events, *(event for _, event in problem.kinds))
+    return any(_vanishes(event, point, other) for event in events)
+
+
+def _vanishes(event: Callable[[Array, float], float], point: Point, other: Point) -> bool:
+    usual = abs(event(other.x, other.p))
+    return abs(event(point.x, point.p)) <= AT_NODE * usual and usual > 0.0
+
+
+def at_node(
+    problem: Problem, point: Point, before: Point | None, after: Point | None
+) -> Special | None:
+    """Return what is special at a point where something vanishes that was not looked for.
+
+    That is a start, or the end at a bound; ``before`` and ``after`` are its neighbours.
+    """
+    known = [q for q in (before, after) if q is not None]
+    if not known or not all(is_on_zero(problem, point, q) for q in known):
+        return None
+    tolerance = 10.0 * point.zone
+    kernel = int(np.count_nonzero(np.abs(point.values) <= tolerance))
+    special = Special(
+        point, "none", 0.0, accuracy=0.0, kernel=kernel, tolerance=tolerance, decided="at_node"
+    )
+    larger = _at_larger_orbit(problem, point, known[0].basis.shape[1])
+    if larger is not None:
+        kernel = int(np.count_nonzero(np.abs(larger.values) <= tolerance))
+        return special._replace(point=larger, kind="symmetry_change", kernel=kernel)
+    if point.basis.shape[1] != known[0].basis.shape[1]:
+        return special._replace(kind="symmetry_change")
+    for kind, event in (*problem.kinds, *(("user", event) for event in problem.events)):
+        if all(_vanishes(event, point, q) for q in known):
+            return special._replace(kind=kind)
+    turns = abs(point.heading[-1]) <= VERTICAL and problem.spectrum is None
+    test = Test("fold" if turns else "spectrum", lambda q: 0.0)
+    kind = _kind(problem, test, point, tolerance, "at_node")
+    if kind != "fold":
+        return None if kind == "none" else special._replace(kind=kind)
+    if len(known) == 2 and known[0].heading[-1] * known[1].heading[-1] > 0.0:
+        return None
+    return special._replace(kind=kind, fold_direction=1 if known[0].p > point.p else -1)
 
 
 def _lift(problem: Problem, here: Point, there: Point) -> Callable[[Point], float] | None:
@@ -229,7 +627,7 @@ def _lift(problem: Problem, here: Point, there: Point) -> Callable[[Point], floa
         return None
 
     def test(point: Point) -> float:
-        return float(point.tangent[:-1] @ residual.slope(point.x, point.p))
+        return float(point.tangent[:-1] @ problem.slope(point.z))
 
     return test if test(here) * test(there) < 0.0 else None
 
@@ -244,8 +642,10 @@ def _flip(problem: Problem, here: Point, there: Point) -> Callable[[Point], floa
     basis, residual = here.basis, problem.residual
     if problem.nullity >= 0 or not basis.shape[1] or basis.shape != there.basis.shape:
         return None
-    rows = residual.orbit(here.x, here.p)
-    seen, change = rows @ basis, residual.orbit(there.x, there.p) - rows
+    # At a value with a larger symmetry an end of the way has the generators of around.
+    p = here.p if there.p in residual.symmetric_at else there.p
+    rows = residual.orbit(here.x, p)
+    seen, change = rows @ basis, residual.orbit(there.x, p) - rows
     gram = seen.T @ seen
     # By Weyl's inequality no singular value of G reaches zero; the cheaper norm is the larger one.
     for norm in ("fro", 2):
@@ -255,14 +655,10 @@ def _flip(problem: Problem, here: Point, there: Point) -> Callable[[Point], floa
     back = np.linalg.pinv(seen)
 
     def test(point: Point) -> float:
-        matrix = back @ (residual.orbit(point.x, point.p) @ basis)
+        matrix = back @ (residual.orbit(point.x, p) @ basis)
         return float(scipy.linalg.eigvals(matrix).real.min())
 
     return test if test(there) < 0.0 else None
-
-
-def _is_pair(values: Array, number: int) -> bool:
-    return bool(np.iscomplexobj(values) and abs(values[number].imag) > 1e-8 * np.abs(values).max())
 
 
 def _orbit_rank(problem: Problem, point: Point) -> int:
@@ -271,7 +667,7 @@ def _orbit_rank(problem: Problem, point: Point) -> int:
         return int(point.basis.shape[1])
     rows = problem.residual.orbit(point.x, point.p)
     sizes = np.asarray(np.linalg.svd(rows, compute_uv=False), float)
-    return int((sizes > tolerances.KERNEL * sizes.max(initial=problem.course.unit)).sum())
+    return int((sizes > tolerances.KERNEL * sizes.max(initial=problem.unit)).sum())
 
 
 def _at_larger_orbit(problem: Problem, point: Point, dimension: int) -> Point | None:
@@ -282,8 +678,10 @@ def _at_larger_orbit(problem: Problem, point: Point, dimension: int) -> Point | 
     if problem.nullity >= 0:
         return None
     for value in problem.residual.symmetric_at:
-        if abs(point.p - value) <= tolerances.RANK * (1.0 + abs(value)):
-            there = stored(problem, point.x, value, point.tangent)
-            if there is not None and there.basis.shape[1] > dimension:
+        if abs(point.p - value) <= tolerances.RANK * float(problem.scale[-1]):
+            z = point.z.copy()
+            z[-1] = value
+            there = _placed(problem, z, point.tangent)
+            if there.basis.shape[1] > dimension:
                 return there
     return None

@@ -11,11 +11,12 @@ from numpy.typing import ArrayLike
 
 from dlnds.arrays import Array
 from dlnds.errors import check_array, check_choice, check_function, check_number, known_options
-from dlnds.systems.varied import Compiled
 from dlnds.theory import forms
 
 #: What the solutions of an equation are equilibria of.
 KINDS = ("flow", "map")
+#: Numbers as they are in our arrays.
+FLOAT = np.dtype(float)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -57,8 +58,6 @@ class Residual:
         Labels of the components, as those of a system's dim ``parameter``.
     attributes
         What Datasets say of the problem.
-    compiled
-        The same equation as compiled functions, if it has such; ``p`` must not be 0 then.
     label
         ``label(x, p)`` returns the name of a solution, such as ``"{0,2}"``, empty if it has none.
 
@@ -84,7 +83,6 @@ class Residual:
     vectorized: bool = False
     coordinates: Mapping[str, Any] = field(default_factory=dict)
     attributes: Mapping[str, Any] = field(default_factory=dict)
-    compiled: Compiled | None = None
     label: Callable[[Array, float], str] | None = None
 
     def __post_init__(self) -> None:
@@ -119,34 +117,23 @@ class Residual:
             If ``fun`` does not return as many numbers as x has.
         """
         state, p = _place(x, p)
-        answer = np.asarray(self.fun(state, p))
-        if answer.dtype.kind not in "biuf":
-            raise TypeError(f"fun: needs to return real numbers, got dtype {answer.dtype}")
-        found: Array = answer.astype(float)
-        if found.shape != state.shape:
-            raise ValueError(
-                f"fun: needs to return as many numbers as x has, {state.shape}, got {found.shape}"
-            )
-        return found
+        return force_of(self, state, p)
 
     def matrix(self, x: ArrayLike, p: float) -> Array:
         """Return ∂F/∂x, infinite or NaN where that or ``fun`` overflows."""
         state, p = _place(x, p)
         if self.jacobian is not None:
-            found = np.asarray(self.jacobian(state, p), float)
-            if found.shape != (state.size, state.size):
-                raise ValueError(
-                    f"jacobian: needs a matrix of shape {(state.size, state.size)}, got "
-                    f"{found.shape}"
-                )
-            return found
+            return jacobian_of(self.jacobian, state, p)
         return forms.derivative(lambda y: self.value(y, p), state)
 
     def slope(self, x: ArrayLike, p: float) -> Array:
         """Return ∂F/∂p, infinite or NaN where that or ``fun`` overflows."""
         state, p = _place(x, p)
         if self.derivative is not None:
-            return np.asarray(self.derivative(state, p), float)
+            found = np.asarray(self.derivative(state, p), float)
+            if found.shape != state.shape:
+                raise ValueError(f"derivative: needs {state.size} numbers, got shape {found.shape}")
+            return found
         return forms.difference(lambda s: self.value(state, p + s), abs(p))
 
     def orbit(self, x: ArrayLike, p: float) -> Array:
@@ -155,6 +142,38 @@ class Residual:
         if self.generators is None:
             return np.zeros((0, state.size))
         return np.asarray(self.generators(state, p), float).reshape(-1, state.size)
+
+
+def force_of(residual: Residual, x: Array, p: float) -> Array:
+    """Return F(x, p) at a place that needs no check."""
+    found = residual.fun(x, p)
+    if not _is_plain(found, x.shape):
+        answer = np.asarray(found)
+        if answer.dtype.kind not in "biuf":
+            raise TypeError(f"fun: needs to return real numbers, got dtype {answer.dtype}")
+        if answer.shape != x.shape:
+            raise ValueError(
+                f"fun: needs to return as many numbers as x has, {x.shape}, got {answer.shape}"
+            )
+        return answer.astype(float)
+    return found.copy()
+
+
+def jacobian_of(function: Callable[[Array, float], Array], x: Array, p: float) -> Array:
+    """Return ∂F/∂x, by its function, at a place that needs no check."""
+    found = function(x, p)
+    if not _is_plain(found, (x.size, x.size)):
+        found = np.asarray(found, float)
+        if found.shape != (x.size, x.size):
+            raise ValueError(
+                f"jacobian: needs a matrix of shape {(x.size, x.size)}, got {found.shape}"
+            )
+    return found
+
+
+def _is_plain(found: object, shape: tuple[int, ...]) -> bool:
+    """Tell whether what a function returned is an array of a shape as all of ours."""
+    return type(found) is np.ndarray and found.dtype is FLOAT and found.shape == shape
 
 
 def equation_of(residual: object) -> Residual:

@@ -9,32 +9,30 @@ import xarray as xr
 from dlnds import schema
 from dlnds.arrays import Array
 from dlnds.continuation.branches import (
-    AWAY,
+    Row,
+    Steps,
+    Stride,
     Trail,
     check_course,
-    check_room,
+    check_steps,
+    closed,
     collected,
-    headed,
     reversed_rows,
     tabulated,
 )
-from dlnds.continuation.correct import (
-    Course,
-    Event,
-    Point,
-    Problem,
-    corrected,
-    distance_between,
-    stored,
-    turned,
-)
+from dlnds.continuation.correct import Event, Point, Problem, joined, stored, turned
+from dlnds.continuation.locate import at_node
 from dlnds.continuation.residuals import Residual, equation_of
-from dlnds.errors import ConvergenceError, check_choice, known_options
+from dlnds.continuation.start import check_room
+from dlnds.errors import check_choice, known_options
 from dlnds.theory import tolerances
 
 SIDES = ("last", "first")
 #: Attributes that tell how a branch was followed, and not of which equation it is.
-FOLLOWED = ("start_step", "first_stop", "last_stop", "bounds", "step_min", "step_max", "rtol")
+FOLLOWED = (
+    *("start_step", "first_stop", "last_stop", "bounds", "step_min", "step_max", "rtol"),
+    *("state_scale", "parameter_scale", "derivative_scale"),
+)
 #: And those that are the same for the whole of one.
 KEPT = ("symmetry", "predictor")
 
@@ -104,56 +102,104 @@ def extend_branch(
     equation, branch = equation_of(residual), _read("branch", branch)
     forward, stop = check_choice("side", side, SIDES) == "last", f"{side}_stop"
     _check_equation(equation, branch)
-    end = branch.isel(step=-1 if forward else 0)
     given = {"bounds": bounds, "step_min": step_min, "step_max": step_max}
-    course = _course(branch, end, given, max_points, events, progress)
-    _check_inside(course.bounds, end, forward)
-    nullity = int(end.orbit_dimension) if branch.attrs["symmetry"] == "minimum_norm" else -1
-    problem = Problem(equation, course, nullity, course.bounds)
-    trail, start = _trail(problem, branch, forward), _end_point(problem, end, forward)
-    start = _aimed(start, branch, forward) if course.secant else start
-    near = distance_between(start, trail.origin) <= course.unit
-    if branch.attrs[stop] == "closed" and near:
-        raise ValueError("branch: is closed, there is nothing beyond its end")
-    rows, reason = collected(problem, start, trail)
-    steps = dict(zip(("step_min", "step_max"), course.limits, strict=True))
-    attrs = {**branch.attrs, **steps, "bounds": np.array(course.bounds), stop: reason}
-    if not rows:
-        return _joined([branch], attrs)
-    new = tabulated(problem, rows if forward else reversed_rows(rows))
-    return _joined([branch, new] if forward else [new, branch], attrs)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        problem, steps = _course(equation, branch, given, max_points, events, progress)
+        rows, reason = _further(problem, steps, branch, forward)
+        attrs = {
+            **branch.attrs,
+            "bounds": np.array(problem.bounds),
+            "step_min": steps.smallest,
+            "step_max": steps.largest,
+            stop: reason,
+        }
+        if not rows:
+            return _joined([branch], attrs)
+        kept, rows = _seam(problem, branch, rows, forward)
+        new = tabulated(problem, rows if forward else reversed_rows(rows))
+    return _joined([kept, new] if forward else [new, kept], attrs)
 
 
 def _course(
+    equation: Residual,
     branch: xr.Dataset,
-    end: xr.Dataset,
-    given: dict[str, Any],
+    given: Mapping[str, Any],
     max_points: int,
     events: Sequence[Event],
     progress: bool,
-) -> Course:
-    """Return the options of a branch from an end on, as it was made where they are not given."""
+) -> tuple[Problem, Steps]:
+    """Return what the steps of a branch share, as it was made where that is not given."""
     made = branch.attrs | {name: value for name, value in given.items() if value is not None}
-    low, high, count = made["step_min"], made["step_max"], branch.sizes["eigen"]
-    course = check_course(
-        made["bounds"], high, low, high, max_points, made["rtol"], count, events, progress
+    low, high = made["step_min"], made["step_max"]
+    steps = check_steps(high, low, high, max_points, made["predictor"], progress)
+    course = check_course(made["bounds"], made["rtol"], branch.sizes["eigen"], events)
+    n, orbit = branch.sizes["parameter"], int(branch.orbit_dimension[0])
+    check_room(steps.max_points, n)
+    problem = Problem(
+        equation,
+        scale=joined(np.full(n, made["state_scale"]), made["parameter_scale"]),
+        size=made["derivative_scale"],
+        nullity=orbit if made["symmetry"] == "minimum_norm" else -1,
+        **course,
     )
-    check_room(course, branch.sizes["parameter"])
-    step = float(np.clip(end.next_step, *course.limits))
-    return course._replace(step=step, secant=made["predictor"] == "secant")
+    return problem, steps
 
 
-def _aimed(start: Point, branch: xr.Dataset, forward: bool) -> Point:
-    """Return the end of a branch with the direction in which it lies from the point before."""
-    regular = np.flatnonzero(branch.event.values == 0)
-    if len(regular) < 2:
-        return start
-    row = branch.isel(step=regular[-2 if forward else 1])
-    return headed(start._replace(x=row.state.values, p=float(row.p)), start)
+def _further(
+    problem: Problem, steps: Steps, branch: xr.Dataset, forward: bool
+) -> tuple[list[Row], str]:
+    """Return the rows beyond an end of a branch, and why there are no more."""
+    arcs, end = branch.arclength.values, -1 if forward else 0
+    row, here = branch.isel(step=end), _point(problem, branch, end, forward)
+    _check_solves(problem, row, here)
+    _check_inside(problem.bounds, row, forward)
+    origin = _point(problem, branch, int(np.argmin(np.abs(arcs))), forward)
+    travelled, before = float(arcs[end] if forward else -arcs[end]), None
+    nodes = np.flatnonzero((branch.event.values == 0) | (arcs == 0.0))  # rows that steps ended on
+    if len(nodes) > 1 and not (_is_start(row) or _is_bound(branch, row) or int(row.event)):
+        before = _point(problem, branch, int(nodes[-2 if forward else 1]), forward)
+    if branch.attrs["last_stop" if forward else "first_stop"] == "closed" and before is not None:
+        last = Stride(here, [], problem.distance(here.z, before.z), float(row.next_step))
+        if closed(problem, before, last, origin) is not None:
+            raise ValueError("branch: is closed, there is nothing beyond its end")
+    first = float(np.clip(row.next_step, steps.smallest, steps.largest))
+    trail = Trail(origin, travelled, before)
+    return collected(problem, steps._replace(first=first), here, trail)
+
+
+def _seam(
+    problem: Problem, branch: xr.Dataset, rows: list[Row], forward: bool
+) -> tuple[xr.Dataset, list[Row]]:
+    """Return the rows of a branch that stay, and the new ones.
+
+    What is special at a start, or at a bound, is seen from both sides only now.
+    """
+    end = -1 if forward else 0
+    row = branch.isel(step=end)
+    if not (_is_start(row) or _is_bound(branch, row)):
+        return branch, rows
+    here, before = _point(problem, branch, end, forward), None
+    if branch.sizes["step"] > 1:
+        before = _point(problem, branch, -2 if forward else 1, forward)
+    special = at_node(problem, here, before, rows[0].point)
+    distance = float(row.arclength if forward else -row.arclength)
+    kept = branch.isel(step=slice(None, -1) if forward else slice(1, None))
+    return kept, [Row(here, distance, float(row.next_step), special), *rows]
+
+
+def _is_start(row: xr.Dataset) -> bool:
+    return float(row.arclength) == 0.0
+
+
+def _is_bound(branch: xr.Dataset, row: xr.Dataset) -> bool:
+    return float(row.p) in branch.attrs["bounds"]
 
 
 #: What of each row of a branch it is followed from, beside what every branch has.
-_ROWS = schema.by_dims("test_value accuracy multiplier newton_iterations kernel_dimension (step)")
+_ROWS = schema.by_dims(
+    "test_value accuracy multiplier newton_iterations kernel_dimension decided fold_direction "
+    "criticality (step)"
+)
 #: What only those have whose Jacobian is not symmetric.
 _UNSYMMETRIC = schema.by_dims("transverse_eigenvalue_imag (step, eigen)")
 #: What is not known of each of them.
@@ -167,6 +213,8 @@ def _read(name: str, branch: object) -> xr.Dataset:
         *(name, branch, "branch", needed), optional=_UNSYMMETRIC, attributes=about,
         empty=["eigen"], partial=_PARTIAL,
     )  # fmt: skip
+    if "q" in found:
+        raise ValueError(f"{name}: needs a branch in one parameter, got a curve in p and q")
     if np.any(np.diff(found["arclength"].values) < 0.0):
         raise ValueError(f"{name}: needs its rows in the order of arclength")
     return found
@@ -213,59 +261,35 @@ def _about(branch: xr.Dataset) -> dict[str, Any]:
 
 def _numbers(row: xr.Dataset) -> tuple[Array, float, Array]:
     """Return x, p and the tangent of a row."""
-    tangent = np.append(row.tangent.values, float(row.tangent_p))
-    return row.state.values, float(row.p), tangent
+    return row.state.values, float(row.p), joined(row.tangent.values, float(row.tangent_p))
 
 
-def _end_point(problem: Problem, end: xr.Dataset, forward: bool) -> Point:
-    """Return the point of an end with its tangent away from the branch."""
-    x, p, tangent = _numbers(end)
-    found = corrected(problem, x, p, tangent)
-    near = tolerances.SAME_END * (1.0 + np.linalg.norm(x))
-    if found is None or np.linalg.norm(found.x - x) > near:
-        force = float(np.linalg.norm(problem.residual.value(x, p)))
+def _point(problem: Problem, branch: xr.Dataset, step: int, forward: bool) -> Point:
+    """Return the point of a row, with its tangent towards the last row or the first."""
+    row = branch.isel(step=step)
+    point = stored(problem, *_numbers(row))
+    multiplier, iterations = float(row.multiplier), int(row.newton_iterations)
+    point = point._replace(multiplier=multiplier, iterations=iterations)
+    return point if forward else turned(point)
+
+
+def _check_solves(problem: Problem, row: xr.Dataset, here: Point) -> None:
+    """Refuse an equation that the end of a branch does not solve."""
+    wide = np.column_stack([problem.matrix(here.z), problem.slope(here.z)])
+    size = float(np.linalg.norm(wide * (problem.scale + np.abs(here.z))))
+    if not here.residual <= 10.0 * float(row.residual) + tolerances.SAME_END * size:
         raise ValueError(
-            f"residual: needs that of the branch, but at its end ‖F‖ = {force:.3g}, it was "
-            f"{float(end.residual):.3g}"
+            f"residual: needs that of the branch, but at its end ‖F‖ = {here.residual:.3g}, it was "
+            f"{float(row.residual):.3g}"
         )
-    point = stored(problem, x, p, tangent if forward else -tangent)
-    if point is None:
-        raise ConvergenceError(f"branch: its tangent is not determined at the end, p = {p:g}")
-    return point
-
-
-def _trail(problem: Problem, branch: xr.Dataset, forward: bool) -> Trail:
-    """Return where a branch came from to its end, and whether it was away from there."""
-    arcs = branch.arclength.values
-    start = int(np.argmin(np.abs(arcs)))
-    x, p, tangent = _numbers(branch.isel(step=start))
-    origin = stored(problem, x, p, tangent)
-    if origin is None:
-        raise ConvergenceError(f"branch: its tangent is not determined at its start, p = {p:g}")
-    side = branch.isel(step=slice(start, None) if forward else slice(None, start + 1))
-    side = side.isel(step=np.flatnonzero(side.event.values == 0))
-    apart = np.column_stack([side.state.values - x, side.p.values - p])
-    left = bool((np.linalg.norm(apart, axis=1) > AWAY * problem.course.unit).any())
-    travelled = float(arcs[-1] if forward else -arcs[0])
-    return Trail(origin if forward else turned(origin), travelled, left)
 
 
 def _joined(parts: Sequence[xr.Dataset], attrs: dict[str, Any]) -> xr.Dataset:
     """Return rows one after the other."""
-    radius = max(float(part.spectral_radius.max()) for part in parts)
-    counted = [part.assign(index=_counted(part, radius)) for part in parts]
     same: Any = {"compat": "override", "join": "override", "combine_attrs": "override"}
-    joined: xr.Dataset = xr.concat(counted, "step", data_vars="minimal", coords="minimal", **same)
-    start = int(np.argmin(np.abs(joined.arclength.values)))
-    return schema.finish(joined, "branch", {**attrs, "start_step": start})
-
-
-def _counted(part: xr.Dataset, radius: float) -> xr.DataArray:
-    """Return the index if eigenvalues are compared with the largest of more rows than its own."""
-    values, own = part.transverse_eigenvalue, float(part.spectral_radius.max())
-    small = (values > tolerances.RANK * own) & (values <= tolerances.RANK * radius)
-    count: xr.DataArray = part["index"] - small.sum("eigen")
-    return count
+    whole: xr.Dataset = xr.concat(parts, "step", data_vars="minimal", coords="minimal", **same)
+    start = int(np.argmin(np.abs(whole.arclength.values)))
+    return schema.finish(whole, "branch", {**attrs, "start_step": start})
 
 
 @known_options
@@ -307,6 +331,7 @@ def merge_branches(one: xr.Dataset, other: xr.Dataset) -> xr.Dataset:
     after, other = _oriented(one, other)
     here, there = (one, other) if after else (other, one)
     ends = (-1, 0) if after else (0, -1)
+    other = _measured(other, one)
     shift = float(one.arclength[ends[0]]) - float(other.arclength[ends[1]])
     other = other.assign(arclength=other.arclength + shift)
     rest = other.isel(step=slice(1, None) if after else slice(None, -1))
@@ -319,6 +344,17 @@ def merge_branches(one: xr.Dataset, other: xr.Dataset) -> xr.Dataset:
         "last_stop": there.attrs["last_stop"],
     }
     return _joined(parts, {**one.attrs, **about})
+
+
+def _measured(branch: xr.Dataset, unit: xr.Dataset) -> xr.Dataset:
+    """Return a branch with its arclength in the scaled coordinates of another one."""
+    scales = ("state_scale", "parameter_scale")
+    if all(branch.attrs[name] == unit.attrs[name] for name in scales):
+        return branch
+    size, reach = (unit.attrs[name] for name in scales)
+    places = np.column_stack([branch.state.values / size, branch.p.values / reach])
+    chords = np.linalg.norm(np.diff(places, axis=0), axis=1)
+    return branch.assign(arclength=branch.arclength.copy(data=np.append(0.0, np.cumsum(chords))))
 
 
 def _oriented(one: xr.Dataset, other: xr.Dataset) -> tuple[bool, xr.Dataset]:

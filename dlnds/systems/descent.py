@@ -139,7 +139,7 @@ class GradientDescent(SystemProtocol):
         slope = field if own else _times(rate, parts.get("derivative"))
         change, turn = _times(rate, field), _times(rate, matrix)
         about = parts["attributes"] | ({} if own else {STEP: self.step_size}) | {"period": period}
-        parts |= {"kind": "map", "attributes": about, "compiled": None}
+        parts |= {"kind": "map", "attributes": about}
         if period == 1:
             return parts | {"fun": change, "jacobian": turn, "derivative": slope}
         lost = {"symmetric": False, "symmetric_at": (), "invariants": None, "label": None}

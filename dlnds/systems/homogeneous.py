@@ -282,8 +282,7 @@ class HomogeneousNetwork(WeightSystem):
         if self.is_linear:
             return super().varied(name)
         if check_choice("vary", name, ("weight_decay", "slope")) == "weight_decay":
-            none = np.zeros((2, 0), np.int64), 0
-            return with_decay(self, functools.cache(self._tangents), none, self._observed)
+            return with_decay(self, functools.cache(self._tangents), self._observed)
         tangents = self._tangents(False)
         fun, jacobian = evaluations(self, varying(self.params, kernels.SLOPE))
         return {

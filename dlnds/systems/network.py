@@ -113,8 +113,7 @@ class WeightSystem(SystemProtocol):
     def varied(self, name: str | int, **options: Any) -> dict[str, Any]:
         """Return the critical points of L + (λ/2) Σ_i ‖W_i‖² as λ varies."""
         check_choice("vary", name, ("weight_decay",))
-        action = symmetry.action(self.widths, orthogonal=True)
-        return with_decay(self, functools.cache(self._tangents), action, self._observed)
+        return with_decay(self, functools.cache(self._tangents), self._observed, self.widths)
 
     def _observed(self, states: Array) -> dict[str, Any]:
         """Return the numbers that a branch records of states."""

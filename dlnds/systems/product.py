@@ -304,8 +304,8 @@ class ProductFlow(SystemProtocol):
         parts = varied.with_decay(
             self,
             functools.cache(functools.partial(symmetry.tangents, problem.widths)),
-            symmetry.action(problem.widths, orthogonal=True),
             lambda x: varied.observed(layers_of(problem.widths, x), problem.loss, size),
+            problem.widths,
             share=0.5 * self.depth,  # −hλW, by two factors
         )
         return parts | {"label": varied.decay_labels(problem, problem.widths, self.depth)}

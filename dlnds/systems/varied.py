@@ -6,12 +6,12 @@ Each is a dict of the arguments of `continuation.residuals.Residual`.
 import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from dlnds.arrays import Array, Integers, Kernel, Params
+from dlnds.arrays import Array, Params
 from dlnds.errors import check_array, check_choice
 from dlnds.systems.protocol import SystemProtocol, check_state, evaluations
 from dlnds.theory import coordinates, moments, names, spectra, strings, symmetry, tolerances
@@ -21,30 +21,12 @@ from dlnds.theory.moments import Problem
 #: What is varied of a linear network, and what stays as the input covariance changes.
 KINDS = ("weight_decay", "target", "covariance", "imbalance")
 FIXED = ("target", "map")
-#: Components above which LAPACK is faster than compiled loops.
-MOST_COMPILED = 150
 
 Parts = dict[str, Any]
 Tangents = Callable[[bool], Callable[[Array], Array]]
 Velocity = Callable[[Array, Array], Array]
 Path = Callable[[float], Any] | Sequence[ArrayLike]
 Matrices = Callable[[float], list[Array]]
-
-
-class Compiled(NamedTuple):
-    """The parts of F(x, p) = f(p, x) − decay · p x as compiled functions, for steps without Python.
-
-    ``field`` and ``jacobian`` are kernels of a system, with p in the place of time. Each entry of
-    the generators is plus or minus one component of x: ``action`` (2 × entry) holds its place in
-    the flat matrix of ``n_generators`` rows, and the component, from 1 on, with the sign.
-    """
-
-    field: Kernel
-    jacobian: Kernel
-    params: Params
-    decay: float
-    action: Integers
-    n_generators: int
 
 
 def fitting_size(target: Array, root: Array | None) -> float:
@@ -72,13 +54,13 @@ def observed(layers: Sequence[Array], loss: Callable[[Array], Any], size: float)
 def with_decay(
     system: SystemProtocol,
     tangents: Tangents,
-    action: tuple[Integers, int],
     observe: Callable[[Array], Parts],
+    widths: Sequence[int] | None = None,
     share: float = 1.0,
 ) -> Parts:
     """Return the critical points of L + share · (λ/2) ‖x‖².
 
-    ``action`` is that of the orthogonal groups, as `Compiled` wants it.
+    Those of layers of linear units, of such ``widths``, are balanced: their map tells the orbit.
     """
     given = system.params
     field, matrix = evaluations(system, lambda _: given)
@@ -94,11 +76,16 @@ def with_decay(
         out.flat[:: len(out) + 1] -= p * share
         return out
 
-    parts: Parts = {
+    def invariants(x: Array, p: float) -> Array:
+        assert widths is not None
+        return np.ravel(coordinates.product(layers_of(widths, x)))
+
+    return {
         "fun": fun,
         "jacobian": jacobian,
         "derivative": lambda x, p: -share * x,
         "generators": lambda x, p: tangents(p != 0.0)(x),
+        "invariants": None if widths is None else invariants,
         "symmetric_at": (0.0,),
         "symmetric": system.numerics.symmetric,
         "parameter": "weight_decay",
@@ -106,9 +93,6 @@ def with_decay(
         "vectorized": True,
         "attributes": {**system.attributes(), "vary": "weight_decay"},
     }
-    if system.dim <= MOST_COMPILED and system.jacobian is not None:
-        parts["compiled"] = Compiled(system.field, system.jacobian, given, share, *action)
-    return parts
 
 
 def decay_labels(problem: Problem, widths: Sequence[int], depth: int) -> Callable[..., Any]:

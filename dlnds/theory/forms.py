@@ -1,8 +1,9 @@
 """Local forms of functions: the leading part of −L in small weights, Taylor terms, differences."""
 
+import functools
 import itertools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.linalg
@@ -16,6 +17,13 @@ from dlnds.theory.moments import Problem
 
 #: Relative step of central differences, and their accuracy.
 STEP, DIFFERENCED = (float(np.finfo(float).eps) ** power for power in (1.0 / 3.0, 2.0 / 3.0))
+
+
+#: Relative step of differences of fourth order, whose error is that of rounding.
+FOURTH = float(np.finfo(float).eps) ** 0.2
+#: The same of vectors, whose components may change over other lengths than their size, and the
+#: smallest of these lengths in terms of it.
+FOURTH_STEP, LEAST_LENGTH = 2e-4, 1e-2
 
 
 class LeadingPart(NamedTuple):
@@ -194,14 +202,54 @@ def difference(function: Callable[[float], Array], size: float, step: float = ST
     return found
 
 
-def derivative(function: Callable[[Array], Array], x: Array) -> Array:
-    """Return the derivative (value × component) of a function of a vector, by differences."""
-    size = float(np.abs(x).max(initial=0.0))
+def derivative(function: Callable[[Array], Array], x: Array, typical: float | None = None) -> Array:
+    """Return the derivative (value × component) of a function of a vector, by differences.
 
-    def along(unit: Array) -> Array:
-        return difference(lambda s: function(x + s * unit), size)
+    They are of fourth order. ``typical`` is the length over which the function changes, by default
+    1 or the largest component; components that are smaller have a shorter one.
+    """
+    size = max(1.0, float(np.abs(x).max(initial=0.0))) if typical is None else typical
+    lengths = np.clip(np.abs(x), LEAST_LENGTH * size, size)
+    steps = FOURTH_STEP * lengths**0.8 * np.maximum(lengths, np.abs(x)) ** 0.2
+    columns, moved = [], x.copy()
+    with np.errstate(over="ignore", invalid="ignore"):
+        for k, step in enumerate(steps.tolist()):
+            values = []
+            for offset in (-2.0, -1.0, 1.0, 2.0):
+                moved[k] = x[k] + offset * step
+                values.append(np.array(function(moved), float))
+            moved[k] = x[k]
+            change = values[0] - values[3] + 8.0 * (values[2] - values[1])
+            columns.append(change / (12.0 * step))
+    return np.stack(columns, axis=1)
 
-    return np.stack([along(unit) for unit in np.eye(x.size)], axis=1)
+
+def difference_within(
+    function: Callable[[float], Any],
+    s: float,
+    typical: float = 1.0,
+    bounds: tuple[float, float] = (-np.inf, np.inf),
+) -> Array:
+    """Return the derivative of a function of a number by a difference of fourth order.
+
+    ``typical`` is the length over which it changes. Next to a bound all five points lie on its
+    inner side.
+    """
+    low, high = min(bounds[0], s), max(bounds[1], s)
+    step = FOURTH * typical**0.8 * max(typical, abs(s)) ** 0.2
+    step = min(step, 0.25 * (high - low))
+    middle = min(max(s, low + 2.0 * step), high - 2.0 * step)
+    places = np.clip(middle + step * np.arange(-2.0, 3.0), low, high)
+    weights = zip(_weights(float((middle - s) / step)), places.tolist(), strict=True)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.asarray(sum(c / step * function(t) for c, t in weights if abs(c) > 1e-9))
+
+
+@functools.lru_cache(maxsize=64)
+def _weights(offset: float) -> tuple[float, ...]:
+    """Return what to weigh five equidistant values with for the derivative off their middle."""
+    powers = np.vander(offset + np.arange(-2.0, 3.0), increasing=True).T
+    return tuple(np.linalg.solve(powers, np.eye(5)[1]).tolist())
 
 
 def field_terms(problem: Problem, terms: Array, order: int) -> Array:

@@ -35,6 +35,11 @@ HESSIAN = 1e-7
 #: Eigenvalues at a located special point, in terms of the largest, that are zero: a fold is located
 #: to the square of this.
 KERNEL = 1e-6
+#: Eigenvalues at solutions of an equation, in terms of the largest, that are zero: rounding, and
+#: the error of a differenced Jacobian.
+EIGENVALUE = 1e-9
+#: The same in terms of the usual size of the derivatives, where all eigenvalues vanish.
+ROUNDING = 1e-11
 #: Relative distance of invariants up to which two solutions are of one orbit.
 SAME_ORBIT = 1e-6
 #: Relative distance up to which two ends of branches are one.

@@ -87,6 +87,97 @@ def test_bratu_with_a_rate(n):
     assert kinds(curve) == []
 
 
+@pytest.mark.parametrize("force", [1.0, 1e6])
+@pytest.mark.parametrize(("x", "p", "q"), [(1e-6, 1e6, 1e-6), (1e6, 1e-6, 1.0), (1.0, 1e-6, 1e6)])
+def test_units_change_nothing_but_rounding(x, p, q, force):
+    """The cubic with x, p, q and F in other units: the same rows, in these units."""
+
+    def family(s):
+        plain = cubic(s / q)
+        return dl.Residual(
+            lambda y, r: force * plain.fun(y / x, r / p),
+            lambda y, r: force / x * plain.jacobian(y / x, r / p),
+            derivative=lambda y, r: force / p * np.ones(1),
+            symmetric=True,
+        )
+
+    fold = first_fold(family, [-2.0 * x], -2.0 * p, 3.0 * q, bounds=(-3.0 * p, 3.0 * p))
+    curve = dl.fold_curve(family, fold, 3.0 * q, bounds=(-q, 4.0 * q))
+    plain = dl.fold_curve(cubic, FOLD, 3.0, bounds=(-1.0, 4.0))
+    assert kinds(curve) == kinds(plain) == ["cusp"]
+    np.testing.assert_allclose(curve.state / x, plain.state, atol=1e-8)
+    np.testing.assert_allclose(curve.p / p, plain.p, atol=1e-8)
+    np.testing.assert_allclose(curve.q / q, plain.q, atol=1e-8)
+    np.testing.assert_allclose(curve.arclength, plain.arclength, atol=1e-8)
+    length = curve.tangent[:, 0] ** 2 + curve.tangent_p**2 + curve.tangent_q**2
+    np.testing.assert_allclose(length, 1.0, rtol=1e-14)
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-2, 1e-4])
+def test_two_cusps_are_told_apart(size):
+    """p + q x + c x² − x⁴: cusps at x² = c/6, q = −(4 c/3) x, p = c²/12."""
+
+    def family(q):
+        return dl.Residual(
+            lambda x, p: p + q * x + size * x**2 - x**4,
+            lambda x, p: np.diag(q + 2.0 * size * x - 4.0 * x**3),
+        )
+
+    q = 4.0 - 2.0 * size
+    x = 1.3
+    fold = first_fold(family, [x], x**4 - size * x**2 - q * x, q, bounds=(-5.0, 5.0))
+    curve = dl.fold_curve(family, fold, q, bounds=(-5.0, 5.0))
+    assert kinds(curve) == ["cusp", "cusp"]
+    found = dl.special_points(curve)
+    at = np.sqrt(size / 6.0) * np.sign(found.state.values[:, 0])
+    assert sorted(np.sign(at)) == [-1.0, 1.0]
+    np.testing.assert_allclose(found.state[:, 0], at, rtol=1e-8)
+    np.testing.assert_allclose(found.q, -4.0 / 3.0 * size * at, rtol=1e-11)
+    np.testing.assert_allclose(found.p, size**2 / 12.0, rtol=1e-11)
+
+
+@pytest.mark.parametrize("way", ["up", "down", "both"])
+def test_what_vanishes_at_the_start_is_there_once(way):
+    """The curve from its cusp, and a function that is zero at the start."""
+    cusp = dl.special_points(dl.fold_curve(cubic, FOLD, 3.0, bounds=(-1.0, 4.0)))
+    curve = dl.fold_curve(cubic, cusp, float(cusp.q[0]), bounds=(-1.0, 4.0), direction=way)
+    assert kinds(curve) == ["cusp"]
+    assert int(np.flatnonzero(curve.event)[0]) == curve.attrs["start_step"]
+    options = {"bounds": (2.0, 4.0), "events": [lambda x, p, q: q - 3.0], "direction": way}
+    curve = dl.fold_curve(cubic, FOLD, 3.0, **options)
+    assert kinds(curve) == ["user"]
+    assert int(np.flatnonzero(curve.event)[0]) == curve.attrs["start_step"]
+
+
+def test_a_closed_curve_is_gone_round_once():
+    """x² + p² + q² = 1: folds at p² + q² = 1, which turn where the closed branches shrink."""
+
+    def family(q):
+        return lambda x, p: x**2 + p**2 + q**2 - 1.0
+
+    fold = first_fold(family, [0.5], np.sqrt(0.5), 0.5, bounds=(-2.0, 2.0), direction="up")
+    curve = dl.fold_curve(family, fold, 0.5, bounds=(-2.0, 2.0))
+    assert curve.attrs["last_stop"] == "closed"
+    assert kinds(curve) == ["branch_point", "branch_point"]
+    np.testing.assert_allclose(sorted(dl.special_points(curve).q), [-1.0, 1.0], rtol=1e-12)
+    np.testing.assert_allclose(curve.p**2 + curve.q**2, 1.0, rtol=1e-11)
+    angle = np.unwrap(np.arctan2(curve.p, curve.q))
+    assert abs(angle[-1] - angle[0]) == pytest.approx(2.0 * np.pi, rel=1e-12)
+
+
+def test_multipliers_of_maps_are_looked_at():
+    """p − x₀² beside −(1 + q) x₁: the fold's other multiplier is −1 at q = 0."""
+
+    def family(q):
+        return dl.Residual(lambda x, p: np.array([p - x[0] ** 2, (-2.0 - q) * x[1]]), kind="map")
+
+    fold = first_fold(family, [0.5, 0.0], 0.25, -0.6, bounds=(-0.5, 0.5))
+    curve = dl.fold_curve(family, fold, -0.6, bounds=(-0.9, 1.0))
+    assert kinds(curve) == ["flip"]
+    assert abs(float(dl.special_points(curve).q[0])) < 1e-12
+    assert curve["index"].values[[0, -1]].tolist() in ([0, 1], [1, 0])
+
+
 def gelfand(q):
     """−8 x + p exp(x/(1 + q x)): folds at p = 8 x e^{−√x}, q = (√x − 1)/x, a cusp at x = 4."""
     return dl.Residual(
@@ -97,7 +188,7 @@ def gelfand(q):
 
 def test_the_cusp_of_ignition():
     fold = first_fold(gelfand, [0.0], 0.0, 0.15, bounds=(0.0, 5.0), max_points=60)
-    curve = dl.fold_curve(gelfand, fold, 0.15, bounds=(0.1, 0.3))
+    curve = dl.fold_curve(gelfand, fold, 0.15, bounds=(0.14, 0.3))
     x = curve.state.values[:, 0]
     np.testing.assert_allclose(curve.p, 8.0 * x * np.exp(-np.sqrt(x)), rtol=1e-10)
     np.testing.assert_allclose(curve.q, (np.sqrt(x) - 1.0) / x, rtol=1e-10)
@@ -170,6 +261,7 @@ def test_curves_do_not_depend_on_the_representative():
     rng = np.random.default_rng(1)
     group = [ortho_group.rvs(d, random_state=rng) for d in (3, 2)]
     (family, fold), (_, moved) = (fold_of_decay(widths, others, 1.0, g) for g in (None, group))
+    moved = moved.assign_attrs(state_scale=fold.attrs["state_scale"])
     here, there = (dl.fold_curve(family, f, 1.0, bounds=(0.8, 1.5)) for f in (fold, moved))
     assert here.sizes == there.sizes
     for name in ("p", "q", "arclength", "loss", "transverse_eigenvalue", "tangent_q"):
@@ -195,7 +287,9 @@ def test_orbits_of_an_asymmetric_equation():
     np.testing.assert_allclose((curve.state**2).sum("parameter"), curve.q / 2.0, rtol=1e-9)
     assert set(curve.orbit_dimension.values.tolist()) == {1}
     angle = np.arctan2(curve.state[:, 1], curve.state[:, 0])
-    np.testing.assert_allclose(angle, np.arctan2(0.8, 0.6), atol=1e-8)
+    start = np.arctan2(fold.state[0, 1], fold.state[0, 0])
+    assert np.sin(start - np.arctan2(0.8, 0.6)) == pytest.approx(0.0, abs=1e-8)  # or across 0
+    np.testing.assert_allclose(angle, start, atol=1e-8)
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
@@ -303,6 +397,7 @@ def test_errors_of_families_are_passed_on():
         ({"family": 3.0}, r"^family: needs a function of \(q\)"),
         ({"family": lambda q: q}, "^family: needs to return a Residual"),
         ({"point": 3.0}, "^point: needs a Dataset of the schema branch"),
+        ({"point": FOLD.drop_attrs().assign_attrs(schema="branch")}, "^point: lacks .*state_scale"),
         ({"q0": 5.0}, "^q0: needs -1 to 4"),
         ({"q0": 1.0}, "^point: needs ∂F/∂x to have a kernel"),
         ({"bounds": (1.0, 0.0)}, "^bounds: needs"),
@@ -383,7 +478,7 @@ def test_a_dying_mode_of_two_layers_is_followed():
     curves = []
     for x in (start, dl.act(net, group, start)):
         line = dl.branch(family(1.0), x, 0.5, bounds=(0.4, 1.5), direction="up", max_points=20)
-        point = dl.special_points(line)
+        point = dl.special_points(line).assign_attrs(state_scale=1.0)
         curves.append(dl.branch_point_curve(family, point, 1.0, bounds=(0.7, 1.4)))
     here, there = curves
     np.testing.assert_allclose(here.p, here.q, rtol=1e-11)

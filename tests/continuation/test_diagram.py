@@ -14,13 +14,15 @@ def branches(tree):
 @pytest.mark.parametrize(
     ("form", "count"),
     [
-        (lambda x, p: p * x - x**3, 2),
-        (lambda x, p: p * x + x**3, 2),
+        (lambda x, p: p * x - x**3, 3),
+        (lambda x, p: p * x + x**3, 3),
         (lambda x, p: p * x - x**2, 3),
+        (lambda x, p: p**2 * x - x**3, 5),
+        (lambda x, p: x * (x - p**2), 3),
     ],
 )
 def test_normal_forms_have_their_branches(form, count):
-    """Halves of a pitchfork agree in all invariants; a transcritical point has two."""
+    """Both halves of a pitchfork, and of each line that crosses, are branches."""
     tree = dl.diagram(form, [0.0], -0.5, bounds=(-1.0, 1.0))
     dl.schema.validate(tree)
     assert tree.attrs["complete"] == 1
@@ -33,6 +35,8 @@ def test_normal_forms_have_their_branches(form, count):
         values = [form(x, p) for x, p in zip(branch.state.values, branch.p.values, strict=True)]
         assert np.abs(values).max() < 1e-9
         assert float(np.abs(branch.state[-1]).max()) > 0.5
+    ends = [(*branch.state.values[-1], float(branch.p[-1])) for branch in branches(tree)]
+    assert len({tuple(np.round(end, 6)) for end in ends}) == count
 
 
 def test_the_lorenz_equations_have_a_pair_with_its_hopf_point():
@@ -42,9 +46,11 @@ def test_the_lorenz_equations_have_a_pair_with_its_hopf_point():
         )
     )
     tree = dl.diagram(lorenz, np.zeros(3), 0.5, bounds=(0.0, 30.0))
-    _, pair = branches(tree)
-    assert [kind for kind, _, _ in events(pair)] == ["hopf"]
-    assert events(pair)[0][1] == pytest.approx(470 / 19, abs=1e-8)
+    _, *pair = branches(tree)
+    assert [np.sign(half.state.values[-1, 0]) for half in pair] == [1.0, -1.0]
+    for half in pair:
+        assert [kind for kind, _, _ in events(half)] == ["hopf"]
+        assert events(half)[0][1] == pytest.approx(470 / 19, abs=1e-8)
 
 
 @pytest.mark.parametrize("d", [2, 3])
@@ -89,6 +95,7 @@ def test_no_orbit_is_followed_twice_from_a_sphere_of_directions():
     radius = np.linalg.norm(ring.state.values, axis=1)
     np.testing.assert_allclose(radius**2, 0.5 * ring.p.values - 1.0, atol=1e-9)
     assert set(ring.orbit_dimension.values[1:].tolist()) == {2}
+    assert tree.attrs["complete"] == 1
 
 
 @pytest.mark.parametrize("depth", [2, 3])
@@ -135,6 +142,92 @@ def test_declared_invariants_decide_what_is_one_orbit():
         equation = dl.Residual(form, invariants=invariants)
         tree = dl.diagram(equation, [0.0], -0.5, bounds=(-1.0, 1.0))
         assert len(tree.children) == count
+
+
+def counted(tree):
+    """How many branches start at each p, and how they end."""
+    starts = [float(branch.p[0]) for branch in branches(tree)[1:]]
+    stops = {branch.attrs["last_stop"] for branch in branches(tree)}
+    return {p: sum(abs(q - p) < 1e-6 for q in starts) for p in np.round(starts, 5)}, stops
+
+
+@pytest.mark.parametrize("rotation", [None, 0])
+def test_repeated_modes_have_a_branch_for_each_sign_pattern(rotation):
+    """F_i = −x_i + λ x_i/i − x_i³ with i repeated i times: 3^i − 1 at λ = i."""
+    modes = np.array([1.0, 2.0, 2.0, 3.0, 3.0, 3.0])
+    turn = np.eye(6)
+    if rotation is not None:
+        turn = np.linalg.qr(np.random.default_rng(rotation).normal(size=(6, 6)))[0]
+
+    def field(y, p):
+        x = turn.T @ y
+        return turn @ ((p / modes - 1.0) * x - x**3)
+
+    equation = dl.Residual(field, symmetric=True)
+    tree = dl.diagram(equation, np.zeros(6), 0.5, bounds=(0.2, 3.5))
+    assert tree.attrs["complete"] == 1
+    assert counted(tree) == ({1.0: 2, 2.0: 8, 3.0: 26}, {"bound_reached"})
+    for branch in branches(tree):
+        x = branch.state.values @ turn
+        lack = (branch.p.values[:, None] / modes - 1.0) * x - x**3
+        assert np.abs(lack).max() < 1e-9
+
+
+def test_coupled_pitchforks_are_joined_by_one_closed_branch():
+    """x (p − x² − 2y²) and y (p − δ − y² − x²/4): the axes meet mixed solutions at 4δ/3 and 2δ.
+
+    These are an ellipse around the origin, reached from each of the four points on the axes.
+    """
+
+    def field(x, p):
+        a, b = x**2
+        return np.array([x[0] * (p - a - 2.0 * b), x[1] * (p - 0.3 - b - 0.25 * a)])
+
+    tree = dl.diagram(field, np.zeros(2), -0.5, bounds=(-1.0, 2.0), depth=5)
+    first, *axes, ring = branches(tree)
+    assert tree.attrs["complete"] == 1
+    assert [kind for kind, *_ in events(first)] == ["branch_point"] * 2
+    np.testing.assert_allclose([p for _, p, _ in events(first)], [0.0, 0.3], atol=1e-9)
+    assert len(axes) == 4
+    places = sorted(p for axis in axes for _, p, _ in events(axis))
+    np.testing.assert_allclose(places, [0.4, 0.4, 0.6, 0.6], atol=1e-8)
+    assert ring.attrs["last_stop"] == "closed"
+    a, b = (ring.state.values**2).T
+    np.testing.assert_allclose(a + 2.0 * b, ring.p, atol=1e-10)
+    np.testing.assert_allclose(b + 0.25 * a, ring.p - 0.3, atol=1e-10)
+
+
+def test_a_rod_on_which_diffusion_fights_reaction_has_its_modes():
+    """−u″ = λ (u − u³) with Neumann ends in finite differences: λ = (2/h sin(kπh/2L))², and λ = 0.
+
+    At λ = 0 all constants are solutions: two branches lead along them, at a constant λ.
+    """
+    n, length = 20, np.pi
+    h = length / (n - 1)
+    second = (np.eye(n, k=1) + np.eye(n, k=-1) - 2.0 * np.eye(n)) / h**2
+    second[0, 1] = second[-1, -2] = 2.0 / h**2
+    equation = dl.Residual(
+        lambda u, p: second @ u + p * (u - u**3),
+        lambda u, p: second + p * np.diag(1.0 - 3.0 * u**2),
+        derivative=lambda u, p: u - u**3,
+    )
+    tree = dl.diagram(equation, np.zeros(n), 0.5, bounds=(0.25, 5.0))
+    known = (2.0 / h * np.sin(np.arange(1, 3) * np.pi * h / (2.0 * length))) ** 2
+    assert tree.attrs["complete"] == 1
+    starts = [float(branch.p[0]) for branch in branches(tree)[1:]]
+    np.testing.assert_allclose(starts, np.repeat(known, 2), atol=1e-8)
+    for number, branch in enumerate(branches(tree)[1:]):
+        end = branch.state.values[-1]
+        assert np.count_nonzero(np.diff(np.sign(end))) == 1 + number // 2
+
+
+def test_a_continuum_that_no_symmetry_accounts_for_is_incomplete():
+    def field(x, p):
+        return p * x - (x @ x) * x
+
+    tree = dl.diagram(dl.Residual(field, symmetric=True), np.zeros(2), -0.5, bounds=(-1.0, 1.0))
+    assert list(tree.children) == ["branch_0"]
+    assert tree.attrs["complete"] == 0
 
 
 def test_diagrams_stop_at_their_limits():

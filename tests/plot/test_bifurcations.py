@@ -175,7 +175,7 @@ def test_the_norm_has_the_corner_that_it_has():
 
 def test_other_numbers_are_drawn_smoothly_and_whole_ones_as_steps():
     """The loss is a function of the sizes, which are drawn through their tangents."""
-    branch = decay((0, 1, 2))
+    branch = decay((0, 1, 2), step_max=0.1)
     drawn, *sizes = (
         np.concatenate([line.get_ydata() for line in curves(dl.plot.branches(branch, y=y))])
         for y in ("loss", "x0", "x4", "x8")

@@ -319,7 +319,6 @@ def test_fixed_points_of_descent_are_the_equilibria_of_the_flow(number):
     expected = {**flow.attributes, "step_size": eta, "period": 1}
     assert steps.attributes.keys() == expected.keys()
     assert all(np.array_equal(steps.attributes[word], expected[word]) for word in expected)
-    assert steps.compiled is None
     assert (steps.label is None) == (flow.label is None)
     assert flow.label is None or steps.label(x, p) == flow.label(x, p)
 

@@ -282,9 +282,9 @@ def test_minima_are_followed_as_the_slope_falls(minimum):
 
 
 def test_minima_are_followed_as_weights_decay(minimum):
-    """With decay each hidden unit is balanced: ‖in‖² = p‖out‖²."""
+    """With decay each hidden unit is balanced: ‖in‖² = p‖out‖². More of it leaves no minimum."""
     net, _, x = minimum
-    equation, decay = dl.equilibria(net, vary="weight_decay"), 1e-3
+    equation, decay = dl.equilibria(net, vary="weight_decay"), 1e-4
     start = scipy.optimize.root(
         lambda z: equation.value(z, decay),
         x,
@@ -292,8 +292,12 @@ def test_minima_are_followed_as_weights_decay(minimum):
         method="lm",
         options={"xtol": 1e-15, "ftol": 1e-15},
     ).x
-    branch = dl.branch(equation, start, decay, bounds=(1e-3, 5e-3), max_points=100)
-    assert branch.sizes["step"] > 2
+    branch = dl.branch(equation, start, decay, bounds=(5e-5, 5e-3), max_points=100)
+    assert branch.p.values[[0, -1]].tolist() == [5e-5, 5e-5]
+    (fold,) = np.flatnonzero(branch.event.values)
+    assert dl.schema.decode(branch.event).values[fold] == "fold"
+    with pytest.raises(dl.ConvergenceError, match="^x0: "):
+        dl.branch(equation, start, 2.0 * float(branch.p[fold]), bounds=(1e-4, 5e-3))
     balance = np.abs(net.conserved(branch.state.values)).max()
     assert balance < 1e-8 * float((branch.state**2).sum("parameter").max())
     np.testing.assert_allclose(equation.slope(start, decay), -start)

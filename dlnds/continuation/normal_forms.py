@@ -1,0 +1,82 @@
+"""What normal forms say: on which side of a branch point or Hopf point new solutions are."""
+
+import numpy as np
+import scipy.linalg
+
+from dlnds.arrays import Array
+from dlnds.continuation.correct import Point, Problem, joined, orbit_basis, usual_size
+from dlnds.theory import tolerances
+
+#: Step of differences, in terms of the size of x, at which truncation and rounding are alike.
+STEP = 2e-3
+#: Quadratic terms, in terms of the cubic ones at the size of x, that a pitchfork may have.
+EVEN = 1e-5
+
+
+def of_pitchfork(problem: Problem, point: Point) -> str:
+    """Return whether a simple branch point is a super- or subcritical pitchfork, or none.
+
+    With v and w the null vectors of J and Jᵀ, wᵀv > 0, and J h = −(F_xx v v − w wᵀ F_xx v v), the
+    reduced equation has the terms ½ a s² + ⅙ c s³, a = wᵀ F_xx v v and c = wᵀ (F_xxx v v v +
+    3 F_xx v h). A pitchfork has a = 0; its solutions are where the others are unstable, if c < 0.
+    """
+    z = point.z
+    jacobian = problem.matrix(z)
+    basis = orbit_basis(problem, z, point.heading)
+    size = usual_size(problem, jacobian, problem.slope(z))
+    left, sizes, right = np.linalg.svd(jacobian - size * basis @ basis.T)
+    if len(sizes) > 1 and sizes[-2] <= tolerances.KERNEL * sizes[0]:
+        return "none"
+    v, w = right[-1], left[:, -1]
+    if abs(w @ v) <= tolerances.KERNEL:
+        return "none"
+    w = w * np.sign(w @ v)
+    bend, cube = _along(problem, z, v)
+    square = bend @ v
+    inner = (left[:, :-1].T @ square) / np.where(sizes[:-1] > 0.0, sizes[:-1], np.inf)
+    answer = -right[:-1].T @ inner
+    even, odd = float(w @ square), float(w @ (cube @ v + 3.0 * bend @ answer))
+    if not abs(even) <= EVEN * abs(odd) * problem.unit:
+        return "none"
+    return "supercritical" if odd < 0.0 else "subcritical"
+
+
+def of_hopf_point(problem: Problem, point: Point) -> str:
+    """Return whether the orbits at a Hopf point are stable across it, or none if that is not known.
+
+    By the sign of the first Lyapunov coefficient, Re wᴴ (C(v, v, v̄) − 2 B(v, J⁻¹ B(v, v̄)) +
+    B(v̄, (2iω − J)⁻¹ B(v, v))), with J v = iω v, Jᵀ w = −iω w, and B and C the second and third
+    derivatives of F [Kuznetsov, Elements of Applied Bifurcation Theory, section 5.4].
+    """
+    z, jacobian, n = point.z, problem.matrix(point.z), len(point.x)
+    values, left, right = scipy.linalg.eig(jacobian, left=True)
+    place = int(np.argmin(np.where(values.imag > 0.0, np.abs(values.real), np.inf)))
+    omega, w, v = float(values[place].imag), left[:, place], right[:, place]
+    overlap = np.vdot(w, v)
+    if not omega > 0.0 or abs(overlap) <= tolerances.KERNEL or point.basis.shape[1]:
+        return "none"
+    w = w / np.conj(overlap)
+    x, y = v.real, v.imag
+    (bend, cube), (other, third) = _along(problem, z, x), _along(problem, z, y)
+    square = bend @ x - other @ y + 2j * (bend @ y)  # B(v, v)
+    mean = bend @ x + other @ y  # B(v, v̄)
+    cubic = (cube + third) @ x + 1j * (cube + third) @ y  # C(v, v̄, v)
+    still = np.linalg.lstsq(jacobian, mean, rcond=None)[0]
+    twice = np.linalg.solve(2j * omega * np.eye(n) - jacobian, square)
+    change = cubic - 2.0 * (bend + 1j * other) @ still + (bend - 1j * other) @ twice
+    first = float(np.vdot(w, change).real)
+    size = float(np.abs(change).max() * np.abs(w).max())
+    if not abs(first) > EVEN * size:
+        return "none"
+    return "supercritical" if first < 0.0 else "subcritical"
+
+
+def _along(problem: Problem, z: Array, v: Array) -> tuple[Array, Array]:
+    """Return the first and the second derivative of ∂F/∂x along a direction."""
+    h = STEP * problem.unit / float(np.linalg.norm(v))
+    one, two, back, far = (
+        problem.matrix(joined(z[:-1] + part * h * v, float(z[-1]))) for part in (1, 2, -1, -2)
+    )
+    first = (8.0 * (one - back) - (two - far)) / (12.0 * h)
+    second = (16.0 * (one + back) - (two + far) - 30.0 * problem.matrix(z)) / (12.0 * h**2)
+    return first, second

@@ -1,0 +1,361 @@
+"""The first point of a branch: the solution at p0, its tangent, and the scales of all lengths."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import scipy.optimize
+from numpy.typing import ArrayLike
+
+from dlnds.arrays import Array
+from dlnds.continuation.bordered import LARGE, SINGULAR
+from dlnds.continuation.correct import (
+    EPSILON,
+    Bordered,
+    Point,
+    Problem,
+    bordered,
+    described,
+    joined,
+    null_directions,
+    orbit_basis,
+    placed,
+    stored,
+    unit_length,
+    upwards_of,
+    usual_size,
+)
+from dlnds.continuation.residuals import equation_of
+from dlnds.errors import ConvergenceError, check_array, check_memory, check_number
+from dlnds.theory import forms, tolerances
+
+#: Newton steps at most, and halvings of one of them.
+MOST_STEPS, MOST_HALVINGS = 60, 30
+#: How far the solution may be from x0, in terms of the size of both.
+NEAR = 0.5
+#: How often the typical size of x is looked for with that of the differences for its Jacobian.
+MOST_UNITS = 6
+#: Lengths, in terms of ‖x‖, from which on what is not linear in them is looked for.
+SLIGHT = 1e-6
+#: How much more than at the shortest length known F has to be bent there for one to be shorter.
+SAME = 1e-6
+#: Octaves of lengths in which the typical size of x is looked for.
+OCTAVES = 160.0
+#: ‖F‖ at a solution, in terms of what a change of x by its size makes.
+UNSOLVED = 1e-8
+#: Part of a linear change that what is not linear is at a length, in terms of which the typical
+#: size of x is this; and how many directions are tried.
+BENT, ROOM, DIRECTIONS = 0.1, 3.0, 3
+#: How far beside a value of p with a larger symmetry solutions are looked at, as part of its range.
+BESIDE = 1e-4
+#: Relative deviation of derivatives from differences that rounding does not explain.
+WRONG = 1e-3
+
+
+def started(
+    residual: object,
+    x0: ArrayLike,
+    p0: float,
+    course: Mapping[str, Any],
+    max_points: int,
+    symmetry: str = "declared",
+) -> tuple[Problem, Point]:
+    """Return what the steps of a branch share and its first point, if the start is one."""
+    equation = equation_of(residual)
+    x = check_array("x0", x0, ndim=1, shape=(equation.size,))
+    low, high = course["bounds"]
+    p = check_number("p0", p0, minimum=low, maximum=high)
+    check_room(max_points, x.size)
+    force = equation.value(x, p)
+    if not np.isfinite(force @ force + x @ x):
+        raise ValueError(f"x0: F(x, p) is not finite, or overflows, at p = {p:g}")
+    for event in course["events"]:
+        answer = np.asarray(event(x, p))
+        if answer.ndim or answer.dtype.kind not in "biuf" or not np.isfinite(answer):
+            raise ValueError(
+                f"events: needs functions that return one finite number, got {answer!r} at x0"
+            )
+    for name, found in (("jacobian", equation.matrix(x, p)), ("derivative", equation.slope(x, p))):
+        if getattr(equation, name) is not None and not np.isfinite(found).all():
+            raise ValueError(f"{name}: needs finite numbers, got NaN or infinity at the start")
+    minimum_norm, reach = symmetry == "minimum_norm", 0.5 * (high - low)
+    plain = Problem(equation, scale=joined(np.ones(x.size), reach), **course)
+    plain = plain._replace(nullity=0) if minimum_norm else plain
+    unit = float(np.linalg.norm(x)) or 1.0
+    for _ in range(1 if equation.jacobian else MOST_UNITS):
+        before, plain = unit, plain._replace(scale=joined(np.full(x.size, unit), reach))
+        unit = typical_size(plain, joined(x, p))
+        if 0.5 * before <= unit <= 2.0 * before:
+            break
+    problem = plain._replace(scale=joined(np.full(x.size, unit), reach), nullity=-1)
+    return start_of(problem, x, p, minimum_norm)
+
+
+def check_room(max_points: int, size: int) -> None:
+    """Refuse branches of so many components that do not fit into the memory."""
+    check_memory("max_points", 4 * max_points * size + 4 * size**2)
+
+
+def start_of(
+    problem: Problem, x: Array, p: float, minimum_norm: bool = False
+) -> tuple[Problem, Point]:
+    """Return the solution at p0 with a tangent towards larger p, or say what is wrong with it."""
+    z = joined(x, p)
+    plain = problem._replace(nullity=0) if minimum_norm else problem
+    _check_derivatives(problem, z)
+    z = _solution_at(plain, z)
+    if problem.spectrum is None:
+        _check_declared(problem, z)
+    size = usual_size(problem, problem.matrix(z), problem.slope(z))
+    problem, plain = problem._replace(size=size), plain._replace(size=size)
+    if float(z[-1]) in problem.residual.symmetric_at and not minimum_norm:
+        return problem, _start_beside(problem, z)
+    kernel = _null_directions(plain, z)
+    if minimum_norm:
+        problem = problem._replace(nullity=len(kernel) - 1)
+        ahead = kernel.T @ (kernel @ upwards_of(z))
+        if np.linalg.norm(ahead) > tolerances.KERNEL:
+            kernel = unit_length(ahead)[None]
+    if len(kernel) != 1:
+        raise ValueError(
+            f"x0: {len(kernel)} directions lead on from it at {problem.residual.parameter} = {p:g} "
+            "beside what the declared symmetry moves; start at another p0 (a branch point can be "
+            "passed, not begun at), declare generators if it is a symmetry, or use "
+            "symmetry='minimum_norm' if solutions are a continuum"
+        )
+    heading = kernel[0]
+    leading = heading[-1] if abs(heading[-1]) > 1e-8 else heading[np.argmax(np.abs(heading))]
+    tangent = unit_length(heading * problem.scale) * math.copysign(1.0, leading)
+    return problem, stored(problem, z[:-1], float(z[-1]), tangent)
+
+
+def _start_beside(problem: Problem, z: Array) -> Point:
+    """Return a solution where the symmetry is larger than around, with what it has around.
+
+    There more may be zero than the larger symmetry accounts for, as in the saddles of deep networks
+    at weight decay 0. The tangent is that of solutions at two values of p nearby, extrapolated.
+    """
+    unit = float(problem.scale[-1]) * (1.0 if z[-1] < problem.bounds[1] else -1.0)
+    places, found = [joined(z[:-1], float(z[-1]) + k * BESIDE * unit) for k in (1.0, 2.0)], []
+    for place in places:
+        try:
+            near = _solution_at(problem, place)
+        except ConvergenceError:
+            near = None
+        point = None if near is None else described(problem, near, upwards_of(near))
+        if near is None or point is None or problem.distance(near, place) > BESIDE**0.5:
+            name = problem.residual.parameter
+            raise ValueError(
+                f"x0: is a solution at {name} = {z[-1]:g}, where the symmetry is larger than "
+                f"around, but none at {name} = {place[-1]:g} is near it; take another point of its "
+                "orbit (of a network a balanced one, as critical_state gives), or another p0"
+            )
+        found.append(point.heading)
+    heading = 2.0 * found[0] - found[1]
+    basis = orbit_basis(problem, places[0], heading)
+    tangent = unit_length(heading * problem.scale)
+    return placed(problem, z, tangent, basis, problem.matrix(z))
+
+
+def typical_size(problem: Problem, z: Array) -> float:
+    """Return the length over which F is no longer linear in x, in a direction of slow change.
+
+    That is covariant: if x is measured in other units, or shifted, so is the length. The smallest
+    counts of those at p0 and half way to both bounds. A linear equation has none; the solution's
+    own size is taken, and its change within the bounds.
+    """
+    size = math.inf
+    for p in (float(z[-1]), *(0.5 * (float(z[-1]) + bound) for bound in problem.bounds)):
+        size = _bending_size(problem, joined(z[:-1], p), size)
+    if size < np.inf:
+        return size
+    basis = orbit_basis(problem, z, upwards_of(z))
+    system = bordered(problem, z, basis, upwards_of(z))
+    assert system is not None
+    change = system.factors.solve(upwards_of(z))[:-1] * problem.unit
+    return float(np.linalg.norm(z[:-1])) or float(np.linalg.norm(change)) or 1.0
+
+
+def _bending_size(problem: Problem, z: Array, most: float) -> float:
+    """Return the length over which F is no longer linear in x at one p, if that is not the most."""
+    basis = orbit_basis(problem, z, upwards_of(z))
+    system = bordered(problem, z, basis, upwards_of(z))
+    force = problem.value(z)
+    if system is None or not np.isfinite(force @ force):
+        return most
+    for v in _slow_directions(problem, z, system, basis):
+        most = _bending_along(problem, z, force, system.jacobian, unit_length(v), most)
+    return most
+
+
+def _slow_directions(problem: Problem, z: Array, system: Bordered, basis: Array) -> list[Array]:
+    """Return directions across the orbit in which x changes slowly, some at random."""
+    n = z.size - 1
+    rights = np.random.default_rng(0).normal(size=(DIRECTIONS, n))
+    if problem.residual.generators is not None and z[:n].any():  # what turns as x does
+        moved = np.stack([z[:n], system.jacobian @ z[:n], problem.slope(z)])
+        sizes = np.linalg.norm(moved, axis=1, keepdims=True)
+        rights = np.random.default_rng(0).normal(size=(DIRECTIONS, 3)) @ (
+            moved / np.where(sizes > 0.0, sizes, 1.0)
+        )
+    rights -= (rights @ basis) @ basis.T  # an orbit bends where F does not
+    slow = [system.factors.solve(joined(right, 0.0))[:n] for right in rights]
+    tried = [v if v.any() else right for v, right in zip(slow, rights, strict=True)]
+    return [v for v in tried if v.any()]
+
+
+def _bending_along(
+    problem: Problem, z: Array, force: Array, jacobian: Array, v: Array, most: float
+) -> float:
+    """Return the length over which F is no longer linear along a direction, or the most.
+
+    Lengths grow from what is slight: F need not be defined far away.
+    """
+    x, p, rate = z[:-1], float(z[-1]), jacobian @ v
+    reach = float(np.linalg.norm(problem.slope(z))) * float(problem.scale[-1])
+    change = float(np.linalg.norm(rate))
+
+    def bent(octave: float) -> float:
+        s = 2.0**octave
+        rest = float(np.linalg.norm(problem.value(joined(x + s * v, p)) - force - s * rate))
+        rest = rest if math.isfinite(rest) else 1e300
+        return math.log(rest + 1e-300) - math.log(BENT * (s * change + reach) + 1e-300)
+
+    limit = min(OCTAVES, math.log2(most / ROOM)) if most < math.inf else OCTAVES
+    if limit < OCTAVES and bent(limit) <= SAME:
+        return most
+    size = float(np.linalg.norm(x))
+    low = max(math.log2(SLIGHT * size), -OCTAVES) if size else -OCTAVES
+    while bent(low) > 0.0 and low > -OCTAVES:
+        low -= 4.0
+    if not bent(low) < 0.0:
+        return most
+    high = low + 4.0
+    while bent(high) < 0.0:
+        low, high = high, high + 4.0
+        if high > limit + 4.0:
+            return most
+    return float(ROOM * 2.0 ** scipy.optimize.brentq(bent, low, high, xtol=1e-10))
+
+
+def _check_derivatives(problem: Problem, z: Array) -> None:
+    """Refuse a Jacobian, or a derivative by p, that is not that of fun."""
+    residual, x, p = problem.residual, z[:-1], float(z[-1])
+    matrix, slope = problem.matrix(z), problem.slope(z)
+    v = unit_length(np.random.default_rng(1).normal(size=x.size)) * problem.unit
+    step, unit = 1e-5, float(problem.scale[-1])
+    sizes = np.linalg.norm(matrix, axis=1) * problem.unit + np.abs(slope) * unit
+    if residual.jacobian is not None:
+        seen = (residual.value(x + step * v, p) - residual.value(x - step * v, p)) / (2.0 * step)
+        _check_same("jacobian", "∂F/∂x", matrix @ v, seen, sizes)
+    if residual.derivative is not None:
+        seen = forms.difference_within(lambda s: residual.value(x, s), p, unit, problem.bounds)
+        _check_same("derivative", "∂F/∂p", unit * slope, unit * seen, sizes)
+
+
+def _check_same(name: str, what: str, known: Array, seen: Array, sizes: Array) -> None:
+    """Refuse a derivative that differs from differences in one of its components."""
+    lack = np.abs(known - seen) - WRONG * sizes
+    if np.isfinite(seen).all() and lack.max() > WRONG**2 * sizes.max():
+        k = int(np.argmax(lack))
+        raise ValueError(
+            f"{name}: needs {what} of fun, but component {k} of it in a direction is {known[k]:.6g}"
+            f" at the start, and {seen[k]:.6g} by differences"
+        )
+
+
+def _check_declared(problem: Problem, z: Array) -> None:
+    """Refuse a symmetry that the equation does not have."""
+    residual, x, p = problem.residual, z[:-1], float(z[-1])
+    matrix = residual.matrix(x, p)
+    size = float(np.linalg.norm(matrix))
+    if residual.symmetric and np.linalg.norm(matrix - matrix.T) > WRONG * size:
+        raise ValueError("symmetric: ∂F/∂x is not symmetric at the start")
+    rows = residual.orbit(x, p)
+    if rows.shape[1] != x.size or not np.isfinite(rows).all():
+        raise ValueError(f"generators: needs finite rows of {x.size} numbers, got {rows.shape}")
+    lack = float(np.linalg.norm(rows @ matrix.T))
+    if lack > WRONG * size * float(np.linalg.norm(rows)) and lack > WRONG * size * problem.unit:
+        raise ValueError(
+            "generators: are no symmetry of fun, ∂F/∂x does not vanish along them at the start"
+        )
+
+
+def _solution_at(problem: Problem, z: Array) -> Array:
+    """Return the solution near x0 at p0, by Newton's method with p fixed.
+
+    Where that stops, from the nearest place at which ‖F‖ is smallest.
+    """
+    found = _newton_at(problem, z)
+    if found is None:
+        found = _newton_at(problem, _least_force(problem, z))
+    size = problem.unit + float(np.linalg.norm(z[:-1]))
+    if found is not None and np.linalg.norm(found - z) <= NEAR * size:
+        return found
+    force, name = float(np.linalg.norm(problem.value(z))), problem.residual.parameter
+    raise ConvergenceError(
+        f"x0: Newton's method finds no solution from it at {name} = {z[-1]:g}, where "
+        f"‖F‖ = {force:.3g}; check the Jacobian, or come nearer (find_critical_point)"
+    )
+
+
+def _least_force(problem: Problem, z: Array) -> Array:
+    """Return where ‖F‖ is smallest around x0."""
+    p, ahead = float(z[-1]), problem.unit
+
+    def force(y: Array) -> Array:
+        return np.nan_to_num(problem.value(joined(z[:-1] + ahead * y, p)), nan=1e150)
+
+    def change(y: Array) -> Array:
+        return np.nan_to_num(ahead * problem.matrix(joined(z[:-1] + ahead * y, p)))
+
+    tight = {"xtol": 1e-14, "ftol": 1e-14, "gtol": None}
+    found = scipy.optimize.least_squares(force, np.zeros(z.size - 1), change, max_nfev=200, **tight)
+    return joined(z[:-1] + ahead * found.x, p)
+
+
+def _newton_at(problem: Problem, z: Array) -> Array | None:
+    """Return where damped Newton steps at fixed p lead, if that is a solution."""
+    scale, n, normal = problem.scale, z.size - 1, upwards_of(z)
+    force, last = problem.value(z), np.inf
+    for _ in range(MOST_STEPS):
+        system = bordered(problem, z, orbit_basis(problem, z, normal), normal)
+        if system is None:
+            return None
+        step = system.factors.solve(joined(force / system.unit, 0.0))
+        step[n] = 0.0
+        length = float(np.linalg.norm(step)) / (1.0 + float(np.linalg.norm(z / scale)))
+        size, usual = float(np.linalg.norm(force)), float(np.linalg.norm(z[:n]))
+        if length <= problem.rtol:
+            # A singular Jacobian may lead nowhere.
+            return z - scale * step if size <= UNSOLVED * system.unit else None
+        rounding = size <= EPSILON * system.weight * usual or length <= 1e3 * problem.rtol
+        if length > 0.5 * last and rounding:
+            return z
+        z, force = _damped(problem, z, force, scale * step)
+        last = length
+    return None
+
+
+def _damped(problem: Problem, z: Array, force: Array, step: Array) -> tuple[Array, Array]:
+    """Return where the longest part of a step leads that makes ‖F‖ smaller, and F there."""
+    size = float(np.linalg.norm(force))
+    for _ in range(MOST_HALVINGS):
+        moved = z - step
+        moved[-1] = z[-1]
+        there = problem.value(moved)
+        if np.linalg.norm(there) < size or not size:
+            return moved, there
+        step = 0.5 * step
+    return z, force
+
+
+def _null_directions(problem: Problem, z: Array) -> Array:
+    """Return the null directions at the start; of large equations only whether there is one."""
+    if z.size > LARGE:
+        normal = upwards_of(z)
+        system = bordered(problem, z, orbit_basis(problem, z, normal), normal)
+        if system is not None and system.factors.condition > SINGULAR:
+            return unit_length(system.factors.solve(normal))[None]
+    return null_directions(problem, z)
