@@ -3,6 +3,7 @@
 from .check import check, expected_of, stretch_of
 from .flows import PROBLEMS as FLOWS
 from .scalar import PROBLEMS as SCALAR
+from .systems import PROBLEMS as SYSTEMS
 from .variants import residual_of, run, variant_of
 
-PROBLEMS = (*SCALAR, *FLOWS)
+PROBLEMS = (*SCALAR, *FLOWS, *SYSTEMS)

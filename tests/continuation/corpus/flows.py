@@ -196,14 +196,14 @@ def predator_prey():
 
     meet = (2.0 / 3.0) / (1.0 - e)
     zero = line("zero", [0.0, 0.0], (-1.0, 2.0), (Special(BP, 0.6),),
-                (([0.0, 0.0], 0.0), ([0.0, 0.0], 0.9)))  # fmt: skip
+                (([0.0, 0.0], 0.35), ([0.0, 0.0], 0.9)))  # fmt: skip
     prey = graph("prey", p, (-0.4, 1.2),
                  (Special(BP, 0.0), Special(BP, 1.0 / 3.0), Special(FOLD, bisect(slope, 0.1, 0.9))),
-                 (([1.0, 0.0], 0.0),), lambda u: np.array([u, 0.0]))  # fmt: skip
+                 (([0.5, 0.0], 0.75 / -np.expm1(-2.5)),), lambda u: np.array([u, 0.0]))  # fmt: skip
     hopf = 1.0 / (3.0 * (1.0 - e) - 5.0 * e)
     both = states("both", lambda q: np.array([1.0 / 3.0, 2.0 - 3.0 * q * (1.0 - e)]), (-1.0, 2.0),
-                  (Special(HOPF, hopf), Special(BP, meet)), (([1.0 / 3.0, 2.0], 0.0),))  # fmt: skip
-    return Problem("predator_prey", fun, jacobian, 2, (-0.2, 0.95), (zero, prey, both))
+                  (Special(HOPF, hopf), Special(BP, meet)), (([1.0 / 3.0, 2.0 - 1.2 * (1.0 - e)], 0.4),))  # fmt: skip
+    return Problem("predator_prey", fun, jacobian, 2, (0.3, 0.95), (zero, prey, both))
 
 
 def rosenzweig_macarthur(m=0.5):
