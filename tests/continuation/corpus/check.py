@@ -65,25 +65,30 @@ def expected_of(problem, variant, stretch):
     curve = variant.curve
     sizes, found = extent(curve), []
     noise = (EXACT if variant.with_jacobian else DIFFERENCED) * np.linalg.cond(variant.A)
+    width = curve.span[1] - curve.span[0]
     for point in curve.special:
+        places = (
+            [point.s + turn * curve.period for turn in (-1, 0, 1)] if curve.period else [point.s]
+        )
+        if not stretch.closed and not any(
+            stretch.low - 0.1 * width <= s <= stretch.high + 0.1 * width for s in places
+        ):
+            continue
         near = spread(problem, curve, point, noise)
         x, p = curve.at(point.s)
         sides = [curve.at(point.s + d) for d in (-near, near)]
         least = CROSSING if "branch_point" in point.kind else REGULAR
         x_error = 4.0 * max(np.linalg.norm(y - x) for y, _ in sides) + least * sizes[0]
         p_error = 4.0 * max(abs(q - p) for _, q in sides) + least * sizes[1]
-        margin = max(4.0 * near, least * (curve.span[1] - curve.span[0]))
-        inside = stretch.closed or stretch.low - margin <= point.s <= stretch.high + margin
-        places = [point.s + turn * curve.period for turn in (-1, 0, 1)] if curve.period else [point.s]
-        inside = stretch.closed or any(
+        margin = max(4.0 * near, least * width)
+        if not stretch.closed and not any(
             stretch.low - margin <= s <= stretch.high + margin for s in places
-        )
-        if not inside:
+        ):
             continue
         clear = stretch.closed or any(
             stretch.low + margin < s < stretch.high - margin for s in places
         )
-        ahead = 1e-4 * (curve.span[1] - curve.span[0])
+        ahead = 1e-4 * width
         turn = curve.at(point.s + ahead)[1] + curve.at(point.s - ahead)[1] - 2.0 * p
         found.append(
             Expected(
@@ -182,6 +187,8 @@ def _place(variant, x, p, sizes):
     """Return the place of a curve that is nearest to a point, and the distance from it."""
     curve = variant.curve
     s = curve.along(x, p)
+    if not np.isfinite(s):
+        return s, np.inf
     for _ in range(3):
         y, q = curve.at(s)
         gap = np.append((curve.seen(x) - curve.seen(y)) / sizes[0], (p - q) / sizes[1])
@@ -230,7 +237,7 @@ def _wrong_curve(problem, variant, rows, stretch):
             got -= curve.period * np.round((got - right) / curve.period)
         ends = [curve.at(v) for v in (got, right)]
         gap = np.linalg.norm(curve.seen(ends[0][0]) - curve.seen(ends[1][0])) / sizes[0]
-        if not (abs(got - right) < 1e-4 * width or gap < 1e-4 and not curve.period):
+        if not (abs(got - right) < 1e-4 * width or (gap < 1e-4 and not curve.period)):
             yield f"curve: the {name} end is at s = {got:.6g}, not {right:.6g}"
 
 
@@ -247,7 +254,10 @@ def _wrong_events(problem, variant, rows, stretch):
                 and np.linalg.norm(curve.seen(x) - curve.seen(e.x)) <= e.x_error
             )
 
-        match = next((j for j in left if kind in expected[j].point.kind.split("|") and fits(expected[j])), None)
+        match = next(
+            (j for j in left if kind in expected[j].point.kind.split("|") and fits(expected[j])),
+            None,
+        )
         if match is None:
             near = [
                 f"{e.point.kind} at {e.p:.10g} off by {abs(p - e.p):.2g} ({e.p_error:.1g}), "
@@ -306,3 +316,27 @@ def _wrong_index(problem, rows):
         if not least <= index[k] <= most:
             yield f"index: {index[k]}, not {least} to {most}, in row {k}, p = {rows.p[k]!r}"
             return
+
+
+def check_diagram(problem, variant, tree):
+    """Return what is wrong with a diagram: how many branches lie on which curve."""
+    found = {}
+    if tree.attrs["complete"] != 1:
+        yield "diagram: not complete"
+    for node in tree.children.values():
+        rows = Rows(problem, variant, node.to_dataset())
+        own = [k for k, kind in enumerate(rows.kinds) if kind == "none"]
+        name = next((c.name for c in problem.curves if _all_on(c, rows, own)), "other")
+        found[name] = found.get(name, 0) + 1
+    if found != problem.diagram:
+        yield f"diagram: branches {found}, not {problem.diagram}"
+
+
+def _all_on(curve, rows, own):
+    variant, sizes = _Placed(curve), extent(curve)
+    with np.errstate(all="ignore"):
+        return all(_place(variant, rows.x[k], rows.p[k], sizes)[1] <= ON_CURVE for k in own)
+
+
+class _Placed(NamedTuple):
+    curve: Any

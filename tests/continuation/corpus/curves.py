@@ -90,7 +90,12 @@ def zeros(function, low, high, samples=2000):
 def graph(name, p, span, special=(), starts=(), x=lambda s: np.array([s]), along=None):
     """Return the curve of solutions x(s) at p(s), where s is the first component of x."""
     return Curve(
-        name, lambda s: (x(s), float(p(s))), along or (lambda x, p: float(x[0])), span, special, starts
+        name,
+        lambda s: (x(s), float(p(s))),
+        along or (lambda x, p: float(x[0])),
+        span,
+        special,
+        starts,
     )
 
 
@@ -192,18 +197,26 @@ def spread(problem, curve, point, noise):
             if problem.kind == "map":
                 return np.abs(np.abs(pairs + 1.0) - 1.0).min() / size
             return np.abs(pairs.real).min() / size
-        rows = 0 if problem.generators is None else _rank(problem.generators(*curve.at(s)))
-        sizes = np.linalg.svd(J, compute_uv=False)[::-1]
+        rows = 0 if problem.generators is None else rank(problem.generators(*curve.at(s)))
+        if problem.symmetric:
+            sizes = np.sort(np.abs(np.linalg.eigvalsh(J)))
+        else:
+            sizes = np.linalg.svd(J, compute_uv=False)[::-1]
         return sizes[min(rows, len(sizes) - 1)] / size
 
     far = 0.0
     for sign in (1.0, -1.0):
-        for ahead in 2.0 ** np.arange(-45.0, 0.0):
-            if value(point.s + sign * ahead * width * 0.1) > noise:
-                far = max(far, ahead * width * 0.1)
-                break
+        low, high = -48, -3  # powers of two of the width
+        while high - low > 1:
+            middle = (low + high) // 2
+            if value(point.s + sign * 2.0**middle * width) > noise:
+                high = middle
+            else:
+                low = middle
+        far = max(far, 2.0**high * width)
     return far
 
 
-def _rank(rows):
+def rank(rows):
+    """Return how many generators are independent."""
     return int(np.linalg.matrix_rank(rows, tol=1e-9)) if len(rows) else 0

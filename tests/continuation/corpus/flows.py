@@ -71,8 +71,13 @@ def ab(b):
 
 
 def brusselator(a):
-    curve = states("steady", lambda p: np.array([a, p / a]), (-1.0, 12.0),
-                   (Special(HOPF, 1.0 + a * a),), (([a, 1.0 / a], 1.0), ([a, 7.0 / a], 7.0)))
+    curve = states(
+        "steady",
+        lambda p: np.array([a, p / a]),
+        (-1.0, 12.0),
+        (Special(HOPF, 1.0 + a * a),),
+        (([a, 1.0 / a], 1.0), ([a, 7.0 / a], 7.0)),
+    )
     return Problem(
         f"brusselator_{a}",
         lambda x, p: np.array([a - (p + 1) * x[0] + x[0] ** 2 * x[1], p * x[0] - x[0] ** 2 * x[1]]),
@@ -203,7 +208,15 @@ def predator_prey():
     hopf = 1.0 / (3.0 * (1.0 - e) - 5.0 * e)
     both = states("both", lambda q: np.array([1.0 / 3.0, 2.0 - 3.0 * q * (1.0 - e)]), (-1.0, 2.0),
                   (Special(HOPF, hopf), Special(BP, meet)), (([1.0 / 3.0, 2.0 - 1.2 * (1.0 - e)], 0.4),))  # fmt: skip
-    return Problem("predator_prey", fun, jacobian, 2, (0.3, 0.95), (zero, prey, both))
+    return Problem(
+        "predator_prey",
+        fun,
+        jacobian,
+        2,
+        (0.3, 0.95),
+        (zero, prey, both),
+        diagram={"zero": 1, "prey": 2},
+    )
 
 
 def rosenzweig_macarthur(m=0.5):
@@ -223,8 +236,13 @@ def rosenzweig_macarthur(m=0.5):
 
     prey = graph("prey", lambda s: s, (0.05, 6.0), (Special(BP, c),), (([0.5, 0.0], 0.5),),
                  lambda s: np.array([s, 0.0]))  # fmt: skip
-    both = states("both", lambda p: np.array([c, (1.0 + c) * (1.0 - c / p)]), (0.05, 6.0),
-                  (Special(BP, c), Special(HOPF, 1.0 + 2.0 * c)), (([c, 0.5 * (1 + c)], 2.0 * c),))
+    both = states(
+        "both",
+        lambda p: np.array([c, (1.0 + c) * (1.0 - c / p)]),
+        (0.05, 6.0),
+        (Special(BP, c), Special(HOPF, 1.0 + 2.0 * c)),
+        (([c, 0.5 * (1 + c)], 2.0 * c),),
+    )
     zero = line("zero", [0.0, 0.0], (0.05, 6.0), (), (([0.0, 0.0], 1.0),))
     return Problem("rosenzweig_macarthur", fun, jacobian, 2, (0.25, 5.0), (prey, both, zero),
                    diagram={"prey": 1, "both": 2})  # fmt: skip
@@ -253,9 +271,14 @@ def roessler(a=0.2, b=0.8):
     def jacobian(x, p):
         return np.array([[0.0, -1.0, -1.0], [1.0, a, 0.0], [x[2], 0.0, x[0] - p]])
 
-    curve = Curve("graph", lambda s: (np.array([a, -1.0, 1.0]) * np.exp(s), a * np.exp(s) + b * np.exp(-s)),
-                  lambda x, p: float(np.log(x[2])), (-4.0, 4.0), (),
-                  (([0.2, -1.0, 1.0], 1.0), ([0.8, -4.0, 4.0], 1.0)))
+    curve = Curve(
+        "graph",
+        lambda s: (np.array([a, -1.0, 1.0]) * np.exp(s), a * np.exp(s) + b * np.exp(-s)),
+        lambda x, p: float(np.log(x[2])),
+        (-4.0, 4.0),
+        (),
+        (([0.2, -1.0, 1.0], 1.0), ([0.8, -4.0, 4.0], 1.0)),
+    )
     return Problem(
         "roessler",
         lambda x, p: np.array([-x[1] - x[2], x[0] + a * x[1], b + x[2] * (x[0] - p)]),
@@ -270,8 +293,14 @@ def toggle():
         u, v = x
         return np.array([[-1, -2 * p * v / (1 + v * v) ** 2], [-2 * p * u / (1 + u * u) ** 2, -1]])
 
-    alike = graph("alike", lambda s: s + s**3, (-0.5, 3.0), (Special(BP, 1.0, 1, "supercritical"),),
-                  (([0.5, 0.5], 0.625), ([2.0, 2.0], 10.0)), lambda s: np.array([s, s]))
+    alike = graph(
+        "alike",
+        lambda s: s + s**3,
+        (-0.5, 3.0),
+        (Special(BP, 1.0, 1, "supercritical"),),
+        (([0.5, 0.5], 0.625), ([2.0, 2.0], 10.0)),
+        lambda s: np.array([s, s]),
+    )
     other = Curve("other", lambda s: (np.array([np.exp(s), np.exp(-s)]), 2.0 * np.cosh(s)),
                   lambda x, p: float(np.log(x[0] / x[1]) / 2.0), (-4.0, 4.0), (Special(BP, 0.0),),
                   (([2.0, 0.5], 2.5),))  # fmt: skip
@@ -311,8 +340,14 @@ def catalysis():
 
     curve = Curve("graph", at, lambda x, p: float(x[0]), (0.002, 0.35))
     curve = searched(jacobian, curve)
-    return Problem("catalysis", fun, jacobian, 3, (0.6, 1.4),
-                   (curve._replace(starts=(curve_start(curve, 0.1), curve_start(curve, 0.02))),))
+    return Problem(
+        "catalysis",
+        fun,
+        jacobian,
+        3,
+        (0.6, 1.4),
+        (curve._replace(starts=(curve_start(curve, 0.1), curve_start(curve, 0.02))),),
+    )
 
 
 def curve_start(curve, s):
@@ -399,8 +434,13 @@ def morris_lecar():
 def selkov(a=0.1):
     """x = p, y = p/(a + p²): Hopf at 2p² = 1 − 2a ± √(1 − 8a)."""
     places = [np.sqrt(0.5 * (1 - 2 * a + sign * np.sqrt(1 - 8 * a))) for sign in (-1, 1)]
-    curve = states("steady", lambda p: np.array([p, p / (a + p * p)]), (-2.0, 3.0),
-                   tuple(Special(HOPF, p) for p in places), (([0.0, 0.0], 0.0), ([1.0, 1 / 1.1], 1.0)))
+    curve = states(
+        "steady",
+        lambda p: np.array([p, p / (a + p * p)]),
+        (-2.0, 3.0),
+        tuple(Special(HOPF, p) for p in places),
+        (([0.0, 0.0], 0.0), ([1.0, 1 / 1.1], 1.0)),
+    )
     return Problem(
         "selkov",
         lambda x, p: np.array([-x[0] + a * x[1] + x[0] ** 2 * x[1], p - a * x[1] - x[0] ** 2 * x[1]]),
@@ -494,8 +534,14 @@ def duffing(c=0.2, f=0.5):
         return (f / c) ** 2 * np.sin(2 * s) * np.sin(s) ** 2 - c
 
     folds = zeros(slope, 0.01, np.pi - 0.01)
-    curve = Curve("response", at, lambda x, p: float(np.arctan2(x[0], -x[1])), (0.01, np.pi - 0.01),
-                  tuple(Special(FOLD, s) for s in folds), (([f / c, 0.0], (f / c) ** 2),))
+    curve = Curve(
+        "response",
+        at,
+        lambda x, p: float(np.arctan2(x[0], -x[1])),
+        (0.01, np.pi - 0.01),
+        tuple(Special(FOLD, s) for s in folds),
+        (([f / c, 0.0], (f / c) ** 2),),
+    )
     return Problem("duffing", fun, jacobian, 2, (-3.0, 10.0), (curve,))
 
 

@@ -35,13 +35,11 @@ def unfolded(a):
 def imperfect(e):
     """p x − x³ + e, p = x² − e/x: one component has a fold at x³ = −e/2."""
     x = -np.cbrt(0.5 * e)
-    low = np.sqrt(1.0 - 1e-12)
     curves = (
         graph("upper", lambda s: s**2 - e / s, (1e-3 * e, 3.0), (), (([1.0], 1.0 - e),)),
         graph("lower", lambda s: s**2 - e / s, (-3.0, -1e-3 * e), (Special(FOLD, x),),
               (([-1.0], 1.0 + e),)),
     )  # fmt: skip
-    del low
     return scalar(f"imperfect_{e}", lambda x, p: p * x - x**3 + e, lambda x, p: p - 3 * x**2,
                   (-1.5, 2.0), *curves)  # fmt: skip
 
@@ -75,6 +73,7 @@ def crossed_isola():
         (-2.0, 2.0),
         ring,
         across,
+        diagram={"isola": 1, "line": 2},
     )
 
 
@@ -115,7 +114,7 @@ def lemniscate():
         (([0.48], 0.8), ([-0.48], -0.8), ([0.48], 0.6)), 2.0 * np.pi,
     )  # fmt: skip
     return scalar("lemniscate", lambda x, p: x * x - p * p * (1.0 - p * p), lambda x, p: 2.0 * x,
-                  (-2.0, 2.0), curve)  # fmt: skip
+                  (-2.0, 2.0), curve, diagram={"eight": 1})  # fmt: skip
 
 
 def chain_of_lobes():
@@ -143,14 +142,19 @@ def chain_of_lobes():
 def rod(e):
     """p sin x − x + e: a rigid rod on a spring, loaded a little beside its axis."""
     if not e:
-        bent = graph("bent", lambda s: s / np.sin(s) if s else 1.0, (-3.0, 3.0),
-                     (Special(BP, 0.0),), (([1.5], 1.5 / np.sin(1.5)), ([-2.0], 2.0 / np.sin(2.0))))
+        bent = graph(
+            "bent",
+            lambda s: s / np.sin(s) if s else 1.0,
+            (-3.0, 3.0),
+            (Special(BP, 0.0),),
+            (([1.5], 1.5 / np.sin(1.5)), ([-2.0], 2.0 / np.sin(2.0))),
+        )
         straight = line("straight", [0.0], (-1.0, 7.0), (Special(BP, 1.0, 1, "supercritical"),),
                         (([0.0], 0.5), ([0.0], 2.0)))  # fmt: skip
-        curves = (straight, bent)
+        curves, answer = (straight, bent), {"straight": 1, "bent": 2}
     else:
-        slope = lambda s: np.sin(s) - (s - e) * np.cos(s)  # noqa: E731
-        place = bisect(slope, -2.0, -1e-3)
+        place = bisect(lambda s: np.sin(s) - (s - e) * np.cos(s), -2.0, -1e-3)
+        answer = {}
         curves = (
             graph("natural", lambda s: (s - e) / np.sin(s), (1e-4 * e, 3.0), (),
                   (([1.0], (1.0 - e) / np.sin(1.0)),)),
@@ -158,7 +162,7 @@ def rod(e):
                   (Special(FOLD, place),), (([-2.0], (2.0 + e) / np.sin(2.0)),)),
         )  # fmt: skip
     return scalar(f"rod_{e}", lambda x, p: p * np.sin(x) - x + e, lambda x, p: p * np.cos(x) - 1.0,
-                  (0.25, 5.0), *curves)  # fmt: skip
+                  (0.25, 5.0), *curves, diagram=answer)  # fmt: skip
 
 
 def waves():

@@ -25,7 +25,9 @@ def crossed(jacobian, curve):
     size = len(curve.at(curve.span[0])[0])
     places = {}
     for k in range(1, size + 1):
-        found = zeros(lambda s, k=k: np.linalg.eigvalsh(jacobian(*curve.at(s)))[-k], *curve.span, 300)
+        found = zeros(
+            lambda s, k=k: np.linalg.eigvalsh(jacobian(*curve.at(s)))[-k], *curve.span, 300
+        )
         if not found:
             break
         for s in found:
@@ -74,6 +76,7 @@ def bratu(n, bounds=(0.5, 4.0)):
     return Problem(
         f"bratu_{n}", lambda x, p: A @ x + p * np.exp(x), jacobian, n, bounds,
         (curve._replace(special=(first, *curve.special[1:])),), symmetric=True, heavy=n > 30,
+        diagram={"arch": 1, "other": 2} if n == 2 else {},
     )  # fmt: skip
 
 
@@ -82,10 +85,20 @@ def allen_cahn(n, bounds, starts, curves="zero"):
     h = np.pi / n
     A = laplacian(n, h, "neumann")
     mu = (2.0 * np.sin(np.arange(n) * np.pi / (2 * n)) / h) ** 2
-    zero = line("zero", np.zeros(n), (bounds[0] - 10.0, bounds[1] + 10.0),
-                tuple(Special(BP, m) for m in mu), tuple((np.zeros(n), p) for p in starts))
-    one = line("one", np.ones(n), (bounds[0] - 10.0, bounds[1] + 10.0),
-               tuple(Special(BP, -0.5 * m) for m in mu[::-1]), ((np.ones(n), 0.25),))
+    zero = line(
+        "zero",
+        np.zeros(n),
+        (bounds[0] - 10.0, bounds[1] + 10.0),
+        tuple(Special(BP, m) for m in mu),
+        tuple((np.zeros(n), p) for p in starts),
+    )
+    one = line(
+        "one",
+        np.ones(n),
+        (bounds[0] - 10.0, bounds[1] + 10.0),
+        tuple(Special(BP, -0.5 * m) for m in mu[::-1]),
+        ((np.ones(n), 0.25),),
+    )
     return Problem(
         f"allen_cahn_{n}_{bounds[1]:g}", lambda x, p: A @ x + p * (x - x**3),
         lambda x, p: A + p * np.diag(1.0 - 3.0 * x**2), n, bounds,
@@ -114,17 +127,17 @@ def kernels(m=4):
     i = np.repeat(np.arange(1.0, m + 1.0), np.arange(1, m + 1))
     n = len(i)
     zero = line("zero", np.zeros(n), (-1.0, m + 3.0), tuple(Special(BP, k, k) for k in range(1, m + 1)),
-                ((np.zeros(n), 0.5), (np.zeros(n), 3.5)))  # fmt: skip
+                ((np.zeros(n), 0.5), (np.zeros(n), m - 0.5)))  # fmt: skip
     unit = np.eye(n)[0]
     first = graph("first", lambda s: 1.0 + s * s, (-3.0, 3.0),
                   (Special(BP, 0.0), *(Special(BP, sign * np.sqrt(k - 1.0), k)
                                        for k in range(2, m + 1) for sign in (-1.0, 1.0))),
-                  ((0.5 * unit, 1.25), (-1.5 * unit, 3.25)), lambda s: s * unit)  # fmt: skip
+                  ((0.5 * unit, 1.25), (-0.5 * unit, 1.25)), lambda s: s * unit)  # fmt: skip
     first = first._replace(special=tuple(sorted(first.special, key=lambda q: q.s)))
     return Problem(
         f"kernels_{m}", lambda x, p: -x + p * x / i - x**3,
         lambda x, p: np.diag(p / i - 1.0 - 3.0 * x**2), n, (0.0, m + 1.0), (zero, first),
-        symmetric=True,
+        symmetric=True, diagram={"zero": 1, "first": 2, "other": 8} if m == 2 else {},
     )  # fmt: skip
 
 
@@ -171,6 +184,7 @@ def close_pitchforks(d):
     return Problem(
         f"close_pitchforks_{d}", lambda x, p: (p - off) * x - x**3,
         lambda x, p: np.diag(p - off - 3.0 * x**2), 2, (-1.0, 1.0), (zero, first), symmetric=True,
+        diagram={"zero": 1, "first": 2, "other": 2},
     )  # fmt: skip
 
 
@@ -181,7 +195,9 @@ def ring(n, d=0.2):
     modes = range(n // 2 + 1)
     special = tuple(Special(BP, 4 * d * np.sin(np.pi * k / n) ** 2, 1 if k in (0, n / 2) else 2)
                     for k in modes)  # fmt: skip
-    zero = line("zero", np.zeros(n), (-4.0, 4.0), special, ((np.zeros(n), -0.5), (np.zeros(n), 1.0)))
+    zero = line(
+        "zero", np.zeros(n), (-4.0, 4.0), special, ((np.zeros(n), -0.5), (np.zeros(n), 1.0))
+    )
     same = graph("same", lambda s: s * s, (-2.0, 2.0), (Special(BP, 0.0),),
                  ((np.full(n, 0.5), 0.25),), lambda s: np.full(n, s))  # fmt: skip
     return Problem(
@@ -200,7 +216,7 @@ def rotor():
     return Problem(
         "rotor", lambda x, p: (p - x @ x) * x,
         lambda x, p: (p - x @ x) * np.eye(2) - 2.0 * np.outer(x, x), 2, (-1.0, 1.0), (zero,),
-        symmetric=True, generators=lambda x, p: (TURN @ x)[None],
+        symmetric=True, diagram={"zero": 1, "other": 1}, generators=lambda x, p: (TURN @ x)[None],
     )  # fmt: skip
 
 
@@ -226,7 +242,7 @@ def sphere():
     return Problem(
         "sphere", lambda x, p: (p - x @ x) * x,
         lambda x, p: (p - x @ x) * np.eye(3) - 2.0 * np.outer(x, x), 3, (-1.0, 1.0), (zero,),
-        symmetric=True, generators=lambda x, p: cross @ x,
+        symmetric=True, diagram={"zero": 1, "other": 1}, generators=lambda x, p: cross @ x,
     )  # fmt: skip
 
 
@@ -260,7 +276,16 @@ def two_rotors(c=0.3, b=2.0, d=0.4):
                   (Special(CENTRE, np.sqrt(c / (1 - d)), 2),),
                   (([0.5, 0.0, 0.0, 0.0], 0.25), ([0.6, 0.8, 0.0, 0.0], 1.0)), seen=seen)  # fmt: skip
     return (
-        Problem("two_rotors", fun, jacobian, 4, (-1.0, 1.5), (zero,), generators=generators),
+        Problem(
+            "two_rotors",
+            fun,
+            jacobian,
+            4,
+            (-1.0, 1.5),
+            (zero,),
+            generators=generators,
+            diagram={"zero": 1, "other": 2},
+        ),
         Problem("two_rotors_first", fun, jacobian, 4, (0.05, 1.5), (first,), generators=generators),
     )
 
@@ -288,6 +313,7 @@ def swift_hohenberg(K=4, q=0.7):
         "swift_hohenberg", lambda x, p: (p - sizes) * x - E @ (E.T @ x) ** 3,
         lambda x, p: np.diag(p - sizes) - 3.0 * (E * (E.T @ x) ** 2) @ E.T, n, (-1.0, 50.0),
         (zero,), symmetric=True, generators=lambda x, p: (G @ x)[None],
+        diagram={"zero": 1, "other": K + 2},
     )  # fmt: skip
 
 
@@ -363,7 +389,8 @@ PROBLEMS = (
     allen_cahn(200, (0.0, 40.0), (0.5,)),
     allen_cahn(200, (16000.0, 16220.0), (16100.0,)),
     columns(10),
-    kernels(),
+    kernels(2),
+    kernels(4),
     coupled_pitchforks(),
     *(close_pitchforks(d) for d in (0.01, 1e-3, 1e-5)),
     ring(5),

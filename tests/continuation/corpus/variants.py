@@ -71,13 +71,16 @@ def starts_of(problem):
     return [(curve, x, p) for curve in problem.curves for x, p in curve.starts]
 
 
-def variant_of(problem, number):
+def variant_of(problem, number, without=()):
     """Return a variant of a problem by its number: the same ones each time."""
     rng = np.random.default_rng([zlib.crc32(problem.name.encode()), number])
     if number < len(ASPECTS):
         aspects = ASPECTS[number]
     else:
         aspects = tuple(a for a in CHOICES if rng.random() < 0.25)
+    if problem.heavy:  # differences would take a second for each Jacobian
+        without = (*without, "difference")
+    aspects = tuple(a for a in aspects if a not in without)
     listed = starts_of(problem)
     curve, x0, p0 = listed[number % len(listed)]
     bounds, s0 = problem.bounds, float(curve.along(np.asarray(x0, float), float(p0)))
@@ -201,4 +204,19 @@ def run(problem, variant):
     return dl.branch(
         residual_of(problem, variant), variant.y0, variant.q0,
         bounds=variant.bounds, direction=variant.direction, **variant.options,
+    )  # fmt: skip
+
+
+def diagram_variant_of(problem, number):
+    """Return a variant that starts on the first curve and looks at all of it."""
+    first, *others = problem.curves
+    alone = problem._replace(curves=(first, *(curve._replace(starts=()) for curve in others)))
+    return variant_of(alone, number, without=("tight", "up", "down"))
+
+
+def run_diagram(problem, variant):
+    """Return the diagram from the place of a variant."""
+    return dl.diagram(
+        residual_of(problem, variant), variant.y0, variant.q0, bounds=variant.bounds,
+        **variant.options,
     )  # fmt: skip

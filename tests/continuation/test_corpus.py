@@ -1,0 +1,72 @@
+"""Textbook problems, all of whose special points are known, in many coordinates and from many
+starts: what a branch says of them has to be right in all."""
+
+import pytest
+from continuation import corpus
+
+#: Variants of each problem in the suite, in the long version, and how many of those of heavy ones.
+FEW, MANY, HEAVY = 4, 40, 4
+NAMES = [problem.name for problem in corpus.PROBLEMS]
+DIAGRAMS = [problem for problem in corpus.PROBLEMS if problem.diagram]
+
+
+def few(order):
+    """Numbers of the variants of a problem in the suite: the plain one, and others in turn."""
+    return [0, 1 + order % 8, 9 + order % 8, 17 + order % 8]
+
+
+def in_suite():
+    return [
+        (problem, number)
+        for order, problem in enumerate(corpus.PROBLEMS)
+        for number in few(order)[: 1 if problem.heavy else FEW]
+    ]
+
+
+def in_long_version():
+    return [
+        (problem, number)
+        for problem in corpus.PROBLEMS
+        for number in range(HEAVY if problem.heavy else MANY)
+    ]
+
+
+def called(pairs):
+    return [pytest.param(*pair, id=f"{pair[0].name}-{pair[1]}") for pair in pairs]
+
+
+@pytest.mark.parametrize(("problem", "number"), called(in_suite()))
+def test_branches_are_right(problem, number):
+    variant = corpus.variant_of(problem, number)
+    assert list(corpus.check(problem, variant, corpus.run(problem, variant))) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("problem", "number"), called(in_long_version()))
+def test_branches_are_right_in_many_coordinates(problem, number):
+    test_branches_are_right(problem, number)
+
+
+@pytest.mark.parametrize("problem", DIAGRAMS, ids=lambda problem: problem.name)
+def test_diagrams_have_all_branches(problem, number=0):
+    variant = corpus.diagram_variant_of(problem, number)
+    tree = corpus.run_diagram(problem, variant)
+    assert list(corpus.check_diagram(problem, variant, tree)) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(1, 20))
+@pytest.mark.parametrize("problem", DIAGRAMS, ids=lambda problem: problem.name)
+def test_diagrams_have_all_branches_in_many_coordinates(problem, number):
+    test_diagrams_have_all_branches(problem, number)
+
+
+@pytest.mark.parametrize("problem", corpus.PROBLEMS, ids=NAMES)
+def test_the_answers_follow_from_the_equations(problem):
+    """By nothing but F and its Jacobian: starts, curves, derivatives, and special points."""
+    for curve in problem.curves:
+        assert list(corpus.wrong_answers(problem, curve)) == []
+
+
+def test_no_two_problems_have_one_name():
+    assert len(set(NAMES)) == len(NAMES)
