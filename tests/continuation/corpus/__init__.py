@@ -9,3 +9,17 @@ from .systems import PROBLEMS as SYSTEMS
 from .variants import diagram_variant_of, residual_of, run, run_diagram, variant_of
 
 PROBLEMS = (*SCALAR, *FLOWS, *SYSTEMS, *MAPS)
+
+__all__ = [
+    "PROBLEMS",
+    "check",
+    "check_diagram",
+    "diagram_variant_of",
+    "expected_of",
+    "residual_of",
+    "run",
+    "run_diagram",
+    "stretch_of",
+    "variant_of",
+    "wrong_answers",
+]

@@ -1,5 +1,7 @@
 """Whether the answers of a problem are right: from F and its Jacobian alone."""
 
+import itertools
+
 import numpy as np
 
 from .curves import extent, rank
@@ -39,7 +41,7 @@ def _stretches(problem, curve):
     ends = np.unique([*curve.span, *(q.s for q in curve.special)])
     ends = ends[(ends >= curve.span[0]) & (ends <= curve.span[1])]
     share = (np.arange(POINTS) + 0.5 + 0.1 / np.e) / POINTS
-    for low, high in zip(ends[:-1], ends[1:], strict=True):
+    for low, high in itertools.pairwise(ends):
         places = low + (high - low) * share
         p = np.array([curve.at(s)[1] for s in places])
         inside = (p >= problem.bounds[0]) & (p <= problem.bounds[1])

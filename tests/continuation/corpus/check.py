@@ -119,7 +119,6 @@ class Rows:
     """The rows of a branch in the coordinates of the problem."""
 
     def __init__(self, problem, variant, branch):
-        self.x, self.p = [], []
         A = np.linalg.inv(variant.A)
         self.x = (branch["state"].values - variant.b) @ A.T
         self.p = branch["p"].values / variant.c
@@ -183,9 +182,8 @@ def _wrong_residual(problem, variant, branch):
             return
 
 
-def _place(variant, x, p, sizes):
+def _place(curve, x, p, sizes):
     """Return the place of a curve that is nearest to a point, and the distance from it."""
-    curve = variant.curve
     s = curve.along(x, p)
     if not np.isfinite(s):
         return s, np.inf
@@ -211,7 +209,7 @@ def _wrong_curve(problem, variant, rows, stretch):
     # At special points, which are compared with the known ones, two places may be the same.
     own = [k for k, kind in enumerate(rows.kinds) if kind == "none" or k in (0, len(rows.p) - 1)]
     xs, ps = rows.x[own], rows.p[own]
-    s, gaps = np.array([_place(variant, x, p, sizes) for x, p in zip(xs, ps, strict=True)]).T
+    s, gaps = np.array([_place(curve, x, p, sizes) for x, p in zip(xs, ps, strict=True)]).T
     far = np.flatnonzero(~(gaps <= ON_CURVE))
     if len(far):
         x, p = xs[far[0]], ps[far[0]]
@@ -248,16 +246,7 @@ def _wrong_events(problem, variant, rows, stretch):
     for k in np.flatnonzero([kind != "none" for kind in rows.kinds]):
         kind, x, p = rows.kinds[k], rows.x[k], float(rows.p[k])
 
-        def fits(e):
-            return (
-                abs(p - e.p) <= e.p_error
-                and np.linalg.norm(curve.seen(x) - curve.seen(e.x)) <= e.x_error
-            )
-
-        match = next(
-            (j for j in left if kind in expected[j].point.kind.split("|") and fits(expected[j])),
-            None,
-        )
+        match = next((j for j in left if _fits(expected[j], curve, kind, x, p)), None)
         if match is None:
             near = [
                 f"{e.point.kind} at {e.p:.10g} off by {abs(p - e.p):.2g} ({e.p_error:.1g}), "
@@ -273,6 +262,12 @@ def _wrong_events(problem, variant, rows, stretch):
         if expected[j].required:
             e = expected[j]
             yield f"missed {e.point.kind} at p = {e.p!r}, x = {e.x[:4]}"
+
+
+def _fits(e, curve, kind, x, p):
+    """Tell whether a row with an event is an expected special point."""
+    near = np.linalg.norm(curve.seen(x) - curve.seen(e.x)) <= e.x_error
+    return near and abs(p - e.p) <= e.p_error and kind in e.point.kind.split("|")
 
 
 def _wrong_row(branch, k, e):
@@ -326,17 +321,13 @@ def check_diagram(problem, variant, tree):
     for node in tree.children.values():
         rows = Rows(problem, variant, node.to_dataset())
         own = [k for k, kind in enumerate(rows.kinds) if kind == "none"]
-        name = next((c.name for c in problem.curves if _all_on(c, rows, own)), "other")
+        name = next((c.name for c in problem.curves if _all_on(c, rows, own)), "elsewhere")
         found[name] = found.get(name, 0) + 1
     if found != problem.diagram:
         yield f"diagram: branches {found}, not {problem.diagram}"
 
 
 def _all_on(curve, rows, own):
-    variant, sizes = _Placed(curve), extent(curve)
+    sizes = extent(curve)
     with np.errstate(all="ignore"):
-        return all(_place(variant, rows.x[k], rows.p[k], sizes)[1] <= ON_CURVE for k in own)
-
-
-class _Placed(NamedTuple):
-    curve: Any
+        return all(_place(curve, rows.x[k], rows.p[k], sizes)[1] <= ON_CURVE for k in own)

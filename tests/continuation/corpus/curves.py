@@ -53,10 +53,8 @@ class Problem(NamedTuple):
     generators: Callable | None = None
     #: "flow" or "map".
     kind: str = "flow"
-    #: Branches of the diagram from the first start: how many lie on which curve.
-    diagram: dict = {}
-    #: Options that the call needs beside the defaults.
-    options: dict = {}
+    #: Branches of the diagram from the first curve: how many lie on which, or "elsewhere".
+    diagram: dict | None = None
     #: Whether one variant is enough.
     heavy: bool = False
 

@@ -88,7 +88,7 @@ def brusselator(a):
 
 
 def two_brusselators(a=2.0, d=0.1, e=1.0):
-    """Two cells: the antisymmetric modes have det 0 at (1 + 2d)(a² + 2e)/2e, a saddle at trace 0."""
+    """Two cells: the antisymmetric mode has det 0 at (1 + 2d)(a² + 2e)/2e, a saddle at trace 0."""
 
     def fun(x, p):
         u, v = x[::2], x[1::2]
@@ -122,7 +122,9 @@ def lorenz(s=10.0, b=8.0 / 3.0):
                  lambda x: np.array([x, x, x * x / b]))  # fmt: skip
     return Problem(
         "lorenz",
-        lambda x, r: np.array([s * (x[1] - x[0]), x[0] * (r - x[2]) - x[1], x[0] * x[1] - b * x[2]]),
+        lambda x, r: np.array(
+            [s * (x[1] - x[0]), x[0] * (r - x[2]) - x[1], x[0] * x[1] - b * x[2]]
+        ),
         lambda x, r: np.array([[-s, s, 0.0], [r - x[2], -1.0, -x[0]], [x[1], x[0], -b]]),
         3, (0.0, 30.0), (zero, pair), diagram={"zero": 1, "pair": 2},
     )  # fmt: skip
@@ -151,7 +153,7 @@ def reactor(heat=14.0, cooling=0.9, gamma=20.0):
 
 
 def bogdanov_takens(b):
-    """x′ = y, y′ = p + b x + x² − x y: fold at −b/2, Hopf at 0 if b < 0, a neutral saddle if not."""
+    """x′ = y, y′ = p + b x + x² − x y: fold at −b/2, Hopf at 0 if b < 0, else a neutral saddle."""
 
     special = [Special(FOLD, -0.5 * b)]
     if b < 0.0:
@@ -207,7 +209,8 @@ def predator_prey():
                  (([0.5, 0.0], 0.75 / -np.expm1(-2.5)),), lambda u: np.array([u, 0.0]))  # fmt: skip
     hopf = 1.0 / (3.0 * (1.0 - e) - 5.0 * e)
     both = states("both", lambda q: np.array([1.0 / 3.0, 2.0 - 3.0 * q * (1.0 - e)]), (-1.0, 2.0),
-                  (Special(HOPF, hopf), Special(BP, meet)), (([1.0 / 3.0, 2.0 - 1.2 * (1.0 - e)], 0.4),))  # fmt: skip
+                  (Special(HOPF, hopf), Special(BP, meet)),
+                  (([1.0 / 3.0, 2.0 - 1.2 * (1.0 - e)], 0.4),))  # fmt: skip
     return Problem(
         "predator_prey",
         fun,
@@ -443,8 +446,11 @@ def selkov(a=0.1):
     )
     return Problem(
         "selkov",
-        lambda x, p: np.array([-x[0] + a * x[1] + x[0] ** 2 * x[1], p - a * x[1] - x[0] ** 2 * x[1]]),
-        lambda x, p: np.array([[-1 + 2 * x[0] * x[1], a + x[0] ** 2], [-2 * x[0] * x[1], -a - x[0] ** 2]]),
+        lambda x, p: np.array([0.0, p]) + np.array([-1.0, 0.0]) * x[0]
+        + np.array([1.0, -1.0]) * (a + x[0] ** 2) * x[1],
+        lambda x, p: np.array(
+            [[-1 + 2 * x[0] * x[1], a + x[0] ** 2], [-2 * x[0] * x[1], -a - x[0] ** 2]]
+        ),
         2, (0.0, 1.5), (curve,),
     )  # fmt: skip
 

@@ -154,7 +154,7 @@ def rod(e):
         curves, answer = (straight, bent), {"straight": 1, "bent": 2}
     else:
         place = bisect(lambda s: np.sin(s) - (s - e) * np.cos(s), -2.0, -1e-3)
-        answer = {}
+        answer = None
         curves = (
             graph("natural", lambda s: (s - e) / np.sin(s), (1e-4 * e, 3.0), (),
                   (([1.0], (1.0 - e) / np.sin(1.0)),)),

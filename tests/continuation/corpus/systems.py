@@ -76,7 +76,7 @@ def bratu(n, bounds=(0.5, 4.0)):
     return Problem(
         f"bratu_{n}", lambda x, p: A @ x + p * np.exp(x), jacobian, n, bounds,
         (curve._replace(special=(first, *curve.special[1:])),), symmetric=True, heavy=n > 30,
-        diagram={"arch": 1, "other": 2} if n == 2 else {},
+        diagram={"arch": 1, "elsewhere": 2} if n == 2 else None,
     )  # fmt: skip
 
 
@@ -126,7 +126,8 @@ def kernels(m=4):
     """F_i = −x_i + λ x_i/i − x_i³ with i repeated i times; along x_1, too."""
     i = np.repeat(np.arange(1.0, m + 1.0), np.arange(1, m + 1))
     n = len(i)
-    zero = line("zero", np.zeros(n), (-1.0, m + 3.0), tuple(Special(BP, k, k) for k in range(1, m + 1)),
+    zero = line("zero", np.zeros(n), (-1.0, m + 3.0),
+                tuple(Special(BP, k, k) for k in range(1, m + 1)),
                 ((np.zeros(n), 0.5), (np.zeros(n), m - 0.5)))  # fmt: skip
     unit = np.eye(n)[0]
     first = graph("first", lambda s: 1.0 + s * s, (-3.0, 3.0),
@@ -137,7 +138,7 @@ def kernels(m=4):
     return Problem(
         f"kernels_{m}", lambda x, p: -x + p * x / i - x**3,
         lambda x, p: np.diag(p / i - 1.0 - 3.0 * x**2), n, (0.0, m + 1.0), (zero, first),
-        symmetric=True, diagram={"zero": 1, "first": 2, "other": 8} if m == 2 else {},
+        symmetric=True, diagram={"zero": 1, "first": 2, "elsewhere": 8} if m == 2 else None,
     )  # fmt: skip
 
 
@@ -184,12 +185,12 @@ def close_pitchforks(d):
     return Problem(
         f"close_pitchforks_{d}", lambda x, p: (p - off) * x - x**3,
         lambda x, p: np.diag(p - off - 3.0 * x**2), 2, (-1.0, 1.0), (zero, first), symmetric=True,
-        diagram={"zero": 1, "first": 2, "other": 2},
+        diagram={"zero": 1, "first": 2, "elsewhere": 2},
     )  # fmt: skip
 
 
 def ring(n, d=0.2):
-    """n cells in a ring: at 4d sin²(πk/n) the kernel has dimension 2, or 1 at the last of even n."""
+    """n cells in a ring: at 4d sin²(πk/n) kernels of dimension 2, or 1 at the last of even n."""
     shift = np.roll(np.eye(n), 1, axis=0)
     A = d * (shift + shift.T - 2.0 * np.eye(n))
     modes = range(n // 2 + 1)
@@ -216,13 +217,15 @@ def rotor():
     return Problem(
         "rotor", lambda x, p: (p - x @ x) * x,
         lambda x, p: (p - x @ x) * np.eye(2) - 2.0 * np.outer(x, x), 2, (-1.0, 1.0), (zero,),
-        symmetric=True, diagram={"zero": 1, "other": 1}, generators=lambda x, p: (TURN @ x)[None],
+        symmetric=True, diagram={"zero": 1, "elsewhere": 1},
+        generators=lambda x, p: (TURN @ x)[None],
     )  # fmt: skip
 
 
 def rotated_rotor(low=0.05):
     """The same from the circle, within bounds on which it is one."""
-    circle_ = Curve("circle", lambda s: (np.array([s, 0.0]), s * s), lambda x, p: float(np.linalg.norm(x)),
+    circle_ = Curve("circle", lambda s: (np.array([s, 0.0]), s * s),
+                    lambda x, p: float(np.linalg.norm(x)),
                     (0.1, 2.0), (), (([0.5, 0.0], 0.25), ([0.3, 0.4], 0.25)),
                     seen=lambda x: np.array([np.linalg.norm(x)]))  # fmt: skip
     return Problem(
@@ -242,7 +245,7 @@ def sphere():
     return Problem(
         "sphere", lambda x, p: (p - x @ x) * x,
         lambda x, p: (p - x @ x) * np.eye(3) - 2.0 * np.outer(x, x), 3, (-1.0, 1.0), (zero,),
-        symmetric=True, diagram={"zero": 1, "other": 1}, generators=lambda x, p: cross @ x,
+        symmetric=True, diagram={"zero": 1, "elsewhere": 1}, generators=lambda x, p: cross @ x,
     )  # fmt: skip
 
 
@@ -274,7 +277,8 @@ def two_rotors(c=0.3, b=2.0, d=0.4):
     first = Curve("first", lambda s: (np.array([s, 0.0, 0.0, 0.0]), s * s),
                   lambda x, p: float(np.linalg.norm(x[:2])), (0.1, 2.0),
                   (Special(CENTRE, np.sqrt(c / (1 - d)), 2),),
-                  (([0.5, 0.0, 0.0, 0.0], 0.25), ([0.6, 0.8, 0.0, 0.0], 1.0)), seen=seen)  # fmt: skip
+                  (([0.5, 0.0, 0.0, 0.0], 0.25), ([0.6, 0.8, 0.0, 0.0], 1.0)),
+                  seen=seen)  # fmt: skip
     return (
         Problem(
             "two_rotors",
@@ -284,7 +288,7 @@ def two_rotors(c=0.3, b=2.0, d=0.4):
             (-1.0, 1.5),
             (zero,),
             generators=generators,
-            diagram={"zero": 1, "other": 2},
+            diagram={"zero": 1, "elsewhere": 2},
         ),
         Problem("two_rotors_first", fun, jacobian, 4, (0.05, 1.5), (first,), generators=generators),
     )
@@ -313,7 +317,7 @@ def swift_hohenberg(K=4, q=0.7):
         "swift_hohenberg", lambda x, p: (p - sizes) * x - E @ (E.T @ x) ** 3,
         lambda x, p: np.diag(p - sizes) - 3.0 * (E * (E.T @ x) ** 2) @ E.T, n, (-1.0, 50.0),
         (zero,), symmetric=True, generators=lambda x, p: (G @ x)[None],
-        diagram={"zero": 1, "other": K + 2},
+        diagram={"zero": 1, "elsewhere": K + 2},
     )  # fmt: skip
 
 

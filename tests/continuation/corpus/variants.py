@@ -93,7 +93,7 @@ def variant_of(problem, number, without=()):
     if direction != "both" and _has_no_side(curve, s0, p0, bounds, direction):
         direction = "both"
     A, b, c, k = _coordinates(problem, rng, aspects)
-    options = dict(problem.options)
+    options = {}
     if "step" in aspects:
         options["step"] = STEPS[rng.integers(4)]
     if "step_max" in aspects:
