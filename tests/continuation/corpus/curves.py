@@ -156,6 +156,8 @@ def exit_from(curve, start, bounds, sign):
                     inner = middle
             return inner, bound
         last = s[k]
+    if curve.period:
+        return None
     raise ValueError(f"{curve.name}: ends within the bounds {bounds} at {last}")
 
 

@@ -88,11 +88,14 @@ def variant_of(problem, number, without=()):
     if "round" in aspects:
         curve, x0, p0, s0 = _round_start(problem, rng, (curve, x0, p0, s0))
     if "tight" in aspects:
-        bounds = _tightened(rng, bounds, p0)
+        bounds = _tightened(rng, curve, bounds, p0)
     direction = "up" if "up" in aspects else "down" if "down" in aspects else "both"
     if direction != "both" and _has_no_side(curve, s0, p0, bounds, direction):
         direction = "both"
     A, b, c, k = _coordinates(problem, rng, aspects)
+    if "x_small" in aspects and not np.any(A @ x0 + b):
+        # Nothing tells how small x is when neither a Jacobian nor a start does.
+        aspects = tuple(a for a in aspects if a != "difference")
     options = {}
     if "step" in aspects:
         options["step"] = STEPS[rng.integers(4)]
@@ -136,14 +139,23 @@ def _is_clear(problem, curve, s):
     )
 
 
-def _tightened(rng, bounds, p0):
-    """Return bounds at multiples of 0.05 within others, around p0."""
+def _tightened(rng, curve, bounds, p0):
+    """Return bounds at multiples of 0.05 within others, around p0.
+
+    Not where p turns: rounding decides whether the curve is within those.
+    """
+    width = curve.span[1] - curve.span[0]
+    turns = [curve.at(q.s)[1] for q in curve.special if abs(slope_at(curve, q.s)) * width < 1e-3]
     unit = 0.05 * 10.0 ** max(0.0, np.ceil(np.log10((bounds[1] - bounds[0]) / 40.0)))
     below = np.arange(np.ceil(bounds[0] / unit), np.ceil(p0 / unit - 1e-9)) * unit
     above = np.arange(np.floor(p0 / unit + 1e-9) + 1, np.floor(bounds[1] / unit) + 1) * unit
-    low = float(np.round(rng.choice(below), 10)) if len(below) else bounds[0]
-    high = float(np.round(rng.choice(above), 10)) if len(above) else bounds[1]
-    return low, high
+    below, above = (
+        [float(np.round(p, 10)) for p in side if not np.any(np.abs(p - np.array(turns)) < 1e-9)]
+        for side in (below, above)
+    )
+    low = rng.choice(below) if len(below) else bounds[0]
+    high = rng.choice(above) if len(above) else bounds[1]
+    return float(low), float(high)
 
 
 def _has_no_side(curve, s, p, bounds, direction):
