@@ -180,7 +180,7 @@ def _coordinates(problem, rng, aspects):
     for name, power in (("x_small", -6), ("x_large", 6)):
         A, b = (A * 10.0**power, b * 10.0**power) if name in aspects else (A, b)
     c = 1e-6 if "p_small" in aspects else 1e6 if "p_large" in aspects else 1.0
-    if "force" in aspects:
+    if "force" in aspects and problem.kind == "flow":  # a multiple of fᵏ − x is of no map
         k = (1e6, 1e-6, 1e3)[rng.integers(3)]
     return A, b, c, k
 
