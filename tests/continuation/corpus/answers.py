@@ -40,7 +40,8 @@ def _stretches(problem, curve):
     """Return places of each stretch between special points that lies within the bounds."""
     ends = np.unique([*curve.span, *(q.s for q in curve.special)])
     ends = ends[(ends >= curve.span[0]) & (ends <= curve.span[1])]
-    share = (np.arange(POINTS) + 0.5 + 0.1 / np.e) / POINTS
+    count = 3 if problem.heavy else POINTS
+    share = (np.arange(count) + 0.5 + 0.1 / np.e) / count
     for low, high in itertools.pairwise(ends):
         places = low + (high - low) * share
         p = np.array([curve.at(s)[1] for s in places])
