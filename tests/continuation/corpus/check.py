@@ -171,7 +171,6 @@ def _wrong_ends(variant, branch, stretch):
         q, start = float(branch["p"][end]), int(branch.attrs["start_step"])
         at_start = end % branch.sizes["step"] == start and variant.q0 in variant.bounds
         if stop != right and not (at_start and stop in ("start", "bound_reached")):
-            # Which of the sides is the first one is a matter of the direction of the tangent.
             yield f"stop: the {side} is {stop}, not {right}, at p = {q!r}"
         elif right == "bound_reached" and q not in variant.bounds:
             yield f"stop: {side} end at p = {q!r}, not on a bound of {variant.bounds}"

@@ -61,10 +61,6 @@ class Variant(NamedTuple):
     options: dict
     with_jacobian: bool
 
-    def back(self, y, q):
-        """Return x and p of coordinates."""
-        return np.linalg.solve(self.A, np.asarray(y) - self.b), float(q) / self.c
-
 
 def starts_of(problem):
     """Return the listed starts: curve, x0, p0."""
