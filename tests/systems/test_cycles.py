@@ -1,7 +1,6 @@
 """Fixed points and cycles of maps as equations: logistic, Hénon, descent beyond the edge."""
 
 import functools
-import importlib.util
 import itertools
 
 import contracts
@@ -394,11 +393,6 @@ def test_descent_on_any_system_varies_its_numbers_and_the_step():
 
 # Events.
 
-located = pytest.mark.skipif(
-    importlib.util.find_spec("dlnds.continuation.start") is None,
-    reason="the engine locates no flips yet",
-)
-
 
 def flips(branch):
     found = events(branch)
@@ -406,7 +400,6 @@ def flips(branch):
     return [p for _, p, _ in found]
 
 
-@located
 def test_the_logistic_map_flips_at_3_and_its_cycle_at_1_plus_the_root_of_6():
     once = dl.branch(dl.equilibria(LOGISTIC, "r"), [0.6], 2.5, bounds=(1.5, 3.9))
     (p,) = flips(once)
@@ -418,7 +411,6 @@ def test_the_logistic_map_flips_at_3_and_its_cycle_at_1_plus_the_root_of_6():
         assert abs(p - 1.0 - 6.0**0.5) < 1e-9
 
 
-@located
 def test_henon_flips_where_it_is_known_to():
     system = henon_map("jacobian")
     once = dl.branch(dl.equilibria(system, "a"), fixed_of_henon(0.2), 0.2, bounds=(0.1, 1.4))
@@ -434,7 +426,6 @@ def test_henon_flips_where_it_is_known_to():
     assert abs(p - (1.0 - B) ** 2 - 0.25 * (1.0 + B) ** 2) < 1e-9
 
 
-@located
 def test_points_of_half_the_period_are_solutions_and_the_cycle_crosses_them():
     """Of f² − x the fixed point has a pitchfork at r = 3, and crosses x = 0 at r = 1."""
     residual = dl.equilibria(LOGISTIC, "r", period=2)
@@ -449,7 +440,6 @@ def test_points_of_half_the_period_are_solutions_and_the_cycle_crosses_them():
     np.testing.assert_allclose(np.sort(last), np.sort(np.concatenate(ends)), atol=1e-9)
 
 
-@located
 def test_a_3_cycle_is_born_in_a_fold_at_1_plus_the_root_of_8():
     residual = dl.equilibria(LOGISTIC, "r", period=3)
     orbit = dl.iterate(dl.System(logistic, dim=1, parameters={"r": 3.835}, kind="map"), [0.4], 5000)
@@ -469,7 +459,6 @@ def delayed(t, x, params, out):
     out[1] = x[0]
 
 
-@located
 def test_the_delayed_logistic_map_begins_to_turn_at_2():
     """At 1 − 1/r the multipliers have the sum 1 and the product r − 1: e^{±iπ/3} at r = 2."""
     system = dl.System(delayed, dim=2, parameters={"r": 1.5}, kind="map")
@@ -480,7 +469,6 @@ def test_the_delayed_logistic_map_begins_to_turn_at_2():
     assert branch["index"].values[[0, -1]].tolist() == [0, 2]
 
 
-@located
 @pytest.mark.parametrize("depth", [2, 3, 4])
 def test_descent_flips_at_the_edge(depth):
     sigma = 1.7
@@ -495,7 +483,6 @@ def test_descent_flips_at_the_edge(depth):
     assert (index[branch.p.values > p + 1e-9] == 1).all()
 
 
-@located
 def test_the_2_cycle_of_two_layers_flips_along_and_across():
     """Along at ησ = √5 − 1, across the balance at 2."""
     sigma = 1.7
