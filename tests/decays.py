@@ -332,7 +332,7 @@ def starts(sigma, widths, p0, bounds):
 
 
 def passing(case, net, branch):
-    """What is wrong with a branch on which modes pass zero with λ: it may say that it ends there."""
+    """What is wrong with a branch on which modes pass zero with λ; it may say that it ends."""
     yield from (*_places(case, branch), *_start(case, branch))
     h, p = case.depth, branch.p.values
     rows = [sizes_of(case, net, x) for x in branch.state.values]

@@ -1,0 +1,87 @@
+"""Random polynomial systems whose branches are known, in coordinates and units of any kind."""
+
+import hypothesis.strategies as st
+import numpy as np
+import planted
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+
+RARE = [HealthCheck.filter_too_much, HealthCheck.too_slow]
+
+
+@st.composite
+def systems(draw):
+    made = planted.system(lambda a, b: draw(st.integers(a, b)))
+    assume(made is not None)
+    return made
+
+
+@st.composite
+def views(draw):
+    return planted.view(lambda a, b: draw(st.integers(a, b)))
+
+
+def wrong(system, view, **options):
+    branch, problem = planted.followed(system, view, **options)
+    return planted.complaints(system, view, branch, problem)
+
+
+@given(systems(), st.randoms(use_true_random=False))
+@settings(suppress_health_check=RARE)
+def test_the_derivatives_of_planted_systems_are_right(system, random):
+    """Otherwise the laws below would be about something else."""
+    rng = np.random.default_rng(random.randint(0, 1000))
+    y, q, h = rng.normal(size=system.size), rng.normal(), 1e-6
+    J, slope = planted.derivatives(system, y, q)
+    for k, unit in enumerate(np.eye(system.size)):
+        change = planted.field(system, y + h * unit, q) - planted.field(system, y - h * unit, q)
+        np.testing.assert_allclose(change / (2.0 * h), J[:, k], atol=1e-7 * (1 + np.abs(J).max()))
+    change = planted.field(system, y, q + h) - planted.field(system, y, q - h)
+    np.testing.assert_allclose(change / (2.0 * h), slope, atol=1e-7 * (1 + np.abs(slope).max()))
+    y = planted.on_branch(system, system.start[0])
+    q = system.start[1]
+    assert np.abs(planted.field(system, y, q)).max() < 1e-11
+    values = np.linalg.eigvals(planted.derivatives(system, y, q)[0])
+    assert (values.real > 0.0).sum() == planted.index_at(system, y[0], q)
+
+
+@given(systems(), st.sampled_from([0.05, 0.1, 0.25]))
+@settings(max_examples=60, suppress_health_check=RARE)
+def test_branches_from_round_numbers_are_whole(system, step):
+    assert wrong(system, planted.View(step=step)) == []
+
+
+@given(systems(), views())
+@settings(max_examples=60, suppress_health_check=RARE)
+def test_special_points_do_not_depend_on_coordinates_and_units(system, view):
+    assert wrong(system, view) == []
+
+
+@given(
+    systems(),
+    st.sampled_from([1e-6, 1e-3, 1e3, 1e6]),
+    st.sampled_from([1e-6, 1e-3, 1e3, 1e6]),
+    st.sampled_from([1e-6, 1.0, 1e6]),
+)
+@settings(max_examples=30, suppress_health_check=RARE)
+def test_units_change_nothing_but_rounding(system, states, parameters, forces):
+    """The same rows, in other units; arclength is in the scaled coordinates."""
+    own = planted.View(shifted=True)  # no start at zero, where x has no size
+    other = own._replace(state_scale=states, parameter_scale=parameters, force_scale=forces)
+    (one, _), (two, _) = (planted.followed(system, view) for view in (own, other))
+    assert one.sizes == two.sizes
+    length = float(np.ptp(one.arclength))
+    np.testing.assert_allclose(two.arclength, one.arclength, atol=1e-6 * length)
+    np.testing.assert_allclose(two.p / parameters, one.p, atol=1e-6)
+    size = np.abs(one.state.values).max()
+    np.testing.assert_allclose(two.state / states, one.state, atol=1e-6 * size)
+    for name in ("event", "index", "nullity", "kernel_dimension"):
+        np.testing.assert_array_equal(two[name], one[name])
+
+
+@pytest.mark.slow
+@given(systems(), views())
+@settings(max_examples=3000, suppress_health_check=RARE)
+def test_thousands_of_random_branches_are_whole(system, view):
+    assert wrong(system, planted.View(step=view.step)) == []
+    assert wrong(system, view) == []
