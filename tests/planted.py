@@ -18,7 +18,7 @@ KINDS = ("graph", "cross", "folds", "closed")
 
 
 class Side(NamedTuple):
-    """A component z = y_i − (a y_0 + b): z' = rate (q − level) z − sign z³; constant: level None."""
+    """A component: z = y_i − (a y_0 + b), z' = rate (q − level) z − sign z³; no level: rate z."""
 
     a: float
     b: float
