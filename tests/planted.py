@@ -27,6 +27,12 @@ class Side(NamedTuple):
     sign: float
     #: Two components that turn with this frequency.
     frequency: float = 0.0
+    #: Two components on a circle of this radius, z' = rate (radius² − |z|²) z: a symmetry.
+    radius: float = 0.0
+
+    @property
+    def width(self):
+        return 2 if self.frequency or self.radius else 1
 
 
 class Planted(NamedTuple):
@@ -43,7 +49,17 @@ class Planted(NamedTuple):
 
     @property
     def size(self):
-        return 1 + sum(2 if side.frequency else 1 for side in self.sides)
+        return 1 + sum(side.width for side in self.sides)
+
+    @property
+    def rings(self):
+        """Places of the first components of those on circles."""
+        places = np.cumsum([1, *(side.width for side in self.sides)])
+        return [int(k) for k, side in zip(places, self.sides, strict=False) if side.radius]
+
+    @property
+    def symmetric(self):
+        return not any(side.a or side.frequency for side in self.sides)
 
 
 class View(NamedTuple):
@@ -59,6 +75,8 @@ class View(NamedTuple):
     force_scale: float = 1.0
     derivatives: bool = True
     step: float = 0.05
+    predictor: str = "tangent"
+    n_eigenvalues: int = 6
 
 
 # The system in its own coordinates.
@@ -90,15 +108,12 @@ def curve(s, y, q):
 def field(s, y, q):
     """G(y, q)."""
     out = np.zeros(s.size)
-    out[0], k = curve(s, y[0], q)[0], 1
-    for side in s.sides:
-        width = 2 if side.frequency else 1
-        z = y[k : k + width] - (side.a * y[0] + side.b)
-        mu = side.rate if side.level is None else side.rate * (q - side.level)
-        out[k : k + width] = mu * z - side.sign * z * (z @ z)
-        if width == 2:
+    out[0] = curve(s, y[0], q)[0]
+    for side, k, z in _parts(s, y):
+        mu, _, cubic = _growth(side, q)
+        out[k : k + len(z)] = mu * z - cubic * (z @ z) * z
+        if side.frequency:
             out[k : k + 2] += side.frequency * np.array([-z[1], z[0]])
-        k += width
     return out
 
 
@@ -106,28 +121,46 @@ def derivatives(s, y, q):
     """∂G/∂y and ∂G/∂q."""
     J, slope = np.zeros((s.size, s.size)), np.zeros(s.size)
     _, J[0, 0], slope[0] = curve(s, y[0], q)
+    for side, k, z in _parts(s, y):
+        mu, by_q, cubic = _growth(side, q)
+        block = (mu - cubic * (z @ z)) * np.eye(len(z)) - 2.0 * cubic * np.outer(z, z)
+        if side.frequency:
+            block += side.frequency * np.array([[0.0, -1.0], [1.0, 0.0]])
+        rows = slice(k, k + len(z))
+        J[rows, rows], J[rows, 0] = block, -side.a * block.sum(axis=1)
+        slope[rows] = by_q * z
+    return J, slope
+
+
+def _parts(s, y):
+    """Each side with its place and with z."""
     k = 1
     for side in s.sides:
-        width = 2 if side.frequency else 1
-        z = y[k : k + width] - (side.a * y[0] + side.b)
-        mu = side.rate if side.level is None else side.rate * (q - side.level)
-        block = (mu - side.sign * (z @ z)) * np.eye(width) - 2.0 * side.sign * np.outer(z, z)
-        if width == 2:
-            block += side.frequency * np.array([[0.0, -1.0], [1.0, 0.0]])
-            # y_0 moves both components.
-        J[k : k + width, k : k + width] = block
-        J[k : k + width, 0] = -side.a * block.sum(axis=1)
-        if side.level is not None:
-            slope[k : k + width] = side.rate * z
-        k += width
-    return J, slope
+        yield side, k, y[k : k + side.width] - (side.a * y[0] + side.b)
+        k += side.width
+
+
+def _growth(side, q):
+    """μ and its derivative by q, and the factor of |z|² z."""
+    if side.radius:
+        return side.rate * side.radius**2, 0.0, side.rate
+    if side.level is None:
+        return side.rate, 0.0, side.sign
+    return side.rate * (q - side.level), side.rate, side.sign
+
+
+def off_branch(s, y):
+    """How far the sides are from where y_0 puts them."""
+    gaps = [np.linalg.norm(z) - side.radius for side, _, z in _parts(s, y)]
+    return max(map(abs, gaps), default=0.0)
 
 
 def on_branch(s, y0):
     """The state on the branch that is followed, from y_0."""
     y = [y0]
     for side in s.sides:
-        y += [side.a * y0 + side.b] * (2 if side.frequency else 1)
+        z = side.a * y0 + side.b
+        y += [z + side.radius, z] if side.radius else [z] * side.width
     return np.array(y)
 
 
@@ -135,8 +168,8 @@ def index_at(s, y0, q):
     """The number of unstable eigenvalues on the branch."""
     count = int(curve(s, y0, q)[1] > 0.0)
     for side in s.sides:
-        mu = side.rate if side.level is None else side.rate * (q - side.level)
-        count += (2 if side.frequency else 1) * int(mu > 0.0)
+        mu = -2.0 * side.rate if side.radius else _growth(side, q)[0]
+        count += (1 if side.radius else side.width) * int(mu > 0.0)
     return count
 
 
@@ -234,7 +267,17 @@ def written(s, view):
     def slope(x, p):
         return (size / T) * (A @ derivatives(s, *own(x, p))[1])
 
+    def generators(x, p):
+        y, _ = own(x, p)
+        found = np.zeros((len(s.rings), n))
+        for row, (_, k, z) in zip(found, [q for q in _parts(s, y) if q[0].radius], strict=True):
+            row[k : k + 2] = -z[1], z[0]
+        return S * (found @ A.T)
+
     known = {"jacobian": jacobian, "derivative": slope} if view.derivatives else {}
+    known["symmetric"] = s.symmetric and view.mix != "sheared"
+    if s.rings:
+        known["generators"] = generators
     y0, q0 = s.start
     x0 = S * (A @ on_branch(s, y0) + b)
     p0, low, high = (T * (q + view.parameter_shift) for q in (q0, *s.bounds))
@@ -272,10 +315,7 @@ def _on_curve(s, view, branch, problem):
         if s.kind in ("graph", "cross"):
             value, by_y, by_q = y[0] - s.shape(q), 1.0, s.shape.deriv()(q)
         gap = abs(value) / max(1.0, np.hypot(by_y, by_q))
-        if s.kind != "closed":
-            gap = max(gap, np.abs(y - on_branch(s, y[0])).max())
-        else:
-            gap = max(gap, np.abs(y - on_branch(s, y[0])).max(), value)
+        gap = max(gap, off_branch(s, y))
         # 1e-12 of the shifted state and parameter, three digits for the shear and the curve.
         if gap > 1e-9 * (1.0 + abs(view.parameter_shift)):
             yield f"row {k}, q = {q!r}: is off the branch by {gap:.2e}"
@@ -297,6 +337,11 @@ def _indices(s, branch, problem):
         if index[k] != known:
             yield f"row {k}, q = {rows[k][1]!r}: index {index[k]}, it is {known}"
             break
+    for name in ("nullity", "orbit_dimension"):
+        other = (branch[name].values != len(s.rings)) & ~event
+        if other.any():
+            k = int(other.argmax())
+            yield f"row {k}: {name} {int(branch[name][k])}, it is {len(s.rings)}"
     for name in ("index", "nullity", "orbit_dimension"):
         values = branch[name].values
         changed = (values[1:] != values[:-1]) & ~event[1:] & ~event[:-1]
@@ -385,9 +430,12 @@ def system(choose):
 def _side(choose):
     a, b = grid(choose(-20, 20)) * choose(0, 1), grid(choose(-20, 20)) * choose(0, 1)
     rate, sign = (choose(1, 8) / 4.0) * (1, -1)[choose(0, 1)], (1.0, -1.0)[choose(0, 1)]
-    what = choose(0, 3)
-    level = grid(choose(-16, 16)) if what else None
-    return Side(a, b, rate, level, sign, choose(1, 4) / 2.0 if what == 3 else 0.0)
+    what = choose(0, 7)
+    level = grid(choose(-16, 16)) if what >= 2 else None
+    if what == 7:  # close to another one, perhaps
+        level += (0.01, 0.003, 0.001)[choose(0, 2)]
+    frequency = choose(1, 4) / 2.0 if what == 6 else 0.0
+    return Side(a, b, rate, level, sign, frequency, choose(2, 20) / 10.0 if what == 1 else 0.0)
 
 
 def _start(s, choose):
@@ -426,9 +474,7 @@ def _is_clear(s):
         return False
     ordered = np.sort(places)
     near = np.diff(ordered)
-    if s.kind == "folds" and len(near) and near.min() < 0.02:
-        return False
-    if len(near) and near.min() < 0.02:
+    if len(near) and near.min() < 0.9e-3:
         return False
     edge = [abs(q - bound) for q in places for bound in (*s.bounds, s.start[1])]
     return min(edge, default=1.0) > 0.02
@@ -446,12 +492,15 @@ def view(choose):
         force_scale=(1.0, 1e-6, 1e6)[choose(0, 2)],
         derivatives=bool(choose(0, 1)),
         step=(0.05, 0.05, 0.1, 0.25)[choose(0, 3)],
+        predictor=("tangent", "tangent", "tangent", "secant")[choose(0, 3)],
+        n_eigenvalues=(6, 6, 6, 0)[choose(0, 3)],
     )
 
 
 def followed(s, view, **options):
     """The branch of a system in a view as a user calls it, and what it is compared with."""
     problem = written(s, view)
+    options = {"predictor": view.predictor, "n_eigenvalues": view.n_eigenvalues, **options}
     branch = dl.branch(
         problem.residual, problem.x0, problem.p0, bounds=problem.bounds, step=view.step, **options
     )
