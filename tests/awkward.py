@@ -16,6 +16,8 @@ import dlnds as dl
 CALLS = {}
 #: Stops of a branch that do not say that it is whole.
 TOLD = {"step_too_small", "not_finite", "unresolved"}
+#: What is said of a start on a branch point: what it is, and to start elsewhere.
+AT_BRANCH_POINT = "branch point.*(start|away)|(start|away).*branch point"
 PROBLEMS = (ValueError, TypeError, dl.ConvergenceError)
 
 
@@ -327,8 +329,7 @@ def _on_a_branch_point(form, lines, p0=0.0, x0=0.0):
         assert min(gaps) < 1e-8, "is on more than one of the crossing branches"
         assert stops(b) == ("bound_reached",) * 2, shown(b)
 
-    say = "branch point.*(start|away|minimum_norm)|(start|away).*branch point"
-    right_or_told(check, lambda: dl.branch(form, [x0], p0, bounds=(-1, 1)), say)
+    right_or_told(check, lambda: dl.branch(form, [x0], p0, bounds=(-1, 1)), AT_BRANCH_POINT)
 
 
 @call
@@ -407,7 +408,7 @@ def a_start_where_two_eigenvalues_vanish():
         assert [(k, n) for k, _, n in events(b)] == [("branch_point", 2)], shown(b)
 
     call = lambda: dl.branch(f, [0.0, 0.0], 1.0, bounds=(0, 2))  # noqa: E731
-    right_or_told(check, call, "branch point.*(start|away)|null directions")
+    right_or_told(check, call, AT_BRANCH_POINT)
 
 
 @call
@@ -419,9 +420,7 @@ def a_network_that_starts_where_another_mode_is_born():
         wrong = decays.complaints(case, *found)
         assert not wrong, wrong[0]
 
-    right_or_told(
-        check, lambda: decays.followed(case), "branch point.*(start|away)|null directions"
-    )
+    right_or_told(check, lambda: decays.followed(case), AT_BRANCH_POINT)
 
 
 # F that is not finite.

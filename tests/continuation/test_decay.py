@@ -1,7 +1,5 @@
 """Weight decay on linear networks: whole branches from every index set and root, in closed form."""
 
-import itertools
-
 import decays
 import numpy as np
 import pytest
@@ -85,10 +83,9 @@ def test_negative_decay_is_reached_through_a_change_of_symmetry(widths, bounds):
 
 def test_steps_do_not_matter():
     for given in (GRID[1], GRID[4]):
-        cases = list(decays.starts(*given))[::3]
-        for step, largest in itertools.product((0.01, 0.05, 0.3), (0.05, 0.2, 1.0)):
-            if step <= largest:
-                assert whole(cases, step=step, step_max=largest) == {}, (step, largest)
+        cases = list(decays.starts(*given))[::5]
+        for step, largest in ((0.01, 1.0), (0.05, 0.05), (0.3, 0.3)):
+            assert whole(cases, step=step, step_max=largest) == {}, (step, largest)
 
 
 @pytest.mark.parametrize("depth", [2, 3])
@@ -97,7 +94,7 @@ def test_one_of_two_equal_modes_lies_on_a_continuum(depth):
     case = decays.Case((2.0, 2.0), (2,) * (depth + 1), (0,), "u", 0.1, (0.05, 0.5))
     net = decays.network(case)
     equation, x = dl.equilibria(net, vary="weight_decay"), decays.state(case, net)
-    with pytest.raises(ValueError, match="^residual: at the start"):
+    with pytest.raises(ValueError, match="^x0: .*weight_decay = 0.1.*minimum_norm"):
         dl.branch(equation, x, case.p0, bounds=case.bounds)
     branch = dl.branch(equation, x, case.p0, bounds=case.bounds, symmetry="minimum_norm")
     assert decays.events(branch) == []
