@@ -664,7 +664,8 @@ def jacobian_of_three(x, p):
     return np.array([[-1.0, 2.0 * x[1], 0.0], [x[2], -2.0, x[0]], [0.0, 1.0, -1.0]])
 
 
-X3 = np.array([1.0, 0.3, 0.6])
+#: There the Jacobian is not symmetric.
+X3 = np.array([1.0, 0.3, 0.5])
 
 
 def p_three(x, p):  # zero at X3, p = 1
@@ -1151,7 +1152,9 @@ def a_vertical_branch_that_crosses_another():
         if float(b.state.min()) < 0.0:
             specials(b, [("branch_point", 0.0)])
 
-    call = lambda: dl.branch(f, [0.5], 0.0, bounds=(-1, 1), max_points=60)  # noqa: E731
+    call = lambda: dl.branch(
+        dl.Residual(f, symmetric=True), [0.5], 0.0, bounds=(-1, 1), max_points=60
+    )
     right_or_told(check, call, "singular|null direction|declare|vertical")
 
 
