@@ -1152,9 +1152,8 @@ def a_vertical_branch_that_crosses_another():
         if float(b.state.min()) < 0.0:
             specials(b, [("branch_point", 0.0)])
 
-    call = lambda: dl.branch(
-        dl.Residual(f, symmetric=True), [0.5], 0.0, bounds=(-1, 1), max_points=60
-    )
+    r = dl.Residual(f, symmetric=True)
+    call = lambda: dl.branch(r, [0.5], 0.0, bounds=(-1, 1), max_points=60)  # noqa: E731
     right_or_told(check, call, "singular|null direction|declare|vertical")
 
 
