@@ -1784,6 +1784,34 @@ def two_near_lines():
     assert events(b) == []
 
 
+@call
+def crossings_at_small_angles():
+    """A curve φ(p), crossed twice by one whose slope differs by 0.1: it stays on φ."""
+
+    def phi(p):
+        return 1.0 + 0.4 * p - 0.85 * p**2 + 0.3 * p**3
+
+    def f(x, p):
+        return (x - phi(p)) * (-(p + 0.15) * (p + 0.05) - (x - phi(p)))
+
+    b = valid(dl.branch(f, [phi(0.95)], 0.95, bounds=(-1.4, 1.85)), f, 0.95, (-1.4, 1.85))
+    assert np.abs(b.state.values[:, 0] - phi(b.p.values)).max() < 1e-8, "jumped, " + shown(b)
+    specials(b, [("branch_point", -0.15), ("branch_point", -0.05)])
+
+
+@call
+def two_crossings_within_one_step():
+    """Both are events, though the index is the same before and after."""
+
+    def f(x, p):
+        return (x - 0.15) * (-(p + 0.25) * (p + 0.1) - (x - 0.15) ** 2)
+
+    for step in (0.05, 0.1, 0.25, 0.5):
+        b = dl.branch(f, [0.15], -1.35, bounds=(-1.8, 0.95), step=step)
+        valid(b, f, -1.35, (-1.8, 0.95))
+        specials(b, [("branch_point", -0.25), ("branch_point", -0.1)])
+
+
 # Branches that go on.
 
 
