@@ -28,7 +28,13 @@ AT_BOUNDS = [
 TIED = [
     ((2.0, 2.0), (2, 3, 2), 0.1, (0.05, 2.5)),
     ((3.0, 1.0, 1.0), (3, 4, 3), 0.3, (0.1, 1.4)),
+    ((3.0, 1.0, 1.0), (3, 3, 4, 3), 0.1, (0.05, 0.4)),
+]
+#: The same through the fold of the two that are equal.
+TIED_FOLDS = [
+    ((2.0, 2.0), (2, 3, 2, 2), 0.1, (0.05, 2.5)),
     ((3.0, 1.0, 1.0), (3, 3, 4, 3), 0.1, (0.05, 2.5)),
+    ((2.0, 1.0, 1.0), (3, 3, 3, 3, 3), 0.3, (0.05, 2.5)),
 ]
 
 
@@ -73,8 +79,14 @@ def test_equal_singular_values_fold_and_die_together(given):
     assert whole(decays.starts(*given)) == {}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("given", TIED_FOLDS)
+def test_equal_singular_values_fold_together_in_three_layers_and_more(given):
+    assert whole(decays.starts(*given)) == {}
+
+
 @pytest.mark.parametrize("bounds", [(-0.3, 0.4), (-1.5, 0.2)])
-@pytest.mark.parametrize("widths", [(3, 4, 3), (3, 3, 4, 3)])
+@pytest.mark.parametrize("widths", [(3, 4, 3), pytest.param((3, 3, 4, 3), marks=pytest.mark.slow)])
 def test_negative_decay_is_reached_through_a_change_of_symmetry(widths, bounds):
     cases = decays.starts((3.0, 2.0, 1.0), widths, 0.1, bounds)
     # No mode on its lower root: that passes zero with λ.
