@@ -56,7 +56,7 @@ def test_branches_from_round_numbers_are_whole(system, step):
 
 
 @given(systems(), views())
-@settings(max_examples=25, **FOUND)
+@settings(max_examples=15, **FOUND)
 def test_special_points_do_not_depend_on_coordinates_and_units(system, view):
     assert wrong(system, view) == []
 
