@@ -65,6 +65,8 @@ class Row(NamedTuple):
     distance: float
     next_step: float
     special: Special | None = None
+    #: The point next to it whose index it shares, if it is at the end of a branch itself.
+    like: Point | None = None
 
 
 class Steps(NamedTuple):
@@ -529,7 +531,8 @@ def collected(
             rows.append(Row(special.point, distance + part, stride.next_step, special))
         distance, last, here = distance + stride.taken, here, stride.point
         end = at_node(problem, here, last, None) if reason == "bound_reached" else None
-        rows.append(Row(here, distance, stride.next_step, end))
+        like = last if reason == "closed" else None
+        rows.append(Row(here, distance, stride.next_step, end, like))
     return rows, reason or "max_points"
 
 
@@ -586,11 +589,12 @@ def tabulated(problem: Problem, rows: Sequence[Row]) -> xr.Dataset:
     count = min(problem.n_eigenvalues, n)
     near = np.stack([_nearest(point, count) for point in points])
     kernels = np.array([event.kernel for event in special])
-    orbits = np.array([point.basis.shape[1] for point in points])
+    alike = [row.like or row.point for row in rows]
+    orbits = np.array([point.basis.shape[1] for point in alike])
     zeros = _zeros(points, special)
     growing = [
         int((q.growth > max(q.zone, e.tolerance)).sum())
-        for q, e in zip(points, special, strict=True)
+        for q, e in zip(alike, special, strict=True)
     ]
     along = {
         "tangent_p": [point.tangent[n] for point in points],

@@ -262,9 +262,15 @@ def corrected(problem: Problem, start: Array, normal: Array) -> Solution | None:
 
 
 def _held_within(z: Array, bounds: tuple[float, float]) -> bool:
-    """Put p within bounds, beyond which F need not be defined; tell if it was but for rounding."""
+    """Put p within bounds, beyond which F need not be defined; tell if it was but for rounding.
+
+    What is at a bound but for rounding is put on it.
+    """
     nearest = min(max(z[-1], bounds[0]), bounds[1])
     inside = abs(z[-1] - nearest) <= EPSILON * max(abs(bounds[0]), abs(bounds[1]))
+    for bound in bounds:
+        if abs(nearest - bound) <= 0.1 * EPSILON * (bounds[1] - bounds[0]):
+            nearest = bound
     z[-1] = nearest
     return bool(inside)
 

@@ -83,7 +83,7 @@ def diagram(
         attributes ``parent`` and ``parent_step``, the row of the branch point that it starts at
         (−1 for the first), and ``level``, how many of them lie between. ``complete`` is 0 if there
         are more than ``max_branches``, if a branch ends ``unresolved``, or if not all that leaves a
-        branch point may have been found.
+        branch point may have been found; what leaves branches at the last ``depth`` does not count.
 
     Raises
     ------
@@ -152,7 +152,7 @@ def _side(problem: Problem, steps: Steps, crossing: Point, start: Point) -> tupl
         problem, steps._replace(first=max(steps.smallest, min(steps.first, far))), start
     )
     later = [row._replace(distance=row.distance + far) for row in side]
-    return [Row(there, 0.0, far), Row(start, far, steps.first), *later], stop
+    return [Row(there, 0.0, far, like=start), Row(start, far, steps.first), *later], stop
 
 
 def _leaving(

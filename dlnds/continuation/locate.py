@@ -53,12 +53,12 @@ ROUGHLY = 1e-4
 #: Values of test functions where the symmetry changes, in terms of those around, that are zero.
 EXPLAINED = 1e-3
 #: Condition of the equation at a point, in terms of that at its neighbours, that is singular.
-SINGULAR = 1e-4
+SINGULAR = 1e-2
 #: Distances of special points, in terms of the step, up to which they are one; and scaled ones that
 #: rounding leaves where p depends on them by their square, as at pitchforks.
 SAME_PLACE, BLIND = 1e-6, 1e-7
 #: Residuals at a special point that is not solved for, in terms of what a wrong one would have.
-SLIGHT = 1e-7
+SLIGHT = 1e-9
 
 
 class Test(NamedTuple):
@@ -85,6 +85,8 @@ class Special(NamedTuple):
     tolerance: float = 0.0
     decided: str = "none"
     fold_direction: int = 0
+    #: How many directions lead on from it beside the branch's.
+    n_beside: int = 0
 
 
 class Way(NamedTuple):
@@ -142,24 +144,34 @@ def passed(
     None if the step between them has to be shorter: to be sure that they are on one branch, or that
     nothing happens twice. The point before, if there is one, spares a look half way.
     """
-    tests = list(_tests(problem, here, there))
-    if before is not None and _is_straight(problem, here, there):
+    tests, ratio = list(_tests(problem, here, there)), 0.0
+    if before is not None:
         ratio = problem.distance(here.z, there.z) / problem.distance(before.z, here.z)
-        if all(_is_quiet(test, before, here, there, ratio) for test in tests):
-            return [] if _is_alike(problem, here, there, False) else None
+    if (
+        before is not None
+        and _is_straight(problem, here, there)
+        and all(_is_quiet(test, before, here, there, ratio) for test in tests)
+    ):
+        return [] if _is_alike(problem, here, there, False) else None
     way = Way(problem, here, there, {0.0: here, 1.0: there})
     middle = _middle(way)
     if middle is None:
         return None
     part, at = middle
     verdicts = [(test, _verdict(test, here, at, there, part)) for test in tests]
+    if before is not None:
+        known = (before, here, at, there)
+        verdicts = [
+            (test, "unsettled" if word == "away" and _turns(test, known, ratio, part) else word)
+            for test, word in verdicts
+        ]
     found = _located(way, [test for test, verdict in verdicts if verdict == "crossed"])
     if found is None:
         return None
     for test in (test for test, verdict in verdicts if verdict == "unsettled"):
         if any(_explains(way, q, test) for q, _ in found):
             continue
-        lowest = None if test.kind in ("user", "symmetry_change") else _touching(way, test)
+        lowest = None if test.kind == "symmetry_change" else _touching(way, test)
         if lowest is None:
             return None
         special = _identified(way, test, lowest[0], lowest[2])
@@ -173,9 +185,13 @@ def passed(
 
 
 def _explains(way: Way, special: Special, test: Test) -> bool:
-    """Tell whether a test function vanishes where the symmetry changes, as all there may do."""
+    """Tell whether a test function vanishes where the symmetry changes, or branches cross.
+
+    There it may touch zero, as it does where p turns at a pitchfork.
+    """
     value = abs(test.value(special.point))
-    return special.kind == "symmetry_change" and value <= EXPLAINED * _span(way, test)
+    zero = {"symmetry_change": EXPLAINED, "branch_point": tolerances.KERNEL}.get(special.kind)
+    return zero is not None and value <= max(zero * _span(way, test), test.zone)
 
 
 def _is_consistent(problem: Problem, here: Point, there: Point, special: Sequence[Special]) -> bool:
@@ -190,8 +206,7 @@ def _is_consistent(problem: Problem, here: Point, there: Point, special: Sequenc
         return True
     if not all(q.n_zeros == 0 and abs(q.heading[-1]) > VERTICAL for q in (here, there)):
         return True
-    crossed = [q for q in special if q.kind == "branch_point" and q.decided != "touching"]
-    turns = sum(q.kernel for q in crossed)
+    turns = sum(q.n_beside for q in special if q.decided != "touching")
     for q in (here, there):
         turns += int(np.count_nonzero(q.values.real > 0.0)) + int(q.heading[-1] < 0.0)
     return turns % 2 == 0
@@ -262,6 +277,20 @@ def _verdict(test: Test, here: Point, middle: Point, there: Point, part: float) 
     steady = abs(bend) <= 0.2 * abs(change)
     clear = one * half > 0.0 and min(abs(one), abs(half), abs(other)) > 1.5 * abs(bend)
     return "away" if clear or steady else "unsettled"
+
+
+def _turns(test: Test, points: Sequence[Point], ratio: float, part: float) -> bool:
+    """Tell whether a test function may have reached zero next to a step's beginning, in a corner.
+
+    If it aimed at zero before, and its curvature there is not that within the step.
+    """
+    last, one, half, other = (test.value(q) for q in points)
+    if abs(one) <= test.zone or last * one <= 0.0 or one * (one + ratio * (one - last)) >= 0.0:
+        return False
+    slopes = (one - last) * ratio, (half - one) / part, (other - half) / (1.0 - part)
+    first = (slopes[1] - slopes[0]) / (part + 1.0 / ratio)
+    second = slopes[2] - slopes[1]
+    return abs(first - second) > 0.5 * max(abs(first), abs(second))
 
 
 def _tests(problem: Problem, here: Point, there: Point) -> Iterator[Test]:
@@ -456,7 +485,7 @@ def _through(
     nodes = 0.5 * (low + high) + 0.5 * (high - low) * np.cos(np.pi * (np.arange(8) + 0.5) / 8.0)
     try:
         points = [way.at(part) for part in nodes.tolist()]
-    except ArithmeticError:
+    except (ArithmeticError, np.linalg.LinAlgError):
         return None
     rows = [np.concatenate([[test.value(q)], q.z, q.tangent]) for q in points]
     curve = scipy.interpolate.BarycentricInterpolator(nodes, np.array(rows), rng=0)
@@ -520,19 +549,20 @@ def _identified(way: Way, test: Test, point: Point, decided: str) -> Special | N
     point = larger or point
     lost = _orbit_rank(problem, point) < dimension
     kernel = int(np.count_nonzero(np.abs(point.values) <= tolerance))
-    kind = test.kind
+    kind, beside = test.kind, 0
     if kind == "symmetry_change" and not lost:
         return None  # the orbit turned
     if larger is not None or lost:
         kind = "symmetry_change"
     elif kind in ("fold", "spectrum", "lift"):
-        kind = _kind(problem, test, point, tolerance, decided)
+        usual = min(way.here.n_zeros, way.there.n_zeros)
+        kind, beside = _kind(problem, test, point, tolerance, decided, usual)
     if kind == "none":
         return None
     direction = 0
     if kind == "fold":
         direction = -1 if float(way.here.heading[-1]) > 0.0 else 1
-    return Special(point, kind, value, accuracy, kernel, tolerance, decided, direction)
+    return Special(point, kind, value, accuracy, kernel, tolerance, decided, direction, beside)
 
 
 def _near_growth(point: Point) -> float:
@@ -540,25 +570,33 @@ def _near_growth(point: Point) -> float:
     return float(np.abs(point.growth).min(initial=np.inf)) if len(point.growth) else 0.0
 
 
-def _kind(problem: Problem, test: Test, point: Point, tolerance: float, decided: str) -> str:
-    """Return the kind of a zero of the spectrum, or of where p turns."""
+def _kind(
+    problem: Problem, test: Test, point: Point, tolerance: float, decided: str, usual: int = 0
+) -> tuple[str, int]:
+    """Return the kind of a zero of the spectrum, or of where p turns.
+
+    And how many directions lead on from it beside the branch's, and those that do so around it,
+    too, which are ``usual``.
+    """
     if test.kind == "lift":
-        return "branch_point"
+        return "branch_point", 0
     critical = [complex(v) for v in point.values[np.abs(point.growth) <= tolerance]]
     around = [v for v in critical if abs(v.imag) > max(1e3 * tolerance, 1e-7 * point.radius)]
     if test.kind == "spectrum" and around and len(around) == len(critical):
-        return "neimark_sacker" if problem.residual.kind == "map" else "hopf"
+        return ("neimark_sacker" if problem.residual.kind == "map" else "hopf"), 0
     flipped = problem.residual.kind == "map" and all(v.real < -1.0 for v in critical)
     if test.kind == "spectrum" and critical and flipped:
-        return "flip"
+        return "flip", 0
     if problem.spectrum is not None:
-        return "index_change" if critical else "none"
-    alone = len(null_directions(problem, point.z, _relative(problem, point, tolerance))) == 1
-    if not alone:
-        return "branch_point"
-    if test.kind == "fold":
-        return "fold" if decided != "touching" else "none"
-    return "none" if decided == "touching" else "branch_point"
+        return ("index_change" if critical else "none"), 0
+    nulls = null_directions(problem, point.z, _relative(problem, point, tolerance))
+    beside = max(len(nulls) - 1 - usual, 0)
+    if beside:
+        return "branch_point", beside
+    if decided == "touching":
+        return "none", 0
+    turns = test.kind == "fold" or abs(point.heading[-1]) <= BLURRED
+    return ("fold" if turns else "branch_point"), 0
 
 
 def _relative(problem: Problem, point: Point, tolerance: float) -> float:
@@ -608,9 +646,9 @@ def at_node(
             return special._replace(kind=kind)
     turns = abs(point.heading[-1]) <= VERTICAL and problem.spectrum is None
     test = Test("fold" if turns else "spectrum", lambda q: 0.0)
-    kind = _kind(problem, test, point, tolerance, "at_node")
+    kind, beside = _kind(problem, test, point, tolerance, "at_node")
     if kind != "fold":
-        return None if kind == "none" else special._replace(kind=kind)
+        return None if kind == "none" else special._replace(kind=kind, n_beside=beside)
     if len(known) == 2 and known[0].heading[-1] * known[1].heading[-1] > 0.0:
         return None
     return special._replace(kind=kind, fold_direction=1 if known[0].p > point.p else -1)

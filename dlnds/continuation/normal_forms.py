@@ -62,7 +62,7 @@ def of_hopf_point(problem: Problem, point: Point) -> str:
     mean = bend @ x + other @ y  # B(v, v̄)
     cubic = (cube + third) @ x + 1j * (cube + third) @ y  # C(v, v̄, v)
     still = np.linalg.lstsq(jacobian, mean, rcond=None)[0]
-    twice = np.linalg.solve(2j * omega * np.eye(n) - jacobian, square)
+    twice = np.linalg.lstsq(2j * omega * np.eye(n) - jacobian, square, rcond=None)[0]
     change = cubic - 2.0 * (bend + 1j * other) @ still + (bend - 1j * other) @ twice
     first = float(np.vdot(w, change).real)
     size = float(np.abs(change).max() * np.abs(w).max())

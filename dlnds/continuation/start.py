@@ -1,7 +1,7 @@
 """The first point of a branch: the solution at p0, its tangent, and the scales of all lengths."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -174,7 +174,7 @@ def typical_size(problem: Problem, z: Array) -> float:
     system = bordered(problem, z, basis, upwards_of(z))
     assert system is not None
     change = system.factors.solve(upwards_of(z))[:-1] * problem.unit
-    return float(np.linalg.norm(z[:-1])) or float(np.linalg.norm(change)) or 1.0
+    return max(float(np.linalg.norm(z[:-1])), float(np.linalg.norm(change))) or 1.0
 
 
 def _bending_size(problem: Problem, z: Array, most: float) -> float:
@@ -244,24 +244,31 @@ def _check_derivatives(problem: Problem, z: Array) -> None:
     residual, x, p = problem.residual, z[:-1], float(z[-1])
     matrix, slope = problem.matrix(z), problem.slope(z)
     v = unit_length(np.random.default_rng(1).normal(size=x.size)) * problem.unit
-    step, unit = 1e-5, float(problem.scale[-1])
-    sizes = np.linalg.norm(matrix, axis=1) * problem.unit + np.abs(slope) * unit
+    unit, force = float(problem.scale[-1]), residual.value(x, p)
+    bent = np.nan_to_num(np.abs(residual.value(x + v, p) - force), nan=0.0, posinf=0.0)
+    sizes = np.linalg.norm(matrix, axis=1) * problem.unit + np.abs(slope) * unit + bent
     if residual.jacobian is not None:
-        seen = (residual.value(x + step * v, p) - residual.value(x - step * v, p)) / (2.0 * step)
-        _check_same("jacobian", "∂F/∂x", matrix @ v, seen, sizes)
+        tried = [
+            (residual.value(x + step * v, p) - residual.value(x - step * v, p)) / (2.0 * step)
+            for step in (1e-5, 1e-7)
+        ]
+        _check_same("jacobian", "∂F/∂x", matrix @ v, tried, sizes)
     if residual.derivative is not None:
-        seen = forms.difference_within(lambda s: residual.value(x, s), p, unit, problem.bounds)
-        _check_same("derivative", "∂F/∂p", unit * slope, unit * seen, sizes)
+        tried = [
+            unit * forms.difference_within(lambda s: residual.value(x, s), p, size, problem.bounds)
+            for size in (unit, 1e-3 * unit)
+        ]
+        _check_same("derivative", "∂F/∂p", unit * slope, tried, sizes)
 
 
-def _check_same(name: str, what: str, known: Array, seen: Array, sizes: Array) -> None:
-    """Refuse a derivative that differs from differences in one of its components."""
-    lack = np.abs(known - seen) - WRONG * sizes
-    if np.isfinite(seen).all() and lack.max() > WRONG**2 * sizes.max():
-        k = int(np.argmax(lack))
+def _check_same(name: str, what: str, known: Array, tried: Sequence[Array], sizes: Array) -> None:
+    """Refuse a derivative if all differences differ from it in one of its components."""
+    lacks = [np.abs(known - seen) - WRONG * sizes for seen in tried]
+    if all(np.isfinite(lack).all() and lack.max() > WRONG**2 * sizes.max() for lack in lacks):
+        k = int(np.argmax(lacks[0]))
         raise ValueError(
             f"{name}: needs {what} of fun, but component {k} of it in a direction is {known[k]:.6g}"
-            f" at the start, and {seen[k]:.6g} by differences"
+            f" at the start, and {tried[0][k]:.6g} by differences"
         )
 
 
@@ -270,7 +277,8 @@ def _check_declared(problem: Problem, z: Array) -> None:
     residual, x, p = problem.residual, z[:-1], float(z[-1])
     matrix = residual.matrix(x, p)
     size = float(np.linalg.norm(matrix))
-    if residual.symmetric and np.linalg.norm(matrix - matrix.T) > WRONG * size:
+    known = residual.jacobian is not None
+    if known and residual.symmetric and np.linalg.norm(matrix - matrix.T) > WRONG * size:
         raise ValueError("symmetric: ∂F/∂x is not symmetric at the start")
     rows = residual.orbit(x, p)
     if rows.shape[1] != x.size or not np.isfinite(rows).all():
