@@ -54,6 +54,8 @@ FAR = 0.25
 SHORTER, MOST_SHORTER = 0.8, 6
 #: Distance from a bound with a larger symmetry, in terms of the size of p, that is near it.
 BESIDE = 1e-4
+#: Distance of bounds, in terms of their size, within which numbers are too few for a branch.
+APART = 1e-12
 #: Part of a step that shows the direction in which it changes something.
 NEARBY = 1e-4
 
@@ -277,6 +279,8 @@ def check_bounds(name: str, value: Any) -> tuple[float, float]:
     low, high = (check_number(name, bound) for bound in pair)
     if not low < high:
         raise ValueError(f"{name}: needs a smallest value below the largest, got ({low}, {high})")
+    if high - low <= APART * max(abs(low), abs(high)):
+        raise ValueError(f"{name}: needs values that rounding does not join, got ({low}, {high})")
     return low, high
 
 
@@ -328,6 +332,7 @@ def _advanced(
 ) -> tuple[Stride | None, str]:
     """Return the next step, shortened until all is clear along it, or why there is none."""
     reason, shortened, smallest = "step_too_small", 0, min(steps.smallest, step)
+    leaped = False
     while step >= smallest:
         there, taken = _trial(problem, here, heading, step)
         if there is None:
@@ -340,11 +345,32 @@ def _advanced(
                 continue
         special = passed(problem, here, there, before)
         if special is None:
-            reason, step = "unresolved", 0.5 * min(step, taken)
+            reason, leaped = "unresolved", leaped or reason == "unresolved"
+            step = 0.5 * min(step, taken)
+            leap = None if leaped else _leap(problem, steps, here, heading, 6.0 * step, before)
+            if leap is not None:
+                return leap, ""
             continue
         later = next_step(steps, step, there.contraction, float(there.heading @ here.heading))
         return Stride(there, special, problem.distance(here.z, there.z), later), ""
     return None, reason if _is_finite(problem, here, heading, smallest) else "not_finite"
+
+
+def _leap(
+    problem: Problem, steps: Steps, here: Point, heading: Array, step: float, before: Point | None
+) -> Stride | None:
+    """Return a longer step, for test functions that touch zero ahead, which short ones never reach.
+
+    None if it is not clear along it.
+    """
+    there, _ = _trial(problem, here, heading, min(step, steps.largest))
+    if there is None or there.p in problem.bounds or is_on_zero(problem, there, here):
+        return None
+    special = passed(problem, here, there, before)
+    if not special:
+        return None
+    taken = problem.distance(here.z, there.z)
+    return Stride(there, special, taken, max(taken, steps.smallest))
 
 
 def _trial(

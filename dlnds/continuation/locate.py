@@ -159,6 +159,10 @@ def passed(
         return None
     part, at = middle
     verdicts = [(test, _verdict(test, here, at, there, part)) for test in tests]
+    verdicts = [
+        (test, "unsettled" if word == "away" and _corners(way, test, at, part) else word)
+        for test, word in verdicts
+    ]
     if before is not None:
         known = (before, here, at, there)
         verdicts = [
@@ -274,9 +278,40 @@ def _verdict(test: Test, here: Point, middle: Point, there: Point, part: float) 
         return "away" if leaves else "unsettled"
     if one * other < 0.0:
         return "crossed" if abs(bend) <= 0.4 * abs(change) else "unsettled"
-    steady = abs(bend) <= 0.2 * abs(change)
+    steady = abs(bend) <= 0.25 * abs(change)
     clear = one * half > 0.0 and min(abs(one), abs(half), abs(other)) > 1.5 * abs(bend)
     return "away" if clear or steady else "unsettled"
+
+
+def _corners(way: Way, test: Test, middle: Point, part: float) -> bool:
+    """Tell whether a test function may have reached zero next to an end of a way, in a corner.
+
+    The other values lead beyond zero there, and those nearer to the end do not lead away from it.
+    """
+    one, half, other = (test.value(q) for q in (way.here, middle, way.there))
+    if min(abs(one), abs(half), abs(other)) <= test.zone or one * other <= 0.0:
+        return False
+    ahead, back = one + (half - one) / part, other + (half - other) / (1.0 - part)
+    return (ahead * other < 0.0 and not _approaches(way, test, 1.0)) or (
+        back * one < 0.0 and not _approaches(way, test, 0.0)
+    )
+
+
+def _approaches(way: Way, test: Test, end: float) -> bool:
+    """Tell whether a test function comes down to its value at an end without a corner before it."""
+    last, sign = test.value(way.known[end]), 1.0 if end else -1.0
+    before = None
+    for k in range(1, 8):
+        try:
+            value = test.value(way.at(end - sign * 2.0**-k))
+        except ArithmeticError:
+            return False
+        if value * last <= 0.0 or abs(value) <= abs(last):
+            return False
+        if before is not None and (2.0 * value - before) * last > 0.0:
+            return True
+        before = value
+    return False
 
 
 def _turns(test: Test, points: Sequence[Point], ratio: float, part: float) -> bool:

@@ -161,13 +161,15 @@ def _start_beside(problem: Problem, z: Array) -> Point:
 def typical_size(problem: Problem, z: Array) -> float:
     """Return the length over which F is no longer linear in x, in a direction of slow change.
 
-    That is covariant: if x is measured in other units, or shifted, so is the length. The smallest
-    counts of those at p0 and half way to both bounds. A linear equation has none; the solution's
-    own size is taken, and its change within the bounds.
+    That is covariant: if x is measured in other units, or shifted, so is the length. The middle one
+    counts of those at p0 and at two other places between the bounds: near a singular point it is
+    short, and where F is hardly bent it is long. A linear equation has none; the solution's own
+    size is taken, or its change within the bounds.
     """
-    size = math.inf
-    for p in (float(z[-1]), *(0.5 * (float(z[-1]) + bound) for bound in problem.bounds)):
-        size = _bending_size(problem, joined(z[:-1], p), size)
+    p, low, high = float(z[-1]), *problem.bounds
+    ends = (low, high) if low < p < high else (low + high - p, 0.5 * (low + high))
+    places = (p, *(0.5 * (p + end) for end in ends))
+    size = sorted(_bending_size(problem, joined(z[:-1], place), math.inf) for place in places)[1]
     if size < np.inf:
         return size
     basis = orbit_basis(problem, z, upwards_of(z))
@@ -335,11 +337,11 @@ def _newton_at(problem: Problem, z: Array) -> Array | None:
         step[n] = 0.0
         length = float(np.linalg.norm(step)) / (1.0 + float(np.linalg.norm(z / scale)))
         size, usual = float(np.linalg.norm(force)), float(np.linalg.norm(z[:n]))
+        solves = size <= UNSOLVED * system.unit  # a singular Jacobian may lead nowhere
         if length <= problem.rtol:
-            # A singular Jacobian may lead nowhere.
-            return z - scale * step if size <= UNSOLVED * system.unit else None
+            return z - scale * step if solves else None
         rounding = size <= EPSILON * system.weight * usual or length <= 1e3 * problem.rtol
-        if length > 0.5 * last and rounding:
+        if length > 0.5 * last and rounding and solves:
             return z
         z, force = _damped(problem, z, force, scale * step)
         last = length

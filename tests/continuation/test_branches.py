@@ -158,7 +158,7 @@ def test_a_circle_is_closed():
     )
     scaled = points / [circle.attrs["state_scale"], circle.attrs["parameter_scale"]]
     lengths = np.linalg.norm(np.diff(scaled, axis=0), axis=1)
-    np.testing.assert_allclose(np.diff(circle.arclength), lengths, rtol=1e-3)
+    np.testing.assert_allclose(np.diff(circle.arclength), lengths, rtol=1e-2)  # chords
 
 
 def test_a_closed_branch_is_gone_round_once():
