@@ -14,8 +14,6 @@ from dlnds.theory import tolerances
 
 #: Reciprocal condition of a bordered system below which it is solved in its regular part only.
 SINGULAR = 1e-10
-#: And above which nothing but the branch's direction is in its kernel.
-REGULAR = 1e4 * tolerances.RANK
 #: Reciprocal condition of the generators' Gram matrix above which their rank is full beyond doubt.
 INDEPENDENT = 1e-4
 #: Components above which a symmetric Jacobian is not diagonalized.
@@ -87,8 +85,7 @@ def transverse_values(
 ) -> Array:
     """Return the eigenvalues of a Jacobian across the orbit, by ascending real part.
 
-    Of large symmetric ones only those ``nearest`` to zero are exact, see `_nearest_values`; of all
-    symmetric ones just the signs if ``nearest`` is 0.
+    Of large symmetric ones only those ``nearest`` to zero are exact, see `_nearest_values`.
     """
     if residual.symmetric:
         return _symmetric_values(jacobian, basis, nearest)

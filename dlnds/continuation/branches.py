@@ -27,7 +27,14 @@ from dlnds.continuation.correct import (
     unit_length,
     upwards_of,
 )
-from dlnds.continuation.locate import VERTICAL, Special, Way, at_node, is_on_zero, passed
+from dlnds.continuation.locate import (
+    VERTICAL,
+    Special,
+    at_node,
+    is_on_zero,
+    passed,
+    way_between,
+)
 from dlnds.continuation.orbits import invariants, same_orbit
 from dlnds.continuation.residuals import Residual
 from dlnds.continuation.start import started
@@ -290,7 +297,7 @@ class Trail(NamedTuple):
     #: Where it started: a branch that comes back there is closed.
     origin: Point
     travelled: float = 0.0
-    #: The point before, for steps along secants.
+    #: The point before: where secants come from, and what test functions are compared with.
     before: Point | None = None
 
 
@@ -332,7 +339,6 @@ def _advanced(
 ) -> tuple[Stride | None, str]:
     """Return the next step, shortened until all is clear along it, or why there is none."""
     reason, shortened, smallest = "step_too_small", 0, min(steps.smallest, step)
-    leaped = False
     while step >= smallest:
         there, taken = _trial(problem, here, heading, step)
         if there is None:
@@ -345,11 +351,12 @@ def _advanced(
                 continue
         special = passed(problem, here, there, before)
         if special is None:
-            reason, leaped = "unresolved", leaped or reason == "unresolved"
             step = 0.5 * min(step, taken)
-            leap = None if leaped else _leap(problem, steps, here, heading, 6.0 * step, before)
-            if leap is not None:
-                return leap, ""
+            if reason != "unresolved":  # for the first time
+                reason = "unresolved"
+                leap = _leap(problem, steps, here, heading, 6.0 * step, before)
+                if leap is not None:
+                    return leap, ""
             continue
         later = next_step(steps, step, there.contraction, float(there.heading @ here.heading))
         return Stride(there, special, problem.distance(here.z, there.z), later), ""
@@ -527,7 +534,7 @@ def _is_moved_back(problem: Problem, here: Point, there: Point, origin: Point) -
     before, after = here.p - origin.p, there.p - origin.p
     if before * after > 0.0 or before == after:
         return False
-    way = Way(problem, here, there, {0.0: here, 1.0: there})
+    way = way_between(problem, here, there)
     try:
         part = scipy.optimize.brentq(lambda t: way.at(t).p - origin.p, 0.0, 1.0, xtol=1e-14)
         point = way.at(float(part))
@@ -656,8 +663,6 @@ def tabulated(problem: Problem, rows: Sequence[Row]) -> xr.Dataset:
         variables["transverse_eigenvalue_imag"] = (whole[1], near.imag)
     place = np.array([point.p for point in points])
     coords = {"p": ("step", place, {"long_name": residual.parameter}), **residual.coordinates}
-    if residual.label is not None:
-        variables["label"] = ("step", _labels(residual, points))
     return xr.Dataset(variables, coords=coords)
 
 
@@ -688,24 +693,22 @@ def _isotropy(problem: Problem, points: Sequence[Point]) -> dict[str, list[int]]
     return {"isotropy_dimension": counts}
 
 
-def _labels(residual: Residual, points: Sequence[Point]) -> Array:
-    """Return the names of solutions."""
-    assert residual.label is not None
-    if residual.vectorized:
-        states, places = np.stack([q.x for q in points]), np.array([q.p for q in points])
-        return np.asarray(residual.label(states, places))  # type: ignore[arg-type]
-    return np.asarray([residual.label(q.x, q.p) for q in points])
-
-
 def _observed(residual: Residual, points: Sequence[Point]) -> dict[str, Array]:
-    """Return what the residual observes of points, by name."""
-    if residual.observe is None:
-        return {}
+    """Return what the residual observes of points, and their names, by name."""
+    found: dict[str, Array] = {}
     if residual.vectorized:
         states, places = np.stack([q.x for q in points]), np.array([q.p for q in points])
-        return dict(residual.observe(states, places))
-    seen = [residual.observe(q.x, q.p) for q in points]
-    return {name: np.array([row[name] for row in seen]) for name in seen[0]}
+        if residual.observe is not None:
+            found |= residual.observe(states, places)
+        if residual.label is not None:
+            found["label"] = np.asarray(residual.label(states, places))  # type: ignore[arg-type]
+        return found
+    if residual.observe is not None:
+        seen = [residual.observe(q.x, q.p) for q in points]
+        found |= {name: np.array([row[name] for row in seen]) for name in seen[0]}
+    if residual.label is not None:
+        found["label"] = np.asarray([residual.label(q.x, q.p) for q in points])
+    return found
 
 
 def _nearest(point: Point, count: int) -> Array:

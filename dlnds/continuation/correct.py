@@ -157,6 +157,19 @@ def declared_basis(residual: Residual, x: Array, p: float, unit: float) -> Array
     return frame[: int((sizes > tolerances.RANK * max(sizes[0], unit)).sum())].T
 
 
+def located_orbit(problem: Problem, point: Point) -> Array:
+    """Return an orthonormal basis of the orbit's tangent space, without what is lost at a point.
+
+    What is nearly zero counts so: a special point is located to that only.
+    """
+    if problem.nullity >= 0:
+        return point.basis
+    rows = problem.residual.orbit(point.x, point.p)
+    _, sizes, frame = np.linalg.svd(rows, full_matrices=False)
+    least = tolerances.KERNEL * sizes.max(initial=problem.unit)
+    return np.asarray(frame[: int((sizes > least).sum())].T, float)
+
+
 def orbit_basis(problem: Problem, z: Array, normal: Array) -> Array:
     """Return an orthonormal basis of the directions in which solutions are not isolated."""
     n = z.size - 1
@@ -336,11 +349,6 @@ def stored(problem: Problem, x: Array, p: float, tangent: Array) -> Point:
     z = joined(x, p)
     basis = orbit_basis(problem, z, unit_length(tangent / problem.scale))
     return placed(problem, z, tangent, basis, problem.matrix(z))
-
-
-def ahead_of(problem: Problem, here: Point, step: float) -> Point | None:
-    """Return the point at a distance along the tangent."""
-    return solved(problem, here.z + step * problem.scale * here.heading, here.heading)
 
 
 def between(problem: Problem, here: Point, there: Point, part: float) -> Point | None:

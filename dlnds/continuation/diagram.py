@@ -20,7 +20,7 @@ from dlnds.continuation.branches import (
     followed,
 )
 from dlnds.continuation.correct import Event, Point, Problem, corrected, course, unit_length
-from dlnds.continuation.locate import Way, is_vertical
+from dlnds.continuation.locate import is_vertical, way_between
 from dlnds.continuation.orbits import invariants, same_orbit
 from dlnds.continuation.residuals import Residual
 from dlnds.continuation.start import started
@@ -223,7 +223,7 @@ def _is_level(problem: Problem, point: Point, here: Point, there: Point) -> bool
         return False
     if same_orbit(problem, here, point) or same_orbit(problem, there, point):
         return True
-    way = Way(problem, here, there, {0.0: here, 1.0: there})
+    way = way_between(problem, here, there)
     try:
         part = scipy.optimize.brentq(lambda t: level(way.at(t)), 0.0, 1.0, xtol=1e-15)
         return same_orbit(problem, way.at(part), point)

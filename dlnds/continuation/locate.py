@@ -24,6 +24,7 @@ from dlnds.continuation.correct import (
     between,
     bordered,
     course,
+    located_orbit,
     null_directions,
     solved,
     stored,
@@ -131,6 +132,11 @@ class Way(NamedTuple):
         return course(self.problem, self.here, self.there, part)[0]
 
 
+def way_between(problem: Problem, here: Point, there: Point) -> Way:
+    """Return the branch between two points of it."""
+    return Way(problem, here, there, {0.0: here, 1.0: there})
+
+
 def is_vertical(here: Point, there: Point) -> bool:
     """Tell whether a step is along a branch at a constant p."""
     return bool(max(abs(here.heading[-1]), abs(there.heading[-1])) <= VERTICAL)
@@ -153,26 +159,26 @@ def passed(
         and all(_is_quiet(test, before, here, there, ratio) for test in tests)
     ):
         return [] if _is_alike(problem, here, there, False) else None
-    way = Way(problem, here, there, {0.0: here, 1.0: there})
+    way = way_between(problem, here, there)
     middle = _middle(way)
     if middle is None:
         return None
     part, at = middle
-    verdicts = [(test, _verdict(test, here, at, there, part)) for test in tests]
-    verdicts = [
-        (test, "unsettled" if word == "away" and _corners(way, test, at, part) else word)
-        for test, word in verdicts
-    ]
-    if before is not None:
-        known = (before, here, at, there)
-        verdicts = [
-            (test, "unsettled" if word == "away" and _turns(test, known, ratio, part) else word)
-            for test, word in verdicts
-        ]
-    found = _located(way, [test for test, verdict in verdicts if verdict == "crossed"])
+
+    def verdict(test: Test) -> str:
+        word = _verdict(test, here, at, there, part)
+        if word != "away":
+            return word
+        hidden = _corners(way, test, at, part)
+        if before is not None:
+            hidden = hidden or _turns(test, (before, here, at, there), ratio, part)
+        return "unsettled" if hidden else word
+
+    verdicts = [(test, verdict(test)) for test in tests]
+    found = _located(way, [test for test, word in verdicts if word == "crossed"])
     if found is None:
         return None
-    for test in (test for test, verdict in verdicts if verdict == "unsettled"):
+    for test in (test for test, word in verdicts if word == "unsettled"):
         if any(_explains(way, q, test) for q, _ in found):
             continue
         lowest = None if test.kind == "symmetry_change" else _touching(way, test)
@@ -582,7 +588,7 @@ def _identified(way: Way, test: Test, point: Point, decided: str) -> Special | N
         return None  # a jump, and no zero
     larger = _at_larger_orbit(problem, point, dimension)
     point = larger or point
-    lost = _orbit_rank(problem, point) < dimension
+    lost = located_orbit(problem, point).shape[1] < dimension
     kernel = int(np.count_nonzero(np.abs(point.values) <= tolerance))
     kind, beside = test.kind, 0
     if kind == "symmetry_change" and not lost:
@@ -732,15 +738,6 @@ def _flip(problem: Problem, here: Point, there: Point) -> Callable[[Point], floa
         return float(scipy.linalg.eigvals(matrix).real.min())
 
     return test if test(there) < 0.0 else None
-
-
-def _orbit_rank(problem: Problem, point: Point) -> int:
-    """Return the dimension of the orbit, with what is nearly zero at a located point counted so."""
-    if problem.nullity >= 0:
-        return int(point.basis.shape[1])
-    rows = problem.residual.orbit(point.x, point.p)
-    sizes = np.asarray(np.linalg.svd(rows, compute_uv=False), float)
-    return int((sizes > tolerances.KERNEL * sizes.max(initial=problem.unit)).sum())
 
 
 def _at_larger_orbit(problem: Problem, point: Point, dimension: int) -> Point | None:

@@ -76,8 +76,8 @@ def started(
             raise ValueError(
                 f"events: needs functions that return one finite number, got {answer!r} at x0"
             )
-    for name, found in (("jacobian", equation.matrix(x, p)), ("derivative", equation.slope(x, p))):
-        if getattr(equation, name) is not None and not np.isfinite(found).all():
+    for name, function in (("jacobian", equation.matrix), ("derivative", equation.slope)):
+        if getattr(equation, name) is not None and not np.isfinite(function(x, p)).all():
             raise ValueError(f"{name}: needs finite numbers, got NaN or infinity at the start")
     minimum_norm, reach = symmetry == "minimum_norm", 0.5 * (high - low)
     plain = Problem(equation, scale=joined(np.ones(x.size), reach), **course)
@@ -105,9 +105,10 @@ def start_of(
     plain = problem._replace(nullity=0) if minimum_norm else problem
     _check_derivatives(problem, z)
     z = _solution_at(plain, z)
+    jacobian = problem.matrix(z)
     if problem.spectrum is None:
-        _check_declared(problem, z)
-    size = usual_size(problem, problem.matrix(z), problem.slope(z))
+        _check_declared(problem, z, jacobian)
+    size = usual_size(problem, jacobian, problem.slope(z))
     problem, plain = problem._replace(size=size), plain._replace(size=size)
     if float(z[-1]) in problem.residual.symmetric_at and not minimum_norm:
         return problem, _start_beside(problem, z)
@@ -193,14 +194,14 @@ def _bending_size(problem: Problem, z: Array, most: float) -> float:
 
 def _slow_directions(problem: Problem, z: Array, system: Bordered, basis: Array) -> list[Array]:
     """Return directions across the orbit in which x changes slowly, some at random."""
-    n = z.size - 1
-    rights = np.random.default_rng(0).normal(size=(DIRECTIONS, n))
+    n, rng = z.size - 1, np.random.default_rng(0)
     if problem.residual.generators is not None and z[:n].any():  # what turns as x does
         moved = np.stack([z[:n], system.jacobian @ z[:n], problem.slope(z)])
         sizes = np.linalg.norm(moved, axis=1, keepdims=True)
-        rights = np.random.default_rng(0).normal(size=(DIRECTIONS, 3)) @ (
-            moved / np.where(sizes > 0.0, sizes, 1.0)
-        )
+        moved /= np.where(sizes > 0.0, sizes, 1.0)
+        rights = rng.normal(size=(DIRECTIONS, 3)) @ moved
+    else:
+        rights = rng.normal(size=(DIRECTIONS, n))
     rights -= (rights @ basis) @ basis.T  # an orbit bends where F does not
     slow = [system.factors.solve(joined(right, 0.0))[:n] for right in rights]
     tried = [v if v.any() else right for v, right in zip(slow, rights, strict=True)]
@@ -274,10 +275,9 @@ def _check_same(name: str, what: str, known: Array, tried: Sequence[Array], size
         )
 
 
-def _check_declared(problem: Problem, z: Array) -> None:
-    """Refuse a symmetry that the equation does not have."""
+def _check_declared(problem: Problem, z: Array, matrix: Array) -> None:
+    """Refuse a symmetry that the equation, whose Jacobian is given, does not have."""
     residual, x, p = problem.residual, z[:-1], float(z[-1])
-    matrix = residual.matrix(x, p)
     size = float(np.linalg.norm(matrix))
     known = residual.jacobian is not None
     if known and residual.symmetric and np.linalg.norm(matrix - matrix.T) > WRONG * size:

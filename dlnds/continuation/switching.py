@@ -18,7 +18,15 @@ import numpy as np
 import scipy.optimize
 
 from dlnds.arrays import Array
-from dlnds.continuation.correct import LEAST_SIZE, Point, Problem, solved, turned, unit_length
+from dlnds.continuation.correct import (
+    LEAST_SIZE,
+    Point,
+    Problem,
+    located_orbit,
+    solved,
+    turned,
+    unit_length,
+)
 from dlnds.continuation.locate import Special
 from dlnds.continuation.orbits import same_orbit
 from dlnds.theory import tolerances
@@ -111,7 +119,7 @@ def _held(problem: Problem, z: Array) -> bool:
 def reduced(problem: Problem, special: Special) -> Reduced:
     """Return the reduced equation at a special point."""
     point = special.point
-    n, z, basis = point.x.size, point.z, _orbit(problem, point)
+    n, z, basis = point.x.size, point.z, located_orbit(problem, point)
     rows = np.column_stack([problem.matrix(z), problem.slope(z)]) * (problem.scale / problem.unit)
     size = max(float(np.linalg.norm(rows)) / math.sqrt(n), LEAST_SIZE * problem.size)
     rows[:, :n] -= size * (basis @ basis.T)
@@ -123,16 +131,6 @@ def reduced(problem: Problem, special: Special) -> Reduced:
     turn = np.linalg.svd(null[:, -1:].T)[2] if len(null) else np.eye(0)
     along = int(np.linalg.norm(null[:, -1]) > tolerances.KERNEL)
     return Reduced(problem, z, turn @ null, along, left[:, rank:], inverse, basis, size)
-
-
-def _orbit(problem: Problem, point: Point) -> Array:
-    """Return an orthonormal basis of the orbit, without what is lost at the point."""
-    if problem.nullity >= 0:
-        return point.basis
-    rows = problem.residual.orbit(point.x, point.p)
-    _, sizes, frame = np.linalg.svd(rows, full_matrices=False)
-    least = tolerances.KERNEL * sizes.max(initial=problem.unit)
-    return np.asarray(frame[: int((sizes > least).sum())].T, float)
 
 
 def departures(problem: Problem, special: Special, reach: float = 1.0) -> Departures:
