@@ -91,6 +91,8 @@ DESCRIPTIONS = {
     "eigen": ("number of the eigenvalue", ""),
     "eigenvalue": ("eigenvalue", r"$\lambda$"),
     "eigenvalue_imag": ("imaginary part of the eigenvalue", r"$\mathrm{Im}\,\lambda$"),
+    "eigenvector": ("eigenvector", r"$v$"),
+    "eigenvector_imag": ("imaginary part of the eigenvector", r"$\mathrm{Im}\,v$"),
     "elapsed_time": ("time since the start", r"$t$"),
     "end": ("index set that the run ends at", ""),
     "end_kind": ("what the run ends at", ""),

@@ -285,6 +285,7 @@ def _points() -> Iterator[Call]:
     some = {"method": "iterative", "which": "largest", "n_eigenvalues": 2}
     yield call("linearize", system=net, x=saddle, t=0.0, zero_tolerance=1e-9, **some)
     yield call("linearize", system=net, x=x, method="auto")
+    yield call("linearize", system=this["decay"], x=[0.0], eigenvectors=True)
     yield call("inertia", system=net, x=saddle, t=0.0, zero_tolerance=1e-9)
     yield call("check_assumptions", singular_values=[2.0, 1.0], widths=(2, 3, 2), rtol=1e-9)
     yield call("act", net=net, element=[turn], x=x)

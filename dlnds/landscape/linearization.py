@@ -12,6 +12,7 @@ from dlnds import schema
 from dlnds.arrays import Array
 from dlnds.errors import (
     check_choice,
+    check_flag,
     check_integer,
     check_integers,
     check_memory,
@@ -40,7 +41,7 @@ class _Spectrum(NamedTuple):
 
     ``resolution`` is the rounding of dense eigenvalues, by which a state counts as an equilibrium.
     ``complete``: all of them are there; ``all_negative``: at least all that are negative.
-    ``dimensions`` of orbit and fiber, if they are known with them.
+    ``dimensions`` of orbit and fiber, if they are known with them; ``vectors`` (parameter, eigen).
     """
 
     values: Any
@@ -50,6 +51,7 @@ class _Spectrum(NamedTuple):
     complete: bool = True
     all_negative: bool = True
     dimensions: tuple[int, int, bool] | None = None
+    vectors: Any = None
 
 
 @known_options
@@ -62,6 +64,7 @@ def linearize(
     method: str = "auto",
     which: str = "negative",
     n_eigenvalues: int | None = None,
+    eigenvectors: bool = False,
 ) -> xr.Dataset:
     """Return the spectrum of a system's linearization at a state.
 
@@ -89,6 +92,8 @@ def linearize(
     which, n_eigenvalues
         What the iterative method finds: all ``"negative"`` eigenvalues, or so many of the
         ``"smallest"`` or ``"largest"``.
+    eigenvectors
+        Return the eigenvectors too; only the dense method has them, which ``"auto"`` then takes.
 
     Returns
     -------
@@ -98,6 +103,13 @@ def linearize(
         them. ``index``, the number of unstable directions (negative Hessian eigenvalues, or
         Jacobian eigenvalues with a positive real part), and ``nullity``. What is not known from the
         eigenvalues found iteratively is left out.
+
+        ``eigenvector(eigen, parameter)``, if asked for: right eigenvectors of length one, for a
+        gradient flow orthonormal; otherwise their real parts with ``eigenvector_imag`` beside them,
+        turned so that the real part is the longer half axis of the ellipse on which a pair rotates,
+        and the imaginary part the other. The largest entry of the real part is positive. The
+        attribute ``eigenvector_condition`` is the condition of their matrix: infinite, or very
+        large, where eigenvalues are defective and the vectors span less than all.
 
         At an equilibrium whose symmetries the system knows: ``orbit_dimension``;
         ``fiber_dimension``, that of the set of equilibria through x;
@@ -121,8 +133,8 @@ def linearize(
     ------
     ValueError, TypeError
         If the state has the wrong shape or is not finite, the spectrum is asked for as known and is
-        not, a dense matrix does not fit into the memory, or the iterative method is asked for what
-        is no gradient flow.
+        not, a dense matrix does not fit into the memory, the iterative method is asked for what is
+        no gradient flow, or another than the dense one for eigenvectors.
     ConvergenceError
         If the iterative method does not settle.
 
@@ -156,12 +168,16 @@ def linearize(
         zero_tolerance = check_number("zero_tolerance", zero_tolerance, minimum=0.0)
     method = check_choice("method", method, METHODS)
     count = _check_end(system, method, check_choice("which", which, ENDS), n_eigenvalues)
+    if check_flag("eigenvectors", eigenvectors):
+        if method not in ("auto", "dense"):
+            raise ValueError(f"eigenvectors: belong to method 'dense', got method {method!r}")
+        method = "dense"
     if method == "iterative":
         found = _iterative(system, t, state, zero_tolerance, which, count)
     elif method == "dense" or (known := system.theory(state).spectrum()) is None:
         if method == "known":
             raise ValueError("method: the spectrum at this state is not known; use 'dense'")
-        found = _dense(system, t, state, zero_tolerance)
+        found = _dense(system, t, state, zero_tolerance, vectors=eigenvectors)
     else:
         found = _known(system, known, zero_tolerance)
     return _dataset(system, t, state, found)
@@ -194,17 +210,19 @@ def _known(system: SystemProtocol, known: KnownSpectrum, tolerance: float | None
     return _Spectrum(values, resolution, tolerance, word, dimensions=dimensions)
 
 
-def _dense(system: SystemProtocol, t: float, x: Array, tolerance: float | None) -> _Spectrum:
-    check_memory("x", 2 * system.dim**2)
+def _dense(
+    system: SystemProtocol, t: float, x: Array, tolerance: float | None, *, vectors: bool
+) -> _Spectrum:
+    check_memory("x", (4 if vectors else 2) * system.dim**2)
     matrix, accuracy = dense_jacobian(system, t, x)
     if system.numerics.symmetric:
         np.negative(matrix, out=matrix)
-        values = scipy.linalg.eigvalsh(matrix, overwrite_a=True, check_finite=False)
+        values, frame = spectra.symmetric_modes(matrix, vectors=vectors)
     else:
-        values = scipy.linalg.eigvals(matrix, overwrite_a=True, check_finite=False)
-        values = values[np.lexsort((values.imag, values.real))]
+        values, frame = spectra.general_modes(matrix, vectors=vectors)
     resolution = accuracy * float(np.abs(values).max())
-    return _Spectrum(values, resolution, resolution if tolerance is None else tolerance, "dense")
+    zero = resolution if tolerance is None else tolerance
+    return _Spectrum(values, resolution, zero, "dense", vectors=frame)
 
 
 def _iterative(
@@ -250,6 +268,11 @@ def _dataset(system: SystemProtocol, t: float, x: Array, found: _Spectrum) -> xr
     }
     if not symmetric:
         variables["eigenvalue_imag"] = ("eigen", values.imag.copy())
+    coords = {}
+    if found.vectors is not None:
+        variables |= _vectors(found.vectors, symmetric)
+        attrs["eigenvector_condition"] = float(np.linalg.cond(found.vectors))
+        coords = system.coordinates()
     if found.all_negative:
         variables["index"] = np.int64(np.count_nonzero(unstable))
         if unstable.any():
@@ -262,7 +285,14 @@ def _dataset(system: SystemProtocol, t: float, x: Array, found: _Spectrum) -> xr
         variables |= _at_equilibrium(system, x, found, decision, attrs)
         if found.complete and not unstable.any():
             variables |= _convergence(-growth[~decision.zero], variables)
-    return schema.finish(xr.Dataset(variables), "linearization", attrs)
+    return schema.finish(xr.Dataset(variables, coords), "linearization", attrs)
+
+
+def _vectors(frame: Any, symmetric: bool) -> dict[str, Any]:
+    """Return eigenvectors (parameter, eigen) as variables."""
+    dims = ("eigen", "parameter")
+    variables = {"eigenvector": (dims, frame.real.T.copy())}
+    return variables if symmetric else variables | {"eigenvector_imag": (dims, frame.imag.T.copy())}
 
 
 def _at_equilibrium(

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.linalg
@@ -61,6 +61,42 @@ def rank(values: ArrayLike, rtol: float) -> int:
 def accuracy(size: int) -> float:
     """Return how accurate eigenvalues of a matrix of this size are, relative to its norm."""
     return 8.0 * size * float(np.finfo(float).eps)
+
+
+def symmetric_modes(matrix: Array, *, vectors: bool) -> tuple[Array, Array | None]:
+    """Return ascending eigenvalues, and orthonormal eigenvectors (component, eigen) if asked for.
+
+    The matrix is destroyed.
+    """
+    options: dict[str, bool] = {"overwrite_a": True, "check_finite": False}
+    if not vectors:
+        return scipy.linalg.eigvalsh(matrix, **options), None
+    values, frame = scipy.linalg.eigh(matrix, **options)
+    return values, turned(frame)
+
+
+def general_modes(matrix: Array, *, vectors: bool) -> tuple[Any, Any]:
+    """Return complex eigenvalues, ascending by their real parts, and unit eigenvectors if asked.
+
+    The matrix is destroyed.
+    """
+    options: dict[str, bool] = {"overwrite_a": True, "check_finite": False}
+    found = scipy.linalg.eig(matrix, right=vectors, **options)
+    values, frame = found if vectors else (found, None)
+    order = np.lexsort((values.imag, values.real))
+    return values[order], None if frame is None else turned(frame[:, order])
+
+
+def turned(frame: Any) -> Any:
+    """Return complex vectors (component, eigen) times phases that make them comparable.
+
+    The real part is orthogonal to the imaginary one, no shorter, and its largest entry is positive.
+    """
+    turn = np.exp(-0.5j * np.angle(np.sum(frame**2, axis=0)))
+    found = np.where(frame.imag.any(axis=0), frame * turn, frame)
+    largest = np.abs(found.real).argmax(axis=0)
+    signs = np.where(found.real[largest, np.arange(found.shape[1])] < 0.0, -1.0, 1.0)
+    return found * signs if np.iscomplexobj(frame) else found.real * signs
 
 
 class KnownSpectrum(NamedTuple):

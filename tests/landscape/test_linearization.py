@@ -268,3 +268,56 @@ def test_rates_of_any_system_are_those_of_its_jacobian():
     unstable = dl.linearize(dl.System(field, dim=2, parameters=[0.5]), [0.0, 0.0])
     assert float(unstable.departure_rate) == pytest.approx(0.5, rel=1e-9)
     assert "convergence_rate" not in unstable
+
+
+# Eigenvectors.
+
+
+def linear_system(matrix):
+    n = len(matrix)
+
+    def field(t, x, params, out):
+        for i in range(n):
+            out[i] = 0.0
+            for j in range(n):
+                out[i] += params[1][i * n + j] * x[j]
+
+    return dl.System(field, dim=n, parameters=np.ravel(matrix))
+
+
+def test_eigenvectors_of_any_system_are_those_of_its_matrix():
+    """J v = λ v for real and complex pairs; a pair's parts are the half axes of its ellipse."""
+    J = np.array([[1.0, -4.0, 0.0], [1.0, 1.0, 0.0], [0.5, 0.0, -3.0]])  # 1 ± 2i and −3
+    found = dl.linearize(linear_system(J), np.zeros(3), eigenvectors=True)
+    dl.schema.validate(found)
+    assert found.eigenvector.dims == ("eigen", "parameter")
+    values = found.eigenvalue.values + 1j * found.eigenvalue_imag.values
+    np.testing.assert_allclose(values, [-3.0, 1.0 - 2.0j, 1.0 + 2.0j], atol=1e-9)
+    vectors = found.eigenvector.values + 1j * found.eigenvector_imag.values
+    np.testing.assert_allclose(vectors @ J.T, values[:, None] * vectors, atol=1e-9)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, rtol=1e-14)
+    np.testing.assert_allclose(vectors[0], [0.0, 0.0, 1.0], atol=1e-9)
+    real, imag = vectors[2].real, vectors[2].imag
+    assert abs(real @ imag) < 1e-12
+    assert np.linalg.norm(real) > np.linalg.norm(imag) > 0.1
+    np.testing.assert_allclose(vectors[1], vectors[2].conj(), atol=1e-12)
+    assert 1.0 < found.attrs["eigenvector_condition"] < 10.0
+
+
+def test_eigenvectors_of_gradient_flows_diagonalize_the_hessian():
+    net = dl.LinearNetwork((3, 4, 2), np.arange(6.0).reshape(2, 3))
+    x = net.critical_state((1,))
+    found = dl.linearize(net, x, eigenvectors=True)
+    frame, values = found.eigenvector.values, found.eigenvalue.values
+    assert found.attrs["method"] == "dense"
+    assert {"layer", "row", "column"} <= set(found.coords)
+    np.testing.assert_allclose(frame @ frame.T, np.eye(net.dim), atol=1e-13)
+    np.testing.assert_allclose(frame.T * values @ frame, net.hessian(x), atol=1e-12 * values[-1])
+    with pytest.raises(ValueError, match="eigenvectors: belong to method 'dense'"):
+        dl.linearize(net, x, method="known", eigenvectors=True)
+
+
+def test_defective_eigenvalues_are_told_by_the_condition_of_their_vectors():
+    jordan = dl.linearize(linear_system([[2.0, 1.0], [0.0, 2.0]]), [0.0, 0.0], eigenvectors=True)
+    assert jordan.attrs["eigenvector_condition"] > 1e6
+    assert int(jordan["index"]) == 2
