@@ -20,7 +20,6 @@ from dlnds.continuation.correct import (
     Problem,
     corrected,
     course,
-    described,
     placed,
     solved,
     turned,
@@ -421,11 +420,7 @@ def _at_bound(
 
 def _at(problem: Problem, ahead: Array, heading: Array) -> Point | None:
     """Return the solution at the p of a prediction."""
-    found = corrected(problem, ahead, upwards_of(ahead))
-    there = None if found is None else described(problem, found.z, heading)
-    if found is None or there is None:
-        return None
-    return there._replace(moved=found.moved, contraction=found.contraction)
+    return solved(problem, ahead, upwards_of(ahead), heading)
 
 
 def _beside_bound(problem: Problem, here: Point, ahead: Array, bound: float) -> Point | None:
@@ -450,7 +445,12 @@ def _beside_bound(problem: Problem, here: Point, ahead: Array, bound: float) -> 
     z = first.z - away * slopes[0] + 0.5 * away * (slopes[1] - slopes[0])
     z[-1] = bound
     limit = placed(problem, z, tangent, first.basis, problem.matrix(z))
-    return limit._replace(moved=first.moved, contraction=first.contraction)
+    return limit._replace(
+        multiplier=first.multiplier,
+        iterations=first.iterations,
+        contraction=first.contraction,
+        moved=first.moved,
+    )
 
 
 def next_step(steps: Steps, step: float, contraction: float, cosine: float) -> float:

@@ -330,10 +330,16 @@ def placed(problem: Problem, z: Array, tangent: Array, basis: Array, jacobian: A
     )
 
 
-def solved(problem: Problem, start: Array, normal: Array) -> Point | None:
-    """Return the solution near a prediction with its tangent and spectrum, or None."""
+def solved(
+    problem: Problem, start: Array, normal: Array, heading: Array | None = None
+) -> Point | None:
+    """Return the solution near a prediction with its tangent and spectrum, or None.
+
+    The tangent is on the side of the normal, or of a heading.
+    """
     found = corrected(problem, start, normal)
-    point = None if found is None else described(problem, found.z, normal)
+    side = normal if heading is None else heading
+    point = None if found is None else described(problem, found.z, side)
     if found is None or point is None:
         return None
     return point._replace(

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from dlnds._version import __version__
 from dlnds.continuation.branches import (
+    SYMMETRIES,
     Row,
     Steps,
     as_dataset,
@@ -25,7 +26,7 @@ from dlnds.continuation.orbits import invariants, same_orbit
 from dlnds.continuation.residuals import Residual
 from dlnds.continuation.start import started
 from dlnds.continuation.switching import departures
-from dlnds.errors import check_integer, known_options
+from dlnds.errors import check_choice, check_integer, known_options
 from dlnds.theory import tolerances
 
 #: What other branches may leave from.
@@ -61,13 +62,17 @@ def diagram(
     rtol: float = 1e-12,
     n_eigenvalues: int = 6,
     events: Sequence[Event] = (),
+    symmetry: str = "declared",
+    predictor: str = "tangent",
     progress: bool = False,
 ) -> xr.DataTree:
     """Return all branches that are reached from one through its branch points, modulo symmetry.
 
     Parameters
     ----------
-    residual, x0, p0, bounds, step, step_min, step_max, max_points, rtol, n_eigenvalues, events
+    residual, x0, p0, bounds, step, step_min, step_max, max_points, rtol, n_eigenvalues
+        As for `branch`; all branches are followed in both directions.
+    events, symmetry, predictor
         As for `branch`.
     depth
         How many branch points may lie between a branch and the first one.
@@ -111,13 +116,14 @@ def diagram(
     >>> sorted(tree.children), tree["branch_1"].attrs["parent"]
     (['branch_0', 'branch_1', 'branch_2'], 'branch_0')
     """
-    steps = check_steps(step, step_min, step_max, max_points, progress=progress)
+    symmetry = check_choice("symmetry", symmetry, SYMMETRIES)
+    steps = check_steps(step, step_min, step_max, max_points, predictor, progress)
     course = check_course(bounds, rtol, n_eigenvalues, events)
     check_integer("n_eigenvalues", n_eigenvalues, minimum=1)
     levels = check_integer("depth", depth, minimum=0)
     most = check_integer("max_branches", max_branches, minimum=1)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        problem, first = started(residual, x0, p0, course, steps.max_points)
+        problem, first = started(residual, x0, p0, course, steps.max_points, symmetry)
         found, complete = _found(problem, steps, first, levels, most)
         return _tree(problem, steps, found, complete)
 
