@@ -216,6 +216,9 @@ def _is_consistent(problem: Problem, here: Point, there: Point, special: Sequenc
         return True
     if not all(q.n_zeros == 0 and abs(q.heading[-1]) > VERTICAL for q in (here, there)):
         return True
+    grown = abs(here.n_growing - there.n_growing)
+    if any(q.kind == "branch_point" and q.kernel > max(grown, 1) for q in special):
+        return True  # an eigenvalue of several that only touches zero counts twice
     turns = sum(q.n_beside for q in special if q.decided != "touching")
     for q in (here, there):
         turns += int(np.count_nonzero(q.values.real > 0.0)) + int(q.heading[-1] < 0.0)

@@ -32,16 +32,18 @@ from dlnds.continuation.orbits import same_orbit
 from dlnds.theory import tolerances
 
 #: Largest radius in scaled coordinates, how many times smaller each is than the one before, and
-#: each length, how many there are, and half the length of the first one in terms of the radius.
-RADIUS, NARROWER, SHORTER, MOST_RADII, LONG = 0.1, 4.0, 2.0, 10, 1.7
+#: each length, how many there are, fewer of them in a continuum of solutions, and half the length
+#: of the first one in terms of the radius.
+RADIUS, NARROWER, SHORTER, MOST_RADII, FEW_RADII, LONG = 0.1, 4.0, 2.0, 10, 2, 1.7
 #: How much nearer a zero is in the next cylinder at least: one with τ ~ √ρ is so by a half.
 NEARER = 0.75
 #: Where the sign of a single equation is looked at, in terms of the whole way, on both sides.
 _GRADES = np.concatenate([-(2.0 ** -np.arange(20.0)), [0.0], 2.0 ** -np.arange(19.0, -1.0, -1.0)])
 #: Zeros at one radius at most; more of them are no isolated ones.
 MOST_SIDE, MOST_ZEROS = 8, 300
-#: How often every zero must have been found, tries at least and at most.
-OFTEN, FEWEST_TRIES, MOST_TRIES = 4, 12, 6000
+#: How often every zero must have been found, tries at least and at most, and at most where zeros
+#: are not isolated.
+OFTEN, FEWEST_TRIES, MOST_TRIES, MOST_FREE = 4, 12, 6000, 100
 #: Iterations of Newton's method, and of that for the rest.
 MOST_STEPS, MOST_RESTS = 25, 40
 #: Differences for derivatives, and last steps, in terms of the radius.
@@ -152,6 +154,8 @@ def departures(problem: Problem, special: Special, reach: float = 1.0) -> Depart
             if starts is not None:
                 complete = found.complete and before.complete
                 return Departures(_ordered(problem, special.point, starts), complete)
+        if number >= FEW_RADII and not (before.complete or found.complete):
+            return Departures([], False)
         before = found
     nothing = special.decided == "touching" or special.point.p in problem.bounds
     return Departures([], nothing and not seen)
@@ -272,19 +276,20 @@ def _around(near: Reduced, wall: _Wall, before: Sequence[Array]) -> tuple[list[A
     """Return the zeros of several reduced equations on a wall, by Newton's method from many.
 
     It ends when each was found several times: the chance that another try finds a new one is
-    about the part of the tries whose zero was found once.
+    about the part of the tries whose zero was found once. Where some are not isolated not all is
+    known anyway.
     """
     found: list[Array] = []
     often: list[int] = []
     points: list[Point] = []
-    isolated = True
+    free = 0
     known_starts = [y / NARROWER for y in before]
     others = wall.starts(len(near.null) - near.along, near.along)
     for number, start in enumerate(itertools.chain(known_starts, others)):
-        if len(found) > MOST_ZEROS or number == MOST_TRIES:
+        if len(found) > MOST_ZEROS or number == MOST_TRIES or (free and number >= MOST_FREE):
             return found, False
         if number >= FEWEST_TRIES and min(often, default=OFTEN) >= OFTEN:
-            return found, isolated
+            return found, not free
         y = _landed(near, start, wall)
         if y is None:
             continue
@@ -292,7 +297,7 @@ def _around(near: Reduced, wall: _Wall, before: Sequence[Array]) -> tuple[list[A
         if known < 0:
             point = _corrected(near, y)
             if point is None or not _is_isolated(near, y, point, wall):
-                isolated = False
+                free += 1
                 continue
             found, often, points = [*found, y], [*often, 0], [*points, point]
         often[known] += 1

@@ -173,6 +173,19 @@ def test_a_closed_branch_is_gone_round_once():
     np.testing.assert_array_equal(tree["branch_0"].state, both.state)
 
 
+def test_rows_at_bounds_say_what_all_others_do():
+    """Newton's method led to each of them but the start, which was a solution."""
+    net = dl.LinearNetwork(widths=(2, 2, 2), target=np.diag([2.0, 1.0]))
+    decay = dl.equilibria(net, "weight_decay")
+    curve = dl.branch(decay, net.critical_state((0,)), 0.5, bounds=(0.2, 0.8))
+    assert (curve.p[[0, -1]] == [0.2, 0.8]).all()
+    assert (curve.newton_iterations[[0, -1]] >= 1).all()
+    ends = dl.branch(lambda x, p: p - x**2, [1.0], 1.0, bounds=(0.5, 2.0))
+    assert (ends.newton_iterations.values > 0).tolist() == [
+        distance != 0.0 for distance in ends.arclength
+    ]
+
+
 def test_nothing_is_followed_beyond_the_bound_that_a_branch_starts_at():
     for p, sides in ((0.0, ("bound_reached", "bound_reached")), (0.5, ("bound_reached",) * 2)):
         line = dl.branch(lambda x, p: p - 2.0 * x, [0.5 * p], p, bounds=(0.0, 1.0))

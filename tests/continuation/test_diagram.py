@@ -251,3 +251,53 @@ def test_bad_input_is_named(change, message):
     options = {"x0": [0.0], "p0": 0.0, "bounds": (-1.0, 1.0)}
     with pytest.raises((ValueError, TypeError), match=message):
         dl.diagram(lambda x, p: p + x, **{**options, **change})
+
+
+@pytest.mark.parametrize(("sigma", "symmetry"), [(1.0, "declared"), (2.0, "minimum_norm")])
+def test_cycles_of_descent_pass_the_fixed_points_that_they_are_born_at(sigma, symmetry):
+    """At ησ = 1 a 2-cycle leaves the minima, a curve of them; s_1 s_2 = 1/η, s_1² + s_2² = σ + 1/η.
+
+    With A = 1 + ησ its multipliers are 9 − 2A² and 5 − 2A, of which −1 is at ησ = √5 − 1.
+    """
+    eta = 1.15 / sigma
+    size = 0.5 * (np.sqrt(sigma + 3.0 / eta) + np.sqrt(sigma - 1.0 / eta))
+    descent = dl.GradientDescent(dl.LinearNetwork(widths=(1, 1, 1), target=[[sigma]]), eta)
+    tree = dl.diagram(
+        *(dl.equilibria(descent, "step_size", period=2), [size, size], eta),
+        bounds=(0.3 / sigma, 1.6 / sigma),
+        symmetry=symmetry,
+    )
+    branch = tree["branch_0"].to_dataset()
+    assert tree.attrs["complete"] == 0  # the minima are no branch
+    assert branch.attrs["first_stop"] == branch.attrs["last_stop"] == "bound_reached"
+    assert branch.attrs["symmetry"] == symmetry
+    special = dl.special_points(branch)
+    kinds = dl.schema.decode(special.event).values.tolist()
+    assert kinds == ["flip", "branch_point", "flip"]
+    assert special.kernel_dimension.values.tolist() == [0, 2, 0]
+    edges = (np.sqrt(5.0) - 1.0) / sigma, 1.0 / sigma, (np.sqrt(5.0) - 1.0) / sigma
+    np.testing.assert_allclose(special.p.values, edges, rtol=1e-10)
+    assert (
+        abs(float(branch.state[0, 0] - branch.state[-1, 0])) > 0.3
+    )  # one end is the other a step later
+    amount = 1.0 + sigma * branch.p.values
+    known = np.sort(np.stack([9.0 - 2.0 * amount**2, 5.0 - 2.0 * amount], axis=1), axis=1)
+    found = np.sort(1.0 + branch.transverse_eigenvalue.values, axis=1)
+    np.testing.assert_allclose(found, known, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("x0", [(1.0, 1.0), (1.0, 0.0)])
+def test_arms_pass_branch_points_at_which_another_eigenvalue_touches_zero(x0):
+    """ẋ_i = p x_i − x_i (‖x‖² + x_i²/2) has a kernel of 2 at 0, and four arms with p = c‖x‖²."""
+    x = np.array(x0)
+
+    def form(x, p):
+        return p * x - x * (x @ x + 0.5 * x**2)
+
+    weight = float(form(x, 0.0)[0] / -x[0])
+    arm = dl.branch(form, x * np.sqrt(0.5 / weight), 0.5, bounds=(-1.0, 1.0))
+    assert arm.attrs["first_stop"] == arm.attrs["last_stop"] == "bound_reached"
+    special = dl.special_points(arm)
+    assert dl.schema.decode(special.event).values.tolist() == ["branch_point"]
+    assert special.kernel_dimension.values.tolist() == [2]
+    np.testing.assert_allclose(special.p, 0.0, atol=1e-12)
