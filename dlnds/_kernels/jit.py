@@ -5,14 +5,18 @@ driver is compiled once for all systems, and Numba's cache serves it across proc
 """
 
 import contextlib
+import functools
 import gc
+import inspect
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from types import FunctionType
+from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any, TypeVar
 
 import numba
+import numpy as np
 from numba import types
+from numba.core.dispatcher import Dispatcher
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -35,6 +39,9 @@ RESTORE = types.boolean(_vector, PARAMS, _vector, types.boolean)
 
 #: Whether Numba's compiler is switched off, as it is to measure test coverage.
 DISABLED = bool(getattr(numba.config, "DISABLE_JIT", False))
+
+#: Modules whose functions and numbers nobody changes.
+_STEADY = ("math", "cmath", "numpy", "numba")
 
 #: Multiplications above which a matrix product goes to BLAS; without the compiler it always does.
 LOOP_LIMIT = 0 if DISABLED else 20_000
@@ -128,6 +135,68 @@ def ready(function: Function, signature: Any) -> Function:
         dispatcher.made_for = signature
         dispatcher.made = dispatcher.overloads[signature.args].entry_point
     return function
+
+
+def of_text(function: FunctionType, signature: Any) -> Any:
+    """Return a plain function compiled for a signature: once for all of the same text and values.
+
+    Families of systems make theirs again and again. Compiled functions keep the values that names
+    outside had when they were made; functions whose names may stand for more than numbers, arrays
+    and numpy are compiled each time.
+    """
+    known = _Text(function)
+    return _made(function, signature) if known.values is None else _made_once(known, signature)
+
+
+def _made(function: FunctionType, signature: Any) -> Any:
+    own = numba.njit(function)  # leaves the user's function as it is
+    return ready(own, signature)
+
+
+@functools.lru_cache(maxsize=256)
+def _made_once(known: "_Text", signature: Any) -> Any:
+    return _made(known.function, signature)
+
+
+class _Text:
+    """A function that equals others of the same code, if what its names stand for is the same."""
+
+    def __init__(self, function: FunctionType) -> None:
+        self.function, self.values = function, _values(function)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _Text) or self.values != other.values:
+            return False
+        return self.function.__code__ == other.function.__code__
+
+    def __hash__(self) -> int:
+        return hash((self.function.__code__, self.values))
+
+
+def _values(function: FunctionType) -> tuple[Any, ...] | None:
+    """Return what the names outside of a function stand for, None if that may change unseen."""
+    nested = any(isinstance(constant, CodeType) for constant in function.__code__.co_consts)
+    if nested or function.__defaults__ or function.__kwdefaults__:
+        return None
+    try:
+        names = inspect.getclosurevars(function)
+    except ValueError:  # a name of the closure has no value yet
+        return None
+    found = {**names.globals, **names.nonlocals}
+    values = tuple((name, _value(found[name])) for name in sorted(found))
+    return None if any(value is None for _, value in values) else values
+
+
+def _value(value: Any) -> tuple[Any, ...] | None:
+    """Return what two equal values share, and others do not."""
+    if isinstance(value, int | float | complex | str):
+        return type(value), repr(value)
+    if isinstance(value, np.ndarray | np.generic) and not value.dtype.hasobject:
+        return type(value), value.dtype.str, value.shape, value.tobytes()
+    if isinstance(value, ModuleType) and value.__name__.partition(".")[0] in _STEADY:
+        return (value,)
+    known = isinstance(value, types.abstract.Type | np.ufunc | BuiltinFunctionType)
+    return (value,) if known or isinstance(value, Dispatcher) else None
 
 
 def entry(function: Function, signature: Any) -> Function:

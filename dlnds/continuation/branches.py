@@ -49,6 +49,13 @@ from dlnds.theory import tolerances
 DIRECTIONS = ("both", "up", "down")
 SYMMETRIES = ("declared", "minimum_norm")
 PREDICTORS = ("tangent", "secant")
+#: Attributes that tell how a branch was followed, and not of which equation it is.
+FOLLOWED = (
+    *("start_step", "first_stop", "last_stop", "bounds", "step_min", "step_max", "rtol"),
+    *("state_scale", "parameter_scale", "derivative_scale"),
+)
+#: Those that are the same for the whole of one, and those of a diagram.
+KEPT, NODES = ("symmetry", "predictor"), ("parent", "parent_step", "level", "complete")
 #: Smallest cosine of successive tangents.
 LEAST_COSINE = 0.95
 #: How many times smaller the second correction is than the first as a rule, and the cosine of two
@@ -592,12 +599,24 @@ def reversed_rows(rows: Sequence[Row]) -> list[Row]:
     return [row._replace(point=turned(row.point), distance=-row.distance) for row in reversed(rows)]
 
 
+def about(residual: Residual) -> dict[str, Any]:
+    """Return what a Dataset says of an equation, other than of the branch.
+
+    Words that branches use themselves, such as the "scale" of parameters, get a prefix.
+    """
+    own = {*FOLLOWED, *KEPT, *NODES, "schema", "dlnds_version"}
+    return {
+        f"equation_{word}" if word in own else word: value
+        for word, value in residual.attributes.items()
+    }
+
+
 def as_dataset(
     problem: Problem, steps: Steps, rows: Sequence[Row], stops: dict[str, str]
 ) -> xr.Dataset:
     """Return the rows of a branch as a Dataset."""
     attrs = {
-        **problem.residual.attributes,
+        **about(problem.residual),
         "rtol": problem.rtol,
         "bounds": np.array(problem.bounds),
         "step_min": steps.smallest,

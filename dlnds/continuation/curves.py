@@ -14,6 +14,7 @@ from dlnds.continuation.bordered import Factors, factorized, transverse_values
 from dlnds.continuation.branches import (
     DIRECTIONS,
     Steps,
+    about,
     as_dataset,
     check_course,
     check_steps,
@@ -90,7 +91,7 @@ def fold_curve(
         Located points have ``event`` set: ``cusp``, where two curves of folds end in each other;
         ``branch_point``, where the curve turns in q: at that q two branches in p cross, or a closed
         one shrinks to a point; ``index_change`` and ``hopf``, where another eigenvalue or a pair of
-        them crosses zero; and ``user``. The attributes are those of ``family(q0)``.
+        them crosses zero; and ``user``. Attributes that the family has at all q are told.
 
     Raises
     ------
@@ -223,7 +224,21 @@ def _followed(
         rows, stops = followed(problem, steps, first, direction)
         whole = [row._replace(point=borders.with_all_values(row.point)) for row in rows]
         fewer = problem._replace(n_eigenvalues=min(problem.n_eigenvalues, z.size - 1))
-        return _labelled(as_dataset(fewer, steps, whole, stops), borders, at(q))
+        curve = _labelled(as_dataset(fewer, steps, whole, stops), borders, at(q))
+        others = [about(at(row.point.p).residual) for row in (rows[0], rows[-1])]
+        return curve.drop_attrs(deep=False).assign_attrs(_steady(curve.attrs, others))
+
+
+def _steady(attrs: dict[str, Any], others: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return attributes without what the family says otherwise at other values of q."""
+    told = {word for other in others for word in other}
+    changed = {
+        word
+        for word in told
+        for other in others
+        if word not in other or not np.array_equal(other[word], attrs.get(word, np.nan))
+    }
+    return {word: value for word, value in attrs.items() if word not in changed}
 
 
 def _started(equations: "_Folds", problem: Problem, y: Array, q: float) -> tuple[Problem, Point]:

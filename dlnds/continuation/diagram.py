@@ -14,6 +14,7 @@ from dlnds.continuation.branches import (
     SYMMETRIES,
     Row,
     Steps,
+    about,
     as_dataset,
     check_course,
     check_steps,
@@ -264,6 +265,6 @@ def _tree(problem: Problem, steps: Steps, found: Sequence[_Traced], complete: bo
         "schema": "diagram",
         "dlnds_version": __version__,
         "complete": int(complete),
-        **problem.residual.attributes,
+        **about(problem.residual),
     }
     return tree

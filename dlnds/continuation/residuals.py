@@ -57,7 +57,8 @@ class Residual:
     coordinates
         Labels of the components, as those of a system's dim ``parameter``.
     attributes
-        What Datasets say of the problem.
+        What Datasets say of the problem; words that branches use themselves, such as ``bounds``,
+        get the prefix ``equation_`` there.
     label
         ``label(x, p)`` returns the name of a solution, such as ``"{0,2}"``, empty if it has none.
 

@@ -9,10 +9,14 @@ import xarray as xr
 from dlnds import schema
 from dlnds.arrays import Array
 from dlnds.continuation.branches import (
+    FOLLOWED,
+    KEPT,
+    NODES,
     Row,
     Steps,
     Stride,
     Trail,
+    about,
     check_course,
     check_steps,
     closed,
@@ -28,13 +32,6 @@ from dlnds.errors import check_choice, known_options
 from dlnds.theory import tolerances
 
 SIDES = ("last", "first")
-#: Attributes that tell how a branch was followed, and not of which equation it is.
-FOLLOWED = (
-    *("start_step", "first_stop", "last_stop", "bounds", "step_min", "step_max", "rtol"),
-    *("state_scale", "parameter_scale", "derivative_scale"),
-)
-#: And those that are the same for the whole of one.
-KEPT = ("symmetry", "predictor")
 
 
 @known_options
@@ -208,9 +205,9 @@ _PARTIAL = ("test_value", "accuracy", "transverse_eigenvalue", "transverse_eigen
 
 def _read(name: str, branch: object) -> xr.Dataset:
     """Return a stored branch, if all is there that it is followed from."""
-    needed, about = schema.REQUIRED["branch"] | _ROWS, (*FOLLOWED, *KEPT)
+    needed = schema.REQUIRED["branch"] | _ROWS
     found = schema.read(
-        *(name, branch, "branch", needed), optional=_UNSYMMETRIC, attributes=about,
+        *(name, branch, "branch", needed), optional=_UNSYMMETRIC, attributes=(*FOLLOWED, *KEPT),
         empty=["eigen"], partial=_PARTIAL,
     )  # fmt: skip
     if "q" in found:
@@ -240,16 +237,17 @@ def _check_same(name: str, whose: str, wanted: Mapping[str, Any], got: Mapping[s
 
 def _check_equation(residual: Residual, branch: xr.Dataset) -> None:
     """Refuse an equation that says it is another one."""
-    wanted = {word: branch.attrs.get(word) for word in residual.attributes}
+    told = about(residual)
+    wanted = {word: branch.attrs.get(word) for word in told}
     wanted["varied parameter"] = branch.p.attrs.get("long_name")
     wanted["symmetry of the Jacobian"] = "transverse_eigenvalue_imag" not in branch
     got = {"varied parameter": residual.parameter, "symmetry of the Jacobian": residual.symmetric}
-    _check_same("residual", "the branch", wanted, {**residual.attributes, **got})
+    _check_same("residual", "the branch", wanted, {**told, **got})
 
 
-def _about(branch: xr.Dataset) -> dict[str, Any]:
+def _of_both(branch: xr.Dataset) -> dict[str, Any]:
     """Return what two branches of the same equation have in common."""
-    skipped = (*FOLLOWED, "parent", "parent_step", "level")
+    skipped = (*FOLLOWED, *NODES)
     return {
         **{word: value for word, value in branch.attrs.items() if word not in skipped},
         "varied parameter": branch.p.attrs.get("long_name"),
@@ -327,7 +325,7 @@ def merge_branches(one: xr.Dataset, other: xr.Dataset) -> xr.Dataset:
     True
     """
     one, other = _read("one", one), _read("other", other)
-    _check_same("other", "one", _about(one), _about(other))
+    _check_same("other", "one", _of_both(one), _of_both(other))
     after, other = _oriented(one, other)
     here, there = (one, other) if after else (other, one)
     ends = (-1, 0) if after else (0, -1)
@@ -337,13 +335,14 @@ def merge_branches(one: xr.Dataset, other: xr.Dataset) -> xr.Dataset:
     rest = other.isel(step=slice(1, None) if after else slice(None, -1))
     parts = [part for part in ((one, rest) if after else (rest, one)) if part.sizes["step"]]
     low, high = zip(one.attrs["bounds"], other.attrs["bounds"], strict=True)
-    about = {
+    attrs = {
+        **one.attrs,
         "bounds": np.array([min(low), max(high)]),
         "rtol": max(one.attrs["rtol"], other.attrs["rtol"]),
         "first_stop": here.attrs["first_stop"],
         "last_stop": there.attrs["last_stop"],
     }
-    return _joined(parts, {**one.attrs, **about})
+    return _joined(parts, attrs)
 
 
 def _measured(branch: xr.Dataset, unit: xr.Dataset) -> xr.Dataset:

@@ -328,7 +328,9 @@ class System(SystemProtocol):
         Number of components of the state.
     parameters
         Numbers that the functions find in ``params[1]``: a sequence, or a mapping from names to
-        numbers, in its order. Datasets say named ones in attributes, ``parameter_`` and the name.
+        numbers, in its order. Datasets say named ones in attributes, ``parameter_`` and the name
+        (a branch, which has a ``parameter_scale`` itself, that of "scale" as
+        ``equation_parameter_scale``).
     energy
         Python function of a state that a run records as its ``loss``.
     names
@@ -483,8 +485,7 @@ class System(SystemProtocol):
         if result is not None:
             raise TypeError(f"{name}: needs to write into its argument out, and to return nothing")
         try:
-            own = numba.njit(plain)  # leaves the user's function as it is
-            return jit.ready(own, signature)  # type: ignore[no-any-return]
+            return jit.of_text(plain, signature)  # type: ignore[no-any-return]
         except (numba.core.errors.NumbaError, TypeError) as error:
             raise TypeError(f"{name}: cannot be compiled by Numba: {error}") from error
 
@@ -495,6 +496,8 @@ def _numbers(values: Any) -> tuple[float, ...] | dict[str, float]:
     for name in names or ():
         if not isinstance(name, str) or not name:
             raise TypeError(f"parameters: needs names that are texts, got {name!r}")
+        if "\0" in name:
+            raise ValueError(f'parameters: needs names without "\\0", got {name!r}')
     listed = values if names is None else [*values.values()]
     none = isinstance(listed, list | tuple) and not listed
     if not (none or (isinstance(listed, np.ndarray) and listed.shape == (0,))):

@@ -625,6 +625,47 @@ def test_datasets_say_the_named_parameters_and_a_branch_those_that_stay(tmp_path
         dl.extend_branch(dl.equilibria(other, "rho"), branch, bounds=(0.0, 4.0))
 
 
+def bent(t, x, params, out):
+    out[0] = params[1][1] - params[1][0] * x[0] ** 2
+
+
+@pytest.mark.parametrize(
+    "word", ["scale", "p", "state", "step", "event", "a/b", "η x", "_FillValue"]
+)
+def test_parameters_may_have_any_name(word, tmp_path):
+    """Also those of variables and attributes of branches, and those that files use."""
+    system = dl.System(bent, dim=1, parameters={word: 2.0, "b": 3.0})
+    for vary, p0, kept in (("b", 3.0, {word: 2.0}), (word, 2.0, {"b": 3.0})):
+        residual = dl.equilibria(system, vary)
+        branch = dl.branch(residual, [np.sqrt(1.5)], p0, bounds=(1.0, 5.0), max_points=4)
+        told = {k: v for k, v in branch.attrs.items() if "parameter_" in k}
+        assert told.pop("parameter_scale") == 2.0  # half of the range of p
+        assert [*told.values()] == [*kept.values()]
+        assert all(name.endswith(f"parameter_{k}") for name, k in zip(told, kept, strict=True))
+        path = tmp_path / f"{vary == word}.nc"
+        dl.save(branch, path)
+        loaded = dl.load(path)
+        assert loaded.identical(branch)
+        longer = dl.extend_branch(residual, loaded, max_points=2)
+        assert longer.sizes["step"] > branch.sizes["step"]
+        other = dl.equilibria(dl.System(bent, dim=1, parameters={word: 2.5, "b": 3.5}), vary)
+        with pytest.raises(ValueError, match=r"^residual: needs the (equation_)?parameter_"):
+            dl.extend_branch(other, loaded)
+
+
+def test_what_an_equation_says_of_itself_is_not_taken_for_what_a_branch_says(tmp_path):
+    words = {"bounds": "none", "symmetry": "O(2)", "schema": "mine", "complete": 7, "author": "A"}
+    residual = dl.Residual(lambda x, p: p * x - x**3, attributes=words)
+    tree = dl.diagram(residual, [0.0], -0.5, bounds=(-1.0, 1.0))
+    for told in (tree.attrs, tree["branch_1"].attrs):
+        assert told["equation_symmetry"] == "O(2)"
+        assert (told["equation_complete"], told["author"]) == (7, "A")
+    dl.schema.validate(tree)
+    branch = tree["branch_1"].to_dataset()
+    np.testing.assert_array_equal(branch.attrs["bounds"], [-1.0, 1.0])
+    assert dl.extend_branch(residual, branch, bounds=(-1.0, 2.0)).p[-1] == 2.0
+
+
 def brusselator(t, x, params, out):
     A, B = params[1]
     out[0] = A - (B + 1.0) * x[0] + x[0] ** 2 * x[1]

@@ -3,6 +3,7 @@
 import itertools
 
 import naive
+import numba
 import numpy as np
 import pytest
 from hypothesis import given
@@ -227,3 +228,57 @@ def test_no_two_sides_of_the_field_disagree():
         jit.ready(linear.jvp_from_outputs, jit.JVP)(0.0, x, v, net.params, products[1])
         for pair in (fields, products):
             np.testing.assert_allclose(*pair, rtol=0, atol=1e-12 * (1 + np.abs(pair).max()))
+
+
+FACTOR, TABLE = 2.0, np.array([1.0, 2.0])
+
+
+def scaled(t, x, params, out):
+    out[0] = FACTOR * TABLE[1] * x[0]
+
+
+def made_with(number):
+    def field(t, x, params, out):
+        out[0] = number * np.sin(x[0])
+
+    return field
+
+
+def doubled(x):
+    return 2.0 * x
+
+
+def calling(t, x, params, out):
+    out[0] = doubled(x[0])
+
+
+def value_of(kernel):
+    out = np.empty(1)
+    kernel(0.0, np.array([3.0]), (np.zeros(0, np.int64), np.zeros(0)), out)
+    return float(out[0])
+
+
+def test_functions_of_the_same_text_are_compiled_once_and_others_are_not(monkeypatch):
+    """What names outside stand for counts: a number, what is in an array, what a closure has."""
+    first = jit.of_text(scaled, jit.FIELD)
+    assert jit.of_text(scaled, jit.FIELD) is first
+    assert value_of(first) == 12.0
+    monkeypatch.setitem(globals(), "FACTOR", 3.0)
+    assert value_of(jit.of_text(scaled, jit.FIELD)) == 18.0
+    TABLE[1] = 5.0
+    assert value_of(jit.of_text(scaled, jit.FIELD)) == 45.0
+    TABLE[1] = 2.0
+    one, same, other = (jit.of_text(made_with(k), jit.FIELD) for k in (1.0, 1.0, 2.0))
+    assert one is same
+    assert one is not other
+    assert value_of(other) == 2.0 * value_of(one) == 2.0 * np.sin(3.0)
+
+
+def test_functions_that_call_what_may_change_are_compiled_each_time(monkeypatch):
+    for factor in (2.0, 3.0):
+        monkeypatch.setitem(globals(), "doubled", numba.njit(lambda x, factor=factor: factor * x))
+        assert value_of(jit.of_text(calling, jit.FIELD)) == 3.0 * factor
+    box = type("Box", (), {"factor": 2.0})  # no name that is known not to change
+    monkeypatch.setitem(globals(), "doubled", box)
+    with pytest.raises(numba.core.errors.NumbaError):
+        jit.of_text(calling, jit.FIELD)
