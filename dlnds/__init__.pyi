@@ -1,7 +1,6 @@
 from . import plot as plot
 from . import schema as schema
 from .continuation.branches import branch as branch
-from .continuation.branches import special_points as special_points
 from .continuation.curves import branch_point_curve as branch_point_curve
 from .continuation.curves import fold_curve as fold_curve
 from .continuation.diagram import diagram as diagram
@@ -9,6 +8,7 @@ from .continuation.equilibria import equilibria as equilibria
 from .continuation.residuals import Residual as Residual
 from .continuation.restart import extend_branch as extend_branch
 from .continuation.restart import merge_branches as merge_branches
+from .continuation.special import special_points as special_points
 from .errors import ConvergenceError as ConvergenceError
 from .landscape.fibers import fiber_dimension as fiber_dimension
 from .landscape.fibers import random_fiber_state as random_fiber_state

@@ -38,6 +38,8 @@ BRANCH_EVENTS = _words(
 )
 #: To which side of a pitchfork or a Hopf point the new solutions go.
 CRITICALITIES = _words("none supercritical subcritical")
+#: What p has at a fold, by the numbers −1, 0 and 1.
+FOLD_DIRECTIONS = _words("maximum none minimum")
 #: How a special point of a branch was found.
 BRANCH_DECISIONS = _words("none sign_change touching at_node interpolated")
 STOP_REASONS = _words(
@@ -76,7 +78,6 @@ DESCRIPTIONS = {
     "convergence_rate": ("rate of convergence", r"$\lambda$"),
     "count": ("number of ascents that came there", ""),
     "critical_point": ("index set of the critical point", r"$S$"),
-    "criticality": ("side of the new solutions", ""),
     "crossing_time": ("when the run has the norm", r"$t$"),
     "decided": ("how the special point was found", ""),
     "decrease": ("decrease of the loss", r"$L(t_0) - L$"),
@@ -111,7 +112,6 @@ DESCRIPTIONS = {
     "feature": ("original input", ""),
     "fiber_dimension": ("local dimension of the fiber", ""),
     "finite_time_exponent": ("finite-time Lyapunov exponent", r"$\lambda_j(t)$"),
-    "fold_direction": ("p has a maximum: -1, a minimum: 1, neither: 0", ""),
     "frame": ("orthonormal tangent vectors", ""),
     "gradient_norm": ("norm of the gradient", r"$\|\nabla L\|$"),
     "group_element": ("matrices that move the state to its canonical form", r"$P_i$"),
@@ -221,7 +221,6 @@ DESCRIPTIONS = {
     "step_norm": ("length of the step", ""),
     "stop_reason": ("why the run ended", ""),
     "tangent": ("direction of the start", ""),
-    "tangent_q": ("direction along the second parameter", ""),
     "target": ("index set where the arc ends, empty if at no critical point", ""),
     "tightened": ("all pairs of layers are tightened: 1 yes, 0 no, -1 not critical", ""),
     "tightened_pair": ("pair is tightened", ""),
@@ -308,6 +307,29 @@ REQUIRED_NODES = {
     "atlas": {"points": "critical_points", "arcs": "arcs"},
     "diagram": {"branch_0": "branch"},
 }
+#: What names mean in one schema only.
+_OWN_DESCRIPTIONS = {
+    ("branch", "accuracy"): "scaled distance within which the special point is",
+    ("branch", "arclength"): "arclength from the start, scaled",
+    ("branch", "criticality"): "on which side of the special point new solutions are",
+    ("branch", "description"): "what is known of the special point",
+    ("branch", "event"): "what is special",
+    ("branch", "fold_direction"): "what p has at the fold",
+    ("branch", "index"): "number of unstable eigenvalues",
+    ("branch", "isotropy_dimension"): "number of independent generators that vanish",
+    ("branch", "kernel_dimension"): "dimension of the kernel across the orbit",
+    ("branch", "multiplier"): "multiplier on the orbit, zero where the symmetry is one",
+    ("branch", "newton_iterations"): "iterations of Newton's method",
+    ("branch", "next_step"): "scaled length of the step to try next",
+    ("branch", "nullity"): "number of zero eigenvalues",
+    ("branch", "residual"): "norm of F",
+    ("branch", "tangent"): "part of the unit tangent along the state",
+    ("branch", "tangent_p"): "part of the unit tangent along the parameter",
+    ("branch", "tangent_q"): "part of the unit tangent along the second parameter",
+    ("branch", "test_value"): "what is left of the function that vanishes at the special point",
+    ("branch", "transverse_eigenvalue"): "eigenvalue across the orbit",
+    ("branch", "transverse_eigenvalue_imag"): "imaginary part of the eigenvalue across the orbit",
+}
 _FLAGGED = {
     ("critical_points", "kind"): POINT_KINDS,
     ("classification", "kind"): POINT_KINDS,
@@ -318,6 +340,7 @@ _FLAGGED = {
     ("branch", "event"): BRANCH_EVENTS,
     ("branch", "criticality"): CRITICALITIES,
     ("branch", "decided"): BRANCH_DECISIONS,
+    ("branch", "fold_direction"): FOLD_DIRECTIONS,
     ("fibres", "stop_reason"): STOP_REASONS,
     ("fibres", "end_kind"): LIMIT_KINDS,
     ("observed_connections", "kind"): OBSERVED_KINDS,
@@ -365,13 +388,20 @@ def finish(dataset: xr.Dataset, schema: str, attrs: Mapping[str, Any]) -> xr.Dat
     dataset = dataset.assign_attrs({"schema": schema, "dlnds_version": __version__, **attrs})
     for name, variable in dataset.variables.items():
         long_name, symbol = DESCRIPTIONS.get(str(name), (str(name).replace("_", " "), ""))
+        long_name = _OWN_DESCRIPTIONS.get((schema, str(name)), long_name)
         words = {"long_name": long_name, "units": "1", "symbol": symbol, **variable.attrs}
         meanings = _FLAGGED.get((schema, str(name)))
         if meanings:
-            words["flag_values"] = np.arange(len(meanings), dtype=np.int8)
+            words["flag_values"] = _flag_values(meanings)
             words["flag_meanings"] = " ".join(meanings)
         variable.attrs.update(words)
     return dataset
+
+
+def _flag_values(meanings: Sequence[str]) -> NDArray[np.int8]:
+    """Return the numbers that stand for words."""
+    first = -1 if meanings is FOLD_DIRECTIONS else 0
+    return np.arange(first, first + len(meanings), dtype=np.int8)
 
 
 def columns(dim: str, **values: Any) -> dict[str, tuple[str, Any]]:
@@ -410,10 +440,11 @@ def decode(flags: xr.DataArray) -> xr.DataArray:
     if "flag_meanings" not in getattr(flags, "attrs", {}):
         raise ValueError("flags: needs a variable with flag_meanings")
     meanings = flags.attrs["flag_meanings"].split()
-    values = np.asarray(flags.values)
-    if not np.isin(values, np.arange(len(meanings))).all():
-        raise ValueError(f"flags: has values other than 0 to {len(meanings) - 1}")
-    words = np.array(meanings, dtype=object)[values.astype(int)]
+    values, first = np.asarray(flags.values), int(np.min(flags.attrs.get("flag_values", 0)))
+    last = first + len(meanings) - 1
+    if not np.isin(values, np.arange(first, last + 1)).all():
+        raise ValueError(f"flags: has values other than {first} to {last}")
+    words = np.array(meanings, dtype=object)[values.astype(int) - first]
     return flags.copy(data=words).drop_attrs()
 
 
@@ -638,7 +669,7 @@ def _variable(name: str, data: xr.Dataset, key: str) -> xr.Variable:
     words = " ".join(meanings)
     if variable.attrs.get("flag_meanings") != words:
         raise ValueError(f"{name}: {key!r} needs the attribute flag_meanings {words!r}")
-    if not np.isin(variable.values, np.arange(len(meanings))).all():
+    if not np.isin(variable.values, _flag_values(meanings)).all():
         raise ValueError(f"{name}: {key!r} has values outside its flags {meanings}")
     return variable
 

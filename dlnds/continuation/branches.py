@@ -665,7 +665,7 @@ def tabulated(problem: Problem, rows: Sequence[Row]) -> xr.Dataset:
         "accuracy": [event.accuracy for event in special],
         "kernel_dimension": kernels,
         "decided": schema.flag(schema.BRANCH_DECISIONS, [event.decided for event in special]),
-        "fold_direction": [event.fold_direction for event in special],
+        "fold_direction": np.array([event.fold_direction for event in special], np.int8),
         "criticality": schema.flag(
             schema.CRITICALITIES, [_criticality(problem, event) for event in special]
         ),
@@ -738,31 +738,3 @@ def _nearest(point: Point, count: int) -> Array:
     padded = np.full(count, np.nan, point.values.dtype)
     padded[: len(chosen)] = point.values[chosen]
     return padded
-
-
-@known_options
-def special_points(branch: xr.Dataset) -> xr.Dataset:
-    """Return the special points of a branch: the rows with an event.
-
-    Parameters
-    ----------
-    branch
-        What `branch` or `fold_curve` returns.
-
-    Returns
-    -------
-    xarray.Dataset
-        The same variables, of the rows whose ``event`` is not ``none``.
-
-    Raises
-    ------
-    TypeError
-        If it is no branch.
-
-    Examples
-    --------
-    See `branch`.
-    """
-    needed, partial = schema.REQUIRED["branch"], ["transverse_eigenvalue"]
-    branch = schema.read("branch", branch, "branch", needed, empty=["eigen"], partial=partial)
-    return branch.isel(step=np.flatnonzero(branch["event"].values > 0))
