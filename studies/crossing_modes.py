@@ -163,7 +163,11 @@ def report(path: DataPath, learnt: tuple[int, ...], branch: xr.Dataset) -> None:
 def nearest_eigenvalue(branch: xr.Dataset) -> np.ndarray:
     """Return the Hessian's eigenvalue nearest to zero across the orbit."""
     values = -branch.transverse_eigenvalue.values
-    return values[np.arange(len(values)), np.nanargmin(np.abs(values), axis=1)]
+    nearest = values[np.arange(len(values)), np.nanargmin(np.abs(values), axis=1)]
+    for end, beside in ((0, 1), (-1, -2)):  # where two are equally near, that of the curve
+        near = values[end][np.abs(np.abs(values[end]) - abs(nearest[end])) < 1e-6]
+        nearest[end] = near[np.argmin(np.abs(near - nearest[beside]))]
+    return nearest
 
 
 def known_eigenvalue(path: DataPath, learnt: tuple[int, ...], depth: int, p: float) -> float:
@@ -188,15 +192,23 @@ def draw(axes: np.ndarray, path: DataPath, branches: dict[tuple[int, ...], xr.Da
     labels = {dl.schema.index_set_label(learnt): branch for learnt, branch in branches.items()}
     dl.plot.branches(xr.DataTree.from_dict(labels), y="loss", ax=upper)
     upper.set(title=path.name, xlabel="")
+    if any(float(branch.p[-1]) == 0.0 for branch in branches.values()):
+        upper.text(0.98, 0.5, "three turn round here,\nthe way back is a mirror image",
+                   transform=upper.transAxes, ha="right", va="center", fontsize=8)  # fmt: skip
     for number, (learnt, branch) in enumerate(branches.items()):
         colour, label = f"C{number}", dl.schema.index_set_label(learnt)
         if learnt not in SHOWN:
             continue
         lower.plot(branch.p, nearest_eigenvalue(branch), "o", color=colour, ms=4, label=label)
-        places = np.linspace(0.0, 1.0, 401)
+        places = np.linspace(1e-6, 1.0 - 1e-6, 401)  # at the ends two are equally near
         depth = int(branch.layer.max())
-        known = [known_eigenvalue(path, learnt, depth, float(p)) for p in places]
-        lower.plot(places, known, color=colour, linewidth=0.8)
+        known = np.array([known_eigenvalue(path, learnt, depth, float(p)) for p in places])
+        apart = 2.0 * np.ptp(known) / len(known) ** 0.5  # where another eigenvalue is nearest
+        jumps = np.flatnonzero(np.abs(np.diff(known)) > apart) + 1
+        lower.plot(
+            np.insert(places, jumps, np.nan), np.insert(known, jumps, np.nan),
+            color=colour, linewidth=0.8,
+        )  # fmt: skip
     lower.axhline(0.0, color="0.7", zorder=0)
     lower.set(xlabel=r"place on the path $\theta$", ylabel="eigenvalue nearest to zero")
     lower.legend(title="learnt", fontsize=8)

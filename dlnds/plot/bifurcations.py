@@ -9,6 +9,8 @@ import numpy as np
 import xarray as xr
 from matplotlib import patheffects
 from matplotlib.axes import Axes
+from matplotlib.legend import Legend
+from matplotlib.lines import Line2D
 from scipy.interpolate import CubicSpline
 
 from dlnds import schema
@@ -39,12 +41,15 @@ _PARTS, _MOST_PARTS = (8, 32), 4000
 _ALONG = 0.3
 #: Changes that are smaller in terms of the state are rounding.
 _SAME = 1e-9
-#: Up to so many branches have the colours of the style in use.
-_USUAL_COLOURS = 10
+#: Up to so many branches have the colours of the style in use; the others have hues that are this
+#: part of all of them apart.
+_USUAL_COLOURS, _GOLDEN = 10, 0.5 * (5.0**0.5 - 1.0)
 #: Parts of the way along a curve at which its name is tried; where it starts others may, too.
 _NAMED_AT = (1.0, 0.5, 0.75, 0.25, 0.9, 0.6, 0.4, 0.8, 0.3, 0.7, 0.2, 0.1, 0.0)
 #: How far in points names keep away from their curves and from others.
 _GAP, _CLEAR = 5.0, 2.0
+#: Size of the names of branches that have no room in the picture.
+_SMALL = 7.0
 
 
 class _Way(NamedTuple):
@@ -116,7 +121,8 @@ def branches(
     numbers follow a cubic spline along it that is limited where it would not rise and fall with
     them, whole ones straight lines. Lines change from full to dashed at special points. Names are
     the most frequent ``label`` of the branch, and others that it has along the way, if the residual
-    gives such, else those of the nodes; where there is no room they are left out.
+    gives such, else those of the nodes. Where there is no room they are left out; branches without
+    any name are listed below the legend.
 
     Examples
     --------
@@ -373,7 +379,8 @@ def _colours(count: int) -> list[Any]:
     if count <= _USUAL_COLOURS:
         return [f"C{number}" for number in range(count)]
     dark = (0.85, 0.85, 0.85, 1.0)
-    return list(matplotlib.colormaps["turbo"](np.linspace(0.05, 0.95, count)) * dark)
+    places = 0.05 + 0.9 * (_GOLDEN * np.arange(count) % 1.0)  # far from those of branches nearby
+    return list(matplotlib.colormaps["turbo"](places) * dark)
 
 
 def _steady(branch: xr.Dataset) -> Flags:
@@ -438,25 +445,82 @@ def _name(
 ) -> None:
     """Write the names of branches beside their curves, where there is room."""
     several, found = len(parts) > 1, []
-    for (node, part), (x, y), colour in zip(parts.items(), columns, colours, strict=True):
+    branches = zip(parts.items(), columns, strict=True)
+    for number, ((node, part), (x, y)) in enumerate(branches):
         for order, (text, rows) in enumerate(_names(part, node if several else "")):
             places = np.stack([column.values[rows] for column in (x, y)], axis=1)
             shown = np.isfinite(ax.transData.transform(places)).all(axis=1)  # on logarithmic axes
             if shown.any():
-                found.append((order, text, places[shown], colour))
+                found.append((order, text, places[shown], number))
     found.sort(key=lambda entry: entry[0])  # each branch's own name comes first
     halo = [patheffects.withStroke(linewidth=2.5, foreground="white", alpha=0.85)]
     texts = [
         ax.annotate(
-            text, places[0], (0, 0), textcoords="offset pixels", va="bottom", color=colour,
-            fontsize=8, path_effects=halo, zorder=5, in_layout=False,
+            text, places[0], (0, 0), textcoords="offset pixels", va="bottom", fontsize=8,
+            color=colours[number], path_effects=halo, zorder=5, in_layout=False,
         )
-        for _, text, places, colour in found
+        for _, text, places, number in found
     ]  # fmt: skip
     if texts:
         ax.margins(0.05, 0.1)  # for names above and below all curves
     anchors, curves = [places for _, _, places, _ in found], _covered(ax, columns)
-    ax.add_artist(canvas.FittingLabels(texts, anchors, _GAP, curves, _CLEAR))
+    tell = _Unnamed(ax, [(number, text) for _, text, _, number in found], colours)
+    ax.add_artist(canvas.FittingLabels(texts, anchors, _GAP, curves, _CLEAR, tell))
+
+
+class _Unnamed:
+    """Lists branches none of whose names has room: below the legend, or in a note that counts them.
+
+    ``names`` are those of all labels, with the numbers of their branches, each own one first.
+    """
+
+    def __init__(self, ax: Axes, names: Sequence[tuple[int, str]], colours: Sequence[Any]) -> None:
+        self._ax, self._names, self._colours = ax, names, colours
+        self._told: tuple[Any, ...] = ()
+        self._artist: Any = None
+
+    def __call__(self, hidden: list[int], renderer: Any) -> None:
+        """Draw the list, if it is not what was drawn before."""
+        named = {number for k, (number, _) in enumerate(self._names) if k not in set(hidden)}
+        lacking: dict[int, str] = {}
+        for number, text in self._names:
+            if number not in named:
+                lacking.setdefault(number, text)
+        ax: Any = self._ax
+        frame = ax.get_legend().get_window_extent(renderer).transformed(ax.transAxes.inverted())
+        told = (tuple(lacking.items()), round(frame.x0, 3), round(frame.y0, 3))
+        if told == self._told:
+            return
+        if self._artist is not None:
+            self._artist.set_visible(False)  # it may be about to be drawn
+            self._artist.remove()
+        self._told, self._artist = told, None
+        if lacking:
+            room = (frame.y0 - 0.02) * ax.bbox.height / renderer.points_to_pixels(1.35 * _SMALL)
+            self._artist = self._listed(lacking, frame, int(room) - 1)
+            self._artist.draw(renderer)
+
+    def _listed(self, lacking: dict[int, str], frame: Any, room: int) -> Any:
+        ax: Any = self._ax
+        if frame.x0 < 1.0 or room < 1:
+            word = "branch" if len(lacking) == 1 else "branches"
+            note = f"no room for the names of {len(lacking)} {word}"
+            return ax.text(
+                1.01, 0.0, note, transform=ax.transAxes, rotation=90, fontsize=_SMALL,
+                va="bottom", in_layout=False,
+            )  # fmt: skip
+        shown = [*lacking.items()]
+        shown = shown if len(shown) <= room else shown[: room - 1]
+        handles = [Line2D([], [], color=self._colours[k], label=text) for k, text in shown]
+        if len(shown) < len(lacking):
+            rest = f"and {len(lacking) - len(shown)} more"
+            handles.append(Line2D([], [], linestyle="none", label=rest))
+        legend = Legend(
+            ax, handles, [str(handle.get_label()) for handle in handles], loc="upper left",
+            bbox_to_anchor=(1.0, frame.y0), fontsize=_SMALL, labelspacing=0.2, frameon=False,
+        )  # fmt: skip
+        legend.set_in_layout(False)
+        return ax.add_artist(legend)
 
 
 def _covered(ax: Axes, columns: Sequence[Sequence[_Column]]) -> Array:

@@ -1,6 +1,6 @@
 """What all pictures share: axes and their labels, colours of modes, marks of points, an atlas."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import matplotlib
@@ -136,11 +136,13 @@ class FittingLabels(Artist):
         Points (place, 2), in data, that no label may cover.
     halves
         Half the size of the squares around these, in points of print.
+    tell
+        Draws what is to be said of labels that do not fit, given their numbers and the renderer.
     """
 
     def __init__(
         self, labels: Sequence[Annotation], anchors: Sequence[Array], gaps: Any, places: Array,
-        halves: Any,
+        halves: Any, tell: Callable[[list[int], Any], None] | None = None,
     ):  # fmt: skip
         super().__init__()
         self.set_zorder(4)
@@ -148,6 +150,7 @@ class FittingLabels(Artist):
         self._labels, self._anchors, self._places = labels, anchors, places
         self._gaps = np.broadcast_to(gaps, len(labels))
         self._halves = np.broadcast_to(halves, len(places))
+        self._tell = tell
 
     def draw(self, renderer: Any) -> None:
         """Show the labels that fit."""
@@ -170,3 +173,6 @@ class FittingLabels(Artist):
             label.set_visible(corner is not None)
             if corner is not None:
                 label.xyann = tuple(corner - own[0] + point)
+        if self._tell is not None:
+            hidden = [k for k, corner in enumerate(corners) if corner is None]
+            self._tell(hidden, renderer)

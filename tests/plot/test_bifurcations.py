@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import xarray as xr
+from matplotlib.legend import Legend
 
 import dlnds as dl
 
@@ -336,6 +337,38 @@ def test_twenty_branches_have_different_colours_and_those_names_that_fit():
     ax = dl.plot.branches(xr.DataTree.from_dict({f"b{k}": moved(k) for k in range(20)}), y="x0")
     assert len(check_names(ax)) >= 3
     assert len({matplotlib.colors.to_hex(line.get_color()) for line in curves(ax)}) == 20
+
+
+@pytest.mark.parametrize("layout", ["constrained", None])
+def test_branches_without_room_for_a_name_are_told(layout):
+    """Below the legend, in their colours, or in a note where there is no room for that."""
+
+    def moved(k):
+        return FOLD.assign_coords(p=FOLD.p + 0.01 * k)
+
+    figure, ax = plt.subplots(figsize=(6.0, 4.0), layout=layout)
+    dl.plot.branches(xr.DataTree.from_dict({f"b{k}": moved(k) for k in range(40)}), y="x0", ax=ax)
+    for size in ((6.0, 4.0), (6.0, 4.0), (9.0, 8.0)):  # drawn again, and larger
+        figure.set_size_inches(size)
+        figure.canvas.draw()
+        names = {text.get_text() for text in ax.texts if text.get_visible()}
+        shown = {name for name in names if name.startswith("b")}
+        lists = [found for found in ax.findobj(Legend) if found is not ax.get_legend()]
+        if layout is None:
+            assert not lists
+            assert f"no room for the names of {40 - len(shown)} branches" in names
+            continue
+        (listed,) = lists
+        words = [text.get_text() for text in listed.get_texts()]
+        more = int(words.pop().split()[1]) if words[-1].startswith("and") else 0
+        assert shown.isdisjoint(words)
+        assert len(shown) + len(words) + more == 40
+        box, legend = (found.get_window_extent() for found in (listed, ax.get_legend()))
+        assert box.y1 <= legend.y0 + 1.0
+        assert box.y0 >= ax.bbox.y0 - 1.0
+        colours = [matplotlib.colors.to_hex(line.get_color()) for line in listed.get_lines()]
+        drawn = {matplotlib.colors.to_hex(line.get_color()) for line in curves(ax)}
+        assert {*colours[: len(words)]} <= drawn
 
 
 def test_what_a_branch_does_not_have_is_refused_by_name():
