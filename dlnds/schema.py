@@ -50,6 +50,8 @@ CONVERGENCES = ("at_start", "quadratic", "degenerate", "stagnated")
 #: What the limit of a run is, and what decided that it is reached.
 LIMIT_KINDS = ("none", "global_minimum", "saddle", "critical_point")
 LIMIT_DECISIONS = ("none", "small_residual", "no_force")
+#: What an event does where it is zero.
+EVENT_KINDS = _words("none rising falling touching")
 
 #: What became of a point of a sweep; all after the second are failures or damage.
 SWEEP_STATES = _words("finished missing raised timed_out died not_a_number wrong_form damaged")
@@ -104,6 +106,7 @@ DESCRIPTIONS = {
     "escape_time": ("escape time", r"$t$"),
     "estimated_distance": ("norm of the Newton step", ""),
     "event": ("number of the event, -1 if none", ""),
+    "event_kind": ("what the event does there", ""),
     "exact_loss": ("loss by the closed form", r"$L$"),
     "excess": ("loss above the global minimum", r"$L-L_{\min}$"),
     "exit": ("time of exit", r"$t$"),
@@ -171,6 +174,7 @@ DESCRIPTIONS = {
     "n_layers": ("layers that change along the arc", ""),
     "n_rhs": ("evaluations of the vector field", ""),
     "n_steps": ("accepted steps", ""),
+    "n_unresolved": ("steps in which an event varies too fast to be followed", ""),
     "next_mode": ("mode that is learnt next", r"$j$"),
     "next_step": ("step length to try next", ""),
     "nullity": ("nullity of the Hessian", ""),
@@ -349,6 +353,7 @@ _FLAGGED = {
     ("run", "stop_reason"): STOP_REASONS,
     ("run", "limit_kind"): LIMIT_KINDS,
     ("run", "limit_decision"): LIMIT_DECISIONS,
+    ("run", "event_kind"): EVENT_KINDS,
 }
 
 

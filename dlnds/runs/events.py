@@ -1,7 +1,9 @@
 """Events of runs: where they happen, and those of linear networks for ``flow(..., events=)``."""
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,77 +16,140 @@ from dlnds.errors import (
     check_number,
     known_options,
 )
+from dlnds.runs.zeros import INNER, Step, Zero, Zeros
 from dlnds.systems.linear import LinearNetwork, check_network
 
+#: Times and states (time, parameter) at parts of a step.
+Inside = Callable[[Array], tuple[Array, Array]]
+
+EPS = float(np.finfo(float).eps)
+#: Values beyond this, infinite ones too, are counted as this.
+LARGEST = 1e300
+
 _DIRECTIONS = {"falling": -1, "rising": 1, "either": 0}
+
+
+#: How many times the relative accuracy of a run its states may be off where a zero is touched.
+_OFF = 3.0
+
+
+class Happening(NamedTuple):
+    """An event: after which part of a step, its number, and 1 rising, −1 falling, 0 touching."""
+
+    part: float
+    number: int
+    direction: int
 
 
 class Watch:
     """Events that are watched over along a run, with their values where it is."""
 
     def __init__(
-        self, events: Sequence[Callable[[float, Array], float]], t: float, x: Array
+        self,
+        events: Sequence[Callable[[float, Array], float]],
+        t: float,
+        x: Array,
+        rtol: float = 0.0,
     ) -> None:
-        self.events = events
-        self._values = [float(event(t, x)) for event in events]
+        self.events, self.rtol = events, rtol
+        self._zeros = [Zeros(_value(event, t, x)) for event in events]
 
     def ends(self, number: int) -> bool:
         """Tell whether an event ends the run."""
         return bool(getattr(self.events[number], "terminal", False))
 
-    def happened(
-        self, t: float, x: Array, inside: Callable[[float], tuple[float, Array]]
-    ) -> list[tuple[float, int]]:
-        """Return after which parts of a step events happened, in order, and which these are.
+    @property
+    def unresolved(self) -> int:
+        """The number of steps in which an event varied too fast to be followed."""
+        return sum(zeros.unresolved for zeros in self._zeros)
 
-        The step leads to ``x`` at ``t``; ``inside`` gives time and state at a part of it.
+    def happened(self, t: float, x: Array, inside: Inside) -> list[Happening]:
+        """Return what happened in a step, in order.
+
+        The step leads to ``x`` at ``t``; ``inside`` gives times and states at parts of it.
         """
         found = []
-        for number, event in enumerate(self.events):
-            before, now = self._values[number], float(event(t, x))
-            self._values[number] = now
-            direction = getattr(event, "direction", 0)
-            up, down = before <= 0.0 < now, before >= 0.0 > now
-            if (up and direction >= 0) or (down and direction <= 0):
-                found.append((_zero(event, before, inside), number))
+        times, states = inside(INNER)
+        length = float(times[-1] - times[0])
+        grain = EPS * max(1.0, abs(t) / length) if length > 0.0 else 1.0
+        for number, (event, zeros) in enumerate(zip(self.events, self._zeros, strict=True)):
+            now = _value(event, t, x)
+            step = Step(
+                value=functools.partial(_values_inside, event, inside),
+                blur=functools.partial(self._blur, event, inside, np.abs(states).max(axis=0)),
+                grain=grain,
+            )
+            for zero in zeros.along(step, _values(event, times, states), now):
+                found += self._wanted(number, zero)
         return sorted(found)
 
+    def at_end(self) -> list[Happening]:
+        """Return the events that happen just where the run ends."""
+        return [
+            happening
+            for number, zeros in enumerate(self._zeros)
+            for zero in zeros.end()
+            for happening in self._wanted(number, zero)
+        ]
 
-def _zero(
-    event: Callable[[float, Array], float],
-    before: float,
-    inside: Callable[[float], tuple[float, Array]],
-) -> float:
-    """Return the part of a step after which an event happens, on the dense output."""
+    def _wanted(self, number: int, zero: Zero) -> list[Happening]:
+        """Return a zero as what happened, if the direction of its event is that."""
+        wanted = getattr(self.events[number], "direction", 0)
+        fits = wanted == 0 or wanted * zero.direction > 0
+        return [Happening(zero.part, number, zero.direction)] if fits else []
 
-    def value(part: float) -> float:
-        return before if part == 0.0 else float(event(*inside(part)))
+    def _blur(self, event: Any, inside: Inside, sizes: Array, part: float) -> float:
+        """Return how much of an event's value the accuracy of the run may change at a part.
 
-    if before == 0.0:
-        return 0.0
-    if value(0.0) * value(1.0) > 0.0:  # by the rounding of the polynomial at its end
-        return 1.0
-    from scipy.optimize import brentq  # here, since most runs locate nothing
+        Only where zeros that are touched count: by two moves of the state, as large as the
+        ``sizes`` of its components.
+        """
+        if getattr(event, "direction", 0):
+            return 0.0
+        times, states = inside(np.array([part]))
+        phases = 1.0 + np.arange(sizes.size)
+        moves = np.stack([np.zeros(sizes.size), np.sin(phases), np.cos(phases)])
+        values = _values(event, np.repeat(times, 3), states + _OFF * self.rtol * sizes * moves)
+        return float(np.abs(values[1:] - values[0]).max())
 
-    return float(brentq(value, 0.0, 1.0, xtol=1e-15, rtol=1e-15))
+
+def _value(event: Any, t: float, x: Array) -> float:
+    """Return the value of an event at a state."""
+    return min(max(float(event(t, x)), -LARGEST), LARGEST)
+
+
+def _values(event: Any, times: Array, states: Array) -> Array:
+    """Return the values of an event at states (time, parameter)."""
+    if getattr(event, "stacks", False):
+        values = np.asarray(event.function(states), float)
+    else:
+        values = np.array([float(event(float(t), x)) for t, x in zip(times, states, strict=True)])
+    finite: Array = np.clip(values, -LARGEST, LARGEST)
+    return finite
+
+
+def _values_inside(event: Any, inside: Inside, parts: Array) -> Array:
+    """Return the values of an event at parts of a step."""
+    return _values(event, *inside(parts))
 
 
 @dataclass(frozen=True)
 class Event:
-    """A zero of a function of time and state, in the conventions of scipy.
+    """A zero of a function of the state, in the conventions of scipy.
 
     ``direction`` 1 counts zeros where the function rises, −1 where it falls, 0 both; a ``terminal``
-    event ends the run.
+    event ends the run. ``stacks`` is whether the function takes stacks (…, parameter) of states.
     """
 
-    function: Callable[[Array], float]
+    function: Callable[[Array], Any]
     name: str
     direction: int = 0
     terminal: bool = False
+    stacks: bool = False
 
     def __call__(self, t: float, x: Array) -> float:
         """Return the value of the function."""
-        return self.function(x)
+        return float(self.function(x))
 
 
 @known_options
@@ -118,10 +183,11 @@ def loss_below(net: LinearNetwork, level: float, *, terminal: bool = False) -> E
     if value <= 0.0:
         raise ValueError(f"level: needs a positive loss, got {value:g}")
     return Event(
-        lambda x: float(net.loss(x)) - value,
+        lambda x: net.loss(x) - value,
         f"loss_below_{value:g}",
         -1,
         check_flag("terminal", terminal),
+        stacks=True,
     )
 
 
@@ -159,10 +225,10 @@ def mode_learnt(
         raise ValueError(f"mode: needs a mode with σ_j > 0, got {j}")
     level = part * sigma[j]
 
-    def excess(x: Array) -> float:
-        return float(net.problem.strength(net.image(x))[j] - level)
+    def excess(x: Array) -> Any:
+        return net.problem.strength(net.image(x))[..., j] - level
 
-    return Event(excess, f"mode_{j}_learnt", 1, check_flag("terminal", terminal))
+    return Event(excess, f"mode_{j}_learnt", 1, check_flag("terminal", terminal), stacks=True)
 
 
 @known_options
@@ -209,12 +275,13 @@ def near_saddle(
     image = net.image(net.critical_state(modes))
     bound = check_number("radius", radius, minimum=0.0, maximum=1.0) * np.linalg.norm(net.target)
 
-    def excess(x: Array) -> float:
-        return float(np.linalg.norm(net.image(x) - image) - bound)
+    def excess(x: Array) -> Any:
+        return np.linalg.norm(net.image(x) - image, axis=(-2, -1)) - bound
 
     return Event(
         excess,
         f"near_{schema.index_set_label(modes)}",
         _DIRECTIONS[check_choice("direction", direction, _DIRECTIONS)],
         check_flag("terminal", terminal),
+        stacks=True,
     )

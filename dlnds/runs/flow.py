@@ -89,9 +89,11 @@ def flow(
         weights would let a run rest at a saddle.
     events
         Functions ``event(t, x)`` whose zeros are located on the dense output and saved as rows, in
-        addition to all others. As in scipy, an attribute ``direction`` (1 rising, −1 falling)
-        selects zeros, and a true attribute ``terminal`` ends the run. `dlnds.events` has some for
-        networks.
+        addition to all others. Each step is sampled as closely as the event varies in it, so that
+        all zeros are found, each once: those on the ends of steps, too, and those that are only
+        touched, to a few times ``rtol``. As in scipy, an attribute ``direction`` (1 rising, −1
+        falling) selects zeros (that are not only touched), and a true attribute ``terminal`` ends
+        the run. `dlnds.events` has some for networks.
     save
         What to record: for every system ``"state"``; for networks also ``"singular_value"`` (of W),
         ``"mode_strength"`` (u_jᵀ W K v_j), ``"imbalance"`` (max ‖C_i‖_F), ``"conserved"`` (all
@@ -112,9 +114,11 @@ def flow(
     xarray.Dataset
         Schema ``run``. One run: ``time`` and ``time_low`` (what rounding leaves out of it),
         ``loss(time)``, ``state(time, parameter)`` and the rest of ``save``; with events also
-        ``event(time)``, the number of the event that a row is the point of, or −1. Attributes
-        ``n_steps``, ``n_rhs``, ``n_jac``, ``stop_reason``, and ``limit``, the index set of the
-        critical value nearest to the end. ``limit_kind`` (``global_minimum``, ``saddle``,
+        ``event(time)``, the number of the event that a row is the point of, or −1, and
+        ``event_kind(time)``: ``rising``, ``falling`` or ``touching``. Attributes ``n_steps``,
+        ``n_rhs``, ``n_jac``, with events ``n_unresolved`` (steps in which one varies too fast to be
+        followed), ``stop_reason``, and ``limit``, the index set of the critical value nearest to
+        the end. ``limit_kind`` (``global_minimum``, ``saddle``,
         ``critical_point`` where the landscape is not known, ``none``) and ``limit_decision``
         (``small_residual``, ``no_force``) say whether a limit was reached and how that was decided.
         A stack has the dim ``sample`` first, and these as variables;

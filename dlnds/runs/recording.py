@@ -33,19 +33,27 @@ class Run:
 
 
 class Rows(NamedTuple):
-    """Rows of a run: compensated times (row, 2), states, and which event each is the point of."""
+    """Rows of a run: compensated times (row, 2), states, and of which event each is the point.
+
+    ``events`` (row, 2) are the number of the event, −1 if none, and its kind.
+    """
 
     times: Array
     states: Array
     events: Integers
 
-    def with_event(self, time: float, state: Array, number: int) -> "Rows":
+    @classmethod
+    def plain(cls, times: Array, states: Array) -> "Rows":
+        """Return rows of no event."""
+        return cls(times, states, np.tile(np.array([-1, 0], np.int64), (len(times), 1)))
+
+    def with_event(self, time: float, state: Array, event: tuple[int, int]) -> "Rows":
         """Return the rows with that of an event among them, after others of its time."""
         row = np.searchsorted(self.times[:, 0], time, side="right")
         return Rows(
             np.insert(self.times, row, [time, 0.0], axis=0),
             np.insert(self.states, row, state, axis=0),
-            np.insert(self.events, row, number),
+            np.insert(self.events, row, event, axis=0),
         )
 
     def until(self, time: float) -> "Rows":
@@ -116,7 +124,8 @@ class Recorder:
                 found.update(self.system.observables(states, self.outer))
         variables = clock_variables(times) | {name: found[name] for name in self.names}
         if self.events:
-            variables["event"] = xr.Variable("time", events.astype(np.int64))
+            variables["event"] = xr.Variable("time", events[:, 0].copy())
+            variables["event_kind"] = xr.Variable("time", events[:, 1].astype(np.int8))
         self._chunks.append(variables)
 
     def variables(self) -> dict[str, xr.Variable]:
@@ -178,7 +187,7 @@ def side_by_side(runs: Sequence[Run], grid: Array | None) -> xr.Dataset:
     variables: dict[str, Any] = {}
     for name in runs[0].variables:
         parts = [run.variables[name] for run in runs]
-        beyond = -1 if name == "event" else np.nan
+        beyond = {"event": -1, "event_kind": 0}.get(name, np.nan)
         padded = [p.pad(time=(0, longest - p.sizes["time"]), constant_values=beyond) for p in parts]
         data = np.stack([p.values for p in padded])
         variables[name] = (("sample", dim, *padded[0].dims[1:]), data)

@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from dlnds import schema
 from dlnds._kernels import implicit, jit
 from dlnds._kernels import runge_kutta as kernels
 from dlnds.arrays import Array
 from dlnds.runs.events import Watch
 from dlnds.runs.recording import BUFFER, Back, Recorder, Rows, Run, after
+from dlnds.runs.zeros import INNER
 from dlnds.systems.protocol import Limit, Reduction, SystemProtocol, unchanged
 from dlnds.theory import tolerances
 
@@ -166,6 +168,23 @@ def implicit_parts(system: SystemProtocol) -> tuple[Any, ...]:
     )
 
 
+def _dense_weights(parts: Array) -> Array:
+    """Return the weights (part, 7) of the dense output's coefficients, those of `interpolate`."""
+    if parts is INNER:
+        return _INNER_WEIGHTS
+    weights = np.empty((parts.size, 7))
+    weights[:, ::2], weights[:, 1::2] = parts[:, None], 1.0 - parts[:, None]
+    return np.cumprod(weights, axis=1, out=weights)
+
+
+_INNER_WEIGHTS = _dense_weights(INNER.copy())
+
+
+def _event_kind(direction: int) -> int:
+    """Return the flag of an event that rises, falls, or only touches zero."""
+    return schema.EVENT_KINDS.index({1: "rising", -1: "falling", 0: "touching"}[direction])
+
+
 class Stepper:
     """A run from one start; `finish` returns it once `advance` has said why it is over."""
 
@@ -173,7 +192,7 @@ class Stepper:
         self.task = task
         self.place = Coordinates(task.system, start, reduce_width=task.reduce_width)
         self.choice = Choice(task.method, endless=task.endless)
-        self.watch = Watch(task.events, task.span[0], start)
+        self.watch = Watch(task.events, task.span[0], start, task.rtol)
         self.recorder = Recorder(
             *(task.system, self.place.frame, task.names, (task.span[0], start)),
             events=bool(task.events),
@@ -243,7 +262,7 @@ class Stepper:
             parts, self.orders, self.clocks, self.reference, self.grown, self.work, self.buffer
         )
         times, states = self.buffer.times[:saved].copy(), self.buffer.states[:saved].copy()
-        return code, Rows(times, states, np.full(saved, -1))
+        return code, Rows.plain(times, states)
 
     def _react(self, code: int) -> None:
         """Change coordinates or method, as a pause of the kernels asks for."""
@@ -289,37 +308,50 @@ class Stepper:
     def _with_events(self, rows: Rows) -> tuple[Rows, bool]:
         """Return the rows with those of events in the last step, and whether one ends the run."""
 
-        def lifted(part: float) -> tuple[float, Array]:
-            time, state = self._inside(part)
-            return time, self.place.lift(state[None])[0]
+        def inside(parts: Array) -> tuple[Array, Array]:
+            times, states = self._inside(parts)
+            return times, self.place.lift(states)
 
         now = self.place.lift(self.work.state[None])[0]
-        for part, number in self.watch.happened(self.time, now, lifted):
-            time, state = self._inside(part)
-            rows = rows.with_event(time, state, number)
+        with np.errstate(over="ignore", invalid="ignore"):  # a run may end near overflow
+            happened = self.watch.happened(self.time, now, inside)
+        for part, number, direction in happened:
+            times, states = self._inside(np.array([part]))
+            time, state = float(times[0]), states[0]
+            rows = rows.with_event(time, state, (number, _event_kind(direction)))
             if self.watch.ends(number):
                 self.clock.time, self.clock.time_low = time, 0.0
                 self.work.state[:] = state
                 return rows.until(time), True
         return rows, False
 
-    def _inside(self, part: float) -> tuple[float, Array]:
-        """Return time and state at a part of the last step."""
+    def _inside(self, parts: Array) -> tuple[Array, Array]:
+        """Return times and states at parts of the last step."""
         clock, work = self.clock, self.work
-        time = float(clock.before + (clock.before_low + part * clock.last_step))
-        state: Array = work.state.copy()
-        if part != 1.0:
-            interpolate: Any = kernels.interpolate
-            interpolate(work.previous, work.coefficients, part, state)
-        return time, state
+        if parts.size == 1 and parts[0] == 1.0:
+            return np.array([clock.time]), work.state[None].copy()
+        times: Array = clock.before + (clock.before_low + parts * clock.last_step)
+        states: Array = work.previous + _dense_weights(parts) @ work.coefficients
+        return times, states
+
+    def _end_events(self, reason: str) -> str:
+        """Save the rows of events just where the run ends; return why it is over."""
+        for _, number, direction in self.watch.at_end():
+            end = Rows.plain(np.zeros((0, 2)), np.zeros((0, self.work.state.size)))
+            kind = _event_kind(direction)
+            self.recorder.add(end.with_event(self.time, self.work.state, (number, kind)))
+            if self.watch.ends(number):
+                return "event"
+        return reason
 
     def finish(self, reason: str) -> Run:
         """Return the finished run."""
         task, clock, place = self.task, self.clock, self.place
+        reason = reason if reason == "event" else self._end_events(reason)
         self.recorder.gather(place.lift, place.embed)
         if self.recorder.last != clock.time:
             end = np.array([[clock.time, clock.time_low]])
-            self.recorder.add(Rows(end, self.work.state[None], np.array([-1])))
+            self.recorder.add(Rows.plain(end, self.work.state[None]))
             self.recorder.gather(place.lift, place.embed)
         return Run(
             variables=self.recorder.variables(),
@@ -327,6 +359,7 @@ class Stepper:
                 "n_steps": int(clock.steps),
                 "n_rhs": int(clock.evaluations),
                 "n_jac": int(clock.jacobians),
+                **({"n_unresolved": self.watch.unresolved} if task.events else {}),
             },
             stop_reason=reason,
             limit=place.frame.limit(self._embedded()).label,

@@ -142,8 +142,9 @@ def escape_path(
     end = _limit(system, np.array(run.state.values[-1]))
     if grid is not None:
         run = flow(system, start, (time, float(grid[-1])), grid, **options)
-    path = run.drop_vars("event", errors="ignore").assign(end)
-    path.attrs.pop("events", None)  # that ended the search for the limit
+    path = run.drop_vars(["event", "event_kind"], errors="ignore").assign(end)
+    for word in ("events", "n_unresolved"):  # of what ended the search for the limit
+        path.attrs.pop(word, None)
     attrs = {"delta": size, "start_error": error, "order": ray.order, "rate": ray.rate}
     return schema.finish(path.assign_coords(system.unit_coordinates()), "run", attrs)
 

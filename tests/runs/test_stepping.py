@@ -23,7 +23,7 @@ PLAIN, KNOWN = dl.System(decay, dim=1), dl.System(decay, jacobian=slope, dim=1)
 
 def rows_at(times, states):
     pairs = np.stack([times, np.zeros(len(times))], axis=1)
-    return Rows(pairs, np.array(states), np.full(len(times), -1))
+    return Rows.plain(pairs, np.array(states))
 
 
 def test_coordinates_lead_back_to_where_a_run_was_started():
@@ -75,17 +75,18 @@ def test_events_are_found_in_the_order_in_which_they_happen():
         return event
 
     watch = Watch([level(0.75), level(0.25), level(0.5, -1)], 0.0, np.zeros(1))
-    found = watch.happened(1.0, np.ones(1), lambda part: (part, np.array([part])))
-    assert [number for _, number in found] == [1, 0]
-    np.testing.assert_allclose([part for part, _ in found], [0.25, 0.75], rtol=1e-14)
-    assert not watch.happened(2.0, np.ones(1), lambda part: (1.0 + part, np.ones(1)))
+    found = watch.happened(1.0, np.ones(1), lambda parts: (parts, parts[:, None]))
+    assert [(h.number, h.direction) for h in found] == [(1, 1), (0, 1)]
+    np.testing.assert_allclose([h.part for h in found], [0.25, 0.75], rtol=1e-14)
+    still = watch.happened(2.0, np.ones(1), lambda parts: (1.0 + parts, np.ones((parts.size, 1))))
+    assert not still
     assert not watch.ends(0)
 
 
 def test_rows_of_events_stand_after_others_of_their_time():
-    rows = rows_at([0.0, 1.0, 2.0], [[0.0], [1.0], [2.0]]).with_event(1.0, np.array([7.0]), 3)
+    rows = rows_at([0.0, 1.0, 2.0], [[0.0], [1.0], [2.0]]).with_event(1.0, np.array([7.0]), (3, 2))
     np.testing.assert_array_equal(rows.states[:, 0], [0.0, 1.0, 7.0, 2.0])
-    np.testing.assert_array_equal(rows.events, [-1, -1, 3, -1])
+    np.testing.assert_array_equal(rows.events, [[-1, 0], [-1, 0], [3, 2], [-1, 0]])
     assert len(rows.until(1.0).times) == 3
 
 

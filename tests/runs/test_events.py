@@ -1,0 +1,244 @@
+"""Zeros of events along runs: all are found, each once, with what the event does there."""
+
+import functools
+import itertools
+
+import numpy as np
+import pytest
+
+import dlnds as dl
+
+
+@functools.cache
+def straight():
+    """x = t."""
+
+    def field(t, x, params, out):
+        out[0] = 1.0
+
+    return dl.System(field, dim=1)
+
+
+def found(run):
+    """Return times and words of the events of a run."""
+    rows = run.event.values >= 0
+    words = dl.schema.decode(run.event_kind).values[rows]
+    return run.time.values[rows], words.tolist()
+
+
+def random_zeros(rng, end, nodes):
+    """Return zeros in (0, end) with their orders: alone, in clusters, on nodes, at both ends."""
+    zeros = [*rng.uniform(0.0, end, rng.integers(0, 5))]
+    if rng.random() < 0.5:
+        middle, gap = rng.uniform(0.1, 0.9) * end, end * 10.0 ** rng.uniform(-6.0, -1.0)
+        zeros += [middle + k * gap for k in range(rng.integers(2, 5))]
+    if len(nodes) and rng.random() < 0.4:
+        zeros += [*rng.choice(nodes, min(2, len(nodes)), replace=False)]
+    zeros = sorted({float(z) for z in zeros if 0.0 <= z <= end}) or [0.5 * end]
+    apart = [zeros[0]]
+    for z in zeros[1:]:
+        if z - apart[-1] > 9e-7 * end:
+            apart.append(z)
+    lone = np.diff(apart, prepend=-end, append=2.0 * end)
+    lone = np.minimum(lone[1:], lone[:-1]) > 0.01 * end
+    orders = [int(rng.integers(1, 4)) if alone and rng.random() < 0.3 else 1 for alone in lone]
+    return apart, orders
+
+
+def random_event(rng, zeros, orders, end, of_state):
+    """Return a function of t, or of x = t, with these zeros, and its sign before the first."""
+    sign, a, b = rng.choice([-1.0, 1.0]), rng.uniform(0.0, 3.0), rng.uniform(-1.0, 2.0)
+    size = 10.0 ** rng.uniform(-200.0, 200.0)
+
+    def event(t, x):
+        s = x[0] if of_state else t
+        product = sign * size * (1.0 + a * (s / end - b) ** 2)
+        for zero, order in zip(zeros, orders, strict=True):
+            product *= ((s - zero) / end) ** order
+        return product
+
+    return event
+
+
+def expected(event, zeros, orders, end, direction):
+    """Return the zeros with what the event does there, by its values between them."""
+    edges = [2.0 * zeros[0] - end, *zeros, 2.0 * end + zeros[-1]]
+    between = [0.5 * (p + q) for p, q in itertools.pairwise(edges)]
+    signs = [np.sign(event(t, [t])) for t in between]
+    rows = []
+    for zero, before, after in zip(zeros, signs, signs[1:], strict=False):
+        turn = 0.5 * (after - before)
+        if zero == 0.0:  # as the run leaves it
+            turn = after
+        if zero == end:  # as the run comes to it
+            turn = -before
+        if direction == 0 or turn == direction:
+            rows.append((zero, {1: "rising", -1: "falling", 0: "touching"}[int(turn)]))
+    return rows
+
+
+def check_random_event(seed):
+    rng = np.random.default_rng(seed)
+    end = 10.0 ** rng.uniform(-4.0, 4.0) if rng.random() < 0.7 else float(rng.integers(1, 9))
+    plain = dl.flow(straight(), [0.0], (0.0, end))
+    nodes = plain.time.values
+    of_state = rng.random() < 0.5  # which is t up to rounding only
+    zeros, orders = random_zeros(rng, end, [] if of_state else nodes)
+    event = random_event(rng, zeros, orders, end, of_state)
+    event.direction = int(rng.choice([-1, 0, 1]))
+    event.terminal = bool(rng.random() < 0.2)
+    rows = expected(event, zeros, orders, end, event.direction)
+    run = dl.flow(straight(), [0.0], (0.0, end), events=event)
+    times, words = found(run)
+    if event.terminal and rows:
+        rows = rows[:1]
+        assert dl.schema.decode(run.stop_reason).item() == "event"
+        assert run.time[-1] == times[-1]
+    assert run.attrs["n_unresolved"] == 0
+    assert words == [word for _, word in rows], f"seed {seed}"
+    # A zero of order m is where the rounding of the function begins: its m-th root.
+    far = [1e-14 if word != "touching" else 2e-7 for word in words]
+    exact = np.array([zero for zero, _ in rows])
+    assert (np.abs(times - exact) <= np.array(far) * end + 4e-16 * np.abs(exact)).all(), seed
+
+
+def test_random_events_are_all_found():
+    for seed in range(30):
+        check_random_event(seed)
+
+
+@pytest.mark.slow
+def test_ten_thousand_random_events_are_all_found():
+    for seed in range(10_000):
+        check_random_event(seed)
+
+
+@functools.cache
+def circle():
+    """(cos t, sin t)."""
+
+    def field(t, x, params, out):
+        out[0], out[1] = -x[1], x[0]
+
+    def jacobian(t, x, params, out):
+        out[0, 0], out[0, 1], out[1, 0], out[1, 1] = 0.0, -1.0, 1.0, 0.0
+
+    return dl.System(field, jacobian=jacobian, dim=2)
+
+
+def test_several_zeros_in_one_step_are_all_found():
+    run = dl.flow(straight(), [-1.0], (0, 7), events=lambda t, x: (2.5 - x[0]) * (5 - x[0]) * -x[0])
+    times, words = found(run)
+    np.testing.assert_allclose(times, [1.0, 3.5, 6.0], rtol=1e-14)
+    assert words == ["falling", "rising", "falling"]
+
+
+@pytest.mark.parametrize("method", ["dop853", "radau"])
+def test_random_events_along_a_circle_are_all_found(method):
+    """Π (cos t − c_i) has the zeros ±arccos c_i + 2πk, and changes its sign at each."""
+    rng = np.random.default_rng(0)
+    for _ in range(8):
+        cosines = np.cos(np.sort(rng.uniform(0.3, 2.8, 4)) + 1e-3 * np.arange(4))
+        run = dl.flow(
+            *(circle(), [1.0, 0.0], (0, 20)),
+            **{"method": method, "rtol": 1e-11, "save": []},
+            events=lambda t, x, c=cosines: float(np.prod(x[0] - c)),
+        )
+        turns = 2.0 * np.pi * np.arange(4)[:, None]
+        exact = np.concatenate([turns + np.arccos(cosines), turns - np.arccos(cosines)], axis=None)
+        exact = np.sort(exact[(exact > 0.0) & (exact < 20.0)])
+        times, words = found(run)
+        np.testing.assert_allclose(times, exact, atol=1e-8)
+        assert words == [("falling", "rising")[k % 2] for k in range(len(words))]
+
+
+@pytest.mark.parametrize("rtol", [1e-5, 1e-8, 1e-11])
+def test_a_zero_that_is_touched_is_told_or_is_two(rtol):
+    """sin t − 1 is zero at π/2 alone; what the run makes of it is off by its accuracy."""
+    run = dl.flow(circle(), [1.0, 0.0], (0, 4), rtol=rtol, events=lambda t, x: x[1] - 1.0)
+    times, words = found(run)
+    assert words in (["touching"], ["rising", "falling"])
+    np.testing.assert_allclose(times, np.pi / 2, atol=10.0 * np.sqrt(rtol))
+
+    def above(t, x):
+        return x[1] - (1.0 + 100.0 * rtol)
+
+    assert found(dl.flow(circle(), [1.0, 0.0], (0, 4), rtol=rtol, events=above))[1] == []
+
+
+def test_directed_events_are_no_touched_zeros():
+    def event(t, x):
+        return (t - 2.0) ** 2 * (t - 3.0)
+
+    for direction, words in ((0, ["touching", "rising"]), (1, ["rising"]), (-1, [])):
+        event.direction = direction
+        assert found(dl.flow(straight(), [0.0], (0, 4), events=event))[1] == words
+
+
+@pytest.mark.parametrize("degree", [2, 3, 4, 5])
+def test_a_multiple_zero_of_a_rounded_polynomial_is_one_zero(degree):
+    """(t − 2)^m, multiplied out, is noise up to about the m-th root of its rounding."""
+    polynomial = np.poly([2.0] * degree)
+    run = dl.flow(straight(), [0.0], (0, 6), events=lambda t, x: np.polyval(polynomial, t))
+    times, words = found(run)
+    assert words == ["touching" if degree % 2 == 0 else "rising"]
+    assert abs(times[0] - 2.0) <= 2.0 * (1e-16 * 4.0**degree) ** (1.0 / degree)
+
+
+@pytest.mark.parametrize(
+    ("event", "times", "words"),
+    [
+        (lambda t, x: t - 2.0, [2.0], ["rising"]),
+        (lambda t, x: abs(t - 2.1), [2.1], ["touching"]),
+        (lambda t, x: abs(t - 2.1) - 1e-5, [2.1 - 1e-5, 2.1 + 1e-5], ["falling", "rising"]),
+        (lambda t, x: abs(t - 2.1) + 1e-3, [], []),
+        (lambda t, x: 1.0 if t > 2.1 else -1.0, [2.1], ["rising"]),
+        (lambda t, x: 1.0 if t > 2.1 else 2.0, [], []),
+        (lambda t, x: max(0.0, t - 1.5), [1.5], ["rising"]),
+        (lambda t, x: max(0.0, 1.5 - t), [1.5], ["falling"]),
+        (lambda t, x: 0.0, [], []),
+        (lambda t, x: t, [0.0], ["rising"]),
+        (lambda t, x: t - 4.0, [4.0], ["rising"]),
+        (lambda t, x: (t - 4.0) ** 2, [4.0], ["falling"]),
+        (lambda t, x: np.log(t) if t else -np.inf, [1.0], ["rising"]),
+        (lambda t, x: np.nan if t > 3.0 else t - 1.0, [1.0], ["rising"]),
+    ],
+)
+def test_events_with_corners_and_at_the_ends(event, times, words):
+    got, said = found(dl.flow(straight(), [0.0], (0, 4), events=event))
+    assert said == words
+    np.testing.assert_allclose(got, times, rtol=3e-8)
+
+
+def test_events_faster_than_the_steps_are_followed_or_told():
+    run = dl.flow(straight(), [0.0], (0, 1000), events=lambda t, x: np.sin(t))
+    np.testing.assert_allclose(found(run)[0], np.pi * np.arange(319), atol=1e-12)
+    rng = np.random.default_rng(0)
+    noise = dl.flow(straight(), [0.0], (0, 1e-6), events=lambda t, x: rng.normal())
+    assert noise.attrs["n_unresolved"] >= 1
+    assert run.attrs["n_unresolved"] == 0
+
+
+def test_a_terminal_event_at_the_last_time_ends_the_run():
+    def event(t, x):
+        return t - 4.0
+
+    event.terminal = True
+    run = dl.flow(straight(), [0.0], (0, 4), events=event)
+    assert dl.schema.decode(run.stop_reason).item() == "event"
+    assert found(run)[0].tolist() == [4.0]
+
+
+def test_events_of_a_network_are_those_of_its_states():
+    """An event of this package, and the same as a function of one state."""
+    net = dl.LinearNetwork(widths=(2, 3, 2), target=np.diag([2.0, 1.0]))
+    ours = [dl.events.loss_below(net, 0.4), dl.events.mode_learnt(net, 1)]
+    ours.append(dl.events.near_saddle(net, (0,)))
+    plain = [lambda t, x, e=event: e(t, x) for event in ours]
+    for event, copy in zip(ours, plain, strict=True):
+        copy.direction = event.direction
+    x = net.initial(scale=1e-2, rng=0)
+    runs = [dl.flow(net, x, events=events) for events in (ours, plain)]
+    assert (runs[0].event.values >= 0).sum() == 4
+    np.testing.assert_array_equal(runs[0].event, runs[1].event)
+    np.testing.assert_allclose(runs[0].time, runs[1].time, rtol=1e-12)
