@@ -36,6 +36,7 @@ from .runs.lyapunov import lyapunov_spectrum as lyapunov_spectrum
 from .saddles.arcs import arc_states as arc_states
 from .saddles.arcs import critical_arcs as critical_arcs
 from .saddles.atlas import build_atlas as build_atlas
+from .saddles.connecting import connecting_orbits as connecting_orbits
 from .saddles.directions import escape_directions as escape_directions
 from .saddles.directions import escape_time as escape_time
 from .saddles.graph import connections as connections

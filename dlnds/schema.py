@@ -52,6 +52,10 @@ LIMIT_KINDS = ("none", "global_minimum", "saddle", "critical_point")
 LIMIT_DECISIONS = ("none", "small_residual", "no_force")
 #: What an event does where it is zero.
 EVENT_KINDS = _words("none rising falling touching")
+#: What decided at which equilibrium an orbit ends.
+END_DECISIONS = ("none", "trapped", "within_accuracy")
+#: What became of an orbit that may lead from one equilibrium to another.
+CONNECTION_DECISIONS = _words("attracted bracketed within_accuracy elsewhere away open")
 
 #: What became of a point of a sweep; all after the second are failures or damage.
 SWEEP_STATES = _words("finished missing raised timed_out died not_a_number wrong_form damaged")
@@ -64,9 +68,11 @@ DESCRIPTIONS = {
     "angle": ("angle of the moving mode", r"$\varphi$"),
     "arc": ("arc", ""),
     "arc_parameter": ("size, change or angle of what moves along the arc", r"$\alpha,\ \theta$"),
+    "arclength": ("length of the path from the equilibrium", r"$s$"),
     "at": ("critical point", r"$x_*$"),
     "between_rank": ("rank of the layers between the pair", r"$\mathrm{rank}\,W_{j+1:i-1}$"),
     "closest": ("smallest relative distance", ""),
+    "decision": ("what became of the orbit", ""),
     "coindex": ("number of positive eigenvalues", ""),
     "column": ("column of the weight in its layer", ""),
     "complementary_rank": (
@@ -81,6 +87,7 @@ DESCRIPTIONS = {
     "count": ("number of ascents that came there", ""),
     "critical_point": ("index set of the critical point", r"$S$"),
     "crossing_time": ("when the run has the norm", r"$t$"),
+    "curvature": ("half the second derivative along the tangent", ""),
     "decided": ("how the special point was found", ""),
     "decrease": ("decrease of the loss", r"$L(t_0) - L$"),
     "degenerate_dimension": ("dimension of the kernel across the fiber", ""),
@@ -98,7 +105,10 @@ DESCRIPTIONS = {
     "eigenvector_imag": ("imaginary part of the eigenvector", r"$\mathrm{Im}\,v$"),
     "elapsed_time": ("time since the start", r"$t$"),
     "end": ("index set that the run ends at", ""),
+    "end_decision": ("what decided the end", ""),
+    "end_index": ("unstable directions of the equilibrium at the end, -1 if none", ""),
     "end_kind": ("what the run ends at", ""),
+    "end_state": ("equilibrium that the orbit tends to", r"$x_*$"),
     "ended": ("number of runs that end there", ""),
     "entropy": ("logarithm of the volume of the orbit of balanced networks", r"$S(W)$"),
     "entry": ("time of entry", r"$t$"),
@@ -116,6 +126,7 @@ DESCRIPTIONS = {
     "fiber_dimension": ("local dimension of the fiber", ""),
     "finite_time_exponent": ("finite-time Lyapunov exponent", r"$\lambda_j(t)$"),
     "frame": ("orthonormal tangent vectors", ""),
+    "frequency": ("imaginary part of the eigenvalue", r"$\omega$"),
     "gradient_norm": ("norm of the gradient", r"$\|\nabla L\|$"),
     "group_element": ("matrices that move the state to its canonical form", r"$P_i$"),
     "growth_rate": ("growth rate of the vector", r"$v^T J v$"),
@@ -160,6 +171,7 @@ DESCRIPTIONS = {
     "mean_entry": ("mean time of entry", r"$t$"),
     "mean_escape_time": ("mean escape time of the runs", r"$t$"),
     "mean_growth_time": ("mean time of growth of the runs", r"$t$"),
+    "miss": ("distance from the manifold of the end, with the sign of its side", ""),
     "mode": ("mode", r"$j$"),
     "mode_lost": ("mode that is lost, -1 if none", r"$i$"),
     "mode_read": ("mode whose input a cross channel reads, -1 if none", r"$k$"),
@@ -178,6 +190,7 @@ DESCRIPTIONS = {
     "next_mode": ("mode that is learnt next", r"$j$"),
     "next_step": ("step length to try next", ""),
     "nullity": ("nullity of the Hessian", ""),
+    "orbit": ("orbit", ""),
     "orbit_dimension": ("dimension of the symmetry orbit", ""),
     "orbit_distance": ("distance of the orbits", r"$d$"),
     "order": ("order of the arc's loss at its start", ""),
@@ -214,8 +227,10 @@ DESCRIPTIONS = {
     "size": ("singular value of the moving mode in every layer", r"$s$"),
     "smallest_nonzero": ("smallest singular value that counts as nonzero", ""),
     "source": ("index set where the arc starts", ""),
+    "spacing": ("largest distance to the path of the next orbit", ""),
     "spectral_radius": ("largest modulus of an eigenvalue across the orbit", r"$\rho$"),
     "standard_error": ("standard error of the exponent", ""),
+    "start_error": ("distance of the start from the manifold", ""),
     "start_size": ("distance of the start from the critical point", r"$\delta$"),
     "state": ("state", r"$x$"),
     "status": ("what became of the point", ""),
@@ -279,6 +294,11 @@ REQUIRED = {
         "manifold": "frame (direction, parameter) rate order (direction) state (parameter)",
         "fibres": "state (fibre, time, parameter) elapsed_time loss (fibre, time) "
         "imbalance_residual end end_kind stop_reason start_size (fibre)",
+        "orbits": "state (fibre, time, parameter) elapsed_time arclength (fibre, time) "
+        "tangent end_state (fibre, parameter) "
+        "start_size start_error length stop_reason end_index end_decision (fibre)",
+        "connecting_orbits": "state (orbit, time, parameter) elapsed_time arclength (orbit, time) "
+        "end_state (orbit, parameter) decision closest miss stop_reason end_index (orbit)",
         "arc_path": "state (alpha, parameter) loss (alpha)",
         "branch": "state tangent (step, parameter) transverse_eigenvalue (step, eigen) "
         "p arclength residual index nullity orbit_dimension event (step) "
@@ -347,6 +367,11 @@ _FLAGGED = {
     ("branch", "fold_direction"): FOLD_DIRECTIONS,
     ("fibres", "stop_reason"): STOP_REASONS,
     ("fibres", "end_kind"): LIMIT_KINDS,
+    ("connecting_orbits", "decision"): CONNECTION_DECISIONS,
+    ("connecting_orbits", "stop_reason"): STOP_REASONS,
+    ("connecting_orbits", "end_decision"): END_DECISIONS,
+    ("orbits", "stop_reason"): STOP_REASONS,
+    ("orbits", "end_decision"): END_DECISIONS,
     ("observed_connections", "kind"): OBSERVED_KINDS,
     ("observed_connections", "stop_reason"): STOP_REASONS,
     ("sweep", "status"): SWEEP_STATES,

@@ -69,6 +69,10 @@ def decay_jacobian(t, x, params, out):
     out[0, 0] = -params[1][0]
 
 
+def well(t, x, params, out):
+    out[0], out[1] = x[0] - x[0] ** 3, -x[1]
+
+
 def cat(t, x, params, out):
     out[0] = (2.0 * x[0] + x[1]) % 1.0
     out[1] = (x[0] + x[1]) % 1.0
@@ -133,6 +137,7 @@ def things() -> dict[str, Any]:
         "prod": prod,
         "point": prod.initial(scale=1.0, rng=0),
         "decay": dl.System(decay, decay_jvp, decay_jacobian, dim=1, parameters=[2.0]),
+        "well": dl.System(well, dim=2),
         "cat": dl.System(cat, jacobian=cat_jacobian, dim=2),
         "start": start,
         "saddle": net.critical_state((1,)),
@@ -297,6 +302,12 @@ def _points() -> Iterator[Call]:
     growth = {"n_fibres": 2, "n_points": 5, "reach": 0.5, "rtol": 1e-6, "max_steps": 500}
     quiet = {"rng": 0, "workers": 1, "progress": False}
     yield call("grow_manifold", net=deep, manifold=this["manifold"], **growth, **quiet)
+    plane, middle = this["well"], [0.0, 0.0]
+    local = dl.unstable_manifold(plane, middle)
+    yield call("stable_manifold", net=plane, x=middle, rtol=1e-8)
+    yield call("grow_manifold", net=plane, manifold=local, length=2.0, **growth, **quiet)
+    grown = {"n_fibres": 8, "n_points": 5, "reach": 5.0, "rtol": 1e-6, "max_steps": 500}
+    yield call("connecting_orbits", system=plane, source=middle, target=[1.0, 0.0], **grown)
     yield call("critical_arcs", **at, n_alpha=5)
     yield call("arc_states", **at, arcs=this["arcs"], arc=0)
     which = {"max_rank": 2, "modes": (0, 1), "rank": None}

@@ -457,6 +457,33 @@ def transitions(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
+@known_options
+def orbits(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
+    """Draw orbits between equilibria in the plane of the first two components of their states.
+
+    Of one component over the length of the path. Orbits that connect what they should are blue,
+    as are those of unstable manifolds; the others are red.
+    """
+    kind = data.attrs["schema"]
+    dim, named = ("fibre", "side") if kind == "orbits" else ("orbit", "codimension")
+    wanted = schema.by_dims(f"state ({dim}, time, parameter) arclength ({dim}, time)")
+    wanted |= {} if kind == "orbits" else {"decision": (dim,)}
+    data = schema.read("data", data, kind, wanted, attributes=[named], empty=(dim,))
+    states, names = data["state"].values, data["parameter"].values
+    if kind == "orbits":
+        good = np.full(len(states), data.attrs["side"] == "unstable")
+    else:
+        good = data["decision"].values < schema.CONNECTION_DECISIONS.index("elsewhere")
+    across, up = (data["arclength"].values, 0) if len(names) == 1 else (states[..., 0], 1)
+    first = canvas.label(data["arclength"]) if len(names) == 1 else f"component {names[0]}"
+    ax = canvas.axes(ax, (6.0, 5.0), first, f"component {names[up]}")
+    for x, y, fine in zip(across, states[..., up], good, strict=True):
+        ax.plot(x, y, color="#4575b4" if fine else "#d73027", linewidth=1.2)
+    if not len(states):
+        ax.set_title(f"no {dim}s")
+    return ax
+
+
 #: The picture of each schema.
 _PICTURES: dict[str, Callable[..., Axes]] = {
     "atlas": graph,
@@ -473,6 +500,8 @@ _PICTURES: dict[str, Callable[..., Axes]] = {
     "escape_chain": escape_chain,
     "lyapunov": lyapunov,
     "covariant_vectors": covariant_vectors,
+    "orbits": orbits,
+    "connecting_orbits": orbits,
     **dict.fromkeys(_CURVES.keys() - {"run"}, curves),
     **dict.fromkeys(_STEMS, stems),
 }

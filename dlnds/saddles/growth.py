@@ -24,8 +24,10 @@ from dlnds.errors import (
 )
 from dlnds.runs.events import Event
 from dlnds.runs.flow import LAST, SMALLEST_RTOL, flow
+from dlnds.saddles import hyperbolic, orbits
 from dlnds.systems.linear import LinearNetwork, check_network
 from dlnds.systems.losses import against_time
+from dlnds.systems.product import has_maps
 from dlnds.systems.protocol import SystemProtocol, unchanged
 from dlnds.theory import forms, saddles, tolerances
 from dlnds.theory.coordinates import flat, turning
@@ -40,12 +42,13 @@ _KEPT = ("side", "dimension", "quotient_dimension")
 
 @known_options
 def grow_manifold(
-    net: LinearNetwork,
+    net: SystemProtocol,
     manifold: xr.Dataset,
     n_fibres: int | None = None,
     *,
     n_points: int = 65,
     reach: float | None = None,
+    length: float | None = None,
     rtol: float = 1e-8,
     max_steps: int = 10_000,
     rng: Any = None,
@@ -57,7 +60,7 @@ def grow_manifold(
     Parameters
     ----------
     net
-        The network.
+        The network, or any other flow that does not depend on time.
     manifold
         What `unstable_manifold` or `stable_manifold` returns, or some of its directions.
     n_fibres
@@ -67,7 +70,11 @@ def grow_manifold(
         Samples of each run, at about equal distances along its path.
     reach
         Distance from the critical point at which backward runs end; ``None`` takes √h σ_1^{1/h},
-        which is what it takes to learn the first mode. Forward ones go on to their limit.
+        which is what it takes to learn the first mode. Forward ones go on to their limit. Of other
+        systems all runs end there; ``None`` takes 100 times the norm of the equilibrium, at least
+        100.
+    length
+        Length of the path at which runs of other systems end; ``None`` for no such length.
     rtol
         Relative local error of the runs, and of the start: how far it may be from the manifold, in
         units of the weights.
@@ -91,6 +98,17 @@ def grow_manifold(
         that has gone as far as ``reach`` ends at none. ``imbalance_residual(fibre)`` is the largest
         ‖C_i − C_i(x)‖_F along it, which would be zero on the manifold.
 
+        Of other systems schema ``orbits``: ``arclength(fibre, time)``, exactly, from the
+        equilibrium in place of the loss; ``start_error``, how far the start is from the manifold by
+        what the local expansion lacks of invariance; ``end_state(fibre, parameter)``, the
+        equilibrium that the orbit tends to, NaN if none is known, with ``end_index``, the number of
+        its unstable directions, −1 then, and ``end_decision``: ``trapped``, if it attracts (in the
+        direction of time that the orbit was grown in) and a Lyapunov function falls around it from
+        where the orbit is; ``within_accuracy``, if it is a saddle and the orbit is too near to its
+        other manifold to tell to which side it will leave; ``none``. ``stop_reason`` says why the
+        last piece of it ended: ``event`` at an equilibrium, at ``reach`` or at ``length``.
+        ``spacing(fibre)``, of fans: the largest distance to the path of the next orbit.
+
     Raises
     ------
     ValueError, TypeError
@@ -104,6 +122,10 @@ def grow_manifold(
     residual network are on the manifold at any size, and random directions of order h ≥ 3 are drawn
     from all of its cone: balanced layers with a random positive semidefinite Z_{1:h}.
 
+    Other systems start from the manifold to second order, x + U y + V h(y), with |y| at most 0.02
+    in units of the larger of 1 and ‖x‖, and so small that the error is ``rtol`` in these units. The
+    orbits of a fan start on an ellipse across which all of the manifold flows out.
+
     References
     ----------
     WA25
@@ -116,23 +138,56 @@ def grow_manifold(
     >>> dl.grow_manifold(net, mani).end.values.tolist()
     ['{0}', '{1}']
     """
-    check_network(net)
-    manifold = _read(net, manifold)
-    base = _base(net, manifold)
     rtol = check_number("rtol", rtol, minimum=SMALLEST_RTOL, maximum=1e-2)
     count = check_integer("n_points", n_points, minimum=2)
-    limit = np.sqrt(net.depth) * base.scale
-    limit = limit if reach is None else check_number("reach", reach, minimum=1e-3 * base.scale)
     steps = check_integer("max_steps", max_steps, minimum=1, maximum=LAST)
-    tangents = _tangents(base, n_fibres, count, rng)
+    threads = check_integer("workers", workers, minimum=1)
     quiet = not check_flag("progress", progress)
+    if not has_maps(net):
+        growth, manifold = _any_growth(net, manifold, reach, length, rtol, steps)
+        return orbits.grow(growth, manifold, n_fibres, count, rng, threads, quiet=quiet)
+    check_network(net)
+    if length is not None:
+        raise ValueError("length: belongs to other systems; runs of networks end at their limits")
+    network: Any = net
+    manifold = _read(network, manifold)
+    base = _base(network, manifold)
+    limit = np.sqrt(base.net.depth) * base.scale
+    limit = limit if reach is None else check_number("reach", reach, minimum=1e-3 * base.scale)
+    tangents = _tangents(base, n_fibres, count, rng)
 
     grown = functools.partial(_grow, base, count, float(limit), rtol, steps)
-    with ThreadPoolExecutor(check_integer("workers", workers, minimum=1)) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         first = [grown(tangent) for tangent in tangents[:1]]  # compiles what all need
         runs = itertools.chain(first, pool.map(grown, tangents[1:]))
         fibres = list(tqdm(runs, "fibres", total=len(tangents), disable=quiet))
-    return _dataset(net, base, manifold, fibres)
+    return _dataset(network, base, manifold, fibres)
+
+
+def _any_growth(
+    system: SystemProtocol,
+    manifold: object,
+    reach: float | None,
+    length: float | None,
+    rtol: float,
+    steps: int,
+) -> tuple[orbits.Growth, xr.Dataset]:
+    """Return how to grow a manifold of a system that is no network, and that manifold."""
+    hyperbolic.check_steady("net", system)
+    wanted = {"state": ("parameter",), "frame": ("direction", "parameter")}
+    words: dict[str, Any] = {"attributes": ["side"], "empty": ["direction"]}
+    found = schema.read("manifold", manifold, "manifold", wanted, **words)
+    backward = found.attrs["side"] == "stable"
+    if found.sizes["parameter"] != system.dim:
+        raise ValueError(f"manifold: needs states of {system.dim} numbers, got {found.sizes}")
+    at = hyperbolic.equilibrium(
+        "manifold", system, found["state"].values, tolerances.CRITICAL, backward=backward
+    )
+    least = orbits.SHORTEST * at.size
+    for name, value in (("reach", reach), ("length", length)):
+        if value is not None:
+            check_number(name, value, minimum=least)
+    return orbits.growth_of(at, reach, length, rtol, steps), found
 
 
 class _Base(NamedTuple):

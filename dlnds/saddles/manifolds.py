@@ -12,9 +12,10 @@ from dlnds import schema
 from dlnds.arrays import Array
 from dlnds.errors import known_options
 from dlnds.landscape.points import check_critical
-from dlnds.saddles import directions
+from dlnds.saddles import directions, hyperbolic
 from dlnds.systems.linear import LinearNetwork
-from dlnds.systems.product import ProductFlow, check_maps
+from dlnds.systems.product import ProductFlow, has_maps
+from dlnds.systems.protocol import SystemProtocol
 from dlnds.theory import saddles, strings, symmetry, tolerances
 from dlnds.theory.coordinates import turning
 from dlnds.theory.laws import Turn
@@ -24,7 +25,7 @@ from dlnds.theory.saddles import Dimensions, Directions
 
 @known_options
 def unstable_manifold(
-    net: LinearNetwork | ProductFlow, x: ArrayLike, *, rtol: float = tolerances.CRITICAL
+    net: SystemProtocol, x: ArrayLike, *, rtol: float = tolerances.CRITICAL
 ) -> xr.Dataset:
     """Return the directions in which runs leave a critical point, and how fast and many they are.
 
@@ -32,9 +33,10 @@ def unstable_manifold(
     ----------
     net
         The network, or the `ProductFlow` of one, whose critical points have strict directions only:
-        for whitened problems with the rate σ_j^{1−2/h} (σ_q − σ_j) along u_q v_jᵀ + u_j v_qᵀ.
+        for whitened problems with the rate σ_j^{1−2/h} (σ_q − σ_j) along u_q v_jᵀ + u_j v_qᵀ. Or
+        any other flow that does not depend on time, such as a `System`.
     x
-        Critical state (parameter), canonical or not.
+        Critical state (parameter), canonical or not; of another flow an equilibrium.
     rtol
         How accurately it is critical, as for `classify`.
 
@@ -55,10 +57,22 @@ def unstable_manifold(
         the tangents a cone and not a space; ``is_complete``, 0 where the dimensions are lower
         bounds; and ``method``, ``closed_form`` or ``dense``. At a global minimum it is empty.
 
+        Of other flows: eigenvectors of the Jacobian, the fastest first, all of order 2. The real
+        part of a complex eigenvalue is the ``rate``, its imaginary part the
+        ``frequency(direction)``, and the vectors of a pair are the half axes of its ellipse.
+        ``curvature(direction, parameter)``: x + α v + α² c is on the manifold up to α³.
+        ``central_dimension`` is the number of eigenvalues with the real part 0, that is at most
+        ``zero_tolerance`` in modulus; where there are any the equilibrium is not hyperbolic, and
+        ``is_complete`` is 0: runs may leave along them too, which is not looked at.
+        ``eigenvector_condition`` above 1e7 says that eigenvalues are defective; the frame is then
+        orthonormal, and its first few vectors span invariant spaces.
+
     Raises
     ------
     ValueError
         If the state is not critical, or the Hessian does not fit into the memory.
+    TypeError
+        If the system is a map.
 
     Notes
     -----
@@ -93,7 +107,7 @@ def unstable_manifold(
 
 @known_options
 def stable_manifold(
-    net: LinearNetwork | ProductFlow, x: ArrayLike, *, rtol: float = tolerances.CRITICAL
+    net: SystemProtocol, x: ArrayLike, *, rtol: float = tolerances.CRITICAL
 ) -> xr.Dataset:
     """Return the directions in which runs come to a critical point, and how fast and many they are.
 
@@ -142,10 +156,9 @@ class _Local(NamedTuple):
     method: str
 
 
-def _manifold(
-    net: LinearNetwork | ProductFlow, x: ArrayLike, rtol: float, stable: bool
-) -> xr.Dataset:
-    check_maps(net)
+def _manifold(net: SystemProtocol, x: ArrayLike, rtol: float, stable: bool) -> xr.Dataset:
+    if not has_maps(net):
+        return hyperbolic.local_manifold(net, x, rtol, stable=stable)
     state, rtol, found = check_critical(net.factors, x, rtol)
     local_of: Any = _local if net.factors is net else _of_maps
     local: _Local = local_of(net, state, found, rtol, stable)

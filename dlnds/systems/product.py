@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import xarray as xr
@@ -662,9 +662,14 @@ def check_packed(system: object) -> None:
         raise TypeError("system: needs a network, whose states are layers of weights")
 
 
+def has_maps(system: object) -> TypeGuard[LinearNetwork | ProductFlow]:
+    """Tell whether a system is a linear network, or the flow of its maps."""
+    return isinstance(system, LinearNetwork | ProductFlow)
+
+
 def check_maps(net: object) -> None:
     """Refuse what is no network, and no flow of its maps."""
-    if not isinstance(net, LinearNetwork | ProductFlow):
+    if not has_maps(net):
         raise TypeError(f"net: needs a LinearNetwork or ProductFlow, got {type(net).__name__}")
 
 

@@ -221,18 +221,18 @@ def check_state(name: str, system: SystemProtocol, x: ArrayLike) -> Array:
     return state
 
 
-def check_flow(system: object) -> None:
+def check_flow(system: object, name: str = "system") -> None:
     """Refuse what does not flow in continuous time."""
-    check_system(system)
+    check_system(system, name)
     if isinstance(system, SystemProtocol) and system.kind == "map":
-        raise TypeError(f"system: needs a flow, got the map {type(system).__name__}; use iterate")
+        raise TypeError(f"{name}: needs a flow, got the map {type(system).__name__}; use iterate")
 
 
-def check_system(system: object) -> None:
+def check_system(system: object, name: str = "system") -> None:
     """Refuse what no engine can ask."""
     if not isinstance(system, SystemProtocol):
         raise TypeError(
-            f"system: needs a system such as LinearNetwork, got {type(system).__name__}"
+            f"{name}: needs a system such as LinearNetwork, got {type(system).__name__}"
         )
 
 
