@@ -139,7 +139,7 @@ def _wrong_with_dataset(data: xr.Dataset) -> str:
     if name is None:
         return ""
     dl.schema.validate(data)
-    if "sample" in data.dims or "fibre" in data.dims:  # rows beyond an end
+    if {"sample", "fibre", "orbit"} & {*data.dims}:  # rows beyond an end, or no end
         return ""
     if "stop_reason" in data and int(data["stop_reason"]) >= dl.schema.STOP_REASONS.index(
         "step_too_small"
