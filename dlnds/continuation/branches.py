@@ -40,6 +40,7 @@ from dlnds.continuation.start import started
 from dlnds.errors import (
     check_choice,
     check_flag,
+    check_function,
     check_integer,
     check_number,
     known_options,
@@ -184,10 +185,10 @@ def branch(
 
         Attributes: ``start_step``, and why the branch ends on both sides, ``first_stop`` and
         ``last_stop``: ``bound_reached``, ``max_points``, ``closed``, ``start``, ``step_too_small``
-        (Newton's method finds no next solution), ``not_finite`` (F is not, ahead) or ``unresolved``
-        (no step was short enough to tell what happens within it); ``bounds``, ``step_min``,
-        ``step_max``, ``rtol``, ``symmetry``, ``predictor``, ``state_scale``, ``parameter_scale``
-        and ``derivative_scale``, with which `extend_branch` goes on.
+        (Newton's method finds no next solution), ``not_finite`` (F or a derivative is not, ahead)
+        or ``unresolved`` (no step was short enough to tell what happens within it); ``bounds``,
+        ``step_min``, ``step_max``, ``rtol``, ``symmetry``, ``predictor``, ``state_scale``,
+        ``parameter_scale`` and ``derivative_scale``, with which `extend_branch` goes on.
 
     Raises
     ------
@@ -222,6 +223,11 @@ def branch(
     determinant of [∂F/∂x, ∂F/∂p; tangent] changes sign once for each dimension of the kernel of a
     branch point and nowhere else; where it does otherwise, the step is shortened, too.
 
+    A branch that comes to a pitchfork by one of its halves goes on along the other one. If a
+    symmetry maps these onto each other, as where a mode of two layers with weight decay vanishes,
+    the rows beyond the point are the orbits before it once more, in the other order, with their
+    special points. Periodic orbits, which leave Hopf points, are not there.
+
     Along branches of gradients at a constant p it is the component of ∂F/∂p along the tangent that
     vanishes where others cross. Where the orbit loses dimensions and no eigenvalue changes sign, as
     where a learnt mode vanishes, the declared generators tell it, compared from point to point.
@@ -250,10 +256,16 @@ def check_course(
     rtol: float,
     n_eigenvalues: int,
     events: Sequence[Callable[..., float]],
+    *more: str,
 ) -> dict[str, Any]:
-    """Return what a `Problem` is told of a branch by its caller, if it can be that."""
+    """Return what a `Problem` is told of a branch by its caller, if it can be that.
+
+    Events are functions of x, p and what more there is.
+    """
     if not np.iterable(events) or not all(map(callable, events)):
         raise TypeError(f"events: needs functions of x and p in a sequence, got {events!r}")
+    for event in events:
+        check_function("events", event, "x", "p", *more)
     return {
         "bounds": check_bounds("bounds", bounds),
         "rtol": check_number("rtol", rtol, minimum=1e-15, maximum=1e-3),
@@ -472,11 +484,12 @@ def next_step(steps: Steps, step: float, contraction: float, cosine: float) -> f
 
 
 def _is_finite(problem: Problem, here: Point, heading: Array, step: float) -> bool:
-    """Tell whether F is finite ahead of a point."""
+    """Tell whether F and its derivatives are finite ahead of a point."""
     places = [here.z + part * step * problem.scale * heading for part in (1.0, 4.0, 16.0)]
     low, high = problem.bounds
     inside = [z for z in places if low <= z[-1] <= high]
-    return all(np.isfinite(problem.value(z)).all() for z in inside)
+    found = (part(z) for z in inside for part in (problem.value, problem.slope, problem.matrix))
+    return all(np.isfinite(part).all() for part in found)
 
 
 def closed(problem: Problem, here: Point, stride: Stride, origin: Point) -> Stride | None:

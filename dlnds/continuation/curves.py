@@ -127,7 +127,7 @@ def fold_curve(
     True
     """
     steps = check_steps(step, step_min, step_max, max_points, progress=progress)
-    course = check_course(bounds, rtol, n_eigenvalues, events)
+    course = check_course(bounds, rtol, n_eigenvalues, events, "q")
     return _followed(_Folds, family, point, q0, steps, course, direction, parameter)
 
 
@@ -195,7 +195,7 @@ def branch_point_curve(
     True
     """
     steps = check_steps(step, step_min, step_max, max_points, progress=progress)
-    course = check_course(bounds, rtol, n_eigenvalues, events)
+    course = check_course(bounds, rtol, n_eigenvalues, events, "q")
     return _followed(_Crossings, family, point, q0, steps, course, direction, parameter)
 
 

@@ -108,7 +108,9 @@ def diagram(
     Only declared symmetry is divided out: both halves of a pitchfork are branches without it. Two
     solutions at the same p are one orbit if the invariants of the residual agree; if it has
     generators and no invariants, if one can be moved along these onto the other, where ‖x‖ and the
-    eigenvalues across the orbit agree. No orbit is followed twice.
+    eigenvalues across the orbit agree. No orbit is followed twice but those of a branch that passes
+    a pitchfork from one half to the other, see `branch`. Of Hopf points nothing is followed, and
+    periodic orbits do not count for ``complete``.
 
     Examples
     --------

@@ -114,7 +114,11 @@ def equilibria(
     equilibria, with F = ηf and the flow's symmetry; a critical point loses stability at
     η = 2/λ_max. Of a longer cycle only isometries are declared, those of the orthogonal groups:
     modes that have learnt are free to change their balance, and then cycles are no orbits
-    (``symmetry="minimum_norm"`` of `branch` takes them out).
+    (``symmetry="minimum_norm"`` of `branch` and `diagram` takes them out). A cycle of twice the
+    period leaves a flip: of a `System` `diagram` finds it from the fixed point, with ``period=2``,
+    for which the flip is a branch point. Minima of descent are a continuum at each η, which no
+    cycle can be found from: take a point of the cycle from `iterate`. Its branch passes the minima
+    where it was born, and goes on along the other half, the cycle a step later.
 
     References
     ----------

@@ -306,7 +306,8 @@ def _solution_at(problem: Problem, z: Array) -> Array:
     force, name = float(np.linalg.norm(problem.value(z))), problem.residual.parameter
     raise ConvergenceError(
         f"x0: Newton's method finds no solution from it at {name} = {z[-1]:g}, where "
-        f"‖F‖ = {force:.3g}; check the Jacobian, or come nearer (find_critical_point)"
+        f"‖F‖ = {force:.3g}; check the Jacobian, or come nearer (of a system at a fixed p by "
+        "find_critical_point)"
     )
 
 

@@ -87,12 +87,13 @@ def branches(
     Parameters
     ----------
     data
-        What `branch`, `diagram` or `fold_curve` returns.
+        What `branch`, `diagram` or `fold_curve` returns, a node of a diagram, or rows of these; of
+        special points only their marks are drawn.
     x, y
         What to draw against each other:
 
         - a variable that has one number a row: ``"p"``, ``"arclength"``, ``"index"`` or what the
-          residual observes; ``"norm"`` is ‖x‖.
+          residual observes; ``"norm"`` is ‖x‖. What is varied has its own name, too.
         - a component of the state: its name, if the components have names (coordinate
           ``parameter``), or ``"x0"``, ``"x1"``, … by its place.
         - a pair of a variable and a number, ``("state", 3)``, ``("transverse_eigenvalue", 0)``.
@@ -158,7 +159,10 @@ def _parts(data: xr.Dataset | xr.DataTree) -> dict[str, xr.Dataset]:
     """Return the branches by the names of their nodes, with the dims of what is drawn in order."""
     nodes = getattr(data, "children", {})
     parts = {str(name): node.to_dataset() for name, node in nodes.items()}
-    parts = {"": data} if isinstance(data, xr.Dataset) else parts
+    if not parts and isinstance(data, xr.Dataset | xr.DataTree):
+        single = data.to_dataset() if isinstance(data, xr.DataTree) else data
+        row = "step" not in single.dims and "p" in single.coords
+        parts = {"": _as_rows(single) if row else single}
     if not parts or any(part.attrs.get("schema") != "branch" for part in parts.values()):
         raise ValueError("data: needs what branch or diagram returns")
     rows = schema.by_dims("state tangent (step, parameter) p tangent_p index event (step)")
@@ -167,6 +171,11 @@ def _parts(data: xr.Dataset | xr.DataTree) -> dict[str, xr.Dataset]:
         name: _closed(schema.read("data", part, "branch", rows, optional=others, empty=("step",)))
         for name, part in parts.items()
     }
+
+
+def _as_rows(row: xr.Dataset) -> xr.Dataset:
+    """Return a branch of one row."""
+    return row.reset_coords("p").expand_dims("step").set_coords("p")
 
 
 def _closed(branch: xr.Dataset) -> xr.Dataset:
@@ -196,6 +205,8 @@ def _column(branch: xr.Dataset, word: str, what: Quantity, wide: bool) -> _Colum
         curve[:, 0], curve[:, -1] = values[:-1], values[1:]
         return _Column(label, values, curve)
     values, slopes = _numbers(branch, word, what)
+    if values.size and not np.isfinite(values).any():
+        raise ValueError(f"{word}: has no finite number to draw")
     knots = _knots(values, slopes, way)
     return _Column(label, values, (_weights(branch.sizes["step"], wide) @ knots).T)
 
@@ -234,15 +245,24 @@ def _found(branch: xr.Dataset, word: str, what: Any) -> tuple[str, int | None]:
         if isinstance(place, int | np.integer) and 0 <= place < count:
             return name, int(place)
         raise ValueError(f"{word}: {name!r} has numbers from 0 to {count - 1}, got {place!r}")
-    names = _components(branch)
+    names, varied = _components(branch), _varied(branch)
     if isinstance(what, str) and what in single:
         return what, None
     if isinstance(what, str) and what in names:
         return "state", names[what]
+    if isinstance(what, str) and what in varied:
+        return varied[what], None
     some = list(names)
     some = [some[0], "…", some[-1]] if len(some) > 8 else some
-    known = ", ".join(["norm", *single, *some, *(f"({name!r}, number)" for name in lists)])
+    known = ", ".join(["norm", *single, *varied, *some, *(f"({name!r}, number)" for name in lists)])
     raise ValueError(f"{word}: there is no {what!r}; there are {known}, and functions of x and p")
+
+
+def _varied(branch: xr.Dataset) -> dict[str, str]:
+    """Return the variables of what is varied by the names that it has itself."""
+    names = {str(branch[word].attrs.get("long_name", word)): word for word in ("q", "p")
+             if word in branch.variables}  # fmt: skip
+    return {name: word for name, word in names.items() if name not in branch.variables}
 
 
 def _components(branch: xr.Dataset) -> dict[str, int]:
@@ -394,6 +414,8 @@ def _steady(branch: xr.Dataset) -> Flags:
 
 def _draw(ax: Axes, branch: xr.Dataset, x: _Column, y: _Column, colour: Any) -> None:
     """Draw pieces of the same stability, each up to the next one."""
+    if (branch["event"].values > 0).all() and len(x.values):
+        return  # special points, without what is between
     steady = _steady(branch)
     if len(x.values) == 1:
         style = "full" if branch["index"].values[0] == 0 else "none"

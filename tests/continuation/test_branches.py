@@ -416,3 +416,18 @@ def test_starts_of_another_length_are_refused_by_name(follow, change):
     start = change(net.critical_state((0,)))
     with pytest.raises(ValueError, match="^x0: needs a shape ending in .12."):
         follow(dl.equilibria(net, "weight_decay"), start, 0.1, bounds=(0.0, 0.2))
+
+
+def test_branches_end_where_a_derivative_is_not_finite():
+    """x = √p from p = 1 down: at p = 0 the slope is infinite, and beyond it F is NaN."""
+    root = dl.branch(lambda x, p: np.sqrt(p) - x, [1.0], 1.0, bounds=(-1.0, 2.0))
+    assert root.attrs["first_stop"] == "not_finite"
+    assert root.attrs["last_stop"] == "bound_reached"
+    assert 0.0 <= float(root.p[0]) < 0.05
+    np.testing.assert_allclose(root.state[:, 0] ** 2, root.p, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("event", [lambda x: x[0], lambda x, p, q: q])
+def test_events_of_other_arguments_are_refused(event):
+    with pytest.raises(TypeError, match=r"^events: needs a function of \(x, p\)"):
+        dl.branch(lambda x, p: p - x, [0.0], 0.0, bounds=(-1.0, 1.0), events=[event])

@@ -384,3 +384,37 @@ def test_what_a_branch_does_not_have_is_refused_by_name():
     for data in (xr.Dataset(), xr.DataTree(), dl.critical_points(NET), 3):
         with pytest.raises(ValueError, match="^data: needs what branch"):
             dl.plot.branches(data)
+
+
+def test_what_is_varied_may_be_drawn_by_its_own_name():
+    load = dl.Residual(lambda x, p: p + x**2, parameter="load")
+    branch = dl.branch(load, [1.0], -1.0, bounds=(-1.5, 1.0))
+    (one, *_), (other, *_) = (
+        curves(dl.plot.branches(branch, x=word, y="x0")) for word in ("p", "load")
+    )
+    np.testing.assert_array_equal(one.get_xydata(), other.get_xydata())
+    assert dl.plot.branches(branch, x="load").get_xlabel() == "load"
+    index = dl.Residual(
+        lambda x, p: p + x**2, parameter="index"
+    )  # what a variable says comes first
+    drawn = dl.plot.branches(dl.branch(index, [1.0], -1.0, bounds=(-1.5, 1.0)), x="index")
+    assert drawn.get_xlabel() == "number of unstable eigenvalues"
+
+
+def test_nodes_rows_and_special_points_are_drawn_as_what_they_are():
+    """Between special points there is no branch."""
+    tree = dl.diagram(lambda x, p: p * x - x**3, [0.0], -0.5, bounds=(-1.0, 1.0))
+    assert len(curves(dl.plot.branches(tree["branch_1"]))) > 0
+    ax = dl.plot.branches(FOLD.isel(step=0), y="x0")
+    (dot,) = [line for line in ax.lines if len(line.get_xdata())]
+    assert dot.get_xydata().tolist() == [[float(FOLD.p[0]), float(FOLD.state[0, 0])]]
+    branch = dl.branch(lambda x, p: p + 3 * x - x**3, [-2.0], -2.0, bounds=(-3.0, 3.0))
+    ax = dl.plot.branches(dl.special_points(branch), y="x0")
+    (marks,) = [line for line in ax.lines if len(line.get_xdata())]
+    assert marks.get_linestyle() == "None"
+    np.testing.assert_allclose(marks.get_xydata(), [[2.0, -1.0], [-2.0, 1.0]], atol=1e-6)
+
+
+def test_numbers_of_which_none_is_finite_are_refused():
+    with pytest.raises(ValueError, match=r"^y: has no finite number"):
+        dl.plot.branches(FOLD, y=lambda x, p: np.nan)
