@@ -45,6 +45,10 @@ BRANCH_DECISIONS = _words("none sign_change touching at_node interpolated")
 STOP_REASONS = _words(
     "end_reached limit_reached at_rest event out_of_steps step_too_small not_finite"
 )
+#: What a list of escape directions is worth.
+COMPLETENESS = ("closed_form", "searched", "nothing_found", "minimum")
+#: Why a chain of limiting paths goes no further.
+CHAIN_ENDS = ("minimum", "nothing_found", "no_limit", "max_paths")
 #: How a critical point was reached.
 CONVERGENCES = ("at_start", "quadratic", "degenerate", "stagnated")
 #: What the limit of a run is, and what decided that it is reached.
@@ -79,6 +83,7 @@ DESCRIPTIONS = {
         "rank of the block through the data",
         r"$\mathrm{rank}\,W_{1:j-1}\Sigma^TW_{i+1:h}$",
     ),
+    "completeness": ("what the list is worth", ""),
     "component": ("component of a conserved quantity", ""),
     "conserved": ("conserved quantity", r"$C_i$"),
     "contraction": ("ratio of the last two estimated distances", ""),
@@ -109,6 +114,7 @@ DESCRIPTIONS = {
     "end_index": ("unstable directions of the equilibrium at the end, -1 if none", ""),
     "end_kind": ("what the run ends at", ""),
     "end_state": ("equilibrium that the orbit tends to", r"$x_*$"),
+    "ended_by": ("why the chain goes no further", ""),
     "ended": ("number of runs that end there", ""),
     "entropy": ("logarithm of the volume of the orbit of balanced networks", r"$S(W)$"),
     "entry": ("time of entry", r"$t$"),
@@ -173,6 +179,8 @@ DESCRIPTIONS = {
     "mean_growth_time": ("mean time of growth of the runs", r"$t$"),
     "miss": ("distance from the manifold of the end, with the sign of its side", ""),
     "mode": ("mode", r"$j$"),
+    "modes": ("modes that are learnt along the direction", r"$T$"),
+    "modes_lost": ("modes that these replace", ""),
     "mode_lost": ("mode that is lost, -1 if none", r"$i$"),
     "mode_read": ("mode whose input a cross channel reads, -1 if none", r"$k$"),
     "mode_residual": ("deviation of mode strengths from 0 or 1", ""),
@@ -314,14 +322,15 @@ REQUIRED = {
         "state (parameter)",
         "lyapunov_function": "value rate decrease integrated_rate (time) rise monotone ()",
         "escape_directions": "state (direction, parameter) active (direction, unit) "
-        "order value multiplier residual positivity count (direction) at (parameter)",
+        "order value multiplier residual positivity count index family_dimension (direction) "
+        "modes modes_lost end (direction) at (parameter) completeness ()",
         "modes": "singular_value (mode) left (output, mode) right (input, mode)",
         "assumptions": "holds (assumption)",
         "visits": "critical_point entry exit duration closest escape_time (visit)",
         "sweep": "status ()",
         "atlas": "",
         "diagram": "",
-        "escape_chain": "state (saddle, parameter) loss n_active order value (saddle)",
+        "escape_chain": "state (saddle, parameter) loss n_active order value (saddle) ended_by ()",
         "path_comparison": "distance (time) crossing_time path_crossing_time ()",
         "zero_preserving": "kept (parameter) unit_zero (unit) residual ()",
     }.items()
@@ -365,6 +374,8 @@ _FLAGGED = {
     ("branch", "criticality"): CRITICALITIES,
     ("branch", "decided"): BRANCH_DECISIONS,
     ("branch", "fold_direction"): FOLD_DIRECTIONS,
+    ("escape_directions", "completeness"): COMPLETENESS,
+    ("escape_chain", "ended_by"): CHAIN_ENDS,
     ("fibres", "stop_reason"): STOP_REASONS,
     ("fibres", "end_kind"): LIMIT_KINDS,
     ("connecting_orbits", "decision"): CONNECTION_DECISIONS,
@@ -676,7 +687,19 @@ def read(
 
 
 #: Variables that hold texts, and those whose rows ascend.
-_TEXTS = frozenset({"critical_point", "label", "limit", "sequence", "source", "target"})
+_TEXTS = frozenset(
+    {
+        "critical_point",
+        "end",
+        "label",
+        "limit",
+        "modes",
+        "modes_lost",
+        "sequence",
+        "source",
+        "target",
+    }
+)
 _ASCENDING = frozenset({"iteration", "time"})
 
 

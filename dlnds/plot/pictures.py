@@ -300,7 +300,7 @@ def escape_chain(chain: xr.DataTree, *, ax: Axes | None = None) -> Axes:
     >>> net = dl.LinearNetwork(widths=(2, 2, 2, 2), target=np.diag([2.0, 1.0]))
     >>> ax = dl.plot.escape_chain(dl.escape_chain(net, n_starts=5))
     >>> [text.get_text() for text in ax.texts]
-    ['0 units, order 3', '4 units, order 3', '4 units']
+    ['0 units, order 3', '2 units, order 3', '4 units']
     """
     wanted = schema.by_dims("loss n_active order (saddle)")
     saddles = schema.read("chain", chain, "escape_chain", wanted)

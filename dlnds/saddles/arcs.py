@@ -457,8 +457,6 @@ def _change_alone(sigma: Array, depth: int, arc: Arc) -> Array:
     layers = net.unpack(x)
     found = strings.learnt(net.problem, layers, tolerances.CRITICAL)
     mode, mode_lost, mode_read = (local[mode] for mode in (arc.mode, arc.mode_lost, arc.mode_read))
-    if arc.shape == "rotation" and mode_lost not in found.modes:
-        mode, mode_lost = mode_lost, mode  # equal modes are named in their order
     place = departures.take_apart(net.problem, layers, found, tolerances.CRITICAL)
     small = arc._replace(mode=mode, mode_lost=mode_lost, mode_read=mode_read)
     change: Array = net.loss(departures.states(place, small)) - net.loss(x)

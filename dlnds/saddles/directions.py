@@ -1,6 +1,6 @@
 """Directions in which runs leave a critical point: KKT points of the leading form of the loss."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -27,6 +27,8 @@ from dlnds.systems.protocol import SystemProtocol, dense_jacobian, field_of
 from dlnds.theory import tolerances
 from dlnds.theory.forms import Expansion, LeadingPart, difference, expansion, without_orbit
 from dlnds.theory.laws import time_on_ray
+from dlnds.theory.rays import Rays
+from dlnds.theory.saddles import Directions, Strict
 from dlnds.theory.spectra import decided
 
 NEWTON_STEPS = 25
@@ -38,6 +40,11 @@ MOST_STEPS, CLIMBED = 3000, 1e-8
 #: The same of forms that are expanded, whose gradients are a hundred times as slow.
 CLIMBED_ROUGHLY = 1e-5
 
+#: Steps next to a KKT point that is followed, their largest length, and the least curvature, in
+#: terms of λ, that shortens them.
+FOLLOWING_STEPS, LONGEST, SLOWEST = 60, 0.2, 1e-3
+
+_FAMILY = {"long_name": "dimension of what symmetries make of it"}
 _MULTIPLIER = {"long_name": "multiplier of the KKT point", "symbol": r"$\lambda$"}
 
 
@@ -54,7 +61,8 @@ class Form(NamedTuple):
 
     ``climb`` moves a unit vector to a maximum on the sphere and returns the value there, ``lift``
     puts stacks of z into states. The second derivative may not be known. For what ``invariants``,
-    ``imbalance`` and ``known`` are see `LeadingPart`.
+    ``imbalance``, ``rays`` and ``names`` are see `LeadingPart`. ``near`` are points next to which
+    KKT points lie, each with what is known of that.
     """
 
     degree: int
@@ -65,7 +73,9 @@ class Form(NamedTuple):
     climb: Callable[[Array], float]
     invariants: Callable[[Array], Array] = lambda states: states[..., :0]
     imbalance: Callable[[Array], Array] = lambda states: np.zeros(len(states))
-    known: Sequence[Array] = ()
+    rays: Callable[[int], Rays] | None = None
+    names: tuple[Integers, Integers] | None = None
+    near: Callable[[int], tuple[Array, Rays]] | None = None
 
 
 class EscapePoint(NamedTuple):
@@ -81,7 +91,11 @@ class EscapePoint(NamedTuple):
 
 
 class Found(NamedTuple):
-    """Directions (direction, parameter) of one order, with what is known of them."""
+    """Directions (direction, parameter) of one order, with what is known of them.
+
+    ``modes``, ``lost`` and ``end`` are labels of index sets, empty where they are not known.
+    ``n_left_out`` are known but not listed; ``complete``: no others leave in this order.
+    """
 
     states: Array
     value: Array
@@ -90,6 +104,25 @@ class Found(NamedTuple):
     positivity: Array
     ascents: Integers
     imbalance: Array
+    rising: Integers
+    family: Integers
+    modes: Any
+    lost: Any
+    end: Any
+    n_left_out: int = 0
+    complete: bool = False
+
+
+def _found(states: Array, value: Array, order: int, **columns: Any) -> Found:
+    """Return directions of one order; what is not said of them is zero, or not known."""
+    count, words = len(value), np.full(len(value), "", "<U1")
+    none, whole = np.zeros(count), np.zeros(count, np.int64)
+    blank = {
+        **dict.fromkeys(("residual", "positivity", "imbalance"), none),
+        **dict.fromkeys(("ascents", "rising", "family"), whole),
+        **dict.fromkeys(("modes", "lost", "end"), words),
+    }
+    return Found(states, value, whole + order, **{**blank, **columns})
 
 
 @known_options
@@ -101,6 +134,7 @@ def escape_directions(
     n_starts: int = 200,
     starts: ArrayLike | None = None,
     saddles: bool = False,
+    max_directions: int = 100,
     workers: int = 1,
     progress: bool = False,
 ) -> xr.Dataset:
@@ -116,12 +150,14 @@ def escape_directions(
         Seed or `numpy.random.Generator` of the starts on the sphere (SPEC 7); equal calls are
         equal.
     n_starts
-        Ascents for each leading form.
+        Ascents for each leading form whose KKT points are not known.
     starts
-        States (start, parameter) to ascend from in place of random ones, at the origin: the
-        directions that runs from them turn to.
+        States (start, parameter) to ascend from, at the origin: the directions that runs from them
+        turn to, and no others.
     saddles
         Look for KKT points that are not maxima, too, by Newton's method from each start.
+    max_directions
+        How many of those that are known in closed form are listed, the best ones.
     workers
         Threads over which they are spread. The result does not depend on it.
     progress
@@ -131,16 +167,29 @@ def escape_directions(
     -------
     xarray.Dataset
         Schema ``escape_directions``: unit vectors ``state(direction, parameter)``, those of the
-        lowest ``order(direction)`` first, then by falling ``value(direction)``, N(u);
-        ``multiplier``, λ = order · N, the rate in ṙ = λ r^{order−1} along the ray; ``residual``,
-        ‖∇N − λu‖/λ, at most 1e-10; ``positivity``, the largest Δ with bᵀ∇²N b ≤ (λ − Δ)‖b‖² for
-        all b ⊥ u: if it is positive, ascents from all around come there, it is zero where KKT
-        points are not isolated, and negative at saddles of N; ``count``, the number of ascents that
-        came there; ``active(direction, unit)``, 1 for hidden units with weights once this
-        direction is taken, with the coordinates ``unit_layer`` and ``unit_number``; ``imbalance``,
-        the largest |‖in‖² − p‖out‖²| of a hidden unit, zero by theory. ``at(parameter)`` is the
-        critical point. KKT points that symmetries map to each other are one row. Attributes:
-        ``n_starts``, and ``n_lost``, the number of ascents that came to no positive value.
+        lowest ``order(direction)`` first, then by falling ``value(direction)``, N(u), one for all
+        that symmetries map to each other, of which ``family_dimension(direction)`` is the
+        dimension; ``multiplier``, λ = order · N, the rate in ṙ = λ r^{order−1} along the ray;
+        ``index``, in how many directions of the sphere N rises from there: none at maxima;
+        ``residual``, ‖∇N − λu‖/λ, at most 1e-10; ``positivity``, the largest Δ with
+        bᵀ∇²N b ≤ (λ − Δ)‖b‖² for all b ⊥ u: if it is positive, ascents from all around come there,
+        it is zero where KKT points are not isolated, and negative at saddles of N; ``count``, the
+        number of ascents that came there; ``active(direction, unit)``, 1 for hidden units with
+        weights once this direction is taken, with the coordinates ``unit_layer`` and
+        ``unit_number``; ``imbalance``, the largest |‖in‖² − p‖out‖²| of a hidden unit, zero by
+        theory. ``at(parameter)`` is the critical point.
+
+        Of linear networks ``modes(direction)`` is the set T of singular modes that are learnt, of
+        equal ones the first, and ``modes_lost`` what they replace; ``end``, the index set of the
+        critical point that the ray leads to. Modes are those of the target if the inputs are white;
+        otherwise they are those of −∇ℓ(W), by falling values, and the end is not known. What is not
+        known is empty.
+
+        ``completeness`` says what the list is worth: ``closed_form``, all directions are known, but
+        for ``n_left_out`` with lower values; ``searched``, there may be others than those found;
+        ``nothing_found``, which does not mean that no run leaves; ``minimum``, no run does.
+        Attributes: ``n_starts``, and ``n_lost``, the number of ascents that came to no positive
+        value.
 
     Raises
     ------
@@ -154,14 +203,23 @@ def escape_directions(
     turn to its KKT points on the unit sphere, ∇N(u) = λ u, those with N(u) > 0.
     At a saddle some hidden units are zero; then N is the part of lowest order in their weights, of
     degree p + 1, with the residual in place of the outputs: each layer with such units is taken by
-    itself. Negative eigenvalues of the Hessian give directions of order 2. A linear network has
-    N = ⟨Σ, W_h…W_1⟩ at the origin, whose KKT points are the singular modes, of value σ_j h^{−h/2};
-    elsewhere its leading form is expanded on the kernel of the Hessian as for `unstable_manifold`.
+    itself. Negative eigenvalues of the Hessian give directions of order 2, one for each eigenvalue.
 
-    Ascents by steps of Barzilai and Borwein, then Newton's method for one of each kind of end: the
-    maxima that the starts lead to. Other KKT points are saddles of N, such as mixtures of units:
-    those of linear networks are known, for others Newton's method is begun at each start as well if
-    ``saddles`` is true. No method is sure to find all.
+    A linear network has N = ⟨G, Z_h…Z_1⟩ at the origin and over the GL orbits of A_S, with the
+    signal G = −∇ℓ(W) and as many units as are left, d_i − r. With h ≥ 3 layers each set T of at
+    most min(d_i − r) singular modes of G is a KKT point, with the values z_j ∝ σ_j^{−1/(h−2)}, and
+    N_T = h^{−h/2} (Σ_T σ_j^{−2/(h−2)})^{−(h−2)/2}. It has (t − 1)(t + 2)/2 rising directions,
+    t = |T|, and one for each pair of j ∈ T and q ∉ T with σ_q > σ_j: only the best mode alone is a
+    maximum. Along the ray all modes of T are learnt at once. For h = 2 modes with different σ_j do
+    not mix. This is all if the layers are balanced between what has been learnt and what has not.
+    Otherwise N is expanded on the kernel of the Hessian, as it is where residual weights are not
+    zero; the mixtures, as they would be if the layers were balanced, are followed to the KKT points
+    of that, of the same index, and other KKT points are possible.
+
+    For others ascents by steps of Barzilai and Borwein, then Newton's method for one of each kind
+    of end: the maxima that the starts lead to. Other KKT points are saddles of N, such as mixtures
+    of units; Newton's method is begun at each start as well if ``saddles`` is true. No search is
+    sure to find all.
 
     References
     ----------
@@ -173,7 +231,9 @@ def escape_directions(
     >>> net = dl.LinearNetwork(widths=(2, 3, 3, 2), target=np.diag([2.0, 1.0]))
     >>> kkt = dl.escape_directions(net, n_starts=20)
     >>> (kkt.value.values * 3**1.5).round(6).tolist(), kkt.order.values.tolist()
-    ([2.0, 1.0], [3, 3])
+    ([2.0, 1.0, 0.894427], [3, 3, 3])
+    >>> kkt.modes.values.tolist(), kkt["index"].values.tolist()
+    (['{0}', '{1}', '{0,1}'], [0, 1, 2])
     """
     check_weights(system)
     generator = check_generator("rng", rng)
@@ -183,15 +243,21 @@ def escape_directions(
     x = np.zeros(system.dim)
     if at is not None:
         x = check_array("at", at, ndim=1, shape=(system.dim,))
+    most = check_integer("max_directions", max_directions, minimum=1)
     given = None if starts is None else _given(system, x, starts)
     n_starts = n_starts if given is None else len(given)
     quiet, saddles = not check_flag("progress", progress), check_flag("saddles", saddles)
-    found, forms = [_strict(system, x)] if x.any() else [], _leading(system, x)
-    with tqdm(total=n_starts * len(forms), unit="start", disable=quiet) as bar:
+    found, (forms, whole) = [_strict(system, x)], _leading(system, x)
+    searched = [form for form in forms if given is not None or not (form.rays or form.near)]
+    with tqdm(total=n_starts * len(searched), unit="start", disable=quiet) as bar:
         for form in forms:
+            if given is None and (form.rays or form.near):
+                found.append(_known(form, most))
+                continue
             units = _units(generator, n_starts, form.size) if given is None else given
             found.append(_searched(form, units, saddles, workers, bar.update))
-    return _dataset(system, x, found, n_starts, len(forms))
+    whole = whole and all(part.complete for part in found)
+    return _dataset(system, x, found, whole, n_starts * len(searched))
 
 
 def _given(system: WeightSystem, x: Array, starts: ArrayLike) -> Array:
@@ -226,33 +292,95 @@ def hessian_at(
 
 
 def _strict(system: SystemProtocol, x: Array) -> Found:
-    """Return the eigenvectors of negative eigenvalues at a critical point; refuse other states."""
+    """Return the directions of negative eigenvalues at a critical point; refuse other states.
+
+    One for each eigenvalue, or for each pair of values of modes where these are known.
+    """
+    force = float(np.linalg.norm(field_of(system, 0.0)(x)))
+    if not (x.any() or force):
+        return _found(np.zeros((0, x.size)), np.zeros(0), 2, complete=True)
+    if not x.any():
+        raise ValueError(
+            "system: needs two layers or more, from whose origin no weight moves; the gradient "
+            f"there has the norm {force:.3g}"
+        )
     check_memory("at", 3 * system.dim**2)
     matrix, _ = dense_jacobian(system, 0.0, x)
     growth, vectors = scipy.linalg.eigh(matrix)
-    limit = tolerances.HESSIAN * float(np.abs(growth).max())
-    lack = float(np.linalg.norm(field_of(system, 0.0)(x)))
-    if not lack <= limit * np.linalg.norm(x):
+    known = system.theory(x)
+    limit = tolerances.HESSIAN * max(float(np.abs(growth).max()), known.hessian_size() or 0.0)
+    if not force <= limit * np.linalg.norm(x):
         raise ValueError(
-            f"at: needs a critical state, got one with a gradient of norm {lack:.3g}; "
+            f"at: needs a critical state, got one with a gradient of norm {force:.3g}; "
             "find_critical_point finds one nearby"
         )
     chosen = np.flatnonzero((growth > 0.0) & ~decided(growth, limit).zero)[::-1]
-    rate, states = growth[chosen], vectors[:, chosen].T
-    others = np.array([np.delete(growth, k).max(initial=0.0) for k in chosen])
+    (states, rate, _, gained, lost), kind, learnt = known.strict() or _unnamed(
+        vectors[:, chosen].T, growth[chosen], limit
+    )
+    families = [np.flatnonzero(kind == k) for k in np.unique(kind)]
+    first = np.array([family[0] for family in families], np.int64)
     lacks = [np.linalg.norm(matrix @ u - r * u) / r for u, r in zip(states, rate, strict=True)]
-    none = np.zeros(len(chosen), np.int64)
-    return Found(states, 0.5 * rate, none + 2, np.array(lacks), rate - others, none, 0.0 * rate)
+    names = np.stack([gained, lost], axis=1)[first].tolist()
+    return _found(
+        states[first],
+        0.5 * rate[first],
+        2,
+        residual=np.array(lacks)[first],
+        positivity=np.array([rate[k] - np.delete(rate, k).max(initial=0.0) for k in first]),
+        rising=np.array([np.count_nonzero(rate - r > limit) for r in rate[first]], np.int64),
+        family=np.array([len(family) - 1 for family in families], np.int64),
+        **_labels([({j}, {i} - {-1}) for j, i in names], learnt),
+        complete=True,
+    )
 
 
-def _leading(system: WeightSystem, x: Array) -> list[Form]:
-    """Return the leading forms at a critical point; those of linear networks may be expanded."""
+def _unnamed(states: Array, rate: Array, limit: float) -> Strict:
+    """Return directions that belong to no modes; those of an eigenvalue are of one kind."""
+    none = np.full(len(rate), -1)
+    kind = np.cumsum(np.append(0, np.diff(-rate) > limit))[: len(rate)]
+    return Strict(Directions(states, rate, np.full(len(rate), 2), none, none), kind, None)
+
+
+def _labels(
+    changes: Sequence[tuple[set[int], set[int]]], learnt: Iterable[int] | None
+) -> dict[str, Any]:
+    """Return the labels of modes that are gained and lost, and of the sets that runs end at."""
+    if learnt is None:
+        return {}
+    before = set(learnt)
+    sets = zip(*((new, old, (before | new) - old) for new, old in changes), strict=True)
+    words = [schema.index_set_labels(column) for column in sets]
+    return dict(zip(("modes", "lost", "end"), words, strict=False))
+
+
+def _leading(system: WeightSystem, x: Array) -> tuple[list[Form], bool]:
+    """Return the leading forms at a critical point, and whether no runs leave by other orders.
+
+    Those of linear networks may be expanded.
+    """
     known = system.theory(x)
     parts = known.leading_parts()
-    if parts or known.field_terms is None:
-        return [compiled(part, system.dim) for part in parts]
+    if all(part.exact for part in parts) and (parts or known.field_terms is None):
+        return [compiled(part, system.dim) for part in parts], bool(parts)
     found = leading_form(system, x, hessian_at(system, x, name="at"), "at")
-    return [] if found is None else [expanded(found, 1.0)]
+    if found is None:
+        return [], True
+    form = expanded(found, 1.0)
+    return [_with_carried(form, found, parts[0]) if parts else form], True
+
+
+def _with_carried(form: Form, found: Expansion, part: LeadingPart) -> Form:
+    """Return an expanded form with points next to its KKT points: those of balanced layers."""
+    assert part.rays is not None
+    rays_of = part.rays
+
+    def near(most: int) -> tuple[Array, Rays]:
+        rays = rays_of(most)
+        starts = rays.points @ part.embed.T @ found.basis
+        return starts / np.linalg.norm(starts, axis=1, keepdims=True), rays
+
+    return form._replace(near=near, names=part.names)
 
 
 def leading_form(
@@ -295,7 +423,7 @@ def compiled(part: LeadingPart, dim: int) -> Form:
 
     climb: Any = jit.ready(homogeneous.climb, homogeneous.CLIMB)
     climbed = _ascent(climb, gradient, part.params, part.degree, CLIMBED)
-    known = (part.invariants, part.imbalance, list(part.known))
+    known = (part.invariants, part.imbalance, part.rays, part.names)
     return Form(part.degree, size, lift, slope, hessian, climbed, *known)
 
 
@@ -332,13 +460,89 @@ def _ascent(
     return climbed
 
 
+def _known(form: Form, most: int) -> Found:
+    """Return the KKT points of a linear network's form, at most so many, without a search.
+
+    In closed form, or each followed from near by.
+    """
+    if form.near is not None:
+        return _followed(form, *form.near(most))
+    assert form.rays is not None
+    rays = form.rays(most)
+    lacks = [
+        np.linalg.norm(form.gradient(u) - form.degree * value * u)
+        for u, value in zip(rays.points, rays.value, strict=True)
+    ]
+    multiplier = form.degree * rays.value
+    return _found(
+        form.lift(rays.points),
+        rays.value,
+        form.degree,
+        residual=np.array(lacks) / multiplier,
+        positivity=0.0 - multiplier * rays.highest,
+        imbalance=form.imbalance(rays.points),
+        rising=rays.rising,
+        family=rays.family,
+        **_mixed(form, rays.taken),
+        n_left_out=rays.n_left_out,
+        complete=True,
+    )
+
+
+def _mixed(form: Form, taken: Flags) -> dict[str, Any]:
+    """Return the labels of sets of modes (ray, mode of the form) that are learnt together."""
+    if form.names is None:
+        return {"modes": schema.index_set_labels(np.flatnonzero(row) for row in taken)}
+    learnt, others = form.names
+    sets: Any = [(set(others[np.flatnonzero(row)].tolist()), set()) for row in taken]
+    found = _labels(sets, learnt)
+    return {"modes": found["modes"]} if form.near else found  # then other weights move as well
+
+
+def _followed(form: Form, starts: Array, rays: Rays) -> Found:
+    """Return the KKT points next to starts that have as many rising directions as are known."""
+    points: list[tuple[Array, float]] = []
+    kept: list[int] = []
+    for k, (start, rising) in enumerate(zip(starts, rays.rising.tolist(), strict=True)):
+        point = _polished(form, _to_saddle(form, start, rising))
+        if point is None or np.isclose(point[1], [n for _, n in points], tolerances.SAME_RAY).any():
+            continue
+        points.append(point)
+        kept.append(k)
+    u = np.reshape([u for u, _ in points], (-1, form.size))
+    labels = _mixed(form, rays.taken[kept])
+    left_out = rays.n_left_out + len(starts) - len(kept)
+    return _described(form, u, np.array([n for _, n in points]), n_left_out=left_out, **labels)
+
+
+def _to_saddle(form: Form, u: Array, rising: int) -> Array:
+    """Return a point near a KKT point with so many rising directions: down these, up all others."""
+    if form.hessian is None:
+        u = u.copy()
+        if not rising:
+            form.climb(u)
+        return u
+    for _ in range(FOLLOWING_STEPS):
+        gradient, across = form.gradient(u), scipy.linalg.null_space(u[None])
+        multiplier = float(gradient @ u)
+        matrix = across.T @ form.hessian(u) @ across
+        curvature, axes = scipy.linalg.eigh(matrix)
+        slope = axes.T @ (across.T @ gradient)
+        step = slope / np.maximum(np.abs(curvature - multiplier), SLOWEST * multiplier)
+        step[len(step) - rising :] *= -1.0
+        u = u + across @ (axes @ step) * min(1.0, LONGEST / (np.linalg.norm(step) + 1e-300))
+        u = u / np.linalg.norm(u)
+        if np.linalg.norm(slope) <= CLIMBED * abs(multiplier):
+            break
+    return u
+
+
 def _searched(
     form: Form, starts: Array, saddles: bool, workers: int, track: Callable[[int], Any]
 ) -> Found:
     """Return the KKT points that ascents from the starts come to, one for each orbit.
 
-    Newton's method is begun next to these, and at points that are known; for ``saddles`` at the
-    starts as well.
+    Newton's method is begun next to these; for ``saddles`` at the starts as well.
     """
     ends = starts.copy()
 
@@ -352,7 +556,7 @@ def _searched(
     ends, values = ends[values > 0.0], values[values > 0.0]
     groups = _alike(values, form.invariants(ends), tolerances.NEAR_RAY)
     tried = [(ends[group[0]], len(group)) for group in groups]
-    tried += [(u, 0) for u in (*form.known, *(starts if saddles else ()))]
+    tried += [(u, 0) for u in (starts if saddles else ())]
     points = [(_polished(form, u), number) for u, number in tried]
     return _merged(form, [(*point, number) for point, number in points if point is not None])
 
@@ -364,18 +568,40 @@ def _merged(form: Form, points: Sequence[tuple[Array, float, int]]) -> Found:
     ascents = np.array([number for _, _, number in points], np.int64)
     same = _alike(value, form.invariants(u), tolerances.SAME_RAY)
     u, value = (column[[group[0] for group in same]] for column in (u, value))
-    multiplier = form.degree * value
-    known = [_lack_and_curvatures(form, *pair) for pair in zip(u, value, strict=True)]
-    highest = [curvatures.max() if curvatures.size else 0.0 for _, curvatures in known]
-    return Found(
+    counts = np.array([ascents[group].sum() for group in same], np.int64)
+    return _described(form, u, value, ascents=counts)
+
+
+def _described(form: Form, u: Array, value: Array, **columns: Any) -> Found:
+    """Return KKT points with what their surroundings tell."""
+    around = [_surroundings(form, *pair) for pair in zip(u, value, strict=True)]
+    lacks, rises, index, family = np.reshape(around, (-1, 4)).T
+    return _found(
         form.lift(u),
         value,
-        np.full(len(u), form.degree),
-        residual=np.array([lack for lack, _ in known]) / multiplier,
-        positivity=multiplier - np.array(highest),
-        ascents=np.array([ascents[group].sum() for group in same], np.int64),
+        form.degree,
+        residual=lacks,
+        positivity=0.0 - rises,
         imbalance=form.imbalance(u),
+        rising=index.astype(np.int64),
+        family=family.astype(np.int64),
+        **columns,
     )
+
+
+def _surroundings(form: Form, u: Array, value: float) -> tuple[float, float, int, int]:
+    """Return ‖∇N − λu‖/λ, the largest bᵀ∇²N b − λ, and how many of these are positive, and zero.
+
+    The last two are −1 where the second derivative is not known.
+    """
+    multiplier = form.degree * value
+    lack, curvatures = _lack_and_curvatures(form, u, value)
+    if form.hessian is None:
+        return lack / multiplier, -multiplier, -1, -1
+    rises = curvatures - multiplier
+    limit = tolerances.NEAR_RAY * multiplier
+    index, flat = np.count_nonzero(rises > limit), np.count_nonzero(np.abs(rises) <= limit)
+    return lack / multiplier, rises.max(initial=-multiplier), int(index), int(flat)
 
 
 def _alike(values: Array, invariants: Array, rtol: float) -> list[Integers]:
@@ -458,30 +684,48 @@ def dimension(form: Form, u: Array, value: float) -> int:
 
 
 def _dataset(
-    system: WeightSystem, x: Array, found: Sequence[Found], n_starts: int, n_forms: int
+    system: WeightSystem, x: Array, found: Sequence[Found], whole: bool, n_ascents: int
 ) -> xr.Dataset:
     """Return directions of all forms in one Dataset, lowest orders first, then best values."""
-    none, count = np.zeros(0), np.zeros(0, np.int64)
-    empty = Found(np.zeros((0, system.dim)), none, count, none, none, count, none)
-    columns: list[Any] = [np.concatenate(column) for column in zip(empty, *found, strict=True)]
+    columns: list[Any] = [np.concatenate(column) for column in list(zip(*found, strict=True))[:12]]
     place = np.lexsort((-columns[1], columns[2]))
     joint = Found(*(column[place] for column in columns))
     units = system.unit_sizes(np.vstack([x, joint.states]))
     sizes = np.maximum(units[1:], units[0] / (np.linalg.norm(x) or 1.0))
+    numbers = ("residual", "positivity", "imbalance", "modes", "end")
     variables: dict[str, Any] = {
         "state": (("direction", "parameter"), joint.states),
         "order": ("direction", joint.order, {"long_name": "order of the form"}),
         "value": ("direction", joint.value, {"long_name": "value of the form", "symbol": "$N$"}),
         "multiplier": ("direction", joint.order * joint.value, _MULTIPLIER),
-        **{n: ("direction", getattr(joint, n)) for n in ("residual", "positivity", "imbalance")},
+        **{n: ("direction", getattr(joint, n)) for n in numbers},
+        "index": ("direction", joint.rising, {"long_name": "rising directions on the sphere"}),
+        "family_dimension": ("direction", joint.family, _FAMILY),
+        "modes_lost": ("direction", joint.lost),
         "count": ("direction", joint.ascents),
         "active": (("direction", "unit"), (sizes > tolerances.ZERO_UNIT).astype(np.int8)),
         "at": ("parameter", x),
+        "completeness": schema.flag(schema.COMPLETENESS, _completeness(system, x, joint, whole)),
     }
     coords = {**system.coordinates(), **system.unit_coordinates()}
-    lost = n_starts * n_forms - int(joint.ascents.sum())
-    attrs = {**system.attributes(), "n_starts": n_starts, "n_lost": lost}
-    return schema.finish(xr.Dataset(variables, coords=coords), "escape_directions", attrs)
+    counts = {
+        "n_starts": n_ascents,
+        "n_lost": n_ascents - int(joint.ascents.sum()),
+        "n_left_out": sum(part.n_left_out for part in found),
+    }
+    dataset = xr.Dataset(variables, coords=coords)
+    return schema.finish(dataset, "escape_directions", {**system.attributes(), **counts})
+
+
+def _completeness(system: WeightSystem, x: Array, found: Found, whole: bool) -> str:
+    """Return what a list is worth; that nothing leaves is said of minima only."""
+    if len(found.value):
+        return "closed_form" if whole else "searched"
+    if whole or system.limit(x, rtol=tolerances.CRITICAL).kind == "global_minimum":
+        return "minimum"
+    hessian = hessian_at(system, x, name="at")
+    orbit = without_orbit(hessian.vectors[:, hessian.zero], system.theory(x).generators())
+    return "nothing_found" if orbit.shape[1] else "minimum"
 
 
 @known_options
@@ -545,7 +789,12 @@ def _leading_value(system: WeightSystem, direction: Any) -> tuple[int, float]:
     if not u.any():
         raise ValueError("direction: is zero")
     u /= np.linalg.norm(u)
-    form = compiled(system.theory(np.zeros(system.dim)).leading_parts()[0], system.dim)
+    if system.depth < 2:
+        raise ValueError("system: needs two layers or more, from whose origin no weight moves")
+    parts = system.theory(np.zeros(system.dim)).leading_parts()
+    if not parts:
+        raise ValueError("system: needs outputs that depend on the inputs, the loss is constant")
+    form = compiled(parts[0], system.dim)
     value = float(form.gradient(u) @ u) / form.degree
     if not value > 0.0:
         raise ValueError(f"direction: needs a positive value of the leading form, got {value:.3g}")

@@ -31,6 +31,8 @@ from dlnds.systems.protocol import check_state, dense_jacobian, field_of
 from dlnds.theory import tolerances
 from dlnds.theory.laws import time_on_ray
 
+#: Error of an entry that cannot be computed.
+HOPELESS = float(np.finfo(float).max)
 #: Fall of ‖∇L‖, in terms of the largest on the way, at which a path has come to its limit.
 REST = 1e-9
 #: Sizes of starts that are tried, from the largest on, and the relative error of a flow's clock.
@@ -137,7 +139,8 @@ def escape_path(
     grid = None if t_eval is None else check_ascending("t_eval", t_eval)
     if grid is not None and not grid[-1] > time:
         raise ValueError(f"t_eval: needs times after {time:.6g}, when the path is at this distance")
-    options: dict[str, Any] = {"rtol": rtol, "save": save, "max_steps": max_steps}
+    rounding = float(np.finfo(float).eps) * size  # in modes that do not move: not followed
+    options: dict[str, Any] = {"rtol": rtol, "atol": rounding, "save": save, "max_steps": max_steps}
     run = flow(system, start, (time, np.inf), events=_at_rest(system), **options)
     end = _limit(system, np.array(run.state.values[-1]))
     if grid is not None:
@@ -153,7 +156,8 @@ def _ray(system: WeightSystem, direction: xr.Dataset) -> Ray:
     """Return what a row of escape_directions says."""
     point, u = np.array(direction["at"].values), np.array(direction.state.values)
     order = int(direction.order)
-    degrees = [part.degree for part in system.theory(point).leading_parts()]
+    parts = system.theory(point).leading_parts()
+    degrees = [part.degree for part in parts if part.exact and part.by_itself]
     gain = order if order in degrees else 1
     return Ray(point, u, order, float(direction.multiplier), gain)
 
@@ -184,8 +188,12 @@ def _entry(system: WeightSystem, ray: Ray, size: float) -> Entry:
     bordered = np.zeros((system.dim + 1, system.dim + 1))
     bordered[:-1, :-1] = (q + 1.0) * np.eye(system.dim) - matrix / slow
     bordered[:-1, -1], bordered[-1, :-1] = u, u
-    solved = np.linalg.solve(bordered, np.append(force / (slow * size) - u, 0.0))
-    c, kappa = solved[:-1], float(solved[-1])
+    wanted = np.append(force / (slow * size) - u, 0.0)
+    try:
+        solved = np.linalg.solve(bordered, wanted)
+    except np.linalg.LinAlgError:  # so near that the rounding of J is as large as λ r^{k−2}
+        return Entry(state, -float(time_on_ray(k, rate / k, size)), HOPELESS)
+    c, kappa = np.where(np.abs(solved[:-1]) > tolerances.NO_PART, solved[:-1], 0.0), solved[-1]
     late = kappa * size ** (2 - k) / ((q + 2 - k) * rate) if q + 2 != k else 0.0
     time = -float(time_on_ray(k, rate / k, size)) - late
     error = (float(np.linalg.norm(c)) + abs(kappa)) ** 2 * (1.0 + size ** (2 - k) / rate)
@@ -261,7 +269,9 @@ def escape_chain(
         Schema ``escape_chain``: at the root the critical points on the way, the origin first:
         ``state(saddle, parameter)``, ``loss(saddle)``, ``n_active(saddle)``, the number of hidden
         units with weights, and the ``order`` and ``value(saddle)`` of the direction in which it is
-        left, 0 at the last; nodes ``path_0``, ``path_1``, …, what `escape_path` returns.
+        left, 0 at the last; ``ended_by``, why it goes no further: a ``minimum``, ``nothing_found``
+        by the search of directions, ``no_limit`` of a path, or ``max_paths``; nodes ``path_0``,
+        ``path_1``, …, what `escape_path` returns.
 
     Raises
     ------
@@ -288,20 +298,28 @@ def escape_chain(
     check_weights(system)
     generator = check_generator("rng", rng)
     max_paths = check_integer("max_paths", max_paths, minimum=1)
-    states, left, nodes = [np.zeros(system.dim)], [], {}
-    for number in range(max_paths):
+    states, left = [np.zeros(system.dim)], []
+    nodes: dict[str, xr.Dataset] = {}
+    ended = "max_paths"
+    while True:
         directions = escape_directions(system, at=states[-1], rng=generator, n_starts=n_starts)
         if not directions.sizes["direction"]:
+            ended = schema.decode(directions.completeness).item()
+            break
+        if len(nodes) == max_paths:
             break
         first = directions.isel(direction=0)
         left.append((int(first.order), float(first.value)))
-        path = nodes[f"path_{number}"] = escape_path(system, first, max_steps=max_steps)
+        path = nodes[f"path_{len(nodes)}"] = escape_path(system, first, max_steps=max_steps)
         states.append(np.array(path.limit_state.values))
-        if schema.decode(path.limit_kind).item() != "saddle":
+        kind = schema.decode(path.limit_kind).item()
+        if kind in ("none", "global_minimum"):
+            ended = "no_limit" if kind == "none" else "minimum"
             break
     attrs = {**system.attributes(), "n_starts": n_starts}
-    root = schema.finish(_way(system, np.stack(states), left), "escape_chain", attrs)
-    return xr.DataTree.from_dict({"/": root, **nodes})
+    way = _way(system, np.stack(states), left)
+    way = way.assign(ended_by=schema.flag(schema.CHAIN_ENDS, ended))
+    return xr.DataTree.from_dict({"/": schema.finish(way, "escape_chain", attrs), **nodes})
 
 
 def _way(system: WeightSystem, states: Array, left: Sequence[tuple[int, float]]) -> xr.Dataset:

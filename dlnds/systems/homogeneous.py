@@ -21,13 +21,14 @@ from dlnds.errors import (
     finite,
     known_options,
 )
-from dlnds.systems.losses import FORMS, NORMALIZED, Loss, logistic
+from dlnds.systems.losses import FORMS, NORMALIZED, Loss, departing, logistic
 from dlnds.systems.network import WeightSystem, check_widths, labelled_data
 from dlnds.systems.protocol import Limit, Numerics, Theory, ended, evaluations, varying
 from dlnds.systems.varied import with_decay
 from dlnds.theory import forms, tolerances
 from dlnds.theory.coordinates import block_places, layers_of
 from dlnds.theory.forms import LeadingPart, correlation, pack_params
+from dlnds.theory.moments import Problem
 
 #: Largest power of the activation.
 MOST_POWER = 64
@@ -182,12 +183,22 @@ class HomogeneousNetwork(WeightSystem):
         return ended(settled, force, "critical_point")
 
     def theory(self, x: Array) -> Theory:
-        """Return what is known at a state; critical points lie along the symmetry orbit."""
-        return Theory(
+        """Return what is known at a state; critical points lie along the symmetry orbit.
+
+        Of linear networks with the square loss how runs leave it as of a `LinearNetwork`.
+        """
+        known = Theory(
             generators=lambda: self.generators(x),
             dimensions=lambda: self._orbit_dimensions(x),
             leading_parts=lambda: self._leading_parts(x),
         )
+        if self._square is None:
+            return known
+        return departing(known, self._square, layers_of(self.widths, x))
+
+    @functools.cached_property
+    def _square(self) -> Problem | None:
+        return self.criterion.problem(self.widths) if self.is_linear else None
 
     def generators(self, x: ArrayLike, *, orthogonal: bool = False) -> Array:
         """Return the tangent vectors (generator, parameter) of the symmetry orbit at a state.

@@ -482,8 +482,8 @@ class LinearNetwork(LayeredSystem):
         """Return what is known at a state.
 
         The spectrum at balanced critical points and at perfect fits. The leading part of −L at the
-        origin, ⟨Σ, W K⟩ of degree h, and at balanced critical points of whitened problems, where it
-        is that of the residual network.
+        origin, ⟨Σ, W K⟩ of degree h, and at points of the GL orbits of A_S, where it is that of the
+        residual network.
         """
         problem, layers = self.problem, layers_of(self.widths, x)
         return Theory(
@@ -491,6 +491,8 @@ class LinearNetwork(LayeredSystem):
             spectrum=lambda: spectra.known_spectrum(problem, layers),
             dimensions=lambda: self.orbit_dimensions(x),
             leading_parts=lambda: saddles.leading_parts(problem, layers),
+            strict=lambda: saddles.known_strict(problem, layers),
+            hessian_size=lambda: strings.hessian_scale(problem, layers),
             field_terms=lambda terms, order: forms.field_terms(problem, terms, order),
         )
 

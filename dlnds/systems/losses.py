@@ -1,5 +1,6 @@
 """Losses of the end-to-end map, other than the square one, and deep linear networks with them."""
 
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from typing import Any
@@ -26,8 +27,10 @@ from dlnds.systems.linear import LinearNetwork
 from dlnds.systems.network import LayeredSystem, check_widths, labelled_data
 from dlnds.systems.protocol import Theory
 from dlnds.systems.varied import fitting_size
-from dlnds.theory import tolerances
-from dlnds.theory.forms import LeadingPart, correlation, pack_params
+from dlnds.theory import saddles, strings, tolerances
+from dlnds.theory.coordinates import is_identity, layers_of, product
+from dlnds.theory.forms import LeadingPart, field_terms, pack_params
+from dlnds.theory.moments import Problem, from_data, singular_modes
 
 FORMS = {
     "logistic": kernels.LOGISTIC,
@@ -106,6 +109,16 @@ class Loss:
     def constants(self) -> Array:
         """The factor and the power, as the kernels want them."""
         return np.array([self.factor, self.power])
+
+    def problem(self, widths: tuple[int, ...]) -> Problem | None:
+        """Return the problem of a `LinearNetwork` with the same loss but a constant, or None.
+
+        That is of the square loss; not checked.
+        """
+        if (self.kind, self.power) != ("power", 2.0):
+            return None
+        target, root, _ = from_data(self.inputs, self.targets, bool(self.normalize))
+        return Problem(widths, target, None if is_identity(root) else root, singular_modes(target))
 
     def __repr__(self) -> str:
         """Give the kind and the sizes."""
@@ -351,6 +364,16 @@ def power(
     return Loss("power", inputs, np.atleast_2d(outputs), power=power, normalize=normalize)
 
 
+def departing(known: Theory, problem: Problem, layers: Sequence[Array]) -> Theory:
+    """Return what is known of a state, and how runs leave it under the square loss."""
+    return known._replace(
+        leading_parts=lambda: saddles.leading_parts(problem, layers),
+        strict=lambda: saddles.known_strict(problem, layers),
+        hessian_size=lambda: strings.hessian_scale(problem, layers),
+        field_terms=lambda terms, order: field_terms(problem, terms, order),
+    )
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class LossNetwork(LayeredSystem):
     """Gradient flow of a deep linear network W = W_h…W_1 under any loss of W.
@@ -437,16 +460,26 @@ class LossNetwork(LayeredSystem):
         return fitting_size(self.criterion.targets, self.criterion.inputs)
 
     def theory(self, x: Array) -> Theory:
-        """Return what is known at a state: the generators of GL, and what leads at the origin."""
-        return super().theory(x)._replace(leading_parts=lambda: self._leading_parts(x))
+        """Return what is known at a state: the generators of GL, and how runs leave it.
+
+        With the square loss as of a `LinearNetwork`; with others the leading part of −L at the
+        origin and at points whose layers hold what has been learnt and nothing else.
+        """
+        known = super().theory(x)
+        if self._square is not None:
+            return departing(known, self._square, layers_of(self.widths, x))
+        return known._replace(leading_parts=lambda: self._leading_parts(x))
+
+    @cached_property
+    def _square(self) -> Problem | None:
+        return self.criterion.problem(self.widths)
 
     def _leading_parts(self, x: Array) -> list[LeadingPart]:
-        """Return the leading part of −L at the origin, −⟨∇ℓ(0), W⟩ of degree h; none elsewhere."""
-        if x.any():
-            return []
-        outputs, inputs = self.criterion.shape
-        signal = -self.criterion.gradient(np.zeros((outputs, inputs)))
-        return [correlation(self.widths, np.eye(inputs), signal)]
+        layers = layers_of(self.widths, x)
+        W = product(layers)
+        signal, first = (-self.criterion.gradient(w) for w in (W, 0.0 * W))
+        noise = tolerances.CRITICAL * float(np.linalg.norm(first))
+        return saddles.residual_parts(self.widths, layers, signal, noise)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

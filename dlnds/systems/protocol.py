@@ -23,6 +23,7 @@ from dlnds.errors import (
 from dlnds.systems.cycles import cycle
 from dlnds.theory import forms, spectra, tolerances
 from dlnds.theory.forms import LeadingPart
+from dlnds.theory.saddles import Strict
 from dlnds.theory.spectra import KnownSpectrum
 
 
@@ -185,6 +186,10 @@ class Theory(NamedTuple):
     #: The forms that −L is to leading order in weights that vanish; none if no weight vanishes, or
     #: they are not known.
     leading_parts: Callable[[], list[LeadingPart]] = list
+    #: Eigenvectors of negative eigenvalues of the Hessian, by the modes that are gained and lost.
+    strict: Callable[[], Strict | None] = lambda: None
+    #: How large second derivatives can be at such a state, even if they cancel; None if not known.
+    hessian_size: Callable[[], float | None] = lambda: None
     #: Taylor coefficients of the field along a curve of such coefficients, up to an order.
     field_terms: Callable[[Array, int], Array] | None = None
 

@@ -12,8 +12,9 @@ from dlnds._kernels import homogeneous as kernels
 from dlnds.arrays import Array, Integers, Kernel, Params
 from dlnds.errors import check_finite
 from dlnds.theory import tolerances
-from dlnds.theory.coordinates import flat, layers_of, n_weights
-from dlnds.theory.moments import Problem
+from dlnds.theory.coordinates import flat, layers_of, n_weights, product
+from dlnds.theory.moments import Problem, groups, singular_modes
+from dlnds.theory.rays import Rays, mixtures
 
 #: Relative step of central differences, and their accuracy.
 STEP, DIFFERENCED = (float(np.finfo(float).eps) ** power for power in (1.0 / 3.0, 2.0 / 3.0))
@@ -32,8 +33,13 @@ class LeadingPart(NamedTuple):
     ``gradient`` and ``hessian`` are kernels with the signatures of a field and a Jacobian.
     ``embed`` says where the weights z are in the state: the places of them, or an orthonormal
     basis (parameter × weight). ``invariants`` gives of a stack (…, weight) of z what symmetries
-    leave as it is, ``imbalance`` how far they are from what holds at KKT points. ``known`` are KKT
-    points (point, weight) that need no search.
+    leave as it is, ``imbalance`` how far they are from what holds at KKT points. ``rays`` gives all
+    KKT points of a linear network, at most so many.
+
+    ``exact`` is false where the basis is not orthonormal: N is known, but not its KKT points.
+    ``by_itself`` says that no other weights move along the rays, but those that the form moves.
+    Then, if ``names`` is given, S ∪ T is learnt along the ray of T: S, and the numbers of the modes
+    of the form among those of the target.
     """
 
     gradient: Kernel
@@ -43,7 +49,10 @@ class LeadingPart(NamedTuple):
     embed: Array | Integers
     invariants: Callable[[Array], Array]
     imbalance: Callable[[Array], Array]
-    known: Array
+    rays: Callable[[int], Rays] | None
+    exact: bool = True
+    by_itself: bool = True
+    names: tuple[Integers, Integers] | None = None
 
 
 class Expansion(NamedTuple):
@@ -140,20 +149,27 @@ def correlation(
 ) -> LeadingPart:
     """Return the neural correlation function N = ⟨G, H(X; z)⟩ of a network with these widths.
 
-    Of linear ones products of layers are compared, of others also the sizes of hidden units.
+    Of linear ones the strengths of the modes are compared, those of equal value together, of others
+    the outputs and the sizes of hidden units.
     """
     activation = np.array([float(power), slope, 1.0, 2.0])
     params = pack_params(widths, kernels.FIXED, signal, inputs, activation)
     number = n_weights(widths)
 
+    modes = None if power > 1 else _without_rounding(singular_modes(signal @ inputs.T))
+
     def invariants(states: Array) -> Array:
         layers = layers_of(widths, states)
+        if modes is not None:
+            left, sigma, right = modes
+            strength = np.sum((left.T @ product(layers)) * right.T, axis=-1)
+            sums = [strength[..., tie].sum(axis=-1, keepdims=True) for tie in groups(sigma)]
+            return np.concatenate([strength[..., :0], *sums], axis=-1)
         image = network_outputs(layers, inputs, power, slope)
         parts = [image.reshape(*states.shape[:-1], signal.size)]
-        if power > 1:
-            for into, out_of in itertools.pairwise(layers):
-                sizes = np.sum(into**2, axis=-1) + np.sum(out_of**2, axis=-2)
-                parts.append(np.sqrt(np.sort(sizes, axis=-1)))
+        for into, out_of in itertools.pairwise(layers):
+            sizes = np.sum(into**2, axis=-1) + np.sum(out_of**2, axis=-2)
+            parts.append(np.sqrt(np.sort(sizes, axis=-1)))
         return np.concatenate(parts, axis=-1)
 
     def imbalance(states: Array) -> Array:
@@ -171,23 +187,18 @@ def correlation(
         np.arange(number) if embed is None else embed,
         invariants,
         imbalance,
-        rank_one_points(widths, signal @ inputs.T) if power == 1 else np.zeros((0, number)),
+        None if modes is None else lambda most: mixtures(widths, modes, most),
     )
 
 
-def rank_one_points(widths: Sequence[int], moment: Array) -> Array:
-    """Return the KKT points of ⟨M, W_h…W_1⟩ on the sphere that are singular modes of M.
+def _without_rounding(modes: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+    """Return singular modes whose vectors are exactly zero where they are but for rounding.
 
-    Rank-one layers of norm h^{−1/2} through the first hidden units, with the value σ_j h^{−h/2}.
+    Weights of that size would be followed as if they were meant.
     """
-    left, sigma, right = np.linalg.svd(moment, full_matrices=False)
-    rows = []
-    for j in np.flatnonzero(sigma > len(sigma) * np.finfo(float).eps * sigma[0]):
-        ends = [np.eye(1, d)[0] for d in widths]
-        ends[0], ends[-1] = right[j], left[:, j]
-        layers = [np.outer(b, a) for a, b in itertools.pairwise(ends)]
-        rows.append(flat(layers) / np.sqrt(len(layers)))
-    return np.reshape(rows, (-1, n_weights(widths)))
+    left, sigma, right = modes
+    left, right = (np.where(np.abs(f) > tolerances.NO_PART, f, 0.0) for f in (left, right))
+    return left, sigma, right
 
 
 def difference(function: Callable[[float], Array], size: float, step: float = STEP) -> Array:

@@ -61,6 +61,43 @@ class Problem(NamedTuple):
         strength: Array = np.sum((left.T @ image) * right.T, axis=-1)
         return strength
 
+    def whitened(self) -> "Problem | None":
+        """Return the same problem without a root, where that is orthogonal: L is the same of W."""
+        if self.root is None:
+            return self
+        if self.gain != 1.0:
+            return None
+        left, sigma, right = self.modes
+        modes = (left, sigma, self.root @ right)
+        return self._replace(target=self.target @ self.root.T, root=None, modes=modes)
+
+    @property
+    def gain(self) -> float | None:
+        """C of inputs with the covariance K Kᵀ = c I, or None."""
+        if self.root is None:
+            return 1.0
+        covariance = self.root @ self.root.T
+        gain = float(np.mean(np.diagonal(covariance)))
+        gain = 1.0 if abs(gain - 1.0) <= tolerances.EXACT else gain
+        lack = np.abs(covariance - gain * np.eye(len(covariance))).max()
+        return gain if lack <= tolerances.EXACT * gain else None
+
+    def signal(self, product: Array) -> Array:
+        """Return G = (Σ − W K) Kᵀ, minus the gradient of the loss by the end-to-end map."""
+        residual = self.residual(product)
+        return residual if self.root is None else residual @ self.root.T
+
+    def name_learnt(self, image: Array) -> Integers:
+        """Return the modes that W K has learnt; for equal ones see `named_modes`."""
+        left, sigma, right = self.modes
+        strength, names = self.strength(image), []
+        for tie in groups(sigma):
+            scale = float(sigma[tie].mean())
+            block = left[:, tie].T @ image @ right[:, tie] / scale
+            count = int(np.count_nonzero(np.linalg.eigvalsh(0.5 * (block + block.T)) > 0.5))
+            names += named_modes(strength / scale, tie, count).tolist()
+        return np.array(names, np.int64)
+
     def is_learnt(self, strength: Array) -> Flags:
         """Tell which modes have strengths (…, mode) nearer to σ_j than to 0, where σ_j > 0."""
         sigma = self.modes[1]
@@ -178,6 +215,17 @@ def groups(sigma: Array) -> list[Integers]:
     positive = np.flatnonzero(sigma)
     apart = np.diagonal(exceeds(sigma), -1)[: max(len(positive) - 1, 0)]
     return np.split(positive, np.flatnonzero(apart) + 1) if len(positive) else []
+
+
+def named_modes(strength: Array, tie: Integers, count: int) -> Integers:
+    """Return which of equal modes are learnt if so many are, from strengths (mode) over σ_j.
+
+    The first ones, unless each is learnt or not by itself.
+    """
+    own = strength[tie]
+    learnt = own > 0.5
+    apart = np.abs(own - learnt).max() <= tolerances.MODE
+    return tie[learnt] if apart and np.count_nonzero(learnt) == count else tie[:count]
 
 
 def count_pairs(learnt: Flags, relation: Flags) -> Integers:

@@ -5,13 +5,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.linalg
 
 from dlnds.arrays import Array, Integers
 from dlnds.errors import check_memory
-from dlnds.theory import spectra
-from dlnds.theory.coordinates import block_places, kernel, layers_of, n_weights, turning
+from dlnds.theory import spectra, strings, tolerances
+from dlnds.theory.coordinates import kernel, layers_of, n_weights, product, turning
 from dlnds.theory.forms import LeadingPart, correlation
-from dlnds.theory.moments import Problem, canonical_state
+from dlnds.theory.moments import Problem, canonical_state, groups
 
 
 class Directions(NamedTuple):
@@ -51,9 +52,14 @@ class Place(NamedTuple):
 
 
 def canonical_place(problem: Problem, layers: Sequence[Array]) -> Place | None:
-    """Return where a balanced critical point of a whitened problem is canonical, or None."""
-    if problem.root is not None or problem.depth < 2:
+    """Return where a balanced critical point of a whitened problem is canonical, or None.
+
+    Problems with orthogonal K are whitened too.
+    """
+    whitened = problem.whitened()
+    if whitened is None or problem.depth < 2:
         return None
+    problem = whitened
     found = spectra.balanced_frames(problem, layers)
     if found is None:
         return None
@@ -167,32 +173,92 @@ def channels(problem: Problem, modes: Sequence[int], stable: bool) -> Directions
     return Directions(_frame(widths, vectors), rate, order, gained, none)
 
 
-def leading_parts(problem: Problem, layers: Sequence[Array]) -> list[LeadingPart]:
-    """Return the leading part of −L at the origin, or at a balanced point of a whitened problem.
+class Strict(NamedTuple):
+    """Directions of order 2, which of them are of one ``kind``, and the modes that are learnt.
 
-    By the local product it is that of the residual network; none elsewhere, and for two layers but
-    at the origin, where it is a part of the Hessian.
+    Those of one kind have an eigenvalue, and gain and lose modes of equal value: symmetries turn
+    one into the other.
     """
-    whole, dim = problem.widths, n_weights(problem.widths)
-    if not any(w.any() for w in layers):
-        root = np.eye(whole[0]) if problem.root is None else problem.root
-        return [correlation(whole, root, problem.target)]
-    place = canonical_place(problem, layers) if problem.depth > 2 else None
+
+    directions: Directions
+    kind: Integers
+    learnt: tuple[int, ...] | None
+
+
+def known_strict(problem: Problem, layers: Sequence[Array]) -> Strict | None:
+    """Return the eigenvectors of negative eigenvalues where they are known in closed form."""
+    place = canonical_place(problem, layers)
     if place is None:
+        return None
+    found = joined([strict_directions(place.problem, place.modes, False)], len(place.state))
+    classes = np.zeros(len(problem.modes[1]) + 1, np.int64)
+    for number, tie in enumerate(groups(problem.modes[1]), 1):
+        classes[tie] = number
+    _, kind = np.unique(classes[np.stack([found.mode, found.lost])], axis=1, return_inverse=True)
+    found = found._replace(frame=turning(problem.widths, place.bases)(found.frame))
+    return Strict(found, kind.ravel(), place.modes)
+
+
+def leading_parts(problem: Problem, layers: Sequence[Array]) -> list[LeadingPart]:
+    """Return the leading part of −L at a point of the GL orbit of A_S, in the residual network."""
+    signal, largest = (problem.signal(w) for w in (product(layers), 0.0 * product(layers)))
+    noise = tolerances.EXACT * float(np.linalg.norm(largest))
+    parts = residual_parts(problem.widths, layers, signal, noise)
+    if not parts or problem.gain is None:
+        return [part._replace(by_itself=not any(w.any() for w in layers)) for part in parts]
+    learnt = problem.name_learnt(problem.image(product(layers)))
+    others = np.setdiff1d(np.flatnonzero(problem.modes[1]), learnt)
+    return [part._replace(names=(learnt, others)) for part in parts]
+
+
+def residual_parts(
+    widths: Sequence[int], layers: Sequence[Array], signal: Array, noise: float
+) -> list[LeadingPart]:
+    """Return the leading part of −ℓ(W) at a critical point without residual weights, if any.
+
+    In bases of all levels the layers are blkdiag(D, Z_i), D diagonal, with Z = 0. To leading order
+    −ℓ changes by ⟨G, W⟩ = ⟨G_Q, Z_h…Z_1⟩, for the signal G = −∇ℓ(W), which vanishes between learnt
+    modes; its degree is h. For two layers it is a part of the Hessian but at the origin. There is
+    none if all units of some level have learnt, or if G = 0, up to ``noise``.
+    """
+    depth = len(layers)
+    if not any(w.any() for w in layers):
+        return [correlation(widths, np.eye(widths[0]), signal)] if signal.any() else []
+    bases = _orbit_bases(layers) if depth > 2 else None
+    if bases is None:
         return []
-    rank, ends = len(place.modes), (whole[0], whole[-1])
-    outer = [np.setdiff1d(np.arange(d), place.modes) for d in ends]
-    kept = [outer[0], *(np.arange(rank, d) for d in whole[1:-1]), outer[1]]
-    widths = [units.size for units in kept]
-    target = place.problem.target[np.ix_(kept[-1], kept[0])]
-    if not (min(widths) and target.any()):
+    outward, inward = zip(*bases, strict=True)
+    kept = [b.shape[1] for b in outward]
+    left, sizes, right = np.linalg.svd(outward[-1].T @ signal @ inward[0].T, full_matrices=False)
+    if not (sizes > noise).any():
         return []
-    spots = block_places(whole, kept)
-    check_memory("x", 2 * spots.size * dim)
-    units = np.zeros((spots.size, dim))
-    units[np.arange(spots.size), spots] = 1.0
-    embed = turning(whole, place.bases)(units).T.copy()
-    return [correlation(widths, np.eye(widths[0]), target, embed=embed)]
+    inner = (left * np.where(sizes > noise, sizes, 0.0)) @ right
+    check_memory("x", n_weights(widths) * n_weights(kept))
+    pairs = zip(outward[1:], inward[:-1], strict=True)
+    embed = scipy.linalg.block_diag(*(np.kron(b, a.T) for b, a in pairs))
+    embed = np.where(np.abs(embed) > tolerances.NO_PART, embed, 0.0)
+    lacks = [np.abs(b.T - a).max(initial=0.0) for b, a in bases]
+    part = correlation(kept, np.eye(kept[0]), inner, embed=embed)
+    return [part._replace(exact=max(lacks) <= tolerances.BALANCED)]
+
+
+def _orbit_bases(layers: Sequence[Array]) -> list[tuple[Array, Array]] | None:
+    """Return B_i and F_i by level if the layers are blkdiag(D, 0) in bases of the levels, or None.
+
+    B_i F_i is the projection on what has not been learnt, along what has; balanced layers have
+    F_i = B_iᵀ.
+    """
+    left, sizes, right = np.linalg.svd(product(layers), full_matrices=False)
+    rank = int(np.count_nonzero(sizes > tolerances.CRITICAL * sizes[0]))
+    frames = (left[:, :rank], sizes[:rank], right[:rank].T)
+    bases, inverses = strings.adapted_bases(layers, *frames)
+    for w, inverse, basis in zip(layers, inverses[1:], bases[:-1], strict=True):
+        turned = inverse @ w @ basis
+        size = np.linalg.norm(turned)
+        turned[:rank, :rank] = 0.0
+        if not np.linalg.norm(turned) <= tolerances.CRITICAL * size:
+            return None
+    return [(b[:, rank:], f[rank:]) for b, f in zip(bases, inverses, strict=True)]
 
 
 class Dimensions(NamedTuple):

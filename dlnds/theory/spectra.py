@@ -12,7 +12,7 @@ from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from dlnds.arrays import Array, Flags, Integers
 from dlnds.errors import ConvergenceError, check_memory
 from dlnds.theory import strings, tolerances
-from dlnds.theory.coordinates import images, n_weights, readings
+from dlnds.theory.coordinates import images, n_weights, product, readings
 from dlnds.theory.moments import Problem, count_pairs, equal, exceeds
 
 Product = Callable[[Array], Array]
@@ -286,7 +286,9 @@ def balanced_frames(
     first, last, image = frames[0], frames[-1], size**problem.depth
     target, allowed = problem.target, limit * float(problem.modes[1][0])
     misses = [target @ first - last * image, target.T @ last - first * image]
-    return (chosen, frames) if all(np.linalg.norm(m) <= allowed for m in misses) else None
+    if not all(np.linalg.norm(m) <= allowed for m in misses):
+        return None
+    return problem.name_learnt(problem.image(product(layers))).tolist(), frames
 
 
 def _matching(values: Array, sizes: Array, allowed: float) -> list[int] | None:

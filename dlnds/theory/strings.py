@@ -19,7 +19,7 @@ from dlnds.arrays import Array, Flags, Integers
 from dlnds.errors import check_memory
 from dlnds.theory import tolerances
 from dlnds.theory.coordinates import product, sent_back
-from dlnds.theory.moments import Problem, groups, turns
+from dlnds.theory.moments import Problem, groups, named_modes, turns
 
 #: Kinds of points that are tried for the largest sheet of a fiber: a few milliseconds, or seconds.
 FEW_KINDS, MANY_KINDS, MOST_KINDS = 100, 10_000, 50_000
@@ -91,10 +91,13 @@ def learnt(problem: Problem, layers: Sequence[Array], rtol: float) -> Learnt:
             continue
         block = left[:, group].T @ image @ right[:, group] / sigma[group].mean()
         values, vectors = np.linalg.eigh(0.5 * (block + block.T))
-        strength[group], count = values[::-1], int(np.count_nonzero(values > 0.5))
+        count = int(np.count_nonzero(values > 0.5))
+        named = named_modes(strength, group, count)
+        places = np.append(named, np.setdiff1d(group, named))
+        strength[places] = values[::-1]
         if 0 < count < len(group):
             U, V = U.copy(), V.copy()
-            U[:, group], V[:, group] = (f[:, group] @ vectors[:, ::-1] for f in (left, right))
+            U[:, places], V[:, places] = (f[:, group] @ vectors[:, ::-1] for f in (left, right))
             freedom += count * (len(group) - count)
     chosen = strength > 0.5
     modes = np.flatnonzero(chosen)

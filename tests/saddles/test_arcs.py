@@ -254,19 +254,25 @@ def test_z_blocks_that_carry_a_mode_keep_its_activation_from_ending_at_a_critica
     np.testing.assert_array_equal(states[-1], 0.0)
 
 
-def test_equal_modes_are_exchanged_at_a_constant_loss():
-    net = diagonal((3, 4, 4, 3), (2.0, 2.0, 1.0))
-    turned = [np.eye(4)] * 2
-    for x in (net.critical_state((1,)), dl.act(net, turned, net.critical_state((0,)))):
-        arcs = dl.critical_arcs(net, x)
-        assert set(arcs.source.values) == {"{0}"}  # as all such points are named
-        shapes = dl.schema.decode(arcs["shape"]).values
-        exchange = arcs.isel(arc=(shapes == "rotation") & (arcs["mode"].values == 1))
-        assert dl.schema.decode(exchange.kind).values.tolist() == ["constant"]
-        assert (exchange.order.item(), exchange.is_critical.item()) == (0, 1)
-        assert exchange.target.values.tolist() == ["{1}"]
-        np.testing.assert_allclose(exchange.loss, 2.5, rtol=1e-15)
-        assert not ((shapes == "rotation_kept") & (arcs["mode"].values == 1)).any()
+@pytest.mark.parametrize("own", [0, 1])
+def test_equal_modes_are_exchanged_at_a_constant_loss(own):
+    """A_{1} is not A_{0}, although symmetries of the target turn one into the other."""
+    net, other = diagonal((3, 4, 4, 3), (2.0, 2.0, 1.0)), 1 - own
+    x = net.critical_state((own,))
+    arcs = dl.critical_arcs(net, x)
+    assert set(arcs.source.values) == {f"{{{own}}}"}
+    assert dl.classify(net, x).critical_point.item() == f"{{{own}}}"
+    assert dl.schema.decode(dl.classify(net, x).kind).item() == "nonstrict_saddle"
+    shapes = dl.schema.decode(arcs["shape"]).values
+    (row,) = np.flatnonzero((shapes == "rotation") & (arcs["mode"].values == other))
+    exchange = arcs.isel(arc=[row])
+    assert dl.schema.decode(exchange.kind).values.tolist() == ["constant"]
+    assert (exchange.order.item(), exchange.is_critical.item()) == (0, 1)
+    assert exchange.target.values.tolist() == [f"{{{other}}}"]
+    np.testing.assert_allclose(exchange.loss, 2.5, rtol=1e-15)
+    path = dl.arc_states(net, x, arcs, int(row))
+    assert dl.classify(net, path.state.values[-1]).critical_point.item() == f"{{{other}}}"
+    assert not ((shapes == "rotation_kept") & (arcs["mode"].values == other)).any()
 
 
 def test_layers_without_room_have_no_channels_and_one_layer_has_no_arcs():
