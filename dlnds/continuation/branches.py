@@ -185,7 +185,7 @@ def branch(
 
         Attributes: ``start_step``, and why the branch ends on both sides, ``first_stop`` and
         ``last_stop``: ``bound_reached``, ``max_points``, ``closed``, ``start``, ``step_too_small``
-        (Newton's method finds no next solution), ``not_finite`` (F or a derivative is not, ahead)
+        (Newton's method finds no next solution), ``not_finite`` (F is not, ahead, or ∂F/∂p)
         or ``unresolved`` (no step was short enough to tell what happens within it); ``bounds``,
         ``step_min``, ``step_max``, ``rtol``, ``symmetry``, ``predictor``, ``state_scale``,
         ``parameter_scale`` and ``derivative_scale``, with which `extend_branch` goes on.
@@ -484,12 +484,12 @@ def next_step(steps: Steps, step: float, contraction: float, cosine: float) -> f
 
 
 def _is_finite(problem: Problem, here: Point, heading: Array, step: float) -> bool:
-    """Tell whether F and its derivatives are finite ahead of a point."""
+    """Tell whether F and its derivative by p are finite ahead of a point."""
     places = [here.z + part * step * problem.scale * heading for part in (1.0, 4.0, 16.0)]
     low, high = problem.bounds
     inside = [z for z in places if low <= z[-1] <= high]
-    found = (part(z) for z in inside for part in (problem.value, problem.slope, problem.matrix))
-    return all(np.isfinite(part).all() for part in found)
+    found = (part(z) for z in inside for part in (problem.value, problem.slope))
+    return all(np.isfinite(numbers).all() for numbers in found)
 
 
 def closed(problem: Problem, here: Point, stride: Stride, origin: Point) -> Stride | None:

@@ -252,6 +252,11 @@ def _started(equations: "_Folds", problem: Problem, y: Array, q: float) -> tuple
             "of the branch there"
         ) from None
     except ValueError as error:
+        if str(error).startswith("derivative: "):  # by q, which is by differences in the bounds
+            raise ValueError(
+                "bounds: need to be such that differences between them tell how the family changes "
+                f"with q, got {problem.bounds}"
+            ) from None
         if not str(error).startswith("x0: "):
             raise
         raise ValueError(
@@ -528,6 +533,11 @@ def _problem(equations: _Folds, given: Residual, course: dict[str, Any], paramet
         assert seen is not None
         return seen(z[:-1], float(z[-1]))
 
+    def label(y: Array, q: float) -> str:
+        named, z = at.at(q).residual.label, at.place(y)
+        assert named is not None
+        return named(z[:-1], float(z[-1]))
+
     def generators(y: Array, q: float) -> Array:  # only x takes part in orbits
         z = at.place(y)
         rows = at.at(q).residual.orbit(z[:-1], float(z[-1]))
@@ -548,6 +558,7 @@ def _problem(equations: _Folds, given: Residual, course: dict[str, Any], paramet
         kind=given.kind,
         parameter=parameter,
         observe=None if given.observe is None else observe,
+        label=None if given.label is None else label,
         attributes=given.attributes,
     )
     low, high = course["bounds"]

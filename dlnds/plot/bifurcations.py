@@ -150,7 +150,7 @@ def branches(
     for part, (first, second), colour in zip(parts.values(), columns, colours, strict=True):
         _draw(ax, part, first, second, colour)
         _mark(ax, part, first, second)
-    _legend(ax, list(parts.values()))
+    _legend(ax, list(parts.values()), columns)
     _name(ax, parts, columns, colours)
     return ax
 
@@ -440,12 +440,25 @@ def _edge(marker: str) -> dict[str, Any]:
     return {"markersize": 11 if marker == "*" else 6, **rim}
 
 
-def _legend(ax: Axes, parts: Sequence[xr.Dataset]) -> None:
+def _visible(ax: Axes, x: _Column, y: _Column, rows: Any = slice(None)) -> Flags:
+    """Tell which rows an axis that may be logarithmic can show."""
+    places = np.stack([x.values[rows], y.values[rows]], axis=1)
+    visible: Flags = np.isfinite(ax.transData.transform(places)).all(axis=1)
+    return visible
+
+
+def _legend(ax: Axes, parts: Sequence[xr.Dataset], columns: Sequence[Sequence[_Column]]) -> None:
     """Say what styles and markers mean: beside the axes, if the layout makes room there."""
     handles = ax.plot([], [], color="0.3", label="stable")
-    if any((part["index"].values > 0).any() for part in parts):
+    seen: set[str] = set()
+    dashed = False
+    for part, (x, y) in zip(parts, columns, strict=True):
+        visible = _visible(ax, x, y)
+        seen |= {*schema.decode(part["event"]).values[visible].tolist()}
+        steady = _steady(part) if len(visible) > 1 else part["index"].values == 0
+        dashed |= bool((~steady & visible[: len(steady)]).any())
+    if dashed:
         handles += ax.plot([], [], color="0.3", linestyle="--", label="unstable")
-    seen = {kind for part in parts for kind in schema.decode(part["event"]).values}
     for kind, (marker, colour) in _MARKERS.items():
         if kind in seen:
             word = schema.spoken(kind)
@@ -470,10 +483,10 @@ def _name(
     branches = zip(parts.items(), columns, strict=True)
     for number, ((node, part), (x, y)) in enumerate(branches):
         for order, (text, rows) in enumerate(_names(part, node if several else "")):
-            places = np.stack([column.values[rows] for column in (x, y)], axis=1)
-            shown = np.isfinite(ax.transData.transform(places)).all(axis=1)  # on logarithmic axes
+            shown = _visible(ax, x, y, rows)
             if shown.any():
-                found.append((order, text, places[shown], number))
+                places = np.stack([x.values[rows], y.values[rows]], axis=1)[shown]
+                found.append((order, text, places, number))
     found.sort(key=lambda entry: entry[0])  # each branch's own name comes first
     halo = [patheffects.withStroke(linewidth=2.5, foreground="white", alpha=0.85)]
     texts = [

@@ -243,6 +243,8 @@ def test_the_fold_of_a_mode_against_its_singular_value(depth, others):
     assert curve.q.values[[0, -1]].tolist() == [0.7, 1.4]
     assert curve.p.attrs["long_name"] == "weight_decay"
     assert {"layer", "row", "column", "loss"} <= set(curve.variables)
+    (name,) = set(curve.label.values.tolist())  # the mode that is folded has no upper root
+    assert name == "{" + "".join(f"{j}⁺," for j in range(d - 1)) + f"{d - 1}}}"
 
 
 def test_folds_of_two_modes_meet():
@@ -532,3 +534,9 @@ def test_families_of_systems_are_compiled_once_and_say_what_stays():
     assert abs(27.0 * curve.p**2 - 4.0 * curve.q**3).max() < 1e-9
     assert curve.attrs["parameter_other"] == 5.0
     assert "parameter_q" not in curve.attrs
+
+
+@pytest.mark.parametrize("bounds", [(0.5, 1e307), (0.5, 1e15)])
+def test_bounds_between_which_differences_tell_nothing_are_refused(bounds):
+    with pytest.raises(ValueError, match=r"^bounds: need to be such that differences"):
+        dl.fold_curve(lambda q: lambda x, p: p + q * x - x**3, FOLD, 3.0, bounds=bounds)

@@ -418,3 +418,17 @@ def test_nodes_rows_and_special_points_are_drawn_as_what_they_are():
 def test_numbers_of_which_none_is_finite_are_refused():
     with pytest.raises(ValueError, match=r"^y: has no finite number"):
         dl.plot.branches(FOLD, y=lambda x, p: np.nan)
+
+
+def test_legends_say_what_is_seen_only():
+    """The fold of p = x² − 1 is at p < 0; a curve of folds of stable solutions has no dashes."""
+    branch = dl.branch(lambda x, p: p + 1.0 - x**2, [1.0], 0.0, bounds=(-2.0, 1.0))
+    for scale, words in (
+        ("linear", {"stable", "unstable", "fold"}),
+        ("log", {"stable", "unstable"}),
+    ):
+        legend = dl.plot.branches(branch, y="norm", xscale=scale).get_legend()
+        assert {text.get_text() for text in legend.get_texts()} == words
+    upper = branch.isel(step=branch.state.values[:, 0] > 0.1)
+    legend = dl.plot.branches(upper).get_legend()
+    assert {text.get_text() for text in legend.get_texts()} == {"stable"}
