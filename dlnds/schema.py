@@ -45,6 +45,8 @@ BRANCH_DECISIONS = _words("none sign_change touching at_node interpolated")
 STOP_REASONS = _words(
     "end_reached limit_reached at_rest event out_of_steps step_too_small not_finite"
 )
+#: Whether runs lead from one critical point to another: a single orbit, a set of more dimensions.
+LEADS = ("no", "orbit", "set", "open")
 #: What a list of escape directions is worth.
 COMPLETENESS = ("closed_form", "searched", "nothing_found", "minimum")
 #: Why a chain of limiting paths goes no further.
@@ -97,6 +99,8 @@ DESCRIPTIONS = {
     "decrease": ("decrease of the loss", r"$L(t_0) - L$"),
     "degenerate_dimension": ("dimension of the kernel across the fiber", ""),
     "departure_rate": ("rate of departure", r"$-\lambda$"),
+    "dimension": ("dimension of the set of orbits from source to target", ""),
+    "dimension_between": ("dimension of the set of orbits from one point to the other", ""),
     "direction": ("direction", ""),
     "distance": ("distance from the start", r"$\|x - x_0\|$"),
     "drop": ("loss drop", r"$-\Delta L$"),
@@ -114,6 +118,7 @@ DESCRIPTIONS = {
     "end_index": ("unstable directions of the equilibrium at the end, -1 if none", ""),
     "end_kind": ("what the run ends at", ""),
     "end_state": ("equilibrium that the orbit tends to", r"$x_*$"),
+    "end_point": ("index set that runs come to", r"$S'$"),
     "ended_by": ("why the chain goes no further", ""),
     "ended": ("number of runs that end there", ""),
     "entropy": ("logarithm of the volume of the orbit of balanced networks", r"$S(W)$"),
@@ -133,6 +138,7 @@ DESCRIPTIONS = {
     "finite_time_exponent": ("finite-time Lyapunov exponent", r"$\lambda_j(t)$"),
     "frame": ("orthonormal tangent vectors", ""),
     "frequency": ("imaginary part of the eigenvalue", r"$\omega$"),
+    "full_dimension": ("the same dimension in the space of weights", ""),
     "gradient_norm": ("norm of the gradient", r"$\|\nabla L\|$"),
     "group_element": ("matrices that move the state to its canonical form", r"$P_i$"),
     "growth_rate": ("growth rate of the vector", r"$v^T J v$"),
@@ -178,6 +184,7 @@ DESCRIPTIONS = {
     "mean_escape_time": ("mean escape time of the runs", r"$t$"),
     "mean_growth_time": ("mean time of growth of the runs", r"$t$"),
     "miss": ("distance from the manifold of the end, with the sign of its side", ""),
+    "leads": ("whether runs lead from one point to the other", ""),
     "mode": ("mode", r"$j$"),
     "modes": ("modes that are learnt along the direction", r"$T$"),
     "modes_lost": ("modes that these replace", ""),
@@ -238,6 +245,7 @@ DESCRIPTIONS = {
     "spacing": ("largest distance to the path of the next orbit", ""),
     "spectral_radius": ("largest modulus of an eigenvalue across the orbit", r"$\rho$"),
     "standard_error": ("standard error of the exponent", ""),
+    "start_point": ("index set that runs leave", r"$S$"),
     "start_error": ("distance of the start from the manifold", ""),
     "start_size": ("distance of the start from the critical point", r"$\delta$"),
     "state": ("state", r"$x$"),
@@ -374,6 +382,7 @@ _FLAGGED = {
     ("branch", "criticality"): CRITICALITIES,
     ("branch", "decided"): BRANCH_DECISIONS,
     ("branch", "fold_direction"): FOLD_DIRECTIONS,
+    ("connections", "leads"): LEADS,
     ("escape_directions", "completeness"): COMPLETENESS,
     ("escape_chain", "ended_by"): CHAIN_ENDS,
     ("fibres", "stop_reason"): STOP_REASONS,

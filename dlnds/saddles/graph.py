@@ -13,9 +13,12 @@ from dlnds.errors import check_array, check_integer, check_memory, known_options
 from dlnds.landscape.points import critical_points
 from dlnds.systems.linear import LinearNetwork, check_network
 from dlnds.theory import laws
+from dlnds.theory.connecting import connecting_sets
 from dlnds.theory.coordinates import flat
 from dlnds.theory.moments import balanced_layers, canonical_frames, count_pairs, equal, exceeds
 
+#: Points up to which the graph says of each pair whether runs lead from one to the other.
+MOST_PAIRED = 512
 #: Distances from the saddle for which escape times are given unless others are wanted.
 SCALES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 
@@ -82,11 +85,20 @@ def connections(
         every layer for order h ≥ 3; ``escape_time(edge, scale)`` from the distance ``scale`` until
         half of the drop is lost; ``is_generic``, 1 on the path ∅ → {0} → {0,1} → … that runs from
         small random starts take; ``family_dimension``, above zero where equal singular values make
-        it one of a family. The orbit in mode coordinates: ``size(edge, point)``, the singular value
+        it one of a family, and ``dimension``, that of the set of orbits from source to target. The
+        orbit in mode coordinates: ``size(edge, point)``, the singular value
         of the moving mode in every layer, ``angle(edge, point)`` of its singular vectors from mode
         i towards j, and the exact ``loss(edge, point)``; `edge_states` gives the weights. With
         ``rank`` the attribute ``minima`` lists, between spaces, the nodes that are global minima of
         the restricted problem, those of k largest σ_j; all others are strict saddles of it.
+
+        Edges lead on from one to the other, but runs join more points than these: of each pair
+        ``leads(start_point, end_point)`` says if there are runs from one to the other: ``no``; a
+        single ``orbit``, up to symmetries; a ``set`` of them of the dimension
+        ``dimension_between(start_point, end_point)``, in which those along an orbit count as one;
+        or ``open``, if that is not known, with the dimension it would have. ``full_dimension`` is
+        that in the space of weights, from A_S itself. −1 where there are none. Of more than 512
+        points the pairs are left out.
 
     Raises
     ------
@@ -102,6 +114,13 @@ def connections(
     1/N = ₂F₁(−h/2, 1; β + 1; sin²φ)/σ_i, φ̇ = N^{1−2/h} Δ sin φ cos φ, which departs at the rate
     s_i^{h−2} Δ. At h = 2 the orbits are arcs of the ellipses w_i²/σ_i + w_j²/σ_j = 1 for √N w.
     Edges are unique up to the symmetries if the singular values are distinct.
+
+    *Pairs*: runs lead from S to S' if each mode that is lost can be swapped for a better one of its
+    own, σ_j > σ_i: a direct sum of swaps and additions does. The dimension, with t = |S'| − |S|
+    and k positive σ, is ι(S) − ι(S') + t (k − |S|) − t (t − 1)/2, ι the number of better modes
+    that are not learnt, for each that is. It was found transversal in all cases that were tried,
+    not proved. That no other pairs are joined is proved for h = 2, and for h ≥ 3 up to four modes;
+    for more by invariant sets, or because the loss would rise, and otherwise it is open.
 
     The flow of end-to-end maps of rank k, Ẇ = 𝒜_W(Σ − W), is the image of the balanced flow of
     weights, so its orbits, rates and times are those of the swaps. The map from weights to W takes
@@ -134,12 +153,15 @@ def connections(
     labels, (left, _, right) = points["critical_point"].values, net.singular_modes
     variables = {
         **_differences(net, learnt, edges),
+        **_pairs(net, learnt),
         **_along(net, points["loss"].values, edges, count, distances),
         "left": (("output", "mode"), left),
         "right": (("input", "mode"), right),
     }
     ends = schema.columns("edge", source=labels[edges.source], target=labels[edges.target])
     coords = {**ends, "scale": distances, "singular_value": ("mode", sigma)}
+    if "leads" in variables:
+        coords |= {"start_point": labels, "end_point": labels}
     attrs = net.attributes()
     if rank is not None:
         minima = labels[count_pairs(learnt, exceeds(sigma)) == 0]
@@ -175,7 +197,26 @@ def _differences(net: LinearNetwork, learnt: Flags, edges: _Edges) -> dict[str, 
         order=np.where(added, net.depth, 2),
         is_generic=(added & leading[source] & (gained == rank[source])).astype(np.int8),
         family_dimension=_family_dimensions(learnt, sigma, edges),
+        dimension=connecting_sets(net.widths, sigma, learnt, (source, edges.target)).dimension,
     )
+
+
+def _pairs(net: LinearNetwork, learnt: Flags) -> dict[str, Any]:
+    """Return of each pair of points whether runs lead from one to the other, if they are not many.
+
+    Those of one layer, with one point, have no runs to others.
+    """
+    if len(learnt) > MOST_PAIRED:
+        return {}
+    found, dims = (
+        connecting_sets(net.widths, net.singular_values, learnt),
+        ("start_point", "end_point"),
+    )
+    return {
+        "leads": (dims, found.leads.astype(np.int8)),
+        "dimension_between": (dims, found.dimension.astype(np.int16)),
+        "full_dimension": (dims, found.full_dimension.astype(np.int32)),
+    }
 
 
 def _along(

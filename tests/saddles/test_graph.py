@@ -1,7 +1,7 @@
 """The saddle-connection graph: edges by formula against the flow itself."""
 
 import math
-from itertools import combinations
+from itertools import combinations, pairwise, permutations
 
 import naive
 import numpy as np
@@ -221,6 +221,194 @@ def test_the_restricted_graph_has_the_swaps_between_sets_of_that_size(depth, ran
 def test_restricted_minima_with_equal_values_are_all_named():
     graph = dl.connections(network((3, 3, 3), (2.0, 1.0, 1.0)), rank=2)
     assert graph.attrs["minima"] == "{0,1} {0,2}"
+
+
+# Pairs of points.
+
+
+def words(graph):
+    """(S, S') -> what the graph says of the pair, and the dimension."""
+    leads = dl.schema.decode(graph.leads).values
+    starts, ends = graph.start_point.values.tolist(), graph.end_point.values.tolist()
+    dimension = graph.dimension_between.values
+    return {
+        (a, b): (str(leads[i, j]), int(dimension[i, j]))
+        for i, a in enumerate(starts)
+        for j, b in enumerate(ends)
+    }
+
+
+def can_swap(sigma, source, target):
+    """Whether each lost mode has a better one of its own among the gained, by trying all ways."""
+    lost, gained = sorted(source - target), sorted(target - source)
+    if not lost and not gained:
+        return False
+    return any(
+        all(sigma[q] > sigma[j] for j, q in zip(lost, chosen, strict=True))
+        for chosen in permutations(gained, len(lost))
+    )
+
+
+@pytest.mark.parametrize("depth", [2, 3, 4])
+@pytest.mark.parametrize(("modes", "count"), [(2, 6), (3, 27), (4, 110), (5, 430)])
+def test_pairs_are_joined_if_lost_modes_can_be_swapped_for_better_ones(depth, modes, count):
+    """By brute force; in more than two layers with five modes four pairs are open."""
+    sigma = 10.0 + np.arange(modes, 0.0, -1.0)
+    graph = dl.connections(network((modes,) * (depth + 1), sigma))
+    found = words(graph)
+    joined = 0
+    for (a, b), (word, dimension) in found.items():
+        sets = [set(dl.schema.index_set_modes(s)) for s in (a, b)]
+        if can_swap(sigma, *sets):
+            joined += 1
+            assert word == ("orbit" if dimension == 1 else "set")
+            assert dimension >= 1
+        else:
+            assert word in (("no", "open") if depth > 2 and modes > 4 else ("no",))
+            assert (dimension == -1) == (word == "no")
+    assert joined == count
+    unknown = {(a, b) for (a, b), (word, _) in found.items() if word == "open"}
+    expected = {
+        ("{0,2}", "{0,3,4}"), ("{1,2}", "{0,3,4}"), ("{1,2}", "{1,3,4}"), ("{1,2,4}", "{0,3,4}")
+    }  # fmt: skip
+    assert unknown == (expected if depth > 2 and modes > 4 else set())
+    edges = zip(graph.source.values.tolist(), graph.target.values.tolist(), strict=True)
+    for edge, dimension in zip(edges, graph.dimension.values, strict=True):
+        assert found[edge] == ("orbit" if dimension == 1 else "set", dimension)
+
+
+def direct_sum(net, source, target, size):
+    """A state next to A_S on the sum of swaps and additions that leads to A_S'."""
+    sigma, h = net.singular_values, net.depth
+    kept, lost, gained = source & target, sorted(source - target), sorted(target - source)
+    swapped = next(
+        chosen
+        for chosen in permutations(gained, len(lost))
+        if all(sigma[q] > sigma[j] for j, q in zip(lost, chosen, strict=True))
+    )
+    eye = np.eye(len(sigma))
+    frame = [eye[j] for j in sorted(kept)] + [
+        np.cos(size) * eye[j] + np.sin(size) * eye[q] for j, q in zip(lost, swapped, strict=True)
+    ]
+    new = [q for q in gained if q not in swapped]
+    frame += [eye[q] for q in new]
+    strengths = [*sigma[sorted(kept)], *sigma[lost], *[size**h] * len(new)]
+    sizes = np.array(strengths) ** (1.0 / h)
+    frame = np.reshape(frame, (-1, len(sigma))).T
+    hidden = np.eye(len(sigma), frame.shape[1])
+    chain = [frame, *[hidden] * (h - 1), frame]
+    return net.pack([(after * sizes) @ before.T for before, after in pairwise(chain)])
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("depth", [2, 3])
+def test_runs_lead_along_all_pairs_that_are_said_to_be_joined(depth):
+    """Several modes are learnt and swapped at once: {} → {0,1}, {1,2} → {0,…}, …"""
+    sigma = np.array([3.0, 2.0, 1.0])
+    net = network((3,) * (depth + 1), sigma)
+    several = 0
+    for (a, b), (word, _) in words(dl.connections(net)).items():
+        if word == "no":
+            continue
+        source, target = (set(dl.schema.index_set_modes(s)) for s in (a, b))
+        x = direct_sum(net, source, target, 0.03)
+        near = net.critical_state(sorted(source))
+        assert np.linalg.norm(net.product(x) - net.product(near)) < 0.25
+        end = dl.flow(net, x, (0.0, 400.0)).state.values[-1]
+        expected = sigma * np.isin(range(3), sorted(target))
+        np.testing.assert_allclose(net.product(end), np.diag(expected), atol=1e-6)
+        several += len(source ^ target) > 2 or (len(source ^ target) == 2 and source < target)
+    assert several >= 8
+
+
+def test_dimensions_of_pairs_are_those_of_transversal_intersections():
+    """Q̇ = (Σ − QQᵀ)Q, two layers with W_2 = W_1ᵀ = Q and |S'| columns: ranks along an orbit.
+
+    The tangent of W^u(A_S) is carried along the orbit; at its end those directions are tangent to
+    W^s that have no part in the ι(S') unstable ones. Turns of the columns beyond |S| are symmetry.
+    """
+    sigma = np.array([3.0, 2.2, 1.0])
+    net = network((3, 3, 3), sigma)
+    S = np.diag(sigma)
+    for (a, b), (word, dimension) in words(dl.connections(net)).items():
+        source, target = (set(dl.schema.index_set_modes(s)) for s in (a, b))
+        if word == "no":
+            continue
+        p, columns = len(source), len(target)
+        Q = net.unpack(direct_sum(net, source, target, 1e-2))[1][:, :columns]
+
+        def jacobian(Q):
+            def along(V):
+                return (S - Q @ Q.T) @ V - (V @ Q.T + Q @ V.T) @ Q
+
+            units = np.eye(Q.size).reshape(-1, *Q.shape)
+            return np.stack([along(V).ravel() for V in units], axis=1)
+
+        def unstable(modes, order, columns=columns, jacobian=jacobian):
+            A = np.zeros((3, columns))
+            A[order, range(len(order))] = np.sqrt(sigma[order])
+            values, vectors = np.linalg.eigh(jacobian(A))
+            return vectors[:, values > 1e-6]
+
+        start = np.linalg.svd(Q, full_matrices=False)
+        order = [int(np.argmax(np.abs(Q[:, c]))) for c in range(p)]
+        basis = unstable(source, order)
+        assert start[1].size == columns
+        step = 0.02
+        for k in range(2000):
+            F = (S - Q @ Q.T) @ Q
+            middle = Q + 0.5 * step * F
+            J = jacobian(middle)
+            Q = Q + step * (S - middle @ middle.T) @ middle
+            basis = basis + step * J @ (basis + 0.5 * step * J @ basis)
+            if k % 5 == 0:
+                basis = np.linalg.qr(basis)[0]
+        assert np.linalg.norm(Q @ Q.T - np.diag(sigma * np.isin(range(3), sorted(target)))) < 1e-6
+        values, vectors = np.linalg.eigh(jacobian(Q))
+        leaving = vectors[:, values > 1e-6]
+        parts = np.linalg.svd(leaving.T @ basis, compute_uv=False) if leaving.size else np.zeros(0)
+        rank = int(np.sum(parts > 1e-3))
+        assert rank == leaving.shape[1]  # transversal
+        t = columns - p
+        assert basis.shape[1] - rank - t * (t - 1) // 2 == dimension
+
+
+def test_pairs_of_equal_values_depend_on_how_many_of_them_are_learnt():
+    graph = dl.connections(network((3, 3, 3, 3), (2.0, 2.0, 1.0)))
+    found = words(graph)
+    assert found["{0}", "{1}"] == found["{1}", "{0}"] == ("no", -1)
+    assert found["{0}", "{1,2}"] == found["{0}", "{0,2}"]
+    assert found["{0}", "{1,2}"][0] in ("orbit", "set")
+    assert found["{2}", "{0}"] == found["{2}", "{1}"] == ("set", 2)  # towards any of a circle
+    assert (graph.leads.values.diagonal() == 0).all()
+
+
+def test_pairs_of_many_points_are_left_out():
+    graph = dl.connections(network((10,) * 3, np.linspace(3.0, 1.0, 10)), n_points=2)
+    assert "leads" not in graph
+    dl.schema.validate(graph)
+    assert (graph.dimension >= 1).all()
+
+
+@pytest.mark.parametrize("depth", [3, 4])
+def test_families_have_the_multiplicity_of_their_rate(depth):
+    """Swaps to or from one of several equal modes: eigenvalues of the dense Hessian."""
+    net = network((4,) * (depth + 1), (3.0, 3.0, 1.0, 1.0))
+    graph = dl.connections(net)
+    swaps = graph.isel(edge=dl.schema.decode(graph.kind).values == "swap")
+    sizes = set()
+    for edge in range(swaps.sizes["edge"]):
+        row = swaps.isel(edge=edge)
+        x = net.critical_state(dl.schema.index_set_modes(row.source.item()))
+        values = np.linalg.eigvalsh(net.hessian(x))
+        multiplicity = int(np.sum(np.abs(values + float(row.rate)) < 1e-8))
+        dimension = int(row.family_dimension)
+        lost = sum(j in (2, 3) for j in dl.schema.index_set_modes(row.source.item()))
+        gained = sum(j not in dl.schema.index_set_modes(row.source.item()) for j in (0, 1))
+        assert multiplicity == lost * gained
+        assert dimension == lost + gained - 2
+        sizes.add(dimension)
+    assert sizes == {0, 1, 2}
 
 
 def metric(W, Z, rank, depth):
