@@ -73,6 +73,9 @@ class View(NamedTuple):
     parameter_scale: float = 1.0
     parameter_shift: float = 0.0
     force_scale: float = 1.0
+    #: What rows of F are multiplied by, or divided, at random: not those that turn, nor mixed ones
+    #: unless ∂F/∂x is symmetric, whose eigenvalues keep their signs.
+    row_scale: float = 1.0
     derivatives: bool = True
     step: float = 0.05
     predictor: str = "tangent"
@@ -255,17 +258,21 @@ def written(s, view):
     b = rng.normal(size=n) if view.shifted else np.zeros(n)
     back, S, T, size = np.linalg.inv(A), view.state_scale, view.parameter_scale, view.force_scale
 
+    rows = view.row_scale ** np.random.default_rng(view.seed).integers(-1, 2, n)
+    for k in s.rings:
+        rows[k + 1] = rows[k]
+
     def own(x, p):
         return back @ (x / S - b), p / T - view.parameter_shift
 
     def fun(x, p):
-        return size * (A @ field(s, *own(x, p)))
+        return size * rows * (A @ field(s, *own(x, p)))
 
     def jacobian(x, p):
-        return (size / S) * (A @ derivatives(s, *own(x, p))[0] @ back)
+        return (size / S) * rows[:, None] * (A @ derivatives(s, *own(x, p))[0] @ back)
 
     def slope(x, p):
-        return (size / T) * (A @ derivatives(s, *own(x, p))[1])
+        return (size / T) * rows * (A @ derivatives(s, *own(x, p))[1])
 
     def generators(x, p):
         y, _ = own(x, p)
@@ -275,7 +282,7 @@ def written(s, view):
         return S * (found @ A.T)
 
     known = {"jacobian": jacobian, "derivative": slope} if view.derivatives else {}
-    known["symmetric"] = s.symmetric and view.mix != "sheared"
+    known["symmetric"] = s.symmetric and view.mix != "sheared" and view.row_scale == 1.0
     if s.rings:
         known["generators"] = generators
     y0, q0 = s.start

@@ -102,6 +102,23 @@ def transverse_values(
     return ordered
 
 
+def values_by_rows(jacobian: Array, rows: Array, dimension: int) -> tuple[Array, Array]:
+    """Return the eigenvalues of a Jacobian with fast and slow rows across an orbit, and rates.
+
+    A rate is what an eigenvalue has to be compared with: the mean of the sizes of the rows by how
+    much they take part in it, |w_i v_i| with its left and right eigenvectors. Fast rows come first,
+    the slow eigenvalues are lost in their rounding else.
+    """
+    order = np.argsort(-rows, kind="stable")
+    if not math.isfinite(jacobian.sum()):
+        raise np.linalg.LinAlgError("the Jacobian is not finite")
+    values, left, right = scipy.linalg.eig(jacobian[np.ix_(order, order)], left=True)
+    parts = np.abs(left * right)
+    rates = rows[order] @ parts / parts.sum(axis=0)
+    across = np.argsort(np.abs(values) / rates, kind="stable")[dimension:]
+    return values[across], rates[across]
+
+
 def _symmetric_values(jacobian: Array, basis: Array, nearest: int) -> Array:
     """Return the eigenvalues of a symmetric Jacobian across the orbit."""
     size, orbit = 1.0 + 2.0 * math.sqrt(np.vdot(jacobian, jacobian)), basis.shape[1]

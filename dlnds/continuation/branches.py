@@ -188,7 +188,8 @@ def branch(
         (Newton's method finds no next solution), ``not_finite`` (F is not, ahead, or ∂F/∂p)
         or ``unresolved`` (no step was short enough to tell what happens within it); ``bounds``,
         ``step_min``, ``step_max``, ``rtol``, ``symmetry``, ``predictor``, ``state_scale``,
-        ``parameter_scale`` and ``derivative_scale``, with which `extend_branch` goes on.
+        ``parameter_scale`` and ``derivative_scale``, with which `extend_branch` goes on, and
+        ``row_scale`` of equations whose rows differ much in size.
 
     Raises
     ------
@@ -204,7 +205,9 @@ def branch(
     -----
     Lengths are those of (x, p) divided by scales: for p half of the range between the bounds, for x
     the length over which F is no longer linear in it, in slow directions, the smallest of those at
-    p0 and half way to both bounds. So other units of x or p change nothing but rounding.
+    p0 and half way to both bounds. So other units of x or p change nothing but rounding. Nor do
+    those of F: rows that differ much in size are divided by it, unless the Jacobian is declared to
+    be symmetric. Eigenvalues are those of the Jacobian as it is given.
 
     Predictor along the tangent or the secant; corrector by Newton's method for F = c B Bᵀ (x − x̂)
     in the plane through the prediction x̂ that is orthogonal to the tangent, where the columns of B
@@ -637,6 +640,7 @@ def as_dataset(
         "state_scale": problem.unit,
         "parameter_scale": float(problem.scale[-1]),
         "derivative_scale": problem.size,
+        **({} if problem.rows is None else {"row_scale": problem.rows}),
         "symmetry": SYMMETRIES[problem.nullity >= 0],
         "predictor": PREDICTORS[steps.secant],
         "start_step": next(k for k, row in enumerate(rows) if row.distance == 0.0),
@@ -668,7 +672,7 @@ def tabulated(problem: Problem, rows: Sequence[Row]) -> xr.Dataset:
         "multiplier": [point.multiplier for point in points],
         "newton_iterations": [point.iterations for point in points],
         "next_step": [row.next_step for row in rows],
-        "spectral_radius": [point.radius for point in points],
+        "spectral_radius": [np.abs(q.values * q.rates).max(initial=0.0) for q in points],
         "index": growing,
         "orbit_dimension": orbits,
         **_isotropy(problem, points),
@@ -745,9 +749,10 @@ def _observed(residual: Residual, points: Sequence[Point]) -> dict[str, Array]:
 
 def _nearest(point: Point, count: int) -> Array:
     """Return the eigenvalues nearest to zero, NaN where there are less."""
-    if len(point.values) == count:
-        return point.values
-    chosen = np.sort(np.argsort(np.abs(point.values), kind="stable")[:count])
-    padded = np.full(count, np.nan, point.values.dtype)
-    padded[: len(chosen)] = point.values[chosen]
+    values = point.values * point.rates
+    if len(values) == count:
+        return values
+    chosen = np.sort(np.argsort(np.abs(values), kind="stable")[:count])
+    padded = np.full(count, np.nan, values.dtype)
+    padded[: len(chosen)] = values[chosen]
     return padded

@@ -17,6 +17,7 @@ from dlnds.continuation.bordered import (
     orthonormal,
     pinned,
     transverse_values,
+    values_by_rows,
 )
 from dlnds.continuation.residuals import Residual, force_of, jacobian_of
 from dlnds.theory import forms, tolerances
@@ -42,8 +43,9 @@ class Point(NamedTuple):
     heading: Array
     #: Orthonormal basis (component × generator) of the orbit's tangent space.
     basis: Array
-    #: Eigenvalues of the Jacobian across the orbit, by ascending growth. Of a symmetric one of
-    #: more than `LARGE` components, those not nearest to 0 are replaced by ∓ the largest of these.
+    #: Eigenvalues of the Jacobian across the orbit, by ascending growth, in terms of their rates.
+    #: Of a symmetric one of more than `LARGE` components, those not nearest to 0 are replaced by ∓
+    #: the largest of these.
     values: Array
     #: How fast each of them grows: unstable if positive.
     growth: Array
@@ -57,6 +59,8 @@ class Point(NamedTuple):
     contraction: float = 0.0
     #: Distance to what was predicted, in scaled coordinates.
     moved: float = 0.0
+    #: How large the rows of F are that each eigenvalue belongs to, ones where all are alike.
+    rates: Array | float = 1.0
 
     @property
     def x(self) -> Array:
@@ -90,6 +94,8 @@ class Problem(NamedTuple):
     scale: Array
     #: Usual size of the derivatives of F by x and p, each in their units, at the start.
     size: float = 0.0
+    #: What each row of F is divided by, 1 for the smallest one; None where rows are alike.
+    rows: Array | None = None
     #: How many eigenvalues are needed, those nearest to zero.
     n_eigenvalues: int = 6
     #: Functions of x and p whose zeros are located.
@@ -109,23 +115,32 @@ class Problem(NamedTuple):
         return float(self.scale[0])
 
     def value(self, z: Array) -> Array:
-        """Return F."""
-        return force_of(self.residual, z[:-1], float(z[-1]))
+        """Return F, in terms of its rows."""
+        return self._in_rows(force_of(self.residual, z[:-1], float(z[-1])))
 
     def matrix(self, z: Array) -> Array:
-        """Return ∂F/∂x (component × component)."""
+        """Return ∂F/∂x (component × component), in terms of the rows of F."""
         x, p = z[:-1], float(z[-1])
         if self.residual.jacobian is not None:
-            return jacobian_of(self.residual.jacobian, x, p)
-        return forms.derivative(lambda y: self.residual.value(y, p), x, self.unit)
+            return self._in_rows(jacobian_of(self.residual.jacobian, x, p))
+        return self._in_rows(forms.derivative(lambda y: self.residual.value(y, p), x, self.unit))
 
     def slope(self, z: Array) -> Array:
         """Return ∂F/∂p (component), by differences within the bounds if it is not known."""
         x, p = z[:-1], float(z[-1])
         if self.residual.derivative is not None:
-            return np.asarray(self.residual.derivative(x, p), float)
+            return self._in_rows(np.asarray(self.residual.derivative(x, p), float))
         unit = float(self.scale[-1])
-        return forms.difference_within(lambda s: self.residual.value(x, s), p, unit, self.bounds)
+        return self._in_rows(
+            forms.difference_within(lambda s: self.residual.value(x, s), p, unit, self.bounds)
+        )
+
+    def _in_rows(self, values: Array) -> Array:
+        return values if self.rows is None else (values.T / self.rows).T
+
+    def given(self, values: Array) -> Array:
+        """Return F, or derivatives of it, as the equation has them: eigenvalues are of these."""
+        return values if self.rows is None else (values.T * self.rows).T
 
     def distance(self, one: Array, other: Array) -> float:
         """Return the distance of two points in scaled coordinates."""
@@ -311,22 +326,28 @@ def described(problem: Problem, z: Array, normal: Array) -> Point | None:
 
 def placed(problem: Problem, z: Array, tangent: Array, basis: Array, jacobian: Array) -> Point:
     """Return a solution with a known tangent and Jacobian."""
-    x, p, residual = z[:-1], float(z[-1]), problem.residual
-    ahead = tangent / problem.scale
+    residual, ahead = problem.residual, tangent / problem.scale
+    rates: Array | float = 1.0
     if problem.spectrum is not None:
-        values = problem.spectrum(x, p, basis)
+        values = problem.spectrum(z[:-1], float(z[-1]), basis)
+    elif problem.rows is not None:
+        rows, dimension = problem.rows, basis.shape[1]
+        values, rates = values_by_rows(problem.given(jacobian), rows, dimension)
     else:
         values = transverse_values(residual, jacobian, basis, problem.n_eigenvalues)
-    growth = growth_of(residual, values)
-    if residual.kind == "map":
+    growth = growth_of(residual, values) / rates
+    values = values / rates
+    if residual.kind == "map" or problem.rows is not None:
         order = np.argsort(growth, kind="stable")
         values, growth = values[order], growth[order]
-    force, radius = problem.value(z), float(np.abs(values).max(initial=0.0))
+        rates = rates[order] if isinstance(rates, np.ndarray) else rates
+    force, radius = problem.given(problem.value(z)), float(np.abs(values).max(initial=0.0))
     return Point(
         *(z, tangent, ahead / math.sqrt(ahead @ ahead), basis, values, growth),
         radius=radius,
         zone=tolerances.EIGENVALUE * radius + tolerances.ROUNDING * problem.size,
         residual=math.sqrt(force @ force),
+        rates=rates,
     )
 
 

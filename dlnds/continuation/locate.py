@@ -466,7 +466,7 @@ def _solves(way: Way, point: Point) -> bool:
     rounding = 1e-12 * float(np.linalg.norm(jacobian)) * float(np.linalg.norm(point.x))
     slow = max(_near_growth(q) for q in (way.here, way.there))
     wrong = SLIGHT * slow * way.length * problem.unit
-    return point.residual <= rounding + wrong
+    return float(np.linalg.norm(problem.value(point.z))) <= rounding + wrong
 
 
 def _interpolated(way: Way, test: Test) -> tuple[Point, float, str] | None:
@@ -625,7 +625,7 @@ def _kind(
     if test.kind == "lift":
         return "branch_point", 0
     critical = [complex(v) for v in point.values[np.abs(point.growth) <= tolerance]]
-    around = [v for v in critical if abs(v.imag) > max(1e3 * tolerance, 1e-7 * point.radius)]
+    around = [v for v in critical if abs(v.imag) > 1e3 * tolerance]
     if test.kind == "spectrum" and around and len(around) == len(critical):
         return ("neimark_sacker" if problem.residual.kind == "map" else "hopf"), 0
     flipped = problem.residual.kind == "map" and all(v.real < -1.0 for v in critical)

@@ -4,7 +4,7 @@ import numpy as np
 import scipy.linalg
 
 from dlnds.arrays import Array
-from dlnds.continuation.correct import Point, Problem, joined, orbit_basis, usual_size
+from dlnds.continuation.correct import Point, Problem, joined, orbit_basis, unit_length, usual_size
 from dlnds.theory import tolerances
 
 #: Step of differences, in terms of the size of x, at which truncation and rounding are alike.
@@ -28,9 +28,10 @@ def of_pitchfork(problem: Problem, point: Point) -> str:
     if len(sizes) > 1 and sizes[-2] <= tolerances.KERNEL * sizes[0]:
         return "none"
     v, w = right[-1], left[:, -1]
-    if abs(w @ v) <= tolerances.KERNEL:
+    own = w if problem.rows is None else unit_length(w / problem.rows)
+    if abs(own @ v) <= tolerances.KERNEL:
         return "none"
-    w = w * np.sign(w @ v)
+    w = w * np.sign(own @ v)
     bend, cube = _along(problem, z, v)
     square = bend @ v
     inner = (left[:, :-1].T @ square) / np.where(sizes[:-1] > 0.0, sizes[:-1], np.inf)
@@ -48,6 +49,7 @@ def of_hopf_point(problem: Problem, point: Point) -> str:
     B(v̄, (2iω − J)⁻¹ B(v, v))), with J v = iω v, Jᵀ w = −iω w, and B and C the second and third
     derivatives of F [Kuznetsov, Elements of Applied Bifurcation Theory, section 5.4].
     """
+    problem = problem._replace(rows=None)  # eigenvectors are of the Jacobian as it is
     z, jacobian, n = point.z, problem.matrix(point.z), len(point.x)
     values, left, right = scipy.linalg.eig(jacobian, left=True)
     place = int(np.argmin(np.where(values.imag > 0.0, np.abs(values.real), np.inf)))

@@ -18,7 +18,7 @@ def invariants(problem: Problem, z: Array) -> Array:
         return joined(np.ravel(np.asarray(residual.invariants(x, p), float)), p)
     if residual.generators is None and problem.nullity < 0:
         return z
-    return np.array([np.linalg.norm(x), np.linalg.norm(problem.slope(z)), p])
+    return np.array([np.linalg.norm(x), np.linalg.norm(problem.given(problem.slope(z))), p])
 
 
 def same_orbit(problem: Problem, one: Point, other: Point) -> bool:

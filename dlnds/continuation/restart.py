@@ -136,6 +136,7 @@ def _course(
         equation,
         scale=joined(np.full(n, made["state_scale"]), made["parameter_scale"]),
         size=made["derivative_scale"],
+        rows=None if "row_scale" not in made else np.asarray(made["row_scale"], float),
         nullity=orbit if made["symmetry"] == "minimum_norm" else -1,
         **course,
     )
@@ -247,7 +248,7 @@ def _check_equation(residual: Residual, branch: xr.Dataset) -> None:
 
 def _of_both(branch: xr.Dataset) -> dict[str, Any]:
     """Return what two branches of the same equation have in common."""
-    skipped = (*FOLLOWED, *NODES)
+    skipped = (*FOLLOWED, "row_scale", *NODES)
     return {
         **{word: value for word, value in branch.attrs.items() if word not in skipped},
         "varied parameter": branch.p.attrs.get("long_name"),
@@ -274,7 +275,7 @@ def _point(problem: Problem, branch: xr.Dataset, step: int, forward: bool) -> Po
 def _check_solves(problem: Problem, row: xr.Dataset, here: Point) -> None:
     """Refuse an equation that the end of a branch does not solve."""
     wide = np.column_stack([problem.matrix(here.z), problem.slope(here.z)])
-    size = float(np.linalg.norm(wide * (problem.scale + np.abs(here.z))))
+    size = float(np.linalg.norm(problem.given(wide) * (problem.scale + np.abs(here.z))))
     if not here.residual <= 10.0 * float(row.residual) + tolerances.SAME_END * size:
         raise ValueError(
             f"residual: needs that of the branch, but at its end ‖F‖ = {here.residual:.3g}, it was "

@@ -49,6 +49,8 @@ UNSOLVED = 1e-8
 BENT, ROOM, DIRECTIONS = 0.1, 3.0, 3
 #: How far beside a value of p with a larger symmetry solutions are looked at, as part of its range.
 BESIDE = 1e-4
+#: Sizes of rows of F, in terms of the smallest one, up to which they are alike.
+ALIKE = 100.0
 #: Relative deviation of derivatives from differences that rounding does not explain.
 WRONG = 1e-3
 
@@ -83,10 +85,12 @@ def started(
     plain = Problem(equation, scale=joined(np.ones(x.size), reach), **course)
     plain = plain._replace(nullity=0) if minimum_norm else plain
     unit = float(np.linalg.norm(x)) or 1.0
-    for _ in range(1 if equation.jacobian else MOST_UNITS):
+    for _ in range(MOST_UNITS):
         before, plain = unit, plain._replace(scale=joined(np.full(x.size, unit), reach))
+        plain = plain._replace(rows=_row_sizes(plain, joined(x, p)))
         unit = typical_size(plain, joined(x, p))
-        if 0.5 * before <= unit <= 2.0 * before:
+        known = equation.jacobian is not None and plain.rows is None
+        if known or 0.5 * before <= unit <= 2.0 * before:
             break
     problem = plain._replace(scale=joined(np.full(x.size, unit), reach), nullity=-1)
     return start_of(problem, x, p, minimum_norm)
@@ -159,6 +163,37 @@ def _start_beside(problem: Problem, z: Array) -> Point:
     return placed(problem, z, tangent, basis, problem.matrix(z))
 
 
+def _around(problem: Problem, z: Array) -> list[Array]:
+    """Return a state at its p and at two other places between the bounds."""
+    p, low, high = float(z[-1]), *problem.bounds
+    ends = (low, high) if low < p < high else (low + high - p, 0.5 * (low + high))
+    return [joined(z[:-1], place) for place in (p, *(0.5 * (p + end) for end in ends))]
+
+
+def _row_sizes(problem: Problem, z: Array) -> Array | None:
+    """Return how much a unit of x, and one of p, changes each row of F, None if rows are alike.
+
+    Powers of two, which round nothing. The largest change counts of those at several places, linear
+    or not: next to a singular point, and along an orbit, the derivatives of a row may vanish. The
+    rows of a symmetric Jacobian are in the units of its columns.
+    """
+    if problem.residual.symmetric:
+        return None
+    plain, n, rng = problem._replace(rows=None), z.size - 1, np.random.default_rng(0)
+    ahead = [joined(problem.unit * unit_length(rng.normal(size=n)), 0.0) for _ in range(DIRECTIONS)]
+    sizes = np.zeros(n)
+    for place in _around(problem, z):
+        wide, force = np.column_stack([plain.matrix(place), plain.slope(place)]), plain.value(place)
+        changes = [plain.value(place + v) - force for v in ahead]
+        linear = np.linalg.norm(wide * problem.scale, axis=1)
+        sizes = np.fmax.reduce([sizes, linear, *np.abs(changes)])
+    known = sizes[(sizes > 0.0) & (sizes < math.inf)]
+    if not known.size or known.max() <= ALIKE * known.min():
+        return None
+    ratios = np.where((sizes > 0.0) & (sizes < math.inf), sizes / known.min(), 1.0)
+    return np.asarray(2.0 ** np.round(np.log2(ratios)), float)
+
+
 def typical_size(problem: Problem, z: Array) -> float:
     """Return the length over which F is no longer linear in x, in a direction of slow change.
 
@@ -167,10 +202,8 @@ def typical_size(problem: Problem, z: Array) -> float:
     short, and where F is hardly bent it is long. A linear equation has none; the solution's own
     size is taken, or its change within the bounds.
     """
-    p, low, high = float(z[-1]), *problem.bounds
-    ends = (low, high) if low < p < high else (low + high - p, 0.5 * (low + high))
-    places = (p, *(0.5 * (p + end) for end in ends))
-    size = sorted(_bending_size(problem, joined(z[:-1], place), math.inf) for place in places)[1]
+    places = _around(problem, z)
+    size = sorted(_bending_size(problem, place, math.inf) for place in places)[1]
     if size < np.inf:
         return size
     basis = orbit_basis(problem, z, upwards_of(z))
@@ -247,31 +280,36 @@ def _check_derivatives(problem: Problem, z: Array) -> None:
     residual, x, p = problem.residual, z[:-1], float(z[-1])
     matrix, slope = problem.matrix(z), problem.slope(z)
     v = unit_length(np.random.default_rng(1).normal(size=x.size)) * problem.unit
-    unit, force = float(problem.scale[-1]), residual.value(x, p)
-    bent = np.nan_to_num(np.abs(residual.value(x + v, p) - force), nan=0.0, posinf=0.0)
+    unit, force = float(problem.scale[-1]), problem.value(z)
+    bent = np.nan_to_num(np.abs(problem.value(joined(x + v, p)) - force), nan=0.0, posinf=0.0)
     sizes = np.linalg.norm(matrix, axis=1) * problem.unit + np.abs(slope) * unit + bent
     if residual.jacobian is not None:
         tried = [
-            (residual.value(x + step * v, p) - residual.value(x - step * v, p)) / (2.0 * step)
-            for step in (1e-5, 1e-7)
+            (problem.value(joined(x + h * v, p)) - problem.value(joined(x - h * v, p))) / (2.0 * h)
+            for h in (1e-5, 1e-7)
         ]
-        _check_same("jacobian", "∂F/∂x", matrix @ v, tried, sizes)
+        _check_same(problem, "jacobian", "∂F/∂x", matrix @ v, tried, sizes)
     if residual.derivative is not None:
         tried = [
-            unit * forms.difference_within(lambda s: residual.value(x, s), p, size, problem.bounds)
+            unit
+            * forms.difference_within(
+                lambda s: problem.value(joined(x, s)), p, size, problem.bounds
+            )
             for size in (unit, 1e-3 * unit)
         ]
-        _check_same("derivative", "∂F/∂p", unit * slope, tried, sizes)
+        _check_same(problem, "derivative", "∂F/∂p", unit * slope, tried, sizes)
 
 
-def _check_same(name: str, what: str, known: Array, tried: Sequence[Array], sizes: Array) -> None:
+def _check_same(
+    problem: Problem, name: str, what: str, known: Array, tried: Sequence[Array], sizes: Array
+) -> None:
     """Refuse a derivative if all differences differ from it in one of its components."""
     lacks = [np.abs(known - seen) - WRONG * sizes for seen in tried]
     if all(np.isfinite(lack).all() and lack.max() > WRONG**2 * sizes.max() for lack in lacks):
-        k = int(np.argmax(lacks[0]))
+        k, (own, seen) = int(np.argmax(lacks[0])), map(problem.given, (known, tried[0]))
         raise ValueError(
-            f"{name}: needs {what} of fun, but component {k} of it in a direction is {known[k]:.6g}"
-            f" at the start, and {tried[0][k]:.6g} by differences"
+            f"{name}: needs {what} of fun, but component {k} of it in a direction is {own[k]:.6g}"
+            f" at the start, and {seen[k]:.6g} by differences"
         )
 
 
@@ -303,7 +341,8 @@ def _solution_at(problem: Problem, z: Array) -> Array:
     size = problem.unit + float(np.linalg.norm(z[:-1]))
     if found is not None and np.linalg.norm(found - z) <= NEAR * size:
         return found
-    force, name = float(np.linalg.norm(problem.value(z))), problem.residual.parameter
+    force = float(np.linalg.norm(problem.given(problem.value(z))))
+    name = problem.residual.parameter
     raise ConvergenceError(
         f"x0: Newton's method finds no solution from it at {name} = {z[-1]:g}, where "
         f"‖F‖ = {force:.3g}; check the Jacobian, or come nearer (of a system at a fixed p by "

@@ -90,6 +90,33 @@ def test_units_change_nothing_but_rounding(system, states, parameters, forces):
     np.testing.assert_allclose(found.p / parameters, known.p, rtol=0, atol=1e-7)
 
 
+@st.composite
+def views_in_rows(draw):
+    """Systems whose eigenvalues keep their signs if rows of F are in units of their own."""
+    system = draw(systems())
+    assume(system.size > 1 and not any(side.frequency for side in system.sides))
+    mix = draw(st.sampled_from(["same", "turned"]))
+    assume(mix == "same" or (system.symmetric and not system.rings))
+    sizes = st.sampled_from([1e-6, 1e-3, 30.0, 1e3, 1e6])
+    known = draw(st.booleans())
+    return system, planted.View(
+        draw(st.integers(0, 9)), mix, row_scale=draw(sizes), derivatives=known
+    )
+
+
+@given(views_in_rows())
+@settings(max_examples=12, **FOUND)
+def test_units_of_rows_change_no_special_point_and_no_index(given):
+    assert wrong(*given) == []
+
+
+@pytest.mark.slow
+@given(views_in_rows())
+@settings(max_examples=1000, **FOUND)
+def test_units_of_rows_change_nothing_in_thousands(given):
+    assert wrong(*given) == []
+
+
 @pytest.mark.slow
 @given(systems(), views())
 @settings(max_examples=3000, **FOUND)
