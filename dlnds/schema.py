@@ -54,8 +54,8 @@ CHAIN_ENDS = ("minimum", "nothing_found", "no_limit", "max_paths")
 #: How a critical point was reached.
 CONVERGENCES = ("at_start", "quadratic", "degenerate", "stagnated")
 #: What the limit of a run is, and what decided that it is reached.
-LIMIT_KINDS = ("none", "global_minimum", "saddle", "critical_point")
-LIMIT_DECISIONS = ("none", "small_residual", "no_force")
+LIMIT_KINDS = ("none", "global_minimum", "saddle", "critical_point", "minimum")
+LIMIT_DECISIONS = ("none", "small_residual", "no_force", "definite_hessian")
 #: What an event does where it is zero.
 EVENT_KINDS = _words("none rising falling touching")
 #: What decided at which equilibrium an orbit ends.

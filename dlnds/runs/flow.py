@@ -72,7 +72,9 @@ def flow(
     t_span
         First and last time. With an infinite end a run goes on until its limit is reached, however
         small the gradient is on the way: a global minimum, where √(2 (L − L_min)) ≤ 10 ``rtol``
-        ‖Σ‖, or a saddle, where no weight is moved any more.
+        ‖Σ‖; a saddle, where no weight is moved any more; or, where minima are not known, one to
+        which a small Newton step leads, at which the Hessian is positive but for directions along
+        which the minima go on. What decays like a power of time ends out of steps.
     t_eval
         Times to save, ascending; ``None`` saves every accepted step. The last row is the end of the
         run in any case, and no limit ends a run before the last of these times.
@@ -118,12 +120,12 @@ def flow(
         ``event_kind(time)``: ``rising``, ``falling`` or ``touching``. Attributes ``n_steps``,
         ``n_rhs``, ``n_jac``, with events ``n_unresolved`` (steps in which one varies too fast to be
         followed), ``stop_reason``, and ``limit``, the index set of the critical value nearest to
-        the end. ``limit_kind`` (``global_minimum``, ``saddle``,
+        the end. ``limit_kind`` (``global_minimum``, ``minimum``, ``saddle``,
         ``critical_point`` where the landscape is not known, ``none``) and ``limit_decision``
-        (``small_residual``, ``no_force``) say whether a limit was reached and how that was decided.
-        A stack has the dim ``sample`` first, and these as variables;
-        with ``t_eval`` and a finite end all share ``time``, otherwise ``time(sample, step)``. Rows
-        that a run did not reach are NaN. Stop reasons are the flags ``end_reached``,
+        (``small_residual``, ``definite_hessian``, ``no_force``) say whether a limit was reached and
+        how that was decided. A stack has the dim ``sample`` first, and these as variables; with
+        ``t_eval`` and a finite end all share ``time``, otherwise ``time(sample, step)``. Rows that
+        a run did not reach are NaN. Stop reasons are the flags ``end_reached``,
         ``limit_reached``, ``at_rest`` (an exactly critical start), ``event``, ``out_of_steps``,
         ``step_too_small`` (a blow-up in finite time) and ``not_finite``.
 

@@ -16,6 +16,7 @@ from dlnds._kernels import runge_kutta as kernels
 from dlnds.arrays import Array
 from dlnds.runs.events import Watch
 from dlnds.runs.recording import BUFFER, Back, Recorder, Rows, Run, after
+from dlnds.runs.rest import at_minimum
 from dlnds.runs.zeros import INNER
 from dlnds.systems.protocol import Limit, Reduction, SystemProtocol, unchanged
 from dlnds.theory import tolerances
@@ -27,6 +28,9 @@ _REASONS = {
 }
 _PAUSE = 2000  # steps between two visits to Python, where progress is shown and Ctrl-C is heard
 _LIMIT_CHECK = 50  # the same while looking for the limit of a run without end
+#: When a run without end is asked whether it rests at a minimum: where the relative force is so
+#: small in terms of ``rtol`` and the largest so far, and after so many checks, twice as many, …
+_DECAYED, _LOOKS = 1e-2, 8
 #: Growth of an error scale after which a system is asked for new coordinates.
 _GROWTH = 64.0
 #: How often a run without end must be found stiff: most that are will have come to their limit.
@@ -198,6 +202,7 @@ class Stepper:
             events=bool(task.events),
         )
         self.limit = Limit()
+        self._fastest, self._looks = 0.0, 0  # the largest rate so far, and how often it was asked
         self.clocks, self.orders = kernels.clock_at(task.span[0]), np.zeros(1, kernels.TASK)
         self.clock = self.clocks[0]
         self.clock.always_dense = bool(task.events)
@@ -295,10 +300,28 @@ class Stepper:
             return ""
         force = float(np.abs(self.work.stages[0]).max())
         limit = self.place.frame.limit(self._embedded(), force, task.rtol)
+        if limit.kind == "none" and self._rests(force):
+            limit = limit._replace(kind="minimum", decision="definite_hessian")
         if limit.kind == "none":
             return ""
         self.limit = limit
         return "at_rest" if force < tolerances.NO_FORCE and not clock.steps else "limit_reached"
+
+    def _rests(self, force: float) -> bool:
+        """Tell whether a run rests at a minimum that its system does not know as one.
+
+        That takes the Hessian, so it is asked where the force has become small, in terms of what it
+        was, and more and more seldom otherwise.
+        """
+        x, system = self.work.state, self.place.system
+        if system is not self.place.frame or force < tolerances.NO_FORCE:
+            return False
+        rate = force / max(float(np.abs(x).max()), tolerances.SMALLEST)
+        self._fastest, self._looks = max(self._fastest, rate), self._looks + 1
+        seldom = self._looks >= _LOOKS and self._looks & (self._looks - 1) == 0
+        if not (seldom or rate <= _DECAYED * self.task.rtol * self._fastest):
+            return False
+        return at_minimum(system, x, self.work.stages[0], self.task.rtol)
 
     def _embedded(self) -> Array:
         """Return the state in the coordinates of the frame."""

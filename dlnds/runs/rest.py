@@ -1,0 +1,66 @@
+"""Whether a gradient flow has come to a minimum of which nothing is known but its Hessian."""
+
+import numpy as np
+import scipy.linalg
+
+from dlnds.arrays import Array
+from dlnds.systems.protocol import SystemProtocol, dense_jacobian, field_of
+from dlnds.theory import tolerances
+
+#: Components up to which the Hessian is looked at.
+MOST = 640
+#: How near the minimum must be, relative to the state: in terms of the accuracy of the run, and of
+#: the smallest eigenvalue over the largest, so that the Hessian is positive all the way.
+_NEAR, _KEPT = 1e-2, 1e-2
+#: Forces, in terms of the largest eigenvalue times the state, that are nothing but rounding: where
+#: the run is, and where Newton's method has led.
+_ROUNDING, _NO_FORCE = 64.0 * float(np.finfo(float).eps), 1e-11
+#: How far the flat directions are followed, relative to the state, how often and in how many steps.
+_FAR, _TRIALS, _ITERATIONS = 0.1, 3, 12
+
+
+def at_minimum(system: SystemProtocol, x: Array, force: Array, rtol: float) -> bool:
+    """Tell whether a state is a minimum, to the accuracy of the run, that no run leaves.
+
+    The Hessian has no negative eigenvalue, Newton's step to the minimum is small, and where the
+    Hessian is flat the minima go on: a small force alone says nothing, since it is small on a
+    plateau too, where the Hessian vanishes in directions in which the loss falls at higher order.
+    """
+    size = float(np.linalg.norm(x))
+    if system.kind != "gradient" or not system.numerics.symmetric or system.dim > MOST:
+        return False
+    values, frame = scipy.linalg.eigh(-dense_jacobian(system, 0.0, x)[0])
+    largest = float(np.abs(values).max())
+    zero = tolerances.HESSIAN * largest
+    flat = np.abs(values) <= zero
+    if values[0] < -zero or flat.all():
+        return False
+    pull = frame.T @ force
+    step = float(np.linalg.norm(pull[~flat] / values[~flat]))
+    near = min(_NEAR * rtol, _KEPT * float(values[~flat][0]) / largest)
+    if step > near * size and float(np.linalg.norm(pull)) > _ROUNDING * largest * size:
+        return False
+    allowed = _NO_FORCE * largest * size
+    return not flat.any() or _flat(system, x, frame[:, flat], frame[:, ~flat], allowed)
+
+
+def _flat(system: SystemProtocol, x: Array, along: Array, across: Array, allowed: float) -> bool:
+    """Tell whether the zeros of a field go on in all directions ``along`` a kernel.
+
+    From places some way along it, at random, Newton's method ``across`` leads to states at which
+    what is left of the field must vanish. At a plateau of order m it is the (m − 1)th power of the
+    way, in a direction in which all weights move that the order needs.
+    """
+    field, rng = field_of(system, 0.0), np.random.default_rng(0)
+    for _ in range(_TRIALS):
+        way = rng.normal(size=along.shape[1])
+        state = x + along @ (_FAR * np.linalg.norm(x) / np.linalg.norm(way) * way)
+        for _ in range(_ITERATIONS):
+            force = across.T @ field(state)
+            if float(np.linalg.norm(force)) <= 0.1 * allowed:
+                break
+            jacobian = across.T @ dense_jacobian(system, 0.0, state)[0] @ across
+            state = state - across @ np.linalg.lstsq(jacobian, force, rcond=None)[0]
+        if not float(np.linalg.norm(field(state))) <= allowed:
+            return False
+    return True

@@ -1,0 +1,96 @@
+"""Runs without end of networks whose minima are not known: over at one, never at a plateau."""
+
+import functools
+
+import numpy as np
+import pytest
+import scipy.optimize
+
+import dlnds as dl
+
+
+@functools.cache
+def data(seed=0):
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(3, 20))
+    return X, rng.normal(size=20), np.sign(rng.normal(size=20))
+
+
+def words(run):
+    names = (run.stop_reason, run.limit_kind, run.limit_decision)
+    return tuple(dl.schema.decode(name).item() for name in names)
+
+
+MINIMUM = ("limit_reached", "minimum", "definite_hessian")
+
+
+@functools.cache
+def best(kind):
+    """Return the least loss over all linear maps, by what is convex in them."""
+    X, y, labels = data()
+    if kind == "square":
+        residual = y - np.linalg.lstsq(X.T, y, rcond=None)[0] @ X
+        return 0.5 * residual @ residual / 20
+
+    def logistic(w):
+        return np.logaddexp(0.0, -labels * (w @ X)).mean()
+
+    return scipy.optimize.minimize(logistic, np.zeros(3), method="BFGS", tol=1e-12).fun
+
+
+def network(kind, widths):
+    X, y, labels = data()
+    if kind == "square":
+        return dl.HomogeneousNetwork(widths, X, y, power=1, slope=1.0)
+    return dl.LossNetwork(widths, dl.losses.logistic(X, labels))
+
+
+@pytest.mark.parametrize("kind", ["square", "logistic"])
+@pytest.mark.parametrize("widths", [(3, 4, 1), (3, 3, 2, 1), (3, 3, 3, 3, 1)])
+def test_a_run_ends_at_a_minimum_with_a_residual(kind, widths):
+    net = network(kind, widths)
+    for seed in range(3):
+        run = dl.flow(net, net.initial(scale=0.3, rng=seed), max_steps=2000)
+        assert words(run) == MINIMUM
+        assert float(run.loss[-1]) == pytest.approx(best(kind), rel=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["square", "logistic"])
+@pytest.mark.parametrize(("widths", "scale"), [((3, 3, 2, 1), 1e-6), ((3, 3, 3, 3, 1), 1e-9)])
+def test_no_plateau_ends_a_run(kind, widths, scale):
+    """At depth 4 and scale 1e-9 the gradient of the start is 1e-27."""
+    net = network(kind, widths)
+    start = net.initial(scale=scale, rng=0)
+    run = dl.flow(net, start, max_steps=20_000, save=[])
+    assert words(run) == MINIMUM
+    assert float(run.loss[-1]) == pytest.approx(best(kind), rel=1e-10)
+
+
+@pytest.mark.parametrize("push", [0.0, 1e-12, 1e-7])
+def test_no_saddle_ends_a_run_that_leaves_it(push):
+    """Two channels of a linear network; the second begins at zero, or a little off."""
+    X, Y = np.eye(2), np.diag([2.0, 1.0])
+    net = dl.HomogeneousNetwork((2, 2, 2), X, Y, power=1, slope=1.0, normalize=False)
+    start = net.pack([np.diag([0.5, push]), np.diag([0.5, push])])
+    run = dl.flow(net, start, max_steps=600)
+    if push:
+        assert words(run) == ("limit_reached", "global_minimum", "small_residual")
+    else:
+        assert words(run)[1] != "minimum"
+        assert float(run.loss[-1]) == pytest.approx(0.5, rel=1e-9)
+
+
+def test_the_limit_is_a_critical_point_without_negative_curvature():
+    """Networks with max(x, 0)²: what ends as a minimum is one, by differences of the gradient."""
+    X, y, _ = data()
+    net = dl.HomogeneousNetwork((3, 4, 1), X, y, power=2, slope=0.0)
+    run = dl.flow(net, net.initial(scale=0.3, rng=3), max_steps=2000)
+    assert words(run) == MINIMUM
+    x = run.state.values[-1]
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        v = rng.normal(size=net.dim)
+        v /= np.linalg.norm(v)
+        above = net.loss(x + 1e-3 * v) - net.loss(x)
+        assert above > 0.0
+        assert abs(net.gradient(x) @ v) <= 1e-9
