@@ -14,7 +14,7 @@ from dlnds.arrays import Array
 from dlnds.errors import check_generator, check_memory, known_options
 from dlnds.landscape.points import check_critical
 from dlnds.systems.linear import LinearNetwork, check_network
-from dlnds.theory import spectra, strings, tolerances
+from dlnds.theory import spectra, strings
 from dlnds.theory.coordinates import flat
 from dlnds.theory.symmetry import moved
 
@@ -97,7 +97,7 @@ def random_fiber_state(net: LinearNetwork, modes: Sequence[int], rng: Any = None
 
 @known_options
 def fiber_dimension(
-    net: LinearNetwork, x: ArrayLike, *, rtol: float = tolerances.CRITICAL
+    net: LinearNetwork, x: ArrayLike | xr.Dataset, *, rtol: float | None = None
 ) -> xr.Dataset:
     """Return the local dimension of the fiber at a critical point, and how it was found.
 
@@ -106,10 +106,9 @@ def fiber_dimension(
     net
         The network.
     x
-        Critical state (parameter).
+        Critical state (parameter), or what has one, as for `classify`.
     rtol
-        How accurately it is critical, as for `classify`; eigenvalues of the Hessian below this
-        fraction of the largest count as zero.
+        How accurately it is critical, as for `classify`.
 
     Returns
     -------
@@ -120,15 +119,17 @@ def fiber_dimension(
         gradient, so that no sheet has more than ``nullity`` dimensions. ``is_smooth`` is 1 where
         the largest one has as many: there the fiber is a manifold. ``is_complete`` is 0 where
         there are too many kinds to try all of them, so that a larger sheet is possible unless
-        ``is_smooth``. The attributes ``smallest_nonzero`` and ``largest_zero`` are the relative
-        eigenvalues on both sides of the rank decision, ``smallest_kept`` and ``largest_dropped``
-        the relative singular values on both sides of the decisions on products of layers.
+        ``is_smooth``. ``is_clear`` is 0 where other ranks of products of layers are possible;
+        ``smallest_kept`` and ``largest_dropped`` are the relative singular values on both sides of
+        these decisions. The attributes ``smallest_nonzero`` and ``largest_zero`` are eigenvalues
+        of the Hessian, relative to what it can be with such layers: those that count by these
+        ranks, and those that do not.
 
     Raises
     ------
     ValueError
-        If the state is not critical, with how far it is from that, or a rank is not clear at
-        ``rtol``, with the ranks.
+        If the state is not critical, with how far it is from that, or no ranks are possible at
+        the given ``rtol``.
 
     Notes
     -----
@@ -150,26 +151,29 @@ def fiber_dimension(
     >>> int(fiber.fiber_dimension), int(fiber.orbit_dimension)
     (17, 15)
     """
-    state, rtol, found = check_critical(net, x, rtol)
-    layers = net.unpack(state)
-    orbit, fiber, counted = strings.dimensions(net.problem, layers, found, rtol, strings.MOST_KINDS)
+    state, found, accuracy = check_critical(net, x, rtol)
+    problem, layers, kinds = net.problem, net.unpack(state), strings.MOST_KINDS
+    orbit, fiber, decision = strings.dimensions(problem, layers, found, kinds, rtol, accuracy)
+    counted = decision.strings
+    index, nullity = strings.inertia(problem, found.modes, counted.ranks)
     values = np.linalg.eigvalsh(net.hessian(state))
-    values /= max(strings.hessian_scale(net.problem, layers), np.finfo(float).tiny)
-    decision = spectra.decided(values, rtol)
+    values /= max(strings.hessian_scale(problem, layers), np.finfo(float).tiny)
+    told = spectra.counted(values, index, nullity)
     variables = {
         "fiber_dimension": np.int64(fiber.largest),
         "sheet_dimension": np.int64(fiber.sheet),
         "orbit_dimension": np.int64(orbit),
-        "jacobian_rank": np.int64(decision.rank),
-        "nullity": np.int64(decision.nullity),
-        "is_smooth": np.int8(fiber.largest == decision.nullity),
+        "jacobian_rank": np.int64(net.dim - nullity),
+        "nullity": np.int64(nullity),
+        "is_smooth": np.int8(fiber.largest == nullity),
         "is_complete": np.int8(fiber.complete),
+        "is_clear": np.int8(not decision.others),
     }
     attrs = {
         **net.attributes(),
-        "rtol": rtol,
-        "smallest_nonzero": decision.smallest_nonzero,
-        "largest_zero": decision.largest_zero,
+        **({} if rtol is None else {"rtol": rtol}),
+        "smallest_nonzero": told.smallest_nonzero,
+        "largest_zero": told.largest_zero,
         "smallest_kept": counted.smallest_kept,
         "largest_dropped": counted.largest_dropped,
     }

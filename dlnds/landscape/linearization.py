@@ -27,13 +27,16 @@ from dlnds.systems.protocol import (
     dense_jacobian,
     field_of,
     products_at,
+    terms_at,
 )
-from dlnds.theory import spectra
+from dlnds.theory import spectra, tolerances
 from dlnds.theory.spectra import Decision, KnownSpectrum
 
 METHODS = ("auto", "known", "dense", "iterative")
 #: Which eigenvalues the iterative method finds.
 ENDS = ("negative", "smallest", "largest")
+#: Turns of an equilibration, each of which halves what is left in decades.
+_SWEEPS = 20
 
 
 class _Spectrum(NamedTuple):
@@ -42,6 +45,7 @@ class _Spectrum(NamedTuple):
     ``resolution`` is the rounding of dense eigenvalues, by which a state counts as an equilibrium.
     ``complete``: all of them are there; ``all_negative``: at least all that are negative.
     ``dimensions`` of orbit and fiber, if they are known with them; ``vectors`` (parameter, eigen).
+    ``counted``: where index and nullity are known otherwise no eigenvalue is judged by a tolerance.
     """
 
     values: Any
@@ -52,6 +56,7 @@ class _Spectrum(NamedTuple):
     all_negative: bool = True
     dimensions: tuple[int, int, bool] | None = None
     vectors: Any = None
+    counted: bool = False
 
 
 @known_options
@@ -77,9 +82,11 @@ def linearize(
     t
         Time, for a system that depends on it.
     zero_tolerance
-        Eigenvalues of at most this modulus count as zero. ``None`` takes the accuracy of the
-        computed eigenvalues: ``8 n ε ‖J‖`` in double precision, ``‖J‖ ε^{2/3}`` for a differenced
-        Jacobian, 0 for a closed form, whose zeros are exact.
+        Eigenvalues of at most this modulus count as zero. ``None`` takes what is known of them: at
+        critical points of a `LinearNetwork` index and nullity follow from the ranks of products of
+        layers, and closed forms have exact zeros. Elsewhere it is the accuracy of the computed
+        eigenvalues, ``8 n ε ‖N‖`` in double precision, ``‖N‖ ε^{2/3}`` for a differenced Jacobian,
+        with N the sizes of the terms that J sums.
     method
         - ``"auto"``: what the system knows without its Jacobian, otherwise dense.
         - ``"known"``: what the system knows, or an error. A `LinearNetwork` knows its spectrum at
@@ -125,9 +132,11 @@ def linearize(
         not along the fiber; 0 if there are degenerate directions, which decay algebraically, if at
         all.
 
-        The attributes ``zero_tolerance``, ``largest_zero`` and ``smallest_nonzero`` (moduli) show
-        how clear the decision on zero was; ``method`` is how the eigenvalues are known, and
-        ``complete`` is 0 if there are more of them.
+        The attribute ``is_clear`` is 0 where index or nullity could be others as well: ranks of
+        products of layers are not clear, or an eigenvalue that counts is less than ten times one
+        that does not. The attributes ``zero_tolerance``, ``largest_zero`` and ``smallest_nonzero``
+        (moduli) show how clear the decision on zero was; ``method`` is how the eigenvalues are
+        known, and ``complete`` is 0 if there are more of them.
 
     Raises
     ------
@@ -180,7 +189,7 @@ def linearize(
         found = _dense(system, t, state, zero_tolerance, vectors=eigenvectors)
     else:
         found = _known(system, known, zero_tolerance)
-    return _dataset(system, t, state, found)
+    return _dataset(system, t, state, found._replace(counted=zero_tolerance is None))
 
 
 def _check_end(
@@ -204,7 +213,7 @@ def _check_end(
 def _known(system: SystemProtocol, known: KnownSpectrum, tolerance: float | None) -> _Spectrum:
     found, word, dimensions = known
     values = np.sort(np.concatenate([found, np.zeros(system.dim - len(found))]))
-    resolution = spectra.accuracy(system.dim) * float(np.abs(found).max(initial=0.0))
+    resolution = tolerances.rounding(system.dim) * float(np.abs(found).max(initial=0.0))
     if tolerance is None:
         tolerance = 0.0 if word == "closed_form" else resolution
     return _Spectrum(values, resolution, tolerance, word, dimensions=dimensions)
@@ -220,7 +229,9 @@ def _dense(
         values, frame = spectra.symmetric_modes(matrix, vectors=vectors)
     else:
         values, frame = spectra.general_modes(matrix, vectors=vectors)
-    resolution = accuracy * float(np.abs(values).max())
+    resolution = accuracy * max(
+        float(np.abs(values).max()), float(np.linalg.norm(terms_at(system, t, x)))
+    )
     zero = resolution if tolerance is None else tolerance
     return _Spectrum(values, resolution, zero, "dense", vectors=frame)
 
@@ -241,7 +252,9 @@ def _iterative(
     size = spectra.spectral_radius(product, system.dim)
     if not np.isfinite(size):
         raise ValueError("x: the Hessian at this state is not finite")
-    resolution = spectra.accuracy(system.dim) * size
+    others = (products_at(system, t, other) for other in system.theory(x).alike())
+    sizes = [size, *(spectra.spectral_radius(other, system.dim) for other in others)]
+    resolution = tolerances.rounding(system.dim) * max(sizes)
     zero = resolution if tolerance is None else tolerance
     below = -zero if count is None else np.inf
     values = spectra.lowest_eigenvalues(product, system.dim, size, below=below, count=count)
@@ -253,8 +266,8 @@ def _iterative(
 
 
 def _dataset(system: SystemProtocol, t: float, x: Array, found: _Spectrum) -> xr.Dataset:
-    values, decision = found.values, spectra.decided(found.values, found.zero_tolerance)
-    symmetric = system.numerics.symmetric
+    symmetric, values = system.numerics.symmetric, found.values
+    decision, index, clear = _judged(system, x, found)
     growth = -values if symmetric else values.real
     unstable = ~decision.zero & (growth > (0.0 if symmetric else found.zero_tolerance))
     variables: dict[str, Any] = {"eigenvalue": ("eigen", values.real.copy())}
@@ -265,6 +278,7 @@ def _dataset(system: SystemProtocol, t: float, x: Array, found: _Spectrum) -> xr
         "zero_tolerance": found.zero_tolerance,
         "largest_zero": decision.largest_zero,
         "smallest_nonzero": decision.smallest_nonzero,
+        "is_clear": int(clear),
     }
     if not symmetric:
         variables["eigenvalue_imag"] = ("eigen", values.imag.copy())
@@ -274,7 +288,7 @@ def _dataset(system: SystemProtocol, t: float, x: Array, found: _Spectrum) -> xr
         attrs["eigenvector_condition"] = float(np.linalg.cond(found.vectors))
         coords = system.coordinates()
     if found.all_negative:
-        variables["index"] = np.int64(np.count_nonzero(unstable))
+        variables["index"] = np.int64(np.count_nonzero(unstable) if index is None else index)
         if unstable.any():
             variables["departure_rate"] = float(growth.max())
     if found.complete:
@@ -286,6 +300,26 @@ def _dataset(system: SystemProtocol, t: float, x: Array, found: _Spectrum) -> xr
         if found.complete and not unstable.any():
             variables |= _convergence(-growth[~decision.zero], variables)
     return schema.finish(xr.Dataset(variables, coords), "linearization", attrs)
+
+
+def _judged(
+    system: SystemProtocol, x: Array, found: _Spectrum
+) -> tuple[Decision, int | None, bool]:
+    """Return which eigenvalues are zero, the index if it is known otherwise, and if that is clear.
+
+    Where ranks of products of layers are not clear, the tolerance decides.
+    """
+    decision = spectra.decided(found.values, found.zero_tolerance)
+    clear = decision.smallest_nonzero >= tolerances.CLEAR_GAP * decision.largest_zero
+    if not found.counted or found.method == "closed_form" or not system.numerics.symmetric:
+        return decision, None, clear
+    known = system.theory(x).inertia()
+    if known is None or not known[2]:
+        return decision, None, clear and known is None
+    index, nullity, _ = known
+    if found.complete:
+        decision = spectra.counted(found.values, index, nullity)
+    return decision, index, True
 
 
 def _vectors(frame: Any, symmetric: bool) -> dict[str, Any]:
@@ -393,14 +427,16 @@ def inertia(
     t
         Time, for a system that depends on it.
     zero_tolerance
-        Eigenvalues of at most this modulus count as zero. ``None`` takes ``8 n ε ‖H‖_F``, or
-        ``ε^{2/3} ‖H‖_F`` for a differenced Hessian.
+        Eigenvalues of at most this modulus count as zero. ``None`` takes the rounding of the
+        entries, ``8 n ε`` (``ε^{2/3}`` if H is differenced) times the sizes N_ij of the terms that
+        they sum: H is scaled by a diagonal, which changes no sign, so that no N_ij is above one.
 
     Returns
     -------
     xarray.Dataset
         Schema ``inertia``: ``index``, ``nullity`` and ``coindex``, the numbers of negative, zero
-        and positive eigenvalues; the attribute ``zero_tolerance``.
+        and positive eigenvalues; the attribute ``zero_tolerance``, and ``is_clear``, which is 0 if
+        ten times that gives other counts, or ranks of products of layers tell others.
 
     Raises
     ------
@@ -427,17 +463,43 @@ def inertia(
     state = check_state("x", system, x)
     t = check_number("t", t)
     check_memory("x", 5 * system.dim**2)
-    matrix, accuracy = dense_jacobian(system, t, state)
+    matrix, zero = dense_jacobian(system, t, state)
+    known = None
     if zero_tolerance is None:
-        zero_tolerance = accuracy * float(np.linalg.norm(matrix))
+        terms = terms_at(system, t, state)
+        scale = _equilibrating(terms)
+        matrix *= scale[:, None] * scale
+        zero *= float(np.linalg.norm(terms * (scale[:, None] * scale)))
+        known = system.theory(state).inertia()
     else:
-        zero_tolerance = check_number("zero_tolerance", zero_tolerance, minimum=0.0)
-    np.negative(matrix, out=matrix)
-    shift = zero_tolerance * np.eye(system.dim)
-    index, coindex = _count_negative(matrix + shift), _count_negative(shift - matrix)
-    counts = {"index": index, "nullity": system.dim - index - coindex, "coindex": coindex}
-    attrs = {**system.attributes(), "zero_tolerance": zero_tolerance}
+        zero = check_number("zero_tolerance", zero_tolerance, minimum=0.0)
+    index, coindex = (_count_below(sign * matrix, zero) for sign in (-1.0, 1.0))
+    nullity = system.dim - index - coindex
+    counts = {"index": index, "nullity": nullity, "coindex": coindex}
+    if known is not None:
+        clear = known == (index, nullity, True)
+    else:
+        wider = tolerances.CLEAR_GAP * zero
+        clear = [_count_below(sign * matrix, wider) for sign in (-1.0, 1.0)] == [index, coindex]
+    attrs = {**system.attributes(), "zero_tolerance": zero, "is_clear": int(clear)}
     return schema.finish(xr.Dataset(counts), "inertia", attrs)
+
+
+def _equilibrating(terms: Array) -> Array:
+    """Return factors for rows and columns of a symmetric matrix after which no entry is above one.
+
+    Each row has a largest entry near one then, if it has any (Ruiz).
+    """
+    scale = np.ones(len(terms))
+    for _ in range(_SWEEPS):
+        largest = (terms * (scale[:, None] * scale)).max(axis=1)
+        scale /= np.sqrt(np.where(largest > 0.0, largest, 1.0))
+    return scale
+
+
+def _count_below(matrix: Array, zero: float) -> int:
+    """Return the number of eigenvalues of a symmetric matrix below −``zero``."""
+    return _count_negative(matrix + zero * np.eye(len(matrix)))
 
 
 def _count_negative(matrix: Array) -> int:

@@ -10,7 +10,7 @@ import xarray as xr
 from numpy.typing import ArrayLike
 
 from dlnds import schema
-from dlnds.arrays import Array, Flags
+from dlnds.arrays import Array, Flags, Integers
 from dlnds.errors import check_integer, check_integers, check_number, known_options
 from dlnds.systems.linear import LinearNetwork, check_network
 from dlnds.systems.product import ProductFlow, check_maps
@@ -145,7 +145,9 @@ def _kinds(sigma: Array, learnt: Flags, most: int, below: str) -> Any:
 
 
 @known_options
-def classify(net: LinearNetwork, x: ArrayLike, *, rtol: float = tolerances.CRITICAL) -> xr.Dataset:
+def classify(
+    net: LinearNetwork, x: ArrayLike | xr.Dataset, *, rtol: float | None = None
+) -> xr.Dataset:
     """Return what kind of critical point a state is, and how clearly that was decided.
 
     Parameters
@@ -153,32 +155,36 @@ def classify(net: LinearNetwork, x: ArrayLike, *, rtol: float = tolerances.CRITI
     net
         The network, with any input covariance and any target.
     x
-        State (parameter).
+        State (parameter); or what knows how accurate its state is: a row of a run of this network,
+        ``run.isel(time=-1)``, or what `find_critical_point` returns.
     rtol
-        How accurately the state is critical: gradients and singular values below this, relative to
-        the sizes of the layers they are made of, count as zero.
+        Gradients and singular values below this, relative to the sizes of the layers they are made
+        of, count as zero. ``None`` takes a state for critical if it is so to 1e-3, about what runs
+        leave, and decides ranks in the widest gap of the singular values above the accuracy of the
+        state: what ``x`` says of it, how far it is from critical, and rounding.
 
     Returns
     -------
     xarray.Dataset
         Schema ``classification``: ``kind`` (flags ``global_minimum``, ``strict_saddle``,
-        ``nonstrict_saddle``, ``not_critical``); ``critical_point``, the label of the index set S,
-        and ``learnt(mode)``; ``ambiguous``, 1 where equal singular values let other index sets
-        name the same point; ``rank``; ``loss`` above the irreducible one and ``excess`` above the
-        global minimum; ``tightened``, 1 if all pairs of layers are (−1 if not critical);
-        ``order_of_descent`` (0 at minima, 1 where not critical) and ``order_is_exact``, 0 where it
-        is a lower bound. ``relative_gradient`` is the largest ‖∇_i‖ / (Π_{k≠i} ‖W_k‖ · max(‖Σ‖, Π
-        ‖W_k‖)) and ``mode_residual`` how far a mode's strength is from 0 or 1. For each ``pair``
-        of layers ``earlier`` < ``later``: ``between_rank`` of W_{earlier+1:later−1},
-        ``complementary_rank`` of the block through the data, and ``tightened_pair``. The attributes
-        ``smallest_kept`` and ``largest_dropped`` are the relative singular values on both sides of
-        the rank decisions.
+        ``nonstrict_saddle``, ``not_critical``) and ``kind_is_clear``, 0 if others are possible as
+        well; ``critical_point``, the label of the index set S, and ``learnt(mode)``; ``ambiguous``,
+        1 where equal singular values let other index sets name the same point; ``rank``; ``loss``
+        above the irreducible one and ``excess`` above the global minimum; ``tightened``, 1 if all
+        pairs of layers are (−1 if not critical); ``order_of_descent`` (0 at minima, 1 where not
+        critical) and ``order_is_exact``, 0 where it is a lower bound. ``relative_gradient`` is the
+        largest ‖∇_i‖ / (Π_{k≠i} ‖W_k‖ · max(‖Σ‖, Π ‖W_k‖)) and ``mode_residual`` how far a mode's
+        strength is from 0 or 1. For each ``pair`` of layers ``earlier`` < ``later``:
+        ``between_rank`` of W_{earlier+1:later−1}, ``complementary_rank`` of the block through the
+        data, and ``tightened_pair``. ``decision_gap`` says how clear the ranks are: the ratio of
+        the relative singular values on both sides of the decision, or of the accuracy; the
+        attributes ``smallest_kept`` and ``largest_dropped`` are these values.
 
     Raises
     ------
     ValueError
-        If the state has the wrong shape or is not finite, or a rank is not clear at ``rtol``; the
-        message says between which ranks.
+        If the state has the wrong shape or is not finite, or two kinds are possible at the given
+        ``rtol``.
 
     Notes
     -----
@@ -188,6 +194,10 @@ def classify(net: LinearNetwork, x: ArrayLike, *, rtol: float = tolerances.CRITI
     is non-strict if all pairs are. The order of descent is the size k of the smallest set of layers
     whose k cyclic blocks all have rank above r; it is exact if rank Σ = min(d_0, d_h), at A_S, and
     for k = 2. Equal singular values count as equal: any of them are the largest.
+
+    A singular value of a product is relative to what the product changes by if each layer changes
+    by its own size. Then nothing depends on how sizes are shared among layers, and other bases of
+    hidden layers cost as many digits as their condition numbers have.
 
     References
     ----------
@@ -201,7 +211,7 @@ def classify(net: LinearNetwork, x: ArrayLike, *, rtol: float = tolerances.CRITI
     >>> dl.schema.decode(point.kind).item(), int(point.order_of_descent)
     ('nonstrict_saddle', 3)
     """
-    state, rtol = check_point(net, x, rtol)
+    state, rtol, accuracy = check_point(net, x, rtol)
     found = strings.learnt(net.problem, net.unpack(state), rtol)
     loss = float(net.loss(state))
     variables = {
@@ -212,37 +222,61 @@ def classify(net: LinearNetwork, x: ArrayLike, *, rtol: float = tolerances.CRITI
         "relative_gradient": found.relative_gradient,
         "mode_residual": found.mode_residual,
         "kind": schema.flag(schema.POINT_KINDS, "not_critical"),
+        "kind_is_clear": np.int8(found.clear),
         "tightened": np.int8(-1),
         "order_of_descent": np.int64(1),
         "order_is_exact": np.int8(1),
     }
-    attrs = {**net.attributes(), "rtol": rtol}
+    attrs = net.attributes() | ({} if rtol is None else {"rtol": rtol})
     if found.is_critical(rtol):
-        blocks = strings.residual_blocks(net.problem, found, rtol)
-        counted = strings.count_strings(blocks, rtol, net.depth - 1)
-        canonical = not any(z.any() for z in blocks[:-1])
-        variables.update(_decided(net, variables["learnt"][1], counted, canonical))
-        attrs["smallest_kept"] = counted.smallest_kept
-        attrs["largest_dropped"] = counted.largest_dropped
+        decision = strings.decided(net.problem, found, rtol, accuracy)
+        learnt = variables["learnt"][1]
+        kinds = {_kind(net, learnt, ranks) for ranks in (decision.strings.ranks, *decision.others)}
+        if rtol is not None and len(kinds) > 1:
+            raise strings.AmbiguousRankError(
+                f"rtol: at {rtol:g} this may be a {' or a '.join(sorted(kinds))}: relative "
+                f"singular values from {decision.strings.smallest_kept:.2g} count, up to "
+                f"{decision.strings.largest_dropped:.2g} do not"
+            )
+        variables.update(_decided(net, learnt, decision.strings.ranks))
+        variables["kind_is_clear"] = np.int8(len(kinds) == 1)
+        variables["decision_gap"] = decision.gap
+        attrs["smallest_kept"] = decision.strings.smallest_kept
+        attrs["largest_dropped"] = decision.strings.largest_dropped
     coords = {"singular_value": ("mode", net.singular_values)}
     return schema.finish(xr.Dataset(variables, coords=coords), "classification", attrs)
 
 
-def _decided(
-    net: LinearNetwork, learnt: Flags, counted: strings.Strings, canonical: bool
-) -> dict[str, Any]:
-    """Return what the ranks of a critical point tell of its kind."""
-    sigma, rank, depth = net.singular_values, int(learnt.sum()), net.depth
+def _pairs(depth: int, ranks: Integers) -> tuple[Integers, Integers, Integers, Integers]:
+    """Return all pairs of layers, and the ranks between them and around, without learnt modes."""
     earlier, later = np.add(np.triu_indices(depth, 1), 1)
-    between = counted.ranks[earlier, later - 1 - earlier]
-    complementary = counted.ranks[later, depth - later + earlier]
+    return (
+        earlier,
+        later,
+        ranks[earlier, later - 1 - earlier],
+        ranks[later, depth - later + earlier],
+    )
+
+
+def _kind(net: LinearNetwork, learnt: Flags, ranks: Integers) -> str:
+    """Return the kind of a critical point from ranks of products of layers."""
+    _, _, between, complementary = _pairs(net.depth, ranks)
+    tightened = ((between == 0) | (complementary == 0)).all()
+    below = "nonstrict_saddle" if tightened else "strict_saddle"
+    return str(_kinds(net.singular_values, learnt[None], net.max_rank, below)[0])
+
+
+def _decided(net: LinearNetwork, learnt: Flags, ranks: Integers) -> dict[str, Any]:
+    """Return what the ranks of a critical point tell of it."""
+    rank, depth = int(learnt.sum()), net.depth
+    earlier, later, between, complementary = _pairs(depth, ranks)
     pivots = (between == 0) | (complementary == 0)
-    below = "nonstrict_saddle" if pivots.all() else "strict_saddle"
-    kind = str(_kinds(sigma, learnt[None], net.max_rank, below)[0])
+    kind = _kind(net, learnt, ranks)
     order = 0 if kind == "global_minimum" else 2
     if kind == "nonstrict_saddle":
-        order = strings.order_of_descent(counted.ranks, depth)
-    full = np.count_nonzero(sigma) == min(net.widths[0], net.widths[-1])
+        order = strings.order_of_descent(ranks, depth)
+    full = np.count_nonzero(net.singular_values) == min(net.widths[0], net.widths[-1])
+    canonical = not ranks[:depth, 1].any()
     return {
         "kind": schema.flag(schema.POINT_KINDS, kind),
         "tightened": np.int8(pivots.all()),
@@ -258,7 +292,7 @@ def _decided(
 
 @known_options
 def canonicalize(
-    net: LinearNetwork, x: ArrayLike, *, rtol: float = tolerances.CRITICAL
+    net: LinearNetwork, x: ArrayLike | xr.Dataset, *, rtol: float | None = None
 ) -> xr.Dataset:
     """Return the canonical representative of a critical point and the way there.
 
@@ -267,7 +301,7 @@ def canonicalize(
     net
         The network.
     x
-        Critical state (parameter).
+        Critical state (parameter), or what has one, as for `classify`.
     rtol
         How accurately it is critical, as for `classify`.
 
@@ -305,7 +339,7 @@ def canonicalize(
     >>> canon.critical_point.item(), bool(canon.residual < 1e-15)
     ('{1}', True)
     """
-    state, rtol, found = check_critical(net, x, rtol)
+    state, found, _ = check_critical(net, x, rtol)
     modes = net.map_modes(found.left, found.sizes, found.right)
     layers = net.unpack(state)
     _, inverses = strings.adapted_bases(layers, *modes)
@@ -342,23 +376,43 @@ def _entry_coordinates(sizes: Sequence[int]) -> dict[str, Any]:
     return schema.columns("entry", hidden=hidden, unit=rows, unit_before=columns)
 
 
-def check_point(net: LinearNetwork, x: ArrayLike, rtol: float) -> tuple[Array, float]:
-    """Return a state and a tolerance for whether it is critical, if they can be that."""
+def check_point(
+    net: LinearNetwork, x: ArrayLike | xr.Dataset, rtol: float | None
+) -> tuple[Array, float | None, float]:
+    """Return a state, a tolerance for whether it is critical, and its relative accuracy if known.
+
+    A run is as accurate as where it takes itself for over, at ten times its tolerance.
+    """
     check_network(net)
-    state = check_state("x", net, x)
-    return state, check_number("rtol", rtol, minimum=1e-15, maximum=0.1)
+    if rtol is not None:
+        rtol = check_number("rtol", rtol, minimum=1e-15, maximum=0.1)
+    if not isinstance(x, xr.Dataset):
+        return check_state("x", net, x), rtol, 0.0
+    if "state" in x and x["state"].ndim > 1:
+        sizes = dict(x["state"].sizes)
+        raise ValueError(f"x: needs one row of a run, such as x.isel(time=-1), got {sizes}")
+    wanted: dict[str, Any] = {"state": ("parameter",)}
+    row = schema.read(
+        "x", x, ("run", "critical_point"), wanted, optional={"error": ()}, digest=net.digest
+    )
+    state = check_state("x", net, row["state"].values)
+    if row.attrs["schema"] == "run":
+        return state, rtol, 10.0 * float(row.attrs.get("rtol", 0.0))
+    error, size = float(row["error"]), float(np.linalg.norm(state))
+    return state, rtol, error / size if size else 0.0
 
 
 def check_critical(
-    net: LinearNetwork, x: ArrayLike, rtol: float
-) -> tuple[Array, float, strings.Learnt]:
-    """Return a state, a tolerance and what it has learnt; refuse one that is not critical."""
-    state, rtol = check_point(net, x, rtol)
+    net: LinearNetwork, x: ArrayLike | xr.Dataset, rtol: float | None
+) -> tuple[Array, strings.Learnt, float]:
+    """Return a state, what it has learnt, and its accuracy; refuse one that is not critical."""
+    state, rtol, accuracy = check_point(net, x, rtol)
     found = strings.learnt(net.problem, net.unpack(state), rtol)
     if not found.is_critical(rtol):
         raise ValueError(
             f"x: needs a critical point, got a relative gradient of {found.relative_gradient:.3g} "
-            f"and mode strengths off 0 and 1 by {found.mode_residual:.3g}; rtol is {rtol:g} "
-            "(find_critical_point goes to one near by)"
+            f"and mode strengths off 0 and 1 by {found.mode_residual:.3g}; rtol is "
+            f"{tolerances.NEARLY if rtol is None else rtol:g} (find_critical_point goes to one "
+            "near by)"
         )
-    return state, rtol, found
+    return state, found, accuracy

@@ -179,7 +179,7 @@ def critical_arcs(
     >>> bool(abs(arcs.loss - arcs.exact_loss).max() < 1e-14)
     True
     """
-    state, rtol, found = check_critical(net, x, rtol)
+    state, found, _ = check_critical(net, x, rtol)
     count = check_integer("n_alpha", n_alpha, minimum=2)
     place = departures.take_apart(net.problem, net.unpack(state), found, rtol)
     sigma = net.singular_values
@@ -373,7 +373,7 @@ def arc_states(
     check_network(net)
     arcs = schema.read("arcs", arcs, "arcs", _MOVING, digest=net.digest)
     row = arcs.isel(arc=check_integer("arc", arc, minimum=0, maximum=arcs.sizes["arc"] - 1))
-    state, rtol, found = check_critical(net, x, rtol)
+    state, found, _ = check_critical(net, x, rtol)
     ends = {name: str(row[name].item()) for name in ("source", "target")}
     label = schema.index_set_label(found.modes)
     if label != ends["source"]:

@@ -159,7 +159,7 @@ class _Local(NamedTuple):
 def _manifold(net: SystemProtocol, x: ArrayLike, rtol: float, stable: bool) -> xr.Dataset:
     if not has_maps(net):
         return hyperbolic.local_manifold(net, x, rtol, stable=stable)
-    state, rtol, found = check_critical(net.factors, x, rtol)
+    state, found, _ = check_critical(net.factors, x, rtol)
     local_of: Any = _local if net.factors is net else _of_maps
     local: _Local = local_of(net, state, found, rtol, stable)
     frame, rate, order, mode, lost = local.directions

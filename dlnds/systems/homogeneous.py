@@ -191,6 +191,7 @@ class HomogeneousNetwork(WeightSystem):
             generators=lambda: self.generators(x),
             dimensions=lambda: self._orbit_dimensions(x),
             leading_parts=lambda: self._leading_parts(x),
+            alike=lambda: self._alike(x),
         )
         if self._square is None:
             return known

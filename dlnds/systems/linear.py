@@ -490,6 +490,8 @@ class LinearNetwork(LayeredSystem):
             generators=lambda: self.generators(x),
             spectrum=lambda: spectra.known_spectrum(problem, layers),
             dimensions=lambda: self.orbit_dimensions(x),
+            inertia=lambda: self._inertia(x),
+            alike=lambda: self._alike(x),
             leading_parts=lambda: saddles.leading_parts(problem, layers),
             strict=lambda: saddles.known_strict(problem, layers),
             hessian_size=lambda: strings.hessian_scale(problem, layers),
@@ -532,24 +534,33 @@ class LinearNetwork(LayeredSystem):
         done = excess <= 0.5 * near**2 + rounding
         return bool(done and slow <= tolerances.UNSEEN**2 * total)
 
-    def orbit_dimensions(
-        self, x: Array, rtol: float = tolerances.CRITICAL
-    ) -> tuple[int, int, bool] | None:
+    def orbit_dimensions(self, x: Array) -> tuple[int, int, bool] | None:
         """Return the dimensions of the GL orbit and of the fiber at ``x``, and if that is exact.
 
-        Counted from ranks of products of layers, decided at ``rtol``. None where ``x`` is not
-        critical or a rank is not clear.
+        Counted from ranks of products of layers. None where ``x`` is not critical.
         """
-        layers = layers_of(self.widths, x)
-        found = strings.learnt(self.problem, layers, rtol)
-        if not found.is_critical(rtol):
+        problem, layers = self.problem, layers_of(self.widths, x)
+        found = strings.learnt(problem, layers)
+        if not found.is_critical(tolerances.CRITICAL):
             return None
-        try:
-            few = strings.FEW_KINDS
-            orbit, fiber, _ = strings.dimensions(self.problem, layers, found, rtol, few)
-        except strings.AmbiguousRankError:
+        orbit, fiber, decision = strings.dimensions(problem, layers, found, strings.FEW_KINDS)
+        return orbit, fiber.largest, fiber.complete and not decision.others
+
+    def _inertia(self, x: Array) -> tuple[int, int, bool] | None:
+        """Return index and nullity of the Hessian, and if they are clear.
+
+        None where ``x`` is not critical, or turns among singular values that are equal to nine
+        digits but not to rounding, of which eigenvalues know more.
+        """
+        problem, layers = self.problem, layers_of(self.widths, x)
+        found, sigma = strings.learnt(problem, layers), problem.modes[1]
+        tie = moments.rank_tolerance(max(self.target.shape)) * sigma[0]
+        near = any(np.ptp(sigma[group]) > tie for group in moments.groups(sigma))
+        if not found.is_critical(tolerances.CRITICAL) or (found.freedom and near):
             return None
-        return orbit, fiber.largest, fiber.complete
+        (ranks, *_), *_, others = strings.decided(problem, found)
+        counted = [strings.inertia(problem, found.modes, other) for other in (ranks, *others)]
+        return *counted[0], len(set(counted)) == 1
 
     def _observables(self) -> Mapping[str, Callable[[Array], xr.Variable]]:
         return {**super()._observables(), "mode_strength": variable(self._strength, "mode")}

@@ -34,6 +34,8 @@ from dlnds.theory.coordinates import flat, layers_of, n_weights, product, span, 
 
 #: Size, in terms of the imbalance, of starts that count as zero in it.
 _TINY = 1e-12
+#: States from which the sizes of terms are told.
+_N_ALIKE = 4
 
 
 class WeightSystem(SystemProtocol):
@@ -69,6 +71,11 @@ class WeightSystem(SystemProtocol):
     def dim(self) -> int:  # type: ignore[override]
         """Number of weights."""
         return n_weights(self.widths)
+
+    def _alike(self, x: Array) -> Array:
+        """Return states whose weights have the same sizes and random signs."""
+        signs = np.random.default_rng(0).integers(2, size=(_N_ALIKE, self.dim))
+        return x * (2.0 * signs - 1.0)
 
     @property
     def numerics(self) -> Numerics:
@@ -357,7 +364,7 @@ class LayeredSystem(WeightSystem):
 
     def theory(self, x: Array) -> Theory:
         """Return what is known at a state: the generators of GL."""
-        return Theory(generators=lambda: self.generators(x))
+        return Theory(generators=lambda: self.generators(x), alike=lambda: self._alike(x))
 
     def _observables(self) -> Mapping[str, Callable[[Array], xr.Variable]]:
         def of_layers(function: Callable[..., Any], *dims: str) -> Any:

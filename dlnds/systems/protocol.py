@@ -21,7 +21,7 @@ from dlnds.errors import (
     nearest,
 )
 from dlnds.systems.cycles import cycle
-from dlnds.theory import forms, spectra, tolerances
+from dlnds.theory import forms, tolerances
 from dlnds.theory.forms import LeadingPart
 from dlnds.theory.saddles import Strict
 from dlnds.theory.spectra import KnownSpectrum
@@ -183,6 +183,11 @@ class Theory(NamedTuple):
     #: Dimensions of the symmetry orbit and of the set of critical points, which holds the orbit,
     #: and whether the second is exact, and not a lower bound.
     dimensions: Callable[[], tuple[int, int, bool] | None] = lambda: None
+    #: Index and nullity of the Hessian at a critical point, and whether they are clear.
+    inertia: Callable[[], tuple[int, int, bool] | None] = lambda: None
+    #: States (state, parameter) whose derivatives are sums of terms as large as those at this one,
+    #: of which less cancels.
+    alike: Callable[[], Array] = lambda: np.zeros((0, 0))
     #: The forms that −L is to leading order in weights that vanish; none if no weight vanishes, or
     #: they are not known.
     leading_parts: Callable[[], list[LeadingPart]] = list
@@ -269,13 +274,24 @@ def products_at(system: SystemProtocol, t: float, x: Array) -> Callable[[Array],
 def dense_jacobian(system: SystemProtocol, t: float, x: Array) -> tuple[Array, float]:
     """Return the Jacobian matrix and the relative accuracy of its eigenvalues."""
     if system.jacobian is not None:
-        out, accuracy = np.zeros((system.dim, system.dim)), spectra.accuracy(system.dim)
+        out, accuracy = np.zeros((system.dim, system.dim)), tolerances.rounding(system.dim)
         jit.ready(system.jacobian, jit.JACOBIAN)(t, x, system.params, out)
     else:
         out, accuracy = forms.derivative(field_of(system, t), x), forms.DIFFERENCED
     if not np.isfinite(out).all():
         raise ValueError("x: the Jacobian at this state is not finite")
     return out, accuracy
+
+
+def terms_at(system: SystemProtocol, t: float, x: Array) -> Array:
+    """Return how large the terms are that the entries of the Jacobian at a state are sums of.
+
+    Rounding is relative to these, and not to what is left where they cancel.
+    """
+    states = [x, *system.theory(x).alike()]
+    squares = [dense_jacobian(system, t, state)[0] ** 2 for state in states]
+    sizes: Array = np.sqrt(np.maximum(squares[0], np.mean(squares, axis=0)))
+    return sizes
 
 
 def evaluations(

@@ -53,14 +53,20 @@ def decided(values: ArrayLike, tolerance: float) -> Decision:
     )
 
 
+def counted(values: ArrayLike, index: int, nullity: int) -> Decision:
+    """Return which of ascending eigenvalues are zero: so many, after so many negative ones."""
+    modulus, places = np.abs(values), np.arange(np.size(values))
+    zero = (places >= index) & (places < index + nullity)
+    return Decision(
+        zero,
+        largest_zero=float(modulus[zero].max(initial=0.0)),
+        smallest_nonzero=float(modulus[~zero].min(initial=np.inf)),
+    )
+
+
 def rank(values: ArrayLike, rtol: float) -> int:
     """Return how many singular values exceed ``rtol`` times the largest."""
     return decided(values, rtol * float(np.max(np.asarray(values), initial=0.0))).rank
-
-
-def accuracy(size: int) -> float:
-    """Return how accurate eigenvalues of a matrix of this size are, relative to its norm."""
-    return 8.0 * size * float(np.finfo(float).eps)
 
 
 def symmetric_modes(matrix: Array, *, vectors: bool) -> tuple[Array, Array | None]:

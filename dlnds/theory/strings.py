@@ -9,7 +9,7 @@ ranks of products tell, name the kind of a point up to the changes of bases that
 
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,8 +18,8 @@ import scipy.linalg
 from dlnds.arrays import Array, Flags, Integers
 from dlnds.errors import check_memory
 from dlnds.theory import tolerances
-from dlnds.theory.coordinates import product, sent_back
-from dlnds.theory.moments import Problem, groups, named_modes, turns
+from dlnds.theory.coordinates import n_weights, product, sent_back
+from dlnds.theory.moments import Problem, count_pairs, equal, exceeds, groups, named_modes, turns
 
 #: Kinds of points that are tried for the largest sheet of a fiber: a few milliseconds, or seconds.
 FEW_KINDS, MANY_KINDS, MOST_KINDS = 100, 10_000, 50_000
@@ -32,8 +32,10 @@ class AmbiguousRankError(ValueError):
 class Learnt(NamedTuple):
     """What a state has learnt, and how far it is from being critical."""
 
-    #: The layers as the target sees them, see `image_layers`.
+    #: The layers as the target sees them: the first is W_1 K.
     layers: list[Array]
+    #: What the rounding of each of them is relative to: ‖W_1‖ ‖K‖, ‖W_2‖, …
+    grains: Array
     modes: tuple[int, ...]
     #: Dimensions in which W can turn among equal singular values: other index sets name it then.
     freedom: int
@@ -48,9 +50,18 @@ class Learnt(NamedTuple):
     #: Largest ‖∇_i‖ relative to what the sizes of the layers allow.
     relative_gradient: float
 
-    def is_critical(self, rtol: float) -> bool:
-        """Tell whether the state is critical to a relative accuracy."""
-        return self.relative_gradient <= rtol and self.mode_residual <= tolerances.MODE
+    #: The rounding of these strengths.
+    blur: float
+
+    def is_critical(self, rtol: float | None = None) -> bool:
+        """Tell whether the state is critical to a relative accuracy, or to what runs leave."""
+        limit = tolerances.NEARLY if rtol is None else rtol
+        return self.relative_gradient <= limit and self.mode_residual <= tolerances.MODE
+
+    @property
+    def clear(self) -> bool:
+        """Whether rounding does not decide if the state is critical."""
+        return self.is_critical() or self.blur <= 0.1 * self.mode_residual
 
 
 class Strings(NamedTuple):
@@ -65,25 +76,32 @@ class Strings(NamedTuple):
     largest_dropped: float
 
 
-def image_layers(problem: Problem, layers: Sequence[Array], rtol: float) -> list[Array]:
-    """Return the layers as the target sees them: the first is W_1 K.
+def learnt(problem: Problem, layers: Sequence[Array], rtol: float | None = None) -> Learnt:
+    """Return what layers have learnt: the nearest W = P_S Σ, mode by mode.
 
-    What is below ``rtol`` times the largest layer is zero.
+    Rounding is relative to each layer, so that nothing depends on how sizes are shared among them;
+    but a solver leaves layers that vanish below ``rtol`` times the largest one. Such layers are
+    taken for zero if the state is critical then, and not as it is; so is what W_1 reads of data if
+    it is nothing but the rounding of what it reads of inputs without data.
     """
-    least = np.full(len(layers), rtol * max(float(np.linalg.norm(w)) for w in layers))
-    if problem.root is not None:  # the rounding of W_1 K is relative to its factors
-        least[0] *= float(np.linalg.norm(problem.root, 2))
+    sizes = [_size(w) for w in layers]
+    grains = np.array(sizes)
+    if problem.root is not None:
+        grains[0] *= _size(problem.root)
     seen = [problem.image(layers[0]), *layers[1:]]
-    return [
-        w if np.linalg.norm(w) > bound else np.zeros_like(w)
-        for w, bound in zip(seen, least, strict=True)
-    ]
+    found = _learnt(problem, seen, grains)
+    zero = rtol or tolerances.CRITICAL
+    small = (np.array(sizes) <= zero * max(sizes)) | ([_size(w) for w in seen] <= zero * grains)
+    if not small.any() or found.is_critical(rtol):
+        return found
+    rest = [np.zeros_like(w) if gone else w for w, gone in zip(seen, small, strict=True)]
+    other = _learnt(problem, rest, grains)
+    return other if other.is_critical(rtol) else found
 
 
-def learnt(problem: Problem, layers: Sequence[Array], rtol: float) -> Learnt:
-    """Return what layers have learnt: the nearest W = P_S Σ, mode by mode."""
+def _learnt(problem: Problem, seen: list[Array], grains: Array) -> Learnt:
     left, sigma, right = problem.modes
-    image = problem.image(product(layers))
+    image = product(seen)
     strength = problem.strength(image)[sigma > 0.0] / sigma[sigma > 0.0]
     U, V, freedom = left, right, 0
     for group in groups(sigma):
@@ -102,9 +120,9 @@ def learnt(problem: Problem, layers: Sequence[Array], rtol: float) -> Learnt:
     chosen = strength > 0.5
     modes = np.flatnonzero(chosen)
     residual = float(np.abs(strength - chosen).max(initial=0.0))
-    seen = image_layers(problem, layers, rtol)
     return Learnt(
         layers=seen,
+        grains=grains,
         modes=tuple(modes.tolist()),
         freedom=freedom,
         left=U[:, modes],
@@ -112,8 +130,23 @@ def learnt(problem: Problem, layers: Sequence[Array], rtol: float) -> Learnt:
         right=V[:, modes],
         frames=(U, V),
         mode_residual=residual,
+        blur=tolerances.rounding(max(problem.widths))
+        * _blur(seen, grains)
+        / (sigma[sigma > 0.0].min(initial=np.inf)),
         relative_gradient=_relative_gradient(seen, problem.target, float(sigma[0])),
     )
+
+
+def _blur(layers: Sequence[Array], grains: Array) -> float:
+    """Return by how much a product of layers changes if each of them changes by its grain."""
+    before = [np.eye(layers[0].shape[1])]
+    for w in layers[:-1]:
+        before.append(w @ before[-1])
+    after, total = np.eye(len(layers[-1])), 0.0
+    for w, grain, image in zip(layers[::-1], grains[::-1], before[::-1], strict=True):
+        total += _size(after) * grain * _size(image)
+        after = after @ w
+    return total
 
 
 def _relative_gradient(layers: Sequence[Array], target: Array, size: float) -> float:
@@ -162,67 +195,178 @@ def adapted_bases(
     return bases, inverses
 
 
-def residual_blocks(problem: Problem, found: Learnt, rtol: float) -> list[Array]:
-    """Return Z_1, …, Z_h and B of a critical point; Z_i below ``rtol`` ‖W_i‖ are set to zero."""
+class Residual(NamedTuple):
+    """The residual network of a critical point: a cycle of arrows, and the rounding of each."""
+
+    #: Z_1, …, Z_h and B.
+    arrows: list[Array]
+    #: What their rounding is relative to.
+    grains: Array
+    #: How exactly the state is critical, in the units of the rounding: the largest product of h
+    #: arrows, and what W lacks of P_S Σ.
+    defect: float
+
+
+def residual(problem: Problem, found: Learnt) -> Residual:
+    """Return the residual network of a critical point."""
     layers, r = found.layers, len(found.sizes)
     units = [layers[0].shape[1] - r, *(len(w) - r for w in layers)]
-    if not any(units):  # no residual network
-        return [np.zeros((0, 0))] * len(units)
+    if not any(units):
+        return Residual([np.zeros((0, 0))] * len(units), np.zeros(len(units)), 0.0)
     bases, inverses = adapted_bases(layers, found.left, found.sizes, found.right)
-    blocks = []
-    for w, inverse, basis in zip(layers, inverses[1:], bases[:-1], strict=True):
-        z = inverse[r:] @ w @ basis[:, r:]
-        small = np.linalg.norm(z) <= rtol * np.linalg.norm(inverse @ w @ basis)
-        blocks.append(np.zeros_like(z) if small else z)
+    triples = zip(layers, inverses[1:], bases[:-1], strict=True)
+    blocks = [inverse[r:] @ w @ basis[:, r:] for w, inverse, basis in triples]
+    # The bases of what is not learnt are orthonormal, their inverses oblique.
+    grains = [g * _size(inv[r:]) for g, inv in zip(found.grains, inverses[1:], strict=True)]
     left, sigma, right = problem.modes
     target = (left * sigma) @ right.T  # without the rounding of a rank-deficient one
     closing = bases[0][:, r:].T @ target.T @ bases[-1][:, r:]
-    return [*blocks, closing * (np.count_nonzero(sigma) > r)]
+    arrows = [*blocks, closing * (np.count_nonzero(sigma) > r)]
+    sizes = np.array([*grains, 0.0])
+    longest = [value for _, n, value in _measured(arrows, sizes, len(blocks)) if n == len(blocks)]
+    defect = max(float(values.max(initial=0.0)) for values in longest)
+    return Residual(arrows, sizes, defect)
 
 
-def count_strings(arrows: Sequence[Array], rtol: float, longest: int) -> Strings:
+def _size(matrix: Array) -> float:
+    """Return the spectral norm, zero of nothing."""
+    return float(np.linalg.svd(matrix, compute_uv=False)[0]) if matrix.any() else 0.0
+
+
+def residual_blocks(problem: Problem, found: Learnt, rtol: float) -> list[Array]:
+    """Return Z_1, …, Z_h and B of a critical point; Z_i that are rounding at ``rtol`` are zero."""
+    arrows, grains, _ = residual(problem, found)
+    return [
+        z if _size(z) > rtol * grain else np.zeros_like(z)
+        for z, grain in zip(arrows, grains, strict=True)
+    ]
+
+
+def _measured(
+    arrows: Sequence[Array], grains: Array, longest: int
+) -> Iterator[tuple[int, int, Array]]:
+    """Yield start, number of arrows, and singular values of the products around the cycle.
+
+    In units of what a product changes by if each arrow changes by its grain: the relative accuracy
+    of the layers at which they are no longer told from zero.
+    """
+    nodes, norms = len(arrows), [_size(a) for a in arrows]
+    for start in range(nodes):
+        done, size, blur = np.eye(arrows[start].shape[1]), 1.0, 0.0
+        for length in range(1, longest + 1):
+            arrow = (start + length - 1) % nodes
+            blur = norms[arrow] * blur + grains[arrow] * size
+            done = arrows[arrow] @ done
+            values = np.linalg.svd(done, compute_uv=False) if done.size else np.zeros(0)
+            size = float(values.max(initial=0.0))
+            seen = values > tolerances.rounding(max(done.shape)) * size
+            with np.errstate(divide="ignore", invalid="ignore"):
+                yield start, length, np.where(seen, values / blur, 0.0)
+
+
+def count_strings(
+    arrows: Sequence[Array], rtol: float, longest: int, grains: Array | None = None
+) -> Strings:
     """Return how many strings begin at each node and how far they go.
 
     ``arrows[i]`` leads from node i to node i + 1, the last one back to node 0. The ranks of all
-    products of up to ``longest`` arrows are decided at ``rtol``, relative to the norms of the
-    factors; longer products vanish.
+    products of up to ``longest`` arrows are decided at ``rtol``, relative to what a product changes
+    by if each factor changes by its grain, or by its norm; longer products vanish.
 
     Raises
     ------
     AmbiguousRankError
         If the singular values have no clear gap at ``rtol``, or the ranks fit no strings.
     """
-    nodes, units = len(arrows), [a.shape[1] for a in arrows]
-    singular = [np.linalg.svd(a, compute_uv=False) if a.any() else np.zeros(1) for a in arrows]
-    ranks = np.zeros((nodes, nodes + 2), np.int64)
-    ranks[:, 0] = units
-    kept, dropped = np.inf, 0.0
-    for start in range(nodes):
-        product, scale = np.eye(units[start]), 1.0
-        for length in range(1, longest + 1):
-            arrow = (start + length - 1) % nodes
-            scale *= singular[arrow][0]
-            if not scale:
-                break
-            product = arrows[arrow] @ product
-            values = singular[arrow] if length == 1 else np.linalg.svd(product, compute_uv=False)
-            values = values / scale
-            rank = int(np.count_nonzero(values > rtol))
-            above, below = values[:rank].min(initial=np.inf), values[rank:].max(initial=0.0)
-            if above < tolerances.CLEAR_GAP * below:
-                raise AmbiguousRankError(
-                    f"rtol: at {rtol:g} a product of {length} blocks has a rank between {rank} and "
-                    f"{rank + 1}: relative singular values {above:.2g} and {below:.2g}"
-                )
-            kept, dropped = min(kept, float(above)), max(dropped, float(below))
-            ranks[start, length] = rank
-    counts = _counts(ranks)
-    if counts.min() < 0:
+    if grains is None:
+        grains = np.array([_size(a) for a in arrows])
+    measured = list(_measured(arrows, grains, longest))
+    found = _at(arrows, measured, rtol)
+    above, below = found.smallest_kept, found.largest_dropped
+    if above < tolerances.CLEAR_GAP * below or found.counts.min() < 0:
         raise AmbiguousRankError(
-            f"rtol: the ranks found at {rtol:g} contradict each other: relative singular values "
-            f"from {kept:.2g} count, up to {dropped:.2g} do not"
+            f"rtol: ranks are not clear at {rtol:g}: relative singular values of products of "
+            f"layers from {above:.2g} count, up to {below:.2g} do not"
         )
-    return Strings(ranks, counts, kept, dropped)
+    return found
+
+
+class Decision(NamedTuple):
+    """The strings of a critical point, where they were decided, and what else is possible."""
+
+    strings: Strings
+    #: Relative singular values of products of layers above this count.
+    threshold: float
+    #: The ratio of the next ones above and below.
+    gap: float
+    #: Ranks of the other strings that are possible.
+    others: tuple[Integers, ...]
+
+
+def decided(
+    problem: Problem, found: Learnt, rtol: float | None = None, accuracy: float = 0.0
+) -> Decision:
+    """Return the strings of a critical point, decided at ``rtol`` or in the widest gap.
+
+    The gap is that of the relative singular values of products of layers, see `_measured`, above
+    the accuracy of the state and below that at which nothing is known. Ranks that fit no strings
+    are no choice. Others are possible nearer to rounding, in a gap half as wide (in decades), or
+    within a factor of ten from ``rtol``.
+
+    Raises
+    ------
+    AmbiguousRankError
+        If no ranks near ``rtol`` fit strings.
+    """
+    arrows, grains, defect = residual(problem, found)
+    least = tolerances.rounding(max(problem.widths))
+    if rtol is None:
+        least = max(least, defect, accuracy)
+    return _decide(arrows, list(_measured(arrows, grains, problem.depth - 1)), least, rtol)
+
+
+def _decide(
+    arrows: Sequence[Array],
+    measured: Sequence[tuple[int, int, Array]],
+    least: float,
+    rtol: float | None,
+) -> Decision:
+    """Return the decision on singular values above the rounding and errors up to ``least``."""
+    most = max(tolerances.ERROR, tolerances.CLEAR_GAP * least)
+    values = np.concatenate([np.zeros(0), *(found for _, _, found in measured)])
+    inside = values[(values > least) & (values < most)]
+    edges = np.log(np.unique([least, *inside, most]))
+    widths, middles = np.diff(edges), np.exp(0.5 * (edges[1:] + edges[:-1]))
+    several = [_at(arrows, measured, middle) for middle in middles]
+    possible = np.array([one.counts.min(initial=0) >= 0 for one in several])
+    if rtol is None:
+        best = int(np.argmax(np.where(possible, widths, widths - widths.sum())))
+        rivals = (np.arange(len(several)) < best) | (widths > 0.5 * widths[best])
+    else:
+        away = np.maximum(edges[:-1] - np.log(rtol), np.log(rtol) - edges[1:])
+        best = int(np.argmin(np.where(possible, away, np.inf)))
+        rivals = away < np.log(tolerances.CLEAR_GAP)
+        if not possible[best] or not rivals[best]:
+            raise AmbiguousRankError(f"rtol: at {rtol:g} the ranks of products of layers disagree")
+    chosen = possible & rivals & (np.arange(len(several)) != best)
+    others = tuple(several[k].ranks for k in np.flatnonzero(chosen))
+    return Decision(several[best], float(middles[best]), float(np.exp(widths[best])), others)
+
+
+def _at(
+    arrows: Sequence[Array], measured: Iterable[tuple[int, int, Array]], rtol: float
+) -> Strings:
+    """Return the strings that singular values above ``rtol`` leave, possible or not."""
+    nodes = len(arrows)
+    ranks = np.zeros((nodes, nodes + 2), np.int64)
+    ranks[:, 0] = [a.shape[1] for a in arrows]
+    kept, dropped = np.inf, 0.0
+    for start, length, values in measured:
+        above = values > rtol
+        ranks[start, length] = np.count_nonzero(above)
+        kept = min(kept, float(values[above].min(initial=np.inf)))
+        dropped = max(dropped, float(values[~above].max(initial=0.0)))
+    return Strings(ranks, _counts(ranks), kept, dropped)
 
 
 def order_of_descent(ranks: Integers, depth: int) -> int:
@@ -274,6 +418,62 @@ def orbit_dimension(widths: Sequence[int], counts: Integers) -> int:
     """Return the dimension of the GL orbit of layers whose strings do not pass the last arrow."""
     hidden = range(1, len(widths) - 1)
     return sum(d * d for d in widths[1:-1]) - homomorphisms(counts, hidden)
+
+
+def inertia(problem: Problem, modes: Sequence[int], ranks: Integers) -> tuple[int, int]:
+    """Return the numbers of negative and of zero eigenvalues of the Hessian at a critical point.
+
+    In bases in which layers are block-diagonal the second derivative ‖D_1‖² − 2⟨R, D_2⟩ falls
+    apart. What joins learnt with other units depends on W alone, since products of h arrows
+    vanish: pairs j ∈ S, q ∉ S have the signs of σ_j ± σ_q. In the residual network a weight of
+    layer i from a string I to a string J meets those from J to I: i < j do if J passes nodes i to
+    j − 1, and I those from j around to i − 1. Such a form has as many eigenvalues of either sign
+    as its rank. Where no weight from J to I is met, W may change by the sum of those from I to J.
+    """
+    sigma, depth = problem.modes[1], problem.depth
+    outputs, inputs = problem.target.shape
+    learnt, rank = np.isin(np.arange(len(sigma)), modes)[None], len(modes)
+    larger, same = (count_pairs(learnt, r).item() for r in (exceeds(sigma), equal(sigma)))
+    counts = _counts(ranks)
+    strings = [(int(a), int(n), int(counts[a, n])) for a, n in np.argwhere(counts)]
+    pairs, alone = 0, 0
+    for (a, n, many), (b, m, others) in itertools.product(strings, repeat=2):
+        met, single = _meetings((a, n), (b, m), depth)
+        pairs += many * others * met  # each twice, from I and from J
+        alone += many * others * single
+    nonzero = rank * (inputs + outputs - rank) - same + pairs + alone
+    return larger + pairs // 2, n_weights(problem.widths) - nonzero
+
+
+@functools.lru_cache(maxsize=10_000)
+def _meetings(first: tuple[int, int], second: tuple[int, int], depth: int) -> tuple[int, int]:
+    """Return the rank of the form between the weights from a string I to J and from J to I.
+
+    With it whether W changes by those from I to J that do not meet any.
+    """
+    nodes = depth + 1
+    (a, n), (b, m) = first, second
+
+    def passes(start: int, length: int, begin: int, end: int) -> bool:
+        return (begin - start) % nodes + (end - begin) % nodes <= length
+
+    met, seen = np.zeros((depth, depth), np.int64), np.zeros(depth, np.int64)
+    for i in range(1, depth + 1):
+        if not (passes(a, n, i - 1, i - 1) and passes(b, m, i, i)):
+            continue
+        seen[i - 1] = passes(a, n, 0, i - 1) and passes(b, m, i, depth)
+        for j in range(1, depth + 1):
+            if i < j:
+                met[i - 1, j - 1] = passes(b, m, i, j - 1) and passes(a, n, j, i - 1)
+            elif j < i:
+                met[i - 1, j - 1] = passes(a, n, j, i - 1) and passes(b, m, i, j - 1)
+    rank = _rank(met)
+    return rank, _rank(np.column_stack([met, seen])) - rank
+
+
+def _rank(matrix: Array | Integers) -> int:
+    """Return the rank of a small matrix of zeros and ones."""
+    return int(np.linalg.matrix_rank(matrix)) if matrix.any() else 0
 
 
 class FiberDimension(NamedTuple):
@@ -406,30 +606,51 @@ def all_canonical_dimensions(
 
 
 def dimensions(
-    problem: Problem, layers: Sequence[Array], found: Learnt, rtol: float, most: int
-) -> tuple[int, FiberDimension, Strings]:
+    problem: Problem,
+    layers: Sequence[Array],
+    found: Learnt,
+    most: int,
+    rtol: float | None = None,
+    accuracy: float = 0.0,
+) -> tuple[int, FiberDimension, Decision]:
     """Return the dimensions of the GL orbit and of the fiber at a critical point, and its strings.
 
     Input directions without data, which W K does not see, are free. Where W itself can turn among
     equal singular values, the points with the same loss count as one fiber.
     """
     widths, depth, rank = problem.widths, problem.depth, len(found.sizes)
-    blocks, inputs = residual_blocks(problem, found, rtol), problem.target.shape[1]
-    strings, unseen = count_strings(blocks, rtol, depth - 1), widths[0] - inputs
+    inputs, decision = problem.target.shape[1], decided(problem, found, rtol, accuracy)
+    counts, unseen = decision.strings.counts, widths[0] - inputs
     open_modes = int(np.count_nonzero(problem.modes[1])) - rank
-    fiber = fiber_dimension((inputs, *widths[1:]), rank, open_modes, strings.counts, most)
+    fiber = fiber_dimension((inputs, *widths[1:]), rank, open_modes, counts, most)
     if unseen:
-        first = np.hstack([blocks[0], unseen_block(problem, layers[0], found)])
-        closing = np.zeros((first.shape[1], len(problem.target) - rank))
-        linear = count_strings([first, *blocks[1:-1], closing], rtol, depth).counts
+        linear = _without_data(problem, layers[0], found, rtol, accuracy)
+        decision = decision._replace(others=(*decision.others, *linear.others))
+        counts = linear.strings.counts
     else:
-        start, length = np.indices(strings.ranks.shape)
-        linear = _counts(np.where(start + length <= depth, strings.ranks, 0))
-    linear[0, depth] += rank  # the learnt modes, from inputs to outputs
-    orbit = orbit_dimension(widths, linear)
+        start, length = np.indices(decision.strings.ranks.shape)
+        counts = _counts(np.where(start + length <= depth, decision.strings.ranks, 0))
+    counts[0, depth] += rank  # the learnt modes, from inputs to outputs
+    orbit = orbit_dimension(widths, counts)
     free = unseen * widths[1] + found.freedom
     fiber = fiber._replace(sheet=fiber.sheet + free, largest=fiber.largest + free)
-    return orbit, fiber, strings
+    return orbit, fiber, decision
+
+
+def _without_data(
+    problem: Problem, first: Array, found: Learnt, rtol: float | None, accuracy: float
+) -> Decision:
+    """Return the strings of the residual network with all inputs, and without a way back."""
+    arrows, grains, _ = residual(problem, found)
+    # As large as what layer 1 reads of the others, so that both have the same rounding.
+    block = unseen_block(problem, first, found) * (
+        _size(problem.root) if problem.root is not None else 1.0
+    )
+    start = np.hstack([arrows[0], block])
+    closing = np.zeros((start.shape[1], len(problem.target) - len(found.sizes)))
+    cycle = [start, *arrows[1:-1], closing]
+    least = max(accuracy, tolerances.rounding(max(problem.widths)))
+    return _decide(cycle, list(_measured(cycle, grains, problem.depth)), least, rtol)
 
 
 def unseen_block(problem: Problem, first: Array, found: Learnt) -> Array:

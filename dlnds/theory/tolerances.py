@@ -4,6 +4,20 @@ Relative to what, and why so large, stands beside it. What a method needs for it
 shorter step, when to stop) is a constant of its own file.
 """
 
+import numpy as np
+
+#: How many times the rounding of a sum of products its bound is, see `rounding`.
+_ROUNDING = 8.0
+
+
+def rounding(size: int) -> float:
+    """Return the accuracy of sums of so many products, and of eigenvalues of matrices of that size.
+
+    Relative to the terms of the sum, not to what is left of them.
+    """
+    return _ROUNDING * size * float(np.finfo(float).eps)
+
+
 #: Singular values of Jacobians, generators and derivatives, in terms of the largest, that are zero:
 #: far above rounding, which is 1e-16 times the size of the matrix, and below what a fifth-digit
 #: difference of data leaves.
@@ -20,6 +34,10 @@ TIE = 1e-9
 MODE = 1e-3
 #: Relative gradient up to which a state counts as critical, and maps of two states as the same.
 CRITICAL = 1e-8
+#: Relative gradient up to which a state of unknown accuracy counts as critical: what runs leave.
+NEARLY = 1e-3
+#: Part of a layer, in terms of all of it, that may be nothing but the error of such a state.
+ERROR = 1e-2
 #: Deviation of a start from balanced and aligned layers, relative to the square of its size, up to
 #: which the closed form of its run holds: the run is then as exact as this.
 ALIGNED = 1e-10

@@ -342,13 +342,38 @@ def test_maps_that_turn_among_equal_singular_values_belong_to_one_fiber():
     assert int(dl.linearize(net, net.critical_state((0, 1))).degenerate_dimension) == 0
 
 
-def test_an_ambiguous_rank_is_refused_with_both_ranks():
+def weakly_joined(c):
+    """A point over {} where layers 2 and 3 join one unit by a weight c: strict if that counts."""
+    net = dl.LinearNetwork(widths=(2,) * 5, target=np.diag([2.0, 1.0]))
+    layers = [np.zeros((2, 2)), np.diag([1.0, 0.0]), np.diag([c, 1.0]), np.zeros((2, 2))]
+    return net, net.pack(layers)
+
+
+def test_two_possible_kinds_are_refused_at_a_tolerance_and_told_without():
+    net, x = weakly_joined(2e-8)
+    with pytest.raises(
+        ValueError, match="^rtol: at 1e-08 this may be a nonstrict_saddle or a strict_saddle"
+    ):
+        dl.classify(net, x, rtol=1e-8)
+    for rtol, kind in ((1e-10, "strict_saddle"), (1e-5, "nonstrict_saddle")):
+        point = dl.classify(net, x, rtol=rtol)
+        assert dl.schema.decode(point.kind) == kind
+        assert int(point.kind_is_clear) == 1
+    assert int(dl.classify(net, x).kind_is_clear) == 0
+    for c, kind in ((2e-3, "strict_saddle"), (2e-17, "nonstrict_saddle")):
+        point = dl.classify(*weakly_joined(c))
+        assert dl.schema.decode(point.kind) == kind
+        assert int(point.kind_is_clear) == 1
+        assert point.decision_gap > 1e6
+
+
+def test_ranks_that_do_not_change_the_kind_need_not_be_clear():
+    """With W_1 = W_3 = 0 and W_2 of any rank above zero the point is a strict saddle."""
     net = dl.LinearNetwork(widths=(2, 3, 3, 2), target=np.diag([2.0, 1.0]))
     middle = np.diag([1.0, 2e-6, 5e-7])
     x = net.pack([np.zeros((3, 2)), middle, np.zeros((2, 3))])
-    with pytest.raises(ValueError, match=r"^rtol: at 1e-06 .* has a rank between 2 and 3"):
-        dl.classify(net, x, rtol=1e-6)
-    ranks = [int(dl.classify(net, x, rtol=rtol).between_rank[1]) for rtol in (1e-8, 1e-4)]
-    assert ranks == [3, 1]
-    assert net.orbit_dimensions(x, rtol=1e-6) is None
-    assert net.orbit_dimensions(naive.state_of(net, 0)) is None
+    for rtol in (1e-6, None):
+        point = dl.classify(net, x, rtol=rtol)
+        assert dl.schema.decode(point.kind) == "strict_saddle"
+        assert int(point.kind_is_clear) == 1
+    assert int(dl.fiber_dimension(net, x, rtol=1e-6).is_clear) == 0
