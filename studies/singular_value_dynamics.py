@@ -37,7 +37,7 @@ import xarray as xr
 import dlnds as dl
 
 DEPTH, WIDTH, DELTA, TIMES = 3, 4, 0.04, (0.03, 100.0)
-#: The size of δ-balanced starts, and the seed of one of which the vectors of close pairs stay apart.
+#: The size of δ-balanced starts, and the seed of one that leaves vectors of close pairs apart.
 SCALE, APART = 0.3, 57
 STARTS = {
     "equal, near the origin": (0.05, np.linspace(0.0, 25.0, 401)),

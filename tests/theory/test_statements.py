@@ -101,7 +101,7 @@ def test_whitening_changes_the_flow_the_balancedness_and_the_spectrum():
 
 
 def test_the_ends_of_the_commutator_are_not_conserved_but_change_alike():
-    """Of [A, Aᵀ] the hidden blocks stay; −W_1ᵀW_1 and W_hW_hᵀ change, by ∓2∫tr(RᵀW) in the trace."""
+    """Of [A, Aᵀ] the hidden blocks stay; −W_1ᵀW_1 and W_hW_hᵀ change by ∓2∫tr(RᵀW) in trace."""
     for widths in ((3, 4, 2), (2, 3, 4, 3)):
         net = naive.random_network(widths, 2)
         x = naive.state_of(net, 3, 0.4)
@@ -279,7 +279,7 @@ def test_unused_width_is_exact_under_other_losses(kind):
 @pytest.mark.parametrize("kind", ["logistic", "cross_entropy", "power"])
 @pytest.mark.parametrize("condition", [1.0, 30.0, 1e3])
 def test_other_losses_have_the_symmetry_of_the_square_one(kind, condition):
-    """L(P·x) = L(x), and ∇_i L(P·x) = P_i^{−T} ∇_i L(x) P_{i−1}ᵀ: orthogonal P commute, no others."""
+    """L(P·x) = L(x), and ∇_i L(P·x) = P_i^{−T} ∇_i L(x) P_{i−1}ᵀ: orthogonal P commute."""
     rng = np.random.default_rng(4)
     X, widths = rng.normal(size=(3, 15)), (3, 4, 3, 2)
     loss = {
