@@ -73,9 +73,9 @@ class Form(NamedTuple):
     climb: Callable[[Array], float]
     invariants: Callable[[Array], Array] = lambda states: states[..., :0]
     imbalance: Callable[[Array], Array] = lambda states: np.zeros(len(states))
-    rays: Callable[[int], Rays] | None = None
+    rays: Callable[..., Rays] | None = None
     names: tuple[Integers, Integers] | None = None
-    near: Callable[[int], tuple[Array, Rays]] | None = None
+    near: Callable[..., tuple[Array, Rays]] | None = None
 
 
 class EscapePoint(NamedTuple):
@@ -370,14 +370,19 @@ def _leading(system: WeightSystem, x: Array) -> tuple[list[Form], bool]:
     return [_with_carried(form, found, parts[0]) if parts else form], True
 
 
-def _with_carried(form: Form, found: Expansion, part: LeadingPart) -> Form:
-    """Return an expanded form with points next to its KKT points: those of balanced layers."""
+def _with_carried(
+    form: Form, found: Expansion, part: LeadingPart, mirror: Array | float = 1.0
+) -> Form:
+    """Return an expanded form with points next to its KKT points: those of balanced layers.
+
+    ``mirror`` holds the signs of the weights where those of −N are wanted.
+    """
     assert part.rays is not None
     rays_of = part.rays
 
-    def near(most: int) -> tuple[Array, Rays]:
-        rays = rays_of(most)
-        starts = rays.points @ part.embed.T @ found.basis
+    def near(most: int, together: int | None = None) -> tuple[Array, Rays]:
+        rays = rays_of(most, together)
+        starts = (rays.points @ part.embed.T * mirror) @ found.basis
         return starts / np.linalg.norm(starts, axis=1, keepdims=True), rays
 
     return form._replace(near=near, names=part.names)
@@ -466,7 +471,12 @@ def _known(form: Form, most: int) -> Found:
     In closed form, or each followed from near by.
     """
     if form.near is not None:
-        return _followed(form, *form.near(most))
+        starts, rays = form.near(most)
+        points, kept = _followed(form, starts, rays)
+        u = np.reshape([u for u, _ in points], (-1, form.size))
+        labels = _mixed(form, rays.taken[kept])
+        left_out = rays.n_left_out + len(starts) - len(kept)
+        return _described(form, u, np.array([n for _, n in points]), n_left_out=left_out, **labels)
     assert form.rays is not None
     rays = form.rays(most)
     lacks = [
@@ -499,8 +509,11 @@ def _mixed(form: Form, taken: Flags) -> dict[str, Any]:
     return {"modes": found["modes"]} if form.near else found  # then other weights move as well
 
 
-def _followed(form: Form, starts: Array, rays: Rays) -> Found:
-    """Return the KKT points next to starts that have as many rising directions as are known."""
+def _followed(form: Form, starts: Array, rays: Rays) -> tuple[list[tuple[Array, float]], list[int]]:
+    """Return the KKT points next to starts that have as many rising directions as are known.
+
+    With their values, and the numbers of the starts that came to one of their own.
+    """
     points: list[tuple[Array, float]] = []
     kept: list[int] = []
     for k, (start, rising) in enumerate(zip(starts, rays.rising.tolist(), strict=True)):
@@ -509,10 +522,7 @@ def _followed(form: Form, starts: Array, rays: Rays) -> Found:
             continue
         points.append(point)
         kept.append(k)
-    u = np.reshape([u for u, _ in points], (-1, form.size))
-    labels = _mixed(form, rays.taken[kept])
-    left_out = rays.n_left_out + len(starts) - len(kept)
-    return _described(form, u, np.array([n for _, n in points]), n_left_out=left_out, **labels)
+    return points, kept
 
 
 def _to_saddle(form: Form, u: Array, rising: int) -> Array:
@@ -535,6 +545,37 @@ def _to_saddle(form: Form, u: Array, rising: int) -> Array:
         if np.linalg.norm(slope) <= CLIMBED * abs(multiplier):
             break
     return u
+
+
+def channels(system: WeightSystem, x: Array, found: Expansion, sign: float) -> Directions | None:
+    """Return the KKT points of one mode of sign · N at a point without residual weights, or None.
+
+    ``found`` is the expansion of N there. Those of −N are mirror images: W_1 has the other sign.
+    """
+    parts = system.theory(x).leading_parts()
+    if not parts or parts[0].rays is None:
+        return None
+    part, mirror = parts[0], np.ones(x.size)
+    mirror[: system.widths[0] * system.widths[1]] = sign
+    if part.exact:
+        rays = parts[0].rays(x.size, 1)
+        states = compiled(part, x.size).lift(rays.points) * mirror
+        value, taken = rays.value, rays.taken
+    else:
+        form = _with_carried(expanded(found, sign), found, part, mirror)
+        assert form.near is not None
+        starts, rays = form.near(x.size, 1)
+        points, kept = _followed(form, starts, rays)
+        states, taken = (
+            form.lift(np.reshape([u for u, _ in points], (-1, form.size))),
+            rays.taken[kept],
+        )
+        value = np.array([n for _, n in points])
+    mode = np.full(len(value), -1)
+    if part.names is not None:
+        mode = part.names[1][np.argmax(taken, axis=1)]
+    order = np.full(len(value), part.degree)
+    return Directions(states, part.degree * value, order, mode, np.full(len(value), -1))
 
 
 def _searched(

@@ -237,7 +237,9 @@ def _base(net: LinearNetwork, manifold: xr.Dataset) -> _Base:
     whole = net
     place = saddles.canonical_place(net.problem, net.unpack(state))
     if place is not None:
-        whole = dataclasses.replace(net, target=place.problem.target, whitening=None)
+        whole = dataclasses.replace(
+            net, target=place.problem.target, whitening=None, input_root=None
+        )
         state, lift = place.state, turning(net.widths, place.bases)
         frame = turning(net.widths, [b.T for b in place.bases])(frame)
         frame = np.where(np.abs(frame) > tolerances.NO_PART, frame, 0.0)
@@ -366,9 +368,10 @@ def _grow(
     states = steps[np.searchsorted(run["time"].values, grid, side="right") - 1]
     if len(grid) > 1:
         options: dict[str, Any] = {"rtol": rtol, "max_steps": 2 * max_steps}
-        sampled = flow(base.system, start, (0.0, grid[-1]), grid, **options)["state"].values
-        reached = min(len(sampled), len(grid))  # where weights diverge it may end before the first
-        states[:reached] = sampled[:reached]
+        sampled = flow(base.system, start, (0.0, grid[-1]), grid, **options)
+        # Where weights diverge it may end before the first, with a row at another time.
+        _, here, there = np.intersect1d(grid, sampled["time"].values, return_indices=True)
+        states[here] = sampled["state"].values[there]
     ended = (float(way[-1]), int(run["stop_reason"]), int(run["limit_kind"]))
     return _Fibre(tangent.whole, size, time, states[rows], *ended)
 

@@ -46,8 +46,9 @@ def unstable_manifold(
         Schema ``manifold``: ``frame(direction, parameter)``, unit vectors along which the distance
         r from the point grows like ṙ = rate · r^{order−1}, with their ``rate(direction)`` and
         ``order(direction)``: the eigenvectors of negative eigenvalues, orthonormal, of order 2;
-        and of order k ≥ 3 the escape directions of the leading form, one for each of its values,
-        which stand for their orbits under the isotropy group of the point. ``mode(direction)`` is
+        and of order k ≥ 3 the escape directions of the leading form that learn one mode, or where
+        residual weights are not zero one for each of its values, which stand for their orbits under
+        the isotropy group of the point. ``mode(direction)`` is
         the mode that is learnt along one and ``mode_lost(direction)`` the one that it replaces, −1
         where there is none. ``state(parameter)``, the point, and ``critical_point``, its index set.
 
@@ -78,7 +79,8 @@ def unstable_manifold(
     -----
     By the local product, a saddle is (strict part, from the Hessian) × (the residual network, with
     widths d_i − r and the unlearnt part Σ_Q as its target, at a critical point). Its leading form
-    at the origin is N = ⟨Σ_Q, Z_h…Z_1⟩; the escape directions are rank one, N = σ_j h^{−h/2}. With
+    at the origin is N = ⟨Σ_Q, Z_h…Z_1⟩; its escape directions of one mode have rank one and
+    N = σ_j h^{−h/2}, and mixtures of modes are others (`escape_directions`). With
     k open modes and ρ = min(k, d_i − r) the unstable set of the origin holds the balanced Z with a
     symmetric, positive semidefinite Z_{1:h} between the open modes, for every h: its dimension is
     ρ k − ρ (ρ − 1)/2 modulo O(d_1 − r) × … . The stable set holds those with −Z_{1:h} of this kind.
@@ -283,8 +285,12 @@ def _dense(
     count = whole = int(side.sum())
     parts = [_unnamed(vectors[:, side].T, np.abs(values[side]), 2)]
     found = directions.leading_form(net, x, hessian)
-    if found is not None:
-        form = directions.expanded(found, -1.0 if stable else 1.0)
+    sign = -1.0 if stable else 1.0
+    known = None if found is None else directions.channels(net, x, found, sign)
+    if known is not None:
+        parts.append(known)
+    elif found is not None:
+        form = directions.expanded(found, sign)
         points = directions.escape_points(form)
         frame = np.reshape([p.direction for p in points], (-1, net.dim))
         rate = form.degree * np.array([p.value for p in points])

@@ -34,7 +34,7 @@ class LeadingPart(NamedTuple):
     ``embed`` says where the weights z are in the state: the places of them, or an orthonormal
     basis (parameter × weight). ``invariants`` gives of a stack (…, weight) of z what symmetries
     leave as it is, ``imbalance`` how far they are from what holds at KKT points. ``rays`` gives all
-    KKT points of a linear network, at most so many.
+    KKT points of a linear network, at most so many, of at most so many modes; see `rays.mixtures`.
 
     ``exact`` is false where the basis is not orthonormal: N is known, but not its KKT points.
     ``by_itself`` says that no other weights move along the rays, but those that the form moves.
@@ -49,7 +49,7 @@ class LeadingPart(NamedTuple):
     embed: Array | Integers
     invariants: Callable[[Array], Array]
     imbalance: Callable[[Array], Array]
-    rays: Callable[[int], Rays] | None
+    rays: Callable[..., Rays] | None
     exact: bool = True
     by_itself: bool = True
     names: tuple[Integers, Integers] | None = None
@@ -187,7 +187,7 @@ def correlation(
         np.arange(number) if embed is None else embed,
         invariants,
         imbalance,
-        None if modes is None else lambda most: mixtures(widths, modes, most),
+        None if modes is None else functools.partial(mixtures, widths, modes),
     )
 
 

@@ -35,15 +35,19 @@ class Rays(NamedTuple):
     n_left_out: int
 
 
-def mixtures(widths: Sequence[int], modes: tuple[Array, Array, Array], most: int) -> Rays:
+def mixtures(
+    widths: Sequence[int], modes: tuple[Array, Array, Array], most: int, together: int | None = None
+) -> Rays:
     """Return the KKT points of ⟨U diag(σ) Vᵀ, Z_h…Z_1⟩, at most so many.
+
+    ``together`` is the largest number of modes that are mixed, by default all that find room.
 
     N_T = h^{−h/2} (Σ_T σ_j^{−2/(h−2)})^{−(h−2)/2} and z_j = c σ_j^{−1/(h−2)} for all sets T of at
     most min d_i modes with h ≥ 3. For two layers λ = σ_j: one point for each value of σ.
     """
     left, sigma, right = modes
     depth, ties = len(widths) - 1, groups(sigma)
-    room = min(widths) if depth > 2 else 1
+    room = min(widths if together is None else (*widths, together)) if depth > 2 else 1
     total = _count([len(tie) for tie in ties], room) if depth > 2 else len(ties)
     check_memory("max_directions", min(most, total) * n_weights(widths))
     inverse = np.zeros(len(sigma))

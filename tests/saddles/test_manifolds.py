@@ -245,6 +245,58 @@ def test_stable_sets_have_the_stated_dimension(widths, sigma, modes):
         assert np.linalg.eigvalsh(known).min() > -1e-9
 
 
+@pytest.mark.parametrize(
+    ("widths", "sigma", "modes"),
+    [
+        ((3, 3, 3), (2.0, 1.0, 0.0), ()),
+        ((4, 3, 4), (2.0, 0.0, 0.0, 0.0), ()),
+        ((3, 2, 3, 2), (2.0, 0.0), ()),
+        ((4, 4, 4, 3), (2.0, 1.0, 0.0), (1,)),
+        ((3, 4, 4, 4, 3), (2.0, 0.0, 0.0), (0,)),
+    ],
+)
+def test_rates_are_those_of_the_field_along_each_direction(widths, sigma, modes):
+    """v·f(x + r v) = ± rate r^{order−1} to leading order, by the field itself; none is missing."""
+    net = network(widths, sigma)
+    x = net.critical_state(modes)
+    for sign, make in ((1.0, dl.unstable_manifold), (-1.0, dl.stable_manifold)):
+        mani, flat = make(net, x), 0
+        for row in range(mani.sizes["direction"]):
+            v, rate = mani.frame.values[row], sign * float(mani.rate[row])
+            order, size = int(mani.order[row]), 0.02
+            along = [float(v @ naive.field(net, x + r * v)) for r in (size, 2.0 * size)]
+            assert along[0] == pytest.approx(rate * size ** (order - 1), rel=0.05)
+            assert np.log2(along[1] / along[0]) == pytest.approx(order - 1, abs=0.1)
+            flat += order == 2 * net.depth
+        spare = [d - np.count_nonzero(sigma) for d in (widths[0], widths[-1])]
+        assert (flat > 0) == (sign < 0.0 and min(spare) > 0)
+
+
+@pytest.mark.parametrize("widths", [(3, 3, 3, 3), (3, 4, 3)])
+def test_problems_with_the_identity_as_root_have_the_same_manifolds(widths):
+    net = network(widths, (3.0, 2.0, 0.7))
+    same = dl.LinearNetwork(widths, net.target, input_root=np.eye(3))
+    white = dl.LinearNetwork(widths, 1.5 * net.target, input_root=1.5 * np.eye(3))
+    for modes in ((), (1,), (0, 2)):
+        x = net.critical_state(modes)
+        for make in (dl.unstable_manifold, dl.stable_manifold):
+            here, there, scaled = (make(problem, x) for problem in (net, same, white))
+            np.testing.assert_allclose(there.rate, here.rate, rtol=1e-12)
+            assert there["mode"].values.tolist() == here["mode"].values.tolist()
+            rays = here.order.values > 2
+            np.testing.assert_allclose(
+                np.sort(scaled.rate[scaled.order.values > 2]),
+                np.sort(2.25 * here.rate[rays]),
+                rtol=1e-9,
+            )
+            assert scaled.attrs["dimension"] == here.attrs["dimension"]
+        ends = [
+            set(dl.grow_manifold(problem, dl.unstable_manifold(problem, x)).end.values.tolist())
+            for problem in (net, same)
+        ]
+        assert ends[0] == ends[1]
+
+
 @pytest.mark.parametrize("depth", [3, 4])
 def test_stable_rays_decay_algebraically(depth):
     """a(t) ~ ((h − 2) σ t)^{−1/(h−2)} in every layer; 3.3331e−5 at h = 3, σ = 3, t = 10⁴."""
