@@ -454,8 +454,12 @@ def a_logarithm_of_p():
 
 @call
 def a_root_of_p():
-    """x = √p ends at p = 0, upright."""
-    _ends_early(lambda x, p: np.sqrt(p) - x, [1.0], 1.0, (-1, 2), 0.0)
+    """x = √p ends at p = 0, upright: beyond it F is not finite, and the stop says so."""
+    fun = quietly(lambda x, p: np.sqrt(p) - x)
+    for x0, p0 in ((1.0, 1.0), (np.sqrt(0.5), 0.5)):
+        b = valid(dl.branch(fun, [x0], p0, bounds=(-1, 2)), fun, p0, (-1, 2))
+        assert stops(b) == ("not_finite", "bound_reached"), shown(b)
+        assert 0.0 <= float(b.p.min()) < 0.01, shown(b)
 
 
 @call
@@ -1125,6 +1129,27 @@ def an_equation_that_says_nothing():
     """F = 0 for all x: an error that says so."""
     f = lambda x, p: 0.0 * x  # noqa: E731
     refused("singular|null direction|declare", dl.branch, f, [0.0, 0.0], 0.0, bounds=(-1, 1))
+
+
+@call
+def powers_of_an_equation():
+    """(x − p)ⁿ is singular at all of its solutions: an error that says so."""
+    for n, x0 in ((2, 0.5), (3, 0.5), (3, 0.4)):
+        alone = lambda x, p, n=n: (x - p) ** n  # noqa: E731
+        refused("singular all along", dl.branch, alone, [x0], 0.5, bounds=(-1, 1))
+        beside = lambda x, p, n=n: np.array([(x[0] - p) ** n, x[1] - x[0]])  # noqa: E731
+        refused("singular all along", dl.branch, beside, [x0, x0], 0.5, bounds=(-1, 1))
+
+
+@call
+def a_vertical_branch_of_an_equation_that_is_not_declared_symmetric():
+    """p (x − p − 3/10) = 0 along p = 0: x = p + 3/10 leaves it at x = 3/10."""
+    f = lambda x, p: p * (x - p - 0.3)  # noqa: E731
+    b = valid(dl.branch(f, [-1.0], 0.0, bounds=(-1, 1), max_points=30), f, 0.0, (-1, 1))
+    assert np.abs(b.p).max() < 1e-9, "left the vertical branch"
+    (row,) = np.flatnonzero(b.event.values)
+    specials(b, [("branch_point", 0.0)])
+    assert abs(float(b.state[row, 0]) - 0.3) < 1e-8
 
 
 @call

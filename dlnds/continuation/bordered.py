@@ -50,6 +50,16 @@ class Factors(NamedTuple):
     #: An estimate of its reciprocal condition.
     condition: float
 
+    @property
+    def determinant(self) -> tuple[float, float]:
+        """Its sign, and the logarithm of its size."""
+        diagonal = np.diagonal(self.factors)
+        if not diagonal.all():
+            return 0.0, -math.inf
+        swaps = np.count_nonzero(self.pivots != np.arange(len(diagonal)))
+        odd = (swaps + np.count_nonzero(diagonal < 0.0)) % 2
+        return -1.0 if odd else 1.0, float(np.log(np.abs(diagonal)).sum())
+
     def solve(self, right: Array, transposed: bool = False) -> Array:
         """Return the solution, of least norm where the system is singular."""
         if self.condition > SINGULAR:  # the factors are those of the transpose

@@ -12,6 +12,7 @@ import numpy as np
 
 from dlnds.arrays import Array
 from dlnds.continuation.bordered import (
+    SINGULAR,
     Factors,
     factorized,
     orthonormal,
@@ -61,6 +62,10 @@ class Point(NamedTuple):
     moved: float = 0.0
     #: How large the rows of F are that each eigenvalue belongs to, ones where all are alike.
     rates: Array | float = 1.0
+    #: Sign of the determinant of [∂F/∂x, ∂F/∂p; heading], 0 if that is singular to rounding, and
+    #: the logarithm of its size.
+    orientation: float = 0.0
+    volume: float = 0.0
 
     @property
     def x(self) -> Array:
@@ -321,7 +326,21 @@ def described(problem: Problem, z: Array, normal: Array) -> Point | None:
     tangent /= length
     if problem.nullity > 0:  # where it is not declared, the orbit is what is across the tangent
         basis = orbit_basis(problem, z, unit_length(tangent / problem.scale))
-    return placed(problem, z, tangent, basis, system.jacobian)
+    point = placed(problem, z, tangent, basis, system.jacobian)
+    return _oriented(problem, point, system, 0.5 * math.log(ahead @ ahead))
+
+
+def _oriented(
+    problem: Problem, point: Point, system: Bordered | None, stretch: float = 0.0
+) -> Point:
+    """Return a point with the determinant of its system, whose last row may be shorter."""
+    if system is None:
+        return point
+    sign, volume = system.factors.determinant
+    if system.factors.condition * system.weight <= SINGULAR * problem.size:
+        sign = 0.0
+    volume += stretch + len(point.x) * math.log(system.weight)
+    return point._replace(orientation=sign, volume=volume)
 
 
 def placed(problem: Problem, z: Array, tangent: Array, basis: Array, jacobian: Array) -> Point:
@@ -375,7 +394,8 @@ def stored(problem: Problem, x: Array, p: float, tangent: Array) -> Point:
     """Return a point that was found before, as it was, with its spectrum."""
     z = joined(x, p)
     basis = orbit_basis(problem, z, unit_length(tangent / problem.scale))
-    return placed(problem, z, tangent, basis, problem.matrix(z))
+    point = placed(problem, z, tangent, basis, problem.matrix(z))
+    return _oriented(problem, point, bordered(problem, z, basis, point.heading))
 
 
 def between(problem: Problem, here: Point, there: Point, part: float) -> Point | None:
@@ -432,4 +452,5 @@ def joined(x: Array, p: float) -> Array:
 
 def turned(point: Point) -> Point:
     """Return a point of the same branch in the other direction."""
-    return point._replace(tangent=-point.tangent, heading=-point.heading)
+    ahead = -point.tangent, -point.heading, -point.orientation
+    return point._replace(tangent=ahead[0], heading=ahead[1], orientation=ahead[2])

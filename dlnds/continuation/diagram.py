@@ -22,7 +22,7 @@ from dlnds.continuation.branches import (
     followed,
 )
 from dlnds.continuation.correct import Event, Point, Problem, corrected, course, unit_length
-from dlnds.continuation.locate import is_vertical, way_between
+from dlnds.continuation.locate import way_between
 from dlnds.continuation.orbits import invariants, same_orbit
 from dlnds.continuation.residuals import Residual
 from dlnds.continuation.start import started
@@ -247,7 +247,8 @@ def _level(
 
     That is its p and, along a branch at a constant one, what it has of the change of invariants.
     """
-    if not is_vertical(here, there):
+    # Headings of special points are interpolated, and rounding as at others they are not.
+    if max(abs(here.heading[-1]), abs(there.heading[-1])) > tolerances.KERNEL:
         return lambda q: q.p - point.p
     if abs(here.p - point.p) > tolerances.SAME_ORBIT * problem.scale[-1]:
         return None

@@ -5,6 +5,7 @@ points of a branch each of them is settled: it keeps its sign, or changes it onc
 both and half way. Where it is not, the step between them was too long.
 """
 
+import contextlib
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -43,6 +44,9 @@ DETOUR = 2e-3
 NEARBY = 0.05
 #: Values of a test function half way between, in terms of its largest, that leave zero clearly.
 LEAVING = 0.05
+#: Parts of a way beside a zero where a test function shows how steep it is there, in terms of its
+#: change along the whole, and how near to a zero that is not steep others are looked for.
+WIDE, NEXT, STEEP, GRADES = 1e-2, 1e-3, 0.05, tuple(0.5 * 0.7**k for k in range(40))
 #: Smallest values, in terms of the largest, of a test function that touches zero.
 TOUCHING = 1e-9
 #: Values of functions of x and p at a node, in terms of those next to it, that are zero.
@@ -69,8 +73,15 @@ class Test(NamedTuple):
     value: Callable[[Point], float]
     #: Values that are zero to rounding.
     zone: float = 0.0
-    #: What vanishes with it and is smooth where several numbers cross.
-    smooth: Callable[[Point], float] | None = None
+
+
+class Place(NamedTuple):
+    """Where a test function vanishes on a way, and how that was found."""
+
+    point: Point
+    #: Its part of the way.
+    part: float
+    decided: str
 
 
 class Special(NamedTuple):
@@ -88,6 +99,8 @@ class Special(NamedTuple):
     fold_direction: int = 0
     #: How many directions lead on from it beside the branch's.
     n_beside: int = 0
+    #: Its part of the way that it was found on.
+    part: float = 0.0
 
 
 class Way(NamedTuple):
@@ -108,12 +121,13 @@ class Way(NamedTuple):
         """Return the point at a part of the way; ArithmeticError if it is not found nearby."""
         if part not in self.known:
             start, normal = course(self.problem, self.here, self.there, part)
-            near = self._apart(part)
+            near, lack, scale = self._apart(part), np.zeros(len(normal)), self.problem.scale
             for other in near:
                 if 0.0 < other < 1.0:  # both ends are on the curve
                     weight = math.prod((part - b) / (other - b) for b in near if b != other)
-                    start = start + weight * (self.known[other].z - self._curve(other))
-            point = solved(self.problem, start, normal)
+                    lack += weight * (self.known[other].z - self._curve(other)) / scale
+            lack -= normal * (normal @ lack)  # a part of the way is a plane across the curve
+            point = solved(self.problem, start + scale * lack, normal)
             gap = abs(near[0] - part) * self.length
             if point is None or point.moved > NEARBY * gap + 1e3 * self.problem.rtol:
                 raise ArithmeticError
@@ -163,45 +177,39 @@ def passed(
     middle = _middle(way)
     if middle is None:
         return None
-    part, at = middle
-
-    def verdict(test: Test) -> str:
-        word = _verdict(test, here, at, there, part)
-        if word != "away":
-            return word
-        hidden = _corners(way, test, at, part)
-        if before is not None:
-            hidden = hidden or _turns(test, (before, here, at, there), ratio, part)
-        return "unsettled" if hidden else word
-
-    verdicts = [(test, verdict(test)) for test in tests]
-    found = _located(way, [test for test, word in verdicts if word == "crossed"])
+    verdicts = [(test, _looked_at(way, test, middle, before, ratio)) for test in tests]
+    found = _located(way, [pair for pair in verdicts if pair[1] != "away"])
     if found is None:
         return None
-    for test in (test for test, word in verdicts if word == "unsettled"):
-        if any(_explains(way, q, test) for q, _ in found):
-            continue
-        lowest = None if test.kind == "symmetry_change" else _touching(way, test)
-        if lowest is None:
-            return None
-        special = _identified(way, test, lowest[0], lowest[2])
-        if special is not None and not any(abs(lowest[1] - place) <= BLURRED for _, place in found):
-            found.append((special, lowest[1]))
-    parts = {id(q): place for q, place in found}
-    merged = sorted(_merged(way, [q for q, _ in found]), key=lambda q: parts[id(q)])
-    alike = _is_consistent(problem, here, there, merged) if merged else None
-    alike = _is_alike(problem, here, there, before is None) if alike is None else alike
-    return merged if alike else None
+    special = [_directed(way, q) for q in sorted(_merged(way, found), key=lambda q: q.part)]
+    if special:
+        return special if _is_consistent(problem, here, there, special) else None
+    return [] if _is_alike(problem, here, there, before is None) else None
 
 
-def _explains(way: Way, special: Special, test: Test) -> bool:
-    """Tell whether a test function vanishes where the symmetry changes, or branches cross.
+def _directed(way: Way, special: Special) -> Special:
+    """Return a fold with its direction, by where p goes just before it."""
+    if special.kind != "fold":
+        return special
+    slopes = {t: float(q.heading[-1]) for t, q in way.known.items() if t < special.part}
+    clear = [t for t, slope in slopes.items() if abs(slope) > VERTICAL]
+    return special._replace(fold_direction=-1 if slopes[max(clear, default=0.0)] > 0.0 else 1)
 
-    There it may touch zero, as it does where p turns at a pitchfork.
-    """
-    value = abs(test.value(special.point))
-    zero = {"symmetry_change": EXPLAINED, "branch_point": tolerances.KERNEL}.get(special.kind)
-    return zero is not None and value <= max(zero * _span(way, test), test.zone)
+
+def _looked_at(
+    way: Way, test: Test, middle: tuple[float, Point], before: Point | None, ratio: float
+) -> str:
+    """Return the verdict on a test function, which corners next to the ends leave unsettled."""
+    part, at = middle
+    if test.kind == "crossing":
+        return "crossed"
+    word = _verdict(test, way.here, at, way.there, part)
+    if word != "away":
+        return word
+    hidden = _corners(way, test, at, part)
+    if before is not None:
+        hidden = hidden or _turns(test, (before, way.here, at, way.there), ratio, part)
+    return "unsettled" if hidden else word
 
 
 def _is_consistent(problem: Problem, here: Point, there: Point, special: Sequence[Special]) -> bool:
@@ -211,18 +219,14 @@ def _is_consistent(problem: Problem, here: Point, there: Point, special: Sequenc
     tangent's component along p, changes sign once for each dimension of the kernel of a branch
     point, and nowhere else.
     """
-    kinds = {q.kind for q in special}
-    if "symmetry_change" in kinds or problem.spectrum is not None or is_vertical(here, there):
-        return True
-    if not all(q.n_zeros == 0 and abs(q.heading[-1]) > VERTICAL for q in (here, there)):
+    turn = here.orientation * there.orientation
+    if any(q.kind == "symmetry_change" for q in special) or problem.spectrum is not None:
         return True
     grown = abs(here.n_growing - there.n_growing)
     if any(q.kind == "branch_point" and q.kernel > max(grown, 1) for q in special):
         return True  # an eigenvalue of several that only touches zero counts twice
-    turns = sum(q.n_beside for q in special if q.decided != "touching")
-    for q in (here, there):
-        turns += int(np.count_nonzero(q.values.real > 0.0)) + int(q.heading[-1] < 0.0)
-    return turns % 2 == 0
+    odd = sum(q.n_beside for q in special if q.decided != "touching") % 2 == 1
+    return not turn or (turn < 0.0) == odd
 
 
 def _middle(way: Way) -> tuple[float, Point] | None:
@@ -338,25 +342,28 @@ def _turns(test: Test, points: Sequence[Point], ratio: float, part: float) -> bo
 
 
 def _tests(problem: Problem, here: Point, there: Point) -> Iterator[Test]:
-    """Yield what may vanish between two points."""
-    if problem.spectrum is None and not is_vertical(here, there):
-        yield Test("fold", lambda point: float(point.heading[-1]), VERTICAL)
-    count = min(len(here.growth), len(there.growth))
-    levels = sorted((here.n_growing, there.n_growing))
-    zone = max(here.zone, there.zone)
-    whole = _mean_growth(*levels)
-    for level in range(max(levels[0] - 1, 0), min(levels[1] + 1, count)):
-        smooth = whole if levels[0] <= level < levels[1] else None
-        yield Test("spectrum", _growth(level), zone, smooth)
-    for kind, event in (*problem.kinds, *(("user", event) for event in problem.events)):
-        largest = max(abs(event(q.x, q.p)) for q in (here, there))
-        yield Test(kind, _asked(event), AT_NODE * largest)
-    lift = _lift(problem, here, there)
-    if lift is not None:
-        yield Test("lift", lift)
+    """Yield what may vanish between two points, what explains others first."""
     flip = _flip(problem, here, there)
     if flip is not None:
         yield Test("symmetry_change", flip)
+    turns = here.orientation * there.orientation < 0.0 and problem.spectrum is None
+    folds = []
+    if problem.spectrum is None and not is_vertical(here, there):
+        folds = [Test("fold", lambda point: float(point.heading[-1]), VERTICAL)]
+    if not turns:
+        yield from folds
+    count = min(len(here.growth), len(there.growth))
+    levels = sorted((here.n_growing, there.n_growing))
+    zone = max(here.zone, there.zone)
+    for level in range(max(levels[0] - 1, 0), min(levels[1] + 1, count)):
+        yield Test("spectrum", _growth(level), zone)
+    if turns:
+        largest = max(here.volume, there.volume)
+        yield Test("crossing", lambda q: q.orientation * math.exp(q.volume - largest))
+        yield from folds
+    for kind, event in (*problem.kinds, *(("user", event) for event in problem.events)):
+        largest = max(abs(event(q.x, q.p)) for q in (here, there))
+        yield Test(kind, _asked(event), AT_NODE * largest)
 
 
 def _growth(level: int) -> Callable[[Point], float]:
@@ -366,37 +373,91 @@ def _growth(level: int) -> Callable[[Point], float]:
     )
 
 
-def _mean_growth(low: int, high: int) -> Callable[[Point], float]:
-    """Return the mean of the growths of some levels, smooth where they cross each other."""
-    return lambda point: float(np.mean([_least(point, level) for level in range(low, high)]))
-
-
 def _asked(event: Callable[[Array, float], float]) -> Callable[[Point], float]:
     return lambda point: float(event(point.x, point.p))
 
 
-def _located(way: Way, crossed: Sequence[Test]) -> list[tuple[Special, float]] | None:
-    """Return the special points of test functions that changed sign, each with its part of the way.
+def _located(way: Way, verdicts: Sequence[tuple[Test, str]]) -> list[Special] | None:
+    """Return the special points of test functions that are not away from zero.
 
-    None if one of them jumps and has no zero, as where the ends are on two branches.
+    None if one of them jumps and has no zero, as where the ends are on two branches, or touches
+    zero in a way that is not clear.
     """
-    found: list[tuple[Special, float]] = []
-    for test in crossed:
-        if test.kind == "spectrum" and any(_has_crossed(test, q) for q, _ in found):
-            continue
-        turned = test.kind in ("lift", "symmetry_change")
-        place = (_interpolated if turned else _zero)(way, test)
-        special = None if place is None else _identified(way, test, place[0], place[2])
-        if special is not None and place is not None:
-            found.append((special, place[1]))
-        elif not turned:
-            return None
+    found: list[Special] = []
+    for test, word in sorted(verdicts, key=lambda pair: pair[1] == "unsettled"):
+        known = [q for q in found if _explains(way, q, test, word)]
+        if not known:
+            place = _touching(way, test) if word == "unsettled" else _zero(way, test)
+            special = [] if place is None else _identified(way, test, place)
+            flips = test.kind == "symmetry_change" and word == "crossed"  # the orbit may just turn
+            if not flips and (place is None or (word == "crossed" and not special)):
+                return None
+            if place is None:
+                continue
+            if word == "unsettled" and any(abs(place.part - q.part) <= BLURRED for q in found):
+                continue
+            found, known = [*found, *special], special
+        if all(q.kind != "symmetry_change" for q in known):
+            for more in _others(way, test, known):
+                found += _identified(way, test, more)
     return found
 
 
-def _has_crossed(test: Test, special: Special) -> bool:
-    """Tell whether a growth vanishes at a special point that was found."""
-    return abs(test.value(special.point)) <= special.tolerance
+def _explains(way: Way, special: Special, test: Test, word: str) -> bool:
+    """Tell whether a test function vanishes at a special point that was found.
+
+    There it may touch zero, as it does where p turns at a pitchfork.
+    """
+    steady = special.kind in ("symmetry_change", "branch_point", "fold")
+    if special.kind == "user" or (test.kind == "user" and not (steady and word == "unsettled")):
+        return False
+    if test.kind != "spectrum" and not steady:
+        return False
+    if test.kind == "crossing" and special.kind == "symmetry_change":
+        return True  # it is measured across another orbit there
+    zero = EXPLAINED if special.kind == "symmetry_change" else tolerances.KERNEL
+    limit = max(zero * _span(way, test), test.zone)
+    if test.kind == "spectrum":
+        limit = max(limit, special.tolerance)
+    return abs(test.value(special.point)) <= limit
+
+
+def _others(way: Way, test: Test, known: Sequence[Special]) -> list[Place]:
+    """Return where else a test function vanishes next to known zeros that are not simple.
+
+    Its sign counts wherever it exceeds rounding, nearer and nearer to these; next to branch points
+    solutions are the less certain, the nearer they are.
+    """
+    degenerate = [q.part for q in known if not _is_simple(way, test, q.part)]
+    for gap, part, side in itertools.product(GRADES, degenerate, (-1.0, 1.0)):
+        if 0.0 < part + side * gap < 1.0:
+            with contextlib.suppress(ArithmeticError):
+                way.at(part + side * gap)
+    values = {part: test.value(point) for part, point in way.known.items()}
+    singular = [q.part for q in known if q.kind == "branch_point"]
+
+    def is_definite(part: float) -> bool:
+        near = min([abs(part - other) * way.length for other in singular], default=1.0)
+        return abs(values[part]) * min(near, 1.0) > test.zone
+
+    changes = [
+        (low, high)
+        for low, high in itertools.pairwise(sorted(filter(is_definite, values)))
+        if values[low] * values[high] < 0.0 and not any(low < q.part < high for q in known)
+    ]
+    places = [_zero(way, test, low, high) for low, high in changes]
+    return [place for place in places if place is not None]
+
+
+def _is_simple(way: Way, test: Test, part: float) -> bool:
+    """Tell whether a test function leaves a zero about as fast as it changes along the way."""
+    for side in (part - NEXT, part + NEXT):
+        try:
+            if 0.0 < side < 1.0 and abs(test.value(way.at(side))) < STEEP * NEXT * _span(way, test):
+                return False
+        except ArithmeticError:
+            pass
+    return True
 
 
 def _merged(way: Way, found: Sequence[Special]) -> list[Special]:
@@ -405,8 +466,8 @@ def _merged(way: Way, found: Sequence[Special]) -> list[Special]:
     order = {kind: k for k, kind in enumerate(rank)}
     kept: list[Special] = []
     for one in sorted(found, key=lambda q: (order.get(q.kind, len(rank)), -q.kernel)):
-        near = (q for q in kept if "user" not in (one.kind, q.kind))
-        if not any(_is_near(way, one, q) for q in near):
+        near = (q for q in kept if q.kind == one.kind or (q.kind in rank and one.kind in rank))
+        if one.kind == "user" or not any(_is_near(way, one, q) for q in near):
             kept.append(one)
     return kept
 
@@ -417,32 +478,80 @@ def _is_near(way: Way, one: Special, other: Special) -> bool:
     return distance <= SAME_PLACE * way.length + one.accuracy + other.accuracy + BLIND
 
 
-def _zero(way: Way, test: Test) -> tuple[Point, float, str] | None:
-    """Return where a test function vanishes on the way, its part of it, and how it was found.
+def _zero(way: Way, test: Test, low: float = 0.0, high: float = 1.0) -> Place | None:
+    """Return where a test function vanishes between two parts of the way.
 
     Next to branch points Newton's method has nothing to hold on to: there the point is interpolated
     between its neighbours.
     """
-    found = None
+    if test.kind in ("crossing", "symmetry_change"):
+        return _turned(way, test, low, high)
+    found, span = None, _span(way, test)
     try:
         part = float(
-            scipy.optimize.brentq(lambda t: test.value(way.at(t)), 0.0, 1.0, xtol=1e-15, rtol=1e-13)
+            scipy.optimize.brentq(
+                lambda t: test.value(way.at(t)), low, high, xtol=1e-15, rtol=1e-13
+            )
         )
         point = way.at(part)
-        if test.kind == "user" or abs(test.value(point)) <= max(test.zone, 1e-9 * _span(way, test)):
-            found = point, part, "sign_change"
+        if test.kind == "user" or abs(test.value(point)) <= max(test.zone, 1e-9 * span):
+            found = Place(point, part, "sign_change")
     except (ArithmeticError, ValueError, RuntimeError):
         pass
     derived = test.kind == "user" or way.problem.spectrum is not None
-    if found is not None and (derived or not _is_singular(way, found[0])):
+    if found is not None and (derived or not _is_singular(way, found.point)):
         return found
-    for value in (test.smooth, test.value):
-        best = None if value is None else _interpolated(way, test._replace(value=value))
-        rough = ROUGHLY if test.kind == "fold" else tolerances.KERNEL
-        near = max(test.zone, rough * _span(way, test))
-        if best is not None and _solves(way, best[0]) and abs(test.value(best[0])) <= near:
+    near = max(test.zone, (ROUGHLY if test.kind == "fold" else tolerances.KERNEL) * span)
+    smooth = _smoothed(way, test, near) if test.kind == "spectrum" else test
+    for other in (smooth, test):
+        best = _interpolated(way, other, low, high)
+        solves = best is not None and _solves(way, best.point)
+        if best is not None and solves and abs(test.value(best.point)) <= near:
             return best
     return found
+
+
+def _turned(way: Way, test: Test, low: float, high: float) -> Place | None:
+    """Return where a test function vanishes next to which solutions are not well determined.
+
+    The determinant of a branch point may vanish to a higher order, of which its root is smooth.
+    """
+    place = _interpolated(way, test, low, high)
+    order = 1 if place is None or test.kind != "crossing" else _order(way, test, place.part)
+    if order < 2:
+        return place
+
+    def root(q: Point) -> float:
+        value = test.value(q)
+        return math.copysign(abs(value) ** (1.0 / order), value)
+
+    return _interpolated(way, test._replace(value=root), low, high) or place
+
+
+def _order(way: Way, test: Test, part: float) -> int:
+    """Return to which order a test function vanishes, by its values around."""
+    slopes = []
+    for gap in (-WIDE, WIDE):
+        if 0.0 < part + 2.0 * gap < 1.0:
+            with contextlib.suppress(ArithmeticError):
+                one, two = (abs(test.value(way.at(part + k * gap))) for k in (1.0, 2.0))
+                slopes.append(math.log2(two / one))
+    return max(round(float(np.mean(slopes))), 1) if slopes else 1
+
+
+def _smoothed(way: Way, test: Test, near: float) -> Test:
+    """Return a growth as the mean of all that vanish with it, which is smooth where they cross."""
+    rough = min(way.known.values(), key=lambda q: abs(test.value(q)))
+    lacks = np.abs(rough.growth)
+    critical = rough.values[lacks <= max(near, 10.0 * abs(test.value(rough)))]
+    own = min(critical, key=lambda value: abs(value.imag))
+    alike = np.abs(np.abs(critical.imag) - abs(own.imag)) <= 0.5 * abs(own.imag) + near
+    return test._replace(value=_growth_near(own, int(np.count_nonzero(alike))))
+
+
+def _growth_near(center: complex, count: int) -> Callable[[Point], float]:
+    """Return the mean growth of the eigenvalues that are nearest to a number."""
+    return lambda q: float(np.mean(q.growth[np.argsort(np.abs(q.values - center))[:count]]))
 
 
 def _is_singular(way: Way, point: Point) -> bool:
@@ -469,14 +578,18 @@ def _solves(way: Way, point: Point) -> bool:
     return float(np.linalg.norm(problem.value(point.z))) <= rounding + wrong
 
 
-def _interpolated(way: Way, test: Test) -> tuple[Point, float, str] | None:
-    """Return the zero of a test function between points of the way, and its part of it.
+def _interpolated(way: Way, test: Test, low: float = 0.0, high: float = 1.0) -> Place | None:
+    """Return the zero of a test function between points of the way, where it is not solved for.
 
     There may be solutions at every p there, which Newton's method takes for those of the branch:
     the points are such that the result depends least on them.
     """
     sides = [
-        sorted((abs(test.value(q)), t) for t, q in way.known.items() if test.value(q) * sign > 0.0)
+        sorted(
+            (abs(test.value(q)), t)
+            for t, q in way.known.items()
+            if low <= t <= high and test.value(q) * sign > 0.0
+        )
         for sign in (1.0, -1.0)
     ]
     if not all(sides):
@@ -484,7 +597,7 @@ def _interpolated(way: Way, test: Test) -> tuple[Point, float, str] | None:
     (one, first), (other, second) = sides[0][0], sides[1][0]
     guess = (first * other + second * one) / (one + other)
     found = _steady(way, test, guess, [0.01 * 2.0**k for k in range(7)], _root)
-    return None if found is None else (*found, "interpolated")
+    return None if found is None else Place(*found, "interpolated")
 
 
 def _steady(
@@ -548,12 +661,14 @@ def _placed(problem: Problem, z: Array, tangent: Array) -> Point:
     return stored(problem, z[:-1], float(z[-1]), tangent)
 
 
-def _touching(way: Way, test: Test) -> tuple[Point, float, str] | None:
+def _touching(way: Way, test: Test) -> Place | None:
     """Return where a test function of one sign touches zero on the way, None if it does not.
 
     Two eigenvalues that cross zero at one place in opposite directions leave a corner in both;
     their product is smooth.
     """
+    if test.kind == "symmetry_change":
+        return None
     if test.kind == "spectrum":
         index, zone = way.here.n_growing, test.zone * _span(way, test)
         test = Test("spectrum", lambda q: _least(q, index - 1) * _least(q, index), zone)
@@ -567,7 +682,7 @@ def _touching(way: Way, test: Test) -> tuple[Point, float, str] | None:
     found = _steady(way, test, known[0], (0.05, 0.1, 0.15, 0.2), _lowest)
     if found is None or abs(test.value(found[0])) > max(test.zone, TOUCHING * span):
         return None
-    return (*found, "touching") if _solves(way, found[0]) else None
+    return Place(*found, "touching") if _solves(way, found[0]) else None
 
 
 def _least(point: Point, level: int) -> float:
@@ -575,38 +690,77 @@ def _least(point: Point, level: int) -> float:
     return float(point.growth[-1 - level]) if 0 <= level < len(point.growth) else 1.0
 
 
-def _identified(way: Way, test: Test, point: Point, decided: str) -> Special | None:
-    """Return what is special where a test function vanishes, None if it is nothing."""
-    problem, dimension = way.problem, way.there.basis.shape[1]
+def _identified(way: Way, test: Test, place: Place) -> list[Special]:
+    """Return what is special where a test function vanishes, none if it is nothing."""
+    problem, dimension, (point, part, decided) = way.problem, way.there.basis.shape[1], place
     value, span = test.value(point), _span(way, test)
     accuracy = abs(value) / span * way.length if span else 0.0
+    special = Special(
+        point, test.kind, value, accuracy, point.n_zeros, point.zone, decided, part=part
+    )
     if test.kind == "user":
-        return Special(point, "user", value, accuracy, point.n_zeros, point.zone, decided)
+        return [special]
     change = float(np.abs(_near_growth(way.here) - _near_growth(way.there)))
     tolerance = 10.0 * point.zone + tolerances.KERNEL * max(change, _near_growth(way.there))
     rough = decided == "interpolated" and test.kind == "fold"
     near = max(tolerance, (ROUGHLY if rough else tolerances.KERNEL) * span)
-    judged = decided != "touching" and test.kind in ("spectrum", "fold", "lift")
+    judged = decided != "touching" and test.kind in ("spectrum", "fold", "crossing")
     if judged and abs(value) > near:
-        return None  # a jump, and no zero
+        return []  # a jump, and no zero
     larger = _at_larger_orbit(problem, point, dimension)
     point = larger or point
     lost = located_orbit(problem, point).shape[1] < dimension
+    if test.kind == "symmetry_change" and not lost:
+        return []  # the orbit turned
     kernel = int(np.count_nonzero(np.abs(point.values) <= tolerance))
-    kind, beside = test.kind, 0
-    if kind == "symmetry_change" and not lost:
-        return None  # the orbit turned
+    special = special._replace(point=point, kernel=kernel, tolerance=tolerance)
     if larger is not None or lost:
-        kind = "symmetry_change"
-    elif kind in ("fold", "spectrum", "lift"):
-        usual = min(way.here.n_zeros, way.there.n_zeros)
-        kind, beside = _kind(problem, test, point, tolerance, decided, usual)
-    if kind == "none":
-        return None
-    direction = 0
-    if kind == "fold":
-        direction = -1 if float(way.here.heading[-1]) > 0.0 else 1
-    return Special(point, kind, value, accuracy, kernel, tolerance, decided, direction, beside)
+        return [special._replace(kind="symmetry_change")]
+    if test.kind not in ("fold", "spectrum", "crossing"):
+        return [special]
+    usual = 0 if way.there.orientation else min(way.here.n_zeros, way.there.n_zeros)
+    kind, beside = _kind(problem, test, special, usual)
+    found = special._replace(kind=kind, n_beside=beside)
+    return [*([] if kind == "none" else [found]), *_around(way, test, special, kind)]
+
+
+def _around(way: Way, test: Test, special: Special, kind: str) -> list[Special]:
+    """Return what other eigenvalues make critical where something vanishes, one by one."""
+    groups = _groups(way.problem, special.point, special.tolerance)
+    found = []
+    for name, center in groups:
+        if len(groups) == 1 and test.kind == "spectrum" and kind == "none":
+            return [special._replace(kind=name)]
+        own = Test("spectrum", _growth_near(center, 1), test.zone)
+        place = _interpolated(way, own)
+        if place is not None:
+            accuracy = abs(special.part - place.part) * way.length
+            found.append(
+                special._replace(
+                    kind=name,
+                    point=place.point,
+                    part=place.part,
+                    decided=place.decided,
+                    test_value=own.value(place.point),
+                    accuracy=accuracy,
+                )
+            )
+    return found
+
+
+def _groups(problem: Problem, point: Point, tolerance: float) -> list[tuple[str, complex]]:
+    """Return what critical eigenvalues at a point make that are not zero, each with one of them."""
+    is_map = problem.residual.kind == "map"
+    found: list[tuple[str, complex]] = []
+    near = 1e3 * tolerance
+    for value in point.values[np.abs(point.growth) <= tolerance].astype(complex).tolist():
+        if any(abs(value - other) <= near for _, other in found):
+            continue
+        if value.imag > near:
+            found.append(("neimark_sacker" if is_map else "hopf", value))
+        elif is_map and value.real < -1.0 and abs(value.imag) <= near:
+            found.append(("flip", value))
+    return found
 
 
 def _near_growth(point: Point) -> float:
@@ -614,30 +768,23 @@ def _near_growth(point: Point) -> float:
     return float(np.abs(point.growth).min(initial=np.inf)) if len(point.growth) else 0.0
 
 
-def _kind(
-    problem: Problem, test: Test, point: Point, tolerance: float, decided: str, usual: int = 0
-) -> tuple[str, int]:
+def _kind(problem: Problem, test: Test, special: Special, usual: int = 0) -> tuple[str, int]:
     """Return the kind of a zero of the spectrum, or of where p turns.
 
     And how many directions lead on from it beside the branch's, and those that do so around it,
     too, which are ``usual``.
     """
-    if test.kind == "lift":
-        return "branch_point", 0
-    critical = [complex(v) for v in point.values[np.abs(point.growth) <= tolerance]]
-    around = [v for v in critical if abs(v.imag) > 1e3 * tolerance]
-    if test.kind == "spectrum" and around and len(around) == len(critical):
-        return ("neimark_sacker" if problem.residual.kind == "map" else "hopf"), 0
-    flipped = problem.residual.kind == "map" and all(v.real < -1.0 for v in critical)
-    if test.kind == "spectrum" and critical and flipped:
-        return "flip", 0
+    point, tolerance = special.point, special.tolerance
+    critical = np.abs(point.values)[np.abs(point.growth) <= tolerance]
+    if test.kind == "spectrum" and len(critical) and not (critical <= 1e3 * tolerance).any():
+        return "none", 0
     if problem.spectrum is not None:
-        return ("index_change" if critical else "none"), 0
+        return ("index_change" if len(critical) else "none"), 0
     nulls = null_directions(problem, point.z, _relative(problem, point, tolerance))
-    beside = max(len(nulls) - 1 - usual, 0)
+    beside = max(len(nulls) - 1 - usual, int(test.kind == "crossing"))
     if beside:
         return "branch_point", beside
-    if decided == "touching":
+    if special.decided == "touching":
         return "none", 0
     turns = test.kind == "fold" or abs(point.heading[-1]) <= BLURRED
     return ("fold" if turns else "branch_point"), 0
@@ -690,28 +837,17 @@ def at_node(
             return special._replace(kind=kind)
     turns = abs(point.heading[-1]) <= VERTICAL and problem.spectrum is None
     test = Test("fold" if turns else "spectrum", lambda q: 0.0)
-    kind, beside = _kind(problem, test, point, tolerance, "at_node")
+    kind, beside = _kind(problem, test, special)
+    if kind == "none":
+        groups = _groups(problem, point, tolerance)
+        return special._replace(kind=groups[0][0]) if groups else None
     if kind != "fold":
-        return None if kind == "none" else special._replace(kind=kind, n_beside=beside)
+        return special._replace(kind=kind, n_beside=beside)
     if len(known) == 2 and known[0].heading[-1] * known[1].heading[-1] > 0.0:
         return None
-    return special._replace(kind=kind, fold_direction=1 if known[0].p > point.p else -1)
-
-
-def _lift(problem: Problem, here: Point, there: Point) -> Callable[[Point], float] | None:
-    """Return what changes sign where others cross a branch at a constant p, if it does.
-
-    The branch's direction is the kernel of a symmetric ∂F/∂x: where ∂F/∂p is orthogonal to it,
-    solutions leave for other p.
-    """
-    residual = problem.residual
-    if not residual.symmetric or problem.spectrum is not None or not is_vertical(here, there):
+    if any(is_vertical(point, q) for q in known):
         return None
-
-    def test(point: Point) -> float:
-        return float(point.tangent[:-1] @ problem.slope(point.z))
-
-    return test if test(here) * test(there) < 0.0 else None
+    return special._replace(kind=kind, fold_direction=1 if known[0].p > point.p else -1)
 
 
 def _flip(problem: Problem, here: Point, there: Point) -> Callable[[Point], float] | None:

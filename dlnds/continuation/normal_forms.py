@@ -11,6 +11,9 @@ from dlnds.theory import tolerances
 STEP = 2e-3
 #: Quadratic terms, in terms of the cubic ones at the size of x, that a pitchfork may have.
 EVEN = 1e-5
+#: Third derivatives by differences, in terms of the first ones there and at a typical distance over
+#: this squared, that are rounding.
+ROUNDED = 1e-7
 
 
 def of_pitchfork(problem: Problem, point: Point) -> str:
@@ -37,7 +40,7 @@ def of_pitchfork(problem: Problem, point: Point) -> str:
     inner = (left[:, :-1].T @ square) / np.where(sizes[:-1] > 0.0, sizes[:-1], np.inf)
     answer = -right[:-1].T @ inner
     even, odd = float(w @ square), float(w @ (cube @ v + 3.0 * bend @ answer))
-    if not abs(even) <= EVEN * abs(odd) * problem.unit:
+    if not abs(even) <= EVEN * abs(odd) * problem.unit or abs(odd) <= _least(problem, z, v):
         return "none"
     return "supercritical" if odd < 0.0 else "subcritical"
 
@@ -68,9 +71,16 @@ def of_hopf_point(problem: Problem, point: Point) -> str:
     change = cubic - 2.0 * (bend + 1j * other) @ still + (bend - 1j * other) @ twice
     first = float(np.vdot(w, change).real)
     size = float(np.abs(change).max() * np.abs(w).max())
-    if not abs(first) > EVEN * size:
+    if not abs(first) > max(EVEN * size, _least(problem, z, x)):
         return "none"
     return "supercritical" if first < 0.0 else "subcritical"
+
+
+def _least(problem: Problem, z: Array, v: Array) -> float:
+    """Return what third derivatives along a direction are by rounding and truncation alone."""
+    far = joined(z[:-1] + problem.unit * unit_length(v), float(z[-1]))
+    sizes = [float(np.linalg.norm(problem.matrix(y))) for y in (z, far)]
+    return ROUNDED * max(sizes) / problem.unit**2
 
 
 def _along(problem: Problem, z: Array, v: Array) -> tuple[Array, Array]:

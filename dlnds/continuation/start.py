@@ -51,6 +51,8 @@ BENT, ROOM, DIRECTIONS = 0.1, 3.0, 3
 BESIDE = 1e-4
 #: Sizes of rows of F, in terms of the smallest one, up to which they are alike.
 ALIKE = 100.0
+#: Length, in terms of the size of x, at which F is linear but where all its derivatives vanish.
+FLAT = 1e-3
 #: Relative deviation of derivatives from differences that rounding does not explain.
 WRONG = 1e-3
 
@@ -122,17 +124,45 @@ def start_of(
         ahead = kernel.T @ (kernel @ upwards_of(z))
         if np.linalg.norm(ahead) > tolerances.KERNEL:
             kernel = unit_length(ahead)[None]
-    if len(kernel) != 1:
+    count = z.size if _is_flat(problem, z, size) else len(kernel)
+    if count != 1:
+        advice = "start at another p0 (a branch point can be passed, not begun at)"
+        if _is_singular_around(plain, z):
+            advice = (
+                "as from its neighbours: where ∂F/∂x is singular all along as F vanishes to a "
+                "higher order, continue the root of F"
+            )
         raise ValueError(
-            f"x0: {len(kernel)} directions lead on from it at {problem.residual.parameter} = {p:g} "
-            "beside what the declared symmetry moves; start at another p0 (a branch point can be "
-            "passed, not begun at), declare generators if it is a symmetry, or use "
-            "symmetry='minimum_norm' if solutions are a continuum"
+            f"x0: {count} directions lead on from it at {problem.residual.parameter} = {p:g} "
+            f"beside what the declared symmetry moves; {advice}, declare generators if it is a "
+            "symmetry, or use symmetry='minimum_norm' if solutions are a continuum"
         )
     heading = kernel[0]
     leading = heading[-1] if abs(heading[-1]) > 1e-8 else heading[np.argmax(np.abs(heading))]
     tangent = unit_length(heading * problem.scale) * math.copysign(1.0, leading)
     return problem, stored(problem, z[:-1], float(z[-1]), tangent)
+
+
+def _is_flat(problem: Problem, z: Array, size: float) -> bool:
+    """Tell whether all derivatives of F vanish at a solution, as compared with F around it."""
+    v = unit_length(np.random.default_rng(1).normal(size=z.size - 1)) * FLAT * problem.unit
+    around = problem.value(joined(z[:-1] + v, float(z[-1])))
+    return bool(size <= 10.0 * FLAT * np.linalg.norm(around) / (FLAT * problem.unit))
+
+
+def _is_singular_around(problem: Problem, z: Array) -> bool:
+    """Tell whether several directions lead on from solutions on both sides of one, too."""
+    low, high = problem.bounds
+    for end in (low, high):
+        place = joined(z[:-1], float(z[-1]) + BESIDE**0.5 * (end - float(z[-1])))
+        try:
+            near = _solution_at(problem, place)
+        except ConvergenceError:
+            return False
+        size = usual_size(problem, problem.matrix(near), problem.slope(near))
+        if not _is_flat(problem, near, size) and len(_null_directions(problem, near)) == 1:
+            return False
+    return True
 
 
 def _start_beside(problem: Problem, z: Array) -> Point:
@@ -265,7 +295,9 @@ def _bending_along(
     low = max(math.log2(SLIGHT * size), -OCTAVES) if size else -OCTAVES
     while bent(low) > 0.0 and low > -OCTAVES:
         low -= 4.0
-    if not bent(low) < 0.0:
+    while not bent(low) < 0.0 and low < limit:  # F may be rounding where lengths are slight
+        low += 4.0
+    if low >= limit:
         return most
     high = low + 4.0
     while bent(high) < 0.0:

@@ -285,7 +285,9 @@ def _fits(e, curve, kind, x, p):
 
 def _wrong_row(branch, k, e):
     kernel = int(branch["kernel_dimension"][k])
-    wanted = 0 if e.point.kind in ("hopf", "flip", "neimark_sacker") else e.point.kernel
+    wanted = e.point.kernel
+    if e.point.kind in ("hopf", "flip", "neimark_sacker"):
+        wanted = e.point.beside
     if kernel != wanted:
         yield f"kernel: dimension {kernel}, not {wanted}, at {e.point.kind} p = {e.p!r}"
     if "fold_direction" in branch:

@@ -19,6 +19,8 @@ class Special(NamedTuple):
     criticality: str = ""
     #: Whether it may be left out: degenerate points at which nothing changes.
     optional: bool = False
+    #: Dimension of the kernel that is there beside a pair or a multiplier −1 that is critical.
+    beside: int = 0
 
 
 class Curve(NamedTuple):

@@ -572,6 +572,43 @@ def enzymes(rho=100.0):
     return Problem("enzymes", fun, jacobian, 2, (0.0, 60.0), (curve,), symmetric=True)
 
 
+def beside_a_pair(kind, speed=1.0):
+    """A steady point of x₀ and a pair whose growth is zero at the same p: both are there."""
+    force, slope = {
+        "pitchfork": (lambda x, p: p * x - x**3, lambda x, p: p - 3.0 * x * x),
+        "transcritical": (lambda x, p: p * x - x * x, lambda x, p: p - 2.0 * x),
+        "falling": (lambda x, p: -p * x - x**3, lambda x, p: -p - 3.0 * x * x),
+        "fold": (lambda x, p: p - x * x, lambda x, p: -2.0 * x),
+    }[kind]
+
+    def growth(x, p):
+        return speed * (x if kind == "fold" else p)
+
+    def fun(x, p):
+        r = growth(x[0], p)
+        return np.array([force(x[0], p), r * x[1] - x[2] - x[1] ** 3, x[1] + r * x[2] - x[2] ** 3])
+
+    def jacobian(x, p):
+        r, turn = growth(x[0], p), speed if kind == "fold" else 0.0
+        return np.array(
+            [
+                [slope(x[0], p), 0.0, 0.0],
+                [turn * x[1], r - 3.0 * x[1] ** 2, -1.0],
+                [turn * x[2], 1.0, r - 3.0 * x[2] ** 2],
+            ]
+        )
+
+    pair = Special(HOPF, 0.0, beside=1)
+    if kind == "fold":
+        curve = graph("parabola", lambda s: s * s, (-3.0, 3.0), (Special(FOLD, 0.0), pair),
+                      (([0.5, 0.0, 0.0], 0.25), ([-1.0, 0.0, 0.0], 1.0)),
+                      lambda s: np.array([s, 0.0, 0.0]))  # fmt: skip
+    else:
+        curve = line("zero", np.zeros(3), (-3.0, 3.0), (Special(BP, 0.0), pair),
+                     ((np.zeros(3), -0.5), (np.zeros(3), 0.35)))  # fmt: skip
+    return Problem(f"{kind}_beside_a_pair_{speed:g}", fun, jacobian, 3, (-1.0, 2.0), (curve,))
+
+
 PROBLEMS = (
     *(ab(b) for b in (14.0, 16.0, 17.0, 17.5, 18.0)),
     brusselator(1.0),
@@ -596,4 +633,6 @@ PROBLEMS = (
     coupled_stuart_landau(),
     duffing(),
     enzymes(),
+    *(beside_a_pair(kind) for kind in ("pitchfork", "transcritical", "falling", "fold")),
+    beside_a_pair("pitchfork", 20.0),
 )

@@ -176,6 +176,29 @@ def waves():
                   (-2.0, 2.0), curve)  # fmt: skip
 
 
+def three_folds(c):
+    """p = (x² − c)²: two minima and a maximum of p, which differ by c²."""
+    root = np.sqrt(c)
+    curve = graph(
+        "well", lambda s: (s * s - c) ** 2, (-3.0, 3.0),
+        (Special(FOLD, -root), Special(FOLD, 0.0), Special(FOLD, root)),
+        (([0.5], (0.25 - c) ** 2), ([-1.0], (1.0 - c) ** 2)),
+    )  # fmt: skip
+    return scalar(f"three_folds_{c}", lambda x, p: p - (x * x - c) ** 2,
+                  lambda x, p: -4.0 * x * (x * x - c), (-1.0, 2.0), curve)  # fmt: skip
+
+
+def flat_pitchfork(n):
+    """p x − xⁿ⁺¹: a pitchfork whose wings are p = xⁿ."""
+    straight = line("zero", [0.0], (-3.0, 3.0), (Special(BP, 0.0, 1, "none"),),
+                    (([0.0], -0.5), ([0.0], 0.35)))  # fmt: skip
+    wings = graph("wings", lambda s: s**n, (-2.0, 2.0), (Special(BP, 0.0, 1, "none"),),
+                  (([1.0], 1.0), ([-1.0], 1.0)))  # fmt: skip
+    return scalar(f"flat_pitchfork_{n}", lambda x, p: p * x - x ** (n + 1),
+                  lambda x, p: p - (n + 1) * x**n, (-1.0, 2.0), straight, wings,
+                  diagram={"zero": 1, "wings": 2})  # fmt: skip
+
+
 root = np.sqrt(0.5)
 PROBLEMS = (
     scalar(
@@ -272,6 +295,10 @@ PROBLEMS = (
               (Special(FOLD, 2.0 - 1.0 / np.sqrt(3.0)), Special(FOLD, 2.0 + 1.0 / np.sqrt(3.0))),
               (([1.0], 6.0), ([3.0], 6.0), ([0.0], 0.0))),
     ),
+    three_folds(1e-4),
+    three_folds(1e-6),
+    flat_pitchfork(4),
+    flat_pitchfork(6),
     rod(0.0),
     rod(0.1),
     rod(0.001),
