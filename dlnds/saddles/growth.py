@@ -369,9 +369,9 @@ def _grow(
     if len(grid) > 1:
         options: dict[str, Any] = {"rtol": rtol, "max_steps": 2 * max_steps}
         sampled = flow(base.system, start, (0.0, grid[-1]), grid, **options)
-        # Where weights diverge it may end before the first, with a row at another time.
-        _, here, there = np.intersect1d(grid, sampled["time"].values, return_indices=True)
-        states[here] = sampled["state"].values[there]
+        # Where weights diverge it may end before the first, and is another run: then steps do.
+        if np.array_equal(sampled["time"].values, grid):
+            states = sampled["state"].values
     ended = (float(way[-1]), int(run["stop_reason"]), int(run["limit_kind"]))
     return _Fibre(tangent.whole, size, time, states[rows], *ended)
 
