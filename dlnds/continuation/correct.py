@@ -259,7 +259,7 @@ def corrected(problem: Problem, start: Array, normal: Array) -> Solution | None:
     """
     scale, n = problem.scale, start.size - 1
     z, last, contraction = start.copy(), np.inf, 0.0
-    _held_within(z, problem.bounds)
+    held_within(z, problem.bounds)
     basis = orbit_basis(problem, z, normal)
     system, fresh = bordered(problem, z, basis, normal), True
     right, ahead = np.empty(n + 1), start / scale
@@ -277,7 +277,7 @@ def corrected(problem: Problem, start: Array, normal: Array) -> Solution | None:
         z = z - scale * step
         if not math.isfinite(length):
             return None
-        inside = _held_within(z, problem.bounds)
+        inside = held_within(z, problem.bounds)
         contraction = length / last if iteration == 2 else contraction
         rounding = fresh and length <= 1e3 * problem.rtol and length > 0.5 * last
         if inside and (length <= problem.rtol or rounding):
@@ -294,13 +294,13 @@ def corrected(problem: Problem, start: Array, normal: Array) -> Solution | None:
     return None
 
 
-def _held_within(z: Array, bounds: tuple[float, float]) -> bool:
+def held_within(z: Array, bounds: tuple[float, float], beyond: float = 0.0) -> bool:
     """Put p within bounds, beyond which F need not be defined; tell if it was but for rounding.
 
-    What is at a bound but for rounding is put on it.
+    Or but for what it may be beyond them. What is at a bound but for rounding is put on it.
     """
     nearest = min(max(z[-1], bounds[0]), bounds[1])
-    inside = abs(z[-1] - nearest) <= EPSILON * max(abs(bounds[0]), abs(bounds[1]))
+    inside = abs(z[-1] - nearest) <= max(beyond, EPSILON * max(abs(bounds[0]), abs(bounds[1])))
     for bound in bounds:
         if abs(nearest - bound) <= 0.1 * EPSILON * (bounds[1] - bounds[0]):
             nearest = bound
@@ -423,14 +423,19 @@ def null_directions(problem: Problem, z: Array, tolerance: float = 0.0) -> Array
     Orthonormal in scaled coordinates. Singular values up to ``tolerance``, in terms of the root
     mean square of all, are zero.
     """
-    n, upwards = z.size - 1, upwards_of(z)
-    basis = orbit_basis(problem, z, upwards)
-    rows = np.column_stack([problem.matrix(z), problem.slope(z)]) * (problem.scale / problem.unit)
-    size = max(float(np.linalg.norm(rows)) / math.sqrt(n), LEAST_SIZE * problem.size, 1e-300)
+    n, basis = z.size - 1, orbit_basis(problem, z, upwards_of(z))
+    rows, size = scaled_derivatives(problem, z)
     across = np.column_stack([size * basis.T, np.zeros(basis.shape[1])])
     _, sizes, frame = np.linalg.svd(np.vstack([rows, across]))
     rank = int((sizes > max(1e3 * tolerances.RANK, tolerance) * size).sum())
     return frame[min(rank, n) :]
+
+
+def scaled_derivatives(problem: Problem, z: Array) -> tuple[Array, float]:
+    """Return [∂F/∂x, ∂F/∂p] in scaled coordinates, and its size that is not zero."""
+    rows = np.column_stack([problem.matrix(z), problem.slope(z)]) * (problem.scale / problem.unit)
+    size = float(np.linalg.norm(rows)) / math.sqrt(z.size - 1)
+    return rows, max(size, LEAST_SIZE * problem.size, 1e-300)
 
 
 def upwards_of(z: Array) -> Array:

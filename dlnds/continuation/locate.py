@@ -650,7 +650,10 @@ def _through(
     if part is None:
         return None
     row, n = curve(part), way.here.z.size
-    point = _placed(way.problem, row[1 : n + 1], unit_length(row[n + 1 :]))
+    try:  # the equation need not be defined at the zero itself
+        point = _placed(way.problem, row[1 : n + 1], unit_length(row[n + 1 :]))
+    except np.linalg.LinAlgError:
+        return None
     return point, part
 
 

@@ -19,10 +19,11 @@ import scipy.optimize
 
 from dlnds.arrays import Array
 from dlnds.continuation.correct import (
-    LEAST_SIZE,
     Point,
     Problem,
+    held_within,
     located_orbit,
+    scaled_derivatives,
     solved,
     turned,
     unit_length,
@@ -88,7 +89,7 @@ class Reduced(NamedTuple):
         along = along + (y - self.null @ along) @ self.null
         for _ in range(MOST_RESTS):
             z = self.center + problem.scale * along
-            if not _held(problem, z):
+            if not held_within(z, problem.bounds, tolerances.RANK * problem.scale[-1]):
                 return None
             force = problem.value(z) / problem.unit
             if self.basis.shape[1]:
@@ -108,22 +109,11 @@ class Reduced(NamedTuple):
         return (z - self.center) / self.problem.scale
 
 
-def _held(problem: Problem, z: Array) -> bool:
-    """Tell whether p is within bounds, and put it there if it is outside by less than counts."""
-    low, high = problem.bounds
-    nearest = min(max(z[-1], low), high)
-    if abs(z[-1] - nearest) > tolerances.RANK * problem.scale[-1]:
-        return False
-    z[-1] = nearest
-    return True
-
-
 def reduced(problem: Problem, special: Special) -> Reduced:
     """Return the reduced equation at a special point."""
     point = special.point
     n, z, basis = point.x.size, point.z, located_orbit(problem, point)
-    rows = np.column_stack([problem.matrix(z), problem.slope(z)]) * (problem.scale / problem.unit)
-    size = max(float(np.linalg.norm(rows)) / math.sqrt(n), LEAST_SIZE * problem.size)
+    rows, size = scaled_derivatives(problem, z)
     rows[:, :n] -= size * (basis @ basis.T)
     left, sizes, frame = np.linalg.svd(rows)
     zero = max(1e3 * tolerances.RANK * size, special.tolerance)

@@ -431,3 +431,31 @@ def test_branches_end_where_a_derivative_is_not_finite():
 def test_events_of_other_arguments_are_refused(event):
     with pytest.raises(TypeError, match=r"^events: needs a function of \(x, p\)"):
         dl.branch(lambda x, p: p - x, [0.0], 0.0, bounds=(-1.0, 1.0), events=[event])
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("seed", range(3))
+def test_what_crosses_a_branch_at_a_constant_parameter_is_found_without_symmetry(size, seed):
+    """p (y_0 − 1)(y_0 + ½) = 0, y_i = (c_i + e_i p) y_0 in mixed rows: p = 0, y_0 = 1 and −½."""
+    rng = np.random.default_rng(seed)
+    c, e = rng.normal(size=(2, size - 1))
+    mix = np.linalg.qr(rng.normal(size=(size, size)))[0] + 0.2 * np.eye(size)
+
+    def field(y, p):
+        first = p * (y[0] - 1.0) * (y[0] + 0.5)
+        return mix @ np.append(first, y[1:] - (c + e * p) * y[0])
+
+    def jacobian(y, p):
+        J = np.eye(size)
+        J[0, 0], J[1:, 0] = p * (2.0 * y[0] - 0.5), -(c + e * p)
+        return mix @ J
+
+    def slope(y, p):
+        return mix @ np.append((y[0] - 1.0) * (y[0] + 0.5), -e * y[0])
+
+    equation = dl.Residual(field, jacobian, derivative=slope)
+    branch = dl.branch(equation, np.append(0.2, 0.2 * c), 0.0, bounds=(-1.0, 1.0), max_points=30)
+    assert np.ptp(branch.p.values) < 1e-9
+    points = dl.special_points(branch)
+    crossed = points.isel(step=dl.schema.decode(points.event).values == "branch_point")
+    np.testing.assert_allclose(np.sort(crossed.state.values[:, 0]), [-0.5, 1.0], atol=1e-7)

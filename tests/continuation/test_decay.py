@@ -79,7 +79,6 @@ def test_equal_singular_values_fold_and_die_together(given):
     assert whole(decays.starts(*given)) == {}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("given", TIED_FOLDS)
 def test_equal_singular_values_fold_together_in_three_layers_and_more(given):
     assert whole(decays.starts(*given)) == {}
@@ -128,3 +127,27 @@ def test_random_networks_are_followed_whole(seed):
     bounds = (p0 * float(rng.choice([0.5, 1.0])), float(rng.choice([p0 + 0.05, 1.0, 2.5, 5.0])))
     step = float(rng.choice([0.01, 0.05, 0.1, 0.25]))
     assert whole(decays.starts(sigma, widths, p0, bounds), step=step) == {}
+
+
+@pytest.mark.parametrize("depth", [2, 3])
+@pytest.mark.parametrize("modes", [(0, 1), (0, 2), (0, 1, 2)])
+def test_maps_of_fixed_rank_are_followed_to_where_they_lose_it(depth, modes):
+    """σ s^{h−1} = s^{2h−1} + λ s: a mode of two layers dies at λ = σ, of three it turns before."""
+    sigma = np.array([3.0, 2.0, 1.0])
+    net = dl.LinearNetwork(widths=(3,) * (depth + 1), target=np.diag(sigma))
+    flow = dl.ProductFlow(net, len(modes))
+    equation, x = dl.equilibria(flow, vary="weight_decay"), flow.critical_state(modes)
+    branch = dl.branch(equation, x, 0.3, bounds=(0.2, 5.0))
+    chosen = sigma[list(modes)]
+    for row in range(branch.sizes["step"]):
+        map_ = flow.product(branch.state.values[row])
+        s = np.diag(map_)[list(modes)] ** (1.0 / depth)
+        lack = s ** (depth - 1) * (chosen - s**depth) - float(branch.p[row]) * s
+        assert np.abs(lack).max() < 1e-9
+        np.testing.assert_allclose(np.diag(np.diag(map_)), map_, atol=1e-9)
+    assert branch.p.values.min() == 0.2
+    if depth == 2:
+        last = {branch.attrs["first_stop"], branch.attrs["last_stop"]} - {"bound_reached"}
+        assert last <= {"not_finite", "step_too_small", "unresolved"}
+        assert last
+        assert 0.9 * chosen[-1] < branch.p.values.max() <= chosen[-1]

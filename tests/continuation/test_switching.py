@@ -154,6 +154,59 @@ def test_one_solution_stands_for_a_sphere_of_them(dim):
     assert sorted(np.linalg.norm(q.x) > 1e-3 for q in found.starts) == [False, False, True]
 
 
+#: Traceless symmetric matrices, of unit length and orthogonal, and generators of rotations.
+TENSORS = np.zeros((5, 3, 3))
+TENSORS[0], TENSORS[1] = np.diag([1.0, -1.0, 0.0]) / 2**0.5, np.diag([1.0, 1.0, -2.0]) / 6**0.5
+TURNS = np.zeros((3, 3, 3))
+for number, (row, column) in enumerate(itertools.combinations(range(3), 2)):
+    TENSORS[2 + number, [row, column], [column, row]] = 0.5**0.5
+    TURNS[number, [row, column], [column, row]] = 1.0, -1.0
+
+
+def tensors(square):
+    """F(Q) = p Q + square (Q² − ⅓ tr Q² I) − tr Q² Q, with rotations, in five components."""
+
+    def field(x, p):
+        Q = np.tensordot(x, TENSORS, 1)
+        change = p * Q + square * Q @ Q - np.sum(Q * Q) * Q
+        return np.sum(TENSORS * change, axis=(1, 2))
+
+    def turning(x, p):
+        Q = np.tensordot(x, TENSORS, 1)
+        return np.array([np.sum(TENSORS * (a @ Q - Q @ a), axis=(1, 2)) for a in TURNS])
+
+    return dl.Residual(field, symmetric=True, generators=turning)
+
+
+def test_rotations_of_tensors_leave_one_axis():
+    """Eigenvalues of Q obey one quadratic equation: two are equal, and p = ⅔ s² − s/3 by Q = s(…).
+
+    With Q = s diag(⅔, −⅓, −⅓) the quadratic term is s² diag(2/9, −1/9, −1/9), and tr Q² = ⅔ s².
+    """
+    _, special, found = leaving(tensors(1.0), np.zeros(5), -0.5, (-0.6, 0.5))
+    assert special.kernel == 5
+    assert found.complete
+    assert len(found.starts) == 4
+    grown = [q for q in found.starts if np.abs(q.x).max() > 1e-6]
+    sides = set()
+    for start in grown:
+        low, middle, high = np.linalg.eigvalsh(np.tensordot(start.x, TENSORS, 1))
+        s = 1.5 * (high if middle < 0.0 else low)
+        np.testing.assert_allclose(middle, -s / 3.0, atol=1e-9)
+        np.testing.assert_allclose(start.p, 2.0 * s**2 / 3.0 - s / 3.0, atol=1e-9)
+        assert start.basis.shape[1] == 2
+        sides.add(np.sign(s))
+    assert len(grown) == len(sides) == 2
+
+
+def test_tensors_that_rotations_do_not_join_are_told_to_be_incomplete():
+    """Without the quadratic term all Q with tr Q² = p are solutions: no rotation joins them all."""
+    _, special, found = leaving(tensors(0.0), np.zeros(5), -0.5, (-0.6, 0.5))
+    assert special.kernel == 5
+    assert not found.complete
+    assert all(np.abs(q.x).max() < 1e-9 for q in found.starts)
+
+
 def test_a_sphere_without_a_declared_symmetry_is_told_to_be_incomplete():
     _, special, found = leaving(ring(2, generators=False), np.zeros(2), -0.5, (-1.0, 1.0))
     assert special.kernel == 2
