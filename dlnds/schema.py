@@ -156,6 +156,7 @@ DESCRIPTIONS = {
     "is_critical": ("all states along the arc are critical: 1 yes, 0 no", ""),
     "is_generic": ("connection is on the generic path", ""),
     "is_smooth": ("fiber is smooth: 1 yes, 0 not known to be", ""),
+    "is_within_rtol": ("error is as small as was asked for: 1 yes, 0 no", ""),
     "isotropy": ("group of turns that leave the state where it is", ""),
     "isotropy_dimension": ("dimension of the isotropy group", ""),
     "iteration": ("iteration", r"$n$"),

@@ -204,12 +204,14 @@ def _of_weights(owner: str, net: Any, kind: str, delta: float | None = None) -> 
     yield call(f"{owner}.generators", net, x=x, orthogonal=True)
     yield call(f"{owner}.hessian_product", net, x=x, v=x[::-1].copy())
     yield call(f"{owner}.pack", net, layers=list(net.unpack(x)))
+    yield call(f"{owner}.from_adjacency", net, A=net.adjacency(x))
     yield call(f"{owner}.initial", net, kind=kind, scale=0.1, delta=delta, rng=0)
 
 
 def _of_layers(owner: str, net: Any) -> Iterator[Call]:
     yield from _of_weights(owner, net, kind="delta_balanced", delta=0.01)
-    yield from calls_of(f"{owner}: product imbalances", net, x=net.initial(scale=0.5, rng=0))
+    names = "product imbalances adjacency_powers adjacency_field"
+    yield from calls_of(f"{owner}: {names}", net, x=net.initial(scale=0.5, rng=0))
 
 
 def _of_maps() -> Iterator[Call]:

@@ -72,7 +72,8 @@ def find_critical_point(
         Schema ``critical_point``: ``state(parameter)``; along the iterations (0 is the start)
         ``residual(iteration)``, the norm of the field, ``step_norm(iteration)`` and
         ``estimated_distance(iteration)``; ``distance`` from ``x0``; ``error``, the estimated
-        distance at the end, with what rounding may hide where singular values are clear of it;
+        distance at the end, with what rounding may hide where singular values are clear of it, and
+        ``is_within_rtol``, 0 if that is more than was asked for;
         ``relative_residual``, ‖f‖ / (‖J‖‖x‖), which rounding alone makes about 1e-16;
         ``contraction``, the ratio of the last two estimated distances; ``rank`` and ``nullity`` of
         the Jacobian, with the singular values ``smallest_nonzero`` and ``largest_zero`` that show
@@ -305,6 +306,7 @@ class Search:
             "estimated_distance": ("iteration", self.distances),
             "distance": np.linalg.norm(model.x - self.start),
             "error": error,
+            "is_within_rtol": np.int8(error <= self.rtol * model.size),
             "relative_residual": model.residual / scale if scale else 0.0,
             "contraction": self.distances[-1] / self.distances[-2] if count else 0.0,
             "convergence": schema.flag(schema.CONVERGENCES, word),

@@ -327,7 +327,7 @@ class LinearNetwork(LayeredSystem):
     @property
     def assumptions(self) -> xr.Dataset:
         """The assumptions of the theory checked on this problem; see `check_assumptions`."""
-        return check_assumptions(self.singular_values, self.widths)
+        return check_assumptions(self)
 
     def __repr__(self) -> str:
         """Give the widths and how the inputs are treated."""
@@ -605,6 +605,10 @@ class LinearNetwork(LayeredSystem):
     def _loss_of(self, maps: Array) -> Any:
         return self.problem.loss(maps)
 
+    def _signal_of(self, W: Array) -> Array:
+        residual = self.problem.residual(W)
+        return residual if self.input_root is None else residual @ self.input_root.T
+
     def _strength(self, states: Array) -> Array:
         return self.problem.strength(self.problem.image(product(layers_of(self.widths, states))))
 
@@ -741,14 +745,17 @@ def _check_small(widths: tuple[int, ...], k: int, whitened: bool) -> None:
 
 @known_options
 def check_assumptions(
-    singular_values: ArrayLike, widths: Sequence[int] | None = None, *, rtol: float = tolerances.TIE
+    singular_values: ArrayLike | LinearNetwork,
+    widths: Sequence[int] | None = None,
+    *,
+    rtol: float = tolerances.TIE,
 ) -> xr.Dataset:
     """Return whether a problem meets the assumptions of WA25, and the modes that break them.
 
     Parameters
     ----------
     singular_values
-        σ_j of the target, descending (modes).
+        σ_j of the target, descending (modes); or a network, whose widths are checked as well.
     widths
         d_0, …, d_h; without them the widths are not checked.
     rtol
@@ -787,6 +794,9 @@ def check_assumptions(
     >>> check["first"].item(), check["second"].item()
     ('{0}', '{1,2}')
     """
+    if isinstance(singular_values, LinearNetwork):
+        widths = singular_values.widths if widths is None else widths
+        singular_values = singular_values.singular_values
     sigma = check_array("singular_values", singular_values, ndim=1)
     rtol = check_number("rtol", rtol, minimum=0.0, maximum=1.0)
     if sigma.min() < 0.0 or np.any(np.diff(sigma) > 0.0):

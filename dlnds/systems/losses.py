@@ -455,6 +455,9 @@ class LossNetwork(LayeredSystem):
     def _loss_of(self, maps: Array) -> Any:
         return self.criterion.values(maps)
 
+    def _signal_of(self, W: Array) -> Array:
+        return -self.criterion.gradient(W)
+
     @cached_property
     def _fitting_size(self) -> float:  # type: ignore[override]
         return fitting_size(self.criterion.targets, self.criterion.inputs)

@@ -30,7 +30,15 @@ from dlnds.errors import (
 from dlnds.systems.protocol import Numerics, Reduction, SystemProtocol, Theory
 from dlnds.systems.varied import observed, with_decay
 from dlnds.theory import moments, symmetry
-from dlnds.theory.coordinates import flat, layers_of, n_weights, product, span, turning
+from dlnds.theory.coordinates import (
+    adjacency,
+    flat,
+    layers_of,
+    n_weights,
+    product,
+    span,
+    turning,
+)
 
 #: Size, in terms of the imbalance, of starts that count as zero in it.
 _TINY = 1e-12
@@ -225,12 +233,26 @@ class WeightSystem(SystemProtocol):
     def adjacency(self, x: ArrayLike) -> Array:
         """Return A = blk_1(W_1, …, W_h), square of size Σ d_i, W_i at block (i, i − 1) (WA25)."""
         layers = layers_of(self.widths, check_array("x", x, ndim=1, shape=(self.dim,)))
-        ends = np.cumsum((0, *self.widths))
         check_memory("x", sum(self.widths) ** 2)
-        A = np.zeros((ends[-1], ends[-1]))
-        for i, layer in enumerate(layers, 1):
-            A[ends[i] : ends[i + 1], ends[i - 1] : ends[i]] = layer
-        return A
+        return adjacency(self.widths, layers)
+
+    def from_adjacency(self, A: ArrayLike) -> Array:
+        """Return the state whose adjacency matrix is A.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If A has another size, or an entry outside the blocks (i, i − 1).
+        """
+        size = sum(self.widths)
+        matrix = check_array("A", A, ndim=2, shape=(size, size))
+        ends = np.cumsum((0, *self.widths)).tolist()
+        blocks = [matrix[b:c, a:b] for a, b, c in zip(ends, ends[1:], ends[2:], strict=False)]
+        if np.count_nonzero(matrix) > sum(map(np.count_nonzero, blocks)):
+            raise ValueError(
+                f"A: needs zeros outside the {len(blocks)} blocks (i, i - 1) of layers"
+            )
+        return flat(blocks)
 
     @known_options
     def initial(
@@ -306,8 +328,8 @@ class WeightSystem(SystemProtocol):
 class LayeredSystem(WeightSystem):
     """Gradient flow of the layers W_1, …, W_h under a loss of their product W = W_h…W_1.
 
-    A network adds ``_loss_of``, the loss of unchecked maps W (…, d_h, d_0), and ``_fitting_size``,
-    how large those are that fit.
+    A network adds ``_loss_of``, the loss of unchecked maps W (…, d_h, d_0), ``_signal_of``, minus
+    its gradient at one, and ``_fitting_size``, how large those are that fit.
     """
 
     _fitting_size: float
@@ -316,6 +338,9 @@ class LayeredSystem(WeightSystem):
     _jvps: tuple[Kernel, Kernel]
 
     def _loss_of(self, maps: Array) -> Any:
+        raise NotImplementedError
+
+    def _signal_of(self, W: Array) -> Array:
         raise NotImplementedError
 
     @cached_property
@@ -405,6 +430,30 @@ class LayeredSystem(WeightSystem):
         """Return C_i = W_i W_iᵀ − W_{i+1}ᵀ W_{i+1}, i = 1..h−1, which the flow conserves."""
         self._check_squares("x")
         return symmetry.imbalances(self.unpack(x))
+
+    @finite("x")
+    def adjacency_powers(self, x: ArrayLike) -> Array:
+        """Return A⁰, A, …, A^{h+1} = 0 of the adjacency matrix, with A^k = blk_k(W_{1:k}, …)."""
+        layers = layers_of(self.widths, check_array("x", x, ndim=1, shape=(self.dim,)))
+        check_memory("x", (self.depth + 2) * sum(self.widths) ** 2)
+        products, powers = [np.eye(d) for d in self.widths], []
+        for k in range(self.depth + 1):
+            powers.append(adjacency(self.widths, products, k))
+            products = [w @ before for w, before in zip(layers[k:], products, strict=False)]
+        return np.stack([*powers, np.zeros_like(powers[0])])
+
+    @finite("x")
+    def adjacency_field(self, x: ArrayLike) -> Array:
+        """Return Ȧ, the field of the adjacency matrix: Σ_j (A^{h−j})ᵀ blk_h(−∇ℓ(W)) (A^{j−1})ᵀ.
+
+        The sum is over j = 1..h. For the square loss of whitened inputs −∇ℓ(W) is Σ − W, so that
+        the middle is E − A^h with E = blk_h(Σ) (WA25).
+        """
+        powers, h = self.adjacency_powers(x), self.depth
+        residual = adjacency(self.widths, [self._signal_of(self.product(x))], h)
+        parts = [powers[h - j].T @ residual @ powers[j - 1].T for j in range(1, h + 1)]
+        rate: Array = np.sum(parts, axis=0)
+        return rate
 
     def generators(self, x: ArrayLike, *, orthogonal: bool = False) -> Array:
         """Return the tangent vectors (generator, parameter) of the symmetry orbit at a state.

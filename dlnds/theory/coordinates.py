@@ -69,6 +69,15 @@ def sent_back(layers: Sequence[Array], signal: Array) -> list[Array]:
     return [*parts, signal][::-1]
 
 
+def adjacency(widths: Sequence[int], layers: Sequence[Array], steps: int = 1) -> Array:
+    """Return blk_k of matrices from level i − k to level i, with k = ``steps``."""
+    ends = np.cumsum((0, *widths))
+    A = np.zeros((ends[-1], ends[-1]))
+    for i, block in enumerate(layers, steps):
+        A[ends[i] : ends[i + 1], ends[i - steps] : ends[i - steps + 1]] = block
+    return A
+
+
 def span(*blocks: Array) -> Array:
     """Return an orthonormal basis (at least one column) of the columns of all blocks."""
     scaled = [block / max(float(np.linalg.norm(block)), np.finfo(float).tiny) for block in blocks]

@@ -131,6 +131,19 @@ def test_degenerate_points_are_known_up_to_the_root_of_rounding(depth):
         assert float(point.loss) == pytest.approx(net.loss(x), abs=1e-13)
 
 
+@pytest.mark.parametrize("depth", [2, 3, 4, 5])
+def test_an_error_above_the_wanted_one_is_said_to_be(depth):
+    """Degenerate units are known to a root of rounding, those of two layers to rounding."""
+    for seed in range(6):
+        net, _, start, _ = perturbed_saddle((2,) * (depth + 1), seed)
+        point = dl.find_critical_point(net, start)
+        relative = float(point.error) / np.linalg.norm(point.state)
+        assert bool(point.is_within_rtol) == (relative <= 1e-10)
+        assert depth > 2 or point.is_within_rtol
+        loose = dl.find_critical_point(net, start, rtol=0.01)
+        assert loose.is_within_rtol or loose.error > 0.01 * np.linalg.norm(loose.state)
+
+
 @pytest.mark.parametrize("depth", [3, 4, 5])
 def test_the_order_of_degenerate_points_is_that_of_the_field(depth):
     """f ~ Z^{h−1} at A_S; where all Z vanish the Hessian has the rank r(d_0 + d_h − r) = 5.

@@ -158,6 +158,14 @@ def test_too_many_modes_are_said_to_be_unchecked():
     assert check.holds.values.tolist() == [1, -1, -1]
 
 
+def test_a_network_can_be_asked_for_its_assumptions():
+    net = dl.LinearNetwork(widths=(3, 2, 3), target=np.diag([5.0, 4.0, 3.0]))
+    expected = dl.check_assumptions([5.0, 4.0, 3.0], widths=(3, 2, 3))
+    assert dl.check_assumptions(net).identical(expected)
+    wider = dl.check_assumptions(net, widths=(3, 3, 3))
+    assert wider.holds.sel(assumption="wide_enough").item() == 1
+
+
 def test_networks_report_their_assumptions():
     assert dl.load_problem("semantic", hidden=(16, 16)).assumptions.holds.values.tolist() == [
         1,

@@ -58,6 +58,41 @@ def test_conserved_is_the_hidden_diagonal_of_the_commutator(net, seed):
     )
 
 
+@given(naive.networks, naive.seeds)
+def test_the_adjacency_matrix_has_its_powers_and_its_flow(net, seed):
+    x = naive.state_of(net, seed)
+    A = net.adjacency(x)
+    np.testing.assert_array_equal(net.from_adjacency(A), x)
+    powers = net.adjacency_powers(x)
+    for k in range(net.depth + 2):
+        expected = np.linalg.matrix_power(A, k)
+        np.testing.assert_allclose(
+            powers[k], expected, rtol=0, atol=1e-11 * (1 + np.abs(expected).max())
+        )
+    rate = net.adjacency_field(x)
+    expected = net.adjacency(naive.field(net, x))
+    np.testing.assert_allclose(rate, expected, rtol=0, atol=1e-11 * (1 + np.abs(expected).max()))
+
+
+def test_other_losses_have_the_flow_of_the_adjacency_matrix():
+    X, labels = np.random.default_rng(0).normal(size=(3, 8)), np.arange(8) % 2
+    net = dl.LossNetwork((3, 4, 3, 2), dl.losses.cross_entropy(X, labels))
+    x = net.initial(scale=0.5, rng=0)
+    np.testing.assert_allclose(net.adjacency_field(x), net.adjacency(-net.gradient(x)), atol=1e-14)
+
+
+def test_matrices_with_other_blocks_are_no_adjacency_matrices():
+    net = dl.LinearNetwork(widths=(2, 3, 2), target=np.eye(2))
+    A = net.adjacency(np.ones(net.dim))
+    for place in ((0, 0), (0, 4), (6, 0)):
+        other = A.copy()
+        other[place] = 1e-3
+        with pytest.raises(ValueError, match="^A: needs zeros outside the 2 blocks"):
+            net.from_adjacency(other)
+    with pytest.raises(ValueError, match="^A: needs a shape"):
+        net.from_adjacency(A[1:, 1:])
+
+
 @given(naive.whitened_networks, naive.seeds)
 def test_adjacency_matrix_is_nilpotent_with_the_product_in_its_corner(net, seed):
     x = naive.state_of(net, seed)
