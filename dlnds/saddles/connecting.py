@@ -21,7 +21,7 @@ from dlnds.theory import tolerances
 #: Relative tolerance of the second run that has to agree, in terms of the first.
 FINER = 1e-2
 #: Equilibria nearer than this, in units of lengths, are one.
-SAME = 1e-6
+SAME = 1e-8
 #: Halvings of an interval of angles.
 HALVINGS = 60
 #: Largest distance from the target, in units of lengths, at which the side counts on which an orbit
@@ -79,10 +79,11 @@ def connecting_orbits(
         Samples of each orbit, at about equal distances along its path.
     reach
         Distance from where it starts at which an orbit is given up; ``None`` takes 100 times the
-        norm of that equilibrium, at least 100.
+        norm of that equilibrium, at least 100. As for `grow_manifold` its hundredth is the unit of
+        lengths if it is smaller than the larger of 1 and the norm.
     rtol
-        Relative local error of the orbits, and of their starts, in units of the larger of 1 and the
-        norm of the equilibrium. All is computed once more with a hundredth of it.
+        Relative local error of the orbits, and of their starts, in units of lengths. All is
+        computed once more with a hundredth of it.
     max_steps
         Steps after which an orbit is given up.
 
@@ -146,11 +147,10 @@ def connecting_orbits(
     first, last = _hyperbolic("source", system, source), _hyperbolic("target", system, target)
     backward = _grows_backward(first, last)
     begin, end = (last.reversed(), first.reversed()) if backward else (first, last)
-    if reach is not None:
-        check_number("reach", reach, minimum=orbits.SHORTEST * begin.size)
     growths = tuple(
         orbits.growth_of(begin, reach, None, accuracy, steps) for accuracy in (rtol, FINER * rtol)
     )
+    end = end._replace(unit=growths[0].local.at.unit)
     pair = Pair((growths[0], growths[1]), end, local(end.reversed()))
     none = not begin.unstable or not end.stable  # so that no orbit leaves, or none arrives
     searched = none or _is_searched(begin, end)

@@ -72,7 +72,8 @@ def grow_manifold(
         Distance from the critical point at which backward runs end; ``None`` takes √h σ_1^{1/h},
         which is what it takes to learn the first mode. Forward ones go on to their limit. Of other
         systems all runs end there; ``None`` takes 100 times the norm of the equilibrium, at least
-        100.
+        100. A hundredth of it is the unit of lengths, if it is given and smaller than the larger of
+        1 and that norm: give it where what is looked for is small.
     length
         Length of the path at which runs of other systems end; ``None`` for no such length.
     rtol
@@ -123,8 +124,9 @@ def grow_manifold(
     from all of its cone: balanced layers with a random positive semidefinite Z_{1:h}.
 
     Other systems start from the manifold to second order, x + U y + V h(y), with |y| at most 0.02
-    in units of the larger of 1 and ‖x‖, and so small that the error is ``rtol`` in these units. The
-    orbits of a fan start on an ellipse across which all of the manifold flows out.
+    in units of lengths (see ``reach``), so small that the error is ``rtol`` in these units, and the
+    speed within a tenth of that of the linearization. The orbits of a fan start on an ellipse
+    across which all of the manifold flows out.
 
     References
     ----------
@@ -183,10 +185,6 @@ def _any_growth(
     at = hyperbolic.equilibrium(
         "manifold", system, found["state"].values, tolerances.CRITICAL, backward=backward
     )
-    least = orbits.SHORTEST * at.size
-    for name, value in (("reach", reach), ("length", length)):
-        if value is not None:
-            check_number(name, value, minimum=least)
     return orbits.growth_of(at, reach, length, rtol, steps), found
 
 

@@ -23,7 +23,9 @@ from dlnds.theory import spectra, tolerances
 #: Step of second differences of fourth order, in units of `size_of`.
 STEP = float(np.finfo(float).eps) ** (1.0 / 6.0)
 #: Largest start, in the same units, and how often it is halved at most.
-LARGEST_START, HALVINGS = 0.02, 16
+LARGEST_START, HALVINGS = 0.02, 40
+#: Part of the linear speed that the start may have beside it.
+NONLINEAR = 0.1
 #: Condition of eigenvectors from which on they span nothing reliably.
 DEFECTIVE = 1e7
 
@@ -32,15 +34,18 @@ class Equilibrium(NamedTuple):
     """An equilibrium of a flow or, ``backward``, of the flow against time.
 
     ``matrix`` is the Jacobian in that direction of time, ``values`` are its eigenvalues; those with
-    a real part of at most ``zero`` in modulus count as lying on the imaginary axis.
+    a real part of at most ``zero`` in modulus count as on the imaginary axis. ``name`` is that of
+    the argument it was given as; ``unit`` is the largest unit of lengths.
     """
 
+    name: str
     system: SystemProtocol
     backward: bool
     state: Array
     matrix: Array
     values: Any
     zero: float
+    unit: float = np.inf
 
     @property
     def unstable(self) -> int:
@@ -65,7 +70,7 @@ class Equilibrium(NamedTuple):
     @property
     def size(self) -> float:
         """The unit of lengths."""
-        return size_of(self.state)
+        return min(size_of(self.state), self.unit)
 
     def field(self) -> Callable[[Array], Array]:
         """Return the field in that direction of time, as a function of the state."""
@@ -118,11 +123,11 @@ def equilibrium(
         state = state - step
         matrix, accuracy = dense_jacobian(system, 0.0, state)
     sign = -1.0 if backward else 1.0
-    return _decided(system, state, sign * matrix, accuracy, backward)
+    return _decided(name, system, state, sign * matrix, accuracy, backward)
 
 
 def _decided(
-    system: SystemProtocol, state: Array, matrix: Array, accuracy: float, backward: bool
+    name: str, system: SystemProtocol, state: Array, matrix: Array, accuracy: float, backward: bool
 ) -> Equilibrium:
     """Return an equilibrium with the accuracy of its eigenvalues, by their conditions."""
     values, left, right = scipy.linalg.eig(matrix, left=True, right=True)
@@ -130,7 +135,7 @@ def _decided(
     condition = 1.0 / np.maximum(overlap, np.sqrt(accuracy))
     zero = accuracy * float(np.linalg.norm(matrix, 2)) * float(condition.max())
     order = np.lexsort((values.imag, values.real))
-    return Equilibrium(system, backward, state, matrix, values[order], zero)
+    return Equilibrium(name, system, backward, state, matrix, values[order], zero)
 
 
 class Local(NamedTuple):
@@ -167,6 +172,12 @@ class Local(NamedTuple):
         slowest = float(scipy.linalg.eigvals(self.inner).real.min())
         return float(np.linalg.norm(self.complement @ (outer - slope))) / (3.0 * slowest)
 
+    def is_linear(self, y: Array) -> bool:
+        """Tell whether the speed in the tangent space at y is about that of the linearization."""
+        linear = self.inner @ y
+        beside = self.onto @ self.field(self.point(y)) - linear
+        return float(np.linalg.norm(beside)) <= NONLINEAR * float(np.linalg.norm(linear))
+
     def gap(self, x: Array) -> Array:
         """Return in coordinates of the complement how far a state near by is from the manifold."""
         y = self.onto @ (x - self.at.state)
@@ -176,15 +187,18 @@ class Local(NamedTuple):
     def start(self, y: Array, accuracy: float) -> tuple[Array, float]:
         """Return y times a factor such that the point is as near to the manifold, and how near.
 
-        ``accuracy`` is absolute; rounding may leave more.
+        ``accuracy`` is absolute; where rounding leaves more, the best that it leaves.
         """
         y = y * (LARGEST_START * self.at.size / float(np.linalg.norm(y)))
+        best, least = y, np.inf
         for _ in range(HALVINGS):
             error = self.error(y)
-            if error <= accuracy:
-                return y, error
+            if self.is_linear(y) and not error >= least:
+                best, least = y, error
+            if least <= accuracy:
+                break
             y = 0.5 * y
-        return y, self.error(y)
+        return best, least
 
 
 def local(at: Equilibrium) -> Local:
@@ -205,6 +219,8 @@ def local(at: Equilibrium) -> Local:
     bend = np.zeros((n - k, k * k))
     if 0 < k < n:
         eye, curved = np.eye(k), across @ _second(field, at, tangent)
+        if not np.isfinite(curved).all():
+            raise ValueError(f"{at.name}: the second derivatives at this state are not finite")
         both = np.kron(inner, eye) + np.kron(eye, inner)
         bend = scipy.linalg.solve_sylvester(T[k:, k:], -both, -0.5 * curved)
     return Local(at, field, tangent, complement, onto, across, inner, bend)

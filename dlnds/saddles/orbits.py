@@ -11,7 +11,13 @@ from tqdm import tqdm
 
 from dlnds import schema
 from dlnds.arrays import Array
-from dlnds.errors import ConvergenceError, check_generator, check_integer, check_memory
+from dlnds.errors import (
+    ConvergenceError,
+    check_generator,
+    check_integer,
+    check_memory,
+    check_number,
+)
 from dlnds.landscape.newton import find_critical_point
 from dlnds.runs.events import Event
 from dlnds.runs.flow import flow
@@ -25,16 +31,17 @@ from dlnds.saddles.hyperbolic import (
 from dlnds.systems.paths import PathFlow
 from dlnds.theory import tolerances
 
-#: Where orbits end that go away, in units of `size_of`.
-REACH = 100.0
-#: The shortest orbit that can be asked for, in the same units.
+#: Where orbits end that go away, in units of lengths; the shortest reach, in those of `size_of`.
+REACH, NEAREST = 100.0, 1e-6
+#: The shortest orbit that can be asked for, in units of lengths.
 SHORTEST = 2.0 * LARGEST_START
 #: An orbit is asked what it comes to whenever its speed has fallen by this factor.
-SLOWER = 1e-2
+SLOWER = 0.1
 #: Distance from a stable manifold, in units of ``rtol``, up to which an orbit may be on it.
 UNCLEAR = 10.0
-#: Part of the fall of a Lyapunov function by the linearization that has to be left around a sink.
-FALL = 0.5
+#: Part of the fall of a Lyapunov function by the linearization that has to be left around a sink,
+#: in so many random directions beside the axes.
+FALL, DIRECTIONS = 0.5, 64
 
 
 class Growth(NamedTuple):
@@ -84,7 +91,13 @@ def growth_of(
     at: Equilibrium, reach: float | None, length: float | None, rtol: float, max_steps: int
 ) -> Growth:
     """Return how to grow the unstable manifold of an equilibrium."""
-    reach = REACH * at.size if reach is None else reach
+    if reach is None:
+        reach = REACH * at.size
+    else:
+        check_number("reach", reach, minimum=NEAREST * at.size)
+        at = at._replace(unit=reach / REACH)
+    if length is not None:
+        check_number("length", length, minimum=SHORTEST * at.size)
     limit = np.inf if length is None else length
     return Growth(local(at), PathFlow(at.system, at.backward), reach, limit, rtol, max_steps)
 
@@ -148,12 +161,14 @@ def arrived(growth: Growth, x: Array) -> Arrival:
     One that attracts, and around which a Lyapunov function of its linearization falls from where
     the orbit is, for sure: ``trapped``. A saddle if the orbit was as near to its stable manifold as
     its accuracy allows to tell when it came: since, the distance has grown like e^{λt} while the
-    other coordinates fell like e^{−μt}, the fastest and the slowest rate.
+    other coordinates fell like e^{−μt}, the fastest and the slowest rate. Where the expansion of
+    that manifold is not as accurate, nothing is said yet.
     """
     system, backward = growth.system.system, growth.system.backward
     try:
         state = find_critical_point(system, x)["state"].values
         at = equilibrium("x", system, state, tolerances.MODE, backward=backward)
+        at = at._replace(unit=growth.local.at.unit)
     except (ConvergenceError, ValueError):
         return Arrival()
     if at.central or not at.stable:
@@ -163,8 +178,9 @@ def arrived(growth: Growth, x: Array) -> Arrival:
     other, near = local(at.reversed()), float(np.linalg.norm(x - at.state)) / at.size
     rates = at.values.real
     shrunk = near ** (rates.max() / -rates[rates < 0.0].max())
-    gap = float(np.linalg.norm(other.complement @ other.gap(x))) * shrunk
-    unclear = near <= LARGEST_START and gap <= UNCLEAR * growth.accuracy
+    gap = float(np.linalg.norm(other.complement @ other.gap(x)))
+    known = other.error(other.onto @ (x - at.state))
+    unclear = near < 1.0 and max(gap, known) * shrunk <= UNCLEAR * growth.accuracy
     return Arrival(at, "within_accuracy") if unclear else Arrival()
 
 
@@ -174,7 +190,9 @@ def _trapped(at: Equilibrium, x: Array) -> bool:
     P = scipy.linalg.solve_continuous_lyapunov(at.matrix.T, -np.eye(x.size))
     axes = np.linalg.inv(np.linalg.cholesky(P))
     level = float(np.sqrt(away @ P @ away))
-    shell = [*axes, *-axes, away / max(level, np.finfo(float).tiny)]
+    random = np.random.default_rng(0).normal(size=(DIRECTIONS, x.size))
+    random = random / np.linalg.norm(random, axis=1)[:, None] @ axes
+    shell = [*axes, *-axes, *random, away / max(level, np.finfo(float).tiny)]
     for part in level * 0.5 ** np.arange(4.0):
         for d in part * np.array(shell):
             if field(at.state + d) @ P @ d > -0.5 * FALL * (d @ d):
