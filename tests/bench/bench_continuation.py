@@ -429,6 +429,8 @@ def whole_branch(case, repeats=9):
     for peer, goal in GOALS.items():
         if peer in ratios:
             report(f"{name}, against {peer}", ratios[peer], goal, "x", at_most=False)
+        elif peer in makers:
+            print(f"--   {name}, against {peer}: it does not find what is special, see above")
 
 
 FIRST_BRANCH = """
