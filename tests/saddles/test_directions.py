@@ -293,6 +293,42 @@ def test_directions_at_the_first_saddle_are_those_of_the_residual(escaping):
 
 
 @pytest.mark.compiled
+def test_each_layer_with_zero_units_has_its_directions_at_later_saddles():
+    """Two outputs, three layers: the loss falls by N r³ along what feeds and leaves a zero unit.
+
+    No random weights of one zero unit, between active ones, gain more than what is listed for its
+    layer, and something is listed for both.
+    """
+    X = np.random.default_rng(0).normal(size=(3, 40))
+    Y = np.stack([np.maximum(X[0], 0.0) ** 4 - 0.4 * np.maximum(X[1], 0.0) ** 4, 0.3 * X[2] ** 2])
+    net = dl.HomogeneousNetwork((3, 3, 3, 2), X, Y, power=2)
+    x = dl.escape_chain(net, n_starts=20, max_paths=2).state.values[-1]
+    active = net.unit_sizes(x) > 1e-9
+    assert active.tolist() == [False, True, True, True, False, False]
+    kkt = dl.escape_directions(net, at=x, n_starts=40)
+    new = (net.unit_sizes(kkt.state.values) > 1e-9) & ~active
+    rng, size, layer_of = np.random.default_rng(1), 1e-2, net.units[:, 0]
+    for layer in (1, 2):
+        spare = np.flatnonzero(~active & (layer_of == layer))[0]
+        neighbours = np.abs(layer_of - layer) == 1
+        into, out_of = (flags[spare].copy() for flags in net.unit_weights)
+        for other in np.flatnonzero(neighbours & ~active):  # weights between two zero units
+            joined = net.unit_weights[0][other] | net.unit_weights[1][other]
+            into &= ~joined
+            out_of &= ~joined
+        best = 0.0
+        for _ in range(400):
+            z = np.where(into | out_of, rng.normal(size=net.dim), 0.0)
+            z /= np.linalg.norm(z)
+            odd = net.loss(x - size * z) - net.loss(x + size * z)  # r² and r⁴ terms cancel
+            best = max(best, float(odd) / (2.0 * size**3))
+        here = new[:, layer_of == layer].any(axis=1) & (kkt.order.values == 3)
+        listed = kkt.value.values[here]
+        assert listed.size >= 1, layer
+        assert 0.3 * listed.max() < best <= listed.max() * (1.0 + 1e-3), layer
+
+
+@pytest.mark.compiled
 def test_chains_go_down_to_a_fit():
     net = teacher((4, 4, 1))
     chain = dl.escape_chain(net, n_starts=20, max_paths=3)

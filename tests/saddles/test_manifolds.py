@@ -468,6 +468,11 @@ def test_residual_weights_leave_the_directions_of_their_own_order():
     assert set(mani.order.values.tolist()) == {3}
     # N = ⟨Σ Z_1ᵀ, Z_4 Z_3 Z_2⟩, with the singular values 2.1 and 0.8 of Σ Z_1ᵀ.
     assert float(mani.rate[0]) == pytest.approx(2.1 * 3.0**-0.5, rel=1e-8)
+    mixed = (2.1**-2 + 0.8**-2) ** -0.5
+    possible = np.array([2.1, 0.8, mixed]) * 3.0**-0.5
+    gaps = np.abs(np.subtract.outer(mani.rate.values, possible))
+    assert gaps.min(axis=1).max() < 1e-8
+    assert np.sum(gaps.min(axis=0) < 1e-8) >= 2  # a search, and not from its best alone
     fibres = dl.grow_manifold(net, mani)
     assert (np.diff(fibres.loss.values, axis=1) <= 1e-14).all()
     assert set(dl.schema.decode(fibres.end_kind).values.tolist()) <= {"saddle", "global_minimum"}
