@@ -378,7 +378,7 @@ def test_curves_end_where_the_equation_does():
 
     curve = dl.fold_curve(family, FOLD, 3.0, bounds=(0.5, 4.0))
     last = "first_stop" if abs(curve.state[0, 0]) > 1.0 else "last_stop"
-    assert curve.attrs[last] == "not_finite"
+    assert curve.attrs[last] == "step_too_small"
     assert float(np.abs(curve.state).max()) == pytest.approx(1.05, abs=1e-2)
     with pytest.raises(ValueError, match="^point: needs a finite ∂F/∂x"):
         dl.fold_curve(lambda q: dl.Residual(cubic(q).fun, lambda x, p: np.full((1, 1), np.nan)),
