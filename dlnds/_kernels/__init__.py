@@ -35,6 +35,7 @@ def compile_all() -> None:
         (homogeneous.jvp, jit.JVP),
         (homogeneous.jacobian, jit.JACOBIAN),
         (runge_kutta.error_scale, jit.FIELD),
+        (runge_kutta.grouped_scale, jit.FIELD),
         (runge_kutta.keep, jit.RESTORE),
         (runge_kutta.no_jacobian, jit.JACOBIAN),
         (runge_kutta.no_jvp, jit.JVP),

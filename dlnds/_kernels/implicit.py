@@ -123,10 +123,14 @@ PATIENCE = 4
 #: Steps of an explicit method of order 8 reach to about this over the norm of the Jacobian.
 REACH = 2.0
 
-#: What an implicit method asks of a system. ``dense`` tells whether it works with matrices, rather
-#: than with products; ``factorize`` and ``solve`` are those below for that.
+#: How a method knows the Jacobian: by products with it, as a matrix, by differences of the field.
+PRODUCTS, MATRIX, DIFFERENCES = 0, 1, 2
+#: Relative step of these differences.
+DIFFERENCE = 1.5e-8
+#: What an implicit method asks of a system. ``form`` is one of these three; ``factorize`` and
+#: ``solve`` are those below for matrices or for products.
 Implicit = namedtuple(
-    "Implicit", "params field error_scale restore dense jacobian jvp factorize solve"
+    "Implicit", "params field error_scale restore form jacobian jvp factorize solve"
 )
 #: What steps of one call remember: the step that is tried, that of the factors, the norm of J; the
 #: error and the step before this; how much a step may grow; whether J is that at the state, whether
@@ -448,8 +452,8 @@ def norm_along(method, x, space):
 @inlined
 def named(parts):
     """Return what the method asks of a system under its names."""
-    params, field, error_scale, restore, dense, jacobian, jvp, factorize, solve, _ = parts
-    return Implicit(params, field, error_scale, restore, dense, jacobian, jvp, factorize, solve)
+    params, field, error_scale, restore, form, jacobian, jvp, factorize, solve, _ = parts
+    return Implicit(params, field, error_scale, restore, form, jacobian, jvp, factorize, solve)
 
 
 @inlined
@@ -468,19 +472,41 @@ def pause(task, now, remaining, space, grown):
     return OUT_OF_STEPS if now.steps >= task.max_steps else ACCEPTED
 
 
+@part
+def difference(field, now, x, params, derivative, scale, J):
+    """Write the Jacobian by differences of the field, along which it leads."""
+    state, value = x.copy(), np.empty(x.size)
+    for j in range(x.size):
+        step = DIFFERENCE * max(abs(x[j]), scale[j])
+        if step == 0.0:
+            step = DIFFERENCE
+        state[j] = x[j] + (step if derivative[j] >= 0.0 else -step)
+        step = state[j] - x[j]
+        field(now.time, state, params, value)
+        for i in range(x.size):
+            J[i, j] = (value[i] - derivative[i]) / step
+        state[j] = x[j]
+    now.evaluations += x.size
+
+
 @inlined
-def linearize(method, x, space):
+def linearize(method, work, space):
     """Form and factorize what is not at hand for the step; tell whether all is finite."""
-    now, memory = space.clock[0], space.memory[0]
+    now, memory, x = space.clock[0], space.memory[0], work.state
     if memory.fresh == 0:
         memory.fresh = 1
-        if method.dense:
-            method.jacobian(now.time, x, method.params, space.J)
+        if method.form != PRODUCTS:
+            if method.form == MATRIX:
+                method.jacobian(now.time, x, method.params, space.J)
+            else:
+                difference(
+                    method.field, now, x, method.params, work.stages[0], space.scale, space.J
+                )
             now.jacobians += 1
             memory.factored, memory.stiffness = 0.0, norm_of(space.J)
         else:
             memory.stiffness = norm_along(method, x, space)
-    if method.dense and memory.h != memory.factored:
+    if method.form != PRODUCTS and memory.h != memory.factored:
         memory.factored = memory.h
         return method.factorize(memory.h, space)
     return True
@@ -524,7 +550,7 @@ def accepted_step(method, task, now, remaining, work, space):
         if not np.isfinite(now.time + h):
             return END_REACHED, h
         memory.h = h
-        if not linearize(method, x, space):
+        if not linearize(method, work, space):
             now.step = SLOWEST * h
             continue
         predict(work, space)
@@ -590,7 +616,7 @@ SOLVE = types.boolean(
 )
 ADVANCE = driver(
     (
-        *(PARAMS, _FIELD, _FIELD, types.FunctionType(RESTORE), types.boolean),
+        *(PARAMS, _FIELD, _FIELD, types.FunctionType(RESTORE), types.int64),
         *(types.FunctionType(s) for s in (JACOBIAN, JVP, FACTORIZE, SOLVE)),
         _SPACE,
     )

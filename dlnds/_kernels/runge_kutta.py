@@ -102,6 +102,8 @@ SAFETY, SLOWEST, FASTEST = 0.9, 0.2, 8.0
 #: Steps tried in a row, each shorter. States as large as no plateau leaves behind, that grow in
 #: steps as small, relative to the time, grow beyond all bounds.
 TRIALS, LARGE, UNFELT = 60, 1e30, 1e-14
+#: Down to which part of the largest component of its group a component is judged by itself.
+GROUP_SHARE = 1e-3
 #: Errors so small that their squares, and those of the weights, are zero to the machine.
 NOTHING = 1e-150
 
@@ -132,10 +134,11 @@ TASK = record("end rtol atol patience", "max_steps")
 #: before the last step. The last step, the next, and the largest eigenvalue seen. What was counted:
 #: Jacobians, evaluations of the field, steps, times of ``wanted`` that are saved; steps in a row
 #: (see above) that stability limited, and that it did not; whether the state is still to be saved,
-#: and whether the dense output of every step is made, not only where it is saved.
+#: whether the dense output of every step is made, not only where it is saved, and whether
+#: components are compared in terms of their error scales where stability is judged.
 CLOCK = record(
     "time time_low before before_low last_step step rate",
-    "evaluations jacobians steps saved stiff calm unsaved always_dense",
+    "evaluations jacobians steps saved stiff calm unsaved always_dense weighted",
 )
 #: State, that before the last step, dense output of that step (7 rows), and stages (16 rows), the
 #: first of which is the derivative at the state.
@@ -459,9 +462,12 @@ def mind_stability(now, work, trial):
     combine(work.state, now.last_step, stages, 11, other)
     change, distance, size = 0.0, 0.0, 0.0
     for i in range(other.size):
-        change = max(change, abs(stages[12, i] - stages[11, i]))
-        distance = max(distance, abs(trial.state[i] - other[i]))
-        size = max(size, abs(trial.state[i]))
+        weight = 1.0
+        if now.weighted == 1:
+            weight = 1.0 / trial.scale[i] if trial.scale[i] > 0.0 else 0.0
+        change = max(change, weight * abs(stages[12, i] - stages[11, i]))
+        distance = max(distance, weight * abs(trial.state[i] - other[i]))
+        size = max(size, weight * abs(trial.state[i]))
     now.rate *= FORGET  # what is at rest now may have to be damped again
     if distance > ROUNDING * size:
         now.rate = max(now.rate, change / distance)
@@ -589,6 +595,24 @@ def error_scale(t, x, params, out):
     for i in range(x.size):
         total += x[i] * x[i]
     out[:] = np.sqrt(total / x.size)
+
+
+@jit
+def grouped_scale(t, x, params, out):
+    """Write the size of each component, and of the group that it belongs to, as the integers say.
+
+    First whether a component is judged by the largest of its group; if not, by itself as long as it
+    is more than a part of that. Then for each component the number of its group, −1 if it has none.
+    """
+    numbers, sizes = params[0], np.zeros(x.size)
+    share = 1.0 if numbers[0] == 1 else GROUP_SHARE
+    for i in range(x.size):
+        group = numbers[1 + i]
+        if group >= 0:
+            sizes[group] = max(sizes[group], abs(x[i]))
+    for i in range(x.size):
+        group = numbers[1 + i]
+        out[i] = abs(x[i]) if group < 0 else max(abs(x[i]), share * sizes[group])
 
 
 @jit

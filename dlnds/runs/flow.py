@@ -25,7 +25,7 @@ from dlnds.errors import (
     known_options,
 )
 from dlnds.runs.recording import BUFFER, Run, joined, observed, one, side_by_side
-from dlnds.runs.stepping import Stepper, Task
+from dlnds.runs.stepping import DENSE_LIMIT, Stepper, Task, has_derivative
 from dlnds.systems.product import check_packed
 from dlnds.systems.protocol import SystemProtocol, check_flow, check_state, check_system
 
@@ -80,12 +80,13 @@ def flow(
         run in any case, and no limit ends a run before the last of these times.
     method
         ``"dop853"``, the explicit pair of order 8; ``"radau"``, implicit collocation of order 9
-        with the exact Jacobian; ``"auto"`` steps explicitly and changes to implicit steps, and
+        with the exact Jacobian (differences of the field, where a small `System` gives none);
+        ``"auto"`` steps explicitly and changes to implicit steps, and
         back, where stability would cost more steps than accuracy needs.
     rtol
         Allowed local error, relative to the size of the weights: for networks each weight is judged
         by the sizes of the two units that it joins, so that what is not learnt yet is judged by its
-        own size; for other systems by the size of the state.
+        own size; for a `System` as its ``scales`` say; for others by the size of the state.
     atol
         Absolute part of the allowed local error. ``None`` means zero: a fixed number above tiny
         weights would let a run rest at a saddle.
@@ -408,8 +409,11 @@ def _check_method(method: Any, span: tuple[float, float], system: SystemProtocol
             "t_span: an explicit method cannot follow a run to its limit; give a last time, or "
             "method='auto'"
         )
-    if known == "radau" and system.jacobian is None and system.jvp is None:
-        raise ValueError("method: 'radau' needs a system with a jacobian or a jvp")
+    if known == "radau" and not has_derivative(system):
+        raise ValueError(
+            "method: 'radau' needs a system with a jacobian or a jvp, or of at most "
+            f"{DENSE_LIMIT} components, got none and {system.dim}"
+        )
     return known
 
 

@@ -114,7 +114,7 @@ class Choice:
 
         It takes some tens of implicit ones.
         """
-        if not self.free or (system.jvp is None and system.jacobian is None):
+        if not self.free or not has_derivative(system):
             return np.inf
         return 0.0 if self.implicit or self.endless else 40.0 * cost_ratio(system)
 
@@ -139,13 +139,22 @@ class Choice:
 def cost_ratio(system: SystemProtocol) -> float:
     """Return the cost of an implicit step in explicit ones; it solves for its stages four times."""
     n, cost = system.dim, system.numerics.field_cost
-    algebra = 1.2 * n**3 + 30.0 * n**2 if has_matrix(system) else 2500.0 * cost
+    form = jacobian_form(system)
+    algebra = 2500.0 * cost if form == implicit.PRODUCTS else 1.2 * n**3 + 30.0 * n**2
+    algebra += n * cost if form == implicit.DIFFERENCES else 0.0
     return (algebra + 25.0 * cost) / (12.0 * (cost + n))
 
 
-def has_matrix(system: SystemProtocol) -> bool:
-    """Tell whether the Jacobian of a system is known and small enough to be factorized."""
-    return system.jacobian is not None and system.dim <= DENSE_LIMIT
+def has_derivative(system: SystemProtocol) -> bool:
+    """Tell whether the Jacobian of a system is known, or small enough to be differenced."""
+    return not (system.jacobian is system.jvp is None) or system.dim <= DENSE_LIMIT
+
+
+def jacobian_form(system: SystemProtocol) -> int:
+    """Return how the implicit method knows the Jacobian: as a matrix if that can be factorized."""
+    if system.jacobian is not None and (system.dim <= DENSE_LIMIT or system.jvp is None):
+        return implicit.MATRIX
+    return implicit.DIFFERENCES if system.jvp is None else implicit.PRODUCTS
 
 
 def explicit_parts(system: SystemProtocol) -> tuple[Any, ...]:
@@ -161,10 +170,11 @@ def explicit_parts(system: SystemProtocol) -> tuple[Any, ...]:
 
 def implicit_parts(system: SystemProtocol) -> tuple[Any, ...]:
     """Return what the implicit method asks of a system, but for the space to work in."""
-    dense = has_matrix(system) or system.jvp is None
+    form = jacobian_form(system)
+    dense = form != implicit.PRODUCTS
     jvp: Any = kernels.no_jvp if dense else system.jvp
     return (
-        *(*explicit_parts(system), dense),
+        *(*explicit_parts(system), form),
         jit.ready(system.jacobian or kernels.no_jacobian, jit.JACOBIAN),
         jit.ready(jvp, jit.JVP),
         jit.ready(implicit.factorize_all, implicit.FACTORIZE),
@@ -206,6 +216,7 @@ class Stepper:
         self.clocks, self.orders = kernels.clock_at(task.span[0]), np.zeros(1, kernels.TASK)
         self.clock = self.clocks[0]
         self.clock.always_dense = bool(task.events)
+        self.clock.weighted = task.system.numerics.weighted
         self._settle()
 
     def _settle(self) -> None:
@@ -261,7 +272,7 @@ class Stepper:
             loop = jit.entry(implicit.advance, implicit.ADVANCE)
             if True not in self.parts:
                 self.parts[True] = implicit_parts(system)
-            dense = self.parts[True][4]
+            dense = self.parts[True][4] != implicit.PRODUCTS
             parts = (*self.parts[True], implicit.space_of(self.clocks, system.dim, dense))
         code, saved = loop(
             parts, self.orders, self.clocks, self.reference, self.grown, self.work, self.buffer

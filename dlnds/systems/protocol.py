@@ -3,19 +3,22 @@
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numba
 import numpy as np
+import scipy.sparse.csgraph
 import xarray as xr
 from numpy.typing import ArrayLike
 
 from dlnds._kernels import jit, runge_kutta
-from dlnds.arrays import Array, Kernel, Params
+from dlnds.arrays import Array, Integers, Kernel, Params
 from dlnds.errors import (
     check_array,
     check_choice,
     check_integer,
+    check_integers,
     check_memory,
     known_options,
     nearest,
@@ -121,6 +124,8 @@ class Numerics(NamedTuple):
 
     #: What a local error is judged against, for each component: a kernel like the field.
     error_scale: Kernel = runge_kutta.error_scale
+    #: Whether components of one state are compared in terms of that.
+    weighted: bool = False
     #: Moves a state back to where its invariants are those of a reference: a kernel.
     restore: Kernel = runge_kutta.keep
     #: The reference that ``restore`` keeps a run from a state to.
@@ -356,6 +361,12 @@ class System(SystemProtocol):
         Python function of a state that a run records as its ``loss``.
     names
         Names of the components; they label the dim ``parameter``.
+    scales
+        What the error of each component is judged by, along a run. ``"components"``: its own size,
+        but at least a thousandth of the largest component of those that it is driven by and
+        drives, directly or not; a component is driven if it does not stay zero where it is zero.
+        ``"state"``: the root mean square of the state. Or for each component the number of a group
+        of units alike: the largest component of its group.
     kind
         ``"flow"``, or ``"map"`` for what functions of flows refuse. `iterate` and
         `lyapunov_spectrum` take the field of any System as a map if they are asked for that.
@@ -387,6 +398,7 @@ class System(SystemProtocol):
     parameters: Sequence[float] | Mapping[str, float] = ()
     energy: Callable[[Array], float] | None = None
     names: Sequence[str] | None = None
+    scales: str | Sequence[int] = "components"
     kind: str = "flow"
 
     def __post_init__(self) -> None:
@@ -398,10 +410,14 @@ class System(SystemProtocol):
         for name, (signature, arguments) in _KERNELS.items():
             if name == "field" or getattr(self, name) is not None:
                 put(self, name, self._compiled(name, signature, arguments))
+        if not isinstance(self.scales, str):
+            put(self, "scales", _groups(self.scales, self.dim))
 
     def _check_words(self) -> None:
         """Refuse a kind, an energy and names that are none."""
         check_choice("kind", self.kind, ("flow", "map"))
+        if isinstance(self.scales, str):
+            check_choice("scales", self.scales, ("components", "state"))
         if self.energy is not None and not callable(self.energy):
             raise TypeError(f"energy: needs a function, got {self.energy!r}")
         names = self.names
@@ -415,9 +431,21 @@ class System(SystemProtocol):
     @property
     def params(self) -> Params:  # type: ignore[override]
         """The pair of parameter vectors that the functions receive."""
+        return self._integers, self._floats
+
+    @property
+    def _floats(self) -> Array:
         given = self.parameters
-        values = given.values() if isinstance(given, Mapping) else given
-        return np.zeros(0, np.int64), np.array([*values], dtype=float)
+        return np.array([*(given.values() if isinstance(given, Mapping) else given)], dtype=float)
+
+    @cached_property
+    def _integers(self) -> Integers:
+        """The groups of components, as `runge_kutta.grouped_scale` reads them."""
+        if isinstance(self.scales, str):
+            if self.scales == "state" or self.kind == "map":
+                return np.zeros(0, np.int64)
+            return np.append(0, _driven_together(self.field, self.dim, self._floats))
+        return np.append(1, np.array(self.scales, np.int64))
 
     def attributes(self) -> dict[str, Any]:
         """Return what the attributes of a Dataset say of the system: its named parameters, too."""
@@ -427,7 +455,9 @@ class System(SystemProtocol):
     @property
     def numerics(self) -> Numerics:
         """How to integrate it; taken as a map, the system is x → f(x)."""
-        return Numerics(update=(0.0, 1.0))
+        if not self._integers.size:
+            return Numerics(update=(0.0, 1.0))
+        return Numerics(error_scale=runge_kutta.grouped_scale, weighted=True, update=(0.0, 1.0))
 
     @property
     def _always(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -495,7 +525,7 @@ class System(SystemProtocol):
         out = np.ones((self.dim,) * (2 if name == "jacobian" else 1))
         try:
             with np.errstate(all="ignore"):
-                result = plain(0.0, *vectors, self.params, out)
+                result = plain(0.0, *vectors, (np.zeros(0, np.int64), self._floats), out)
         except (IndexError, TypeError, ValueError) as error:
             raise TypeError(
                 f"{name}: fails with dim={self.dim} and {len(self.parameters)} parameters as "
@@ -525,6 +555,48 @@ def _numbers(values: Any) -> tuple[float, ...] | dict[str, float]:
         listed = check_array("parameters", listed, ndim=1).tolist()
     return tuple(listed) if names is None else dict(zip(names, listed, strict=True))
 
+
+def _groups(given: Any, dim: int) -> tuple[int, ...]:
+    """Return for each component the number of its group, counted from 0."""
+    numbers = check_integers("scales", given, minimum=0, ordered=True)
+    if len(numbers) != dim:
+        raise ValueError(f"scales: needs one group for each of {dim} components, got {given!r}")
+    return tuple(np.unique(numbers, return_inverse=True)[1].tolist())
+
+
+def _driven_together(field: Kernel, dim: int, floats: Array) -> Integers:
+    """Return for each component the number of its group, −1 if it drives itself alone.
+
+    A component is driven if the field moves it where it is zero. Those belong together that depend
+    on each other at some random states; too many to try all belong together.
+    """
+    if dim > _MOST_TRIED:
+        return np.zeros(dim, np.int64)
+    rng, params = np.random.default_rng(0), (np.zeros(0, np.int64), floats)
+    driven, depends = np.zeros(dim, bool), np.zeros((dim, dim), bool)
+
+    def value(t: float, x: Array, j: int, moved: float) -> Array:
+        state, out = x.copy(), np.zeros(dim)
+        state[j] = moved
+        field(t, state, params, out)
+        return out
+
+    try:
+        for size in (1.0, 1.0, 30.0):
+            t, x, other = float(rng.uniform()), size * rng.normal(size=dim), rng.normal(size=dim)
+            here = value(t, x, 0, x[0])
+            for j in range(dim):
+                driven[j] |= value(t, x, j, 0.0)[j] != 0.0
+                depends[:, j] |= value(t, x, j, x[j] + size * other[j]) != here
+    except ArithmeticError:
+        return np.zeros(dim, np.int64)
+    joined = depends & np.outer(driven, driven)
+    _, labels = scipy.sparse.csgraph.connected_components(joined | joined.T, directed=False)
+    return np.where(driven, labels, -1).astype(np.int64)
+
+
+#: Components up to which it is tried which of them drive which.
+_MOST_TRIED = 256
 
 _KERNELS = {
     "field": (jit.FIELD, "t, x, params, out"),

@@ -242,17 +242,6 @@ def test_an_infinite_run_by_explicit_steps_is_refused():
         dl.flow(net, net.initial(rng=0), method="dop853")
 
 
-def test_implicit_steps_need_derivatives():
-    def field(t, x, params, out):
-        out[0] = -x[0]
-
-    with pytest.raises(ValueError, match="^method: 'radau' needs"):
-        dl.flow(dl.System(field, dim=1), [1.0], (0, 1), method="radau")
-
-
-# Coordinates and invariants.
-
-
 @pytest.mark.parametrize("kind", naive.KINDS)
 @pytest.mark.parametrize("widths", [(3, 4, 2, 3), (2, 5), (4, 1, 3), (2, 3, 3, 3, 4)])
 def test_working_basis_is_an_orthogonal_change_that_commutes_with_the_flow(widths, kind):
