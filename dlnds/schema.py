@@ -510,8 +510,11 @@ def samples(
     Those that say that their samples are ``of`` other data in another order are refused.
     """
     own, others = _sample_labels(data), _sample_labels(of)
-    if own != others and not {*own}.isdisjoint(others):
-        raise ValueError(f"{name}: needs the samples of the inputs in their order, by their labels")
+    if len(own) == len(others) and own != others and not {*own}.isdisjoint(others):
+        raise ValueError(
+            f"{name}: needs the samples of the inputs in the same order, got the column labels "
+            f"{own[:3]}, … for {others[:3]}, …"
+        )
     if isinstance(data, xr.DataArray) and "sample" in data.dims:
         data = data.transpose(..., "sample")
     return check_array(name, data, ndim=ndim)

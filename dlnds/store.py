@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import itertools
 import json
 import os
 import secrets
@@ -63,8 +62,10 @@ def save(data: xr.Dataset | xr.DataTree, path: str | os.PathLike[str]) -> None:
             marked.to_netcdf(temporary, engine="h5netcdf", encoding=_encoding(marked))
         except (TypeError, ValueError, NotImplementedError) as error:
             raise TypeError(f"data: cannot be stored as netCDF: {error}") from error
-        if _read(temporary)[1] != marked.attrs[DIGEST]:
-            raise TypeError("data: holds values or types that netCDF does not give back unchanged")
+        stored, digest = _read(temporary)
+        if digest != marked.attrs[DIGEST]:
+            where = "".join(f", in {name}" for name in _changed(marked, stored)[:1])
+            raise TypeError(f"data: holds what netCDF does not give back unchanged{where}")
         _seal(temporary)
 
 
@@ -97,11 +98,28 @@ def check_attributes(dataset: xr.Dataset) -> None:
     for name, variable in dataset.variables.items():
         if not isinstance(variable.dtype, np.dtype):
             raise TypeError(f"data: cannot store {name!r} of the dtype {variable.dtype}")
-    holders = [dataset.attrs, *(variable.attrs for variable in dataset.variables.values())]
-    for key, value in itertools.chain.from_iterable(attrs.items() for attrs in holders):
-        kind = np.asarray(value).dtype.kind
-        if not isinstance(key, str) or kind not in "iufU" or np.ndim(value) > 1:
-            raise TypeError(f"data: cannot store the attribute {key!r} with value {value!r}")
+    holders = [("", dataset.attrs)]
+    holders += [(f" of {name!r}", variable.attrs) for name, variable in dataset.variables.items()]
+    for owner, attrs in holders:
+        for key, value in attrs.items():
+            if not isinstance(key, str) or not _is_storable(value):
+                said = f"data: cannot store the attribute {key!r}{owner} with value {value!r}"
+                typed = ", whose type is not known; numpy.array([], dtype) has one"
+                empty = isinstance(value, list | tuple) and not value
+                raise TypeError(said + typed if empty else said)
+
+
+def _is_storable(value: Any) -> bool:
+    """Tell whether an attribute is a text, a number, or a sequence of one of these."""
+    if isinstance(value, list | tuple):
+        texts = [isinstance(item, str) for item in value]
+        if any(texts):
+            return all(texts)
+        if not value or any(np.ndim(item) for item in value):
+            return False
+    array = np.asarray(value)
+    stored = array.dtype.kind in "iuf" or (array.dtype.kind == "U" and array.size > 0)
+    return array.ndim <= 1 and stored
 
 
 def load(path: str | os.PathLike[str]) -> Any:
@@ -147,6 +165,28 @@ def load(path: str | os.PathLike[str]) -> Any:
             f"path: the content of {path} does not agree with its digest, it is damaged"
         )
     return tree if tree.children else tree.to_dataset()
+
+
+def _changed(tree: xr.DataTree, stored: xr.DataTree) -> list[str]:
+    """Return the names of attributes, then of variables, that were not stored as they are."""
+    nodes = {node.path: node.to_dataset(inherit=False) for node in stored.subtree}
+    attributes, variables = [], []
+    for node in tree.subtree:
+        one = node.to_dataset(inherit=False)
+        other = nodes.get(node.path, xr.Dataset())
+        shared = [name for name in one.variables if name in other.variables]
+        owners = [(f" of {name!r}", one[name].attrs, other[name].attrs) for name in shared]
+        for owner, before, after in [("", one.attrs, other.attrs), *owners]:
+            lost = [k for k in before if k not in after or _differ(before[k], after[k])]
+            attributes += [f"the attribute {key!r}{owner}" for key in lost]
+        variables += [repr(name) for name in one.variables if name not in shared]
+        variables += [repr(n) for n in shared if _differ(one[n].values, other[n].values)]
+    return attributes + variables
+
+
+def _differ(one: Any, other: Any) -> bool:
+    """Tell whether values are not the same after a file turned their types."""
+    return _canonical(one) != _canonical(other)
 
 
 def _seal(path: str) -> None:

@@ -65,6 +65,13 @@ def test_a_failed_write_keeps_the_old_file(tmp_path):
     for value in (None, {"a": 1}, True, 1j, np.zeros((2, 2))):
         with pytest.raises(TypeError, match="^data: cannot store the attribute 'thing'"):
             dl.save(NET.modes.assign_attrs(thing=value), path)
+    for value in ([], (), [1, "a"], [1, [2]], [None]):
+        strange = NET.modes.copy()
+        strange["left"].attrs["thing"] = value
+        with pytest.raises(TypeError, match="^data: cannot store the attribute 'thing' of 'left'"):
+            dl.save(strange, path)
+    with pytest.raises(TypeError, match="not give back unchanged, in the attribute 'thing'$"):
+        dl.save(NET.modes.assign_attrs(thing=["alone"]), path)
     lossy = NET.modes.assign(extra=("mode", np.array([None, 1], dtype=object)))
     with pytest.raises((TypeError, ValueError)):
         dl.save(lossy, path)

@@ -8,6 +8,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from dlnds import schema
+from dlnds.arrays import Array
 from dlnds.errors import check_integers, known_options, nearest
 from dlnds.plot import canvas, layout
 from dlnds.plot.bifurcations import branches
@@ -125,7 +126,8 @@ def singular_values(
     run
         A run that saved ``singular_value``.
     modes
-        A Dataset with the target's ``singular_value(mode)``, such as ``net.modes``: drawn as lines.
+        The modes of the network, ``net.modes``: drawn as lines are the singular values of the map
+        that has learnt those that the network can hold. For whitened inputs these are the target's.
     ax
         Axes to draw into.
 
@@ -149,11 +151,10 @@ def singular_values(
     lacks = "has no singular values; use flow(..., save=['singular_value'])"
     run = _run(run, "singular_value", ("mode",), lacks)
     drawn = check_integers("run", run["mode"].values, minimum=0, maximum=_MOST_MODES)
-    if modes is not None:
-        modes = schema.read("modes", modes, "modes", {"singular_value": ("mode",)})
+    levels = np.zeros(0) if modes is None else _learnt_values(modes)
     ax = canvas.axes(ax, (8.0, 4.5), _clock(run), run["singular_value"])
     colours = canvas.mode_colours(max(drawn) + 1)
-    for mode, value in enumerate(() if modes is None else modes["singular_value"].values):
+    for mode, value in enumerate(levels):
         if mode in drawn:
             ax.axhline(value, color=colours(mode), linewidth=0.8, linestyle="--")
     for place, mode in enumerate(drawn):
@@ -161,6 +162,22 @@ def singular_values(
         _lines(ax, _clock(run), values, color=colours(mode), linewidth=1.8)
     canvas.bar(ax, canvas.mode_scale(max(drawn) + 1), canvas.label(run["mode"]))
     return ax
+
+
+def _learnt_values(modes: xr.Dataset) -> Array:
+    """Return the singular values of the end-to-end map that has learnt its modes.
+
+    That of raw inputs reads them through K, and the singular values of W K are not its own.
+    """
+    modes = schema.read("modes", modes, "modes", {"singular_value": ("mode",)})
+    sigma: Array = modes["singular_value"].values
+    if modes.attrs.get("whitened", 1):
+        return sigma
+    needed = {"left": ("output", "mode"), "reading": ("feature", "mode")}
+    modes = schema.read("modes", modes, "modes", needed, attributes=["widths"])
+    count = min(*modes.attrs["widths"], sigma.size)
+    left, reading = (modes[name].values[:, :count] for name in ("left", "reading"))
+    return np.linalg.svd((left * sigma[:count]) @ reading.T, compute_uv=False)
 
 
 @known_options

@@ -301,6 +301,9 @@ def _assembled(plan: Plan) -> xr.Dataset:
     stacked = _stacked(found, plan.grid.dims, plan.grid.shape)
     flags = schema.flag(schema.SWEEP_STATES, status).reshape(plan.grid.shape)
     dataset = stacked.assign_coords(plan.grid.dataset.variables)
+    for name, variable in dataset.variables.items():  # names are the task's, whatever ours mean
+        plain = {"long_name": str(name).replace("_", " "), "symbol": ""}
+        variable.attrs = plain | variable.attrs
     shared = _common([each.attrs for each in found.values()])
     own = {name: plan.words[name] for name in ("task", "rng_entropy")}
     own |= {"sweep_digest": plan.words["digest"], "n_finished": status.count("finished")}

@@ -186,7 +186,9 @@ def _check_names(
     """Refuse names that the task does not take, and those that are missing."""
     known = [name for name in parameters if name != "rng"]
     if strange := [name for name in names if name not in known]:
-        raise ValueError(f"grid: the task has no parameter {strange[0]!r}; it has {known}")
+        turned = "; a table has a column for each parameter, and a row for each point"
+        hint = turned if strange[0].isdigit() else ""
+        raise ValueError(f"grid: the task has no parameter {strange[0]!r}; it has {known}{hint}")
     if "status" in (*names, *dataset.dims, *dataset.coords):
         raise ValueError("grid: 'status' is the name of what becomes of points, use another one")
     needed = [name for name in known if parameters[name].default is inspect.Parameter.empty]

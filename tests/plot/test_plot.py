@@ -55,6 +55,19 @@ def test_singular_values_are_drawn_one_line_a_mode():
         dl.plot.singular_values(RUN.drop_vars("singular_value"))
 
 
+def test_levels_of_raw_inputs_are_those_of_the_map_that_fits():
+    """W is drawn, and it tends to the least-squares map."""
+    rng = np.random.default_rng(0)
+    X = np.diag([3.0, 1.0, 0.3]) @ rng.normal(size=(3, 30))
+    Y = rng.normal(size=(3, 30))
+    net = dl.LinearNetwork.from_data(X, Y, hidden=(3,), whiten=False)
+    run = dl.flow(net, net.initial(scale=0.1, rng=0), (0, 1), save=["singular_value"])
+    ax = dl.plot.singular_values(run, modes=net.modes)
+    levels = [line.get_ydata()[0] for line in ax.lines if line.get_linestyle() == "--"]
+    exact = np.linalg.svd(Y @ np.linalg.pinv(X), compute_uv=False)
+    np.testing.assert_allclose(levels, exact, rtol=1e-10)
+
+
 def test_chosen_modes_keep_their_colours_and_levels():
     whole = dl.plot.singular_values(RUN, modes=NET.modes)
     part = dl.plot.singular_values(RUN.isel(mode=[2, 1]), modes=NET.modes)

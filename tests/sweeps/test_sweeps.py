@@ -971,3 +971,25 @@ def test_a_script_that_lacks_the_guard_is_told_so(tmp_path):
     assert done.stderr.splitlines()[-1].startswith(
         "RuntimeError: workers: their processes did not start; a script that is run needs"
     )
+
+
+def test_names_of_a_task_mean_what_they_mean_there(tmp_path):
+    """A parameter may be called like a word of ours, and is not described as ours is."""
+
+    def task(scale, loss):
+        return xr.Dataset({"rate": scale + loss})
+
+    found = dl.sweep(task, {"scale": [1.0, 2.0], "loss": [3.0]}, tmp_path / "sweep")
+    for name in ("scale", "loss", "rate"):
+        assert found[name].attrs["long_name"] == name
+        assert found[name].attrs["symbol"] == ""
+    assert found["status"].attrs["long_name"] != "status"
+
+
+def test_a_turned_table_is_told_to_be_one(tmp_path):
+    def task(a, b):
+        return xr.Dataset({"sum": a + b})
+
+    table = pd.DataFrame({"a": [1.0, 2.0], "b": [3.0, 4.0]})
+    with pytest.raises(ValueError, match="^grid: .* a column for each parameter"):
+        dl.sweep(task, table.T, tmp_path / "sweep")

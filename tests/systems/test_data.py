@@ -207,3 +207,15 @@ def test_rounding_noise_is_no_mode(tmp_path):
     rows = "".join(f"{a},0.1\n" for a in X[0])
     data = dl.read_csv(write(tmp_path, "x:a,y:b\n" + rows), transform="center")
     assert not data.Y.values.any()
+
+
+def test_a_turned_table_is_told_to_have_its_samples_in_rows():
+    pd = pytest.importorskip("pandas")
+    rng = np.random.default_rng(0)
+    X, Y = (pd.DataFrame(rng.normal(size=(n, 20))) for n in (3, 2))
+    for inputs, outputs in ((X, Y.T), (X.T, Y)):
+        with pytest.raises(ValueError, match="^Y: needs as many samples .* transpose"):
+            dl.LinearNetwork.from_data(inputs, outputs, hidden=(4,))
+    other = Y[Y.columns[::-1]]
+    with pytest.raises(ValueError, match="^Y: needs the samples of the inputs in the same order"):
+        dl.LinearNetwork.from_data(X, other, hidden=(4,))
