@@ -420,6 +420,7 @@ def _pictures() -> Iterator[Call]:
     yield call("plot.visits", visits=this["rests"], ax=None)
     yield call("plot.lyapunov", exponents=this["exponents"], ax=None)
     yield call("plot.escape_chain", chain=this["chain"], ax=None)
+    yield call("plot.pairs", graph=this["graph"], ax=None)
     over = {"value": "steps", "x": "scale", "sel": {"rank": 2}}
     yield call("plot.heatmap", sweep=this["table"], **over, ax=None)
     yield call("plot.by_schema", data=this["arcs"], source="{1}")

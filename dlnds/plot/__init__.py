@@ -5,6 +5,7 @@ from dlnds.plot.diagrams import arcs as arcs
 from dlnds.plot.diagrams import heatmap as heatmap
 from dlnds.plot.landscape import graph as graph
 from dlnds.plot.landscape import levels as levels
+from dlnds.plot.landscape import pairs as pairs
 from dlnds.plot.pictures import by_schema as by_schema
 from dlnds.plot.pictures import escape_chain as escape_chain
 from dlnds.plot.pictures import loss as loss

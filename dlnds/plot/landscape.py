@@ -22,6 +22,8 @@ from dlnds.plot import canvas, layout
 MOST_EDGES = 5000
 #: The more edges, the lighter they are drawn.
 _MANY_EDGES = 300
+#: Numbers are written into tables of pairs of at most so many points.
+MOST_WRITTEN = 32
 #: Labels are tried on at most so many points.
 _MOST_LABELS = 400
 #: More arcs than that are straight lines in the picture of levels.
@@ -105,6 +107,58 @@ def connections(connections: xr.Dataset, *, ax: Axes | None = None) -> Axes:
         xr.Dataset(variables, {"critical_point": list(loss)}), "critical_points", {}
     )
     return _graph(xr.DataTree.from_dict({"points": points, "connections": joined}), ax)
+
+
+@known_options
+def pairs(graph: xr.Dataset, *, ax: Axes | None = None) -> Axes:
+    """Draw for each pair of critical points in how many dimensions runs lead from one to the other.
+
+    Up to 32 points have the dimensions written in, which count the time along the orbit; 1 is a
+    single orbit, a question mark what is not known.
+
+    Parameters
+    ----------
+    graph
+        What `connections` returns, of at most 512 points.
+    ax
+        Axes to draw into.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    ValueError, TypeError
+        If it is no such graph, or says nothing of pairs.
+
+    Examples
+    --------
+    >>> import numpy as np, dlnds as dl
+    >>> net = dl.LinearNetwork(widths=(2, 2, 2, 2), target=np.diag([2.0, 1.0]))
+    >>> ax = dl.plot.pairs(dl.connections(net))
+    >>> [text.get_text() for text in ax.texts]
+    ['2', '1', '3', '1', '1', '2']
+    """
+    table = ("start_point", "end_point")
+    wanted = {"leads": table, "dimension_between": table}
+    graph = schema.read("graph", graph, "connections", wanted)
+    leads = schema.decode(graph["leads"]).values
+    sizes = np.where(leads == "no", np.nan, graph["dimension_between"].values.astype(float))
+    labels = graph["start_point"].values.tolist()
+    ax = canvas.axes(ax, (6.5, 6.0), graph["end_point"], graph["start_point"])
+    colours = matplotlib.colormaps["viridis"].with_extremes(bad="0.95")
+    ax.imshow(np.where(leads == "open", np.nan, sizes), cmap=colours)
+    if len(labels) <= MOST_WRITTEN:
+        for i, j in np.argwhere(leads != "no").tolist():
+            text = "?" if leads[i, j] == "open" else f"{sizes[i, j]:.0f}"
+            dark = leads[i, j] != "open" and sizes[i, j] < 0.6 * np.nanmax(sizes)
+            words: Any = {"ha": "center", "va": "center", "fontsize": 8}
+            ax.text(j, i, text, color="white" if dark else "black", **words)
+        ax.set_xticks(range(len(labels)), labels, rotation=90, fontsize=7)
+        ax.set_yticks(range(len(labels)), labels, fontsize=7)
+    ax.set_title("dimension of the set of orbits, modulo symmetry")
+    return ax
 
 
 def _graph(atlas: xr.DataTree, ax: Axes | None) -> Axes:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import matplotlib
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -41,7 +42,6 @@ _DECAYING = ("lyapunov_function", "path_comparison", "critical_point")
 _STEMS = {
     "modes": ("mode", "singular_value", "", ""),
     "manifold": ("direction", "rate", "order", "order {}"),
-    "escape_directions": ("direction", "value", "count", "×{}"),
 }
 #: Schemas without a picture, and where to look instead.
 _NO_PICTURE = {
@@ -454,6 +454,47 @@ def stems(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
+#: What a list of escape directions says of itself above its picture.
+_COMPLETE = {
+    "closed_form": "all directions",
+    "searched": "directions that a search found",
+    "nothing_found": "a search found no direction; others may leave",
+    "minimum": "no run leaves",
+}
+
+
+@known_options
+def escape_directions(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
+    """Draw the values of escape directions of each order, the darker the more directions rise.
+
+    At each stands which modes it learns, and loses, or how many ascents came there.
+    """
+    rows = schema.by_dims("value order index count modes modes_lost (direction) completeness ()")
+    data = schema.read("data", data, "escape_directions", rows, empty=("direction",))
+    ax = canvas.axes(ax, (8.0, 4.5), data["direction"], data["value"])
+    values, rising = data["value"].values, np.maximum(data["index"].values, 0)
+    places = np.arange(len(values))
+    shades = matplotlib.colormaps["viridis"](0.9 - 0.9 * rising / max(1, rising.max(initial=0)))
+    ax.vlines(places, 0.0, values, color=shades)
+    ax.scatter(places, values, color=shades, zorder=3)
+    above: Any = {"textcoords": "offset points", "ha": "center", "fontsize": 8}
+    for place in places[:_MOST_BARS]:
+        row = data.isel(direction=place)
+        modes, lost = str(row["modes"].item()), str(row["modes_lost"].item())
+        text = modes or f"×{row['count'].item()}"
+        text += f" for {lost}" if lost not in ("", "{}") else ""
+        ax.annotate(text, (place, values[place]), (0, 5), rotation=30, **above)
+    left = int(data.attrs.get("n_left_out", 0))
+    title = _COMPLETE[str(schema.decode(data["completeness"]).item())]
+    orders = ", ".join(map(str, np.unique(data["order"].values)))
+    title += f" of order {orders}" if orders else ""
+    ax.set_title(title + (f"; {left:,} more are smaller" if left else ""))
+    ax.set_xticks(places[:: max(1, len(places) // 20)])
+    ax.margins(0.08, 0.16)
+    ax.set_ylim(bottom=0.0)
+    return ax
+
+
 @known_options
 def transitions(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     """Draw how many runs made which transition between saddles, the most frequent first."""
@@ -515,6 +556,7 @@ _PICTURES: dict[str, Callable[..., Axes]] = {
     "sweep": heatmap,
     "visits": visits,
     "escape_chain": escape_chain,
+    "escape_directions": escape_directions,
     "lyapunov": lyapunov,
     "covariant_vectors": covariant_vectors,
     "orbits": orbits,

@@ -588,17 +588,47 @@ def test_curves_show_one_variable_over_another():
 
 def test_lists_of_numbers_are_stems():
     mani = dl.unstable_manifold(NET, NET.critical_state((1,)))
-    kkt = dl.escape_directions(NET, n_starts=5)
     for data, values, texts in [
         (NET.modes, NET.singular_values, []),
         (mani, mani.rate, [f"order {order}" for order in mani.order.values]),
-        (kkt, kkt.value, [f"×{count}" for count in kkt["count"].values]),
     ]:
         ax = data.dlnds.plot()
         np.testing.assert_array_equal(ax.lines[0].get_ydata(), values)
         tips = [segment[1, 1] for segment in ax.collections[0].get_segments()]
         np.testing.assert_array_equal(tips, values)
         assert [text.get_text() for text in ax.texts] == texts
+
+
+def test_escape_directions_are_drawn_with_their_modes_and_say_what_they_are_worth():
+    deep = dl.LinearNetwork((3, 3, 3, 3), np.diag([3.0, 2.0, 1.0]))
+    kkt = dl.escape_directions(deep, deep.critical_state((1,)), max_directions=2)
+    ax = kkt.dlnds.plot()
+    tips = [segment[1, 1] for segment in ax.collections[0].get_segments()]
+    np.testing.assert_array_equal(tips, kkt.value)
+    assert [text.get_text() for text in ax.texts] == ["{0} for {1}", "{0}", "{2}"]
+    assert ax.get_title() == "all directions of order 2, 3; 1 more are smaller"
+    X = np.random.default_rng(0).normal(size=(3, 20))
+    found = dl.escape_directions(dl.HomogeneousNetwork((3, 2, 1), X, X[0] ** 2), n_starts=5)
+    ax = found.dlnds.plot()
+    assert [text.get_text() for text in ax.texts] == [f"×{n}" for n in found["count"].values]
+    assert ax.get_title().startswith("directions that a search found")
+    nothing = dl.escape_directions(deep, deep.critical_state((0, 1, 2)))
+    assert nothing.dlnds.plot().get_title() == "no run leaves"
+
+
+def test_pairs_are_a_table_of_dimensions():
+    graph = dl.connections(dl.LinearNetwork((5,) * 4, np.diag(10.0 + np.arange(5.0, 0.0, -1.0))))
+    ax = dl.plot.pairs(graph)
+    texts = [text.get_text() for text in ax.texts]
+    assert texts.count("?") == 4
+    leads = dl.schema.decode(graph.leads).values
+    assert len(texts) == np.sum(leads != "no")
+    shown = np.ma.filled(ax.images[0].get_array(), np.nan)
+    joined = (leads == "orbit") | (leads == "set")
+    np.testing.assert_array_equal(np.isfinite(shown), joined)
+    np.testing.assert_array_equal(shown[joined], graph.dimension_between.values[joined])
+    with pytest.raises(ValueError, match="^graph: "):
+        dl.plot.pairs(graph.drop_vars("leads"))
 
 
 @pytest.mark.compiled
