@@ -5,6 +5,7 @@ import itertools
 import naive
 import numpy as np
 import pytest
+import scipy.linalg
 from hypothesis import given
 
 import dlnds as dl
@@ -106,13 +107,11 @@ def test_all_layers_split_into_what_is_learnt_and_z_blocks(net, seed):
     np.testing.assert_allclose(canon.residual, residual, rtol=1e-12)
 
 
-@given(naive.small_networks, naive.seeds)
-def test_dimensions_are_those_of_the_tangent_spaces(net, seed):
-    """The orbit by its generators; the sheet by those of the ends that keep W and Σ besides."""
-    x, modes = random_point(net, np.random.default_rng(seed))
-    fiber = dl.fiber_dimension(net, x)
-    dl.schema.validate(fiber)
-    assert int(fiber.orbit_dimension) == rank_of(net.generators(x))
+def tangents_of_the_sheet(net, x, modes):
+    """Tangent vectors of the points of one kind: changes of hidden bases, and of those of the ends
+
+    that keep W and Σ, and what W_1 does with inputs without data.
+    """
     layers, K = net.unpack(x), naive.root(net)
     U, sigma, V = (part[..., list(modes)] for part in net.singular_modes)
     learnt, (left, values, right) = (U * sigma) @ V.T, net.singular_modes
@@ -137,7 +136,95 @@ def test_dimensions_are_those_of_the_tangent_spaces(net, seed):
         change = [np.zeros_like(w) for w in layers]
         change[0][a] = unseen[b]
         rows.append(net.pack(change)[None])
-    assert int(fiber.sheet_dimension) == rank_of(np.concatenate(rows))
+    return np.concatenate(rows)
+
+
+@given(naive.small_networks, naive.seeds)
+def test_dimensions_are_those_of_the_tangent_spaces(net, seed):
+    """The orbit by its generators; the sheet by those of the ends that keep W and Σ besides."""
+    x, modes = random_point(net, np.random.default_rng(seed))
+    fiber = dl.fiber_dimension(net, x)
+    dl.schema.validate(fiber)
+    assert int(fiber.orbit_dimension) == rank_of(net.generators(x))
+    assert int(fiber.sheet_dimension) == rank_of(tangents_of_the_sheet(net, x, modes))
+
+
+def linked(units, crossing, arcs, counts):
+    """Z_1, …, Z_h of zeros and ones with so many strings on each arc of nodes."""
+    nodes = len(units)
+    links = [np.zeros((b, a)) for a, b in itertools.pairwise(units)]
+    # Open modes are the first units of outputs and inputs; those that pass on are taken from them.
+    free = [list(range(n)) for n in units]
+    ends = {0: list(range(crossing, units[0])), nodes - 1: list(range(crossing, units[-1]))}
+    through = list(range(crossing))
+    for (start, length), many in zip(arcs, counts, strict=True):
+        for _ in range(many):
+            path = [(start + k) % nodes for k in range(length)]
+            across = nodes - 1 in path and path[-1] != nodes - 1
+            mode = through.pop() if across else -1
+            places = []
+            for node in path:
+                if node in ends:
+                    places.append(mode if across else ends[node].pop())
+                else:
+                    places.append(free[node].pop())
+            for k, (one, other) in enumerate(itertools.pairwise(path)):
+                if one != nodes - 1:
+                    links[one][places[k + 1], places[k]] = 1.0
+                assert (one + 1) % nodes == other
+    return links
+
+
+def ranks_of(nodes, arcs, counts):
+    """How many strings pass all of each arc of nodes: the ranks of all products."""
+    return np.array(
+        [
+            sum(c for (b, m), c in zip(arcs, counts, strict=True) if (a - b) % nodes + n <= m)
+            for a, n in arcs
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("widths", "sigma", "modes"),
+    [
+        ((2, 2, 2), (2.0, 1.0), ()),
+        ((2, 2, 2, 2), (2.0, 1.0), ()),
+        ((3, 2, 3, 2), (2.0, 1.0), (0,)),
+        ((2, 1, 2, 2), (2.0, 0.0), ()),
+        ((1, 2, 2, 1, 1), (1.0,), ()),
+        ((3, 3, 3), (3.0, 2.0, 1.0), (1,)),
+    ],
+)
+def test_the_fiber_has_the_dimension_of_the_largest_sheet_nearby(widths, sigma, modes):
+    """Kinds that come arbitrarily near have no smaller rank of any product, and all such do.
+
+    All kinds are listed, each with a point of its own whose sheet has the dimension of its tangent
+    space. No sheet is larger than the kernel of the Hessian.
+    """
+    target = np.zeros((widths[-1], widths[0]))
+    np.fill_diagonal(target, sigma)
+    net = dl.LinearNetwork(widths=widths, target=target)
+    units, crossing = np.array(widths) - len(modes), np.count_nonzero(sigma) - len(modes)
+    kinds, arcs = interval_kinds(units, crossing)
+    order = [*modes, *(j for j in range(max(widths)) if j not in modes)]
+    found = []
+    for counts in sorted(kinds):
+        layers = linked(units, crossing, arcs, counts)
+        parts = [scipy.linalg.block_diag(np.eye(len(modes)), z) for z in layers]
+        parts[0] = parts[0][:, np.argsort([j for j in order if j < widths[0]])]
+        parts[0][: len(modes)] *= np.append(sigma, np.zeros(widths[0]))[: widths[0]]
+        parts[-1] = parts[-1][np.argsort([j for j in order if j < widths[-1]])]
+        x = net.pack(parts)
+        assert not net.gradient(x).any()
+        sheet = rank_of(tangents_of_the_sheet(net, x, modes))
+        found.append((x, ranks_of(len(units), arcs, counts), sheet))
+    for x, ranks, sheet in found[:: max(1, len(found) // 40)]:
+        largest = max(other for _, above, other in found if (above >= ranks).all())
+        fiber = dl.fiber_dimension(net, x)
+        assert int(fiber.sheet_dimension) == sheet
+        assert int(fiber.fiber_dimension) == largest <= int(fiber.nullity)
+        assert fiber.is_complete
 
 
 @given(naive.small_networks, naive.seeds)
