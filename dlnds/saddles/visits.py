@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.optimize
 import xarray as xr
 
 from dlnds import schema
@@ -19,6 +20,9 @@ from dlnds.theory.moments import exceeds
 
 #: The part of σ_j from which on the growth of a mode is timed.
 GROWN_FROM = 0.05
+#: Parts of the time between two rows at which it is looked whether a saddle is near, and how far,
+#: in terms of what passes, the field there may be off the cubic through the rows.
+PARTS, FOLLOWED = np.linspace(0.0, 1.0, 11)[1:-1], 0.05
 #: Stop reasons of runs that were cut off.
 FAILURES = ("out_of_steps", "step_too_small", "not_finite")
 #: What `overlay` takes over from what was observed.
@@ -71,6 +75,8 @@ def saddle_visits(net: LinearNetwork, run: xr.Dataset, *, radius: float = 0.05) 
 
     A visit is an interval of saved rows in which the end-to-end map stays within ``radius`` of the
     same P_S Σ: ‖W K − P_S Σ‖_F ≤ radius ‖Σ‖_F, where S holds the modes with u_jᵀ W K v_j > σ_j/2.
+    A saddle that a run with states passes between two rows is seen, too, if they are close enough
+    for a cubic, with the field at both, to have the field between them.
 
     Parameters
     ----------
@@ -130,7 +136,7 @@ def saddle_visits(net: LinearNetwork, run: xr.Dataset, *, radius: float = 0.05) 
     run = schema.read("run", run, "run", {}, digest=net.digest)
     if "sample" in run.dims:
         raise TypeError("run: needs one run, got a stack; observed_connections takes these")
-    found = _visits(net, _trace("run", net, run), radius)
+    found = _visits(net, _trace("run", net, run, radius), radius)
     columns = {n: np.array([getattr(v, n) for v in found], float) for n in Visit._fields[1:]}
     columns["next_mode"] = columns["next_mode"].astype(np.int64)
     labels = schema.index_set_labels(visit.modes for visit in found)
@@ -138,7 +144,7 @@ def saddle_visits(net: LinearNetwork, run: xr.Dataset, *, radius: float = 0.05) 
     return schema.finish(dataset, "visits", {**net.attributes(), "radius": radius})
 
 
-def _trace(name: str, net: LinearNetwork, run: xr.Dataset) -> Trace:
+def _trace(name: str, net: LinearNetwork, run: xr.Dataset, radius: float) -> Trace:
     """Return the rows of one run, up to the first that is not all numbers."""
     columns = _columns(name, net, run)
     rows = [np.isfinite(v).reshape(len(v), v[0].size).all(axis=1) for v in columns.values()]
@@ -147,6 +153,8 @@ def _trace(name: str, net: LinearNetwork, run: xr.Dataset) -> Trace:
     if numbers[end:].any():
         raise ValueError(f"{name}: needs rows without gaps, row {end} is not all numbers")
     columns = {key: values[:end] for key, values in columns.items()}
+    if "state" in columns and end > 1:
+        columns = _with_passages(net, columns, radius)
     maps = columns.get("product")
     if "state" in columns:
         maps = product(layers_of(net.widths, columns["state"]))
@@ -158,6 +166,88 @@ def _trace(name: str, net: LinearNetwork, run: xr.Dataset) -> Trace:
     learnt = net.problem.is_learnt(strength)
     distance = _distance(net, image, strength, learnt, columns["loss"])
     return Trace(columns["time"], columns["time_low"], strength, learnt, distance)
+
+
+class Gaps(NamedTuple):
+    """What a run does between its rows: the states before and after, and field times duration."""
+
+    net: LinearNetwork
+    before: Array
+    after: Array
+    leaving: Array
+    arriving: Array
+
+    def states(self, part: float) -> Array:
+        """Return the states after a part of each gap, on cubics."""
+        s, change = part, self.after - self.before
+        bend = (1.0 - s) * (self.leaving - change) - s * (self.arriving - change)
+        return self.before + s * change + s * (1.0 - s) * bend
+
+    def near(self, part: float, learnt: Flags | None = None) -> tuple[Flags, Array]:
+        """Return which modes are learnt after a part of each gap, and how far their maps are."""
+        image = self.net.image(self.states(part))
+        if learnt is None:
+            learnt = self.net.problem.is_learnt(self.net.problem.strength(image))
+        nothing = np.zeros(len(image))
+        return learnt, _distance(self.net, image, nothing, learnt, nothing)
+
+    def follow(self, durations: Array) -> Flags:
+        """Tell in which gaps the cubic has the field in the middle, too."""
+        change = self.after - self.before
+        slope = 1.5 * change - 0.25 * (self.leaving + self.arriving)
+        off = slope + durations[:, None] * self.net.gradient(self.states(0.5))
+        size = np.linalg.norm([change, self.leaving, self.arriving], axis=-1).max(axis=0)
+        close: Flags = np.linalg.norm(off, axis=-1) <= FOLLOWED * size
+        return close
+
+
+def _with_passages(
+    net: LinearNetwork, columns: dict[str, Array], radius: float
+) -> dict[str, Array]:
+    """Return columns with rows where the run comes near a saddle between two of its rows."""
+    states, times = columns["state"], columns["time"]
+    durations = np.diff(times) + np.diff(columns["time_low"])
+    forces = -net.gradient(states)
+    moves = durations[:, None] * forces[:-1], durations[:, None] * forces[1:]
+    gaps = Gaps(net, states[:-1], states[1:], *moves)
+    ends = [gaps.near(part) for part in (0.0, 1.0)]
+    least, at = np.full(len(durations), 2.0 * radius), np.zeros(len(durations))
+    for part in PARTS:
+        learnt, distance = gaps.near(part)
+        seen = [(d <= radius) & (modes == learnt).all(axis=1) for modes, d in ends]
+        closer = (distance < least) & ~seen[0] & ~seen[1]
+        least, at = np.where(closer, distance, least), np.where(closer, part, at)
+    gap_numbers = np.flatnonzero((at > 0.0) & gaps.follow(durations))
+    found = [(int(k), p) for k in gap_numbers for p in _passage(gaps, int(k), at[k], radius)]
+    if not found:
+        return columns
+    rows, parts = np.array([k + 1 for k, _ in found]), np.array([p for _, p in found])
+    new = {"state": np.stack([gaps.states(p)[k] for k, p in found])}
+    new |= {"time": times[rows - 1] + parts * durations[rows - 1], "time_low": np.zeros(len(rows))}
+    new |= {"loss": net.loss(new["state"])}
+    new |= {"mode_strength": net.problem.strength(net.image(new["state"]))}
+    return {key: np.insert(values, rows, new[key], axis=0) for key, values in columns.items()}
+
+
+def _passage(gaps: Gaps, k: int, part: float, radius: float) -> list[float]:
+    """Return where in a gap the run is near a saddle: at first, nearest and at last; or nothing."""
+    one = Gaps(gaps.net, *(values[k : k + 1] for values in gaps[1:]))
+    modes, _ = one.near(part)
+
+    def excess(s: float) -> float:
+        return float(one.near(s, modes)[1][0]) - radius
+
+    place = int(np.argmin(np.abs(PARTS - part)))
+    around = np.concatenate([[0.0], PARTS, [1.0]])[place : place + 3]
+    nearest = scipy.optimize.minimize_scalar(excess, bounds=around[[0, 2]], method="bounded")
+    middle = float(nearest.x)
+    if not nearest.fun < 0.0:
+        return []
+    sides = [
+        scipy.optimize.brentq(excess, end, middle) if excess(end) > 0.0 else end
+        for end in (0.0, 1.0)
+    ]
+    return [s + 1e-9 * (middle - s) for s in (sides[0], middle, sides[1])]
 
 
 def _columns(name: str, net: LinearNetwork, run: xr.Dataset) -> dict[str, Array]:
@@ -359,7 +449,7 @@ def observed_connections(
     if "sample" not in runs.dims:
         runs = runs.drop_vars("sample", errors="ignore").expand_dims("sample")
     members = (runs.isel(sample=k) for k in range(runs.sizes["sample"]))
-    paths = [_visits(net, _trace("runs", net, run), radius, merge=True) for run in members]
+    paths = [_visits(net, _trace("runs", net, run, radius), radius, merge=True) for run in members]
     texts = [" ".join(schema.index_set_label(visit.modes) for visit in path) for path in paths]
     failed = np.isin(schema.decode(runs["stop_reason"]).values, FAILURES)
     variables = {

@@ -396,3 +396,37 @@ def test_bad_ensembles_and_overlays_are_named(mixed):
     ]:
         with pytest.raises((ValueError, TypeError), match=f"^{message}"):
             call()
+
+
+@pytest.mark.compiled
+def test_saddles_that_are_passed_within_a_step_are_seen():
+    """The steps of a run show what 4000 rows of it show, where it hardly comes near enough."""
+    net, passed = dl.LinearNetwork(widths=(3, 3, 3), target=np.diag([3.0, 2.4, 1.9])), 0
+    saddle = net.image(net.critical_state((0,)))
+    for seed in range(12):
+        x = net.initial(scale=0.1, rng=seed)
+        run = dl.flow(net, x)
+        end = float(run.time[-1])
+        fine = dl.flow(net, x, (0, end), np.linspace(0, end, 4000), rtol=1e-10)
+        away = np.linalg.norm(net.image(fine.state.values) - saddle, axis=(-2, -1))
+        nearest = float(away.min() / np.linalg.norm(net.target))
+        if not 0.01 < nearest < 0.4:
+            continue
+        for radius in (1.001 * nearest, 1.01 * nearest):
+            seen, all_of_it = (dl.saddle_visits(net, r, radius=radius) for r in (run, fine))
+            assert seen.critical_point.values.tolist() == all_of_it.critical_point.values.tolist()
+            visit, other = (v.isel(visit=1) for v in (seen, all_of_it))
+            assert visit.critical_point == "{0}"
+            # Entries of passages that just touch move like the root of the error of the cubic.
+            assert float(visit.entry) == pytest.approx(float(other.entry), abs=0.02 * end)
+            rows = run.time.values
+            passed += not ((rows > float(visit.entry)) & (rows < float(visit.exit))).any()
+            assert float(visit.closest) <= radius
+    assert passed >= 5  # in steps without a row near the saddle
+
+
+def test_passages_are_those_of_runs_with_rows_close_enough():
+    """Rows far apart tell no more than themselves; neither do those of other dynamics."""
+    net = dl.LinearNetwork(widths=(2, 2, 2), target=np.diag([3.0, 1.0]))
+    run = dl.flow(net, net.initial("aligned", scale=1e-3), (0, 20), [0.0, 20.0])
+    assert dl.saddle_visits(net, run).critical_point.values.tolist() == ["{}", "{0,1}"]
