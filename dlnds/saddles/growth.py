@@ -49,6 +49,7 @@ def grow_manifold(
     n_points: int = 65,
     reach: float | None = None,
     length: float | None = None,
+    spacing: float | None = None,
     rtol: float = 1e-8,
     max_steps: int = 10_000,
     rng: Any = None,
@@ -76,6 +77,9 @@ def grow_manifold(
         1 and that norm: give it where what is looked for is small.
     length
         Length of the path at which runs of other systems end; ``None`` for no such length.
+    spacing
+        Largest distance of a run in a fan from the path of the next: ``n_fibres`` of them are the
+        first, and others start between where it is larger, up to 512 in all.
     rtol
         Relative local error of the runs, and of the start: how far it may be from the manifold, in
         units of the weights.
@@ -108,7 +112,8 @@ def grow_manifold(
         where the orbit is; ``within_accuracy``, if it is a saddle and the orbit is too near to its
         other manifold to tell to which side it will leave; ``none``. ``stop_reason`` says why the
         last piece of it ended: ``event`` at an equilibrium, at ``reach`` or at ``length``.
-        ``spacing(fibre)``, of fans: the largest distance to the path of the next orbit.
+        ``spacing(fibre)``, of fans: the largest distance to the path of the next orbit, which stays
+        above what was asked for where neighbours part, as on both sides of another manifold.
 
     Raises
     ------
@@ -147,10 +152,13 @@ def grow_manifold(
     quiet = not check_flag("progress", progress)
     if not has_maps(net):
         growth, manifold = _any_growth(net, manifold, reach, length, rtol, steps)
-        return orbits.grow(growth, manifold, n_fibres, count, rng, threads, quiet=quiet)
+        if spacing is not None:
+            check_number("spacing", spacing, minimum=rtol * growth.local.at.size)
+        return orbits.grow(growth, manifold, n_fibres, count, spacing, rng, threads, quiet=quiet)
     check_network(net)
-    if length is not None:
-        raise ValueError("length: belongs to other systems; runs of networks end at their limits")
+    for name, value in (("length", length), ("spacing", spacing)):
+        if value is not None:
+            raise ValueError(f"{name}: belongs to other systems than networks, got {value}")
     network: Any = net
     manifold = _read(network, manifold)
     base = _base(network, manifold)

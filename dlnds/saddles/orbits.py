@@ -42,6 +42,8 @@ UNCLEAR = 10.0
 #: Part of the fall of a Lyapunov function by the linearization that has to be left around a sink,
 #: in so many random directions beside the axes.
 FALL, DIRECTIONS = 0.5, 64
+#: The most orbits of a fan that a spacing asks for, and the least difference of their angles.
+MOST_FIBRES, CLOSEST = 512, 1e-13
 
 
 class Growth(NamedTuple):
@@ -87,6 +89,10 @@ class Orbit(NamedTuple):
         return float(self.pieces[-1][1][-1, -1])
 
 
+#: An orbit with its times and states (…, s).
+Grown = tuple[Orbit, tuple[Array, Array]]
+
+
 def growth_of(
     at: Equilibrium, reach: float | None, length: float | None, rtol: float, max_steps: int
 ) -> Growth:
@@ -111,16 +117,17 @@ def follow(growth: Growth, y: Array, watched: Sequence[Event] = ()) -> Orbit:
     pieces: list[tuple[Array, Array]] = []
     passed: list[Array] = []
     arrival = Arrival()
+    limits = _limits(growth)
     while True:
-        events = [*_limits(growth), _slow(found.field), *watched]
+        events = [*limits, _slow(found.field), *watched]
         options: dict[str, Any] = {"rtol": growth.rtol, "max_steps": left, "events": events}
         run = flow(growth.system, x, (t, np.inf), **options)
         run = run.isel(time=np.isfinite(run["time"].values))  # what rests goes on for ever
         pieces.append((run["time"].values, run["state"].values))
-        passed.append(run["state"].values[run["event"].values >= 3, :-1])
+        passed.append(run["state"].values[run["event"].values > len(limits), :-1])
         reason = schema.STOP_REASONS[int(run["stop_reason"])]
         x, t, left = pieces[-1][1][-1], float(pieces[-1][0][-1]), left - run.attrs["n_steps"]
-        slow = reason == "event" and run["event"].values[-1] == 2
+        slow = reason == "event" and run["event"].values[-1] == len(limits)
         if slow:
             arrival = arrived(growth, x[:-1])
         if not slow or arrival.at is not None or left < 1:
@@ -137,9 +144,10 @@ def _limits(growth: Growth) -> list[Event]:
         return float(np.linalg.norm(x[:-1] - centre)) - growth.reach
 
     def long(x: Array) -> float:
-        return float(x[-1]) - growth.length if np.isfinite(growth.length) else -1.0
+        return float(x[-1]) - growth.length
 
-    return [Event(away, "reach", 1, terminal=True), Event(long, "length", 1, terminal=True)]
+    events = [Event(away, "reach", 1, terminal=True), Event(long, "length", 1, terminal=True)]
+    return events if np.isfinite(growth.length) else events[:1]
 
 
 def _slow(field: Callable[[Array], Array]) -> Event:
@@ -261,19 +269,26 @@ def grow(
     manifold: xr.Dataset,
     n_fibres: int | None,
     count: int,
+    spacing: float | None,
     rng: Any,
     workers: int,
     *,
     quiet: bool,
 ) -> xr.Dataset:
     """Return orbits on the manifold of an equilibrium: schema ``orbits``."""
-    found = growth.local
+    found, vectors = growth.local, manifold["frame"].values
+    k = len(found.inner)
     if n_fibres is not None:
         check_integer("n_fibres", n_fibres, minimum=1)
-    starts = directions(found, n_fibres, manifold["frame"].values, rng)
+        if len(vectors) != k:
+            raise ValueError(f"n_fibres: needs all {k} directions of the manifold")
+    ring = n_fibres is not None and k == 2
+    if spacing is not None and not ring:
+        raise ValueError("spacing: belongs to n_fibres on a manifold of two dimensions")
+    starts = directions(found, n_fibres, vectors, rng)
     check_memory("n_fibres", len(starts) * count * growth.system.dim)
 
-    def grown(y: Array) -> tuple[Orbit, tuple[Array, Array]]:
+    def grown(y: Array) -> Grown:
         orbit = follow(growth, y)
         return orbit, sampled(growth, orbit, count)
 
@@ -281,13 +296,39 @@ def grow(
         first = [grown(y) for y in starts[:1]]  # compiles what all need
         rest = pool.map(grown, starts[1:])
         both = [*first, *tqdm(rest, "fibres", total=max(0, len(starts) - 1), disable=quiet)]
-    ring = n_fibres is not None and len(found.inner) == 2
+        if spacing is not None:
+            both = _refined(both, found, spacing, lambda new: list(pool.map(grown, new)))
     return _dataset(growth, both, count, ring)
+
+
+def _refined(
+    both: list[Grown],
+    found: Local,
+    spacing: float,
+    grow_all: Callable[[Sequence[Array]], list[Grown]],
+) -> list[Grown]:
+    """Return the orbits of a fan with others between where neighbours are too far apart.
+
+    They start at half the angle, as long as double precision and `MOST_FIBRES` allow.
+    """
+    angles = 2.0 * np.pi * np.arange(len(both)) / len(both)
+    while True:
+        gaps = spacings(np.array([rows[1][:, :-1] for _, rows in both]))
+        after = np.append(angles[1:], 2.0 * np.pi)
+        wide = np.flatnonzero((gaps > spacing) & (after - angles > CLOSEST))
+        wide = wide[np.argsort(-gaps[wide], kind="stable")][: MOST_FIBRES - len(both)]
+        if not wide.size:
+            return both
+        middle = np.sort(0.5 * (angles[wide] + after[wide]))
+        new = grow_all([at_angle(found, angle) for angle in middle])
+        order = np.argsort(np.append(angles, middle), kind="stable")
+        both = [[*both, *new][k] for k in order]
+        angles = np.append(angles, middle)[order]
 
 
 def _dataset(
     growth: Growth,
-    both: Sequence[tuple[Orbit, tuple[Array, Array]]],
+    both: Sequence[Grown],
     count: int,
     ring: bool,
 ) -> xr.Dataset:

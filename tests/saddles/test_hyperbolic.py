@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from scipy.integrate import quad, solve_ivp
+from scipy.optimize import root
 
 import dlnds as dl
 
@@ -191,6 +192,79 @@ def test_the_spacing_of_a_fan_is_the_distance_of_neighbouring_paths():
     for number in (8, 16):
         fan = grown(dl.System(source, dim=2), [0.0, 0.0], number=number, reach=3.0)
         np.testing.assert_allclose(fan.spacing, 3.0 * np.sin(2 * np.pi / number), rtol=1e-6)
+
+
+def test_fans_are_filled_up_to_a_spacing():
+    """On the plane x' = 2 x, y' = y, whose orbits are x = c y², most angles go along x."""
+
+    def node(t, x, params, out):
+        out[0], out[1] = 2.0 * x[0], x[1]
+
+    mani = dl.unstable_manifold(dl.System(node, dim=2), [0.0, 0.0])
+    system, options = dl.System(node, dim=2), {"reach": 2.0, "n_points": 33}
+    coarse = dl.grow_manifold(system, mani, 8, **options)
+    fine = dl.grow_manifold(system, mani, 8, spacing=0.5, **options)
+    assert coarse.spacing.max() > 1.0
+    assert fine.spacing.max() <= 0.5
+    assert 2.0 * np.pi * 2.0 / 0.5 < fine.sizes["fibre"] < 100
+    ends = np.sort(np.arctan2(fine.state[:, -1, 1], fine.state[:, -1, 0]).values)
+    assert 2.0 * np.diff(ends).max() < 0.55
+    x, y = np.moveaxis(fine.state.values, -1, 0)
+    curve = x[:, -1:] * (y / np.where(y[:, -1:] == 0.0, 1.0, y[:, -1:])) ** 2
+    clear = np.abs(y[:, -1]) > 0.1
+    np.testing.assert_allclose(x[clear], curve[clear], atol=1e-5)
+    with pytest.raises(ValueError, match="^n_fibres: needs all 2 directions"):
+        dl.grow_manifold(system, mani.isel(direction=[0]), 8)
+    with pytest.raises(ValueError, match="^spacing: belongs to n_fibres"):
+        dl.grow_manifold(system, mani, spacing=0.1)
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_ends_of_branches_of_random_cubic_systems_are_those_of_another_integrator(n):
+    """x' = a + A x + Q(x, x) − x|x|²: every end that is told is where LSODA goes as well."""
+
+    def cubic(t, x, params, out):
+        k, square = 0, np.sum(x * x)
+        for i in range(x.size):
+            out[i] = params[1][k] - x[i] * square
+            k += 1
+            for j in range(x.size):
+                out[i] += params[1][k] * x[j]
+                k += 1
+                for m in range(j, x.size):
+                    out[i] += params[1][k] * x[j] * x[m]
+                    k += 1
+
+    rng, told = np.random.default_rng(n), 0
+    for _ in range(12 // n):
+        numbers = 1.5 * rng.normal(size=n * (1 + n + n * (n + 1) // 2))
+        system = dl.System(cubic, dim=n, parameters=numbers)
+        for at in equilibria(system, rng):
+            mani = dl.unstable_manifold(system, at)
+            if mani.attrs["dimension"] != 1:
+                continue
+            found = dl.grow_manifold(system, mani, max_steps=800)
+            for k, decision in enumerate(words(found.end_decision)):
+                side = np.sign(mani.frame.values[0] @ (found.state.values[k, 0] - at))
+                end = solve_ivp(
+                    lambda t, x, system=system: value(system, x), (0.0, 500.0),
+                    at + 1e-7 * side * mani.frame.values[0], method="LSODA", rtol=1e-10, atol=1e-12,
+                ).y[:, -1]  # fmt: skip
+                if decision == "trapped":
+                    told += 1
+                    np.testing.assert_allclose(found.end_state[k], end, atol=1e-4)
+    assert told >= 6
+
+
+def equilibria(system, rng):
+    """Zeros of the field that are found from random starts."""
+    known = []
+    for _ in range(40):
+        z = root(lambda x: value(system, x), 1.5 * rng.normal(size=system.dim), tol=1e-12)
+        new = all(np.linalg.norm(z.x - other) > 1e-6 for other in known)
+        if z.success and np.linalg.norm(value(system, z.x)) < 1e-10 and new:
+            known.append(z.x)
+    return known
 
 
 def test_a_spiral_has_the_half_axes_of_its_ellipse_as_frame():
