@@ -27,7 +27,7 @@ def _words(text: str) -> tuple[str, ...]:
 
 POINT_KINDS = ("global_minimum", "strict_saddle", "nonstrict_saddle", "not_critical")
 EDGE_KINDS = ("add", "swap")
-#: Of transitions that runs made: ``other`` are those that are no connecting orbit.
+#: Of transitions that runs made: ``other`` are those of several modes, or to where no run leads.
 OBSERVED_KINDS = (*EDGE_KINDS, "other")
 ARC_KINDS = ("decreasing", "increasing", "constant")
 #: Rows of the table of arcs: what moves along them.
@@ -152,7 +152,7 @@ DESCRIPTIONS = {
     "integrated_rate": ("integral of the squared gradient", r"$\int\|\nabla L\|^2 dt$"),
     "is_clear": ("no other ranks are possible: 1 yes, 0 no", ""),
     "is_complete": ("all kinds of points were tried: 1 yes, 0 no", ""),
-    "is_connection": ("transition is a connecting orbit: 1 yes, 0 no", ""),
+    "is_connection": ("transition is an edge of the graph: 1 yes, 0 no", ""),
     "is_critical": ("all states along the arc are critical: 1 yes, 0 no", ""),
     "is_generic": ("connection is on the generic path", ""),
     "is_smooth": ("fiber is smooth: 1 yes, 0 not known to be", ""),
@@ -387,6 +387,7 @@ _FLAGGED = {
     ("branch", "decided"): BRANCH_DECISIONS,
     ("branch", "fold_direction"): FOLD_DIRECTIONS,
     ("connections", "leads"): LEADS,
+    ("observed_connections", "leads"): LEADS,
     ("escape_directions", "completeness"): COMPLETENESS,
     ("escape_chain", "ended_by"): CHAIN_ENDS,
     ("fibres", "stop_reason"): STOP_REASONS,

@@ -47,11 +47,15 @@ def story(name: str, atlas: xr.DataTree, seconds: float) -> str:
     )
     orders, number = np.unique(visits.sequence.values, return_counts=True)
     usual = str(orders[number.argmax()])
+    leads = dl.schema.decode(graph.leads).values
+    joined = int(np.isin(leads, ("orbit", "set")).sum())
     slowest = float(graph.escape_time.sel(scale=1e-3, method="nearest").max())
     return (
         f"{name}: sigma {' '.join(f'{s:.3g}' for s in sigma[:8])}\n"
         f"  {points.sizes['critical_point']} points ({counts}), {graph.sizes['edge']} connections, "
         f"slowest escape from 1e-3 {slowest:.3g}; {seconds:.1f} s\n"
+        f"  runs lead from one to the other of {joined} pairs of points, "
+        f"{(leads == 'open').sum()} are open\n"
         f"  {visits.attrs['n_runs']} runs, most often ({number.max()}): {usual}"
     )
 

@@ -362,6 +362,8 @@ def _directions() -> Iterator[Call]:
     first, x = kkt.isel(direction=0), kkt.state.values[0]
     search = {"rng": 0, "n_starts": 5, "starts": kkt.state.values, "saddles": True, "workers": 1}
     yield call("escape_directions", system=net, at=np.zeros(net.dim), **search)
+    deep, saddle = things()["deep"], things()["deep_saddle"]
+    yield call("escape_directions", system=deep, at=saddle, max_directions=3, progress=False)
     yield call("escape_time", system=net, direction=first, delta=[0.1, 0.01])
     times = {"t_eval": [-1.0, 0.0, 1.0], "rtol": 1e-9, "save": ("state",), "max_steps": 500}
     yield call("escape_path", system=net, direction=first, delta=0.05, **times)

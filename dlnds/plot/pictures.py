@@ -510,7 +510,7 @@ def transitions(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     ax.set_yticks(range(len(counts)), names, fontsize=8)
     ax.set_ylim(len(counts) - 0.3, -0.7)
     ax.margins(x=0.1)
-    others = "" if joined.all() else "; red: no connection"
+    others = "" if joined.all() else "; red: no edge of the graph"
     ax.set_title(f"of {data.attrs['n_runs']} runs{others}")
     return ax
 

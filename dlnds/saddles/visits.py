@@ -14,6 +14,7 @@ from dlnds import schema
 from dlnds.arrays import Array, Flags
 from dlnds.errors import check_number, known_options
 from dlnds.systems.linear import LinearNetwork, check_network
+from dlnds.theory.connecting import OPEN, connecting_sets
 from dlnds.theory.coordinates import layers_of, product
 from dlnds.theory.laws import orbit_time
 from dlnds.theory.moments import exceeds
@@ -402,7 +403,9 @@ def observed_connections(
         Dim ``edge``, each transition that was made, with the coordinates ``source`` and ``target``:
         ``visited``, how many runs made it; ``probability``, their part of all departures from the
         source; ``kind``, ``add`` and ``swap`` as in `connections` or ``other`` (such as two modes
-        at once), and ``is_connection``, 0 for these; ``drop`` of the loss. Of the first mode that
+        at once), and ``is_connection``, 0 for these; ``leads``, whether runs lead from source to
+        target for the balanced flow, as in `connections`: ``no``, a single ``orbit``, a ``set``, or
+        ``open``; ``drop`` of the loss. Of the first mode that
         is learnt: ``mean_escape_time`` from the entry until it reaches σ_j/2, and of that
         ``mean_growth_time``, from σ_j/20 on, each with its standard deviation ``std_…`` over the
         runs and with ``law_…``, what the law says (below); NaN where no run tells.
@@ -482,11 +485,28 @@ def _edges(net: LinearNetwork, paths: Sequence[Sequence[Visit]]) -> dict[str, tu
         target=schema.index_set_labels(target for _, target in pairs),
         kind=schema.flag(schema.OBSERVED_KINDS, kinds),
         is_connection=np.array([kind != "other" for kind in kinds], np.int8),
+        leads=_leads(net, pairs),
         visited=visited,
         probability=visited / np.array([departures[source] for source, _ in pairs], float),
         drop=np.array(drops, float),
         **_times([made[pair] for pair in pairs]),
     )
+
+
+def _leads(net: LinearNetwork, pairs: Sequence[tuple[IndexSet, IndexSet]]) -> Array:
+    """Return for each pair of index sets whether runs lead from one to the other.
+
+    That is open for raw inputs.
+    """
+    if not net.whitened:
+        return np.full(len(pairs), OPEN, np.int8)
+    number = np.arange(len(net.singular_values))
+    learnt = np.array([np.isin(number, modes) for pair in pairs for modes in pair], bool)
+    rows = 2 * np.arange(len(pairs))
+    found = connecting_sets(
+        net.widths, net.singular_values, learnt.reshape(-1, len(number)), (rows, rows + 1)
+    )
+    return found.leads.astype(np.int8)
 
 
 def _times(leavings: Sequence[Sequence[Visit]]) -> dict[str, Array]:

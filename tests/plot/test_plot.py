@@ -559,7 +559,7 @@ def test_transitions_are_bars_the_most_frequent_first():
     names = [text.get_text() for text in ax.get_yticklabels()]
     assert names == ["{} → {0}", "{} → {1}", "{0} → {0,1,2}"]
     assert [text.get_text() for text in ax.texts] == ["75%", "25%", "100%"]
-    assert ax.get_title() == "of 8 runs; red: no connection"
+    assert ax.get_title() == "of 8 runs; red: no edge of the graph"
     none = data.isel(edge=slice(0)).assign_attrs(schema="observed_connections", n_runs=8)
     assert not none.dlnds.plot().patches
 

@@ -313,13 +313,14 @@ def test_failed_members_are_counted_and_named_and_count_until_they_fail():
     dl.schema.validate(cut)
 
 
-def test_two_modes_at_once_are_no_connection():
+def test_two_modes_at_once_are_no_edge_but_runs_lead_there():
     net = diagonal((3, 3, 3), (2.0, 2.0, 1.0))
     run = dl.flow(net, net.initial("aligned", scale=1e-3), save=LEAST)
     seen = dl.observed_connections(net, run)
     assert seen.sequence.values.tolist() == ["{} {0,1} {0,1,2}"]
     assert dl.schema.decode(seen.kind).values.tolist() == ["other", "add"]
     assert seen.is_connection.values.tolist() == [0, 1]
+    assert dl.schema.decode(seen.leads).values.tolist() == ["set", "orbit"]
     graph = dl.overlay(dl.connections(net), seen)
     assert graph.attrs["n_outside"] == 1
     assert int(graph.visited.sum()) == 1
