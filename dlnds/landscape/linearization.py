@@ -222,7 +222,7 @@ def _known(system: SystemProtocol, known: KnownSpectrum, tolerance: float | None
 def _dense(
     system: SystemProtocol, t: float, x: Array, tolerance: float | None, *, vectors: bool
 ) -> _Spectrum:
-    check_memory("x", (4 if vectors else 2) * system.dim**2)
+    check_memory("x", (6 if vectors else 5) * system.dim**2)
     matrix, accuracy = dense_jacobian(system, t, x)
     if system.numerics.symmetric:
         np.negative(matrix, out=matrix)

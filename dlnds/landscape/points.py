@@ -312,7 +312,8 @@ def canonicalize(
         map; ``group_element(entry)``, the matrices P_1, …, P_{h−1} with their coordinates
         ``hidden, unit, unit_before``; ``moved_state(parameter)``, P·x, which has the layers of A_S
         and Z blocks beside them; ``residual``, their norm ‖P·x − A_S‖, zero exactly if ``x`` is on
-        the GL orbit of A_S; ``learnt(mode)`` and ``critical_point``, the index set.
+        the GL orbit of A_S; ``error``, the norm of what is neither, which is rounding times the
+        condition of the P_i; ``learnt(mode)`` and ``critical_point``, the index set.
 
     Raises
     ------
@@ -347,16 +348,31 @@ def canonicalize(
     moved = flat(symmetry.moved(layers, group))
     canonical = moments.canonical_state(net.widths, *modes)
     words = {"long_name": "distance of the moved state from the canonical one"}
+    error = {"long_name": "what is neither a learnt layer nor a Z block"}
     variables = {
         "state": ("parameter", canonical),
         "group_element": ("entry", flat(group) if group else np.zeros(0)),
         "moved_state": ("parameter", moved),
         "residual": ((), float(np.linalg.norm(moved - canonical)), words),
+        "error": ((), _between(net, moved, canonical, len(found.modes)), error),
         **_index_set(net, found),
     }
     coords = {**net.coordinates(), **_entry_coordinates(net.widths[1:-1])}
-    attrs = {**net.attributes(), "rtol": rtol}
+    attrs = net.attributes() | ({} if rtol is None else {"rtol": rtol})
     return schema.finish(xr.Dataset(variables, coords), "canonical_form", attrs)
+
+
+def _between(net: LinearNetwork, moved: Array, canonical: Array, rank: int) -> float:
+    """Return the norm of what a moved state has beside the learnt layers and the Z blocks."""
+    root = np.eye(net.widths[0]) if net.input_root is None else net.input_root
+    pairs, total = zip(net.unpack(moved), net.unpack(canonical), strict=True), 0.0
+    for i, (w, a) in enumerate(pairs, 1):
+        seen = root if i == 1 else np.eye(w.shape[1])
+        rest = w - a
+        rows = rest[:rank] @ seen if i < net.depth else rest[:0]
+        columns = rest[rank * (i < net.depth) :, :rank] if i > 1 else rest[:, :0]
+        total += float(np.sum(rows**2) + np.sum(columns**2))
+    return float(np.sqrt(total))
 
 
 def _index_set(net: LinearNetwork, found: strings.Learnt) -> dict[str, Any]:

@@ -293,9 +293,11 @@ def terms_at(system: SystemProtocol, t: float, x: Array) -> Array:
 
     Rounding is relative to these, and not to what is left where they cancel.
     """
-    states = [x, *system.theory(x).alike()]
-    squares = [dense_jacobian(system, t, state)[0] ** 2 for state in states]
-    sizes: Array = np.sqrt(np.maximum(squares[0], np.mean(squares, axis=0)))
+    own, others = dense_jacobian(system, t, x)[0] ** 2, system.theory(x).alike()
+    total = np.zeros_like(own)
+    for state in others:
+        total += dense_jacobian(system, t, state)[0] ** 2
+    sizes: Array = np.sqrt(np.maximum(own, total / max(len(others), 1)))
     return sizes
 
 

@@ -105,6 +105,7 @@ def test_all_layers_split_into_what_is_learnt_and_z_blocks(net, seed):
     np.testing.assert_allclose(again, canon.moved_state, rtol=0, atol=1e-12 * size)
     residual = np.linalg.norm(canon.moved_state - canon.state)
     np.testing.assert_allclose(canon.residual, residual, rtol=1e-12)
+    assert canon.error < 1e-12 * size
 
 
 def tangents_of_the_sheet(net, x, modes):

@@ -193,6 +193,29 @@ def test_a_power_of_two_in_a_hidden_layer_changes_no_answer(power, depth, seed):
     assert dl.canonicalize(net, y).critical_point == here.critical_point
 
 
+def test_canonical_forms_are_as_exact_as_their_error_says():
+    """P·x has the learnt layers up to this; where bases are ill-conditioned that is not little."""
+    for seed in range(25):
+        p = points.random_point(seed, condition=1e4)
+        if p.net.depth < 2 or not dl.classify(p.net, p.x).kind_is_clear:
+            continue
+        canon = dl.canonicalize(p.net, p.x)
+        dl.schema.validate(canon)
+        moved, rank = p.net.unpack(canon.moved_state), len(p.modes)
+        misses = [np.linalg.norm(w[:rank, rank:]) for w in moved[1:-1]]
+        misses += [np.linalg.norm(w[rank:, :rank]) for w in moved[1:-1]]
+        misses += [
+            np.linalg.norm((w - a)[:rank, :rank])
+            for w, a in zip(moved[1:-1], p.net.unpack(canon.state)[1:-1], strict=True)
+        ]
+        assert max(misses, default=0.0) <= canon.error
+        W = p.net.product(canon.moved_state) @ naive.root(p.net)
+        known = p.net.image(p.net.critical_state(p.modes))
+        if not canon.ambiguous:
+            size = np.prod([1.0 + np.linalg.norm(w) for w in moved])
+            assert np.linalg.norm(W - known) <= (4.0 * canon.error + 1e-11) * size
+
+
 # Rounding where terms cancel.
 
 
