@@ -23,7 +23,7 @@ from dlnds.errors import (
     known_options,
 )
 from dlnds.systems.network import WeightSystem, check_weights
-from dlnds.systems.protocol import SystemProtocol, dense_jacobian, field_of
+from dlnds.systems.protocol import SystemProtocol, check_state, dense_jacobian, field_of
 from dlnds.theory import tolerances
 from dlnds.theory.forms import Expansion, LeadingPart, difference, expansion, without_orbit
 from dlnds.theory.laws import time_on_ray
@@ -242,7 +242,7 @@ def escape_directions(
     check_memory("n_starts", 2 * n_starts * system.dim)
     x = np.zeros(system.dim)
     if at is not None:
-        x = check_array("at", at, ndim=1, shape=(system.dim,))
+        x = check_state("at", system, at)
     most = check_integer("max_directions", max_directions, minimum=1)
     given = None if starts is None else _given(system, x, starts)
     n_starts = n_starts if given is None else len(given)
