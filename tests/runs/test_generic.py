@@ -135,3 +135,16 @@ def test_a_large_system_without_jacobian_is_told_what_to_give():
 def test_bad_scales_are_named(scales):
     with pytest.raises((ValueError, TypeError), match="^scales"):
         dl.System(apart, dim=2, scales=scales)
+
+
+def test_a_field_that_refuses_some_states_runs_where_it_does_not():
+    """Which components drive which is tried at random states, also where a field raises."""
+
+    def field(t, x, params, out):
+        if x[0] <= 0.0:
+            raise ValueError("needs a positive size")
+        out[0], out[1] = -x[0], x[0] - x[1]
+
+    system = dl.System(field, dim=2)
+    run = dl.flow(system, [1.0, 0.0], (0, 2), [2.0])
+    np.testing.assert_allclose(run.state[-1], np.exp(-2.0) * np.array([1.0, 2.0]), rtol=1e-7)
