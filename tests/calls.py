@@ -51,7 +51,8 @@ ELSEWHERE = {"LossNetwork", "BackwardNetwork", "against_time", "departing"}
 FOR_WRITERS = {
     *("schema.finish", "schema.flag", "schema.samples", "schema.spoken", "schema.read"),
     *("schema.columns", "schema.by_dims"),
-    *("events.Watch", "events.Watch.ends", "events.Watch.happened"),
+    *("events.Watch", "events.Watch.ends", "events.Watch.happened", "events.Watch.at_end"),
+    *("events.Happening", "events.Happening.count", "events.Happening.index"),
 }
 #: Errors and constants.
 NOT_CALLED = {"ConvergenceError"}
