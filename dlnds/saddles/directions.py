@@ -346,7 +346,7 @@ def _labels(
     changes: Sequence[tuple[set[int], set[int]]], learnt: Iterable[int] | None
 ) -> dict[str, Any]:
     """Return the labels of modes that are gained and lost, and of the sets that runs end at."""
-    if learnt is None:
+    if learnt is None or not changes:
         return {}
     before = set(learnt)
     sets = zip(*((new, old, (before | new) - old) for new, old in changes), strict=True)
@@ -363,6 +363,9 @@ def _leading(system: WeightSystem, x: Array) -> tuple[list[Form], bool]:
     parts = known.leading_parts()
     if all(part.exact for part in parts) and (parts or known.field_terms is None):
         return [compiled(part, system.dim) for part in parts], bool(parts)
+    lowest = system.limit(x, rtol=tolerances.CRITICAL).kind == "global_minimum"
+    if lowest or system.depth == 2:  # where the Hessian decides
+        return [], True
     found = leading_form(system, x, hessian_at(system, x, name="at"), "at")
     if found is None:
         return [], True
@@ -506,7 +509,9 @@ def _mixed(form: Form, taken: Flags) -> dict[str, Any]:
     learnt, others = form.names
     sets: Any = [(set(others[np.flatnonzero(row)].tolist()), set()) for row in taken]
     found = _labels(sets, learnt)
-    return {"modes": found["modes"]} if form.near else found  # then other weights move as well
+    if form.near:  # other weights move as well: the end is not known
+        found.pop("end", None)
+    return found
 
 
 def _followed(form: Form, starts: Array, rays: Rays) -> tuple[list[tuple[Array, float]], list[int]]:

@@ -229,6 +229,8 @@ def residual_parts(
         return []
     outward, inward = zip(*bases, strict=True)
     kept = [b.shape[1] for b in outward]
+    if not min(kept):
+        return []
     left, sizes, right = np.linalg.svd(outward[-1].T @ signal @ inward[0].T, full_matrices=False)
     if not (sizes > noise).any():
         return []
