@@ -377,3 +377,39 @@ def test_points_where_the_hessian_vanishes_have_no_directions_of_order_two():
             assert (kkt.order.values > 2).all()
             seen += 1
     assert seen >= 1
+
+
+@pytest.mark.parametrize("place", ["canonical", "moved", "beside"])
+@pytest.mark.parametrize(
+    ("widths", "sigma"),
+    [
+        ((3, 4, 1, 3), (2.0, 2.0, 1.0)),
+        ((4, 1, 4), (2.0, 2.0, 1.0, 0.5)),
+        ((2, 3, 3), (2.0, 1.0)),
+        ((1, 2, 2), (2.0,)),
+        ((3, 2, 3, 3), (3.0, 2.0, 0.0)),
+    ],
+)
+def test_lists_are_empty_at_global_minima_only_or_say_that_nothing_was_found(widths, sigma, place):
+    """Bottlenecks, equal and missing values; the loss falls like N r^order along what is listed."""
+    net = network(widths, sigma)
+    rng = np.random.default_rng(3)
+    for rank in range(net.max_rank + 1):
+        for modes in itertools.combinations(range(np.count_nonzero(sigma)), rank):
+            x = net.critical_state(modes)
+            if place == "moved":
+                group = [np.eye(d) + 0.3 * rng.normal(size=(d, d)) for d in widths[1:-1]]
+                x = dl.act(net, group, x)
+            elif place == "beside":
+                x = dl.random_fiber_state(net, modes, rng=rng)
+            kkt = dl.escape_directions(net, x, n_starts=5)
+            lowest = dl.schema.decode(dl.classify(net, x).kind).item() == "global_minimum"
+            word = dl.schema.decode(kkt.completeness).item()
+            assert (word == "minimum") == lowest
+            assert (kkt.sizes["direction"] == 0) == (word in ("minimum", "nothing_found"))
+            for u, order, value in zip(kkt.state.values, kkt.order.values.tolist(),
+                                       kkt.value.values, strict=True):  # fmt: skip
+                s = 1e-2
+                there, back = (net.loss(x + k * s * u) - net.loss(x) for k in (1, -1))
+                part = -0.5 * (there + (-1) ** order * back)
+                assert part == pytest.approx(value * s**order, rel=0.1, abs=1e-13)
