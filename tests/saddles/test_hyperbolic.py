@@ -6,6 +6,7 @@ from scipy.integrate import quad, solve_ivp
 from scipy.optimize import root
 
 import dlnds as dl
+from dlnds.saddles import hyperbolic, orbits
 
 
 def bent(t, x, params, out):
@@ -372,6 +373,22 @@ def test_an_orbit_that_comes_to_a_limit_cycle_comes_to_no_equilibrium():
     assert words(found.end_decision) == ["none"] * 4
     assert np.isnan(found.end_state).all()
     np.testing.assert_allclose(np.linalg.norm(found.state[:, -1], axis=1), 1.0, rtol=1e-7)
+
+
+def test_a_sink_traps_only_where_its_lyapunov_function_falls_all_around():
+    """x' = −x + x², y' = −y: with V = |x|²/2, d·f ≤ −|d|² + |d|³, of which −|d|²/2 is asked for.
+
+    So up to |d| = 1/2, on any side; beyond that also where the orbit itself goes to the sink.
+    """
+
+    def well(t, x, params, out):
+        out[0], out[1] = -x[0] + x[0] ** 2, -x[1]
+
+    at = hyperbolic.equilibrium("x", dl.System(well, dim=2), [0.0, 0.0], 1e-8)
+    for size, expected in ((0.1, True), (0.49, True), (0.52, False), (0.99, False), (3.0, False)):
+        for angle in (0.0, 0.5, np.pi / 2.0, 3.0):
+            x = size * np.array([np.cos(angle), np.sin(angle)])
+            assert orbits._trapped(at, x) == expected
 
 
 # Energies.
