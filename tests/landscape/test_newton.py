@@ -248,6 +248,7 @@ def double_well_jacobian(t, x, params, out):
 
 def saturated(t, x, params, out):
     out[0] = np.sqrt(x[0])
+    out[1] = -x[1]
 
 
 def test_equilibria_of_the_lorenz_system():
