@@ -4,6 +4,7 @@ A point z = (x, p) is one vector (component, and p last). Lengths and angles are
 by its scale: a typical size of x, and half of the range of p.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -128,7 +129,8 @@ class Problem(NamedTuple):
         x, p = z[:-1], float(z[-1])
         if self.residual.jacobian is not None:
             return self._in_rows(jacobian_of(self.residual.jacobian, x, p))
-        return self._in_rows(forms.derivative(lambda y: self.residual.value(y, p), x, self.unit))
+        force = functools.partial(force_of, self.residual)
+        return self._in_rows(forms.derivative(lambda y: force(y, p), x, self.unit))
 
     def slope(self, z: Array) -> Array:
         """Return ∂F/∂p (component), by differences within the bounds if it is not known."""
@@ -137,7 +139,7 @@ class Problem(NamedTuple):
             return self._in_rows(np.asarray(self.residual.derivative(x, p), float))
         unit = float(self.scale[-1])
         return self._in_rows(
-            forms.difference_within(lambda s: self.residual.value(x, s), p, unit, self.bounds)
+            forms.difference_within(lambda s: force_of(self.residual, x, s), p, unit, self.bounds)
         )
 
     def _in_rows(self, values: Array) -> Array:
@@ -255,10 +257,12 @@ def corrected(problem: Problem, start: Array, normal: Array) -> Solution | None:
     """Return the solution in the plane through a prediction, orthogonal to a normal and the orbit.
 
     Lengths are scaled, the normal is a unit vector. None if Newton's method does not contract, or
-    leaves the bounds.
+    leaves the bounds, and for a prediction that overflows.
     """
     scale, n = problem.scale, start.size - 1
     z, last, contraction = start.copy(), np.inf, 0.0
+    if not np.isfinite(start).all():
+        return None
     held_within(z, problem.bounds)
     basis = orbit_basis(problem, z, normal)
     system, fresh = bordered(problem, z, basis, normal), True
