@@ -239,7 +239,9 @@ def classify(
                 f"{decision.strings.largest_dropped:.2g} do not"
             )
         variables.update(_decided(net, learnt, decision.strings.ranks))
-        variables["kind_is_clear"] = np.int8(len(kinds) == 1)
+        by_ranks = kinds & {"nonstrict_saddle", "strict_saddle"} and learnt.sum() < net.max_rank
+        sure = rtol is not None or decision.wide or not by_ranks
+        variables["kind_is_clear"] = np.int8(len(kinds) == 1 and sure)
         variables["decision_gap"] = decision.gap
         attrs["smallest_kept"] = decision.strings.smallest_kept
         attrs["largest_dropped"] = decision.strings.largest_dropped

@@ -556,11 +556,13 @@ class LinearNetwork(LayeredSystem):
         found, sigma = strings.learnt(problem, layers), problem.modes[1]
         tie = moments.rank_tolerance(max(self.target.shape)) * sigma[0]
         near = any(np.ptp(sigma[group]) > tie for group in moments.groups(sigma))
-        if not found.is_critical(tolerances.CRITICAL) or (found.freedom and near):
+        if not found.is_critical() or (found.freedom and near):
             return None
-        (ranks, *_), *_, others = strings.decided(problem, found)
-        counted = [strings.inertia(problem, found.modes, other) for other in (ranks, *others)]
-        return *counted[0], len(set(counted)) == 1
+        decision = strings.decided(problem, found)
+        ranks = decision.strings.ranks, *decision.others
+        counted = [strings.inertia(problem, found.modes, other) for other in ranks]
+        clear = found.is_critical(tolerances.CRITICAL) and decision.wide
+        return *counted[0], clear and len(set(counted)) == 1
 
     def _observables(self) -> Mapping[str, Callable[[Array], xr.Variable]]:
         return {**super()._observables(), "mode_strength": variable(self._strength, "mode")}

@@ -89,14 +89,16 @@ def learnt(problem: Problem, layers: Sequence[Array], rtol: float | None = None)
     if problem.root is not None:
         grains[0] *= _size(problem.root)
     seen = [problem.image(layers[0]), *layers[1:]]
-    found = _learnt(problem, seen, grains)
-    zero = rtol or tolerances.CRITICAL
-    small = (np.array(sizes) <= zero * max(sizes)) | ([_size(w) for w in seen] <= zero * grains)
-    if not small.any() or found.is_critical(rtol):
-        return found
-    rest = [np.zeros_like(w) if gone else w for w, gone in zip(seen, small, strict=True)]
-    other = _learnt(problem, rest, grains)
-    return other if other.is_critical(rtol) else found
+    found, zero = _learnt(problem, seen, grains), rtol or tolerances.CRITICAL
+    unread = [_size(w) for w in seen] <= zero * grains
+    for small in (unread, unread | (np.array(sizes) <= zero * max(sizes))):
+        if found.is_critical(rtol):
+            return found
+        rest = [np.zeros_like(w) if gone else w for w, gone in zip(seen, small, strict=True)]
+        other = _learnt(problem, rest, grains)
+        if other.is_critical(rtol):
+            return other
+    return found
 
 
 def _learnt(problem: Problem, seen: list[Array], grains: Array) -> Learnt:
@@ -301,6 +303,11 @@ class Decision(NamedTuple):
     gap: float
     #: Ranks of the other strings that are possible.
     others: tuple[Integers, ...]
+
+    @property
+    def wide(self) -> bool:
+        """Whether the gap is no accident among singular values that are spread everywhere."""
+        return self.gap >= tolerances.WIDE_GAP
 
 
 def decided(

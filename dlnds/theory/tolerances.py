@@ -26,6 +26,8 @@ RANK = 1e-9
 FACTOR_RANK = 1e-12
 #: How many times larger the smallest singular value that counts must be than the next one.
 CLEAR_GAP = 10.0
+#: The same where the place of the gap is not known before.
+WIDE_GAP = 1e4
 #: Singular values of the target that differ by less, relative to the larger one, are equal: data
 #: agree to nine digits only if they are meant to.
 TIE = 1e-9
