@@ -229,6 +229,7 @@ DESCRIPTIONS = {
     "rank": ("rank", r"$r$"),
     "rank_gap": ("smallest singular value that is not zero", r"$s_k$"),
     "decision_gap": ("ratio of the singular values on both sides of the ranks", ""),
+    "ranks_are_clear": ("no other ranks of products are possible: 1 yes, 0 no", ""),
     "rate": ("rate of change of the loss", r"$-\|\nabla L\|^2$"),
     "reading": ("what the mode reads from the original inputs", r"$K^{+T} v_j$"),
     "relative_gradient": ("gradient relative to the sizes of the layers", ""),

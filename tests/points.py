@@ -199,3 +199,40 @@ def orbit_rows(layers):
             parts[i], parts[i + 1] = unit @ layers[i], -layers[i + 1] @ unit
             rows.append(np.concatenate([part.ravel() for part in parts]))
     return np.array(rows)
+
+
+def order_by_subsets(layers, target, modes):
+    """The smallest set of layers whose cyclic blocks all have a higher rank, by trying all sets."""
+    widths, h = [layers[0].shape[1], *(len(w) for w in layers)], len(layers)
+
+    def rank(matrix):
+        values = np.linalg.svd(matrix, compute_uv=False)
+        return np.count_nonzero(values > 1e-9)
+
+    for k in range(2, h + 1):
+        for chosen in itertools.combinations(range(1, h + 1), k):
+            inner = [
+                rank(naive.chain(layers, i + 1, j - 1, widths[i]))
+                for i, j in itertools.pairwise(chosen)
+            ]
+            first = naive.chain(layers, 1, chosen[0] - 1, widths[0])
+            last = naive.chain(layers, chosen[-1] + 1, h, widths[chosen[-1]])
+            if min([*inner, rank(first @ target.T @ last)]) > modes:
+                return k
+    raise AssertionError
+
+
+def order(p):
+    """The order of descent of a point, or a bound where the target lacks modes."""
+    if p.kind == "nonstrict_saddle":
+        return order_by_subsets(p.layers, p.plain, len(p.modes))
+    return 0 if p.kind == "global_minimum" else 2
+
+
+def ranks(p, earlier, later):
+    """The ranks of the product between two layers and of the block around them, in integers."""
+    widths, h = [p.plain.shape[1], *(len(w) for w in p.layers)], len(p.layers)
+    between = naive.chain(p.layers, int(earlier) + 1, int(later) - 1, widths[int(earlier)])
+    first = naive.chain(p.layers, 1, int(earlier) - 1, widths[0])
+    last = naive.chain(p.layers, int(later) + 1, h, widths[int(later)])
+    return tuple(np.linalg.matrix_rank(m) for m in (between, first @ p.plain.T @ last))

@@ -172,13 +172,15 @@ def classify(
         1 where equal singular values let other index sets name the same point; ``rank``; ``loss``
         above the irreducible one and ``excess`` above the global minimum; ``tightened``, 1 if all
         pairs of layers are (−1 if not critical); ``order_of_descent`` (0 at minima, 1 where not
-        critical) and ``order_is_exact``, 0 where it is a lower bound. ``relative_gradient`` is the
-        largest ‖∇_i‖ / (Π_{k≠i} ‖W_k‖ · max(‖Σ‖, Π ‖W_k‖)) and ``mode_residual`` how far a mode's
-        strength is from 0 or 1. For each ``pair`` of layers ``earlier`` < ``later``:
+        critical) and ``order_is_exact``, 0 where it is a lower bound, or the least of those that
+        are possible. ``relative_gradient`` is the largest ‖∇_i‖ / (Π_{k≠i} ‖W_k‖ · max(‖Σ‖, Π
+        ‖W_k‖)) and ``mode_residual`` how far a mode's strength is from 0 or 1. For each ``pair`` of
+        layers ``earlier`` < ``later``:
         ``between_rank`` of W_{earlier+1:later−1}, ``complementary_rank`` of the block through the
-        data, and ``tightened_pair``. ``decision_gap`` says how clear the ranks are: the ratio of
-        the relative singular values on both sides of the decision, or of the accuracy; the
-        attributes ``smallest_kept`` and ``largest_dropped`` are these values.
+        data, and ``tightened_pair``. ``ranks_are_clear`` is 0 if these may be others as well.
+        ``decision_gap`` says how they were decided: the ratio of the relative singular values on
+        both sides of the decision, or of the accuracy; the attributes ``smallest_kept`` and
+        ``largest_dropped`` are these values.
 
     Raises
     ------
@@ -231,17 +233,14 @@ def classify(
     if found.is_critical(rtol):
         decision = strings.decided(net.problem, found, rtol, accuracy)
         learnt = variables["learnt"][1]
-        kinds = {_kind(net, learnt, ranks) for ranks in (decision.strings.ranks, *decision.others)}
+        kinds = {_kind(net, learnt, ranks) for ranks in decision.possible}
         if rtol is not None and len(kinds) > 1:
             raise strings.AmbiguousRankError(
                 f"rtol: at {rtol:g} this may be a {' or a '.join(sorted(kinds))}: relative "
                 f"singular values from {decision.strings.smallest_kept:.2g} count, up to "
                 f"{decision.strings.largest_dropped:.2g} do not"
             )
-        variables.update(_decided(net, learnt, decision.strings.ranks))
-        by_ranks = kinds & {"nonstrict_saddle", "strict_saddle"} and learnt.sum() < net.max_rank
-        sure = rtol is not None or decision.wide or not by_ranks
-        variables["kind_is_clear"] = np.int8(len(kinds) == 1 and sure)
+        variables.update(_decided(net, learnt, decision, rtol is not None or decision.wide))
         variables["decision_gap"] = decision.gap
         attrs["smallest_kept"] = decision.strings.smallest_kept
         attrs["largest_dropped"] = decision.strings.largest_dropped
@@ -268,28 +267,45 @@ def _kind(net: LinearNetwork, learnt: Flags, ranks: Integers) -> str:
     return str(_kinds(net.singular_values, learnt[None], net.max_rank, below)[0])
 
 
-def _decided(net: LinearNetwork, learnt: Flags, ranks: Integers) -> dict[str, Any]:
-    """Return what the ranks of a critical point tell of it."""
-    rank, depth = int(learnt.sum()), net.depth
-    earlier, later, between, complementary = _pairs(depth, ranks)
+def _decided(
+    net: LinearNetwork, learnt: Flags, decision: strings.Decision, sure: bool
+) -> dict[str, Any]:
+    """Return what the ranks of a critical point tell of it, and whether others may tell more.
+
+    ``sure``: ranks that are not among the possible ones are not expected.
+    """
+    rank, ranks = int(learnt.sum()), decision.strings.ranks
+    earlier, later, between, complementary = _pairs(net.depth, ranks)
     pivots = (between == 0) | (complementary == 0)
-    kind = _kind(net, learnt, ranks)
-    order = 0 if kind == "global_minimum" else 2
-    if kind == "nonstrict_saddle":
-        order = strings.order_of_descent(ranks, depth)
-    full = np.count_nonzero(net.singular_values) == min(net.widths[0], net.widths[-1])
-    canonical = not ranks[:depth, 1].any()
+    kinds = [_kind(net, learnt, possible) for possible in decision.possible]
+    by_ranks = rank < net.max_rank and kinds[0] in ("nonstrict_saddle", "strict_saddle")
+    clear = len(set(kinds)) == 1 and (sure or not by_ranks)
+    pairs = zip(kinds, decision.possible, strict=True)
+    orders, exact = zip(*(_order(net, kind, ranks) for kind, ranks in pairs), strict=True)
+    orders = orders if clear else (2,)
     return {
-        "kind": schema.flag(schema.POINT_KINDS, kind),
+        "kind": schema.flag(schema.POINT_KINDS, kinds[0]),
+        "kind_is_clear": np.int8(clear),
         "tightened": np.int8(pivots.all()),
-        "order_of_descent": np.int64(order),
-        "order_is_exact": np.int8(order <= 2 or full or canonical),
+        "order_of_descent": np.int64(min(orders)),
+        "order_is_exact": np.int8(clear and len(set(orders)) == 1 and all(exact)),
+        "ranks_are_clear": np.int8(sure and len(kinds) == 1),
         "earlier": ("pair", earlier),
         "later": ("pair", later),
         "between_rank": ("pair", between + rank),
         "complementary_rank": ("pair", complementary + rank),
         "tightened_pair": ("pair", pivots),
     }
+
+
+def _order(net: LinearNetwork, kind: str, ranks: Integers) -> tuple[int, bool]:
+    """Return the order of descent at a critical point, and whether it is more than a bound."""
+    if kind != "nonstrict_saddle":
+        return 0 if kind == "global_minimum" else 2, True
+    order = strings.order_of_descent(ranks, net.depth)
+    full = np.count_nonzero(net.singular_values) == min(net.widths[0], net.widths[-1])
+    canonical = not ranks[: net.depth, 1].any()
+    return order, bool(order == 2 or full or canonical)
 
 
 @known_options

@@ -559,8 +559,7 @@ class LinearNetwork(LayeredSystem):
         if not found.is_critical() or (found.freedom and near):
             return None
         decision = strings.decided(problem, found)
-        ranks = decision.strings.ranks, *decision.others
-        counted = [strings.inertia(problem, found.modes, other) for other in ranks]
+        counted = [strings.inertia(problem, found.modes, ranks) for ranks in decision.possible]
         clear = found.is_critical(tolerances.CRITICAL) and decision.wide
         return *counted[0], clear and len(set(counted)) == 1
 

@@ -305,6 +305,11 @@ class Decision(NamedTuple):
     others: tuple[Integers, ...]
 
     @property
+    def possible(self) -> tuple[Integers, ...]:
+        """The ranks that were decided on, and those of the other strings that are possible."""
+        return self.strings.ranks, *self.others
+
+    @property
     def wide(self) -> bool:
         """Whether the gap is no accident among singular values that are spread everywhere."""
         return self.gap >= tolerances.WIDE_GAP

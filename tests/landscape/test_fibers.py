@@ -4,6 +4,7 @@ import itertools
 
 import naive
 import numpy as np
+import points
 import pytest
 import scipy.linalg
 from hypothesis import given
@@ -311,29 +312,6 @@ def test_kinds_agree_with_the_hessian_at_many_random_critical_points(seed):
     check_classification(1000, seed)
 
 
-def order_by_subsets(net, x, r):
-    """The smallest set of layers whose cyclic blocks all have rank above r, by trying all sets."""
-    layers, h = naive.split(net, x), net.depth
-    layers[0] = layers[0] @ naive.root(net)
-    widths = [layers[0].shape[1], *net.widths[1:]]
-
-    def rank(matrix):
-        values = np.linalg.svd(matrix, compute_uv=False)
-        return np.count_nonzero(values > 1e-9)
-
-    for k in range(2, h + 1):
-        for chosen in itertools.combinations(range(1, h + 1), k):
-            inner = [
-                rank(naive.chain(layers, i + 1, j - 1, widths[i]))
-                for i, j in itertools.pairwise(chosen)
-            ]
-            first = naive.chain(layers, 1, chosen[0] - 1, widths[0])
-            last = naive.chain(layers, chosen[-1] + 1, h, widths[chosen[-1]])
-            if min([*inner, rank(first @ net.target.T @ last)]) > r:
-                return k
-    raise AssertionError
-
-
 @given(naive.small_networks, naive.seeds)
 def test_order_of_descent_is_the_smallest_set_of_layers(net, seed):
     rng = np.random.default_rng(seed)
@@ -345,7 +323,9 @@ def test_order_of_descent_is_the_smallest_set_of_layers(net, seed):
         order = int(point.order_of_descent)
         if point.ambiguous or dl.schema.decode(point.kind) == "global_minimum":
             continue
-        assert order == order_by_subsets(net, x, r)
+        layers = naive.split(net, x)
+        layers[0] = layers[0] @ naive.root(net)
+        assert order == points.order_by_subsets(layers, net.target, r)
         assert (order == 2) == (dl.schema.decode(point.kind) == "strict_saddle")
         assert int(point.tightened) == (order > 2)
 
@@ -372,8 +352,8 @@ def test_the_kind_is_that_of_the_whole_orbit(net, seed):
 
 def test_canonical_kinds_are_those_of_the_table():
     net = dl.LinearNetwork(widths=(3, 4, 4, 2), target=[[3.0, 0, 0], [0, 1.0, 0]])
-    points = dl.critical_points(net)
-    for label, kind in zip(points.critical_point.values, points.kind.values, strict=True):
+    found = dl.critical_points(net)
+    for label, kind in zip(found.critical_point.values, found.kind.values, strict=True):
         modes = dl.schema.index_set_modes(str(label))
         assert dl.classify(net, net.critical_state(modes)).kind == kind
 

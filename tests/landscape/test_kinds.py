@@ -35,6 +35,16 @@ def told(p, kind):
     yield "fiber", found, (p.orbit, p.nullity), fiber.is_clear
 
 
+def check_ranks(p, found):
+    """Ranks that are clear are those of the integers, an order that is not exact is no higher."""
+    order, known = int(found.order_of_descent), points.order(p)
+    assert order == known if found.order_is_exact else order <= known
+    if found.ranks_are_clear:
+        ranks = [points.ranks(p, *pair) for pair in zip(found.earlier, found.later, strict=True)]
+        np.testing.assert_array_equal(found.between_rank, [between for between, _ in ranks])
+        np.testing.assert_array_equal(found.complementary_rank, [around for _, around in ranks])
+
+
 def check(seeds, condition, unclear):
     """No answer is wrong; at most this part of them is not right and clear."""
     count, doubts = 0, Counter()
@@ -45,6 +55,7 @@ def check(seeds, condition, unclear):
             assert not kind.kind_is_clear, seed
             doubts.update(["kind"])
             continue
+        check_ranks(p, kind)
         for name, found, known, clear in told(p, kind):
             assert found == known or not clear, (seed, name, found, known)
             doubts[name] += not (found == known and clear)
@@ -64,6 +75,26 @@ def test_no_answer_about_a_critical_point_is_wrong(first, condition, unclear):
 def test_points_that_were_wrong_once_are_right_or_said_to_be_unclear(seed):
     """Of 20,000: bases so ill-conditioned that singular values are spread down to rounding."""
     check([seed], 1e6, 1.0)
+
+
+def test_an_order_is_exact_only_if_all_ranks_that_are_possible_have_it():
+    """Layers 2 and 4 of five have weights beside mode 0, so layers 1, 3 and 5 do: the order is 3.
+
+    Bases of condition 1e6 make these weights 1e-12 of their layers: all alike but the order.
+    """
+    target, rng = np.diag([3, 2, 1]), np.random.default_rng(0)
+    layers = [np.zeros(shape, int) for shape in ((2, 3), (2, 2), (2, 2), (3, 2), (3, 3))]
+    for w, first in zip(layers, (3, 1, 1, 1, 1), strict=True):
+        w[0, 0] = first
+    layers[1][1, 1] = layers[3][2, 1] = 1
+    doubts = 0
+    for _ in range(20):
+        p = points.moved_point(target, layers, (0,), [3, 2, 2, 2, 3, 3], rng, 1e6)
+        assert (points.order(p), p.kind) == (3, "nonstrict_saddle")
+        found = dl.classify(p.net, p.x)
+        check_ranks(p, found)
+        doubts += not found.order_is_exact
+    assert 0 < doubts < 20
 
 
 @pytest.mark.slow
