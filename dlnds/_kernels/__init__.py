@@ -5,6 +5,7 @@ def compile_all() -> None:
     """Compile every kernel that a public function may need, into Numba's cache."""
     from dlnds._kernels import (
         balance,
+        bordered,
         homogeneous,
         implicit,
         jit,
@@ -50,5 +51,12 @@ def compile_all() -> None:
         (tangent.advance, tangent.ADVANCE),
         (tangent.iterate, tangent.ITERATE),
         (tangent.apply, tangent.APPLY),
+        (bordered.usual_size, bordered.USUAL_SIZE),
+        (bordered.assemble, bordered.ASSEMBLE),
+        (bordered.factorize, bordered.FACTORIZE),
+        (bordered.substitute, bordered.SUBSTITUTE),
+        (bordered.advance, bordered.ADVANCE),
+        (bordered.lead, bordered.LEAD),
+        (bordered.course, bordered.COURSE),
     ):
         jit.ready(kernel, signature)

@@ -2,18 +2,23 @@
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.linalg
 from scipy.linalg import lapack
 
-from dlnds.arrays import Array
+from dlnds._kernels import bordered as kernels
+from dlnds._kernels import jit
+from dlnds.arrays import Array, Integers
 from dlnds.continuation.residuals import Residual
 from dlnds.theory import tolerances
 
 #: Reciprocal condition of a bordered system below which it is solved in its regular part only.
 SINGULAR = 1e-10
+#: Largest size of a matrix with compiled factors, and pivots, in terms of the largest, beyond doubt
+#: those of a regular one.
+SMALL, CLEAR = 64, 1e-4
 #: Reciprocal condition of the generators' Gram matrix above which their rank is full beyond doubt.
 INDEPENDENT = 1e-4
 #: Components above which a symmetric Jacobian is not diagonalized.
@@ -42,32 +47,75 @@ def orthonormal(rows: Array, unit: float) -> Array | None:
 
 
 class Factors(NamedTuple):
-    """A matrix and its triangular factors."""
+    """A matrix and the triangular factors of its transpose."""
 
     matrix: Array
+    #: Or, without pivots, its pseudoinverse where it is singular.
     factors: Array
-    pivots: Array
-    #: An estimate of its reciprocal condition.
-    condition: float
+    pivots: Integers
+    #: Its reciprocal condition, infinite where pivots leave no doubt that it is regular.
+    doubtful: float = math.inf
+
+    @property
+    def condition(self) -> float:
+        """An estimate of its reciprocal condition in the largest sum of a row."""
+        return self.doubtful if self.doubtful < math.inf else _by_lapack(self.matrix)[2]
+
+    @property
+    def transposed(self) -> "Factors":
+        """The same of the transpose."""
+        found = factorized(np.ascontiguousarray(self.matrix.T))
+        assert found is not None
+        return found
 
     @property
     def determinant(self) -> tuple[float, float]:
         """Its sign, and the logarithm of its size."""
-        diagonal = np.diagonal(self.factors)
+        factors, pivots = self.factors, self.pivots
+        if not pivots.size:
+            factors, pivots, _ = _by_lapack(self.matrix)
+        diagonal = np.diagonal(factors)
         if not diagonal.all():
             return 0.0, -math.inf
-        swaps = np.count_nonzero(self.pivots != np.arange(len(diagonal)))
+        swaps = np.count_nonzero(pivots != np.arange(len(diagonal)))
         odd = (swaps + np.count_nonzero(diagonal < 0.0)) % 2
         return -1.0 if odd else 1.0, float(np.log(np.abs(diagonal)).sum())
 
-    def solve(self, right: Array, transposed: bool = False) -> Array:
+    def is_regular(self, least: float) -> bool:
+        """Tell whether its reciprocal condition is above the least one, as clear pivots tell."""
+        return least <= 1e-2 * CLEAR < self.doubtful or self.condition > least
+
+    def solve(self, right: Array) -> Array:
         """Return the solution, of least norm where the system is singular."""
-        if self.condition > SINGULAR:  # the factors are those of the transpose
-            trans = 0 if transposed else 1
-            found: Array = lapack.dgetrs(self.factors, self.pivots, right, trans=trans)[0]
-            return found
-        matrix = self.matrix.T if transposed else self.matrix
-        return np.asarray(np.linalg.lstsq(matrix, right, rcond=10.0 * SINGULAR)[0], float)
+        x = np.array(right, float)
+        substitute: Any = jit.ready(kernels.substitute, kernels.SUBSTITUTE)
+        substitute(self.factors, self.pivots, x)
+        return x
+
+
+def factorized(matrix: Array) -> Factors | None:
+    """Return the factors of a matrix, None if it is not finite."""
+    if len(matrix) <= SMALL:
+        factors, pivots = np.empty_like(matrix), np.empty(len(matrix), np.int64)
+        factorize: Any = jit.ready(kernels.factorize, kernels.FACTORIZE)
+        least = factorize(matrix, factors, pivots)
+        if not least < CLEAR:
+            return None if math.isnan(least) else Factors(matrix, factors, pivots)
+    factors, pivots, condition = _by_lapack(matrix)
+    if condition > SINGULAR:
+        return Factors(matrix, factors, pivots, condition)
+    if not np.isfinite(matrix).all():
+        return None
+    inverse = np.asarray(np.linalg.pinv(matrix, rcond=10.0 * SINGULAR), float)
+    return Factors(matrix, inverse, np.empty(0, np.int64), condition)
+
+
+def _by_lapack(matrix: Array) -> tuple[Array, Integers, float]:
+    """Return triangular factors of a transpose, their pivots, and its reciprocal condition."""
+    columns = matrix.T
+    factors, pivots, info = lapack.dgetrf(columns)
+    condition = 0.0 if info else lapack.dgecon(factors, lapack.dlange("1", columns))[0]
+    return factors.T, pivots.astype(np.int64), condition
 
 
 def pinned(basis: Array, size: float) -> Array | float:
@@ -77,17 +125,6 @@ def pinned(basis: Array, size: float) -> Array | float:
     pin: Array = basis @ basis.T
     pin *= -size
     return pin
-
-
-def factorized(matrix: Array) -> Factors | None:
-    """Return the factors of a matrix, None if it is not finite."""
-    columns = matrix.T
-    size = lapack.dlange("1", columns)
-    if not math.isfinite(size):
-        return None
-    factors, pivots, info = lapack.dgetrf(columns)
-    condition = 0.0 if info else lapack.dgecon(factors, size)[0]
-    return Factors(matrix, factors, pivots, condition)
 
 
 def transverse_values(

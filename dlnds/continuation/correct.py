@@ -7,21 +7,23 @@ by its scale: a typical size of x, and half of the range of p.
 import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from dlnds._kernels import bordered as kernels
+from dlnds._kernels import jit
 from dlnds.arrays import Array
 from dlnds.continuation.bordered import (
+    CLEAR,
     SINGULAR,
     Factors,
     factorized,
     orthonormal,
-    pinned,
     transverse_values,
     values_by_rows,
 )
-from dlnds.continuation.residuals import Residual, force_of, jacobian_of
+from dlnds.continuation.residuals import Residual, force_of, jacobian_of, slope_of
 from dlnds.theory import forms, tolerances
 
 #: Newton steps at most, and how many times smaller one has to be for its factors to serve again.
@@ -55,6 +57,10 @@ class Point(NamedTuple):
     radius: float
     zone: float
     residual: float
+    #: Number of eigenvalues that grow, the index, and of those that are zero, as are those on a
+    #: continuum of solutions.
+    n_growing: int = 0
+    n_zeros: int = 0
     multiplier: float = 0.0
     iterations: int = 0
     #: How many times smaller the second Newton step was than the first.
@@ -77,17 +83,6 @@ class Point(NamedTuple):
     def p(self) -> float:
         """Its parameter."""
         return float(self.z[-1])
-
-    @property
-    def n_growing(self) -> int:
-        """Number of eigenvalues that grow, the index."""
-        growth = self.growth
-        return len(growth) - int(np.searchsorted(growth, self.zone, side="right"))
-
-    @property
-    def n_zeros(self) -> int:
-        """Number of eigenvalues that are zero, as are those on a continuum of solutions."""
-        return int(np.count_nonzero(np.abs(self.growth) <= self.zone))
 
 
 class Problem(NamedTuple):
@@ -136,7 +131,7 @@ class Problem(NamedTuple):
         """Return ∂F/∂p (component), by differences within the bounds if it is not known."""
         x, p = z[:-1], float(z[-1])
         if self.residual.derivative is not None:
-            return self._in_rows(np.asarray(self.residual.derivative(x, p), float))
+            return self._in_rows(slope_of(self.residual.derivative, x, p))
         unit = float(self.scale[-1])
         return self._in_rows(
             forms.difference_within(lambda s: force_of(self.residual, x, s), p, unit, self.bounds)
@@ -176,7 +171,8 @@ def declared_basis(residual: Residual, x: Array, p: float, unit: float) -> Array
     if basis is not None:
         return basis
     _, sizes, frame = np.linalg.svd(rows, full_matrices=False)
-    return frame[: int((sizes > tolerances.RANK * max(sizes[0], unit)).sum())].T
+    rank = int((sizes > tolerances.RANK * max(sizes[0], unit)).sum())
+    return np.ascontiguousarray(frame[:rank].T)
 
 
 def located_orbit(problem: Problem, point: Point) -> Array:
@@ -203,7 +199,7 @@ def orbit_basis(problem: Problem, z: Array, normal: Array) -> Array:
     kernel = np.asarray(np.linalg.svd(wide)[2][-problem.nullity - 1 :], float)
     along = kernel.T @ (kernel @ normal)
     rest = kernel - np.outer(kernel @ along, along) / float(along @ along)
-    return np.linalg.svd(rest)[2][: problem.nullity, :-1].T
+    return np.ascontiguousarray(np.linalg.svd(rest)[2][: problem.nullity, :-1].T)
 
 
 class Bordered(NamedTuple):
@@ -219,9 +215,9 @@ class Bordered(NamedTuple):
 
 def usual_size(problem: Problem, jacobian: Array, slope: Array) -> float:
     """Return the root mean square of what a unit of x, and one of p, changes; 1 if it is 0."""
-    n, ratio = len(slope), float(problem.scale[-1]) / problem.unit
-    square = float(np.vdot(jacobian, jacobian) + ratio * ratio * (slope @ slope))
-    return math.sqrt(square / n) if 0.0 < square < math.inf else 1.0
+    ratio = float(problem.scale[-1]) / problem.unit
+    size: Any = jit.ready(kernels.usual_size, kernels.USUAL_SIZE)
+    return float(size(jacobian, slope, ratio))
 
 
 def bordered(problem: Problem, z: Array, basis: Array, normal: Array) -> Bordered | None:
@@ -230,14 +226,12 @@ def bordered(problem: Problem, z: Array, basis: Array, normal: Array) -> Bordere
     In place of multipliers on the orbit the pin −w B Bᵀ is added, which has the same solutions: the
     values of F are across the orbit, so that both they and w Bᵀ(x − start) vanish.
     """
-    jacobian, slope = problem.matrix(z), problem.slope(z)
-    n, ratio = len(slope), float(problem.scale[-1]) / problem.unit
-    weight = usual_size(problem, jacobian, slope)
-    matrix = np.empty((n + 1, n + 1))
-    np.add(jacobian, pinned(basis, weight), out=matrix[:n, :n])
-    matrix[:n, :n] /= weight
-    matrix[:n, n] = slope * (ratio / weight)
-    matrix[n] = normal
+    jacobian, ratio = problem.matrix(z), float(problem.scale[-1]) / problem.unit
+    matrix, given = np.empty((z.size, z.size)), (jacobian, problem.slope(z), normal, ratio)
+    assemble: Any = jit.ready(kernels.assemble, kernels.ASSEMBLE)
+    weight = assemble(*given, matrix)
+    if basis.size:
+        matrix[:-1, :-1] -= basis @ basis.T
     factors = factorized(matrix)
     return None if factors is None else Bordered(factors, weight * problem.unit, weight, jacobian)
 
@@ -259,33 +253,27 @@ def corrected(problem: Problem, start: Array, normal: Array) -> Solution | None:
     Lengths are scaled, the normal is a unit vector. None if Newton's method does not contract, or
     leaves the bounds, and for a prediction that overflows.
     """
-    scale, n = problem.scale, start.size - 1
-    z, last, contraction = start.copy(), np.inf, 0.0
+    z, last, contraction = start.copy(), math.inf, 0.0
     if not np.isfinite(start).all():
         return None
     held_within(z, problem.bounds)
     basis = orbit_basis(problem, z, normal)
     system, fresh = bordered(problem, z, basis, normal), True
-    right, ahead = np.empty(n + 1), start / scale
-    size = 1.0 + math.sqrt(ahead @ ahead)
+    advance: Any = jit.ready(kernels.advance, kernels.ADVANCE)
+    plane = basis, normal, start, problem.scale
     for iteration in range(1, MOST_ITERATIONS + 1):
         if system is None:
             return None
-        lack = (z - start) / scale
-        right[:n] = problem.value(z) / system.unit
-        if basis.size:
-            right[:n] -= basis @ (basis.T @ lack[:n])
-        right[n] = normal @ lack
-        step = system.factors.solve(right)
-        length = math.sqrt(step @ step) / size
-        z = z - scale * step
+        _, *factors, _ = system.factors
+        before, z = z, np.empty_like(start)
+        length = advance(*factors, problem.value(before), system.unit, *plane, before, z)
         if not math.isfinite(length):
             return None
         inside = held_within(z, problem.bounds)
         contraction = length / last if iteration == 2 else contraction
         rounding = fresh and length <= 1e3 * problem.rtol and length > 0.5 * last
         if inside and (length <= problem.rtol or rounding):
-            drift = basis.T @ (z - start)[:n]
+            drift = basis.T @ (z - start)[:-1] if basis.size else basis
             multiplier = system.weight * float(np.abs(drift).max(initial=0.0))
             moved = problem.distance(z, start)
             return Solution(z, multiplier, iteration, contraction, moved)
@@ -303,10 +291,11 @@ def held_within(z: Array, bounds: tuple[float, float], beyond: float = 0.0) -> b
 
     Or but for what it may be beyond them. What is at a bound but for rounding is put on it.
     """
-    nearest = min(max(z[-1], bounds[0]), bounds[1])
-    inside = abs(z[-1] - nearest) <= max(beyond, EPSILON * max(abs(bounds[0]), abs(bounds[1])))
+    p, (low, high) = float(z[-1]), bounds
+    nearest = min(max(p, low), high)
+    inside = abs(p - nearest) <= max(beyond, EPSILON * max(abs(low), abs(high)))
     for bound in bounds:
-        if abs(nearest - bound) <= 0.1 * EPSILON * (bounds[1] - bounds[0]):
+        if abs(nearest - bound) <= 0.1 * EPSILON * (high - low):
             nearest = bound
     z[-1] = nearest
     return bool(inside)
@@ -314,24 +303,17 @@ def held_within(z: Array, bounds: tuple[float, float], beyond: float = 0.0) -> b
 
 def described(problem: Problem, z: Array, normal: Array) -> Point | None:
     """Return a solution with its tangent, on the side of a normal, and its spectrum."""
-    n, basis = z.size - 1, orbit_basis(problem, z, normal)
+    basis = orbit_basis(problem, z, normal)
     system = bordered(problem, z, basis, normal)
     if system is None:
         return None
-    right = np.zeros(n + 1)
-    right[n] = 1.0
-    ahead = system.factors.solve(right)
-    if basis.size:
-        ahead[:n] -= basis @ (basis.T @ ahead[:n])
-    tangent = ahead * problem.scale
-    length = math.sqrt(tangent @ tangent)
+    tangent, heading, length, stretch = _leading(problem, system, basis)
     if not 0.0 < length < math.inf:
         return None
-    tangent /= length
     if problem.nullity > 0:  # where it is not declared, the orbit is what is across the tangent
-        basis = orbit_basis(problem, z, unit_length(tangent / problem.scale))
+        basis = orbit_basis(problem, z, heading)
     point = placed(problem, z, tangent, basis, system.jacobian)
-    return _oriented(problem, point, system, 0.5 * math.log(ahead @ ahead))
+    return _oriented(problem, point, system, math.log(stretch))
 
 
 def _oriented(
@@ -341,10 +323,18 @@ def _oriented(
     if system is None:
         return point
     sign, volume = system.factors.determinant
-    if system.factors.condition * system.weight <= SINGULAR * problem.size:
+    if not system.factors.is_regular(SINGULAR * problem.size / system.weight):
         sign = 0.0
     volume += stretch + len(point.x) * math.log(system.weight)
     return point._replace(orientation=sign, volume=volume)
+
+
+def _leading(problem: Problem, system: Bordered, basis: Array) -> tuple[Array, Array, float, float]:
+    """Return the unit tangent, the same in scaled coordinates, and the lengths of both before."""
+    _, *factors, _ = system.factors
+    tangent, heading = np.empty_like(problem.scale), np.empty_like(problem.scale)
+    lead: Any = jit.ready(kernels.lead, kernels.LEAD)
+    return tangent, heading, *lead(*factors, basis, problem.scale, tangent, heading)
 
 
 def placed(problem: Problem, z: Array, tangent: Array, basis: Array, jacobian: Array) -> Point:
@@ -365,11 +355,15 @@ def placed(problem: Problem, z: Array, tangent: Array, basis: Array, jacobian: A
         values, growth = values[order], growth[order]
         rates = rates[order] if isinstance(rates, np.ndarray) else rates
     force, radius = problem.given(problem.value(z)), float(np.abs(values).max(initial=0.0))
+    zone = tolerances.EIGENVALUE * radius + tolerances.ROUNDING * problem.size
+    small, large = growth.searchsorted(-zone), growth.searchsorted(zone, side="right")
     return Point(
         *(z, tangent, ahead / math.sqrt(ahead @ ahead), basis, values, growth),
         radius=radius,
-        zone=tolerances.EIGENVALUE * radius + tolerances.ROUNDING * problem.size,
+        zone=zone,
         residual=math.sqrt(force @ force),
+        n_growing=int(len(growth) - large),
+        n_zeros=int(large - small),
         rates=rates,
     )
 
@@ -410,29 +404,30 @@ def between(problem: Problem, here: Point, there: Point, part: float) -> Point |
 
 def course(problem: Problem, here: Point, there: Point, part: float) -> tuple[Array, Array]:
     """Return z and the unit tangent of the cubic curve through two points along their tangents."""
-    scale, t = problem.scale, part
-    chord = (there.z - here.z) / scale
-    length = math.sqrt(chord @ chord)
-    one, other = length * here.heading, length * there.heading
-    way = t * t * (3.0 - 2.0 * t) * chord
-    way += t * (1.0 - t) * ((1.0 - t) * one - t * other)
-    ahead = 6.0 * t * (1.0 - t) * chord
-    ahead += (1.0 - t) * (1.0 - 3.0 * t) * one + t * (3.0 * t - 2.0) * other
-    return here.z + scale * way, unit_length(ahead)
+    z, tangent = np.empty_like(here.z), np.empty_like(here.z)
+    ends = here.z, here.heading, there.z, there.heading
+    curve: Any = jit.ready(kernels.course, kernels.COURSE)
+    curve(*ends, problem.scale, part, z, tangent)
+    return z, tangent
 
 
-def null_directions(problem: Problem, z: Array, tolerance: float = 0.0) -> Array:
+def null_directions(problem: Problem, z: Array, normal: Array, tolerance: float = 0.0) -> Array:
     """Return the null directions (direction, component and p) of the equation across the orbit.
 
     Orthonormal in scaled coordinates. Singular values up to ``tolerance``, in terms of the root
-    mean square of all, are zero.
+    mean square of all, are zero. Where the equation is clearly regular across a normal there is one
+    direction, and no need to look for others.
     """
-    n, basis = z.size - 1, orbit_basis(problem, z, upwards_of(z))
+    basis, zero = orbit_basis(problem, z, normal), max(1e3 * tolerances.RANK, tolerance)
+    system = bordered(problem, z, basis, normal)
+    regular = system is not None and system.weight >= LEAST_SIZE * problem.size
+    if system and regular and zero <= 1e-2 * CLEAR and system.factors.condition > CLEAR:
+        return _leading(problem, system, basis)[1][None]
     rows, size = scaled_derivatives(problem, z)
     across = np.column_stack([size * basis.T, np.zeros(basis.shape[1])])
     _, sizes, frame = np.linalg.svd(np.vstack([rows, across]))
-    rank = int((sizes > max(1e3 * tolerances.RANK, tolerance) * size).sum())
-    return frame[min(rank, n) :]
+    rank = int((sizes > zero * size).sum())
+    return frame[min(rank, z.size - 1) :]
 
 
 def scaled_derivatives(problem: Problem, z: Array) -> tuple[Array, float]:

@@ -783,7 +783,8 @@ def _kind(problem: Problem, test: Test, special: Special, usual: int = 0) -> tup
         return "none", 0
     if problem.spectrum is not None:
         return ("index_change" if len(critical) else "none"), 0
-    nulls = null_directions(problem, point.z, _relative(problem, point, tolerance))
+    relative = _relative(problem, point, tolerance)
+    nulls = null_directions(problem, point.z, point.heading, relative)
     beside = max(len(nulls) - 1 - usual, int(test.kind == "crossing"))
     if beside:
         return "branch_point", beside

@@ -107,6 +107,8 @@ class Residual:
     @property
     def size(self) -> int | None:
         """The number of components of x, if they have labels."""
+        if not self.coordinates:
+            return None
         return xr.Dataset(coords=self.coordinates).sizes.get("parameter")
 
     def value(self, x: ArrayLike, p: float) -> Array:
@@ -131,10 +133,7 @@ class Residual:
         """Return ∂F/∂p, infinite or NaN where that or ``fun`` overflows."""
         state, p = _place(x, p)
         if self.derivative is not None:
-            found = np.asarray(self.derivative(state, p), float)
-            if found.shape != state.shape:
-                raise ValueError(f"derivative: needs {state.size} numbers, got shape {found.shape}")
-            return found
+            return slope_of(self.derivative, state, p)
         return forms.difference(lambda s: self.value(state, p + s), abs(p))
 
     def orbit(self, x: ArrayLike, p: float) -> Array:
@@ -169,6 +168,16 @@ def jacobian_of(function: Callable[[Array, float], Array], x: Array, p: float) -
             raise ValueError(
                 f"jacobian: needs a matrix of shape {(x.size, x.size)}, got {found.shape}"
             )
+    return found
+
+
+def slope_of(function: Callable[[Array, float], Array], x: Array, p: float) -> Array:
+    """Return ∂F/∂p, by its function, at a place that needs no check."""
+    found = function(x, p)
+    if not _is_plain(found, x.shape):
+        found = np.asarray(found, float)
+        if found.shape != x.shape:
+            raise ValueError(f"derivative: needs {x.size} numbers, got shape {found.shape}")
     return found
 
 

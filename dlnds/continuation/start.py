@@ -1,7 +1,7 @@
 """The first point of a branch: the solution at p0, its tangent, and the scales of all lengths."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -284,27 +284,49 @@ def _bending_along(
 
     def bent(octave: float) -> float:
         s = 2.0**octave
-        rest = float(np.linalg.norm(problem.value(joined(x + s * v, p)) - force - s * rate))
-        rest = rest if math.isfinite(rest) else 1e300
-        return math.log(rest + 1e-300) - math.log(BENT * (s * change + reach) + 1e-300)
+        rest = problem.value(joined(x + s * v, p)) - force - s * rate
+        square = float(rest @ rest)
+        size = math.sqrt(square) if math.isfinite(square) else 1e300
+        return math.log(size + 1e-300) - math.log(BENT * (s * change + reach) + 1e-300)
 
-    limit = min(OCTAVES, math.log2(most / ROOM)) if most < math.inf else OCTAVES
-    if limit < OCTAVES and bent(limit) <= SAME:
+    span = _bracket(bent, float(np.linalg.norm(x)), most)
+    if span is None:
         return most
-    size = float(np.linalg.norm(x))
+    return float(ROOM * 2.0 ** scipy.optimize.brentq(bent, *span, xtol=1e-10))
+
+
+def _bracket(
+    bent: Callable[[float], float], size: float, most: float
+) -> tuple[float, float] | None:
+    """Return octaves between which F becomes bent, None if that is not before the most."""
+    if most < math.inf:
+        high, gap = math.log2(most / ROOM), 0.5
+        if bent(high) <= SAME:
+            return None
+        while bent(high - gap) > 0.0 and high - gap > -OCTAVES:
+            high, gap = high - gap, 2.0 * gap
+        return (high - gap, high) if high - gap > -OCTAVES else None
     low = max(math.log2(SLIGHT * size), -OCTAVES) if size else -OCTAVES
-    while bent(low) > 0.0 and low > -OCTAVES:
+    below = bent(low)
+    while below > 0.0 and low > -OCTAVES:
         low -= 4.0
-    while not bent(low) < 0.0 and low < limit:  # F may be rounding where lengths are slight
+        below = bent(low)
+    while not below < 0.0 and low < OCTAVES:  # F may be rounding where lengths are slight
         low += 4.0
-    if low >= limit:
-        return most
-    high = low + 4.0
-    while bent(high) < 0.0:
-        low, high = high, high + 4.0
-        if high > limit + 4.0:
-            return most
-    return float(ROOM * 2.0 ** scipy.optimize.brentq(bent, low, high, xtol=1e-10))
+        below = bent(low)
+    if low >= OCTAVES:
+        return None
+    high = low + _octaves(below)
+    while (above := bent(high)) < 0.0:
+        low, high = high, high + _octaves(above)
+        if low > OCTAVES:
+            return None
+    return low, high
+
+
+def _octaves(bent: float) -> float:
+    """Return how many octaves to a length at which F is bent, if that grows as a square."""
+    return min(max(-bent / math.log(4.0), 4.0), OCTAVES / 4.0)
 
 
 def _check_derivatives(problem: Problem, z: Array) -> None:
@@ -438,6 +460,6 @@ def _null_directions(problem: Problem, z: Array) -> Array:
     if z.size > LARGE:
         normal = upwards_of(z)
         system = bordered(problem, z, orbit_basis(problem, z, normal), normal)
-        if system is not None and system.factors.condition > SINGULAR:
+        if system is not None and system.factors.is_regular(SINGULAR):
             return unit_length(system.factors.solve(normal))[None]
-    return null_directions(problem, z)
+    return null_directions(problem, z, upwards_of(z))

@@ -1,4 +1,6 @@
-"""Steps along branches of large problems against the same steps with all eigenvalues."""
+"""Systems that steps along branches solve, and large problems against all their eigenvalues."""
+
+import math
 
 import numpy as np
 import pytest
@@ -63,3 +65,44 @@ def test_nearly_dependent_generators_are_left_to_singular_values():
     rows[2] = rows[0] + 1e-3 * rows[1]
     assert bordered.orthonormal(rows, 1.0) is None
     assert bordered.orthonormal(1e-4 * np.eye(3, 6), 1.0) is None
+
+
+@pytest.mark.parametrize("n", [1, 2, 9, 64, 65, 90])
+def test_factors_solve_a_system_and_its_transpose(n):
+    """To the backward error of Gauss' elimination, with room for the growth of its pivots."""
+    rng = np.random.default_rng(n)
+    matrix, right = rng.normal(size=(n, n)), rng.normal(size=n)
+    factors = bordered.factorized(matrix)
+    for one, system in ((matrix, factors), (matrix.T, factors.transposed)):
+        kept = right.copy()
+        x = system.solve(right)
+        np.testing.assert_array_equal(right, kept)
+        error = 10.0 * n * np.finfo(float).eps * (abs(one) @ abs(x) + abs(right))
+        assert (abs(one @ x - right) <= error).all()
+    sums = (np.linalg.norm(one, np.inf) for one in (matrix, np.linalg.inv(matrix)))
+    exact = 1.0 / math.prod(sums)
+    assert exact * (1.0 - 1e-9) <= factors.condition <= 10.0 * exact  # LAPACK's is an estimate
+
+
+@pytest.mark.parametrize("n", [2, 9, 64, 65, 90])
+@pytest.mark.parametrize("least", [0.0, 1e-13, 1e-12])
+def test_singular_systems_are_solved_in_their_regular_part(n, least):
+    """The least squares solution of least norm, of what is left without the least value."""
+    rng = np.random.default_rng(n)
+    left, right = (np.linalg.qr(rng.normal(size=(n, n)))[0] for _ in range(2))
+    sizes = np.append(np.linspace(1.0, 2.0, n - 1), least)
+    factors, side = bordered.factorized(left * sizes @ right.T), rng.normal(size=n)
+    expected = right[:, :-1] @ ((left[:, :-1].T @ side) / sizes[:-1])
+    np.testing.assert_allclose(factors.solve(side), expected, rtol=0.0, atol=1e-10)
+
+
+@pytest.mark.parametrize("n", [1, 5, 64, 70])
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_has_no_solution(n, wrong):
+    """It has no factors, or its solution is not finite."""
+    rng = np.random.default_rng(n)
+    for place in rng.integers(n, size=(10, 2)):
+        matrix = rng.normal(size=(n, n))
+        matrix[tuple(place)] = wrong
+        factors = bordered.factorized(matrix)
+        assert factors is None or not np.isfinite(factors.solve(rng.normal(size=n))).all()
