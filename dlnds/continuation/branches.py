@@ -221,10 +221,10 @@ def branch(
     and if the test functions (the tangent's component along p, eigenvalues across the orbit, user
     events) are settled within it: by their values at both ends and, unless all are far from zero,
     at the point half way, which must be near the cubic curve through both ends, each keeps its sign
-    or changes it once. Otherwise the step is shortened. Zeros are found by Brent's method on
-    corrected points; where the equation is singular, by interpolation between points around. The
-    determinant of [∂F/∂x, ∂F/∂p; tangent] changes sign once for each dimension of the kernel of a
-    branch point and nowhere else; where it does otherwise, the step is shortened, too.
+    or changes it once. Otherwise the step is shortened. Zeros are found on corrected points, by
+    interpolation of those known; where the equation is singular, by interpolation between points
+    around. The determinant of [∂F/∂x, ∂F/∂p; tangent] changes sign once for each dimension of the
+    kernel of a branch point and nowhere else; where it does otherwise, the step is shortened, too.
 
     A branch that comes to a pitchfork by one of its halves goes on along the other one. If a
     symmetry maps these onto each other, as where a mode of two layers with weight decay vanishes,

@@ -62,6 +62,9 @@ SINGULAR = 1e-2
 #: Distances of special points, in terms of the step, up to which they are one; and scaled ones that
 #: rounding leaves where p depends on them by their square, as at pitchforks.
 SAME_PLACE, BLIND = 1e-6, 1e-7
+#: Values of test functions, in terms of the largest, that are zero but for rounding; how near to
+#: another one, in parts of the way, the last interpolated zero is, and how many there are at most.
+EXACT, CONVERGED, MOST_GUESSES = 1e-14, 1e-8, 6
 #: Residuals at a special point that is not solved for, in terms of what a wrong one would have.
 SLIGHT = 1e-9
 
@@ -488,11 +491,7 @@ def _zero(way: Way, test: Test, low: float = 0.0, high: float = 1.0) -> Place | 
         return _turned(way, test, low, high)
     found, span = None, _span(way, test)
     try:
-        part = float(
-            scipy.optimize.brentq(
-                lambda t: test.value(way.at(t)), low, high, xtol=1e-15, rtol=1e-13
-            )
-        )
+        part = _part_of_zero(way, test, low, high)
         point = way.at(part)
         if test.kind == "user" or abs(test.value(point)) <= max(test.zone, 1e-9 * span):
             found = Place(point, part, "sign_change")
@@ -509,6 +508,46 @@ def _zero(way: Way, test: Test, low: float = 0.0, high: float = 1.0) -> Place | 
         if best is not None and solves and abs(test.value(best.point)) <= near:
             return best
     return found
+
+
+def _part_of_zero(way: Way, test: Test, low: float, high: float) -> float:
+    """Return the part of the way at which a test function vanishes between two that are known.
+
+    By interpolation, from few points; where that does not lead on, by Brent's method between both,
+    whose points also tell whether there are more zeros.
+    """
+    inside = {part: point for part, point in way.known.items() if low <= part <= high}
+    values = {part: test.value(point) for part, point in inside.items()}
+    exact = EXACT * max(map(abs, values.values()))
+    for _ in range(MOST_GUESSES):
+        part, (before, after) = _inverse(values), _sign_change(values)
+        if not before < part < after:
+            break
+        gap = min(part - before, after - part)
+        values[part] = test.value(way.at(part))
+        if abs(values[part]) <= exact or gap <= CONVERGED:
+            return part
+    return float(
+        scipy.optimize.brentq(lambda t: test.value(way.at(t)), low, high, xtol=1e-15, rtol=1e-13)
+    )
+
+
+def _sign_change(values: dict[float, float]) -> tuple[float, float]:
+    """Return the first two places next to each other of a function that changes sign."""
+    for low, high in itertools.pairwise(sorted(values)):
+        if values[low] * values[high] <= 0.0:
+            return low, high
+    raise ValueError("values: need a change of sign")
+
+
+def _inverse(values: dict[float, float]) -> float:
+    """Return where a function vanishes, by interpolation of its places by its smallest values."""
+    near = {value: part for part, value in values.items()}
+    chosen = sorted(near, key=abs)[:4]
+    return sum(
+        near[one] * math.prod(other / (other - one) for other in chosen if other != one)
+        for one in chosen
+    )
 
 
 def _turned(way: Way, test: Test, low: float, high: float) -> Place | None:
