@@ -111,6 +111,26 @@ EMBEDDED = np.linalg.solve(
     INTEGRALS.T, np.linalg.solve((NODES[:, None] ** np.arange(STAGES)).T, _first)
 )
 
+
+def _one_more(nodes, shift):
+    """Return a point inside, the weights of u and u′ there, and the largest ω over ω′ there.
+
+    The polynomial u of the step, and that of one degree more through its stages that satisfies the
+    equation at this point, too, differ by a multiple a of ω(θ) = θ Π (θ − c_i). To first order
+    (ω′ − h ω J) a = h f(u) − u′ there; where ω = μ ω′ the factors of the step solve that. Of these
+    points that with the largest ω is taken.
+    """
+    omega = np.polynomial.Polynomial.fromroots([0.0, *nodes])
+    points = (omega - shift * omega.deriv()).roots()
+    point = points[np.argmax(np.where(points < 1.0, np.abs(omega(points)), 0.0))]
+    powers = np.arange(1, len(nodes) + 1)
+    rows = np.stack([point**powers, powers * point ** (powers - 1)])
+    weights = rows @ np.linalg.inv(nodes[:, None] ** powers)
+    return point, weights, np.abs(omega(omega.deriv().roots())).max() / omega.deriv()(point)
+
+
+BETWEEN, BETWEEN_WEIGHTS, BETWEEN_SIZE = _one_more(NODES, REAL_SHIFT)
+
 ITERATIONS = 10
 #: Newton's method stops at this part of the allowed error.
 SMALL_UPDATE = 1e-3
@@ -402,6 +422,36 @@ def error_estimate(method, x, derivative, space):
 
 
 @inlined
+def dense_error(method, x, space):
+    """Return the weighted size of the error of the polynomial between the stages.
+
+    The error at the end says nothing of it where a component is very stiff: there the stages are
+    right however long the step is.
+    """
+    n, now, h = x.size, space.clock[0], space.memory[0].h
+    right, error = np.empty(n, np.complex128), np.empty(n)
+    state, slope = np.empty(n), np.empty(n)
+    for k in range(n):
+        value = 0.0
+        for i in range(STAGES):
+            value += BETWEEN_WEIGHTS[0, i] * space.Z[i, k]
+        state[k] = x[k] + value
+    method.field(now.time + BETWEEN * h, state, method.params, slope)
+    now.evaluations += 1
+    for k in range(n):
+        value = h * slope[k]
+        for i in range(STAGES):
+            value -= BETWEEN_WEIGHTS[1, i] * space.Z[i, k]
+        right[k] = value
+    if not method.solve((method.params, method.jvp), x, 0, right, space):
+        return np.inf
+    for k in range(n):
+        error[k] = BETWEEN_SIZE * right[k].real
+    size = weighted_norm(error, space.tolerance)
+    return size if np.isfinite(size) else np.inf
+
+
+@inlined
 def predict(work, space):
     """Guess the stages from the polynomial of the last step, or as zero where there is none."""
     now, memory, Z = space.clock[0], space.memory[0], space.Z
@@ -537,15 +587,18 @@ def growth_after(error, iterations, memory):
 
 
 @inlined
-def accepted_step(method, task, now, remaining, work, space):
-    """Shorten the step until its error is acceptable; return a code and the step."""
+def accepted_step(method, task, now, remaining, unread, work, space):
+    """Shorten the step until its error is acceptable; return a code and the step.
+
+    Where something is read inside it, so must the error there be, or it ends at what is read first.
+    """
     x, memory, finite = work.state, space.memory[0], True
     for k in range(x.size):
         space.tolerance[k] = NOTHING
     allow_embedded(method, task, now.time, x, space)
     for _ in range(TRIALS):
         h = now.step
-        if 1.01 * h >= remaining:
+        if 1.01 * h >= remaining and h != unread:
             h = remaining
         if not np.isfinite(now.time + h):
             return END_REACHED, h
@@ -568,7 +621,10 @@ def accepted_step(method, task, now, remaining, work, space):
             refuse(SLOWEST * h, now, memory)
             continue
         now.step = h * growth_after(error, iterations, memory)
-        if error <= 1.0:
+        inside = dense_error(method, x, space) if error <= 1.0 and h > unread else 0.0
+        if inside > 1.0:
+            now.step = max(unread, h * growth(inside, SAFETY, 1.0, STAGES + 1, 1.0))
+        elif error <= 1.0:
             memory.last_error, memory.last_h = max(error, 1e-2), h
             return ACCEPTED, h
         refuse(now.step, now, memory)

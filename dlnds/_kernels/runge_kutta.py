@@ -332,6 +332,14 @@ def ahead(t, now):
 
 
 @part
+def ahead_to_read(now, rows):
+    """Return how far ahead lies what is read next, inside a step or at its end."""
+    if now.always_dense == 1:
+        return 0.0
+    return ahead(rows.wanted[now.saved], now) if now.saved < rows.wanted.size else np.inf
+
+
+@part
 def save(now, work, rows, row):
     """Save what is due, from ``row`` on; return the next row and whether all fitted."""
     if rows.wanted.size == 0 and now.unsaved == 1:
@@ -422,7 +430,7 @@ def growth(error, safety, trend, order, limit):
 
 
 @inlined
-def accepted_step(method, task, now, remaining, work, trial):
+def accepted_step(method, task, now, remaining, unread, work, trial):
     """Shorten the step until its error is acceptable; return a code and the step."""
     t, x, stages, tolerance = now.time, work.state, work.stages, trial.tolerance
     h, limit, finite = now.step, FASTEST, True
@@ -531,15 +539,16 @@ def advance(parts, tasks, clock, reference, grown, work, rows):
         remaining = ahead(task.end, now)
         if not remaining > 0.0:
             return END_REACHED, row
+        unread = ahead_to_read(now, rows)
         code, h, planned = pause(task, now, remaining, trial, grown), 0.0, now.step
         if code == ACCEPTED and blows_up(work.state, now):
             code = STEP_TOO_SMALL
         if code == ACCEPTED:
-            code, h = accepted_step(method, task, now, remaining, work, trial)
+            code, h = accepted_step(method, task, now, remaining, unread, work, trial)
         if code != ACCEPTED:  # in particular: nothing changes any more before t overflows
             return code, row
-        last = h == remaining
-        move_clock(now, h, task.end, last)
+        last = h in (remaining, unread)
+        move_clock(now, h, task.end if h == remaining else rows.wanted[now.saved], last)
         if last:  # cut short: the next one need not be
             now.step = max(now.step, planned)
         due = now.saved < rows.wanted.size and ahead(rows.wanted[now.saved], now) < 0.0

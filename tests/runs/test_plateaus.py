@@ -53,6 +53,21 @@ def test_embedded_radau_is_of_order_s():
         assert (abs(error) < 1e-12) == (k <= s)
 
 
+def test_the_point_between_stages_shares_the_factors_of_the_step():
+    """There ω = μ ω′ for ω(θ) = θ Π (θ − c_i), and degrees up to s are given exactly."""
+    c, s, point = implicit.NODES, implicit.STAGES, implicit.BETWEEN
+    values, slopes = implicit.BETWEEN_WEIGHTS
+    for k in range(1, s + 1):
+        assert values @ c**k == pytest.approx(point**k, rel=1e-12)
+        assert slopes @ c**k == pytest.approx(k * point ** (k - 1), rel=1e-12)
+    logarithmic = 1.0 / point + np.sum(1.0 / (point - c))
+    assert 1.0 / logarithmic == pytest.approx(implicit.REAL_SHIFT, rel=1e-10)
+    part = np.linspace(0.0, 1.0, 20_001)
+    omega = np.abs(part * np.prod(part[:, None] - c, axis=1)).max()
+    there = point * np.prod(point - c) / implicit.REAL_SHIFT
+    assert pytest.approx(omega / there, rel=1e-6) == implicit.BETWEEN_SIZE
+
+
 def test_radau_is_stable_where_it_must_be_and_damps():
     A, s = implicit.INTEGRALS, implicit.STAGES
 
