@@ -202,11 +202,21 @@ def _reach(rows: Sequence[Row], number: int) -> float:
 
 def _is_on(problem: Problem, point: Point, known: _Traced) -> bool:
     """Tell whether a solution is on a branch that was followed, up to declared symmetry."""
-    residual, rows = problem.residual, [row.point for row in known.rows]
-    plain = residual.generators is None and residual.invariants is None
-    between = _is_between if plain else _is_level
-    pairs = itertools.pairwise(rows)
+    residual = problem.residual
+    if residual.generators is None and residual.invariants is None:
+        pairs, between = itertools.pairwise(_nodes(known.rows)), _is_between
+    else:
+        pairs, between = itertools.pairwise([row.point for row in known.rows]), _is_level
     return any(between(problem, point, here, there) for here, there in pairs)
+
+
+def _nodes(rows: Sequence[Row]) -> list[Point]:
+    """Return the points of a branch but those between its ends that others cross it at.
+
+    Two tangents are as good as one another there, and the one that was found may be the other's.
+    """
+    inside = (row for row in rows[1:-1] if row.special is None or row.special.kind not in CROSSINGS)
+    return [row.point for row in (rows[0], *inside, rows[-1])]
 
 
 def _is_between(problem: Problem, point: Point, here: Point, there: Point) -> bool:

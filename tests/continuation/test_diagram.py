@@ -151,6 +151,35 @@ def counted(tree):
     return {p: sum(abs(q - p) < 1e-6 for q in starts) for p in np.round(starts, 5)}, stops
 
 
+@pytest.mark.parametrize(
+    ("height", "slope", "start", "count"),
+    [
+        (0.5, 0.0, (0.6, 0.8), 3),
+        (0.5, 0.0, (0.5, 0.1), 2),
+        (0.3, 0.0, (0.3, -0.35), 2),
+        (0.9, 0.0, (0.9, -0.35), 2),
+        (0.0, 1.0, (0.96, -0.28), 3),
+        (0.0, 1.0, (0.1, 0.1), 2),
+    ],
+)
+def test_a_circle_and_a_line_that_cross_twice_are_followed_once(height, slope, start, count):
+    """(x² + p² − 1)(x − h − s p): a closed branch, and a line that is one branch or two halves."""
+
+    def form(x, p):
+        return (x**2 + p**2 - 1.0) * (x - height - slope * p)
+
+    tree = dl.diagram(form, [start[0]], start[1], bounds=(-2.0, 2.0))
+    assert tree.attrs["complete"] == 1
+    assert len(tree.children) == count
+    everything = branches(tree)
+    (ring,) = [branch for branch in everything if branch.attrs["last_stop"] == "closed"]
+    np.testing.assert_allclose(ring.state[:, 0] ** 2 + ring.p**2, 1.0, atol=1e-9)
+    assert [kind for kind, *_ in events(ring)].count("fold") == 2
+    for line in everything:
+        if line is not ring:
+            np.testing.assert_allclose(line.state[:, 0], height + slope * line.p, atol=1e-9)
+
+
 @pytest.mark.parametrize("rotation", [None, 0])
 def test_repeated_modes_have_a_branch_for_each_sign_pattern(rotation):
     """F_i = −x_i + λ x_i/i − x_i³ with i repeated i times: 3^i − 1 at λ = i."""
