@@ -367,13 +367,29 @@ def _check_same(
         )
 
 
+def _check_symmetric(problem: Problem, z: Array) -> None:
+    """Refuse a Jacobian that is declared symmetric and is not, at the start or a length beside it.
+
+    At the start it may be so by chance, as where x = 0.
+    """
+    v = unit_length(np.random.default_rng(2).normal(size=z.size - 1)) * problem.unit
+    found = [problem.matrix(place) for place in (z, joined(z[:-1] + v, float(z[-1])))]
+    found = [matrix for matrix in found if np.isfinite(matrix).all()]
+    sizes = [float(np.linalg.norm(matrix)) for matrix in found]
+    for matrix, size in zip(found, sizes, strict=True):
+        lack = float(np.linalg.norm(matrix - matrix.T))
+        if lack > WRONG * size and lack > WRONG**2 * max(sizes):  # more than differences err by
+            raise ValueError(
+                "symmetric: ∂F/∂x is not symmetric at the start, or beside it; leave it out"
+            )
+
+
 def _check_declared(problem: Problem, z: Array, matrix: Array) -> None:
-    """Refuse a symmetry that the equation, whose Jacobian is given, does not have."""
+    """Refuse a symmetry that the equation does not have."""
     residual, x, p = problem.residual, z[:-1], float(z[-1])
     size = float(np.linalg.norm(matrix))
-    known = residual.jacobian is not None
-    if known and residual.symmetric and np.linalg.norm(matrix - matrix.T) > WRONG * size:
-        raise ValueError("symmetric: ∂F/∂x is not symmetric at the start")
+    if residual.symmetric:
+        _check_symmetric(problem, z)
     rows = residual.orbit(x, p)
     if rows.shape[1] != x.size or not np.isfinite(rows).all():
         raise ValueError(f"generators: needs finite rows of {x.size} numbers, got {rows.shape}")

@@ -459,3 +459,45 @@ def test_what_crosses_a_branch_at_a_constant_parameter_is_found_without_symmetry
     points = dl.special_points(branch)
     crossed = points.isel(step=dl.schema.decode(points.event).values == "branch_point")
     np.testing.assert_allclose(np.sort(crossed.state.values[:, 0]), [-0.5, 1.0], atol=1e-7)
+
+
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize(
+    ("field", "jacobian", "x0"),
+    [
+        (
+            lambda x, p: np.array([p - x[0] ** 2, x[0] - x[1]]),
+            lambda x, p: np.array([[-2.0 * x[0], 0.0], [1.0, -1.0]]),
+            [1.0, 1.0],
+        ),
+        (  # at x = 0 it is symmetric
+            lambda x, p: np.array([p * x[0] - x[0] * x[1], p * x[1] - x[0] ** 2]),
+            lambda x, p: np.array([[p - x[1], -x[0]], [-2.0 * x[0], p]]),
+            [0.0, 0.0],
+        ),
+    ],
+)
+def test_equations_that_are_not_symmetric_are_not_taken_as_such(field, jacobian, x0, known):
+    """Without the word, (p − x², x − y) has one fold and the index of its eigenvalues −2x, −1."""
+    given = jacobian if known else None
+    with pytest.raises(ValueError, match="^symmetric: "):
+        dl.branch(dl.Residual(field, given, symmetric=True), x0, 1.0, bounds=(-1.0, 2.0))
+    free = dl.branch(dl.Residual(field, given), x0, 1.0, bounds=(-1.0, 2.0))
+    kinds = ["fold"] if any(x0) else ["branch_point"]
+    assert [kind for kind, *_ in events(free)] == kinds
+    if any(x0):
+        regular = free.isel(step=free.event.values == 0)
+        np.testing.assert_array_equal(regular["index"], regular.state[:, 0] < 0.0)
+
+
+@pytest.mark.parametrize("size", [1e-8, 1.0, 1e8])
+def test_gradients_are_symmetric_up_to_what_differences_err_by(size):
+    """F = p A x − (xᵀAx) A x/s², with eigenvalues of A from 1e-3 to 1e3, by differences."""
+    turn = np.linalg.qr(np.random.default_rng(3).normal(size=(4, 4)))[0]
+    stiff = turn @ np.diag([1e-3, 1e-1, 10.0, 1e3]) @ turn.T
+
+    def gradient(x, p):
+        return stiff @ (p * x) - stiff @ x * (x @ stiff @ x) / size**2
+
+    line = dl.branch(dl.Residual(gradient, symmetric=True), np.zeros(4), 0.5, bounds=(0.2, 1.0))
+    assert line.attrs["last_stop"] == "bound_reached"
