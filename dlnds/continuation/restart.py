@@ -304,13 +304,19 @@ def merge_branches(one: xr.Dataset, other: xr.Dataset) -> xr.Dataset:
     -------
     xarray.Dataset
         Schema ``branch``: the rows of both in the direction of ``one``, its arclength, and the
-        shared row once, as it is in ``one``. ``bounds`` are the widest of both, ``rtol`` the
-        larger.
+        shared row once: as it is in ``one``, or in ``other`` if only that tells of an event. Where
+        a branch of a diagram left its parent it is special, how exactly is not known (NaN).
+        ``bounds`` are the widest of both, ``rtol`` the larger.
 
     Raises
     ------
     ValueError, TypeError
-        If they are branches of different equations, share no end, or leave it on the same side.
+        If they say that they are of different equations, or have other eigenvalues at a shared row
+        where nothing is special, or share no end, or leave it on the same side.
+
+    Notes
+    -----
+    The equation itself is not asked: two that agree in the shared row cannot be told apart.
 
     Examples
     --------
@@ -328,13 +334,14 @@ def merge_branches(one: xr.Dataset, other: xr.Dataset) -> xr.Dataset:
     one, other = _read("one", one), _read("other", other)
     _check_same("other", "one", _of_both(one), _of_both(other))
     after, other = _oriented(one, other)
-    here, there = (one, other) if after else (other, one)
     ends = (-1, 0) if after else (0, -1)
+    shared = _shared(one, other, ends)
     other = _measured(other, one)
     shift = float(one.arclength[ends[0]]) - float(other.arclength[ends[1]])
     other = other.assign(arclength=other.arclength + shift)
-    rest = other.isel(step=slice(1, None) if after else slice(None, -1))
-    parts = [part for part in ((one, rest) if after else (rest, one)) if part.sizes["step"]]
+    here, there = (one, other) if after else (other, one)
+    before, rest = here.isel(step=slice(None, -1)), there.isel(step=slice(1, None))
+    parts = [part for part in (before, shared, rest) if part.sizes["step"]]
     low, high = zip(one.attrs["bounds"], other.attrs["bounds"], strict=True)
     attrs = {
         **one.attrs,
@@ -344,6 +351,46 @@ def merge_branches(one: xr.Dataset, other: xr.Dataset) -> xr.Dataset:
         "last_stop": there.attrs["last_stop"],
     }
     return _joined(parts, attrs)
+
+
+def _shared(one: xr.Dataset, other: xr.Dataset, ends: tuple[int, int]) -> xr.Dataset:
+    """Return the row that two branches share at their ends, with what is known to be special."""
+    own, met = (part.isel(step=[end]) for part, end in zip((one, other), ends, strict=True))
+    if int(own.event[0]):
+        return own
+    if int(met.event[0]):
+        return met.assign(arclength=own.arclength)
+    if any(row.attrs.get("parent") and _is_start(row.isel(step=0)) for row in (own, met)):
+        return _departed(own, one)
+    sizes, others = (np.sort(_eigenvalue_sizes(row)) for row in (own, met))
+    limit = tolerances.KERNEL * (float(own.spectral_radius[0]) + one.attrs["derivative_scale"])
+    if not np.allclose(sizes, others, rtol=0.0, atol=limit, equal_nan=True):
+        raise ValueError(
+            "other: needs to be a branch of the equation of one, but its eigenvalues at the row "
+            "that they share are others"
+        )
+    return own
+
+
+def _departed(row: xr.Dataset, branch: xr.Dataset) -> xr.Dataset:
+    """Return the row at which a branch of a diagram left its parent as the special one it is."""
+    radius = float(branch.spectral_radius.max())
+    kernel = int((_eigenvalue_sizes(row) <= tolerances.KERNEL * radius).sum())
+    isotropy = branch.get("isotropy_dimension", xr.zeros_like(branch.event))
+    lost = int(isotropy.max()) > int(isotropy.min())
+    numbers = {
+        "event": schema.BRANCH_EVENTS.index("symmetry_change" if lost else "branch_point"),
+        "decided": schema.BRANCH_DECISIONS.index("at_node"),
+        "kernel_dimension": kernel,
+        "nullity": int(row.orbit_dimension[0]) + kernel,
+    }
+    return row.assign({name: row[name].copy(data=[value]) for name, value in numbers.items()})
+
+
+def _eigenvalue_sizes(row: xr.Dataset) -> Array:
+    """Return |ν| of the eigenvalues of a row that are known."""
+    imaginary = row.get("transverse_eigenvalue_imag", xr.zeros_like(row.transverse_eigenvalue))
+    return np.asarray(np.hypot(row.transverse_eigenvalue, imaginary), float).ravel()
 
 
 def _measured(branch: xr.Dataset, unit: xr.Dataset) -> xr.Dataset:

@@ -52,12 +52,8 @@ def test_branches_are_right_in_many_coordinates(problem, number):
 
 
 def diagrams_in_suite():
-    """The plain variant, and that from a round number with differences, in turn.
-
-    Where two branches cross at both ends of one the engine follows it twice from these two.
-    """
-    turns = [(problem, order % 2) for order, problem in enumerate(DIAGRAMS)]
-    return [(problem, 2 if problem.name == "isola_crossed" else k) for problem, k in turns]
+    """The plain variant, and that from a round number with differences, in turn."""
+    return [(problem, order % 2) for order, problem in enumerate(DIAGRAMS)]
 
 
 @pytest.mark.parametrize(("problem", "number"), called(diagrams_in_suite()))

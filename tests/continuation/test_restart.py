@@ -369,6 +369,46 @@ def test_what_cannot_be_followed_is_named(change, message):
         follow(**change)
 
 
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("n", [1, 2])
+def test_halves_that_left_a_branch_point_pass_it_when_joined(n, turned):
+    """p x − x³: the halves x = ±√p of a diagram are one curve with x = 0 in the middle."""
+
+    def pitchfork(x, p):
+        return np.append(p * x[0] - x[0] ** 3, x[0] ** 2 - x[1:])
+
+    tree = dl.diagram(pitchfork, np.zeros(n), -0.5, bounds=(-1.0, 1.0))
+    halves = [tree[name].to_dataset() for name in ("branch_1", "branch_2")]
+    whole = dl.merge_branches(*(halves[::-1] if turned else halves))
+    dl.schema.validate(whole)
+    assert whole.sizes["step"] == sum(half.sizes["step"] for half in halves) - 1
+    ((kind, p, kernel),) = events(whole)
+    assert (kind, kernel) == ("branch_point", 1)
+    assert abs(p) < 1e-9
+    special = dl.special_points(whole)
+    assert np.isnan(special.accuracy).all()
+    np.testing.assert_allclose(whole.state[:, 0] ** 2, whole.p, atol=1e-9)
+    assert (np.diff(whole.arclength) > 0.0).all()
+    # Halves without the row where they left it are regular wherever they meet.
+    one = dl.branch(pitchfork, whole.state[-3], float(whole.p[-3]), bounds=(0.2, 1.0))
+    sides = one.isel(step=slice(None, 3)), one.isel(step=slice(2, None))
+    assert events(dl.merge_branches(*sides)) == []
+
+
+def test_a_shared_row_is_special_if_either_branch_says_so():
+    """The arm of p x − x³ that left x = 0 there, and x = 0 up to there, where p is a bound."""
+    line = dl.branch(lambda x, p: p * x - x**3, [0.0], -0.5, bounds=(-1.0, 0.0))
+    assert events(line) == [("branch_point", 0.0, 1)]
+    upper = dl.branch(lambda x, p: p * x - x**3, [0.0], 0.5, bounds=(-1.0, 1.0), direction="up")
+    upper = dl.extend_branch(lambda x, p: p * x - x**3, upper, side="first")
+    start = int(np.argmin(np.abs(upper.p.values)))
+    rest = upper.isel(step=slice(start, None))
+    quiet = rest.assign(event=rest.event * 0)
+    for pair in ((line, quiet), (quiet, line)):
+        whole = dl.merge_branches(*pair)
+        assert [kind for kind, *_ in events(whole)] == ["branch_point"]
+
+
 def test_what_cannot_be_joined_is_named():
     def make(form=parabola, x=1.0, **options):
         whole = {"bounds": (0.0, 9.0), "direction": "up", "max_points": 3, **options}
@@ -386,6 +426,7 @@ def test_what_cannot_be_joined_is_named():
         (make(fork), "^other: needs the system of one, None, got 'fork'"),
         (make(named), "^other: needs the varied parameter of one, 'p', got 'q'"),
         (make(symmetric), "^other: needs the variables of one"),
+        (make(lambda x, p: 2.0 * parabola(x, p), direction="down"), "^other: needs to be a branch"),
         (
             make(n_eigenvalues=1).isel(eigen=[0, 0]),
             "^other: needs the number of eigenvalues",
