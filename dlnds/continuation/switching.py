@@ -347,7 +347,8 @@ def _facing(near: Reduced, y: Array, step: float) -> Array | None:
 def _landed(near: Reduced, start: Array, wall: _Wall) -> Array | None:
     """Return the zero on a wall that Newton's method finds from a start, or None.
 
-    Its steps are the shortest that solve the linear equations: zeros need not be isolated.
+    Its steps are the shortest that solve the linear equations: zeros need not be isolated. Where
+    these have no solution the shortest may be none, though it is no zero.
     """
     difference, nearby, y = DIFFERENCE * wall.radius, None, start
     if near.along and not wall.is_end:
@@ -365,7 +366,8 @@ def _landed(near: Reduced, start: Array, wall: _Wall) -> Array | None:
         length = math.sqrt(step @ step)
         y = y - step * min(1.0, wall.radius / max(length, 1e-300))
         if length <= LAST * wall.radius:
-            return y if wall.holds(y, near.along) else None
+            solves = math.sqrt(lack @ lack) <= SAME_ZERO * wall.radius
+            return y if solves and wall.holds(y, near.along) else None
     return None
 
 

@@ -180,6 +180,26 @@ def test_a_circle_and_a_line_that_cross_twice_are_followed_once(height, slope, s
             np.testing.assert_allclose(line.state[:, 0], height + slope * line.p, atol=1e-9)
 
 
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize(("roots", "count"), [("tt", 7), ("ttt", 15), ("tp", 7), ("pp", 9)])
+def test_decoupled_crossings_are_known_to_be_all(roots, count, turned):
+    """x_i = 0 or p (t), or 0 or ±√p (p): all combinations are lines or parabolas, of two halves."""
+    power = np.array([2 if kind == "t" else 3 for kind in roots])
+    turn = np.eye(len(roots))
+    if turned:
+        turn = np.linalg.qr(np.random.default_rng(0).normal(size=2 * turn.shape[:1]))[0]
+
+    def form(y, p):
+        x = turn.T @ y
+        return turn @ (p * x - x**power)
+
+    tree = dl.diagram(form, np.zeros(len(roots)), -0.5, bounds=(-1.0, 1.0))
+    assert tree.attrs["complete"] == 1
+    assert len(tree.children) == count
+    ends = np.array([branch.state.values[-1] @ turn for branch in branches(tree)])
+    assert len(np.unique(ends.round(6), axis=0)) == count
+
+
 @pytest.mark.parametrize("rotation", [None, 0])
 def test_repeated_modes_have_a_branch_for_each_sign_pattern(rotation):
     """F_i = −x_i + λ x_i/i − x_i³ with i repeated i times: 3^i − 1 at λ = i."""
