@@ -794,6 +794,22 @@ def right_derivatives_of_badly_scaled_equations():
 
 
 @call
+def a_start_at_zero_of_small_components_beside_a_linear_one():
+    """p x − c x³ and −y from (0, 0): rows of one size where x is as small as it is, for any c."""
+    for c in (1.0, 1e8, 1e12, 1e14):
+        b = dl.branch(
+            lambda x, p, c=c: np.array([p * x[0] - c * x[0] ** 3, -x[1]]),
+            [0.0, 0.0],
+            -0.5,
+            bounds=(-1.0, 1.0),
+        )
+        whole(b, (-1.0, 1.0))
+        ((kind, place, _),) = events(b)
+        assert kind == "branch_point"
+        assert abs(place) <= 1e-8
+
+
+@call
 def right_derivatives_of_an_equation_with_large_curvature():
     """F = p − x − 1e6 (x − x0)²…: differences see the curvature, the Jacobian is right."""
     r = dl.Residual(

@@ -86,15 +86,17 @@ def started(
     minimum_norm, reach = symmetry == "minimum_norm", 0.5 * (high - low)
     plain = Problem(equation, scale=joined(np.ones(x.size), reach), **course)
     plain = plain._replace(nullity=0) if minimum_norm else plain
-    unit = float(np.linalg.norm(x)) or 1.0
+    unit, start = float(np.linalg.norm(x)) or 1.0, joined(x, p)
     for _ in range(MOST_UNITS):
-        before, plain = unit, plain._replace(scale=joined(np.full(x.size, unit), reach))
-        plain = plain._replace(rows=_row_sizes(plain, joined(x, p)))
-        unit = typical_size(plain, joined(x, p))
-        known = equation.jacobian is not None and plain.rows is None
-        if known or 0.5 * before <= unit <= 2.0 * before:
+        before, rows = unit, plain.rows
+        plain = plain._replace(scale=joined(np.full(x.size, unit), reach))
+        unit = typical_size(plain, start)
+        plain = plain._replace(scale=joined(np.full(x.size, unit), reach))
+        plain = plain._replace(rows=_row_sizes(plain, start))
+        settled = equation.jacobian is not None or 0.5 * before <= unit <= 2.0 * before
+        if settled and np.array_equal(np.asarray(plain.rows), np.asarray(rows)):
             break
-    problem = plain._replace(scale=joined(np.full(x.size, unit), reach), nullity=-1)
+    problem = plain._replace(nullity=-1)
     return start_of(problem, x, p, minimum_norm)
 
 
