@@ -236,6 +236,11 @@ def branch(
     where a learnt mode vanishes, the declared generators tell it, compared from point to point.
     Where it gains some, at a value of p that the residual declares, the special point is put at
     this value; a branch that starts or ends there is the limit of solutions beside it.
+    Both sides of a change of the symmetry are looked at by themselves, nearer and nearer to it.
+
+    Where F has no slope across a zero of the determinant but more of a value than rounding leaves,
+    two components come near without meeting: that is no branch point, and the step is shortened.
+    The ``accuracy`` of branch points covers the distance of components that rounding may join.
 
     Examples
     --------

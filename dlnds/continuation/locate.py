@@ -27,6 +27,7 @@ from dlnds.continuation.correct import (
     course,
     located_orbit,
     null_directions,
+    scaled_derivatives,
     solved,
     stored,
     unit_length,
@@ -57,6 +58,9 @@ BLURRED = 1e-3
 ROUGHLY = 1e-4
 #: Values of test functions where the symmetry changes, in terms of those around, that are zero.
 EXPLAINED = 1e-3
+#: Parts of the way to a change of the symmetry at which its sides are looked at, and how small what
+#: vanishes at the change is next to it, in terms of all else.
+HALVES, CLEARLY = tuple(0.5**k for k in range(1, 24)), 0.1
 #: Condition of the equation at a point, in terms of that at its neighbours, that is singular.
 SINGULAR = 1e-2
 #: Distances of special points, in terms of the step, up to which they are one; and scaled ones that
@@ -65,6 +69,9 @@ SAME_PLACE, BLIND = 1e-6, 1e-7
 #: Values of test functions, in terms of the largest, that are zero but for rounding; how near to
 #: another one, in parts of the way, the last interpolated zero is, and how many there are at most.
 EXACT, CONVERGED, MOST_GUESSES = 1e-14, 1e-8, 6
+#: Distances of components in scaled coordinates that rounding of F may leave at a branch point, and
+#: how slow what vanishes there is, in terms of the usual size of the derivatives.
+INSEPARABLE, SLOW = 3e-7, 1e-3
 #: Residuals at a special point that is not solved for, in terms of what a wrong one would have.
 SLIGHT = 1e-9
 
@@ -184,10 +191,74 @@ def passed(
     found = _located(way, [pair for pair in verdicts if pair[1] != "away"])
     if found is None:
         return None
-    special = [_directed(way, q) for q in sorted(_merged(way, found), key=lambda q: q.part)]
+    found = _divided(way, _merged(way, found))
+    if found is None:
+        return None
+    special = [_directed(way, q) for q in sorted(found, key=lambda q: q.part)]
     if special:
         return special if _is_consistent(problem, here, there, special) else None
     return [] if _is_alike(problem, here, there, before is None) else None
+
+
+def _divided(way: Way, found: Sequence[Special]) -> list[Special] | None:
+    """Return special points with those on both sides of a change of the symmetry.
+
+    Across the change test functions are those of different orbits; each side is looked at by
+    itself. None if a step has to be shorter for that.
+    """
+    changes = [q for q in found if q.kind == "symmetry_change"]
+    if not changes:
+        return list(found)
+    if len(changes) > 1:
+        return None
+    sides = [_beside(way, changes[0], end) for end in (0.0, 1.0)]
+    if any(side is None for side in sides):
+        return None
+    return _merged(way, [*found, *(q for side in sides for q in side or ())])
+
+
+def _beside(way: Way, change: Special, end: float) -> list[Special] | None:
+    """Return the special points between an end of a way and a change of the symmetry on it.
+
+    Nearer and nearer to the change, until the eigenvalues that vanish there are small beside the
+    others, which so have the signs that they have at the change itself. At two points in turn: at
+    one of them another eigenvalue may just cross zero.
+    """
+    found: list[Special] = []
+    here, place = way.known[end], end
+    for gap in HALVES:
+        part = change.part + gap * (end - change.part)
+        try:
+            there = way.at(part)
+        except ArithmeticError:
+            return None
+        ends, parts = (
+            ((here, there), (place, part)) if end == 0.0 else ((there, here), (part, place))
+        )
+        special = passed(way.problem, *ends)
+        if special is None:
+            return None
+        found += [
+            q._replace(part=parts[0] + q.part * (parts[1] - parts[0]))
+            for q in special
+            if q.kind != "user"  # it is looked for along the whole way
+        ]
+        if _is_next_to(change, there) and _is_next_to(change, here):
+            return found
+        here, place = there, part
+    return None
+
+
+def _is_next_to(change: Special, point: Point) -> bool:
+    """Tell whether what vanishes at a change of the symmetry is small at a point beside it."""
+    at = change.point
+    zero = np.abs(at.growth) <= change.tolerance
+    vanishing = int(zero.sum()) + at.basis.shape[1] - point.basis.shape[1]
+    order = np.argsort(np.abs(point.growth), kind="stable")
+    small, others = np.abs(point.growth)[order[:vanishing]], point.growth[order[vanishing:]]
+    if small.max(initial=0.0) > CLEARLY * np.abs(others).min(initial=np.inf):
+        return False
+    return int((others > 0.0).sum()) == int((at.growth[~zero] > 0.0).sum())
 
 
 def _directed(way: Way, special: Special) -> Special:
@@ -762,8 +833,25 @@ def _identified(way: Way, test: Test, place: Place) -> list[Special]:
         return [special]
     usual = 0 if way.there.orientation else min(way.here.n_zeros, way.there.n_zeros)
     kind, beside = _kind(problem, test, special, usual)
+    if kind == "branch_point":
+        gap = _gap(problem, point)
+        if gap > INSEPARABLE:
+            return []  # two components that do not meet
+        special = special._replace(accuracy=max(accuracy, gap))
     found = special._replace(kind=kind, n_beside=beside)
     return [*([] if kind == "none" else [found]), *_around(way, test, special, kind)]
+
+
+def _gap(problem: Problem, point: Point) -> float:
+    """Return how far apart solutions near a branch point may be that do not meet there, scaled.
+
+    Where the slow part of F has no slope but a value, they are two components, apart by its root.
+    """
+    rows, size = scaled_derivatives(problem, point.z)
+    left, sizes, _ = np.linalg.svd(rows)
+    slow = left[:, sizes <= SLOW * size]
+    lack = float(np.linalg.norm(slow.T @ problem.value(point.z))) / problem.unit
+    return math.sqrt(lack / size)
 
 
 def _around(way: Way, test: Test, special: Special, kind: str) -> list[Special]:

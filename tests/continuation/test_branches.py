@@ -339,6 +339,60 @@ def test_the_orbit_loses_dimensions_where_a_learnt_mode_vanishes(depth, end, lea
         np.testing.assert_allclose(net.product(x), np.diag(known), atol=1e-12)
 
 
+@pytest.mark.parametrize("start", [0.25, 0.3])
+@pytest.mark.parametrize("near", [1e-2, 1e-3, 1e-4, 1e-5, 1e-6])
+def test_branch_points_next_to_a_change_of_the_symmetry_are_found(near, start):
+    """On the circle x² + y² = p the growth of z is p/2 − near, and −near where the circle dies."""
+
+    def field(x, p):
+        square = x[0] ** 2 + x[1] ** 2
+        across = (p - near) * x[2] - x[2] ** 3 - 0.5 * square * x[2]
+        return np.array([x[0] * (p - square), x[1] * (p - square), across])
+
+    circle = dl.Residual(field, generators=lambda x, p: np.array([[-x[1], x[0], 0.0]]))
+    x = np.sqrt(start) * np.array([0.6, 0.8, 0.0])
+    curve = dl.branch(circle, x, start, bounds=(-1.0, 1.0))
+    kinds, places, kernels = zip(*events(curve), strict=True)
+    assert kinds == ("branch_point", "symmetry_change", "branch_point")
+    assert kernels == (1, 2, 1)
+    np.testing.assert_allclose(places, [2.0 * near, 0.0, 2.0 * near], rtol=1e-9, atol=1e-12)
+    regular = curve.isel(step=curve.event.values == 0)
+    grows = regular.p.values > 2.0 * near
+    np.testing.assert_array_equal(regular["index"], grows)
+
+
+@pytest.mark.parametrize("e", [1e-6, 1e-7, 1e-8, 1e-9, 1e-10, 1e-12])
+@pytest.mark.parametrize("p0", [0.95, 0.5, -0.7])
+def test_components_that_do_not_meet_are_not_left_for_one_another(p0, e):
+    """p x − x³ + e: the upper component is p = x² − e/x, the other one folds at x³ = −e/2.
+
+    They are apart by more than e^{1/3} ≥ 1e-4 everywhere.
+    """
+    upper, *lower = np.sort(np.roots([-1.0, 0.0, p0, e]).real)[::-1]
+    step = 0.2 if p0 == 0.5 else 0.05
+    curve = dl.branch(lambda x, p: p * x - x**3 + e, [upper], p0, bounds=(-1.0, 1.0), step=step)
+    assert events(curve) == []
+    assert curve.state.values.min() > 0.0
+    np.testing.assert_allclose(np.sort(curve.p.values[[0, -1]]), [-1.0, 1.0])
+    if p0 > 0.0:
+        curve = dl.branch(lambda x, p: p * x - x**3 + e, lower[-1:], p0, bounds=(-1.0, 1.0))
+        ((kind, p, _),) = events(curve)
+        assert kind == "fold"
+        assert p == pytest.approx(3.0 * np.cbrt(0.5 * e) ** 2, rel=1e-6)
+        assert curve.state.values.max() < 0.0
+        np.testing.assert_allclose(curve.p.values[[0, -1]], 1.0)
+
+
+def test_where_rounding_joins_components_their_distance_is_within_the_accuracy():
+    """p x − x³ + e with e near the rounding of F: what is not told apart counts as a crossing."""
+    e = 1e-15
+    curve = dl.branch(lambda x, p: p * x - x**3 + e, [1.0], 1.0 - e, bounds=(-1.0, 1.5))
+    points = dl.special_points(curve)
+    assert dl.schema.decode(points.event).values.tolist() == ["branch_point"]
+    # Along both axes p x = −e next to it: apart by twice the root of e, half of the scaled sizes.
+    assert np.sqrt(e) <= points.accuracy.values[0] <= 1e-6
+
+
 def test_nothing_folds_along_a_branch_at_constant_p():
     """At σ_j = σ_k the critical points of any projector between u_j and u_k are one such branch."""
     net, equation, _ = along([3.0, 1.0, 2.0], [0.0, 1.0, -1.0], (0, 1), 3)

@@ -30,7 +30,14 @@ TIED = [
     ((3.0, 1.0, 1.0), (3, 4, 3), 0.3, (0.1, 1.4)),
     ((3.0, 1.0, 1.0), (3, 3, 4, 3), 0.1, (0.05, 0.4)),
 ]
-#: The same through the fold of the two that are equal.
+#: Nearly equal ones: the next mode is learnt next to where the symmetry changes.
+NEARLY_TIED = [
+    ((2.0, 1.998), (2, 2, 2), 0.1, (0.02, 2.6)),
+    ((2.0, 1.9998), (2, 3, 2), 0.1, (0.02, 2.6)),
+    ((2.0, 1.99998), (2, 2, 2), 0.3, (0.05, 2.5)),
+    ((2.001, 2.0, 1.999), (3, 3, 3), 0.1, (0.05, 2.5)),
+]
+#: Equal ones, through the fold of the two.
 TIED_FOLDS = [
     ((2.0, 2.0), (2, 3, 2, 2), 0.1, (0.05, 2.5)),
     ((3.0, 1.0, 1.0), (3, 3, 4, 3), 0.1, (0.05, 2.5)),
@@ -76,6 +83,11 @@ def test_special_points_on_bounds_are_told(given):
 
 @pytest.mark.parametrize("given", TIED)
 def test_equal_singular_values_fold_and_die_together(given):
+    assert whole(decays.starts(*given)) == {}
+
+
+@pytest.mark.parametrize("given", NEARLY_TIED)
+def test_modes_are_learnt_next_to_where_another_one_vanishes(given):
     assert whole(decays.starts(*given)) == {}
 
 

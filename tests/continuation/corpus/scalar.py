@@ -247,7 +247,7 @@ PROBLEMS = (
               (([-1.0], -1.0), ([0.5], 0.125))),
     ),
     *(unfolded(a) for a in (1.0, 0.1, 0.01, 0.001)),
-    *(imperfect(e) for e in (0.1, 0.01, 1e-3, 1e-4, 1e-5)),
+    *(imperfect(e) for e in (0.1, 0.01, 1e-3, 1e-4, 1e-5, 1e-7)),
     *(
         scalar(f"isola_{a}", lambda x, p, a=a: p * p + x * x - a * a, lambda x, p: 2.0 * x,
                (-2.0, 2.0), circle(a), diagram={"isola": 1})
