@@ -23,13 +23,19 @@ from dlnds.errors import (
     known_options,
 )
 from dlnds.systems.network import WeightSystem, check_weights
-from dlnds.systems.protocol import SystemProtocol, check_state, dense_jacobian, field_of
+from dlnds.systems.protocol import (
+    SystemProtocol,
+    check_state,
+    dense_jacobian,
+    field_of,
+    products_at,
+)
 from dlnds.theory import tolerances
 from dlnds.theory.forms import Expansion, LeadingPart, difference, expansion, without_orbit
 from dlnds.theory.laws import time_on_ray
 from dlnds.theory.rays import Rays
 from dlnds.theory.saddles import Directions, Strict
-from dlnds.theory.spectra import decided
+from dlnds.theory.spectra import counted, decided
 
 NEWTON_STEPS = 25
 #: Components up to which all KKT points of expanded forms are looked for, and up to which second
@@ -49,11 +55,15 @@ _MULTIPLIER = {"long_name": "multiplier of the KKT point", "symbol": r"$\lambda$
 
 
 class Hessian(NamedTuple):
-    """Eigenvalues and eigenvectors of the Hessian at a state, and which are in its kernel."""
+    """Eigenvalues and eigenvectors of the Hessian at a state, and which are in its kernel.
+
+    ``clear`` is false where others may be, or where rounding makes the signs of the rest.
+    """
 
     values: Array
     vectors: Array
     zero: Flags
+    clear: bool
 
 
 class Form(NamedTuple):
@@ -278,17 +288,32 @@ def _units(generator: np.random.Generator, count: int, size: int) -> Array:
 
 
 def hessian_at(
-    system: SystemProtocol, x: Array, tolerance: float | None = None, name: str = "x"
+    system: SystemProtocol, x: Array, rtol: float = tolerances.HESSIAN, name: str = "x"
 ) -> Hessian:
     """Return the Hessian at a critical point, if it fits into the memory.
 
-    Eigenvalues up to the tolerance are zero; without it up to a part of the largest.
+    As many eigenvalues are zero as are known to be; or those that are small beside the largest, and
+    beside what second derivatives can be at such a state.
     """
     check_memory(name, 3 * system.dim**2)
     values, vectors = scipy.linalg.eigh(-dense_jacobian(system, 0.0, x)[0], check_finite=False)
-    if tolerance is None:
-        tolerance = tolerances.HESSIAN * float(np.abs(values).max())
-    return Hessian(values, vectors, decided(values, tolerance).zero)
+    known = system.theory(x).inertia()
+    if known is None or not known[2]:
+        zero = decided(values, _smallest(system, x, values, rtol)).zero
+        return Hessian(values, vectors, zero, known is None)
+    index, nullity, _ = known
+    noise = tolerances.rounding(system.dim) * float(np.abs(values).max())
+    clear = (values[:index] < -noise).all() and (values[index + nullity :] > noise).all()
+    zero = counted(values, index, nullity).zero | (np.abs(values) <= (0.0 if clear else noise))
+    return Hessian(values, vectors, zero, bool(clear))
+
+
+def _smallest(
+    system: SystemProtocol, x: Array, values: Array, rtol: float = tolerances.HESSIAN
+) -> float:
+    """Return up to which size eigenvalues of the Hessian at a critical point are zero."""
+    size = system.theory(x).hessian_size() or 0.0
+    return rtol * max(float(np.abs(values).max()), size)
 
 
 def _strict(system: SystemProtocol, x: Array) -> Found:
@@ -304,23 +329,22 @@ def _strict(system: SystemProtocol, x: Array) -> Found:
             "system: needs two layers or more, from whose origin no weight moves; the gradient "
             f"there has the norm {force:.3g}"
         )
-    check_memory("at", 3 * system.dim**2)
-    matrix, _ = dense_jacobian(system, 0.0, x)
-    growth, vectors = scipy.linalg.eigh(matrix)
-    known = system.theory(x)
-    limit = tolerances.HESSIAN * max(float(np.abs(growth).max()), known.hessian_size() or 0.0)
+    values, vectors, zero, clear = hessian_at(system, x, name="at")
+    limit, growth = _smallest(system, x, values), -values
     if not force <= limit * np.linalg.norm(x):
         raise ValueError(
             f"at: needs a critical state, got one with a gradient of norm {force:.3g}; "
             "find_critical_point finds one nearby"
         )
-    chosen = np.flatnonzero((growth > 0.0) & ~decided(growth, limit).zero)[::-1]
-    (states, rate, _, gained, lost), kind, learnt = known.strict() or _unnamed(
-        vectors[:, chosen].T, growth[chosen], limit
+    chosen, same = (growth > 0.0) & ~zero, tolerances.rounding(x.size) * np.abs(growth).max()
+    known = system.theory(x).strict()
+    (states, rate, _, gained, lost), kind, learnt = known or _unnamed(
+        vectors[:, chosen].T, growth[chosen], same
     )
+    times = products_at(system, 0.0, x)
     families = [np.flatnonzero(kind == k) for k in np.unique(kind)]
     first = np.array([family[0] for family in families], np.int64)
-    lacks = [np.linalg.norm(matrix @ u - r * u) / r for u, r in zip(states, rate, strict=True)]
+    lacks = [np.linalg.norm(times(u) - r * u) / r for u, r in zip(states, rate, strict=True)]
     names = np.stack([gained, lost], axis=1)[first].tolist()
     return _found(
         states[first],
@@ -328,17 +352,25 @@ def _strict(system: SystemProtocol, x: Array) -> Found:
         2,
         residual=np.array(lacks)[first],
         positivity=np.array([rate[k] - np.delete(rate, k).max(initial=0.0) for k in first]),
-        rising=np.array([np.count_nonzero(rate - r > limit) for r in rate[first]], np.int64),
+        rising=np.array([np.count_nonzero(_larger(rate, r, same)) for r in rate[first]], np.int64),
         family=np.array([len(family) - 1 for family in families], np.int64),
         **_labels([({j}, {i} - {-1}) for j, i in names], learnt),
-        complete=True,
+        complete=clear or known is not None,
     )
 
 
-def _unnamed(states: Array, rate: Array, limit: float) -> Strict:
+def _larger(rates: Array, others: Any, same: float) -> Flags:
+    """Tell which eigenvalues are larger than others, by more than what rounding does to equal ones.
+
+    Those of a state that was computed differ in as many digits as its Hessian is known to.
+    """
+    return np.asarray(rates - others > tolerances.HESSIAN * others + same)
+
+
+def _unnamed(states: Array, rate: Array, same: float) -> Strict:
     """Return directions that belong to no modes; those of an eigenvalue are of one kind."""
     none = np.full(len(rate), -1)
-    kind = np.cumsum(np.append(0, np.diff(-rate) > limit))[: len(rate)]
+    kind = np.cumsum(np.append(0, _larger(rate[:-1], rate[1:], same)))[: len(rate)]
     return Strict(Directions(states, rate, np.full(len(rate), 2), none, none), kind, None)
 
 
@@ -366,9 +398,10 @@ def _leading(system: WeightSystem, x: Array) -> tuple[list[Form], bool]:
     lowest = system.limit(x, rtol=tolerances.CRITICAL).kind == "global_minimum"
     if lowest or system.depth == 2:  # where the Hessian decides
         return [], True
-    found = leading_form(system, x, hessian_at(system, x, name="at"), "at")
+    hessian = hessian_at(system, x, name="at")
+    found = leading_form(system, x, hessian, "at")
     if found is None:
-        return [], True
+        return [], hessian.clear
     form = expanded(found, 1.0)
     return [_with_carried(form, found, parts[0]) if parts else form], True
 
@@ -399,7 +432,7 @@ def leading_form(
     None where the loss is constant there; an error says ``name`` of a point so small that the form
     overflows.
     """
-    known, (values, vectors, zero) = system.theory(x), hessian
+    known, (values, vectors, zero, _) = system.theory(x), hessian
     if known.field_terms is None:
         return None
     basis = without_orbit(vectors[:, zero], known.generators())
@@ -771,7 +804,7 @@ def _completeness(system: WeightSystem, x: Array, found: Found, whole: bool) -> 
         return "minimum"
     hessian = hessian_at(system, x, name="at")
     orbit = without_orbit(hessian.vectors[:, hessian.zero], system.theory(x).generators())
-    return "nothing_found" if orbit.shape[1] else "minimum"
+    return "minimum" if hessian.clear and not orbit.shape[1] else "nothing_found"
 
 
 @known_options

@@ -198,16 +198,16 @@ def _local(
         joint = joint._replace(frame=turning(net.widths, place.bases)(joint.frame))
         strict = len(parts[0].rate)
         return _Local(joint, _at_origin(net, rank, strict, stable), strict, "closed_form")
-    tolerance = rtol * strings.hessian_scale(net.problem, net.unpack(x))
-    hessian = directions.hessian_at(net, x, tolerance)
+    hessian = directions.hessian_at(net, x, rtol)
     strict, whole, joint = _dense(net, x, hessian, stable)
     if net.depth > 1 and not _residual_weights(net, x, found, rtol):
         dimensions = _at_origin(net, rank, strict, stable)
         modes = int(np.count_nonzero(net.singular_modes[1]))
         flat = stable and min(net.widths) > rank and min(net.target.shape) > modes
-        return _Local(joint, dimensions._replace(complete=not flat), strict, "dense")
+        complete = hessian.clear and not flat
+        return _Local(joint, dimensions._replace(complete=complete), strict, "dense")
     quotient = whole - _isotropy_orbit(net, x, joint.frame)
-    complete = not hessian.zero.any() or net.depth == 1
+    complete = hessian.clear and (not hessian.zero.any() or net.depth == 1)
     return _Local(joint, Dimensions(whole, quotient, complete), strict, "dense")
 
 
@@ -280,7 +280,7 @@ def _dense(
 
     That is, up to the leading form on the kernel.
     """
-    values, vectors, zero = hessian
+    values, vectors, zero, _ = hessian
     side = ~zero & ((values > 0.0) == stable)
     count = whole = int(side.sum())
     parts = [_unnamed(vectors[:, side].T, np.abs(values[side]), 2)]

@@ -89,13 +89,14 @@ def expansion(
     ``span`` holds the eigenvectors of the Hessian with the eigenvalues ``stiffness``, all but its
     kernel; no degree above ``highest`` is looked for. The curve x + α v + w(α) has w in their space
     with no force there; the coefficients of w follow one from the other, and N is what is left of
-    the loss (Lyapunov–Schmidt). An error says ``name`` of a point so small that the form overflows.
+    the loss (Lyapunov–Schmidt). A form that is no larger than what rounding of x and of the Hessian
+    makes of it is none. An error says ``name`` of a point so small that the form overflows.
     """
 
-    def forces(c: Array, order: int) -> Array:
+    def forces(c: Array, order: int, at: Array = x, along: Array = basis) -> Array:
         """Return the field's coefficients (power, …, component) in the basis, up to α^{order−1}."""
         terms = np.zeros((order, *c.shape[:-1], x.size))
-        terms[0], terms[1] = x, c @ basis.T
+        terms[0], terms[1] = at, c @ along.T
         for m in range(2, order):
             force = field_terms(terms[:m], m)[m]
             terms[m] = ((force @ span) / stiffness) @ span.T
@@ -103,12 +104,22 @@ def expansion(
 
     if not basis.shape[1]:
         return None
-    tries = np.random.default_rng(0).normal(size=(3, basis.shape[1]))
+    rng = np.random.default_rng(0)
+    tries = rng.normal(size=(3, basis.shape[1]))
     tries /= np.linalg.norm(tries, axis=1)[:, None]
+    blur, sizes = tolerances.rounding(1), np.abs(stiffness)
+    beside = x + blur * np.abs(x).max() * rng.normal(size=x.shape)
+    turns = (
+        rng.normal(size=(len(sizes), basis.shape[1])) * (sizes.max(initial=0.0) / sizes)[:, None]
+    )
+    tilted = basis + blur * span @ turns
     with np.errstate(over="ignore", invalid="ignore"):
-        found = np.linalg.norm(forces(tries, highest), axis=-1).max(axis=1)
+        terms = forces(tries, highest)
+        changes = forces(tries, highest, beside, tilted) - terms
+        found, noise = (np.linalg.norm(v, axis=-1).max(axis=1) for v in (terms, changes))
     check_finite(name, found)
     found[:2] = 0.0
+    found[found <= tolerances.CLEAR_GAP * np.maximum.accumulate(noise)] = 0.0
     if not found.any():
         return None
     degree = int(np.argmax(found > tolerances.RANK * found.max())) + 1
