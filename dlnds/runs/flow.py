@@ -74,7 +74,8 @@ def flow(
         small the gradient is on the way: a global minimum, where √(2 (L − L_min)) ≤ 10 ``rtol``
         ‖Σ‖; a saddle, where no weight is moved any more; or, where minima are not known, one to
         which a small Newton step leads, at which the Hessian is positive but for directions along
-        which the minima go on. What decays like a power of time ends out of steps.
+        which the minima go on. What decays like a power of time ends out of steps. A run towards a
+        minimum at infinity ends without a limit, where its force is below 1e-250 or time overflows.
     t_eval
         Times to save, ascending; ``None`` saves every accepted step. The last row is the end of the
         run in any case, and no limit ends a run before the last of these times.
@@ -124,11 +125,12 @@ def flow(
         the end. ``limit_kind`` (``global_minimum``, ``minimum``, ``saddle``,
         ``critical_point`` where the landscape is not known, ``none``) and ``limit_decision``
         (``small_residual``, ``definite_hessian``, ``no_force``) say whether a limit was reached and
-        how that was decided. A stack has the dim ``sample`` first, and these as variables; with
-        ``t_eval`` and a finite end all share ``time``, otherwise ``time(sample, step)``. Rows that
-        a run did not reach are NaN. Stop reasons are the flags ``end_reached``,
-        ``limit_reached``, ``at_rest`` (an exactly critical start), ``event``, ``out_of_steps``,
-        ``step_too_small`` (a blow-up in finite time) and ``not_finite``.
+        how that was decided; ``none`` with ``no_force`` is a state that still grows. A stack has
+        the dim ``sample`` first, and these as variables; with ``t_eval`` and a finite end all share
+        ``time``, otherwise ``time(sample, step)``. Rows that a run did not reach are NaN. Stop
+        reasons are the flags ``end_reached``, ``limit_reached``, ``at_rest`` (an exactly critical
+        start), ``event``, ``out_of_steps``, ``step_too_small`` (a blow-up in finite time) and
+        ``not_finite``.
 
     Raises
     ------

@@ -12,6 +12,9 @@ MOST = 640
 #: How near the minimum must be, relative to the state: in terms of the accuracy of the run, and of
 #: the smallest eigenvalue over the largest, so that the Hessian is positive all the way.
 _NEAR, _KEPT = 1e-2, 1e-2
+#: What Newton's step may change in the Hessian, in terms of the smallest eigenvalue: Kantorovich
+#: allows a half. Towards a minimum at infinity each step changes it by a factor e.
+_STEADY = 0.25
 #: Forces, in terms of the largest eigenvalue times the state, that are nothing but rounding: where
 #: the run is, and where Newton's method has led.
 _ROUNDING, _NO_FORCE = 64.0 * float(np.finfo(float).eps), 1e-11
@@ -22,9 +25,10 @@ _FAR, _TRIALS, _ITERATIONS = 0.1, 3, 12
 def at_minimum(system: SystemProtocol, x: Array, force: Array, rtol: float) -> bool:
     """Tell whether a state is a minimum, to the accuracy of the run, that no run leaves.
 
-    The Hessian has no negative eigenvalue, Newton's step to the minimum is small, and where the
-    Hessian is flat the minima go on: a small force alone says nothing, since it is small on a
-    plateau too, where the Hessian vanishes in directions in which the loss falls at higher order.
+    The Hessian has no negative eigenvalue, Newton's step to the minimum is small and leaves the
+    Hessian as it is, and where that is flat the minima go on. A small force alone says nothing: it
+    is small on a plateau, where the Hessian vanishes in directions in which the loss falls at
+    higher order, and on the way to infinity, where the Hessian fades with it.
     """
     size = float(np.linalg.norm(x))
     if system.kind != "gradient" or not system.numerics.symmetric or system.dim > MOST:
@@ -35,13 +39,25 @@ def at_minimum(system: SystemProtocol, x: Array, force: Array, rtol: float) -> b
     flat = np.abs(values) <= zero
     if values[0] < -zero or flat.all():
         return False
-    pull = frame.T @ force
-    step = float(np.linalg.norm(pull[~flat] / values[~flat]))
+    pull = frame.T @ (force / largest)  # squares of what fades underflow
+    step = frame[:, ~flat] @ (pull[~flat] / (values[~flat] / largest))
     near = min(_NEAR * rtol, _KEPT * float(values[~flat][0]) / largest)
-    if step > near * size and float(np.linalg.norm(pull)) > _ROUNDING * largest * size:
+    if float(np.linalg.norm(pull)) > _ROUNDING * size and (
+        float(np.linalg.norm(step)) > near * size or not _steady(system, x, step, frame[:, ~flat])
+    ):
         return False
     allowed = _NO_FORCE * largest * size
     return not flat.any() or _flat(system, x, frame[:, flat], frame[:, ~flat], allowed)
+
+
+def _steady(system: SystemProtocol, x: Array, step: Array, across: Array) -> bool:
+    """Tell whether the Hessian, ``across`` what is flat, is the same after a step."""
+    here, there = (
+        -across.T @ dense_jacobian(system, 0.0, state)[0] @ across for state in (x, x + step)
+    )
+    values = scipy.linalg.eigvalsh(here)
+    change = scipy.linalg.eigvalsh(there - here)
+    return bool(np.abs(change).max() <= _STEADY * values[0])
 
 
 def _flat(system: SystemProtocol, x: Array, along: Array, across: Array, allowed: float) -> bool:

@@ -305,18 +305,31 @@ class Stepper:
         self._settle()
 
     def _at_limit(self) -> str:
-        """Return how a run without end has come to its limit, or ''."""
+        """Return how a run without end has come to its limit, or to its end without one, or ''."""
         task, clock = self.task, self.clock
         if not task.endless or clock.saved < task.t_eval.size:
             return ""
         force = float(np.abs(self.work.stages[0]).max())
         limit = self.place.frame.limit(self._embedded(), force, task.rtol)
+        if limit.decision == "no_force" and self._grows():
+            limit = limit._replace(kind="none")
         if limit.kind == "none" and self._rests(force):
             limit = limit._replace(kind="minimum", decision="definite_hessian")
-        if limit.kind == "none":
+        if limit.decision == "none":
             return ""
         self.limit = limit
+        if limit.kind == "none":
+            return "end_reached"
         return "at_rest" if force < tolerances.NO_FORCE and not clock.steps else "limit_reached"
+
+    def _grows(self) -> bool:
+        """Tell whether the state grows by more than rounding in as much time as has passed.
+
+        Towards a minimum at infinity it grows like log t: the force is like 1/t, however small.
+        """
+        x, time = self.work.state, float(self.clock.time)
+        growth = float(x @ (time * self.work.stages[0]))
+        return growth > float(np.finfo(float).eps) * float(x @ x)
 
     def _rests(self, force: float) -> bool:
         """Tell whether a run rests at a minimum that its system does not know as one.

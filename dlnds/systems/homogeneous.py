@@ -174,13 +174,13 @@ class HomogeneousNetwork(WeightSystem):
     def limit(self, x: Array, force: float = math.inf, rtol: float = 0.0) -> Limit:
         """Return whether a run fits the outputs to its accuracy, with the square loss.
 
-        √(2L) is at most 10 ``rtol`` of what it is without a network.
+        √(2L) is at most 10 ``rtol`` of what it is without a network. With the logistic loss a run
+        that feels no force may be on its way to infinity.
         """
-        settled = False
+        loss, settled = float(self._loss(x)), False
         if self._loss_name == "square":
-            largest = float(self._loss(np.zeros(self.dim)))
-            settled = bool(self._loss(x) <= (10.0 * rtol) ** 2 * largest)
-        return ended(settled, force, "critical_point")
+            settled = loss <= (10.0 * rtol) ** 2 * float(self._loss(np.zeros(self.dim)))
+        return ended(settled, force, "none" if self.criterion.fades(loss) else "critical_point")
 
     def theory(self, x: Array) -> Theory:
         """Return what is known at a state; critical points lie along the symmetry orbit.

@@ -1,5 +1,6 @@
 """Losses of the end-to-end map, other than the square one, and deep linear networks with them."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
@@ -25,7 +26,7 @@ from dlnds.errors import (
 )
 from dlnds.systems.linear import LinearNetwork
 from dlnds.systems.network import LayeredSystem, check_widths, labelled_data
-from dlnds.systems.protocol import Theory
+from dlnds.systems.protocol import Limit, Theory, ended
 from dlnds.systems.varied import fitting_size
 from dlnds.theory import saddles, strings, tolerances
 from dlnds.theory.coordinates import is_identity, layers_of, product
@@ -109,6 +110,15 @@ class Loss:
     def constants(self) -> Array:
         """The factor and the power, as the kernels want them."""
         return np.array([self.factor, self.power])
+
+    def fades(self, value: float) -> bool:
+        """Tell whether no homogeneous network with a loss as small as this is critical.
+
+        Where all samples have the right label more of the same map lowers the loss (Euler). They
+        have if the terms, which are positive, together are less than log 2.
+        """
+        certain = self.kind == "cross_entropy" and bool((self.targets.max(axis=0) == 1.0).all())
+        return (self.kind == "logistic" or certain) and value < math.log(2.0) * self.factor
 
     def problem(self, widths: tuple[int, ...]) -> Problem | None:
         """Return the problem of a `LinearNetwork` with the same loss but a constant, or None.
@@ -394,8 +404,9 @@ class LossNetwork(LayeredSystem):
     -----
     The state holds W_1, …, W_h, each row by row. The flow is
     Ẇ_i = −W_{i+1:h}ᵀ ∇ℓ(W) W_{1:i−1}ᵀ. Whatever ℓ is, it conserves
-    C_i = W_i W_iᵀ − W_{i+1}ᵀ W_{i+1}. No run ends by itself at a limit, since the minima of ℓ are
-    not known beforehand, or lie at infinity: give `flow` a last time. What rests on the
+    C_i = W_i W_iᵀ − W_{i+1}ᵀ W_{i+1}. The minima of ℓ are not known beforehand: a run without end
+    is over where its Hessian shows one. They lie at infinity for labels that a network can fit:
+    give `flow` a last time then. What rests on the
     critical points of the square loss (`critical_points`, `saddle_visits`, …) takes a
     `LinearNetwork` only.
 
@@ -457,6 +468,13 @@ class LossNetwork(LayeredSystem):
 
     def _signal_of(self, W: Array) -> Array:
         return -self.criterion.gradient(W)
+
+    def limit(self, x: Array, force: float = math.inf, rtol: float = 0.0) -> Limit:
+        """Return whether a run feels no force, at a critical point or on its way to infinity."""
+        if not force < tolerances.NO_FORCE:
+            return Limit()
+        far = self.criterion.fades(float(self._loss(x)))
+        return ended(False, force, "none" if far else "critical_point")
 
     @cached_property
     def _fitting_size(self) -> float:  # type: ignore[override]

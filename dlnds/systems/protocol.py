@@ -157,8 +157,9 @@ class Numerics(NamedTuple):
 class Limit(NamedTuple):
     """What a run has come to.
 
-    ``kind`` is one of `schema.LIMIT_KINDS`, ``"none"`` if it is not over; ``decision`` one of
-    `schema.LIMIT_DECISIONS`. ``label`` names the critical value that is nearest, over or not.
+    ``decision`` is one of `schema.LIMIT_DECISIONS`, ``"none"`` if it is not over; ``kind`` one of
+    `schema.LIMIT_KINDS`, ``"none"`` if it is not over, or on its way to infinity. ``label`` names
+    the critical value that is nearest, over or not.
     """
 
     kind: str = "none"
@@ -169,7 +170,8 @@ class Limit(NamedTuple):
 def ended(settled: bool, force: float, other: str, label: str = "") -> Limit:
     """Return the limit of a run that has settled in a global minimum, or feels no force.
 
-    ``other`` is what the critical points but the global minima are.
+    ``other`` is what the critical points but the global minima are, ``"none"`` if the state is near
+    none.
     """
     if settled:
         return Limit("global_minimum", "small_residual", label)

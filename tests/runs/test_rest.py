@@ -94,3 +94,63 @@ def test_the_limit_is_a_critical_point_without_negative_curvature():
         above = net.loss(x + 1e-3 * v) - net.loss(x)
         assert above > 0.0
         assert abs(net.gradient(x) @ v) <= 1e-9
+
+
+INFINITY = ("end_reached", "none", "no_force")
+
+
+def separable(kind, seed=0):
+    """Return a network, and a start, of labels that it can fit: the infimum is at infinity."""
+    rng = np.random.default_rng(seed)
+    X, labels = rng.normal(size=(2, 4)), rng.choice([-1.0, 1.0], size=4)
+    X[0] = labels * np.abs(X[0])
+    if kind == "classes":
+        inputs = [[1.0, 2.0, 0.1, -0.2, -1.0], [0.2, -0.1, 2.0, 1.0, -2.0]]
+        net = dl.LossNetwork((2, 3, 3), dl.losses.cross_entropy(inputs, [0, 0, 1, 1, 2]))
+    elif kind == "rectified":
+        net = dl.HomogeneousNetwork((1, 1, 1), [[1.0]], [1], loss="logistic")
+    elif kind == "tall":
+        net = dl.LossNetwork((1,) * 6, dl.losses.logistic([[1.0]], [1]))
+    else:
+        scale = 1e10 if kind == "large" else 1.0
+        net = dl.LossNetwork((2, 3, 1), dl.losses.logistic(scale * X, labels))
+    size = 1e-6 if kind == "large" else 0.4
+    return net, size * np.abs(np.random.default_rng(seed).normal(size=net.dim)) + size
+
+
+@pytest.mark.parametrize("rtol", [1e-8, 0.1])
+@pytest.mark.parametrize("kind", ["small", "large", "classes", "rectified", "tall"])
+def test_no_limit_is_found_on_the_way_to_infinity(kind, rtol):
+    """By Euler ⟨x, ẋ⟩ > 0 where all labels are right: there is no critical point, and x grows."""
+    net, start = separable(kind)
+    run = dl.flow(net, start, rtol=rtol)
+    assert words(run) == INFINITY
+    late = run.isel(time=slice(run.sizes["time"] // 2, None))
+    assert float(late.loss[0]) < 0.1 * float(run.loss[0])
+    assert (np.diff(np.linalg.norm(late.state, axis=1)) >= 0.0).all()
+
+
+def test_the_way_to_infinity_is_logarithmic():
+    """Of one weight and one label ẇ = 1/(1 + eʷ), so that w + eʷ − t is constant."""
+    net = dl.LossNetwork((1, 1), dl.losses.logistic([[1.0]], [1]))
+    run = dl.flow(net, [0.5])
+    assert words(run) == INFINITY
+    # eʷ is t to rounding, and no more was allowed than 1e-8 of w in each of the steps
+    off = run.state.values[-1, 0] / np.log(float(run.time[-1])) - 1.0
+    assert abs(off) <= 1e-8 * run.n_steps
+
+
+@pytest.mark.parametrize("w", [600.0, 800.0])
+def test_a_start_far_out_is_no_limit(w):
+    """The force is exp(−w), 3e-261 and less than any number, and no critical point is anywhere."""
+    net = dl.LossNetwork((1, 1), dl.losses.logistic([[1.0]], [1]))
+    assert words(dl.flow(net, [w])) == INFINITY
+    assert words(dl.flow(net, [-w], max_steps=10_000)) == INFINITY
+
+
+def test_labels_that_are_not_certain_have_a_minimum():
+    """Of probabilities p the cross entropy is least where softmax(w) = p, and there it is small."""
+    p = np.array([[0.99], [0.01]])
+    run = dl.flow(dl.LossNetwork((1, 2), dl.losses.cross_entropy([[1.0]], p)), [0.3, 0.2])
+    assert words(run) == MINIMUM
+    assert run.state.values[-1] @ [1.0, -1.0] == pytest.approx(np.log(99.0), rel=1e-7)
