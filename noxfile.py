@@ -45,6 +45,14 @@ def slow(session: nox.Session) -> None:
 
 
 @nox.session
+def mutants(session: nox.Session) -> None:
+    """Put small wrongs into the package, one at a time, and print those that no test notices."""
+    install(session, "test")
+    outside(session)
+    session.run("python", str(ROOT / "tests" / "mutants.py"), *session.posargs)
+
+
+@nox.session
 def browser(session: nox.Session) -> None:
     """Look at the page of an atlas in Chromium, which has to be installed with its driver."""
     missing = [tool for tool in ("chromium", "chromedriver") if shutil.which(tool) is None]

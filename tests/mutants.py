@@ -1,0 +1,359 @@
+"""Small wrongs, put into the package one at a time: the tests of the room must notice each.
+
+Run by ``nox -s mutants``, or ``python tests/mutants.py [part of a name ...]``. Each wrong goes into
+a copy of the installed package; what the tests do not notice is printed as a survivor.
+"""
+
+import concurrent.futures
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+TESTS = Path(__file__).resolve().parent
+PACKAGE = Path(importlib.util.find_spec("dlnds").origin).parent
+#: A run of tests that takes longer has noticed: a wrong that never ends is not overlooked.
+MOST_SECONDS = 900.0
+
+
+class Mutant(NamedTuple):
+    """Text of a file of the package, which occurs there once, what it becomes, and who must see."""
+
+    name: str
+    file: str
+    text: str
+    instead: str
+    tests: tuple[str, ...]
+
+
+MUTANTS = (
+    Mutant(
+        "equal singular values counted as distinct",
+        "theory/spectra.py",
+        "distinct=~equal(sigma),",
+        "distinct=~np.eye(len(sigma), dtype=bool),",
+        ("theory/test_spectra.py", "landscape"),
+    ),
+    Mutant(
+        "curvature of empty outputs to the power h",
+        "theory/spectra.py",
+        "ends=s ** (2 * (depth - 1)),",
+        "ends=s**depth,",
+        ("theory/test_spectra.py", "landscape"),
+    ),
+    Mutant(
+        "curvature between learnt modes with powers in the same order",
+        "theory/spectra.py",
+        "mixed=powers[:, ::-1] @ powers.T,",
+        "mixed=powers @ powers.T,",
+        ("theory/test_spectra.py", "landscape"),
+    ),
+    Mutant(
+        "index of two layers counted in the narrowest of all layers",
+        "theory/spectra.py",
+        "spare = (widths[1] - ranks) * (~learnt",
+        "spare = (min(widths) - ranks) * (~learnt",
+        ("theory/test_spectra.py", "landscape"),
+    ),
+    Mutant(
+        "departure although no hidden unit is free",
+        "theory/spectra.py",
+        "* (ranks < widths[1])",
+        "* (ranks <= widths[1])",
+        ("theory/test_spectra.py", "landscape"),
+    ),
+    Mutant(
+        "a string that ends where another does has no map to it",
+        "theory/strings.py",
+        "if 0 <= reached <= n and inside:",
+        "if 0 <= reached < n and inside:",
+        ("landscape",),
+    ),
+    Mutant(
+        "exchanges of strings that meet left out",
+        "theory/strings.py",
+        "if (meets or overlaps) and longer",
+        "if overlaps and longer",
+        ("landscape",),
+    ),
+    Mutant(
+        "ranks decided without a clear gap",
+        "theory/tolerances.py",
+        "CLEAR_GAP = 10.0",
+        "CLEAR_GAP = 1.0",
+        ("landscape", "theory"),
+    ),
+    Mutant(
+        "singular values tied too early",
+        "theory/tolerances.py",
+        "TIE = 1e-9",
+        "TIE = 1e-6",
+        ("landscape", "theory", "systems/test_linear.py"),
+    ),
+    Mutant(
+        "modes learnt by a third",
+        "theory/tolerances.py",
+        "MODE = 1e-3",
+        "MODE = 0.3",
+        ("landscape", "theory"),
+    ),
+    Mutant(
+        "modes of equal problems with other signs",
+        "theory/moments.py",
+        "return U * signs, sigma, Vt.T * signs",
+        "return U, sigma, Vt.T",
+        ("systems/test_linear.py", "systems/test_data.py", "theory"),
+    ),
+    Mutant(
+        "sets turned among values that vanish",
+        "theory/moments.py",
+        "count_pairs(learnt, equal(sigma) & (sigma > 0.0))",
+        "count_pairs(learnt, equal(sigma))",
+        ("landscape",),
+    ),
+    Mutant(
+        "time on a ray without its order",
+        "theory/laws.py",
+        "/ (order * (order - 2.0) * value)",
+        "/ ((order - 2.0) * value)",
+        ("saddles/test_directions.py", "saddles/test_graph.py"),
+    ),
+    Mutant(
+        "algebraic decay of a mode with another power",
+        "theory/laws.py",
+        "* (1.0 + depth * a * start**a * times) ** (-1.0 / a)",
+        "* (1.0 + depth * a * start**a * times) ** (-1.0)",
+        ("runs/test_exact.py",),
+    ),
+    Mutant(
+        "strength of a swap with the whole depth",
+        "theory/laws.py",
+        "half = 0.5 * self.depth\n        beta",
+        "half = 1.0 * self.depth\n        beta",
+        ("saddles/test_graph.py",),
+    ),
+    Mutant(
+        "group elements inverted by transposing",
+        "theory/symmetry.py",
+        "result[i + 1] = scipy.linalg.solve(p.T, result[i + 1].T).T",
+        "result[i + 1] = result[i + 1] @ p.T",
+        ("theory/test_symmetry.py", "landscape/test_quotient.py"),
+    ),
+    Mutant(
+        "the imbalance without the later layer",
+        "theory/symmetry.py",
+        "w @ np.swapaxes(w, -1, -2) - np.swapaxes(after, -1, -2) @ after",
+        "w @ np.swapaxes(w, -1, -2)",
+        ("theory/test_symmetry.py", "runs/test_flow.py"),
+    ),
+    Mutant(
+        "metric of the Riemannian flow with half of its terms",
+        "theory/fixed_rank.py",
+        "powers = s[:, None] ** (2.0 * np.arange(depth) / depth)",
+        "powers = s[:, None] ** (1.0 * np.arange(depth) / depth)",
+        ("systems/test_product.py",),
+    ),
+    Mutant(
+        "Riemannian Hessian without the change of the metric",
+        "theory/fixed_rank.py",
+        "return operator(w, change + 0.5 * _transposed_change(w, Y, G)) + 0.5 * projection(w, own)",
+        "return operator(w, change)",
+        ("systems/test_product.py",),
+    ),
+    Mutant(
+        "retraction of the first singular values in another order",
+        "theory/fixed_rank.py",
+        "root = np.sqrt(s[:k])\n    U, V",
+        "root = np.sqrt(s[-k:])\n    U, V",
+        ("systems/test_product.py",),
+    ),
+    Mutant(
+        "r_max without the rank of the target",
+        "systems/linear.py",
+        "return min(*self.widths, int(np.count_nonzero(self.singular_modes[1])))",
+        "return min(self.widths)",
+        ("systems/test_linear.py", "landscape/test_landscape.py"),
+    ),
+    Mutant(
+        "the loss above a bottleneck not lost",
+        "systems/linear.py",
+        "return 0.5 * float(np.sum(self.singular_modes[1][self.max_rank :] ** 2))",
+        "return 0.0",
+        ("systems/test_linear.py", "runs/test_flow.py"),
+    ),
+    Mutant(
+        "runs that end a thousand times too early",
+        "systems/linear.py",
+        "near = min(10.0 * rtol * np.sqrt(total), 0.1 * smallest)",
+        "near = min(1e4 * rtol * np.sqrt(total), 0.1 * smallest)",
+        ("runs/test_flow.py", "runs/test_plateaus.py"),
+    ),
+    Mutant(
+        "deflation although learnt and open modes are joined",
+        "theory/tolerances.py",
+        "COUPLING = 1e-10",
+        "COUPLING = 1e-3",
+        ("runs/test_flow.py", "runs/test_plateaus.py", "runs/test_exact.py"),
+    ),
+    Mutant(
+        "subset sums of the values, not of their squares",
+        "systems/linear.py",
+        "moments.subset_conflicts(positive**2, rtol)",
+        "moments.subset_conflicts(positive, rtol)",
+        ("systems/test_linear.py",),
+    ),
+    Mutant(
+        "maps in original inputs by the transposed root",
+        "systems/linear.py",
+        "maps @ scipy.linalg.pinv(self.whitening)",
+        "maps @ self.whitening.T",
+        ("systems/test_linear.py", "systems/test_data.py"),
+    ),
+    Mutant(
+        "a rectifier with the sum of its balance",
+        "systems/homogeneous.py",
+        "signs = into.astype(float) - self.power * out_of",
+        "signs = into.astype(float) - out_of",
+        ("systems/test_homogeneous.py",),
+    ),
+    Mutant(
+        "units scaled in without being scaled back by the power",
+        "systems/homogeneous.py",
+        "np.where(out_of, -float(self.power), 0.0)",
+        "np.where(out_of, -1.0, 0.0)",
+        ("systems/test_homogeneous.py",),
+    ),
+    Mutant(
+        "degree of a homogeneous network as if each layer had the same",
+        "systems/homogeneous.py",
+        "return sum(self.power**k for k in range(self.depth))",
+        "return self.power * (self.depth - 1) + 1",
+        ("systems/test_homogeneous.py", "saddles/test_directions.py"),
+    ),
+    Mutant(
+        "hidden units that vanish looked for in the first layer only",
+        "systems/homogeneous.py",
+        "for i in range(1, self.depth):\n            spare",
+        "for i in range(1, 2):\n            spare",
+        ("systems/test_homogeneous.py", "saddles"),
+    ),
+    Mutant(
+        "steps that are stable up to 1/λ",
+        "systems/descent.py",
+        "return 2.0 / largest",
+        "return 1.0 / largest",
+        ("systems/test_descent.py",),
+    ),
+    Mutant(
+        "cycles with all symmetries of the flow",
+        "systems/descent.py",
+        "return lambda x, p: generators(x, 1.0)",
+        "return lambda x, p: generators(x, 0.0)",
+        ("systems/test_descent.py", "systems/test_cycles.py", "continuation/test_equilibria.py"),
+    ),
+    Mutant(
+        "weight decay of twice the strength",
+        "systems/varied.py",
+        "out -= p * share * x",
+        "out -= 2.0 * p * share * x",
+        ("continuation/test_equilibria.py", "continuation/test_decay.py"),
+    ),
+    Mutant(
+        "files whose checksum is never compared",
+        "store.py",
+        "if _seal_is_broken(path):",
+        "if False:",
+        ("test_files.py",),
+    ),
+    Mutant(
+        "digests without the attributes",
+        "store.py",
+        "if key != DIGEST}",
+        "if key == DIGEST}",
+        ("test_files.py",),
+    ),
+    Mutant(
+        "points of a grown grid numbered anew",
+        "sweeps/task.py",
+        "numbers[places] = old.numbers",
+        "numbers[places] = np.arange(len(places))[::-1]",
+        ("sweeps",),
+    ),
+    Mutant(
+        "products of the Hessian without the part of the signal",
+        "_kernels/linear.py",
+        "        multiply_right_transposed(signal, before, slot, True)\n        weights, direction",
+        "        weights, direction",
+        ("kernels/test_kernels.py",),
+    ),
+)
+
+
+def mutated(mutant: Mutant, folder: str) -> Path:
+    """Return a folder to import the package from, with one wrong."""
+    copy = Path(folder) / "dlnds"
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    path = copy / mutant.file
+    source = path.read_text(encoding="utf-8")
+    if source.count(mutant.text) != 1:
+        raise ValueError(f"{mutant.file}: needs the text of {mutant.name!r} once")
+    path.write_text(source.replace(mutant.text, mutant.instead), encoding="utf-8")
+    return copy.parent
+
+
+def noticed(tests: tuple[str, ...], path: Path) -> tuple[int, str]:
+    """Return the exit code of the tests on the package in a folder, and their last line."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--no-header"]
+    config = f"--config-file={TESTS.parent / 'pyproject.toml'}"
+    threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    try:
+        done = subprocess.run(
+            [*command, config, *(str(TESTS / name) for name in tests)],
+            env={**os.environ, **threads, "PYTHONPATH": str(path)},
+            cwd=path,
+            capture_output=True,
+            text=True,
+            timeout=MOST_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        return 1, f"longer than {MOST_SECONDS:g} s"
+    lines = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    return done.returncode, (lines or done.stdout.splitlines() or [done.stderr[-200:]])[-1]
+
+
+def examined(mutant: Mutant) -> bool:
+    """Print whether the tests notice a wrong, and by which; return it."""
+    begin = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="dlnds-mutant-") as folder:
+        code, line = noticed(mutant.tests, mutated(mutant, folder))
+    if code not in (0, 1):
+        raise RuntimeError(f"the tests of {mutant.name!r} did not run: {line}")
+    took = time.perf_counter() - begin
+    word = "noticed " if code else "SURVIVES"
+    print(f"{word} {mutant.name} ({took:.0f} s): {line}", flush=True)
+    return code == 1
+
+
+def main(parts: list[str]) -> int:
+    """Examine the wrongs whose names have one of these parts, all by default."""
+    chosen = [m for m in MUTANTS if not parts or any(part in m.name for part in parts)]
+    rooms = tuple(sorted({name for m in chosen for name in m.tests}))
+    with tempfile.TemporaryDirectory(prefix="dlnds-") as folder:
+        shutil.copytree(PACKAGE, Path(folder) / "dlnds")
+        code, line = noticed(rooms, Path(folder))
+    if code:
+        print(f"the tests fail without any wrong: {line}")
+        return 2
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        seen = list(pool.map(examined, chosen))
+    print(f"{sum(seen)} of {len(seen)} wrongs noticed")
+    return int(not all(seen))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
