@@ -371,7 +371,7 @@ MUTANTS = (
     Mutant(
         "orders of descent that are always exact",
         "landscape/points.py",
-        "np.int8(order <= 2 or full or canonical)",
+        "np.int8(clear and len(set(orders)) == 1 and all(exact))",
         "np.int8(1)",
         ("landscape",),
     ),
