@@ -392,7 +392,7 @@ MUTANTS = (
     Mutant(
         "rest at minima without a look along what is flat",
         "runs/rest.py",
-        "return not flat.any() or _flat(system, x, frame[:, flat], frame[:, ~flat], allowed)",
+        "return not flat.any() or _flat(system, x, frame[:, flat], across, allowed)",
         "return True",
         ("runs",),
     ),

@@ -84,12 +84,11 @@ def started(
         if getattr(equation, name) is not None and not np.isfinite(function(x, p)).all():
             raise ValueError(f"{name}: needs finite numbers, got NaN or infinity at the start")
     minimum_norm, reach = symmetry == "minimum_norm", 0.5 * (high - low)
-    plain = Problem(equation, scale=joined(np.ones(x.size), reach), **course)
-    plain = plain._replace(nullity=0) if minimum_norm else plain
     unit, start = float(np.linalg.norm(x)) or 1.0, joined(x, p)
+    plain = Problem(equation, scale=joined(np.full(x.size, unit), reach), **course)
+    plain = plain._replace(nullity=0) if minimum_norm else plain
     for _ in range(MOST_UNITS):
         before, rows = unit, plain.rows
-        plain = plain._replace(scale=joined(np.full(x.size, unit), reach))
         unit = typical_size(plain, start)
         plain = plain._replace(scale=joined(np.full(x.size, unit), reach))
         plain = plain._replace(rows=_row_sizes(plain, start))
@@ -149,7 +148,7 @@ def _is_flat(problem: Problem, z: Array, size: float) -> bool:
     """Tell whether all derivatives of F vanish at a solution, as compared with F around it."""
     v = unit_length(np.random.default_rng(1).normal(size=z.size - 1)) * FLAT * problem.unit
     around = problem.value(joined(z[:-1] + v, float(z[-1])))
-    return bool(size <= 10.0 * FLAT * np.linalg.norm(around) / (FLAT * problem.unit))
+    return bool(size <= 10.0 * np.linalg.norm(around) / problem.unit)
 
 
 def _is_singular_around(problem: Problem, z: Array) -> bool:

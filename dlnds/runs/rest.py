@@ -39,24 +39,22 @@ def at_minimum(system: SystemProtocol, x: Array, force: Array, rtol: float) -> b
     flat = np.abs(values) <= zero
     if values[0] < -zero or flat.all():
         return False
+    kept, across = values[~flat], frame[:, ~flat]
     pull = frame.T @ (force / largest)  # squares of what fades underflow
-    step = frame[:, ~flat] @ (pull[~flat] / (values[~flat] / largest))
-    near = min(_NEAR * rtol, _KEPT * float(values[~flat][0]) / largest)
+    step = across @ (pull[~flat] / (kept / largest))
+    near = min(_NEAR * rtol, _KEPT * float(kept[0]) / largest)
     if float(np.linalg.norm(pull)) > _ROUNDING * size and (
-        float(np.linalg.norm(step)) > near * size or not _steady(system, x, step, frame[:, ~flat])
+        float(np.linalg.norm(step)) > near * size or not _steady(system, x + step, kept, across)
     ):
         return False
     allowed = _NO_FORCE * largest * size
-    return not flat.any() or _flat(system, x, frame[:, flat], frame[:, ~flat], allowed)
+    return not flat.any() or _flat(system, x, frame[:, flat], across, allowed)
 
 
-def _steady(system: SystemProtocol, x: Array, step: Array, across: Array) -> bool:
-    """Tell whether the Hessian, ``across`` what is flat, is the same after a step."""
-    here, there = (
-        -across.T @ dense_jacobian(system, 0.0, state)[0] @ across for state in (x, x + step)
-    )
-    values = scipy.linalg.eigvalsh(here)
-    change = scipy.linalg.eigvalsh(there - here)
+def _steady(system: SystemProtocol, there: Array, values: Array, across: Array) -> bool:
+    """Tell whether the Hessian ``across`` what is flat is still diag(values) after a step."""
+    hessian = -across.T @ dense_jacobian(system, 0.0, there)[0] @ across
+    change = scipy.linalg.eigvalsh(hessian - np.diag(values))
     return bool(np.abs(change).max() <= _STEADY * values[0])
 
 

@@ -1,5 +1,6 @@
 """Directions in which runs leave a critical point: KKT points of the leading form of the loss."""
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -257,7 +258,8 @@ def escape_directions(
     given = None if starts is None else _given(system, x, starts)
     n_starts = n_starts if given is None else len(given)
     quiet, saddles = not check_flag("progress", progress), check_flag("saddles", saddles)
-    found, (forms, whole) = [_strict(system, x)], _leading(system, x)
+    hessian = functools.cache(lambda: hessian_at(system, x, name="at"))
+    found, (forms, whole) = [_strict(system, x, hessian)], _leading(system, x, hessian)
     searched = [form for form in forms if given is not None or not (form.rays or form.near)]
     with tqdm(total=n_starts * len(searched), unit="start", disable=quiet) as bar:
         for form in forms:
@@ -267,7 +269,9 @@ def escape_directions(
             units = _units(generator, n_starts, form.size) if given is None else given
             found.append(_searched(form, units, saddles, workers, bar.update))
     whole = whole and all(part.complete for part in found)
-    return _dataset(system, x, found, whole, n_starts * len(searched))
+    listed = any(len(part.value) for part in found)
+    worth = _completeness(system, x, hessian, listed=listed, whole=whole)
+    return _dataset(system, x, found, worth, n_starts * len(searched))
 
 
 def _given(system: WeightSystem, x: Array, starts: ArrayLike) -> Array:
@@ -316,7 +320,7 @@ def _smallest(
     return rtol * max(float(np.abs(values).max()), size)
 
 
-def _strict(system: SystemProtocol, x: Array) -> Found:
+def _strict(system: SystemProtocol, x: Array, hessian: Callable[[], Hessian]) -> Found:
     """Return the directions of negative eigenvalues at a critical point; refuse other states.
 
     One for each eigenvalue, or for each pair of values of modes where these are known.
@@ -329,7 +333,7 @@ def _strict(system: SystemProtocol, x: Array) -> Found:
             "system: needs two layers or more, from whose origin no weight moves; the gradient "
             f"there has the norm {force:.3g}"
         )
-    values, vectors, zero, clear = hessian_at(system, x, name="at")
+    values, vectors, zero, clear = hessian()
     limit, growth = _smallest(system, x, values), -values
     if not force <= limit * np.linalg.norm(x):
         raise ValueError(
@@ -386,7 +390,9 @@ def _labels(
     return dict(zip(("modes", "lost", "end"), words, strict=False))
 
 
-def _leading(system: WeightSystem, x: Array) -> tuple[list[Form], bool]:
+def _leading(
+    system: WeightSystem, x: Array, hessian: Callable[[], Hessian]
+) -> tuple[list[Form], bool]:
     """Return the leading forms at a critical point, and whether no runs leave by other orders.
 
     Those of linear networks may be expanded.
@@ -398,10 +404,9 @@ def _leading(system: WeightSystem, x: Array) -> tuple[list[Form], bool]:
     lowest = system.limit(x, rtol=tolerances.CRITICAL).kind == "global_minimum"
     if lowest or system.depth == 2:  # where the Hessian decides
         return [], True
-    hessian = hessian_at(system, x, name="at")
-    found = leading_form(system, x, hessian, "at")
+    found = leading_form(system, x, hessian(), "at")
     if found is None:
-        return [], hessian.clear
+        return [], hessian().clear
     form = expanded(found, 1.0)
     return [_with_carried(form, found, parts[0]) if parts else form], True
 
@@ -763,7 +768,7 @@ def dimension(form: Form, u: Array, value: float) -> int:
 
 
 def _dataset(
-    system: WeightSystem, x: Array, found: Sequence[Found], whole: bool, n_ascents: int
+    system: WeightSystem, x: Array, found: Sequence[Found], worth: str, n_ascents: int
 ) -> xr.Dataset:
     """Return directions of all forms in one Dataset, lowest orders first, then best values."""
     columns: list[Any] = [np.concatenate(column) for column in list(zip(*found, strict=True))[:12]]
@@ -784,7 +789,7 @@ def _dataset(
         "count": ("direction", joint.ascents),
         "active": (("direction", "unit"), (sizes > tolerances.ZERO_UNIT).astype(np.int8)),
         "at": ("parameter", x),
-        "completeness": schema.flag(schema.COMPLETENESS, _completeness(system, x, joint, whole)),
+        "completeness": schema.flag(schema.COMPLETENESS, worth),
     }
     coords = {**system.coordinates(), **system.unit_coordinates()}
     counts = {
@@ -796,15 +801,17 @@ def _dataset(
     return schema.finish(dataset, "escape_directions", {**system.attributes(), **counts})
 
 
-def _completeness(system: WeightSystem, x: Array, found: Found, whole: bool) -> str:
+def _completeness(
+    system: WeightSystem, x: Array, hessian: Callable[[], Hessian], *, listed: bool, whole: bool
+) -> str:
     """Return what a list is worth; that nothing leaves is said of minima only."""
-    if len(found.value):
+    if listed:
         return "closed_form" if whole else "searched"
     if whole or system.limit(x, rtol=tolerances.CRITICAL).kind == "global_minimum":
         return "minimum"
-    hessian = hessian_at(system, x, name="at")
-    orbit = without_orbit(hessian.vectors[:, hessian.zero], system.theory(x).generators())
-    return "minimum" if hessian.clear and not orbit.shape[1] else "nothing_found"
+    _, vectors, zero, clear = hessian()
+    orbit = without_orbit(vectors[:, zero], system.theory(x).generators())
+    return "minimum" if clear and not orbit.shape[1] else "nothing_found"
 
 
 @known_options

@@ -21,8 +21,8 @@ from dlnds.errors import (
     finite,
     known_options,
 )
-from dlnds.systems.losses import FORMS, NORMALIZED, Loss, departing, logistic
-from dlnds.systems.network import WeightSystem, check_widths, labelled_data
+from dlnds.systems.losses import FORMS, NORMALIZED, Loss, logistic
+from dlnds.systems.network import WeightSystem, check_widths, departing, labelled_data
 from dlnds.systems.protocol import Limit, Numerics, Theory, ended, evaluations, varying
 from dlnds.systems.varied import with_decay
 from dlnds.theory import forms, tolerances

@@ -28,14 +28,18 @@ from dlnds.errors import (
     known_options,
 )
 from dlnds.systems import varied
-from dlnds.systems.network import LayeredSystem, check_widths, labelled_data, variable
+from dlnds.systems.network import (
+    LayeredSystem,
+    check_widths,
+    departing,
+    labelled_data,
+    variable,
+)
 from dlnds.systems.protocol import Limit, Numerics, Reduction, Theory, ended, unchanged
 from dlnds.systems.varied import fitting_size
 from dlnds.theory import (
     coordinates,
-    forms,
     moments,
-    saddles,
     spectra,
     strings,
     symmetry,
@@ -486,17 +490,16 @@ class LinearNetwork(LayeredSystem):
         residual network.
         """
         problem, layers = self.problem, layers_of(self.widths, x)
-        return Theory(
-            generators=lambda: self.generators(x),
-            spectrum=lambda: spectra.known_spectrum(problem, layers),
-            dimensions=lambda: self.orbit_dimensions(x),
-            inertia=lambda: self._inertia(x),
-            alike=lambda: self._alike(x),
-            leading_parts=lambda: saddles.leading_parts(problem, layers),
-            strict=lambda: saddles.known_strict(problem, layers),
-            hessian_size=lambda: strings.hessian_scale(problem, layers),
-            field_terms=lambda terms, order: forms.field_terms(problem, terms, order),
+        known = (
+            super()
+            .theory(x)
+            ._replace(
+                spectrum=lambda: spectra.known_spectrum(problem, layers),
+                dimensions=lambda: self.orbit_dimensions(x),
+                inertia=lambda: self._inertia(x),
+            )
         )
+        return departing(known, problem, layers)
 
     def limit(self, x: Array, force: float = math.inf, rtol: float = 0.0) -> Limit:
         """Return whether a run is over, and the index set whose critical value ``x`` is nearest to.
@@ -607,8 +610,7 @@ class LinearNetwork(LayeredSystem):
         return self.problem.loss(maps)
 
     def _signal_of(self, W: Array) -> Array:
-        residual = self.problem.residual(W)
-        return residual if self.input_root is None else residual @ self.input_root.T
+        return self.problem.signal(W)
 
     def _strength(self, states: Array) -> Array:
         return self.problem.strength(self.problem.image(product(layers_of(self.widths, states))))

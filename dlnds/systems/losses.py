@@ -1,7 +1,6 @@
 """Losses of the end-to-end map, other than the square one, and deep linear networks with them."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from typing import Any
@@ -25,12 +24,12 @@ from dlnds.errors import (
     known_options,
 )
 from dlnds.systems.linear import LinearNetwork
-from dlnds.systems.network import LayeredSystem, check_widths, labelled_data
+from dlnds.systems.network import LayeredSystem, check_widths, departing, labelled_data
 from dlnds.systems.protocol import Limit, Theory, ended
 from dlnds.systems.varied import fitting_size
-from dlnds.theory import saddles, strings, tolerances
+from dlnds.theory import saddles, tolerances
 from dlnds.theory.coordinates import is_identity, layers_of, product
-from dlnds.theory.forms import LeadingPart, field_terms, pack_params
+from dlnds.theory.forms import LeadingPart, pack_params
 from dlnds.theory.moments import Problem, from_data, singular_modes
 
 FORMS = {
@@ -372,16 +371,6 @@ def power(
     """
     inputs, outputs = labelled_data(X, "Y", Y)
     return Loss("power", inputs, np.atleast_2d(outputs), power=power, normalize=normalize)
-
-
-def departing(known: Theory, problem: Problem, layers: Sequence[Array]) -> Theory:
-    """Return what is known of a state, and how runs leave it under the square loss."""
-    return known._replace(
-        leading_parts=lambda: saddles.leading_parts(problem, layers),
-        strict=lambda: saddles.known_strict(problem, layers),
-        hessian_size=lambda: strings.hessian_scale(problem, layers),
-        field_terms=lambda terms, order: field_terms(problem, terms, order),
-    )
 
 
 @dataclass(frozen=True, eq=False, repr=False)

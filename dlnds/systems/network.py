@@ -29,7 +29,7 @@ from dlnds.errors import (
 )
 from dlnds.systems.protocol import Numerics, Reduction, SystemProtocol, Theory
 from dlnds.systems.varied import observed, with_decay
-from dlnds.theory import moments, symmetry
+from dlnds.theory import forms, moments, saddles, strings, symmetry
 from dlnds.theory.coordinates import (
     adjacency,
     flat,
@@ -323,6 +323,16 @@ class WeightSystem(SystemProtocol):
         size = check_number("scale", scale, minimum=0.0)
         with np.errstate(over="ignore"):
             return check_finite("scale", size * flat(layers))
+
+
+def departing(known: Theory, problem: moments.Problem, layers: Sequence[Array]) -> Theory:
+    """Return what is known of a state, and how runs leave it under the square loss."""
+    return known._replace(
+        leading_parts=lambda: saddles.leading_parts(problem, layers),
+        strict=lambda: saddles.known_strict(problem, layers),
+        hessian_size=lambda: strings.hessian_scale(problem, layers),
+        field_terms=lambda terms, order: forms.field_terms(problem, terms, order),
+    )
 
 
 class LayeredSystem(WeightSystem):

@@ -45,18 +45,16 @@ class Decision(NamedTuple):
 def decided(values: ArrayLike, tolerance: float) -> Decision:
     """Return which eigenvalues or singular values are zero: those of at most this modulus."""
     modulus = np.abs(values)
-    zero = modulus <= tolerance
-    return Decision(
-        zero,
-        largest_zero=float(modulus[zero].max(initial=0.0)),
-        smallest_nonzero=float(modulus[~zero].min(initial=np.inf)),
-    )
+    return _decision(modulus, modulus <= tolerance)
 
 
 def counted(values: ArrayLike, index: int, nullity: int) -> Decision:
     """Return which of ascending eigenvalues are zero: so many, after so many negative ones."""
-    modulus, places = np.abs(values), np.arange(np.size(values))
-    zero = (places >= index) & (places < index + nullity)
+    places = np.arange(np.size(values))
+    return _decision(np.abs(values), (places >= index) & (places < index + nullity))
+
+
+def _decision(modulus: Any, zero: Flags) -> Decision:
     return Decision(
         zero,
         largest_zero=float(modulus[zero].max(initial=0.0)),
