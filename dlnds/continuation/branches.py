@@ -26,17 +26,12 @@ from dlnds.continuation.correct import (
     unit_length,
     upwards_of,
 )
-from dlnds.continuation.locate import (
-    VERTICAL,
-    Special,
-    at_node,
-    is_on_zero,
-    passed,
-    way_between,
-)
+from dlnds.continuation.detect import passed
+from dlnds.continuation.locate import at_node, is_on_zero
 from dlnds.continuation.orbits import invariants, same_orbit
 from dlnds.continuation.residuals import Residual
 from dlnds.continuation.start import started
+from dlnds.continuation.ways import VERTICAL, Special, way_between
 from dlnds.errors import (
     check_choice,
     check_flag,

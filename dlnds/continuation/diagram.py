@@ -22,11 +22,11 @@ from dlnds.continuation.branches import (
     followed,
 )
 from dlnds.continuation.correct import Event, Point, Problem, corrected, course, unit_length
-from dlnds.continuation.locate import way_between
 from dlnds.continuation.orbits import invariants, same_orbit
 from dlnds.continuation.residuals import Residual
 from dlnds.continuation.start import started
 from dlnds.continuation.switching import departures
+from dlnds.continuation.ways import way_between
 from dlnds.errors import check_choice, check_integer, known_options
 from dlnds.theory import tolerances
 

@@ -28,8 +28,8 @@ from dlnds.continuation.correct import (
     turned,
     unit_length,
 )
-from dlnds.continuation.locate import Special
 from dlnds.continuation.orbits import same_orbit
+from dlnds.continuation.ways import Special
 from dlnds.theory import tolerances
 
 #: Largest radius in scaled coordinates, how many times smaller each is than the one before, and
