@@ -16,7 +16,9 @@ import contextlib
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils, imputils
 from numba.extending import lower_builtin, type_callable
+from numba.np import arrayobj
 
 from dlnds._kernels.jit import LOOP_LIMIT, inlined, jit, part, sums
 
@@ -198,6 +200,44 @@ def substitute(M, pivots, right):
 
 
 # What is written for LLVM.
+
+
+def matrix_at(numbers, start, rows, columns):
+    """Return the matrix that lies in a vector from ``start`` on, row by row, as a view.
+
+    Where it is compiled nothing is checked. A slice that is reshaped takes several times as long,
+    which for matrices of a few entries is more than what is done with them.
+    """
+    return numbers[start : start + rows * columns].reshape(rows, columns)
+
+
+@type_callable(matrix_at)
+def _type_of_matrix(context):
+    def returned(numbers, start, rows, columns):
+        known = isinstance(numbers, types.Array) and numbers.ndim == 1 and numbers.layout == "C"
+        return types.Array(numbers.dtype, 2, "C") if known else None
+
+    return returned
+
+
+@lower_builtin(matrix_at, types.Array, types.Integer, types.Integer, types.Integer)
+def _write_matrix(context, builder, signature, arguments):
+    (numbers,) = arrays(context, builder, signature, arguments, (0,))
+    start, rows, columns = (
+        context.cast(builder, arguments[i], signature.args[i], types.intp) for i in (1, 2, 3)
+    )
+    matrix = context.make_array(signature.return_type)(context, builder)
+    size = context.get_constant(types.intp, signature.return_type.dtype.bitwidth // 8)
+    arrayobj.populate_array(
+        matrix,
+        data=builder.gep(numbers.data, [start]),
+        shape=cgutils.pack_array(builder, [rows, columns]),
+        strides=cgutils.pack_array(builder, [builder.mul(columns, size), size]),
+        itemsize=size,
+        meminfo=numbers.meminfo,
+    )
+    view = matrix._getvalue()  # noqa: SLF001 - Numba has no public name for it
+    return imputils.impl_ret_borrowed(context, builder, signature.return_type, view)
 
 
 def vector(lanes):

@@ -39,6 +39,7 @@ from dlnds._kernels.dense import (
     assign_identity,
     assign_transposed,
     fill,
+    matrix_at,
     multiply,
     multiply_left_transposed,
     multiply_right_transposed,
@@ -57,7 +58,7 @@ def layer(x, params, i):
     """Return W_i, i = 1..h, as a view of the state."""
     sizes = params[0]
     starts = 4 + sizes[0]
-    return x[sizes[starts + i - 1] : sizes[starts + i]].reshape(sizes[3 + i], sizes[2 + i])
+    return matrix_at(x, sizes[starts + i - 1], sizes[3 + i], sizes[2 + i])
 
 
 @part
@@ -71,7 +72,7 @@ def input_side(buffer, params, i):
     """Return block i = 0..h of the input side (d_i × k) as a view."""
     sizes = params[0]
     place, k = 5 + 2 * sizes[0] + i, sizes[1]
-    return buffer[sizes[place] * k : sizes[place + 1] * k].reshape(sizes[3 + i], k)
+    return matrix_at(buffer, sizes[place] * k, sizes[3 + i], k)
 
 
 @part
@@ -79,9 +80,7 @@ def output_side(buffer, params, i):
     """Return block i = 0..h of the output side (d_h × d_i) as a view."""
     sizes = params[0]
     place, outputs = 5 + 2 * sizes[0] + i, sizes[3 + sizes[0]]
-    return buffer[sizes[place] * outputs : sizes[place + 1] * outputs].reshape(
-        outputs, sizes[3 + i]
-    )
+    return matrix_at(buffer, sizes[place] * outputs, outputs, sizes[3 + i])
 
 
 @part
@@ -89,15 +88,14 @@ def target(params):
     """Return Σ (d_h × k) as a view."""
     sizes, floats = params
     outputs, k = sizes[3 + sizes[0]], sizes[1]
-    return floats[: outputs * k].reshape(outputs, k)
+    return matrix_at(floats, 0, outputs, k)
 
 
 @part
 def root(params):
     """Return K (d_0 × k) as a view, if the problem is not whitened."""
     sizes, floats = params
-    first = sizes[3 + sizes[0]] * sizes[1]
-    return floats[first : first + sizes[3] * sizes[1]].reshape(sizes[3], sizes[1])
+    return matrix_at(floats, sizes[3 + sizes[0]] * sizes[1], sizes[3], sizes[1])
 
 
 @part
