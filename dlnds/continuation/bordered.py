@@ -1,5 +1,6 @@
 """The linear algebra of steps along branches: bordered systems, orbits, spectra across them."""
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -144,9 +145,8 @@ def transverse_values(
     real, imag, _, _, info = lapack.dgeev(jacobian.T, compute_vl=0, compute_vr=0)
     if info:
         raise np.linalg.LinAlgError("the Jacobian's eigenvalues are not found")
-    values = real + 1j * imag
-    ordered: Array = values[np.lexsort((imag, real))]
-    return ordered
+    pairs = sorted(zip(real.tolist(), imag.tolist(), strict=True))
+    return np.array(list(itertools.starmap(complex, pairs)), complex)
 
 
 def values_by_rows(jacobian: Array, rows: Array, dimension: int) -> tuple[Array, Array]:

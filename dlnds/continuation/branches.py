@@ -1,5 +1,6 @@
 """Branches of solutions of F(x, p) = 0, modulo declared symmetry, as Datasets."""
 
+import bisect
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -662,7 +663,7 @@ def tabulated(problem: Problem, rows: Sequence[Row]) -> xr.Dataset:
     orbits = np.array([point.basis.shape[1] for point in alike])
     zeros = _zeros(points, special)
     growing = [
-        int((q.growth > max(q.zone, e.tolerance)).sum())
+        len(q.growth) - bisect.bisect_right(q.growth, max(q.zone, e.tolerance))
         for q, e in zip(alike, special, strict=True)
     ]
     along = {

@@ -4,6 +4,7 @@ A point z = (x, p) is one vector (component, and p last). Lengths and angles are
 by its scale: a typical size of x, and half of the range of p.
 """
 
+import bisect
 import functools
 import math
 from collections.abc import Callable
@@ -117,7 +118,11 @@ class Problem(NamedTuple):
 
     def value(self, z: Array) -> Array:
         """Return F, in terms of its rows."""
-        return self._in_rows(force_of(self.residual, z[:-1], float(z[-1])))
+        return self.force(z[:-1], float(z[-1]))
+
+    def force(self, x: Array, p: float) -> Array:
+        """Return F at a state and a parameter, in terms of its rows."""
+        return self._in_rows(force_of(self.residual, x, p))
 
     def matrix(self, z: Array) -> Array:
         """Return ∂F/∂x (component × component), in terms of the rows of F."""
@@ -348,22 +353,24 @@ def placed(problem: Problem, z: Array, tangent: Array, basis: Array, jacobian: A
         values, rates = values_by_rows(problem.given(jacobian), rows, dimension)
     else:
         values = transverse_values(residual, jacobian, basis, problem.n_eigenvalues)
-    growth = growth_of(residual, values) / rates
-    values = values / rates
+    growth = growth_of(residual, values)
+    if problem.rows is not None:
+        values, growth = values / rates, growth / rates
     if residual.kind == "map" or problem.rows is not None:
         order = np.argsort(growth, kind="stable")
         values, growth = values[order], growth[order]
         rates = rates[order] if isinstance(rates, np.ndarray) else rates
-    force, radius = problem.given(problem.value(z)), float(np.abs(values).max(initial=0.0))
+    force = problem.given(problem.value(z))
+    radius = float(np.maximum.reduce(np.abs(values), initial=0.0))
     zone = tolerances.EIGENVALUE * radius + tolerances.ROUNDING * problem.size
-    small, large = growth.searchsorted(-zone), growth.searchsorted(zone, side="right")
+    small, large = bisect.bisect_left(growth, -zone), bisect.bisect_right(growth, zone)
     return Point(
         *(z, tangent, ahead / math.sqrt(ahead @ ahead), basis, values, growth),
         radius=radius,
         zone=zone,
         residual=math.sqrt(force @ force),
-        n_growing=int(len(growth) - large),
-        n_zeros=int(large - small),
+        n_growing=len(growth) - large,
+        n_zeros=large - small,
         rates=rates,
     )
 

@@ -1,5 +1,6 @@
 """The first point of a branch: the solution at p0, its tangent, and the scales of all lengths."""
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -146,8 +147,8 @@ def start_of(
 
 def _is_flat(problem: Problem, z: Array, size: float) -> bool:
     """Tell whether all derivatives of F vanish at a solution, as compared with F around it."""
-    v = unit_length(np.random.default_rng(1).normal(size=z.size - 1)) * FLAT * problem.unit
-    around = problem.value(joined(z[:-1] + v, float(z[-1])))
+    v = unit_length(_random(1, z.size - 1)) * FLAT * problem.unit
+    around = problem.force(z[:-1] + v, float(z[-1]))
     return bool(size <= 10.0 * np.linalg.norm(around) / problem.unit)
 
 
@@ -210,8 +211,8 @@ def _row_sizes(problem: Problem, z: Array) -> Array | None:
     """
     if problem.residual.symmetric:
         return None
-    plain, n, rng = problem._replace(rows=None), z.size - 1, np.random.default_rng(0)
-    ahead = [joined(problem.unit * unit_length(rng.normal(size=n)), 0.0) for _ in range(DIRECTIONS)]
+    plain, n = problem._replace(rows=None), z.size - 1
+    ahead = [joined(problem.unit * unit_length(v), 0.0) for v in _random(0, DIRECTIONS, n)]
     sizes = np.zeros(n)
     for place in _around(problem, z):
         wide, force = np.column_stack([plain.matrix(place), plain.slope(place)]), plain.value(place)
@@ -248,44 +249,54 @@ def _bending_size(problem: Problem, z: Array, most: float) -> float:
     """Return the length over which F is no longer linear in x at one p, if that is not the most."""
     basis = orbit_basis(problem, z, upwards_of(z))
     system = bordered(problem, z, basis, upwards_of(z))
-    force = problem.value(z)
-    if system is None or not np.isfinite(force @ force):
+    force, slope = problem.value(z), problem.slope(z)
+    if system is None or not math.isfinite(force @ force):
         return most
-    for v in _slow_directions(problem, z, system, basis):
-        most = _bending_along(problem, z, force, system.jacobian, unit_length(v), most)
+    reach = math.sqrt(slope @ slope) * float(problem.scale[-1])
+    for slow in _slow_directions(problem, z, system, basis):
+        v = unit_length(slow)
+        most = _bending_along(problem, z, force, system.jacobian @ v, v, reach, most)
     return most
 
 
 def _slow_directions(problem: Problem, z: Array, system: Bordered, basis: Array) -> list[Array]:
     """Return directions across the orbit in which x changes slowly, some at random."""
-    n, rng = z.size - 1, np.random.default_rng(0)
+    n = z.size - 1
     if problem.residual.generators is not None and z[:n].any():  # what turns as x does
         moved = np.stack([z[:n], system.jacobian @ z[:n], problem.slope(z)])
         sizes = np.linalg.norm(moved, axis=1, keepdims=True)
         moved /= np.where(sizes > 0.0, sizes, 1.0)
-        rights = rng.normal(size=(DIRECTIONS, 3)) @ moved
+        rights = _random(0, DIRECTIONS, 3) @ moved
     else:
-        rights = rng.normal(size=(DIRECTIONS, n))
-    rights -= (rights @ basis) @ basis.T  # an orbit bends where F does not
+        rights = _random(0, DIRECTIONS, n)
+    rights = rights - (rights @ basis) @ basis.T  # an orbit bends where F does not
     slow = [system.factors.solve(joined(right, 0.0))[:n] for right in rights]
     tried = [v if v.any() else right for v, right in zip(slow, rights, strict=True)]
     return [v for v in tried if v.any()]
 
 
+@functools.lru_cache(maxsize=16)
+def _random(seed: int, *shape: int) -> Array:
+    """Return normal numbers, always the same, in an array that is shared."""
+    numbers = np.random.default_rng(seed).normal(size=shape)
+    numbers.flags.writeable = False
+    return numbers
+
+
 def _bending_along(
-    problem: Problem, z: Array, force: Array, jacobian: Array, v: Array, most: float
+    problem: Problem, z: Array, force: Array, rate: Array, v: Array, reach: float, most: float
 ) -> float:
     """Return the length over which F is no longer linear along a direction, or the most.
 
-    Lengths grow from what is slight: F need not be defined far away.
+    Along it F changes at a rate, and by the reach where p does. Lengths grow from what is slight: F
+    need not be defined far away.
     """
-    x, p, rate = z[:-1], float(z[-1]), jacobian @ v
-    reach = float(np.linalg.norm(problem.slope(z))) * float(problem.scale[-1])
-    change = float(np.linalg.norm(rate))
+    x, p, change = z[:-1], float(z[-1]), math.sqrt(rate @ rate)
 
+    @functools.cache  # Brent's method asks for both ends once more
     def bent(octave: float) -> float:
         s = 2.0**octave
-        rest = problem.value(joined(x + s * v, p)) - force - s * rate
+        rest = problem.force(x + s * v, p) - force - s * rate
         square = float(rest @ rest)
         size = math.sqrt(square) if math.isfinite(square) else 1e300
         return math.log(size + 1e-300) - math.log(BENT * (s * change + reach) + 1e-300)
@@ -334,22 +345,19 @@ def _check_derivatives(problem: Problem, z: Array) -> None:
     """Refuse a Jacobian, or a derivative by p, that is not that of fun."""
     residual, x, p = problem.residual, z[:-1], float(z[-1])
     matrix, slope = problem.matrix(z), problem.slope(z)
-    v = unit_length(np.random.default_rng(1).normal(size=x.size)) * problem.unit
+    v = unit_length(_random(1, x.size)) * problem.unit
     unit, force = float(problem.scale[-1]), problem.value(z)
-    bent = np.nan_to_num(np.abs(problem.value(joined(x + v, p)) - force), nan=0.0, posinf=0.0)
+    bent = np.nan_to_num(np.abs(problem.force(x + v, p) - force), nan=0.0, posinf=0.0)
     sizes = np.linalg.norm(matrix, axis=1) * problem.unit + np.abs(slope) * unit + bent
     if residual.jacobian is not None:
         tried = [
-            (problem.value(joined(x + h * v, p)) - problem.value(joined(x - h * v, p))) / (2.0 * h)
+            (problem.force(x + h * v, p) - problem.force(x - h * v, p)) / (2.0 * h)
             for h in (1e-5, 1e-7)
         ]
         _check_same(problem, "jacobian", "∂F/∂x", matrix @ v, tried, sizes)
     if residual.derivative is not None:
         tried = [
-            unit
-            * forms.difference_within(
-                lambda s: problem.value(joined(x, s)), p, size, problem.bounds
-            )
+            unit * forms.difference_within(lambda s: problem.force(x, s), p, size, problem.bounds)
             for size in (unit, 1e-3 * unit)
         ]
         _check_same(problem, "derivative", "∂F/∂p", unit * slope, tried, sizes)
@@ -373,7 +381,7 @@ def _check_symmetric(problem: Problem, z: Array) -> None:
 
     At the start it may be so by chance, as where x = 0.
     """
-    v = unit_length(np.random.default_rng(2).normal(size=z.size - 1)) * problem.unit
+    v = unit_length(_random(2, z.size - 1)) * problem.unit
     found = [problem.matrix(place) for place in (z, joined(z[:-1] + v, float(z[-1])))]
     found = [matrix for matrix in found if np.isfinite(matrix).all()]
     sizes = [float(np.linalg.norm(matrix)) for matrix in found]
@@ -426,7 +434,7 @@ def _least_force(problem: Problem, z: Array) -> Array:
     p, ahead = float(z[-1]), problem.unit
 
     def force(y: Array) -> Array:
-        return np.nan_to_num(problem.value(joined(z[:-1] + ahead * y, p)), nan=1e150)
+        return np.nan_to_num(problem.force(z[:-1] + ahead * y, p), nan=1e150)
 
     def change(y: Array) -> Array:
         return np.nan_to_num(ahead * problem.matrix(joined(z[:-1] + ahead * y, p)))

@@ -66,11 +66,8 @@ class Way(NamedTuple):
     there: Point
     #: Points by their part of the way.
     known: dict[float, Point]
-
-    @property
-    def length(self) -> float:
-        """Distance of both ends."""
-        return self.problem.distance(self.here.z, self.there.z)
+    #: Distance of both ends.
+    length: float
 
     def at(self, part: float) -> Point:
         """Return the point at a part of the way; ArithmeticError if it is not found nearby."""
@@ -103,7 +100,7 @@ class Way(NamedTuple):
 
 def way_between(problem: Problem, here: Point, there: Point) -> Way:
     """Return the branch between two points of it."""
-    return Way(problem, here, there, {0.0: here, 1.0: there})
+    return Way(problem, here, there, {0.0: here, 1.0: there}, problem.distance(here.z, there.z))
 
 
 def is_vertical(here: Point, there: Point) -> bool:
