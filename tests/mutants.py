@@ -58,7 +58,7 @@ MUTANTS = (
         "theory/spectra.py",
         "spare = (widths[1] - ranks) * (~learnt",
         "spare = (min(widths) - ranks) * (~learnt",
-        ("theory/test_spectra.py", "landscape"),
+        ("saddles/test_atlas.py",),
     ),
     Mutant(
         "departure although no hidden unit is free",
@@ -107,14 +107,14 @@ MUTANTS = (
         "theory/moments.py",
         "return U * signs, sigma, Vt.T * signs",
         "return U, sigma, Vt.T",
-        ("systems/test_linear.py", "systems/test_data.py", "theory"),
+        ("systems/test_linear.py",),
     ),
     Mutant(
-        "sets turned among values that vanish",
+        "sets that turn among equal values held fixed",
         "theory/moments.py",
-        "count_pairs(learnt, equal(sigma) & (sigma > 0.0))",
-        "count_pairs(learnt, equal(sigma))",
-        ("landscape",),
+        "return count_pairs(learnt, equal(sigma))",
+        "return count_pairs(learnt, np.eye(len(sigma), dtype=bool))",
+        ("saddles/test_atlas.py",),
     ),
     Mutant(
         "time on a ray without its order",
@@ -205,7 +205,7 @@ MUTANTS = (
         "systems/linear.py",
         "moments.subset_conflicts(positive**2, rtol)",
         "moments.subset_conflicts(positive, rtol)",
-        ("systems/test_linear.py",),
+        ("systems/test_data.py",),
     ),
     Mutant(
         "maps in original inputs by the transposed root",
@@ -303,7 +303,7 @@ MUTANTS = (
         "theory/rays.py",
         "rising = (count - 1) * (count + 2) // 2 + better",
         "rising = count - 1 + better",
-        ("theory", "saddles/test_directions.py"),
+        ("saddles/test_rays.py",),
     ),
     Mutant(
         "list of escape directions cut to its best",
@@ -401,18 +401,14 @@ MUTANTS = (
         "continuation/normal_forms.py",
         '"supercritical" if odd < 0.0',
         '"supercritical" if odd > 0.0',
-        (
-            "continuation/test_branches.py",
-            "continuation/test_switching.py",
-            "continuation/test_diagram.py",
-        ),
+        ("continuation/test_special.py",),
     ),
     Mutant(
         "Hopf points with the other criticality",
         "continuation/normal_forms.py",
         '"supercritical" if first < 0.0',
         '"supercritical" if first > 0.0',
-        ("continuation/test_branches.py", "continuation/test_equilibria.py"),
+        ("continuation/test_special.py",),
     ),
     Mutant(
         "solutions of equal p counted as one orbit",

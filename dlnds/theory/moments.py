@@ -236,8 +236,11 @@ def count_pairs(learnt: Flags, relation: Flags) -> Integers:
 
 
 def turns(sigma: Array, learnt: Flags) -> Integers:
-    """Return in how many dimensions W = P_S Σ can turn among equal singular values (point)."""
-    return count_pairs(learnt, equal(sigma) & (sigma > 0.0))
+    """Return in how many dimensions W = P_S Σ can turn among equal singular values (point).
+
+    Learnt values are above rounding, so that none of them is equal to one that vanishes.
+    """
+    return count_pairs(learnt, equal(sigma))
 
 
 def canonical_frames(widths: Sequence[int], left: Array, right: Array) -> list[Array]:

@@ -58,6 +58,17 @@ def test_modes_with_negative_product_decay_to_the_origin(depth):
 
 
 @pytest.mark.parametrize("depth", [2, 3, 4, 5])
+def test_modes_that_the_target_lacks_decay_like_their_weights(depth):
+    """For ½ w^{2h} each weight has ẇ = −w^{2h−1}: w^{2−2h} grows at the rate 2h − 2."""
+    net = dl.LinearNetwork((2,) * (depth + 1), target=np.diag([2.0, 0.0]))
+    w, times = 0.9, np.array([0.0, 0.5, 10.0, 1e4])
+    x = net.initial("aligned", scale=[0.5, w])
+    exact = dl.exact_flow(net, x, times, save=("product",))
+    expected = (w ** (2.0 - 2.0 * depth) + (2.0 * depth - 2.0) * times) ** (-1.0 / (2 * depth - 2))
+    np.testing.assert_allclose(exact["product"][:, 1, 1], expected**depth, rtol=1e-9)
+
+
+@pytest.mark.parametrize("depth", [2, 3, 4, 5])
 @pytest.mark.parametrize("fraction", [1e-6, 0.1, 0.5, 0.9, 1 - 1e-9, 1 + 1e-9, 1.5, 20.0])
 def test_time_law_and_its_inverse(depth, fraction):
     """p(t) from p_0 meets the differential equation: checked by its own small differences."""

@@ -161,6 +161,23 @@ def test_run_without_end_stops_at_a_minimum_behind_a_bottleneck_with_equal_value
     assert run.loss[-1] == pytest.approx(net.lowest_loss, rel=1e-12)
 
 
+@pytest.mark.parametrize("rtol", [1e-8, 1e-5])
+@pytest.mark.parametrize("widths", [(3, 3, 3), (3, 2, 4, 3)])
+def test_a_run_ends_where_the_loss_is_as_low_as_promised_and_not_before(widths, rtol):
+    """At W = (1 + η) P Σ the excess is ½ η² ‖P Σ‖²: √ of it twice is to be ≤ 10 rtol ‖Σ‖."""
+    sigma = np.array([3.0, 2.0, 1.0])
+    net = dl.LinearNetwork(widths=widths, target=np.diag(sigma))
+    part = np.linalg.norm(sigma[: min(widths)]) / np.linalg.norm(sigma)
+    for ratio in (0.9, 1.1, 100.0):
+        layers = naive.split(net, net.critical_state(range(min(widths))))
+        layers[-1] = layers[-1] * (1.0 + ratio * 10.0 * rtol / part)
+        run = dl.flow(net, net.pack(layers), rtol=rtol)
+        assert run.dlnds.decode("stop_reason").item() == "limit_reached"
+        assert (run.attrs["n_steps"] > 0) == (ratio > 1.0)
+        lost = 2.0 * (float(run.loss[-1]) - 0.5 * np.sum(sigma[min(widths) :] ** 2))
+        assert lost <= (10.0 * rtol * np.linalg.norm(sigma)) ** 2 * (1.0 + 1e-3) + 2e-14
+
+
 def test_run_from_an_exact_saddle_ends_there_at_once():
     net = dl.LinearNetwork(widths=(2, 2, 2), target=np.diag([2.0, 1.0]))
     run = dl.flow(net, np.zeros(8))

@@ -4,6 +4,7 @@ import naive
 import numpy as np
 import pytest
 from hypothesis import given
+from points import hessian
 
 import dlnds as dl
 
@@ -51,6 +52,20 @@ def test_equal_singular_values_add_zeros_instead_of_negative_directions():
         kinds = dl.schema.decode(points.kind).sel(critical_point=["{0}", "{1}", "{2}"]).values
         middle = "strict_saddle" if depth == 2 else "nonstrict_saddle"
         assert kinds.tolist() == [middle, middle, "strict_saddle"]
+
+
+@pytest.mark.parametrize(
+    ("widths", "sigma"),
+    [((3, 2, 3), (2, 2, 1)), ((4, 4, 4), (3, 2, 2, 2)), ((3, 1, 3), (2, 2, 2))],
+)
+def test_fibers_of_two_layers_have_the_dimension_of_the_kernel(widths, sigma):
+    """All zeros of these Hessians lie along critical points: bases, or W = P Σ turned."""
+    net = dl.LinearNetwork(widths, target=np.diag(sigma))
+    rows = dl.build_atlas(net)["points"].to_dataset()
+    for k, modes in enumerate(index_sets(net)):
+        layers = naive.split(net, net.critical_state(modes))
+        values = np.linalg.eigvalsh(hessian(layers, net.target))
+        assert int(rows.fiber_dimension[k]) == np.sum(np.abs(values) < 1e-9)
 
 
 def test_small_singular_values_are_told_apart():

@@ -280,6 +280,20 @@ def test_modes_diagonalize_the_target(net, seed):
     dl.schema.validate(modes)
 
 
+def test_turned_inputs_turn_the_first_layer_of_critical_states_alone():
+    """Left singular vectors of Σ and Σ Q are the same, signs included, for each orthogonal Q."""
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        target, Q = rng.normal(size=(4, 3)), np.linalg.qr(rng.normal(size=(3, 3)))[0]
+        plain, turned = (dl.LinearNetwork((3, 3, 3, 4), s) for s in (target, target @ Q))
+        for modes in ((0,), (1, 2), (0, 1, 2)):
+            layers = naive.split(plain, plain.critical_state(modes))
+            others = naive.split(turned, turned.critical_state(modes))
+            layers[0] = layers[0] @ Q
+            for w, other in zip(layers, others, strict=True):
+                np.testing.assert_allclose(w, other, atol=1e-12)
+
+
 def test_limits_name_the_learnt_modes():
     net = dl.LinearNetwork(widths=(4, 5, 4), target=np.diag([4.0, 3.0, 2.0, 0.0]))
     for modes in [(), (0,), (1, 2), (0, 1, 2)]:
