@@ -616,7 +616,7 @@ def accepted_step(method, task, now, remaining, unread, work, space):
             space.state[k] = x[k] + space.Z[STAGES - 1, k]
         allow_embedded(method, task, now.time + h, space.state, space)
         error = error_estimate(method, x, work.stages[0], space)
-        finite = np.isfinite(error)
+        finite = np.isfinite(error) and all_finite(space.scale)
         if not finite:
             refuse(SLOWEST * h, now, memory)
             continue

@@ -446,7 +446,9 @@ def accepted_step(method, task, now, remaining, unread, work, trial):
             scale = max(trial.here[i], trial.scale[i])
             tolerance[i] = max(NOTHING, task.atol + task.rtol * scale)
         error = error_norm(h, stages, tolerance)
-        finite = np.isfinite(error) and all_finite(trial.state) and all_finite(stages[12])
+        # whatever the error is, an infinite scale allows it
+        finite = np.isfinite(error) and all_finite(trial.scale) and all_finite(trial.state)
+        finite = finite and all_finite(stages[12])
         factor = SLOWEST
         if finite:
             factor = growth(error, SAFETY, 1.0, ORDER, limit)

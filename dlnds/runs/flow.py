@@ -74,8 +74,9 @@ def flow(
         small the gradient is on the way: a global minimum, where √(2 (L − L_min)) ≤ 10 ``rtol``
         ‖Σ‖; a saddle, where no weight is moved any more; or, where minima are not known, one to
         which a small Newton step leads, at which the Hessian is positive but for directions along
-        which the minima go on. What decays like a power of time ends out of steps. A run towards a
-        minimum at infinity ends without a limit, where its force is below 1e-250 or time overflows.
+        which the minima go on. What decays like a power of time ends out of steps. Where the loss
+        has no minimum a run to infinity ends without a limit: where its force is below 1e-250, or
+        nothing but rounding beside that of data which hold some weights, or time overflows.
     t_eval
         Times to save, ascending; ``None`` saves every accepted step. The last row is the end of the
         run in any case, and no limit ends a run before the last of these times.

@@ -1,10 +1,12 @@
 """Whether a gradient flow has come to a minimum of which nothing is known but its Hessian."""
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 import scipy.linalg
 
 from dlnds.arrays import Array
-from dlnds.systems.protocol import SystemProtocol, dense_jacobian, field_of
+from dlnds.systems.protocol import Limit, SystemProtocol, dense_jacobian, field_of
 from dlnds.theory import tolerances
 
 #: Components up to which the Hessian is looked at.
@@ -19,36 +21,45 @@ _STEADY = 0.25
 #: the run is, and where Newton's method has led.
 _ROUNDING, _NO_FORCE = 64.0 * float(np.finfo(float).eps), 1e-11
 #: How far the flat directions are followed, relative to the state, how often and in how many steps.
-_FAR, _TRIALS, _ITERATIONS = 0.1, 3, 12
+_FAR, _TRIALS, _ITERATIONS = 0.1, 8, 12
 
 
-def at_minimum(system: SystemProtocol, x: Array, force: Array, rtol: float) -> bool:
-    """Tell whether a state is a minimum, to the accuracy of the run, that no run leaves.
+def limit_at(system: SystemProtocol, x: Array, force: Array, rtol: float) -> Limit:
+    """Return whether a state is a minimum, to the accuracy of the run, that no run leaves.
 
     The Hessian has no negative eigenvalue, Newton's step to the minimum is small and leaves the
     Hessian as it is, and where that is flat the minima go on. A small force alone says nothing: it
     is small on a plateau, where the Hessian vanishes in directions in which the loss falls at
-    higher order, and on the way to infinity, where the Hessian fades with it.
+    higher order, and on the way to infinity, where the Hessian fades with it. If the loss has no
+    minimum, as is known of it, the run goes on until all force is rounding, and has no limit.
     """
     size = float(np.linalg.norm(x))
     if system.kind != "gradient" or not system.numerics.symmetric or system.dim > MOST:
-        return False
+        return Limit()
     values, frame = scipy.linalg.eigh(-dense_jacobian(system, 0.0, x)[0])
     largest = float(np.abs(values).max())
     zero = tolerances.HESSIAN * largest
     flat = np.abs(values) <= zero
     if values[0] < -zero or flat.all():
-        return False
+        return Limit()
     kept, across = values[~flat], frame[:, ~flat]
     pull = frame.T @ (force / largest)  # squares of what fades underflow
     step = across @ (pull[~flat] / (kept / largest))
     near = min(_NEAR * rtol, _KEPT * float(kept[0]) / largest)
-    if float(np.linalg.norm(pull)) > _ROUNDING * size and (
+    still = float(np.linalg.norm(pull)) <= _ROUNDING * size
+    if not still and (
         float(np.linalg.norm(step)) > near * size or not _steady(system, x + step, kept, across)
     ):
-        return False
+        return Limit()
     allowed = _NO_FORCE * largest * size
-    return not flat.any() or _flat(system, x, frame[:, flat], across, allowed)
+    aside = _aside(system, x, frame[:, flat], across, allowed) if flat.any() else ()
+    if system.theory(x).recedes():
+        over = still and not _falls(system, x, aside, allowed * size)
+        return Limit("none", "no_force") if over else Limit()
+    field = field_of(system, 0.0)
+    if not all(float(np.linalg.norm(field(state))) <= allowed for state in aside):
+        return Limit()
+    return Limit("minimum", "definite_hessian")
 
 
 def _steady(system: SystemProtocol, there: Array, values: Array, across: Array) -> bool:
@@ -58,12 +69,13 @@ def _steady(system: SystemProtocol, there: Array, values: Array, across: Array) 
     return bool(np.abs(change).max() <= _STEADY * values[0])
 
 
-def _flat(system: SystemProtocol, x: Array, along: Array, across: Array, allowed: float) -> bool:
-    """Tell whether the zeros of a field go on in all directions ``along`` a kernel.
+def _aside(
+    system: SystemProtocol, x: Array, along: Array, across: Array, allowed: float
+) -> Iterator[Array]:
+    """Yield states to which Newton's method ``across`` leads from some way ``along`` a kernel.
 
-    From places some way along it, at random, Newton's method ``across`` leads to states at which
-    what is left of the field must vanish. At a plateau of order m it is the (m − 1)th power of the
-    way, in a direction in which all weights move that the order needs.
+    Where minima go on, nothing is left of the field there. At a plateau of order m it is the
+    (m − 1)th power of the way, in a direction in which all weights move that the order needs.
     """
     field, rng = field_of(system, 0.0), np.random.default_rng(0)
     for _ in range(_TRIALS):
@@ -75,6 +87,14 @@ def _flat(system: SystemProtocol, x: Array, along: Array, across: Array, allowed
                 break
             jacobian = across.T @ dense_jacobian(system, 0.0, state)[0] @ across
             state = state - across @ np.linalg.lstsq(jacobian, force, rcond=None)[0]
-        if not float(np.linalg.norm(field(state))) <= allowed:
-            return False
-    return True
+        yield state
+
+
+def _falls(system: SystemProtocol, x: Array, aside: Iterable[Array], allowed: float) -> bool:
+    """Tell whether the loss is less at one of some states, as it is for half of all at a plateau.
+
+    Where units are rectified it may rise at once, and the field there does not vanish.
+    """
+    states = np.stack([x, *aside])
+    loss = system.observables(states, ["loss"])["loss"].values
+    return bool((loss < loss[0] - allowed).any())

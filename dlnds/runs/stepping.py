@@ -16,7 +16,7 @@ from dlnds._kernels import runge_kutta as kernels
 from dlnds.arrays import Array
 from dlnds.runs.events import Watch
 from dlnds.runs.recording import BUFFER, Back, Recorder, Rows, Run, after
-from dlnds.runs.rest import at_minimum
+from dlnds.runs.rest import limit_at
 from dlnds.runs.zeros import INNER
 from dlnds.systems.protocol import Limit, Reduction, SystemProtocol, unchanged
 from dlnds.theory import tolerances
@@ -313,8 +313,8 @@ class Stepper:
         limit = self.place.frame.limit(self._embedded(), force, task.rtol)
         if limit.decision == "no_force" and self._grows():
             limit = limit._replace(kind="none")
-        if limit.kind == "none" and self._rests(force):
-            limit = limit._replace(kind="minimum", decision="definite_hessian")
+        if limit.decision == "none" and self._looks_at(force):
+            limit = limit_at(self.place.system, self.work.state, self.work.stages[0], task.rtol)
         if limit.decision == "none":
             return ""
         self.limit = limit
@@ -331,21 +331,19 @@ class Stepper:
         growth = float(x @ (time * self.work.stages[0]))
         return growth > float(np.finfo(float).eps) * float(x @ x)
 
-    def _rests(self, force: float) -> bool:
-        """Tell whether a run rests at a minimum that its system does not know as one.
+    def _looks_at(self, force: float) -> bool:
+        """Tell whether it is time to ask for a minimum that the system does not know as one.
 
         That takes the Hessian, so it is asked where the force has become small, in terms of what it
         was, and more and more seldom otherwise.
         """
-        x, system = self.work.state, self.place.system
-        if system is not self.place.frame or force < tolerances.NO_FORCE:
+        x = self.work.state
+        if self.place.system is not self.place.frame or force < tolerances.NO_FORCE:
             return False
         rate = force / max(float(np.abs(x).max()), tolerances.SMALLEST)
         self._fastest, self._looks = max(self._fastest, rate), self._looks + 1
         seldom = self._looks >= _LOOKS and self._looks & (self._looks - 1) == 0
-        if not (seldom or rate <= _DECAYED * self.task.rtol * self._fastest):
-            return False
-        return at_minimum(system, x, self.work.stages[0], self.task.rtol)
+        return seldom or rate <= _DECAYED * self.task.rtol * self._fastest
 
     def _embedded(self) -> Array:
         """Return the state in the coordinates of the frame."""

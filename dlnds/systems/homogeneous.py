@@ -192,6 +192,7 @@ class HomogeneousNetwork(WeightSystem):
             dimensions=lambda: self._orbit_dimensions(x),
             leading_parts=lambda: self._leading_parts(x),
             alike=lambda: self._alike(x),
+            recedes=lambda: self._recedes(x),
         )
         if self._square is None:
             return known
@@ -254,6 +255,13 @@ class HomogeneousNetwork(WeightSystem):
             inputs, signal = values[i - 1][before], signals[i][after]
             parts.append(form(widths, inputs, signal, embed=places))
         return parts
+
+    def _recedes(self, x: Array) -> bool:
+        """Tell whether the loss falls along a ray of the last layer, or of the map if linear."""
+        X = self.criterion.inputs
+        if not self.is_linear:
+            X = forms.activations(self.unpack(x), X, self.power, self.slope)[-1]
+        return self.criterion.recedes(X)
 
     def _both_ways(self, x: Array) -> tuple[list[Array], list[Array]]:
         """Return A_0, …, A_{h−1} and B_1, …, B_h of a state."""

@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import scipy.sparse
 import xarray as xr
 from numpy.typing import ArrayLike
 
@@ -37,6 +38,8 @@ FORMS = {
     "cross_entropy": kernels.CROSS_ENTROPY,
     "power": kernels.POWER,
 }
+#: How many margins grow, of which it is one or none: what linear programs leave open is less.
+_SEPARATED = 0.5
 NORMALIZED = {True: "loss divided by the number of samples", False: "loss not divided"}
 
 
@@ -118,6 +121,25 @@ class Loss:
         """
         certain = self.kind == "cross_entropy" and bool((self.targets.max(axis=0) == 1.0).all())
         return (self.kind == "logistic" or certain) and value < math.log(2.0) * self.factor
+
+    def recedes(self, inputs: Array) -> bool:
+        """Tell whether no map W of these inputs, as many as the targets, is a minimum.
+
+        A convex loss has one unless it falls along a ray W + tV for ever, and then it does from
+        every W. Terms of the logistic loss and of the cross entropy fall where a margin grows, and
+        rise in the end where one shrinks: y V x, and (V x)_o − (V x)_j of a class o that is
+        possible. Powers have minima. What cannot be decided counts as if it had none.
+        """
+        if self.kind == "power":
+            return False
+        classes = np.eye(len(self.targets))
+        if self.kind == "logistic":
+            samples, own = np.nonzero(self.targets.T)
+            margins = classes[own] * self.targets[own, samples, None]
+        else:
+            samples, own, other = np.nonzero((self.targets.T > 0.0)[:, :, None] & (classes == 0.0))
+            margins = classes[own] - classes[other]
+        return _some_grow(margins, inputs.T[samples])
 
     def problem(self, widths: tuple[int, ...]) -> Problem | None:
         """Return the problem of a `LinearNetwork` with the same loss but a constant, or None.
@@ -203,6 +225,33 @@ class Loss:
 
 
 Loss.__init__ = known_options(Loss.__init__)  # type: ignore[method-assign]
+
+
+def _some_grow(margins: Array, inputs: Array) -> bool:
+    """Tell whether a map V has ⟨m, V x⟩ ≥ 0 for all rows m and x, and > 0 for some.
+
+    The number of those that are at least one is maximized: V may be as large as it takes.
+    """
+    from scipy.optimize import linprog  # here, since hardly any run comes to this
+
+    sizes = np.linalg.norm(inputs, axis=1)
+    seen = sizes > 0.0
+    margins, inputs = margins[seen], inputs[seen] / sizes[seen, None]
+    if not seen.any():
+        return False
+    rows, outputs = np.nonzero(margins)
+    values = margins[rows, outputs, None] * inputs[rows]
+    columns = outputs[:, None] * inputs.shape[1] + np.arange(inputs.shape[1])
+    places = np.repeat(rows, inputs.shape[1]), columns.ravel()
+    n, m = margins.shape[1] * inputs.shape[1], len(margins)
+    gains = scipy.sparse.coo_array((values.ravel(), places), shape=(m, n))
+    found = linprog(
+        np.repeat([0.0, -1.0], [n, m]),
+        A_ub=scipy.sparse.hstack([-gains, scipy.sparse.eye_array(m)], format="csr"),
+        b_ub=np.zeros(m),
+        bounds=[(None, None)] * n + [(0.0, 1.0)] * m,
+    )
+    return found.status != 0 or float(-found.fun) > _SEPARATED
 
 
 @known_options
@@ -394,10 +443,11 @@ class LossNetwork(LayeredSystem):
     The state holds W_1, …, W_h, each row by row. The flow is
     Ẇ_i = −W_{i+1:h}ᵀ ∇ℓ(W) W_{1:i−1}ᵀ. Whatever ℓ is, it conserves
     C_i = W_i W_iᵀ − W_{i+1}ᵀ W_{i+1}. The minima of ℓ are not known beforehand: a run without end
-    is over where its Hessian shows one. They lie at infinity for labels that a network can fit:
-    give `flow` a last time then. What rests on the
-    critical points of the square loss (`critical_points`, `saddle_visits`, …) takes a
-    `LinearNetwork` only.
+    is over where its Hessian shows one. There is none if some direction of W lowers the loss for
+    ever, as for labels that a network can fit; a linear program tells, and a run to infinity has no
+    limit: give `flow` a last time then. Where hidden layers are narrower than both ends, W may not
+    be able to go there, which is not decided: no minimum is told. What rests on the critical points
+    of the square loss (`critical_points`, `saddle_visits`, …) takes a `LinearNetwork` only.
 
     References
     ----------
@@ -475,10 +525,19 @@ class LossNetwork(LayeredSystem):
         With the square loss as of a `LinearNetwork`; with others the leading part of −L at the
         origin and at points whose layers hold what has been learnt and nothing else.
         """
-        known = super().theory(x)
+        known = super().theory(x)._replace(recedes=lambda: self._recedes)
         if self._square is not None:
             return departing(known, self._square, layers_of(self.widths, x))
         return known._replace(leading_parts=lambda: self._leading_parts(x))
+
+    @cached_property
+    def _recedes(self) -> bool:
+        """Whether the loss has no minimum over all maps.
+
+        Without bottleneck all local minima of a network are of the map (T. Laurent, J. von Brecht,
+        ICML 2018). With one the ray may leave the maps of its rank: that is not decided.
+        """
+        return self.criterion.recedes(self.criterion.inputs)
 
     @cached_property
     def _square(self) -> Problem | None:

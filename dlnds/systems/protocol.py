@@ -200,6 +200,8 @@ class Theory(NamedTuple):
     leading_parts: Callable[[], list[LeadingPart]] = list
     #: Eigenvectors of negative eigenvalues of the Hessian, by the modes that are gained and lost.
     strict: Callable[[], Strict | None] = lambda: None
+    #: Whether no minimum is near, or may not be, since the loss falls along a ray for ever.
+    recedes: Callable[[], bool] = lambda: False
     #: How large second derivatives can be at such a state, even if they cancel; None if not known.
     hessian_size: Callable[[], float | None] = lambda: None
     #: Taylor coefficients of the field along a curve of such coefficients, up to an order.

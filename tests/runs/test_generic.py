@@ -148,3 +148,15 @@ def test_a_field_that_refuses_some_states_runs_where_it_does_not():
     system = dl.System(field, dim=2)
     run = dl.flow(system, [1.0, 0.0], (0, 2), [2.0])
     np.testing.assert_allclose(run.state[-1], np.exp(-2.0) * np.array([1.0, 2.0]), rtol=1e-7)
+
+
+def test_no_step_leaps_to_where_the_size_of_the_state_overflows():
+    """x' = 1 up to x = 1, and then far beyond all bounds: an infinite scale allows any error."""
+
+    def wall(t, x, params, out):
+        out[0] = 1.0 if x[0] <= 1.0 else 1e170
+
+    run = dl.flow(dl.System(wall, dim=1, scales="state"), [0.0], (0, 4), method="dop853")
+    assert dl.schema.decode(run.stop_reason).item() == "step_too_small"
+    assert np.isfinite(run.state.values**2).all()
+    assert (abs(run.state.values[:-1, 0] - run.time.values[:-1]) <= 1e-8).all()

@@ -154,3 +154,24 @@ def test_labels_that_are_not_certain_have_a_minimum():
     run = dl.flow(dl.LossNetwork((1, 2), dl.losses.cross_entropy([[1.0]], p)), [0.3, 0.2])
     assert words(run) == MINIMUM
     assert run.state.values[-1] @ [1.0, -1.0] == pytest.approx(np.log(99.0), rel=1e-7)
+
+
+def test_a_loss_that_falls_in_some_directions_for_ever_has_no_minimum():
+    """Three samples on one axis have the best w = log 2; the one on the other goes to infinity."""
+    loss = dl.losses.logistic([[1, 1, 1, 0], [0, 0, 0, 1]], [1, 1, -1, 1])
+    for widths in [(2, 1), (2, 2, 1)]:
+        net = dl.LossNetwork(widths, loss)
+        run = dl.flow(net, np.resize([0.3, 0.2], net.dim))
+        assert words(run) == INFINITY
+        assert float(run.loss[-1]) == pytest.approx((2 * np.log(1.5) + np.log(3)) / 4, rel=1e-12)
+        assert np.log(float(run.time[-1])) > 20.0
+
+
+def test_rectified_units_at_the_edge_of_a_sample_run_to_infinity():
+    """All units grow along the labels +1; on the others they are zero, and cannot get below."""
+    X = np.random.default_rng(0).normal(size=(2, 20))
+    labels = np.sign(X[0] + 0.3 * X[1])
+    net = dl.HomogeneousNetwork((2, 4, 1), X, labels, power=2, loss="logistic")
+    run = dl.flow(net, net.initial(scale=0.3, rng=1), save=[])
+    assert words(run) == INFINITY
+    assert float(run.loss[-1]) == pytest.approx((labels < 0).mean() * np.log(2), rel=1e-9)

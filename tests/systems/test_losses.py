@@ -443,3 +443,35 @@ NET = dl.LossNetwork((1, 2, 1), dl.losses.logistic(X, SIGNS))
 def test_bad_input_is_refused(name, call):
     with pytest.raises((ValueError, TypeError), match=f"^{name}: "):
         call()
+
+
+def undecided(kind, X):
+    """Return the samples of a loss that has a minimum: each with all labels that there are."""
+    count = 2 if kind == "logistic" else 3
+    labels = np.repeat([1, -1] if count == 2 else [0, 1, 2], X.shape[1])
+    return np.tile(X, count), labels
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("kind", ["logistic", "cross_entropy"])
+def test_a_loss_recedes_where_a_sample_has_a_direction_of_its_own(kind, seed):
+    """Samples with all labels hold the map in their span: one more inside it changes nothing."""
+    rng = np.random.default_rng(seed)
+    make, X = getattr(dl.losses, kind), rng.normal(size=(4, 3)) * 10.0 ** rng.uniform(-9, 9, 3)
+    samples, labels = undecided(kind, X)
+    inside, outside = X @ rng.normal(size=3), rng.normal(size=4) * 10.0 ** rng.uniform(-9, 9)
+    for extra, recedes in [(inside, False), (outside, True), (0.0 * inside, False)]:
+        loss = make(np.c_[samples, extra], np.r_[labels, 1])
+        assert loss.recedes(loss.inputs) is recedes
+    loss = dl.losses.power(X, X[:2])
+    assert not loss.recedes(loss.inputs)
+
+
+@pytest.mark.parametrize("gap", [1e-3, -1e-3])
+def test_a_loss_recedes_if_a_map_fits_all_labels(gap):
+    """The convex hulls of two pairs of points on a line part by a gap, or overlap by one."""
+    X = np.array([[gap, 1.0, -gap, -1.0], [1.0, 1.0, 1.0, 1.0]])
+    loss = dl.losses.logistic(X, [1, 1, -1, -1])
+    assert loss.recedes(loss.inputs) is (gap > 0.0)
+    classes = dl.losses.cross_entropy(X, [0, 0, 1, 1])
+    assert classes.recedes(classes.inputs) is (gap > 0.0)
