@@ -362,6 +362,20 @@ MUTANTS = (
         ("saddles/test_manifolds.py", "theory"),
     ),
     Mutant(
+        "eigenvalues judged by their size where their number is known",
+        "saddles/directions.py",
+        "if known is None or not known[2]:",
+        "if True:",
+        ("saddles/test_corners.py",),
+    ),
+    Mutant(
+        "rounding taken for a form",
+        "theory/forms.py",
+        "found[found <= tolerances.CLEAR_GAP * np.maximum.accumulate(noise)] = 0.0",
+        "found[found <= 0.0] = 0.0",
+        ("saddles/test_corners.py",),
+    ),
+    Mutant(
         "arcs on which no mode is lost",
         "saddles/arcs.py",
         "        lost._replace(mode_lost=lost.mode),\n",
