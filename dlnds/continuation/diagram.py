@@ -32,6 +32,8 @@ from dlnds.theory import tolerances
 
 #: What other branches may leave from.
 CROSSINGS = ("branch_point", "symmetry_change")
+#: Why branches end that go on: nothing is known of what is beyond.
+CUT_SHORT = ("max_points", "step_too_small", "unresolved")
 #: How far a solution may be from the cubic curve between two rows that it is between, in terms of
 #: their distance.
 BESIDE = 0.1
@@ -88,8 +90,9 @@ def diagram(
         Schema ``diagram``: nodes ``branch_0``, ``branch_1``, … as of `branch`, each with the
         attributes ``parent`` and ``parent_step``, the row of the branch point that it starts at
         (−1 for the first), and ``level``, how many of them lie between. ``complete`` is 0 if there
-        are more than ``max_branches``, if a branch ends ``unresolved``, or if not all that leaves a
-        branch point may have been found; what leaves branches at the last ``depth`` does not count.
+        are more than ``max_branches``, if a branch ends at ``max_points``, ``step_too_small`` or
+        ``unresolved``, or if not all that leaves a branch point may have been found; what leaves
+        branches at the last ``depth`` does not count.
 
     Raises
     ------
@@ -145,8 +148,8 @@ def _found(
         rows, stop = _side(problem, steps, found[parent].rows[number].point, start)
         stops = {"down": "start", "up": stop}
         found.append(_Traced(rows, stops, parent, number, found[parent].level + 1))
-    resolved = all("unresolved" not in traced.stops.values() for traced in found)
-    return found, complete and resolved
+    whole = all(stop not in CUT_SHORT for traced in found for stop in traced.stops.values())
+    return found, complete and whole
 
 
 def _side(problem: Problem, steps: Steps, crossing: Point, start: Point) -> tuple[list[Row], str]:
@@ -204,19 +207,32 @@ def _is_on(problem: Problem, point: Point, known: _Traced) -> bool:
     """Tell whether a solution is on a branch that was followed, up to declared symmetry."""
     residual = problem.residual
     if residual.generators is None and residual.invariants is None:
-        pairs, between = itertools.pairwise(_nodes(known.rows)), _is_between
-    else:
-        pairs, between = itertools.pairwise([row.point for row in known.rows]), _is_level
-    return any(between(problem, point, here, there) for here, there in pairs)
+        nodes = itertools.pairwise(_nodes(known.rows))
+        return any(_is_between(problem, point, here, there) for here, there in nodes)
+    return any(
+        _is_level(problem, point, here.point, there.point)
+        for here, there in itertools.pairwise(known.rows)
+        if _is_alike(point, here, there)
+    )
 
 
 def _nodes(rows: Sequence[Row]) -> list[Point]:
-    """Return the points of a branch but those between its ends that others cross it at.
+    """Return the rows of a branch but those between its ends that others cross it at.
 
     Two tangents are as good as one another there, and the one that was found may be the other's.
     """
     inside = (row for row in rows[1:-1] if row.special is None or row.special.kind not in CROSSINGS)
     return [row.point for row in (rows[0], *inside, rows[-1])]
+
+
+def _is_alike(point: Point, here: Row, there: Row) -> bool:
+    """Tell whether a solution has the index that a branch has between two rows, as far as is known.
+
+    Next to a branch point Newton's method may take its own branch for another one.
+    """
+    inside = [row.point for row in (here, there) if row.special is None and row.like is None]
+    known = [q.n_growing for q in inside if q.n_zeros == point.n_zeros]
+    return not known or point.n_growing in known
 
 
 def _is_between(problem: Problem, point: Point, here: Point, there: Point) -> bool:

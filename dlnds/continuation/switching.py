@@ -32,12 +32,16 @@ from dlnds.continuation.orbits import same_orbit
 from dlnds.continuation.ways import Special
 from dlnds.theory import tolerances
 
-#: Largest radius in scaled coordinates, how many times smaller each is than the one before, and
-#: each length, how many there are, fewer of them in a continuum of solutions, and half the length
-#: of the first one in terms of the radius.
-RADIUS, NARROWER, SHORTER, MOST_RADII, FEW_RADII, LONG = 0.1, 4.0, 2.0, 10, 2, 1.7
+#: Largest radius in scaled coordinates, how many times smaller each is than the one before, how
+#: many there are, and fewer of them in a continuum of solutions.
+RADIUS, NARROWER, MOST_RADII, FEW_RADII = 0.1, 4.0, 10, 2
+#: Half the length of the first cylinder in terms of the radius, and how many times shorter each is
+#: than the one before, and where that was torn.
+LONG, SHORTER, MUCH_SHORTER = 1.7, 2.0, 8.0
 #: How much nearer a zero is in the next cylinder at least: one with τ ~ √ρ is so by a half.
 NEARER = 0.75
+#: How much the equation for the rest may differ from that at the center: up to 1 it has one answer.
+CONTRACTING = 0.5
 #: Where the sign of a single equation is looked at, in terms of the whole way, on both sides.
 _GRADES = np.concatenate([-(2.0 ** -np.arange(20.0)), [0.0], 2.0 ** -np.arange(19.0, -1.0, -1.0)])
 #: Zeros at one radius at most; more of them are no isolated ones.
@@ -47,6 +51,9 @@ MOST_SIDE, MOST_ZEROS = 8, 300
 OFTEN, FEWEST_TRIES, MOST_TRIES, MOST_FREE = 4, 12, 6000, 100
 #: Iterations of Newton's method, and of that for the rest.
 MOST_STEPS, MOST_RESTS = 25, 40
+#: How far the start of a branch is from the center at least, and beside the tangent at most, in
+#: terms of the distance.
+APART, STRAIGHT = 10.0 * tolerances.SAME_ORBIT, 0.1
 #: Differences for derivatives, and last steps, in terms of the radius.
 DIFFERENCE, LAST = 1e-4, 1e-9
 #: Singular values, in terms of the largest, along which a zero is not isolated.
@@ -108,13 +115,28 @@ class Reduced(NamedTuple):
         """Return where a point is, as seen from the center, in scaled coordinates."""
         return (z - self.center) / self.problem.scale
 
+    def is_torn(self, y: Array) -> bool:
+        """Tell whether the rest of z may not be a function of y there, with p within its bounds.
+
+        Where its equation does not contract something else happens between there and the center.
+        """
+        place = self.center + self.problem.scale * (y @ self.null)
+        low, high = self.problem.bounds
+        if not low <= place[-1] <= high:
+            return False
+        found = self.solve(y)
+        if found is None:
+            return True
+        rest = np.eye(place.size) - self.null.T @ self.null
+        change = rest - self.inverse @ (_pinned(self.problem, found[0], self.basis)[0] @ rest)
+        return not float(np.linalg.norm(change)) <= CONTRACTING
+
 
 def reduced(problem: Problem, special: Special) -> Reduced:
     """Return the reduced equation at a special point."""
     point = special.point
-    n, z, basis = point.x.size, point.z, located_orbit(problem, point)
-    rows, size = scaled_derivatives(problem, z)
-    rows[:, :n] -= size * (basis @ basis.T)
+    z, basis = point.z, located_orbit(problem, point)
+    rows, size = _pinned(problem, z, basis)
     left, sizes, frame = np.linalg.svd(rows)
     zero = max(1e3 * tolerances.RANK * size, special.tolerance)
     rank = int((sizes > zero).sum())
@@ -123,6 +145,13 @@ def reduced(problem: Problem, special: Special) -> Reduced:
     turn = np.linalg.svd(null[:, -1:].T)[2] if len(null) else np.eye(0)
     along = int(np.linalg.norm(null[:, -1]) > tolerances.KERNEL)
     return Reduced(problem, z, turn @ null, along, left[:, rank:], inverse, basis, size)
+
+
+def _pinned(problem: Problem, z: Array, basis: Array) -> tuple[Array, float]:
+    """Return the derivative in scaled coordinates, which holds the orbit, and its size."""
+    rows, size = scaled_derivatives(problem, z)
+    rows[:, :-1] -= size * (basis @ basis.T)
+    return rows, size
 
 
 def departures(problem: Problem, special: Special, reach: float = 1.0) -> Departures:
@@ -134,21 +163,27 @@ def departures(problem: Problem, special: Special, reach: float = 1.0) -> Depart
     near = reduced(problem, special)
     if len(near.null) < 2:
         return Departures([], True)
-    before, seen = _Zeros([], [], True), False
+    radius = min(RADIUS, 0.25 * reach)
+    length, before, seen = LONG * radius, _Zeros([], [], True), False
+    rough: list[Point] = []
     for number in range(MOST_RADII):
-        radius = min(RADIUS, 0.25 * reach) / NARROWER**number
-        found = _zeros(near, radius, LONG * radius * (NARROWER / SHORTER) ** number, before)
+        found = _zeros(near, radius, length, before)
         seen = seen or bool(found.wall or found.ends)
         if _is_steady(before, found, radius):
             starts = _started(near, [*before.wall, *before.ends])
-            if starts is not None:
+            if starts is not None and not (before.torn or found.torn):
                 complete = found.complete and before.complete
+                starts = [_cleared(near, start) for start in starts]
+                gaps = [problem.distance(q.z, near.center) for q in starts]
+                complete = complete and min(gaps) > 2.0 * tolerances.SAME_ORBIT
                 return Departures(_ordered(problem, special.point, starts), complete)
+            rough = starts or rough
         if number >= FEW_RADII and not (before.complete or found.complete):
-            return Departures([], False)
-        before = found
+            break
+        before, radius = found, radius / NARROWER
+        length /= MUCH_SHORTER if found.torn else SHORTER
     nothing = special.decided == "touching" or special.point.p in problem.bounds
-    return Departures([], nothing and not seen)
+    return Departures(_ordered(problem, special.point, rough), nothing and not seen)
 
 
 class _Zeros(NamedTuple):
@@ -157,6 +192,8 @@ class _Zeros(NamedTuple):
     wall: list[Array]
     ends: list[Array]
     complete: bool
+    #: Whether there are places on it where nothing is known of the reduced equation.
+    torn: bool = False
 
 
 def _is_steady(larger: _Zeros, smaller: _Zeros, radius: float) -> bool:
@@ -184,11 +221,20 @@ def _zeros(near: Reduced, radius: float, length: float, before: _Zeros) -> _Zero
         places, size = length * _GRADES, radius * _GRADES
         wall = [y for side in (radius, -radius) for y in _on_line(near, 1, side, places)]
         on_ends = [y for end in ends for y in _on_line(near, 0, end, size)]
-        return _Zeros(wall, on_ends, len(wall) + len(on_ends) <= MOST_SIDE)
+        corners = itertools.product((length, -length), (radius, 0.0, -radius))
+        torn = any(near.is_torn(np.array(y)) for y in corners)
+        return _Zeros(wall, on_ends, len(wall) + len(on_ends) <= MOST_SIDE, torn)
     wall, complete = _around(near, _Wall(radius, length), before.wall)
     found = [_around(near, _Wall(radius, end, True), before.ends) for end in ends]
     on_ends = [y for zeros, _ in found for y in zeros]
-    return _Zeros(wall, on_ends, complete and all(sure for _, sure in found))
+    torn = any(near.is_torn(y) for y in _axes(near, radius, length))
+    return _Zeros(wall, on_ends, complete and all(sure for _, sure in found), torn)
+
+
+def _axes(near: Reduced, radius: float, length: float) -> Array:
+    """Return where the axes of a cylinder meet it."""
+    sizes = np.array([length] * near.along + [radius] * (len(near.null) - near.along))
+    return np.vstack([np.diag(sizes), -np.diag(sizes)])
 
 
 def _on_line(near: Reduced, fixed: int, value: float, places: Array) -> list[Array]:
@@ -403,6 +449,27 @@ def _corrected(near: Reduced, y: Array) -> Point | None:
     if point is None or problem.distance(point.z, found[0]) > SAME_ZERO * far:
         return None
     return point if point.heading @ away > 0.0 else turned(point)
+
+
+def _cleared(near: Reduced, start: Point) -> Point:
+    """Return a point of a branch that tolerances do not join to the center, ahead of its start.
+
+    What vanishes at the center is no longer zero to rounding there. The start itself, if there is
+    none within reach.
+    """
+    problem, point = near.problem, start
+    while True:
+        far = problem.distance(point.z, near.center)
+        if far > APART and (point.n_zeros < start.n_zeros or not start.n_zeros):
+            return point
+        ahead = None
+        if 2.0 * far <= RADIUS:
+            ahead = solved(problem, point.z + far * problem.scale * point.heading, point.heading)
+        if ahead is None or ahead.moved > STRAIGHT * far:
+            return start
+        if ahead.n_growing != start.n_growing and not start.n_zeros:
+            return point  # something else happens in between
+        point = ahead
 
 
 def _ordered(problem: Problem, center: Point, starts: Sequence[Point]) -> list[Point]:

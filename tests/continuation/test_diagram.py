@@ -1,5 +1,7 @@
 """Diagrams: every branch of normal forms and of weight decay is found, and none twice."""
 
+import itertools
+
 import numpy as np
 import pytest
 from equations import along, decayed, events, weight_decay
@@ -37,6 +39,42 @@ def test_normal_forms_have_their_branches(form, count):
         assert float(np.abs(branch.state[-1]).max()) > 0.5
     ends = [(*branch.state.values[-1], float(branch.p[-1])) for branch in branches(tree)]
     assert len({tuple(np.round(end, 6)) for end in ends}) == count
+
+
+@pytest.mark.parametrize(
+    ("sigma", "modes", "start"),
+    [
+        ((2.0, 1.999), (0,), 0.1),
+        ((2.0, 1.9998), (0, 1), 0.7),
+        ((2.0, 1.9998), (0,), 0.1),
+        ((2.0, 1.9999), (1,), 0.1),
+        ((2.0, 1.9999, 1.99975), (0,), 0.1),
+    ],
+)
+def test_modes_that_die_next_to_one_another_have_all_their_branches(sigma, modes, start):
+    """Of h = 2 mode i is dead, or lives up to λ = σ_i: every index set is there below all."""
+    d, decay = len(sigma), 0.3
+    net = dl.LinearNetwork(widths=(d, d, d), target=np.diag(sigma))
+    equation = dl.equilibria(net, vary="weight_decay")
+    tree = dl.diagram(equation, net.critical_state(modes), start, bounds=(0.02, 2.6), depth=4)
+    assert tree.attrs["complete"] == 1
+    passing = set()
+    for branch in branches(tree):
+        place, names = branch.p.values, branch.label.values
+        for k in np.flatnonzero((place[1:] - decay) * (place[:-1] - decay) < 0.0):
+            passing |= {str(names[k]), str(names[k + 1])}
+    sets = (s for r in range(d + 1) for s in itertools.combinations(range(d), r))
+    assert passing == {"{" + ",".join(map(str, modes)) + "}" for modes in sets}
+
+
+@pytest.mark.parametrize(("most", "complete"), [(1000, 1), (20, 0)])
+def test_a_ring_that_is_cut_short_leaves_a_diagram_incomplete(most, complete):
+    ring = dl.diagram(
+        lambda x, p: x**2 + p**2 - 1.0, [1.0], 0.0, bounds=(-2.0, 2.0), max_points=most
+    )
+    (branch,) = branches(ring)
+    assert branch.attrs["last_stop"] == ("closed" if complete else "max_points")
+    assert ring.attrs["complete"] == complete
 
 
 def test_the_lorenz_equations_have_a_pair_with_its_hopf_point():
