@@ -504,14 +504,16 @@ class LinearNetwork(LayeredSystem):
     def limit(self, x: Array, force: float = math.inf, rtol: float = 0.0) -> Limit:
         """Return whether a run is over, and the index set whose critical value ``x`` is nearest to.
 
-        Mode j counts as learnt if u_jᵀ W K v_j is nearer to σ_j than to 0. All critical points but
-        the global minima are saddles, unless the target is zero.
+        Mode j counts as learnt if u_jᵀ W K v_j is nearer to σ_j than to 0; of equal ones as many
+        as W K has directions that are. All critical points but the global minima are saddles,
+        unless the target is zero.
         """
         other = "saddle" if self.max_rank else "critical_point"
         with np.errstate(over="ignore", invalid="ignore"):  # a diverged state is near to nothing
-            learnt = self.problem.is_learnt(self._strength(x))
+            image = self.problem.image(product(layers_of(self.widths, x)))
+            learnt = self.problem.name_learnt(image) if np.isfinite(image).all() else ()
             settled = self._settled(x, rtol)
-        return ended(settled, force, other, schema.index_set_label(np.flatnonzero(learnt)))
+        return ended(settled, force, other, schema.index_set_label(learnt))
 
     def _settled(self, x: Array, rtol: float) -> bool:
         """Tell whether ``x`` is a global minimum to the accuracy of the run.

@@ -407,3 +407,19 @@ def test_training_runs_of_others_come_into_the_schema():
     ]:
         with pytest.raises((ValueError, TypeError), match=f"^{name}: "):
             call()
+
+
+@pytest.mark.parametrize(
+    ("widths", "sigma"), [((3, 1, 3), (1, 1, 1)), ((3, 2, 3), (2, 1, 1)), ((4, 2, 4), (1, 1, 1, 1))]
+)
+@pytest.mark.parametrize("raw", [False, True])
+def test_a_limit_has_the_name_that_its_state_has_where_singular_values_are_equal(
+    widths, sigma, raw
+):
+    """Of equal modes any directions are learnt: they are counted, and named from the first on."""
+    root = np.diag(np.arange(1.0, widths[0] + 1.0)) if raw else None
+    net = dl.LinearNetwork(widths, np.diag(np.array(sigma, float)), input_root=root)
+    for seed in range(3):
+        run = dl.flow(net, net.initial(scale=0.1, rng=seed))
+        assert run.limit == dl.classify(net, run.isel(time=-1)).critical_point.item()
+        assert run.limit == "{" + ",".join(map(str, range(widths[1]))) + "}"
