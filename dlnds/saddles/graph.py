@@ -1,5 +1,6 @@
 """The saddle-connection graph: orbits that lead from one critical point to another."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -62,7 +63,8 @@ def connections(
     Parameters
     ----------
     net
-        A whitened network.
+        A whitened network, or one of inputs with a covariance c I: in other coordinates, and c
+        times as fast, that is a whitened one.
     max_rank, modes
         Which index sets are the nodes, as for `critical_points`.
     rank
@@ -103,8 +105,8 @@ def connections(
     Raises
     ------
     ValueError, TypeError
-        If the network is not whitened, a scale is not positive, ``rank`` is not from 1 to the
-        largest rank of the nodes or comes with ``max_rank``, or as `critical_points`.
+        If the covariance of the inputs is not c I, a scale is not positive, ``rank`` is not from 1
+        to the largest rank of the nodes or comes with ``max_rank``, or as `critical_points`.
 
     Notes
     -----
@@ -142,10 +144,9 @@ def connections(
     ('{1}', '{0}', 2.650048995916)
     """
     check_network(net)
-    if not net.whitened:
-        raise ValueError("net: needs a whitened network; others have no closed orbits")
     count = check_integer("n_points", n_points, minimum=2)
     distances = _distances(scales)
+    given, (net, speed) = net, _whitened(net)
     points = _nodes(net, max_rank, modes, rank)
     sigma, learnt = net.singular_values, points["learnt"].values
     check_memory("n_points", (3 * count + 8) * count_edges(points))
@@ -162,11 +163,31 @@ def connections(
     coords = {**ends, "scale": distances, "singular_value": ("mode", sigma)}
     if "leads" in variables:
         coords |= {"start_point": labels, "end_point": labels}
-    attrs = net.attributes()
+    for name, power in _SPEEDS.items():
+        dims, values, *words = variables[name]
+        variables[name] = (dims, values * speed**power, *words)
+    attrs = given.attributes()
     if rank is not None:
         minima = labels[count_pairs(learnt, exceeds(sigma)) == 0]
         attrs |= {"restricted_to_rank": rank, "minima": " ".join(minima.tolist())}
     return schema.finish(xr.Dataset(variables, coords), "connections", attrs)
+
+
+def _whitened(net: LinearNetwork) -> tuple[LinearNetwork, float]:
+    """Return a whitened network with the same runs, and how many times faster they are.
+
+    Of K Kᵀ = c I the loss is c/2 ‖Σ Kᵀ/c − W‖². Otherwise no orbit stays in the modes it begins in.
+    """
+    speed = net.problem.gain
+    if speed is None:
+        raise ValueError(
+            "net: needs a whitened network, or inputs with a covariance c I; others have no closed "
+            "orbits (grow_manifold follows theirs)"
+        )
+    if net.input_root is None:
+        return net, 1.0
+    target = net.target @ net.input_root.T / speed
+    return dataclasses.replace(net, target=target, input_root=None, whitening=None), speed
 
 
 def _distances(scales: ArrayLike) -> Array:
@@ -390,6 +411,8 @@ def _states(row: xr.Dataset, widths: Sequence[int]) -> Array:
     return np.stack(states)
 
 
+#: Powers of the speed of a flow that is faster by a constant, with what is as large as its energy.
+_SPEEDS = {"drop": 1, "loss": 1, "rate": 1, "escape_time": -1}
 #: What of connections their states are computed from.
 _MOVING = {
     "singular_value": ("mode",),

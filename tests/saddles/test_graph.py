@@ -502,6 +502,39 @@ def test_raw_inputs_are_refused():
         dl.connections(net)
 
 
+@pytest.mark.parametrize("depth", [2, 3])
+def test_raw_inputs_with_the_covariance_of_a_ball_have_the_orbits_of_a_faster_flow(depth):
+    """Orbits have the field of the raw network as tangent, its loss, and its times."""
+    rng, gain = np.random.default_rng(depth), 2.5
+    turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    net = dl.LinearNetwork((3,) * (depth + 1), rng.normal(size=(3, 3)), input_root=gain**0.5 * turn)
+    graph = dl.connections(net, n_points=401, scales=[1e-2])
+    places = dict(
+        zip(*(dl.critical_points(net)[n].values for n in ("critical_point", "loss")), strict=True)
+    )
+    edges = list(zip(graph.source.values.tolist(), graph.target.values.tolist(), strict=True))
+    for edge in (("{}", "{1}"), ("{2}", "{0}")):
+        path = dl.edge_states(graph, edge)
+        states, one = path.state.values, graph.isel(edge=edges.index(edge))
+        np.testing.assert_allclose(path.loss, net.loss(states), rtol=0, atol=1e-12)
+        assert float(one["drop"]) == pytest.approx(places[edge[0]] - places[edge[1]], rel=1e-12)
+        assert np.abs(net.gradient(states[[0, -1]])).max() <= 1e-13
+        tangent, force = states[201] - states[199], -net.gradient(states[200])
+        cosine = tangent @ force / np.linalg.norm(tangent) / np.linalg.norm(force)
+        assert cosine >= 1.0 - 1e-4
+        distances = np.linalg.norm(states - states[0], axis=1)
+        k = int(np.argmin(abs(distances - 0.01)))
+        order = depth if edge[0] == "{}" else 2
+        speed = np.linalg.norm(net.gradient(states[k]))
+        law = float(one["rate"]) * distances[k] ** (order - 1) / depth ** (0.5 * order - 1.0)
+        assert speed == pytest.approx(law, rel=0.05)
+    ahead = dl.edge_states(graph, ("{}", "{0}")).state.values[1]
+    start = 0.01 * ahead / np.linalg.norm(ahead)
+    run = dl.flow(net, start, (0, float(graph.escape_time[edges.index(("{}", "{0}")), 0])))
+    half = places["{}"] - 0.5 * (places["{}"] - places["{0}"])
+    assert float(run.loss[-1]) == pytest.approx(half, rel=1e-6)
+
+
 def test_a_graph_without_edges_has_no_states():
     graph = dl.connections(dl.LinearNetwork((2, 2), np.diag([2.0, 1.0])))
     with pytest.raises(ValueError, match="^graph: has no edges"):
