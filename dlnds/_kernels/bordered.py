@@ -8,7 +8,6 @@ import math
 import numpy as np
 from numba import types
 
-from dlnds._kernels.dense import assign
 from dlnds._kernels.jit import jit, part, sums
 
 _vector = types.float64[::1]
@@ -17,14 +16,10 @@ _pivots = types.int64[::1]
 _given_vector = types.Array(types.float64, 1, "A", readonly=True)
 _given_matrix = types.Array(types.float64, 2, "A", readonly=True)
 
-#: ``usual_size(jacobian, slope, ratio)``
-USUAL_SIZE = types.float64(_given_matrix, _given_vector, types.float64)
-#: ``assemble(jacobian, slope, normal, ratio, out)``
-ASSEMBLE = types.float64(_given_matrix, _given_vector, _vector, types.float64, _matrix)
-#: ``factorize(matrix, factors, pivots)``
-FACTORIZE = types.float64(_matrix, _matrix, _pivots)
-#: ``substitute(factors, pivots, x)``
-SUBSTITUTE = types.void(_matrix, _pivots, _vector)
+#: ``assemble(jacobian, slope, normal, pin, ratio, matrix, factors, pivots)``
+ASSEMBLE = types.UniTuple(types.float64, 4)(
+    *(_given_matrix, _given_vector, _vector, _matrix, types.float64, _matrix, _matrix, _pivots),
+)
 #: ``advance(factors, pivots, force, unit, basis, normal, start, scale, z, out)``
 ADVANCE = types.float64(
     *(_matrix, _pivots, _vector, types.float64, _matrix, *(5 * (_vector,))),
@@ -45,48 +40,40 @@ def sum_of_squares(a):
 
 
 @jit
-def usual_size(jacobian, slope, ratio):
-    """Return the root mean square of what a unit of x, and one of p, changes; 1 if it is 0."""
-    square, n = ratio * ratio * sum_of_squares(slope), slope.size
+def assemble(jacobian, slope, normal, pin, ratio, matrix, factors, pivots):
+    """Compute [J / w − P, r ∂F/∂p / w; normal], and its factors if there is room for them.
+
+    Return w, the root mean square of what a unit of x, and one of p, changes, or 1 if that is 0;
+    the least pivot in terms of the largest; the determinant's sign, and the logarithm of its size.
+    Without a pin P is 0.
+    """
+    n, square = slope.size, ratio * ratio * sum_of_squares(slope)
     for i in range(n):
         square += sum_of_squares(jacobian[i])
-    return math.sqrt(square / n) if 0.0 < square < np.inf else 1.0
-
-
-@jit
-def assemble(jacobian, slope, normal, ratio, out):
-    """Compute [J / w, r ∂F/∂p / w; normal], and return w, the usual size of the divided."""
-    n, weight = slope.size, usual_size(jacobian, slope, ratio)
+    weight = math.sqrt(square / n) if 0.0 < square < np.inf else 1.0
     for i in range(n):
         for j in range(n):
-            out[i, j] = jacobian[i, j] / weight
-        out[i, n] = slope[i] * (ratio / weight)
+            matrix[i, j] = jacobian[i, j] / weight
+        for j in range(pin.shape[0]):
+            matrix[i, j] -= pin[i, j]
+        matrix[i, n] = slope[i] * (ratio / weight)
     for j in range(n + 1):
-        out[n, j] = normal[j]
-    return weight
+        matrix[n, j] = normal[j]
+    for i in range(factors.shape[0]):
+        for j in range(n + 1):
+            factors[i, j] = matrix[i, j]
+    least, sign, volume = factorize(factors, pivots)
+    return weight, least, sign, volume
 
 
 @part
-def clear(factors, k):
-    """Clear row k beyond the diagonal by multiples of the column at it."""
-    n, inverse = factors.shape[0], 1.0 / factors[k, k]
-    for j in range(k + 1, n):
-        factors[k, j] *= inverse
-    for i in range(k + 1, n):
-        multiple = factors[i, k]
-        if multiple != 0.0:
-            for j in range(k + 1, n):
-                factors[i, j] -= multiple * factors[k, j]
+def factorize(factors, pivots):
+    """Overwrite a matrix by triangular factors of its transpose, those of LAPACK.
 
-
-@jit
-def factorize(matrix, factors, pivots):
-    """Compute triangular factors of the transpose; return the least pivot in terms of the largest.
-
-    Those of LAPACK, of which we see the transpose. Not a number if the matrix is not finite.
+    Return the least pivot in terms of the largest, not a number if the matrix is not finite, and
+    the determinant's sign, and the logarithm of its size.
     """
-    assign(matrix, factors)
-    least, largest, n = np.inf, 0.0, matrix.shape[0]
+    least, largest, sign, volume, n = np.inf, 0.0, 1.0, 0.0, factors.shape[0]
     for k in range(n):
         best = k
         for j in range(k + 1, n):
@@ -94,15 +81,24 @@ def factorize(matrix, factors, pivots):
                 best = j
         pivots[k] = best
         if best != k:
+            sign = -sign
             for i in range(n):
                 factors[i, k], factors[i, best] = factors[i, best], factors[i, k]
         size = abs(factors[k, k])
-        if not size < np.inf:
-            return np.nan
-        least, largest = min(least, size), max(largest, size)
-        if size > 0.0:
-            clear(factors, k)
-    return least / largest if largest > 0.0 else 0.0
+        if not 0.0 < size < np.inf:
+            return (0.0, 0.0, -np.inf) if size == 0.0 else (np.nan, 0.0, 0.0)
+        least, largest, volume = min(least, size), max(largest, size), volume + math.log(size)
+        if factors[k, k] < 0.0:
+            sign = -sign
+        inverse = 1.0 / factors[k, k]
+        for j in range(k + 1, n):
+            factors[k, j] *= inverse
+        for i in range(k + 1, n):
+            multiple = factors[i, k]
+            if multiple != 0.0:
+                for j in range(k + 1, n):
+                    factors[i, j] -= multiple * factors[k, j]
+    return least / largest if n else 0.0, sign, volume
 
 
 @sums
@@ -114,7 +110,7 @@ def product(row, first, last, x):
     return total
 
 
-@jit
+@part
 def substitute(factors, pivots, x):
     """Overwrite a right side by the solution; without pivots by its product with an inverse."""
     n = x.size

@@ -20,6 +20,8 @@ SINGULAR = 1e-10
 #: Largest size of a matrix with compiled factors, and pivots, in terms of the largest, beyond doubt
 #: those of a regular one.
 SMALL, CLEAR = 64, 1e-4
+#: What stands for −B Bᵀ where there is no orbit.
+NO_PIN = np.empty((0, 0))
 #: Reciprocal condition of the generators' Gram matrix above which their rank is full beyond doubt.
 INDEPENDENT = 1e-4
 #: Components above which a symmetric Jacobian is not diagonalized.
@@ -54,6 +56,9 @@ class Factors(NamedTuple):
     #: Or, without pivots, its pseudoinverse where it is singular.
     factors: Array
     pivots: Integers
+    #: The sign of its determinant, and the logarithm of its size.
+    sign: float
+    volume: float
     #: Its reciprocal condition, infinite where pivots leave no doubt that it is regular.
     doubtful: float = math.inf
 
@@ -62,53 +67,52 @@ class Factors(NamedTuple):
         """An estimate of its reciprocal condition in the largest sum of a row."""
         return self.doubtful if self.doubtful < math.inf else _by_lapack(self.matrix)[2]
 
-    @property
-    def transposed(self) -> "Factors":
-        """The same of the transpose."""
-        found = factorized(np.ascontiguousarray(self.matrix.T))
-        assert found is not None
-        return found
-
-    @property
-    def determinant(self) -> tuple[float, float]:
-        """Its sign, and the logarithm of its size."""
-        factors, pivots = self.factors, self.pivots
-        if not pivots.size:
-            factors, pivots, _ = _by_lapack(self.matrix)
-        diagonal = np.diagonal(factors)
-        if not diagonal.all():
-            return 0.0, -math.inf
-        swaps = np.count_nonzero(pivots != np.arange(len(diagonal)))
-        odd = (swaps + np.count_nonzero(diagonal < 0.0)) % 2
-        return -1.0 if odd else 1.0, float(np.log(np.abs(diagonal)).sum())
-
     def is_regular(self, least: float) -> bool:
         """Tell whether its reciprocal condition is above the least one, as clear pivots tell."""
         return least <= 1e-2 * CLEAR < self.doubtful or self.condition > least
 
-    def solve(self, right: Array) -> Array:
-        """Return the solution, of least norm where the system is singular."""
-        x = np.array(right, float)
-        substitute: Any = jit.ready(kernels.substitute, kernels.SUBSTITUTE)
-        substitute(self.factors, self.pivots, x)
-        return x
+    def solve(self, right: Array, transposed: bool = False) -> Array:
+        """Return the solution, or that of the transpose, of least norm where it is singular."""
+        if not self.pivots.size:
+            return np.asarray(right @ self.factors if transposed else self.factors @ right, float)
+        solution = lapack.dgetrs(self.factors.T, self.pivots, right, trans=not transposed)[0]
+        return np.asarray(solution, float)
+
+
+def assembled(
+    jacobian: Array, slope: Array, normal: Array, basis: Array, ratio: float
+) -> tuple[Factors | None, float]:
+    """Return [J / w − B Bᵀ, r ∂F/∂p / w; normal] with factors, None if not finite, and w.
+
+    That is the usual size of what is divided by it.
+    """
+    n = len(normal)
+    room = n if n <= SMALL else 0
+    matrix, factors, pivots = np.empty((n, n)), np.empty((room, room)), np.empty(room, np.int64)
+    pin = basis @ basis.T if basis.size else NO_PIN
+    compute: Any = jit.ready(kernels.assemble, kernels.ASSEMBLE)
+    weight, least, *determinant = compute(
+        *(jacobian, slope, normal, pin, ratio, matrix, factors, pivots)
+    )
+    if least >= CLEAR:
+        return Factors(matrix, factors, pivots, *determinant), weight
+    return None if math.isnan(least) else factorized(matrix), weight
 
 
 def factorized(matrix: Array) -> Factors | None:
     """Return the factors of a matrix, None if it is not finite."""
-    if len(matrix) <= SMALL:
-        factors, pivots = np.empty_like(matrix), np.empty(len(matrix), np.int64)
-        factorize: Any = jit.ready(kernels.factorize, kernels.FACTORIZE)
-        least = factorize(matrix, factors, pivots)
-        if not least < CLEAR:
-            return None if math.isnan(least) else Factors(matrix, factors, pivots)
     factors, pivots, condition = _by_lapack(matrix)
-    if condition > SINGULAR:
-        return Factors(matrix, factors, pivots, condition)
-    if not np.isfinite(matrix).all():
+    if not condition > SINGULAR and not np.isfinite(matrix).all():
         return None
+    diagonal = np.diagonal(factors)
+    odd = np.count_nonzero(pivots != np.arange(len(matrix))) + np.count_nonzero(diagonal < 0.0)
+    with np.errstate(divide="ignore"):
+        volume = float(np.log(np.abs(diagonal)).sum())
+    determinant = (1.0 - 2.0 * (odd % 2)) if diagonal.all() else 0.0, volume
+    if condition > SINGULAR:
+        return Factors(matrix, factors, pivots, *determinant, condition)
     inverse = np.asarray(np.linalg.pinv(matrix, rcond=10.0 * SINGULAR), float)
-    return Factors(matrix, inverse, np.empty(0, np.int64), condition)
+    return Factors(matrix, inverse, np.empty(0, np.int64), *determinant, condition)
 
 
 def _by_lapack(matrix: Array) -> tuple[Array, Integers, float]:

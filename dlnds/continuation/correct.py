@@ -19,7 +19,7 @@ from dlnds.continuation.bordered import (
     CLEAR,
     SINGULAR,
     Factors,
-    factorized,
+    assembled,
     orthonormal,
     transverse_values,
     values_by_rows,
@@ -221,8 +221,8 @@ class Bordered(NamedTuple):
 def usual_size(problem: Problem, jacobian: Array, slope: Array) -> float:
     """Return the root mean square of what a unit of x, and one of p, changes; 1 if it is 0."""
     ratio = float(problem.scale[-1]) / problem.unit
-    size: Any = jit.ready(kernels.usual_size, kernels.USUAL_SIZE)
-    return float(size(jacobian, slope, ratio))
+    square = float(np.vdot(jacobian, jacobian) + ratio**2 * (slope @ slope))
+    return math.sqrt(square / slope.size) if 0.0 < square < math.inf else 1.0
 
 
 def bordered(problem: Problem, z: Array, basis: Array, normal: Array) -> Bordered | None:
@@ -232,12 +232,7 @@ def bordered(problem: Problem, z: Array, basis: Array, normal: Array) -> Bordere
     values of F are across the orbit, so that both they and w Bᵀ(x − start) vanish.
     """
     jacobian, ratio = problem.matrix(z), float(problem.scale[-1]) / problem.unit
-    matrix, given = np.empty((z.size, z.size)), (jacobian, problem.slope(z), normal, ratio)
-    assemble: Any = jit.ready(kernels.assemble, kernels.ASSEMBLE)
-    weight = assemble(*given, matrix)
-    if basis.size:
-        matrix[:-1, :-1] -= basis @ basis.T
-    factors = factorized(matrix)
+    factors, weight = assembled(jacobian, problem.slope(z), normal, basis, ratio)
     return None if factors is None else Bordered(factors, weight * problem.unit, weight, jacobian)
 
 
@@ -269,7 +264,7 @@ def corrected(problem: Problem, start: Array, normal: Array) -> Solution | None:
     for iteration in range(1, MOST_ITERATIONS + 1):
         if system is None:
             return None
-        _, *factors, _ = system.factors
+        factors = system.factors.factors, system.factors.pivots
         before, z = z, np.empty_like(start)
         length = advance(*factors, problem.value(before), system.unit, *plane, before, z)
         if not math.isfinite(length):
@@ -327,7 +322,7 @@ def _oriented(
     """Return a point with the determinant of its system, whose last row may be shorter."""
     if system is None:
         return point
-    sign, volume = system.factors.determinant
+    sign, volume = system.factors.sign, system.factors.volume
     if not system.factors.is_regular(SINGULAR * problem.size / system.weight):
         sign = 0.0
     volume += stretch + len(point.x) * math.log(system.weight)
@@ -336,7 +331,7 @@ def _oriented(
 
 def _leading(problem: Problem, system: Bordered, basis: Array) -> tuple[Array, Array, float, float]:
     """Return the unit tangent, the same in scaled coordinates, and the lengths of both before."""
-    _, *factors, _ = system.factors
+    factors = system.factors.factors, system.factors.pivots
     tangent, heading = np.empty_like(problem.scale), np.empty_like(problem.scale)
     lead: Any = jit.ready(kernels.lead, kernels.LEAD)
     return tangent, heading, *lead(*factors, basis, problem.scale, tangent, heading)

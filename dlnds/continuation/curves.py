@@ -336,7 +336,7 @@ class _Borders:
             return self.right, self.left, float("nan")
         last = np.zeros(len(factors.matrix))
         last[-1] = self.size
-        ahead, back = factors.solve(last), factors.transposed.solve(last)
+        ahead, back = factors.solve(last), factors.solve(last, transposed=True)
         return ahead[:n], back[:n], self.size * float(ahead[-1])
 
     def bend(self, y: Array, q: float, v: Array) -> Array:

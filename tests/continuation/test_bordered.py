@@ -67,21 +67,58 @@ def test_nearly_dependent_generators_are_left_to_singular_values():
     assert bordered.orthonormal(1e-4 * np.eye(3, 6), 1.0) is None
 
 
-@pytest.mark.parametrize("n", [1, 2, 9, 64, 65, 90])
-def test_factors_solve_a_system_and_its_transpose(n):
+def whole(matrix):
+    """The factors of a matrix."""
+    return bordered.factorized(matrix)
+
+
+def assembled(matrix):
+    """Those of a step along a branch, whose sizes are brought into balance."""
+    basis = np.empty((len(matrix) - 1, 0))
+    return bordered.assembled(matrix[:-1, :-1], matrix[:-1, -1], matrix[-1], basis, 0.5)[0]
+
+
+@pytest.mark.parametrize("factors_of", [whole, assembled])
+@pytest.mark.parametrize("n", [2, 9, 64, 65, 90])
+def test_factors_solve_a_system_and_its_transpose(n, factors_of):
     """To the backward error of Gauss' elimination, with room for the growth of its pivots."""
     rng = np.random.default_rng(n)
-    matrix, right = rng.normal(size=(n, n)), rng.normal(size=n)
-    factors = bordered.factorized(matrix)
-    for one, system in ((matrix, factors), (matrix.T, factors.transposed)):
-        kept = right.copy()
-        x = system.solve(right)
+    factors, right = factors_of(rng.normal(size=(n, n))), rng.normal(size=n)
+    matrix, kept = factors.matrix, right.copy()
+    for transposed, one in ((False, matrix), (True, matrix.T)):
+        x = factors.solve(right, transposed)
         np.testing.assert_array_equal(right, kept)
         error = 10.0 * n * np.finfo(float).eps * (abs(one) @ abs(x) + abs(right))
         assert (abs(one @ x - right) <= error).all()
     sums = (np.linalg.norm(one, np.inf) for one in (matrix, np.linalg.inv(matrix)))
     exact = 1.0 / math.prod(sums)
     assert exact * (1.0 - 1e-9) <= factors.condition <= 10.0 * exact  # LAPACK's is an estimate
+
+
+@pytest.mark.parametrize("factors_of", [whole, assembled])
+@pytest.mark.parametrize("n", [2, 3, 8, 9, 64, 65])
+def test_factors_know_the_determinant(n, factors_of):
+    """Its size is the product of the singular values; two rows that change places turn its sign."""
+    rng = np.random.default_rng(n)
+    matrix = rng.normal(size=(n, n))
+    factors, turned = factors_of(matrix), factors_of(np.vstack([matrix[1::-1], matrix[2:]]))
+    sizes = np.linalg.svd(factors.matrix, compute_uv=False)
+    condition = n * sizes[0] / sizes[-1]
+    assert abs(factors.volume - np.log(sizes).sum()) <= n * np.finfo(float).eps * condition
+    assert factors.sign == -turned.sign
+    assert factors_of(np.eye(n)).sign == 1.0
+
+
+def test_a_step_is_held_across_the_orbit():
+    """Rows of J are divided by the root mean square w of a row of [J, r ∂F/∂p], less B Bᵀ."""
+    rng = np.random.default_rng(0)
+    jacobian, slope, normal, ratio = rng.normal(size=(5, 5)), rng.normal(size=5), np.ones(6), 0.3
+    basis = np.linalg.qr(rng.normal(size=(5, 2)))[0]
+    factors, weight = bordered.assembled(jacobian, slope, normal, basis, ratio)
+    wide = np.column_stack([jacobian, ratio * slope])
+    assert weight == pytest.approx(np.linalg.norm(wide) / 5.0**0.5, rel=1e-14)
+    wide[:, :5] -= weight * basis @ basis.T
+    np.testing.assert_allclose(factors.matrix, np.vstack([wide / weight, normal]), atol=1e-14)
 
 
 @pytest.mark.parametrize("n", [2, 9, 64, 65, 90])
