@@ -70,7 +70,7 @@ class Watch:
         """
         found = []
         times, states = inside(INNER)
-        length = float(times[-1] - times[0])
+        length = float(np.ptp(times))
         grain = EPS * max(1.0, abs(t) / length) if length > 0.0 else 1.0
         for number, (event, zeros) in enumerate(zip(self.events, self._zeros, strict=True)):
             now = _value(event, t, x)

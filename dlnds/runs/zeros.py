@@ -3,8 +3,10 @@
 A piece of a step is sampled at nine Chebyshev points. The Bernstein coefficients of the polynomial
 through the samples enclose it: where all have one sign there is no zero, where they rise or fall
 throughout there is at most one. Where that does not decide, with what the last Chebyshev
-coefficients leave open, the piece is cut in two. So a function is sampled as closely as it varies,
-and zeros are told apart as long as its rounding leaves a sign between them.
+coefficients leave open, the piece is cut in two; and where the polynomial fails at eight places
+between the samples. So a function is sampled as closely as it varies, and zeros are told apart as
+long as its rounding leaves a sign between them. What is nowhere but between two of these seventeen
+places, at most a tenth of a step apart, cannot be seen.
 """
 
 import itertools
@@ -17,9 +19,11 @@ import numpy as np
 from dlnds.arrays import Array
 
 _DEGREE = 8
-#: Places in a piece at which it is sampled, and those between its ends.
+#: Places in a piece at which it is sampled, those between them at which the polynomial is looked
+#: at, and all between the ends.
 _PLACES = 0.5 - 0.5 * np.cos(np.pi * np.arange(_DEGREE + 1) / _DEGREE)
-INNER = _PLACES[1:-1]
+_BETWEEN = 0.5 - 0.5 * np.cos(np.pi * (np.arange(_DEGREE) + 0.5) / _DEGREE)
+INNER = np.append(_PLACES[1:-1], _BETWEEN)
 #: Where a piece is cut: at no round number, where zeros are wont to lie.
 _CUT = 0.4873
 #: A kink, a jump or noise is followed to pieces this small; what is smooth on to smaller ones.
@@ -52,6 +56,11 @@ _CHEBYSHEV = np.linalg.inv(np.polynomial.chebyshev.chebvander(2.0 * _PLACES - 1.
 _TAIL = 4
 #: The matrix from samples to Bernstein coefficients and the last Chebyshev coefficients.
 _FORMS = np.concatenate([_bernstein(), _CHEBYSHEV[-_TAIL:]])
+#: The matrix from samples to the values of the polynomial between them.
+_VALUES = np.polynomial.chebyshev.chebvander(2.0 * _BETWEEN - 1.0, _DEGREE) @ _CHEBYSHEV
+#: The polynomial is wrong if it is off by so many times what its last coefficients say, or by this
+#: part of the range of the samples. A corner is looked at down to pieces this small.
+_WRONG, _COARSE, _CLOSE = 8.0, 1e-2, 2.0**-6
 
 
 class Zero(NamedTuple):
@@ -81,7 +90,7 @@ class Piece(NamedTuple):
     ``last`` are the signs next to its ends. ``low`` is a bound of the least modulus; ``falls`` and
     ``rises`` tell whether the modulus falls from the first end on, and rises towards the last;
     ``rough`` is whether the samples are those of no smooth function, ``noisy`` whether that is not
-    from the rounding of places.
+    from the rounding of places; ``hidden`` is whether there is something between the samples.
     """
 
     parts: Array
@@ -94,10 +103,14 @@ class Piece(NamedTuple):
     rises: bool = False
     rough: bool = True
     noisy: bool = False
+    hidden: bool = False
 
 
-def _piece(parts: Array, values: Array, grain: float) -> Piece:
-    """Return a piece with what its samples say; places are rounded by the ``grain``."""
+def _piece(parts: Array, values: Array, grain: float, between: Array | None = None) -> Piece:
+    """Return a piece with what its samples say; places are rounded by the ``grain``.
+
+    There may be values ``between`` them, at which the polynomial may be wrong.
+    """
     samples = values.tolist()
     low, high = min(samples), max(samples)
     size = max(high, -low)
@@ -108,6 +121,10 @@ def _piece(parts: Array, values: Array, grain: float) -> Piece:
     form[0], form[-1] = samples[0], samples[-1]
     grain /= float(parts[-1] - parts[0])
     noise = 4.0 * tail + _ROUNDING * size + _GRAINS * grain * (high - low)
+    if between is not None:
+        known = noise - 4.0 * tail + min(_WRONG * tail, _COARSE * (high - low))
+        if not np.abs(_VALUES @ values - between).max() <= known:
+            return Piece(parts, values, hidden=True)
     signs = [_sign(b) if abs(b) > noise else 0 for b in form]
     signs[0], signs[-1] = first, last = _sign(form[0]), _sign(form[-1])
     return Piece(
@@ -144,27 +161,38 @@ def _decided(signs: list[int], form: list[float], noise: float) -> tuple[int, in
     return -1, 0, 0
 
 
-def _pieces(step: Step, samples: Array) -> Iterator[Piece]:
+def _pieces(step: Step, samples: Array, between: Array) -> Iterator[Piece]:
     """Give the pieces of a step from left to right, cut until each is decided or too small."""
-    todo, count = [_piece(_PLACES, samples, step.grain)], 0
+    todo, count = [_piece(_PLACES, samples, step.grain, between)], 0
     while todo:
         piece = todo.pop()
         left, right = piece.parts[0], piece.parts[-1]
         least = _ROUGH if piece.rough else _SMALLEST
-        plain = not piece.values.any() or not np.isfinite(piece.values).all()
-        if piece.zeros >= 0 or plain or right - left < least or count > _MOST:
+        plain = not piece.hidden and not piece.values.any()
+        over = plain or not np.isfinite(piece.values).all()
+        if piece.zeros >= 0 or over or right - left < least or count > _MOST:
             yield piece
             continue
-        middle = left + _CUT * (right - left)
-        parts = np.concatenate(
-            [left + (middle - left) * _PLACES, (middle + (right - middle) * _PLACES)[1:]]
-        )
-        parts[_DEGREE], parts[-1] = middle, right
-        inside = step.value(parts[1:-1])
-        count += inside.size
-        values = np.concatenate([piece.values[:1], inside, piece.values[-1:]])
-        for half in (slice(_DEGREE, None), slice(_DEGREE + 1)):
-            todo.append(_piece(parts[half], values[half], step.grain))
+        halves = _halves(step, piece)
+        count += sum(values.size for _, values, _ in halves)
+        todo += [_piece(parts, values, step.grain, more) for parts, values, more in halves[::-1]]
+
+
+def _halves(step: Step, piece: Piece) -> list[tuple[Array, Array, Array | None]]:
+    """Return places and samples of both parts of a piece, and values between if some were wrong."""
+    left, right, n = piece.parts[0], piece.parts[-1], _DEGREE
+    middle = left + _CUT * (right - left)
+    ends = (left, middle), (middle, right)
+    parts = np.stack([low + (high - low) * _PLACES for low, high in ends])
+    parts[0, -1], parts[1, -1] = middle, right
+    places = [parts[0, 1:], parts[1, 1:-1]]
+    looked_at = piece.hidden and right - left > _CLOSE
+    if looked_at:
+        places += [low + (high - low) * _BETWEEN for low, high in ends]
+    inside = step.value(np.concatenate(places))
+    values = np.concatenate([piece.values[:1], inside[: 2 * n - 1], piece.values[-1:]])
+    more = inside[2 * n - 1 :].reshape(2, n) if looked_at else (None, None)
+    return [(parts[0], values[: n + 1], more[0]), (parts[1], values[n:], more[1])]
 
 
 def _without_noise(pieces: list[Piece], step: Step) -> list[Piece]:
@@ -205,11 +233,12 @@ class Zeros:
 
     def along(self, step: Step, inside: Array, now: float) -> list[Zero]:
         """Return the zeros in a step, from the values at `INNER` and that at its end."""
+        inside, between = np.split(inside, [_DEGREE - 1])
         samples = np.concatenate([[self.value], inside, [now]])
         step = step._replace(size=float(np.abs(samples).max()))
         found: list[Zero] = []
         open_width = 0.0
-        for piece in _without_noise(list(_pieces(step, samples)), step):
+        for piece in _without_noise(list(_pieces(step, samples, between)), step):
             if piece.zeros < 0:
                 self._near.append(piece)
                 open_width += float(np.ptp(piece.parts)) if piece.values.any() else 0.0

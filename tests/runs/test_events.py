@@ -242,3 +242,37 @@ def test_events_of_a_network_are_those_of_its_states():
     assert (runs[0].event.values >= 0).sum() == 4
     np.testing.assert_array_equal(runs[0].event, runs[1].event)
     np.testing.assert_allclose(runs[0].time, runs[1].time, rtol=1e-12)
+
+
+@pytest.mark.parametrize("width", [0.2, 0.3, 0.5])
+def test_a_bump_of_a_fiftieth_of_a_step_is_seen(width):
+    """Of x' = 1 steps are up to ten long; the event is constant but for a bump through zero."""
+    system = dl.System(constant_speed, dim=1)
+    half = width * np.sqrt(np.log(2.0))
+    for centre in np.random.default_rng(0).uniform(2.0, 18.0, 12):
+
+        def bump(t, x, centre=centre):
+            return 0.5 - np.exp(-(((x[0] - centre) / width) ** 2))
+
+        run = dl.flow(system, [0.0], (0, 20), events=bump)
+        assert float(np.diff(run.time[run.event < 0]).max()) > 8.0
+        found = run.time[run.event == 0].values
+        np.testing.assert_allclose(found, centre + np.array([-half, half]), rtol=0, atol=1e-9)
+        assert run.n_unresolved == 0
+
+
+def constant_speed(t, x, params, out):
+    out[0] = 1.0
+
+
+def test_a_corner_away_from_zero_takes_few_samples():
+    """It is looked at down to a sixty-fourth of its step, and no further."""
+    calls = []
+
+    def corner(t, x):
+        calls.append(t)
+        return 1.0 + abs(x[0] - np.pi)
+
+    run = dl.flow(dl.System(constant_speed, dim=1), [0.0], (0, 20), events=corner)
+    assert not (run.event >= 0).any()
+    assert len(calls) <= 16 * run.n_steps + 1 + 7 * 31
