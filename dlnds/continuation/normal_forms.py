@@ -1,7 +1,7 @@
 """What normal forms say: on which side of a branch point or Hopf point new solutions are."""
 
 import numpy as np
-import scipy.linalg
+from scipy.linalg import lapack
 
 from dlnds.arrays import Array
 from dlnds.continuation.correct import Point, Problem, joined, orbit_basis, unit_length, usual_size
@@ -54,11 +54,14 @@ def of_hopf_point(problem: Problem, point: Point) -> str:
     """
     problem = problem._replace(rows=None)  # eigenvectors are of the Jacobian as it is
     z, jacobian, n = point.z, problem.matrix(point.z), len(point.x)
-    values, left, right = scipy.linalg.eig(jacobian, left=True)
-    place = int(np.argmin(np.where(values.imag > 0.0, np.abs(values.real), np.inf)))
-    omega, w, v = float(values[place].imag), left[:, place], right[:, place]
+    real, imag, *frames, info = lapack.dgeev(jacobian)
+    place = int(np.argmin(np.where(imag > 0.0, np.abs(real), np.inf)))
+    omega = float(imag[place])
+    if info or not omega > 0.0 or point.basis.shape[1]:
+        return "none"
+    w, v = (frame[:, place] + 1j * frame[:, place + 1] for frame in frames)
     overlap = np.vdot(w, v)
-    if not omega > 0.0 or abs(overlap) <= tolerances.KERNEL or point.basis.shape[1]:
+    if abs(overlap) <= tolerances.KERNEL:
         return "none"
     w = w / np.conj(overlap)
     x, y = v.real, v.imag
@@ -66,8 +69,8 @@ def of_hopf_point(problem: Problem, point: Point) -> str:
     square = bend @ x - other @ y + 2j * (bend @ y)  # B(v, v)
     mean = bend @ x + other @ y  # B(v, v̄)
     cubic = (cube + third) @ x + 1j * (cube + third) @ y  # C(v, v̄, v)
-    still = np.linalg.lstsq(jacobian, mean, rcond=None)[0]
-    twice = np.linalg.lstsq(2j * omega * np.eye(n) - jacobian, square, rcond=None)[0]
+    still = lapack.dgelss(jacobian, mean)[1][:n]  # with other eigenvalues it may be singular
+    twice = lapack.zgelss(2j * omega * np.eye(n) - jacobian, square)[1][:n]
     change = cubic - 2.0 * (bend + 1j * other) @ still + (bend - 1j * other) @ twice
     first = float(np.vdot(w, change).real)
     size = float(np.abs(change).max() * np.abs(w).max())
