@@ -178,7 +178,10 @@ def _symmetric_values(jacobian: Array, basis: Array, nearest: int) -> Array:
         known = _nearest_values(matrix, orbit, max(nearest, FEWEST), RITZ_RTOL * size)
         if known is not None:
             return known
-    return np.asarray(np.linalg.eigvalsh(matrix)[orbit:], float)
+    values, _, info = lapack.dsyevd(matrix.T, compute_v=0, lower=1, overwrite_a=1)
+    if info:
+        raise np.linalg.LinAlgError("the Jacobian's eigenvalues are not found")
+    return np.asarray(values[orbit:], float)
 
 
 def _nearest_values(matrix: Array, orbit: int, nearest: int, error: float) -> Array | None:
