@@ -218,6 +218,20 @@ def test_a_circle_and_a_line_that_cross_twice_are_followed_once(height, slope, s
             np.testing.assert_allclose(line.state[:, 0], height + slope * line.p, atol=1e-9)
 
 
+def test_two_branch_points_of_equal_p_both_have_their_branches():
+    """y² + p² = 1 has y = ±1 at p = 0, where z = ±√p leave: six solutions up to p = ½."""
+
+    def form(x, p):
+        return np.array([x[0] ** 2 + p**2 - 1.0, p * x[1] - x[1] ** 3])
+
+    tree = dl.diagram(form, [np.sqrt(0.84), 0.0], 0.4, bounds=(-2.0, 0.5))
+    assert tree.attrs["complete"] == 1
+    ends = [b.state.values[k] for b in branches(tree) for k in (0, -1) if b.p[k] > 0.25]
+    y, z = np.sqrt(0.75), np.sqrt(0.5)
+    expected = [(s * y, t * z) for s in (-1, 1) for t in (-1, 0, 1)]
+    np.testing.assert_allclose(sorted(ends, key=lambda x: (*x.round(6),)), expected, atol=1e-9)
+
+
 @pytest.mark.parametrize("turned", [False, True])
 @pytest.mark.parametrize(("roots", "count"), [("tt", 7), ("ttt", 15), ("tp", 7), ("pp", 9)])
 def test_decoupled_crossings_are_known_to_be_all(roots, count, turned):
