@@ -6,6 +6,7 @@ a copy of the installed package; what the tests do not notice is printed as a su
 
 import concurrent.futures
 import importlib.util
+import itertools
 import os
 import shutil
 import subprocess
@@ -456,9 +457,10 @@ MUTANTS = (
 )
 
 
-def mutated(mutant: Mutant, folder: str) -> Path:
-    """Return a folder to import the package from, with one wrong."""
-    copy = Path(folder) / "dlnds"
+def mutated(mutant: Mutant, folder: Path) -> Path:
+    """Return a folder to import the package from, with one wrong, in place of the one before."""
+    copy = folder / "dlnds"
+    shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
     path = copy / mutant.file
     source = path.read_text(encoding="utf-8")
@@ -469,7 +471,10 @@ def mutated(mutant: Mutant, folder: str) -> Path:
 
 
 def noticed(tests: tuple[str, ...], path: Path, most: float | None) -> tuple[int, str]:
-    """Return the exit code of the tests on the package in a folder, and their last line."""
+    """Return the exit code of the tests on the package in a folder, and their last line.
+
+    That of tests which fail if they take more than so many seconds.
+    """
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--no-header"]
     config = f"--config-file={TESTS.parent / 'pyproject.toml'}"
     threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -488,11 +493,10 @@ def noticed(tests: tuple[str, ...], path: Path, most: float | None) -> tuple[int
     return done.returncode, (lines or done.stdout.splitlines() or [done.stderr[-200:]])[-1]
 
 
-def examined(mutant: Mutant) -> bool:
+def examined(mutant: Mutant, folder: Path) -> bool:
     """Print whether the tests notice a wrong, and by which; return it."""
     begin = time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="dlnds-mutant-") as folder:
-        code, line = noticed(mutant.tests, mutated(mutant, folder), MOST_SECONDS)
+    code, line = noticed(mutant.tests, mutated(mutant, folder), MOST_SECONDS)
     if code not in (0, 1):
         raise RuntimeError(f"the tests of {mutant.name!r} did not run: {line}")
     took = time.perf_counter() - begin
@@ -501,18 +505,29 @@ def examined(mutant: Mutant) -> bool:
     return code == 1
 
 
+def examined_in_turn(mutants: list[Mutant], folder: Path) -> list[bool]:
+    """Examine wrongs in one folder: what Numba compiled of a file is kept by the file's place."""
+    return [examined(mutant, folder) for mutant in mutants]
+
+
 def main(parts: list[str]) -> int:
     """Examine the wrongs whose names have one of these parts, all by default."""
     chosen = [m for m in MUTANTS if not parts or any(part in m.name for part in parts)]
-    rooms = tuple(sorted({name for m in chosen for name in m.tests}))
-    with tempfile.TemporaryDirectory(prefix="dlnds-") as folder:
-        shutil.copytree(PACKAGE, Path(folder) / "dlnds")
-        code, line = noticed(rooms, Path(folder), None)
-    if code:
-        print(f"the tests fail without any wrong: {line}")
+    if not chosen:
+        print(f"no wrong has a name with one of {parts}")
         return 2
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        seen = list(pool.map(examined, chosen))
+    rooms = tuple(sorted({name for m in chosen for name in m.tests}))
+    workers = os.cpu_count() or 1
+    with tempfile.TemporaryDirectory(prefix="dlnds-mutants-") as name:
+        folders = [Path(name) / str(k) for k in range(workers)]
+        shutil.copytree(PACKAGE, folders[0] / "dlnds")
+        code, line = noticed(rooms, folders[0], None)
+        if code:
+            print(f"the tests fail without any wrong: {line}")
+            return 2
+        with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+            shares = [chosen[k::workers] for k in range(workers)]
+            seen = [*itertools.chain(*pool.map(examined_in_turn, shares, folders))]
     print(f"{sum(seen)} of {len(seen)} wrongs noticed")
     return int(not all(seen))
 
