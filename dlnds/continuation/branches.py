@@ -19,6 +19,7 @@ from dlnds.continuation.correct import (
     Event,
     Point,
     Problem,
+    between,
     corrected,
     course,
     placed,
@@ -588,9 +589,16 @@ def collected(
             rows.append(Row(special.point, distance + part, stride.next_step, special))
         distance, last, here = distance + stride.taken, here, stride.point
         end = at_node(problem, here, last, None) if reason == "bound_reached" else None
-        like = last if reason == "closed" else None
+        like = _before_end(problem, last, stride) if reason == "closed" else None
         rows.append(Row(here, distance, stride.next_step, end, like))
     return rows, reason or "max_points"
+
+
+def _before_end(problem: Problem, here: Point, stride: Stride) -> Point | None:
+    """Return a point between the end of a step and what is special before it, None if none is."""
+    if not stride.special:
+        return here
+    return between(problem, stride.special[-1].point, stride.point, 0.5)
 
 
 def followed(

@@ -434,6 +434,17 @@ def test_the_secant_leads_along_the_same_curve():
         dl.branch(equation, start, 0.5, predictor="cubic", **options)
 
 
+def test_a_closed_branch_ends_with_the_index_that_it_began_with():
+    """The last step passes the crossing of x² = p² (1 − p²), at which the index changes."""
+    eight = dl.branch(lambda x, p: x**2 - p**2 + p**4, [0.05], 0.05, bounds=(-2.0, 2.0), step=0.1)
+    assert eight.attrs["last_stop"] == "closed"
+    assert [kind for kind, _, _ in events(eight)] == ["fold", "branch_point"] * 2
+    assert int(eight.event[-2]) > 0
+    assert int(eight.event[-1]) == 0
+    # ∂F/∂x = 2x > 0 where it starts
+    assert int(eight["index"][0]) == int(eight["index"][-1]) == 1
+
+
 def test_the_dimension_of_the_isotropy_completes_that_of_the_orbit():
     """Rank r of d = 3 leaves O(3 − r) in each of two hidden layers."""
     net = dl.LinearNetwork(widths=(3, 3, 3, 3), target=np.diag([4.0, 3.0, 2.0]))
