@@ -725,7 +725,9 @@ def _criticality(problem: Problem, special: Special) -> str:
     if special.kind == "branch_point" and special.kernel == 1:
         return normal_forms.of_pitchfork(problem, special.point)
     if special.kind == "hopf":
-        return normal_forms.of_hopf_point(problem, special.point)
+        # Where rows of F differ in size frequencies are in terms of these.
+        frequency = special.frequency if problem.rows is None else 0.0
+        return normal_forms.of_hopf_point(problem, special.point, frequency)
     return "none"
 
 

@@ -28,6 +28,8 @@ QUIET_COSINE, QUIET_SIDE = 0.98, 0.02
 DETOUR = 2e-3
 #: Values of a test function half way between, in terms of its largest, that leave zero clearly.
 LEAVING = 0.05
+#: Part of a way beside a branch point at which its tangent is taken.
+BESIDE = 0.02
 #: Parts of the way to a change of the symmetry at which its sides are looked at, and how small what
 #: vanishes at the change is next to it, in terms of all else.
 HALVES, CLEARLY = tuple(0.5**k for k in range(1, 24)), 0.1
@@ -61,7 +63,7 @@ def passed(
     found = _divided(way, merged(way, found))
     if found is None:
         return None
-    special = [_directed(way, q) for q in sorted(found, key=lambda q: q.part)]
+    special = [_headed(way, _directed(way, q)) for q in sorted(found, key=lambda q: q.part)]
     if special:
         return special if _is_consistent(problem, here, there, special) else None
     return [] if _is_alike(problem, here, there, before is None) else None
@@ -151,6 +153,28 @@ def _looked_at(
     if before is not None:
         hidden = hidden or _turns(test, (before, way.here, at, way.there), ratio, part)
     return "unsettled" if hidden else word
+
+
+def _headed(way: Way, special: Special) -> Special:
+    """Return a branch point with the tangent of its branch, by those on both sides.
+
+    At the point itself that of another branch is as good.
+    """
+    if special.kind != "branch_point" or special.decided == "interpolated":
+        return special
+    gap = min(BESIDE, 0.25 * special.part, 0.25 * (1.0 - special.part))
+    try:
+        near, far = (
+            way.at(special.part - width).heading + way.at(special.part + width).heading
+            for width in (gap, 2.0 * gap)
+        )
+    except ArithmeticError:
+        return special
+    heading = unit_length(4.0 * near - far)
+    point = special.point._replace(
+        heading=heading, tangent=unit_length(heading * way.problem.scale)
+    )
+    return special._replace(point=point)
 
 
 def _is_consistent(problem: Problem, here: Point, there: Point, special: Sequence[Special]) -> bool:

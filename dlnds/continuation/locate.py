@@ -100,10 +100,16 @@ def merged(way: Way, found: Sequence[Special]) -> list[Special]:
     order = {kind: k for k, kind in enumerate(rank)}
     kept: list[Special] = []
     for one in sorted(found, key=lambda q: (order.get(q.kind, len(rank)), -q.kernel)):
-        near = (q for q in kept if q.kind == one.kind or (q.kind in rank and one.kind in rank))
+        near = (q for q in kept if _is_alike(q, one) or (q.kind in rank and one.kind in rank))
         if one.kind == "user" or not any(_is_near(way, one, q) for q in near):
             kept.append(one)
     return kept
+
+
+def _is_alike(one: Special, other: Special) -> bool:
+    """Tell whether special points are of one kind, and of one frequency."""
+    apart = 1e3 * max(one.tolerance, other.tolerance)
+    return one.kind == other.kind and abs(one.frequency - other.frequency) <= apart
 
 
 def _is_near(way: Way, one: Special, other: Special) -> bool:
@@ -169,7 +175,7 @@ def _around(way: Way, test: Test, special: Special, kind: str) -> list[Special]:
     found = []
     for name, center in groups:
         if len(groups) == 1 and test.kind == "spectrum" and kind == "none":
-            return [special._replace(kind=name)]
+            return [special._replace(kind=name, frequency=center.imag)]
         own = Test("spectrum", growth_near(center, 1), test.zone)
         place = interpolated(way, own)
         if place is not None:
@@ -177,6 +183,7 @@ def _around(way: Way, test: Test, special: Special, kind: str) -> list[Special]:
             found.append(
                 special._replace(
                     kind=name,
+                    frequency=center.imag,
                     point=place.point,
                     part=place.part,
                     decided=place.decided,
@@ -275,7 +282,9 @@ def at_node(
     kind, beside = _kind(problem, test, special)
     if kind == "none":
         groups = _groups(problem, point, tolerance)
-        return special._replace(kind=groups[0][0]) if groups else None
+        if not groups:
+            return None
+        return special._replace(kind=groups[0][0], frequency=groups[0][1].imag)
     if kind != "fold":
         return special._replace(kind=kind, n_beside=beside)
     if len(known) == 2 and known[0].heading[-1] * known[1].heading[-1] > 0.0:

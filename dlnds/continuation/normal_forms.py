@@ -45,8 +45,10 @@ def of_pitchfork(problem: Problem, point: Point) -> str:
     return "supercritical" if odd < 0.0 else "subcritical"
 
 
-def of_hopf_point(problem: Problem, point: Point) -> str:
+def of_hopf_point(problem: Problem, point: Point, frequency: float = 0.0) -> str:
     """Return whether the orbits at a Hopf point are stable across it, or none if that is not known.
+
+    Of several pairs at it those of a frequency, if one is given.
 
     By the sign of the first Lyapunov coefficient, Re wᴴ (C(v, v, v̄) − 2 B(v, J⁻¹ B(v, v̄)) +
     B(v̄, (2iω − J)⁻¹ B(v, v))), with J v = iω v, Jᵀ w = −iω w, and B and C the second and third
@@ -55,7 +57,8 @@ def of_hopf_point(problem: Problem, point: Point) -> str:
     problem = problem._replace(rows=None)  # eigenvectors are of the Jacobian as it is
     z, jacobian, n = point.z, problem.matrix(point.z), len(point.x)
     real, imag, *frames, info = lapack.dgeev(jacobian)
-    place = int(np.argmin(np.where(imag > 0.0, np.abs(real), np.inf)))
+    lack = np.hypot(real, imag - frequency) if frequency else np.abs(real)
+    place = int(np.argmin(np.where(imag > 0.0, lack, np.inf)))
     omega = float(imag[place])
     if info or not omega > 0.0 or point.basis.shape[1]:
         return "none"

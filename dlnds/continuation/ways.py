@@ -56,6 +56,8 @@ class Special(NamedTuple):
     n_beside: int = 0
     #: Its part of the way that it was found on.
     part: float = 0.0
+    #: Imaginary part of the eigenvalue that is critical there, 0 of those that vanish.
+    frequency: float = 0.0
 
 
 class Way(NamedTuple):

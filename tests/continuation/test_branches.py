@@ -434,6 +434,37 @@ def test_the_secant_leads_along_the_same_curve():
         dl.branch(equation, start, 0.5, predictor="cubic", **options)
 
 
+def test_pairs_of_different_frequency_that_cross_at_one_place_are_two_hopf_points():
+    """ż = (p + iω) z ∓ |z|² z: at p = 0 stable orbits of ω = 1 leave 0, unstable ones of 2.5."""
+
+    def field(x, p):
+        (a, b, c, d), near, far = x, x[0] ** 2 + x[1] ** 2, x[2] ** 2 + x[3] ** 2
+        one = (p * a - b - a * near, a + p * b - b * near)
+        other = (p * c - 2.5 * d + c * far, 2.5 * c + p * d + d * far)
+        return np.array([*one, *other])
+
+    branch = dl.branch(field, np.zeros(4), -0.5, bounds=(-1.0, 1.0))
+    found = dl.special_points(branch)
+    assert [kind for kind, _, _ in events(branch)] == ["hopf", "hopf"]
+    np.testing.assert_allclose(found.p, 0.0, atol=1e-12)
+    words = dl.schema.decode(found.criticality).values.tolist()
+    assert sorted(words) == ["subcritical", "supercritical"]
+    assert branch["index"].values[[0, -1]].tolist() == [0, 4]
+
+
+def test_a_branch_point_has_the_tangent_of_its_branch():
+    """x = ± p √(1 − p²) crosses itself at 0, where its slope is ± 1."""
+    eight = dl.branch(lambda x, p: x**2 - p**2 + p**4, [0.48], 0.6, bounds=(-2.0, 2.0), step=0.1)
+    (rows,) = np.nonzero(dl.schema.decode(eight.event).values == "branch_point")
+    assert len(rows) == 2
+    for row in rows:
+        here, before = (
+            np.array([float(eight.tangent[k, 0]), float(eight.tangent_p[k])])
+            for k in (row, row - 1)
+        )
+        np.testing.assert_allclose(here, np.sqrt(0.5) * np.sign(before), atol=1e-6)
+
+
 def test_a_closed_branch_ends_with_the_index_that_it_began_with():
     """The last step passes the crossing of x² = p² (1 − p²), at which the index changes."""
     eight = dl.branch(lambda x, p: x**2 - p**2 + p**4, [0.05], 0.05, bounds=(-2.0, 2.0), step=0.1)
