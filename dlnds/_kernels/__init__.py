@@ -53,7 +53,6 @@ def compile_all() -> None:
         (tangent.apply, tangent.APPLY),
         (bordered.assemble, bordered.ASSEMBLE),
         (bordered.advance, bordered.ADVANCE),
-        (bordered.lead, bordered.LEAD),
         (bordered.course, bordered.COURSE),
     ):
         jit.ready(kernel, signature)

@@ -1,4 +1,4 @@
-"""Steps along branches: bordered Jacobians, their factors, Newton's steps and tangents by these.
+"""Steps along branches: bordered Jacobians, their factors, Newton's steps by these.
 
 Vectors z are a state x with a parameter after it, scaled by typical sizes of both.
 """
@@ -24,8 +24,6 @@ ASSEMBLE = types.UniTuple(types.float64, 4)(
 ADVANCE = types.float64(
     *(_matrix, _pivots, _vector, types.float64, _matrix, *(5 * (_vector,))),
 )
-#: ``lead(factors, pivots, basis, scale, tangent, heading)``
-LEAD = types.UniTuple(types.float64, 2)(_matrix, _pivots, _matrix, *(3 * (_vector,)))
 #: ``course(z, heading, other, other_heading, scale, t, out, tangent)``
 COURSE = types.void(*(5 * (_vector,)), types.float64, _vector, _vector)
 
@@ -102,11 +100,11 @@ def factorize(factors, pivots):
 
 
 @sums
-def product(row, first, last, x):
-    """Return the product of a part of a row and a vector."""
+def product(matrix, i, first, last, x):
+    """Return the product of a part of a row of a matrix and a vector."""
     total = 0.0
     for j in range(first, last):
-        total += row[j] * x[j]
+        total += matrix[i, j] * x[j]
     return total
 
 
@@ -119,25 +117,14 @@ def substitute(factors, pivots, x):
         for i in range(n):
             right[i] = x[i]
         for i in range(n):
-            x[i] = product(factors[i], 0, n, right)
+            x[i] = product(factors, i, 0, n, right)
         return
     for i in range(n):
-        x[i] = (x[i] - product(factors[i], 0, i, x)) / factors[i, i]
+        x[i] = (x[i] - product(factors, i, 0, i, x)) / factors[i, i]
     for i in range(n - 2, -1, -1):
-        x[i] -= product(factors[i], i + 1, n, x)
+        x[i] -= product(factors, i, i + 1, n, x)
     for k in range(n - 1, -1, -1):
         x[k], x[pivots[k]] = x[pivots[k]], x[k]
-
-
-@part
-def without_orbit(basis, v):
-    """Take out of a vector, but its last component, what is along the columns of a basis."""
-    for j in range(basis.shape[1]):
-        along = 0.0
-        for i in range(basis.shape[0]):
-            along += basis[i, j] * v[i]
-        for i in range(basis.shape[0]):
-            v[i] -= along * basis[i, j]
 
 
 @jit
@@ -167,31 +154,6 @@ def advance(factors, pivots, force, unit, basis, normal, start, scale, z, out):
         square += step[k] ** 2
         out[k] = z[k] - scale[k] * step[k]
     return math.sqrt(square) / (1.0 + math.sqrt(size))
-
-
-@jit
-def lead(factors, pivots, basis, scale, tangent, heading):
-    """Compute the unit tangent across the orbit, and the same in scaled coordinates.
-
-    Return the lengths of both before, infinite or not a number where there is no tangent.
-    """
-    n = scale.size - 1
-    for k in range(n):
-        heading[k] = 0.0
-    heading[n] = 1.0
-    substitute(factors, pivots, heading)
-    without_orbit(basis, heading)
-    stretch = math.sqrt(sum_of_squares(heading))
-    for k in range(n + 1):
-        tangent[k] = heading[k] * scale[k]
-    length = math.sqrt(sum_of_squares(tangent))
-    for k in range(n + 1):
-        tangent[k] /= length
-        heading[k] = tangent[k] / scale[k]
-    scaled = math.sqrt(sum_of_squares(heading))
-    for k in range(n + 1):
-        heading[k] /= scaled
-    return length, stretch
 
 
 @jit

@@ -74,9 +74,10 @@ class Factors(NamedTuple):
     def solve(self, right: Array, transposed: bool = False) -> Array:
         """Return the solution, or that of the transpose, of least norm where it is singular."""
         if not self.pivots.size:
-            return np.asarray(right @ self.factors if transposed else self.factors @ right, float)
-        solution = lapack.dgetrs(self.factors.T, self.pivots, right, trans=not transposed)[0]
-        return np.asarray(solution, float)
+            inverse: Array = self.factors.T if transposed else self.factors
+            return inverse @ right
+        solution: Array = lapack.dgetrs(self.factors.T, self.pivots, right, trans=not transposed)[0]
+        return solution
 
 
 def assembled(

@@ -254,7 +254,7 @@ def corrected(problem: Problem, start: Array, normal: Array) -> Solution | None:
     leaves the bounds, and for a prediction that overflows.
     """
     z, last, contraction = start.copy(), math.inf, 0.0
-    if not np.isfinite(start).all():
+    if not math.isfinite(start.sum()):
         return None
     held_within(z, problem.bounds)
     basis = orbit_basis(problem, z, normal)
@@ -331,10 +331,12 @@ def _oriented(
 
 def _leading(problem: Problem, system: Bordered, basis: Array) -> tuple[Array, Array, float, float]:
     """Return the unit tangent, the same in scaled coordinates, and the lengths of both before."""
-    factors = system.factors.factors, system.factors.pivots
-    tangent, heading = np.empty_like(problem.scale), np.empty_like(problem.scale)
-    lead: Any = jit.ready(kernels.lead, kernels.LEAD)
-    return tangent, heading, *lead(*factors, basis, problem.scale, tangent, heading)
+    heading = system.factors.solve(upwards_of(problem.scale))
+    if basis.size:
+        heading[:-1] -= basis @ (basis.T @ heading[:-1])
+    tangent, stretch = heading * problem.scale, math.sqrt(heading @ heading)
+    length = math.sqrt(tangent @ tangent)
+    return tangent / length, heading / stretch, length, stretch
 
 
 def placed(problem: Problem, z: Array, tangent: Array, basis: Array, jacobian: Array) -> Point:
@@ -441,7 +443,9 @@ def scaled_derivatives(problem: Problem, z: Array) -> tuple[Array, float]:
 
 def upwards_of(z: Array) -> Array:
     """Return the direction of p."""
-    return joined(np.zeros(z.size - 1), 1.0)
+    ahead = np.zeros(z.size)
+    ahead[-1] = 1.0
+    return ahead
 
 
 def unit_length(v: Array) -> Array:
