@@ -75,22 +75,29 @@ def test_a_swap_is_not_lost_where_one_layer_is_large(exponent, both):
     assert 2.0 * float(kkt.value[0]) == pytest.approx(-lowest, abs=4e-15 * size)
 
 
+@pytest.mark.parametrize(
+    ("widths", "sigma", "modes", "index"),
+    [((3, 2, 3), (3.0, 2.0, 1.0), (1,), 3), ((4, 3, 4), (3.0, 2.0, 1.5, 1.0), (0,), 6)],
+)
 @pytest.mark.parametrize("condition", [1e2, 1e4, 1e5, 1e6])
-def test_inputs_of_any_covariance_keep_the_directions_of_two_layers(condition):
-    """At {1} of (3, 2, 3): the free unit takes U_Qᵀ Σ Kᵀ, and mode 0 is swapped for mode 1."""
-    rng, sigma = np.random.default_rng(0), np.diag([3.0, 2.0, 1.0])
+def test_inputs_of_any_covariance_keep_the_directions_of_two_layers(
+    widths, sigma, modes, index, condition
+):
+    """Each free unit takes each value of U_Qᵀ Σ Kᵀ; at {1} mode 0 is swapped for mode 1, too."""
+    rng, plain = np.random.default_rng(0), network(widths, sigma)
     for _ in range(5):
-        left, right = np.linalg.qr(rng.normal(size=(2, 3, 3)))[0]
-        K = left @ np.diag(np.geomspace(1.0, condition, 3)) @ right
-        net = dl.LinearNetwork((3, 2, 3), sigma, input_root=K)
-        x = net.critical_state((1,))
+        left, right = np.linalg.qr(rng.normal(size=(2, widths[0], widths[0])))[0]
+        K = left @ np.diag(np.geomspace(1.0, condition, widths[0])) @ right
+        net = dl.LinearNetwork(widths, plain.target, input_root=K)
+        x = net.critical_state(modes)
         kkt, manifold = dl.escape_directions(net, x), dl.unstable_manifold(net, x)
-        free = np.linalg.svd((sigma @ K.T)[[0, 2]], compute_uv=False)
-        assert manifold.attrs["strict_dimension"] == int(dl.linearize(net, x)["index"]) == 3
+        free = np.linalg.svd(np.delete(plain.target @ K.T, modes, axis=0), compute_uv=False)
+        assert manifold.attrs["strict_dimension"] == int(dl.linearize(net, x)["index"]) == index
         assert (kkt.order.values.tolist(), word(kkt)) == ([2, 2, 2], "closed_form")
+        assert int((kkt.family_dimension + 1).sum()) == index
         rounding = 64.0 * np.finfo(float).eps * np.linalg.norm(net.hessian(x))
         for value in free:
-            assert np.abs(2.0 * kkt.value.values - value).min() < rounding < 1e-2 * free[1]
+            assert np.abs(2.0 * kkt.value.values - value).min() < rounding < 1e-2 * free[-1]
 
 
 @pytest.mark.parametrize("seed", [16, 133, 342])
