@@ -588,9 +588,9 @@ def collected(
             part = min(problem.distance(here.z, special.point.z), stride.taken)
             rows.append(Row(special.point, distance + part, stride.next_step, special))
         distance, last, here = distance + stride.taken, here, stride.point
-        end = at_node(problem, here, last, None) if reason == "bound_reached" else None
+        end = at_node(problem, here, last, None) if reason == "bound_reached" else []
         like = _before_end(problem, last, stride) if reason == "closed" else None
-        rows.append(Row(here, distance, stride.next_step, end, like))
+        rows += rows_at(Row(here, distance, stride.next_step, like=like), end)
     return rows, reason or "max_points"
 
 
@@ -615,8 +615,13 @@ def followed(
     before, after = (side[0].point if side else None for side in (down, up))
     before = None if before is None else turned(before)
     special = at_node(problem, first, before, after)
-    row = Row(special.point if special else first, 0.0, steps.first, special)
-    return [*reversed_rows(down), row, *up], stops
+    row = Row(special[0].point if special else first, 0.0, steps.first)
+    return [*reversed_rows(down), *rows_at(row, special), *up], stops
+
+
+def rows_at(row: Row, special: Sequence[Special]) -> list[Row]:
+    """Return a row as the first of what is special there, after rows of all else that is."""
+    return [row._replace(special=q) for q in reversed(special)] or [row]
 
 
 def reversed_rows(rows: Sequence[Row]) -> list[Row]:

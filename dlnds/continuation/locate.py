@@ -29,9 +29,11 @@ from dlnds.continuation.ways import (
 from dlnds.continuation.zeros import (
     BLURRED,
     ROUGHLY,
+    doubt,
     interpolated,
     other_zeros,
     placed_near,
+    sign_changes,
     touching,
     zero_of,
 )
@@ -52,8 +54,8 @@ INSEPARABLE, SLOW = 3e-7, 1e-3
 def located(way: Way, verdicts: Sequence[tuple[Test, str]]) -> list[Special] | None:
     """Return the special points of test functions that are not away from zero.
 
-    None if one of them jumps and has no zero, as where the ends are on two branches, or touches
-    zero in a way that is not clear.
+    None if one of them jumps and has no zero, as where the ends are on two branches, touches zero
+    in a way that is not clear, or crosses it and comes back.
     """
     found: list[Special] = []
     for test, word in sorted(verdicts, key=lambda pair: pair[1] == "unsettled"):
@@ -63,6 +65,8 @@ def located(way: Way, verdicts: Sequence[tuple[Test, str]]) -> list[Special] | N
             special = [] if place is None else _identified(way, test, place)
             flips = test.kind == "symmetry_change" and word == "crossed"  # the orbit may just turn
             if not flips and (place is None or (word == "crossed" and not special)):
+                return None
+            if place is None and word == "unsettled" and sign_changes(way, test, found):
                 return None
             if place is None:
                 continue
@@ -122,9 +126,15 @@ def _identified(way: Way, test: Test, place: Place) -> list[Special]:
     """Return what is special where a test function vanishes, none if it is nothing."""
     problem, dimension, (point, part, decided) = way.problem, way.there.basis.shape[1], place
     value, span = test.value(point), size_of(way, test)
-    accuracy = abs(value) / span * way.length if span else 0.0
     special = Special(
-        point, test.kind, value, accuracy, point.n_zeros, point.zone, decided, part=part
+        point,
+        test.kind,
+        value,
+        doubt(way, test, place),
+        point.n_zeros,
+        point.zone,
+        decided,
+        part=part,
     )
     if test.kind == "user":
         return [special]
@@ -152,7 +162,7 @@ def _identified(way: Way, test: Test, place: Place) -> list[Special]:
         gap = _gap(problem, point)
         if gap > INSEPARABLE:
             return []  # two components that do not meet
-        special = special._replace(accuracy=max(accuracy, gap))
+        special = special._replace(accuracy=max(special.accuracy, gap))
     found = special._replace(kind=kind, n_beside=beside)
     return [*([] if kind == "none" else [found]), *_around(way, test, special, kind)]
 
@@ -206,7 +216,7 @@ def _groups(problem: Problem, point: Point, tolerance: float) -> list[tuple[str,
             found.append(("neimark_sacker" if is_map else "hopf", value))
         elif is_map and value.real < -1.0 and abs(value.imag) <= near:
             found.append(("flip", value))
-    return found
+    return sorted(found, key=lambda pair: pair[1].imag)
 
 
 def _kind(problem: Problem, test: Test, special: Special, usual: int = 0) -> tuple[str, int]:
@@ -255,43 +265,54 @@ def _vanishes(event: Callable[[Array, float], float], point: Point, other: Point
 
 def at_node(
     problem: Problem, point: Point, before: Point | None, after: Point | None
-) -> Special | None:
+) -> list[Special]:
     """Return what is special at a point where something vanishes that was not looked for.
 
     That is a start, or the end at a bound; ``before`` and ``after`` are its neighbours.
     """
     known = [q for q in (before, after) if q is not None]
     if not known or not all(is_on_zero(problem, point, q) for q in known):
-        return None
+        return []
     tolerance = 10.0 * point.zone
     kernel = int(np.count_nonzero(np.abs(point.values) <= tolerance))
     special = Special(
         point, "none", 0.0, accuracy=0.0, kernel=kernel, tolerance=tolerance, decided="at_node"
     )
+    users = [event for event in problem.events if all(_vanishes(event, point, q) for q in known)]
+    told = [special._replace(kind="user") for _ in users]
     larger = _at_larger_orbit(problem, point, known[0].basis.shape[1])
     if larger is not None:
         kernel = int(np.count_nonzero(np.abs(larger.values) <= tolerance))
-        return special._replace(point=larger, kind="symmetry_change", kernel=kernel)
+        return [special._replace(point=larger, kind="symmetry_change", kernel=kernel), *told]
     if point.basis.shape[1] != known[0].basis.shape[1]:
-        return special._replace(kind="symmetry_change")
-    for kind, event in (*problem.kinds, *(("user", event) for event in problem.events)):
+        return [special._replace(kind="symmetry_change"), *told]
+    for kind, event in problem.kinds:
         if all(_vanishes(event, point, q) for q in known):
-            return special._replace(kind=kind)
+            return [special._replace(kind=kind), *told]
+    pairs = [
+        special._replace(kind=name, frequency=center.imag)
+        for name, center in _groups(problem, point, tolerance)
+        if all(abs(growth_near(center, 1)(q)) > q.zone for q in known)
+    ]
+    return [*_steady_at(problem, special, known), *pairs, *told]
+
+
+def _steady_at(problem: Problem, special: Special, known: Sequence[Point]) -> list[Special]:
+    """Return a fold or a branch point at a node next to known ones, if it is one."""
+    point = special.point
     turns = abs(point.heading[-1]) <= VERTICAL and problem.spectrum is None
-    test = Test("fold" if turns else "spectrum", lambda q: 0.0)
-    kind, beside = _kind(problem, test, special)
+    if not turns and not (np.abs(point.growth) <= special.tolerance).any():
+        return []
+    kind, beside = _kind(problem, Test("fold" if turns else "spectrum", lambda q: 0.0), special)
     if kind == "none":
-        groups = _groups(problem, point, tolerance)
-        if not groups:
-            return None
-        return special._replace(kind=groups[0][0], frequency=groups[0][1].imag)
+        return []
     if kind != "fold":
-        return special._replace(kind=kind, n_beside=beside)
+        return [special._replace(kind=kind, n_beside=beside)]
     if len(known) == 2 and known[0].heading[-1] * known[1].heading[-1] > 0.0:
-        return None
+        return []
     if any(is_vertical(point, q) for q in known):
-        return None
-    return special._replace(kind=kind, fold_direction=1 if known[0].p > point.p else -1)
+        return []
+    return [special._replace(kind=kind, fold_direction=1 if known[0].p > point.p else -1)]
 
 
 def _at_larger_orbit(problem: Problem, point: Point, dimension: int) -> Point | None:

@@ -22,6 +22,7 @@ from dlnds.continuation.branches import (
     closed,
     collected,
     reversed_rows,
+    rows_at,
     tabulated,
 )
 from dlnds.continuation.correct import Event, Point, Problem, joined, stored, turned
@@ -177,12 +178,14 @@ def _seam(
     if not (_is_start(row) or _is_bound(branch, row)):
         return branch, rows
     here, before = _point(problem, branch, end, forward), None
-    if branch.sizes["step"] > 1:
-        before = _point(problem, branch, -2 if forward else 1, forward)
+    here_too = int((branch.arclength == row.arclength).sum())
+    if branch.sizes["step"] > here_too:
+        before = _point(problem, branch, -1 - here_too if forward else here_too, forward)
     special = at_node(problem, here, before, rows[0].point)
     distance = float(row.arclength if forward else -row.arclength)
-    kept = branch.isel(step=slice(None, -1) if forward else slice(1, None))
-    return kept, [Row(here, distance, float(row.next_step), special), *rows]
+    kept = branch.isel(step=slice(None, -here_too) if forward else slice(here_too, None))
+    seam = rows_at(Row(here, distance, float(row.next_step)), special)
+    return kept, [*(seam if forward else seam[::-1]), *rows]
 
 
 def _is_start(row: xr.Dataset) -> bool:
@@ -340,7 +343,8 @@ def merge_branches(one: xr.Dataset, other: xr.Dataset) -> xr.Dataset:
     shift = float(one.arclength[ends[0]]) - float(other.arclength[ends[1]])
     other = other.assign(arclength=other.arclength + shift)
     here, there = (one, other) if after else (other, one)
-    before, rest = here.isel(step=slice(None, -1)), there.isel(step=slice(1, None))
+    before = here.isel(step=(here.arclength != here.arclength[-1]).values)
+    rest = there.isel(step=(there.arclength != there.arclength[0]).values)
     parts = [part for part in (before, shared, rest) if part.sizes["step"]]
     low, high = zip(one.attrs["bounds"], other.attrs["bounds"], strict=True)
     attrs = {
@@ -354,12 +358,20 @@ def merge_branches(one: xr.Dataset, other: xr.Dataset) -> xr.Dataset:
 
 
 def _shared(one: xr.Dataset, other: xr.Dataset, ends: tuple[int, int]) -> xr.Dataset:
-    """Return the row that two branches share at their ends, with what is known to be special."""
-    own, met = (part.isel(step=[end]) for part, end in zip((one, other), ends, strict=True))
-    if int(own.event[0]):
+    """Return the row that two branches share at their ends, with what is known to be special.
+
+    There is one for each special point that is there.
+    """
+    own, met = (
+        part.isel(step=(part.arclength == part.arclength[end]).values)
+        for part, end in zip((one, other), ends, strict=True)
+    )
+    if own.event.values.any():
         return own
-    if int(met.event[0]):
-        return met.assign(arclength=own.arclength)
+    if met.event.values.any():
+        return met.assign(
+            arclength=met.arclength.copy(data=np.full(met.sizes["step"], own.arclength[0]))
+        )
     if any(row.attrs.get("parent") and _is_start(row.isel(step=0)) for row in (own, met)):
         return _departed(own, one)
     sizes, others = (np.sort(_eigenvalue_sizes(row)) for row in (own, met))

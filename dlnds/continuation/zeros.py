@@ -11,6 +11,7 @@ import scipy.optimize
 
 from dlnds.arrays import Array
 from dlnds.continuation.correct import (
+    EPSILON,
     Point,
     Problem,
     bordered,
@@ -32,12 +33,17 @@ from dlnds.theory import tolerances
 #: Parts of a way beside a zero where a test function shows how steep it is there, in terms of its
 #: change along the whole, and how near to a zero that is not steep others are looked for.
 WIDE, NEXT, STEEP, GRADES = 1e-2, 1e-3, 0.05, tuple(0.5 * 0.7**k for k in range(40))
+#: How steep a zero is that none is beside, and how many places are looked at next to others that
+#: are steep as such.
+STEADY, MOST_WIDE = 0.5, 8
 #: Smallest values, in terms of the largest, of a test function that touches zero.
 TOUCHING = 1e-9
 #: Parts of a step within which a test function that touches zero may do so.
 BLURRED = 1e-3
 #: Values of test functions at interpolated zeros, in terms of those around.
 ROUGHLY = 1e-4
+#: Rounding of derivatives by differences of fourth order.
+DIFFERENCES = float(np.finfo(float).eps) ** 0.8
 #: Condition of the equation at a point, in terms of that at its neighbours, that is singular.
 SINGULAR = 1e-2
 #: Values of test functions, in terms of the largest, that are zero but for rounding; how near to
@@ -53,11 +59,24 @@ def other_zeros(way: Way, test: Test, known: Sequence[Special]) -> list[Place]:
     Its sign counts wherever it exceeds rounding, nearer and nearer to these; next to branch points
     solutions are the less certain, the nearer they are.
     """
-    degenerate = [q.part for q in known if not _is_simple(way, test, q.part)]
-    for gap, part, side in itertools.product(GRADES, degenerate, (-1.0, 1.0)):
-        if 0.0 < part + side * gap < 1.0:
+    places = [
+        q.part + side * gap
+        for q, side in itertools.product(known, (-1.0, 1.0))
+        for gap in _gaps(way, test, q.part)
+    ]
+    for place in places:
+        if 0.0 < place < 1.0:
             with contextlib.suppress(ArithmeticError):
-                way.at(part + side * gap)
+                way.at(place)
+    found = [zero_of(way, test, low, high) for low, high in sign_changes(way, test, known)]
+    return [place for place in found if place is not None]
+
+
+def sign_changes(way: Way, test: Test, known: Sequence[Special]) -> list[tuple[float, float]]:
+    """Return parts of the way between which a test function changes sign, but for known zeros.
+
+    Of those parts at which it was looked at, and its sign is more than rounding.
+    """
     values = {part: test.value(point) for part, point in way.known.items()}
     singular = [q.part for q in known if q.kind == "branch_point"]
 
@@ -65,25 +84,59 @@ def other_zeros(way: Way, test: Test, known: Sequence[Special]) -> list[Place]:
         near = min([abs(part - other) * way.length for other in singular], default=1.0)
         return abs(values[part]) * min(near, 1.0) > test.zone
 
-    changes = [
+    return [
         (low, high)
         for low, high in itertools.pairwise(sorted(filter(is_definite, values)))
         if values[low] * values[high] < 0.0 and not any(low < q.part < high for q in known)
     ]
-    places = [zero_of(way, test, low, high) for low, high in changes]
-    return [place for place in places if place is not None]
 
 
-def _is_simple(way: Way, test: Test, part: float) -> bool:
-    """Tell whether a test function leaves a zero about as fast as it changes along the way."""
-    flat = STEEP * NEXT * size_of(way, test)
+def doubt(way: Way, test: Test, place: Place) -> float:
+    """Return how far from a zero a test function may vanish as well, in scaled coordinates.
+
+    A simple zero is as certain as its value and rounding are small, next to how steep it is there;
+    one that is not is as wide as the test function is zero to rounding.
+    """
+    size, slope = size_of(way, test), _slope(way, test, place.part)
+    if not size:
+        return 0.0
+    if slope < STEEP * size:
+        return way.length * _width(way, test, place.part)
+    equation = way.problem.residual
+    exact = equation.jacobian is not None and equation.derivative is not None
+    usual = {"fold": 1.0, "spectrum": place.point.radius}.get(test.kind, size)
+    rounding = (EPSILON if exact else DIFFERENCES) * max(usual, size)
+    return way.length * (abs(test.value(place.point)) + rounding) / slope
+
+
+def _width(way: Way, test: Test, part: float) -> float:
+    """Return the part of the way beside a zero within which a test function is zero to rounding."""
+    width = 0.0
+    for gap in reversed(GRADES):
+        sides = [side for side in (part - gap, part + gap) if 0.0 < side < 1.0]
+        with contextlib.suppress(ArithmeticError):
+            if not any(abs(test.value(way.at(side))) <= test.zone for side in sides):
+                break
+        width = gap
+    return width
+
+
+def _gaps(way: Way, test: Test, part: float) -> tuple[float, ...]:
+    """Return how near to a zero others are looked for, the nearer the less steep it is."""
+    steep = _slope(way, test, part)
+    if steep < STEEP * size_of(way, test):
+        return GRADES
+    return GRADES[:MOST_WIDE] if steep < STEADY * size_of(way, test) else ()
+
+
+def _slope(way: Way, test: Test, part: float) -> float:
+    """Return how fast a test function leaves a zero, per part of the way, on the slower side."""
+    slopes = []
     for side in (part - NEXT, part + NEXT):
-        try:
-            if 0.0 < side < 1.0 and abs(test.value(way.at(side))) < flat:
-                return False
-        except ArithmeticError:
-            pass
-    return True
+        with contextlib.suppress(ArithmeticError):
+            if 0.0 < side < 1.0:
+                slopes.append(abs(test.value(way.at(side))) / NEXT)
+    return min(slopes, default=size_of(way, test))
 
 
 def zero_of(way: Way, test: Test, low: float = 0.0, high: float = 1.0) -> Place | None:
