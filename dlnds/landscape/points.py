@@ -302,10 +302,7 @@ def _order(net: LinearNetwork, kind: str, ranks: Integers) -> tuple[int, bool]:
     """Return the order of descent at a critical point, and whether it is more than a bound."""
     if kind != "nonstrict_saddle":
         return 0 if kind == "global_minimum" else 2, True
-    order = strings.order_of_descent(ranks, net.depth)
-    full = np.count_nonzero(net.singular_values) == min(net.widths[0], net.widths[-1])
-    canonical = not ranks[: net.depth, 1].any()
-    return order, bool(order == 2 or full or canonical)
+    return strings.descent(net.problem, ranks)
 
 
 @known_options

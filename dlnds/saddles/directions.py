@@ -405,8 +405,11 @@ def _leading(
     if lowest or system.depth == 2:  # where the Hessian decides
         return [], True
     found = leading_form(system, x, hessian(), "at")
+    least, most = known.descent() or (2, np.inf)
     if found is None:
-        return [], hessian().clear
+        return [], hessian().clear and least <= 2
+    if least != 2 and not least <= found.degree <= most:  # of rounding alone
+        return [], False
     form = expanded(found, 1.0)
     return [_with_carried(form, found, parts[0]) if parts else form], True
 
@@ -807,11 +810,18 @@ def _completeness(
     """Return what a list is worth; that nothing leaves is said of minima only."""
     if listed:
         return "closed_form" if whole else "searched"
+    known = system.theory(x)
+    if (known.descent() or (0, 0))[1]:  # a saddle, whatever its derivatives say
+        return "nothing_found"
     if whole or system.limit(x, rtol=tolerances.CRITICAL).kind == "global_minimum":
         return "minimum"
     _, vectors, zero, clear = hessian()
-    orbit = without_orbit(vectors[:, zero], system.theory(x).generators())
-    return "minimum" if clear and not orbit.shape[1] else "nothing_found"
+    known = system.theory(x)
+    orbit, (_, most) = (
+        without_orbit(vectors[:, zero], known.generators()),
+        known.descent() or (0, 0),
+    )
+    return "minimum" if clear and not most and not orbit.shape[1] else "nothing_found"
 
 
 @known_options

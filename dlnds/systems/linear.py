@@ -497,6 +497,7 @@ class LinearNetwork(LayeredSystem):
                 spectrum=lambda: spectra.known_spectrum(problem, layers),
                 dimensions=lambda: self.orbit_dimensions(x),
                 inertia=lambda: self._inertia(x),
+                descent=lambda: self._descent(x),
             )
         )
         return departing(known, problem, layers)
@@ -567,6 +568,20 @@ class LinearNetwork(LayeredSystem):
         counted = [strings.inertia(problem, found.modes, ranks) for ranks in decision.possible]
         clear = found.is_critical(tolerances.CRITICAL) and decision.wide
         return *counted[0], clear and len(set(counted)) == 1
+
+    def _descent(self, x: Array) -> tuple[int, float] | None:
+        """Return the least and the largest order of descent that ranks of products allow."""
+        found = strings.learnt(self.problem, layers_of(self.widths, x))
+        if not found.is_critical():
+            return None
+        if len(found.modes) == self.max_rank:
+            return 0, 0
+        decision = strings.decided(self.problem, found)
+        orders, exact = zip(
+            *(strings.descent(self.problem, ranks) for ranks in decision.possible), strict=True
+        )
+        sure = decision.wide and all(exact)
+        return min(orders), max(orders) if sure else math.inf
 
     def _observables(self) -> Mapping[str, Callable[[Array], xr.Variable]]:
         return {**super()._observables(), "mode_strength": variable(self._strength, "mode")}

@@ -200,6 +200,9 @@ class Theory(NamedTuple):
     leading_parts: Callable[[], list[LeadingPart]] = list
     #: Eigenvectors of negative eigenvalues of the Hessian, by the modes that are gained and lost.
     strict: Callable[[], Strict | None] = lambda: None
+    #: The least and the largest order at which the loss can fall at a critical point, zeros at a
+    #: global minimum, if they are known without derivatives.
+    descent: Callable[[], tuple[int, float] | None] = lambda: None
     #: Whether no minimum is near, or may not be, since the loss falls along a ray for ever.
     recedes: Callable[[], bool] = lambda: False
     #: How large second derivatives can be at such a state, even if they cancel; None if not known.

@@ -399,6 +399,14 @@ def order_of_descent(ranks: Integers, depth: int) -> int:
     return best
 
 
+def descent(problem: Problem, ranks: Integers) -> tuple[int, bool]:
+    """Return the order of descent at a saddle, and whether it is more than a bound."""
+    order = order_of_descent(ranks, problem.depth)
+    full = np.count_nonzero(problem.modes[1]) == min(problem.widths[0], problem.widths[-1])
+    canonical = not ranks[: problem.depth, 1].any()
+    return order, bool(order == 2 or full or canonical)
+
+
 def _counts(ranks: Integers) -> Integers:
     """Return how many strings begin at each node and pass so many arrows, from ranks of products.
 

@@ -1,5 +1,6 @@
 import naive
 import numpy as np
+import points
 import pytest
 from scipy.special import hyp2f1
 
@@ -479,3 +480,14 @@ def test_entries_are_accurate_to_the_next_order():
     errors = [limiting._entry(net, ray, r) for r in (0.1, 0.05)]
     bends = [np.linalg.norm(e.state / r - ray.u) for e, r in zip(errors, (0.1, 0.05), strict=True)]
     assert bends[0] / bends[1] == pytest.approx(8.0, rel=0.02)
+
+
+@pytest.mark.parametrize("seed", [33, 153, 4267, 5977, 6295, 7961])
+def test_no_form_of_another_order_than_that_of_descent_is_listed(seed):
+    """At non-strict saddles in bases of condition 1e5 the form may be nothing but rounding."""
+    point = points.random_point(seed, condition=1e6, deepest=4, widest=3)
+    assert point.kind == "nonstrict_saddle"
+    found = dl.escape_directions(point.net, point.x, n_starts=2)
+    assert (found.order.values == points.order(point)).all()
+    word = dl.schema.decode(found.completeness).item()
+    assert word == ("searched" if found.sizes["direction"] else "nothing_found")
