@@ -305,7 +305,7 @@ def test_each_layer_with_zero_units_has_its_directions_at_later_saddles():
     net = dl.HomogeneousNetwork((3, 3, 3, 2), X, Y, power=2)
     x = dl.escape_chain(net, n_starts=20, max_paths=2).state.values[-1]
     active = net.unit_sizes(x) > 1e-9
-    assert active.tolist() == [False, True, True, True, False, False]
+    assert [active[:3].sum(), active[3:].sum()] == [2, 1]  # which ones is a symmetry
     kkt = dl.escape_directions(net, at=x, n_starts=40)
     new = (net.unit_sizes(kkt.state.values) > 1e-9) & ~active
     rng, size, layer_of = np.random.default_rng(1), 1e-2, net.units[:, 0]
