@@ -560,6 +560,25 @@ def advance(parts, tasks, clock, reference, grown, work, rows):
 
 
 @jit
+def advance_each(
+    parts, tasks, clocks, references, grown, works, wanted, rows, members, codes, saved
+):
+    """Integrate some members of a stack of runs, each as `advance` does, until it has to pause.
+
+    The arrays of a run are those of `Work` and of `Rows`, one for each along a first dim; what
+    `advance` returns of each is written to ``codes`` and ``saved``.
+    """
+    states, before, coefficients, stages = works
+    times, images = rows
+    for k in members:
+        work = Work(states[k], before[k], coefficients[k], stages[k])
+        codes[k], saved[k] = advance(
+            parts, tasks[k : k + 1], clocks[k : k + 1], references[k], grown[k], work,
+            Rows(wanted, times[k], images[k]),
+        )  # fmt: skip
+
+
+@jit
 def iterate(field, params, alpha, beta, first, last, stride, x, image, states):
     """Iterate from number ``first`` to ``last``; save each number that ``stride`` divides.
 
@@ -592,7 +611,14 @@ def driver(parts):
     return returned(types.Tuple(parts), tasks, CLOCKS, _VECTOR, _VECTOR, WORK, rows)
 
 
-ADVANCE = driver((PARAMS, _FIELD, _FIELD, types.FunctionType(RESTORE)))
+_EXPLICIT = (PARAMS, _FIELD, _FIELD, types.FunctionType(RESTORE))
+ADVANCE = driver(_EXPLICIT)
+_STACK, _NUMBERS = types.float64[:, :, ::1], types.int64[::1]
+ADVANCE_EACH = types.void(
+    *(types.Tuple(_EXPLICIT), numba.from_dtype(TASK)[::1], CLOCKS, _MATRIX, _MATRIX),
+    types.Tuple((_MATRIX, _MATRIX, _STACK, _STACK)),
+    *(_VECTOR, types.Tuple((_STACK, _STACK)), _NUMBERS, _NUMBERS, _NUMBERS),
+)
 ITERATE = types.Tuple((types.int64, types.int64))(
     *(_FIELD, PARAMS, types.float64, types.float64, types.int64, types.int64, types.int64),
     *(_VECTOR, _VECTOR, _MATRIX),

@@ -1,6 +1,7 @@
 """Integration of any system: adaptive steps, labelled runs."""
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -25,15 +26,16 @@ from dlnds.errors import (
     known_options,
 )
 from dlnds.runs.recording import BUFFER, Run, joined, observed, one, side_by_side
-from dlnds.runs.stepping import DENSE_LIMIT, Stepper, Task, has_derivative
+from dlnds.runs.stepping import DENSE_LIMIT, Task, Tracker, has_derivative, integrate
+from dlnds.runs.together import parts_of, together
 from dlnds.systems.product import check_packed
 from dlnds.systems.protocol import SystemProtocol, check_flow, check_state, check_system
 
-#: What a run tells the time it has reached.
-Tracker = Callable[[float], None]
 #: A function of time and state (parameter) that an event is a zero of.
 Event = Callable[[float, Array], float]
 
+#: Runs in a stack from which on it pays to compile a field for the system alone.
+MANY = 100
 METHODS = ("auto", "dop853", "radau")
 #: Rounding leaves nothing to control below this relative tolerance.
 SMALLEST_RTOL = 1e-13
@@ -112,7 +114,9 @@ def flow(
         Integrate without the hidden directions that a start leaves unused, and lift the states
         back: exact, and faster where hidden layers are wider than their neighbours together.
     workers
-        Threads over which the members of a stack are spread. The result does not depend on it.
+        Threads over which the members of a stack are spread. The result does not depend on it:
+        each member is what it is alone. Stacks of 100 and more of a small `LinearNetwork` are
+        integrated with the field of its `specialized`.
     progress
         Show a progress bar.
 
@@ -180,8 +184,9 @@ def flow(
     system.numerics.invariants(stack[0])  # refuses what does not fit into the memory
     system.observables(stack[:1], names)
     span = check_span(t_span)
+    many = len(stack) >= MANY and np.isfinite(span[1])
     task = Task(
-        system=system,
+        system=(system.numerics.straight() if many else None) or system,
         span=span,
         t_eval=_check_grid(t_eval, span, len(stack) * (4 + system.dim * ("state" in names))),
         rtol=check_number("rtol", rtol, minimum=SMALLEST_RTOL, maximum=0.1),
@@ -194,9 +199,11 @@ def flow(
     )
     workers = check_integer("workers", workers, minimum=1)
     with progress_bar(check_flag("progress", progress), len(stack), span) as track:
-        first = _integrate(task, stack[0], track())  # compiles what all need
-        with ThreadPoolExecutor(workers) as pool:
-            runs = [first, *pool.map(lambda x: _integrate(task, x, track()), stack[1:])]
+        runs = [integrate(task, stack[0], track())]  # compiles what all need
+        if len(stack) > 1:
+            with ThreadPoolExecutor(workers) as pool:
+                parts = pool.map(lambda x: together(task, x, track), parts_of(task, stack[1:]))
+                runs += itertools.chain.from_iterable(parts)
     shared = task.t_eval.size > 0 and not task.endless and not task.events
     grid = np.union1d(task.t_eval, span[1]) if shared else None
     dataset = one(runs[0]) if starts.ndim == 1 else side_by_side(runs, grid)
@@ -377,15 +384,6 @@ def _orbit(
             break
     if number % every:
         yield np.array([number]), x[None].copy()
-
-
-def _integrate(task: Task, x: Array, update: Tracker) -> Run:
-    """Return the run from a start."""
-    stepper = Stepper(task, x)
-    while not (reason := stepper.advance()):
-        update(stepper.time)
-    update(stepper.time)
-    return stepper.finish(reason)
 
 
 def _finished(system: SystemProtocol, dataset: xr.Dataset, attrs: dict[str, Any]) -> xr.Dataset:

@@ -23,7 +23,8 @@ from dlnds.errors import (
     check_number,
     known_options,
 )
-from dlnds.runs.flow import LAST, SMALLEST_RTOL, Tracker, check_span, progress_bar
+from dlnds.runs.flow import LAST, SMALLEST_RTOL, check_span, progress_bar
+from dlnds.runs.stepping import Tracker
 from dlnds.systems.protocol import SystemProtocol, check_state, check_system, field_of
 
 #: Rows of finite-time values, and parts of a run whose growth is compared.

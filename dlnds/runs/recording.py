@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from dlnds import schema
 from dlnds.arrays import Array, Integers
 from dlnds.systems.protocol import SystemProtocol, unchanged
+from dlnds.theory.coordinates import Turning
 
 #: The way back of a stack (time, parameter) of states.
 Back = Callable[[Array], Array]
@@ -81,8 +82,7 @@ class Recorder:
     ) -> None:
         self.system, self.frame, self.names, self.start = system, frame, names, start
         unaffected = system.numerics.unaffected
-        self.inner = [name for name in names if name in unaffected]
-        self.outer = [name for name in names if name not in unaffected]
+        self.inner, self.outer = not unaffected.isdisjoint(names), not unaffected.issuperset(names)
         self.events, self.last = events, np.nan
         self._parts: list[Rows] = []
         self._gathered: list[tuple[Array, Integers, Array | None, Array | None]] = []
@@ -113,16 +113,12 @@ class Recorder:
             return
         parts: list[Any] = list(zip(*rows, strict=True))
         times, events = np.concatenate(parts[0]), np.concatenate(parts[1])
-        found: dict[str, xr.Variable] = {}
-        with np.errstate(over="ignore", invalid="ignore"):  # a run may end near overflow
-            if self.inner:
-                found.update(self.frame.observables(np.concatenate(parts[2]), self.inner))
-            if self.outer:
-                states = np.concatenate(parts[3])
-                if not self._chunks and times[0, 0] == self.start[0]:
-                    states[0] = self.start[1]
-                found.update(self.system.observables(states, self.outer))
-        variables = clock_variables(times) | {name: found[name] for name in self.names}
+        embedded = np.concatenate(parts[2]) if self.inner else None
+        lifted = np.concatenate(parts[3]) if self.outer else None
+        if lifted is not None and not self._chunks and times[0, 0] == self.start[0]:
+            lifted[0] = self.start[1]
+        found = observed_in(self.system, self.frame, self.names, embedded, lifted)
+        variables = clock_variables(times) | found
         if self.events:
             variables["event"] = xr.Variable("time", events[:, 0].copy())
             variables["event_kind"] = xr.Variable("time", events[:, 1].astype(np.int8))
@@ -132,6 +128,29 @@ class Recorder:
         """Return all that was gathered, observed."""
         self._observe()
         return joined(self._chunks)
+
+
+def observed_in(
+    system: SystemProtocol,
+    frame: SystemProtocol,
+    names: Sequence[str],
+    embedded: Array | None,
+    lifted: Array | None,
+) -> dict[str, xr.Variable]:
+    """Return observables of rows in the coordinates of a frame, and of the system.
+
+    Each in those of the frame if these leave it as it is.
+    """
+    unaffected = system.numerics.unaffected
+    found: dict[str, xr.Variable] = {}
+    with np.errstate(over="ignore", invalid="ignore"):  # a run may end near overflow
+        if embedded is not None:
+            inner = [name for name in names if name in unaffected]
+            found.update(frame.observables(embedded, inner))
+        if lifted is not None:
+            outer = [name for name in names if name not in unaffected]
+            found.update(system.observables(lifted, outer))
+    return {name: found[name] for name in names}
 
 
 def observed(
@@ -164,6 +183,8 @@ def after(outer: Back, inner: Back) -> Back:
     """Return the composition of two ways back."""
     if outer is unchanged or inner is unchanged:
         return inner if outer is unchanged else outer
+    if isinstance(outer, Turning) and isinstance(inner, Turning):
+        return outer.after(inner)
     return lambda states: outer(inner(states))
 
 
@@ -185,12 +206,13 @@ def side_by_side(runs: Sequence[Run], grid: Array | None) -> xr.Dataset:
     else:
         runs, longest = [_on_grid(run, grid) for run in runs], grid.size
     variables: dict[str, Any] = {}
-    for name in runs[0].variables:
-        parts = [run.variables[name] for run in runs]
+    for name, first in runs[0].variables.items():
         beyond = {"event": -1, "event_kind": 0}.get(name, np.nan)
-        padded = [p.pad(time=(0, longest - p.sizes["time"]), constant_values=beyond) for p in parts]
-        data = np.stack([p.values for p in padded])
-        variables[name] = (("sample", dim, *padded[0].dims[1:]), data)
+        data = np.full((len(runs), longest, *first.shape[1:]), beyond, first.dtype)
+        for row, run in zip(data, runs, strict=True):
+            values = run.variables[name].values
+            row[: len(values)] = values
+        variables[name] = (("sample", dim, *first.dims[1:]), data)
     if grid is not None:
         variables["time"] = ("time", grid)
     for name in runs[0].counts:
@@ -204,7 +226,10 @@ def side_by_side(runs: Sequence[Run], grid: Array | None) -> xr.Dataset:
 
 def _on_grid(run: Run, grid: Array) -> Run:
     """Return a run with its rows at the grid times; the end of a failed run is left out."""
-    keep = np.isin(run.variables["time"].values, grid)
+    times = run.variables["time"].values
+    if np.array_equal(times, grid):
+        return run
+    keep = np.isin(times, grid)
     variables = {name: v.isel(time=keep) for name, v in run.variables.items()}
     return replace(run, variables=variables)
 

@@ -21,18 +21,22 @@ from dlnds.runs.zeros import INNER
 from dlnds.systems.protocol import Limit, Reduction, SystemProtocol, unchanged
 from dlnds.theory import tolerances
 
-_REASONS = {
+#: What is told how far a run has come.
+Tracker = Callable[[float], None]
+
+#: Why a run is over that the loop of steps left with these codes.
+REASONS = {
     kernels.END_REACHED: "end_reached",
     kernels.STEP_TOO_SMALL: "step_too_small",
     kernels.NOT_FINITE: "not_finite",
 }
-_PAUSE = 2000  # steps between two visits to Python, where progress is shown and Ctrl-C is heard
+PAUSE = 2000  # steps between two visits to Python, where progress is shown and Ctrl-C is heard
 _LIMIT_CHECK = 50  # the same while looking for the limit of a run without end
 #: When a run without end is asked whether it rests at a minimum: where the relative force is so
 #: small in terms of ``rtol`` and the largest so far, and after so many checks, twice as many, …
 _DECAYED, _LOOKS = 1e-2, 8
 #: Growth of an error scale after which a system is asked for new coordinates.
-_GROWTH = 64.0
+GROWTH = 64.0
 #: How often a run without end must be found stiff: most that are will have come to their limit.
 _RELUCTANCE = 8
 #: Components above which Newton's equations are solved without a matrix.
@@ -77,11 +81,11 @@ class Coordinates:
         self.state = basis.state
         self.lift: Back = after(narrow.lift, basis.lift)
         self.embed: Back = unchanged
-        self._growth = _GROWTH
+        self._growth = GROWTH
 
     def move(self, place: Reduction) -> None:
         """Go on in others."""
-        self.system, self.state, self._growth = place.system, place.state, _GROWTH
+        self.system, self.state, self._growth = place.system, place.state, GROWTH
         self.lift, self.embed = after(self.lift, place.lift), after(self.embed, place.embed)
 
     def bounds(self, x: Array) -> Array:
@@ -199,6 +203,15 @@ def _event_kind(direction: int) -> int:
     return schema.EVENT_KINDS.index({1: "rising", -1: "falling", 0: "touching"}[direction])
 
 
+def integrate(task: Task, start: Array, update: Tracker) -> Run:
+    """Return the run from a start."""
+    stepper = Stepper(task, start)
+    while not (reason := stepper.advance()):
+        update(stepper.time)
+    update(stepper.time)
+    return stepper.finish(reason)
+
+
 class Stepper:
     """A run from one start; `finish` returns it once `advance` has said why it is over."""
 
@@ -240,7 +253,7 @@ class Stepper:
         """Make some steps; return why the run is over, or '' if it is not."""
         task, before = self.task, int(self.clock.steps)
         code, rows = self._steps(min(task.max_steps, before + self._pause()))
-        reason = _REASONS.get(code, "")
+        reason = REASONS.get(code, "")
         if task.events and self.clock.steps > before:
             rows, ended = self._with_events(rows)
             reason = "event" if ended else reason
@@ -260,7 +273,7 @@ class Stepper:
             return begun
         if self.task.endless:  # where a start may be critical, and a limit near
             return begun * (_LIMIT_CHECK // 5 if self.choice.implicit else _LIMIT_CHECK)
-        return _PAUSE
+        return PAUSE
 
     def _steps(self, most: int) -> tuple[int, Rows]:
         """Step until the kernel pauses; return why it did, and the rows to save."""

@@ -30,7 +30,7 @@ from dlnds.systems.losses import against_time
 from dlnds.systems.product import has_maps
 from dlnds.systems.protocol import SystemProtocol, unchanged
 from dlnds.theory import forms, saddles, tolerances
-from dlnds.theory.coordinates import flat, turning
+from dlnds.theory.coordinates import Turning, flat
 from dlnds.theory.moments import balanced_layers
 from dlnds.theory.saddles import Directions
 
@@ -246,8 +246,8 @@ def _base(net: LinearNetwork, manifold: xr.Dataset) -> _Base:
         whole = dataclasses.replace(
             net, target=place.problem.target, whitening=None, input_root=None
         )
-        state, lift = place.state, turning(net.widths, place.bases)
-        frame = turning(net.widths, [b.T for b in place.bases])(frame)
+        state, lift = place.state, Turning(net.widths, place.bases)
+        frame = Turning(net.widths, [b.T for b in place.bases])(frame)
         frame = np.where(np.abs(frame) > tolerances.NO_PART, frame, 0.0)
     root = 1.0 if net.input_root is None else float(np.linalg.norm(net.input_root, 2))
     size = max(float(net.singular_modes[1][0]) / root, np.finfo(float).tiny)

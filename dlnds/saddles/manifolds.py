@@ -17,7 +17,7 @@ from dlnds.systems.linear import LinearNetwork
 from dlnds.systems.product import ProductFlow, has_maps
 from dlnds.systems.protocol import SystemProtocol
 from dlnds.theory import saddles, strings, symmetry, tolerances
-from dlnds.theory.coordinates import turning
+from dlnds.theory.coordinates import Turning
 from dlnds.theory.laws import Turn
 from dlnds.theory.moments import exceeds
 from dlnds.theory.saddles import Dimensions, Directions
@@ -195,7 +195,7 @@ def _local(
         kinds = (saddles.strict_directions, saddles.channels)
         parts = [directions_of(place.problem, place.modes, stable) for directions_of in kinds]
         joint = saddles.joined(parts, net.dim)
-        joint = joint._replace(frame=turning(net.widths, place.bases)(joint.frame))
+        joint = joint._replace(frame=Turning(net.widths, place.bases)(joint.frame))
         strict = len(parts[0].rate)
         return _Local(joint, _at_origin(net, rank, strict, stable), strict, "closed_form")
     hessian = directions.hessian_at(net, x, rtol)

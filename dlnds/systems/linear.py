@@ -55,6 +55,9 @@ UNAFFECTED = frozenset(
     {"loss", "loss_rate", "singular_value", "mode_strength", "imbalance", "gradient_norm"}
 )
 
+#: Multiplications of a field that is compiled for its widths in half a second.
+QUICK_MULTIPLICATIONS = 10_000
+
 _NORMALIZED = {True: "moments divided by the number of samples", False: "moments not divided"}
 
 
@@ -369,6 +372,7 @@ class LinearNetwork(LayeredSystem):
             tangent=None if self._wide_input else kernels.tangent,
             working_basis=self._working_basis,
             deflate=self._deflate,
+            straight=self._straight,
             unaffected=UNAFFECTED,
         )
 
@@ -380,7 +384,14 @@ class LinearNetwork(LayeredSystem):
             "normalization": self.normalization,
         }
 
-    def _working_basis(self, x: Array) -> Reduction | None:
+    def _straight(self) -> "LinearNetwork | None":
+        """Return the network with a field for its widths alone, None if that takes long to make."""
+        k = self.target.shape[1]
+        count = straight.multiplications(self.widths, k, self.whitened)
+        small = max(*self.widths, k) <= straight.WIDEST and count <= QUICK_MULTIPLICATIONS
+        return self.specialized() if small and not self.specialize else None
+
+    def _working_basis(self, states: Array) -> Reduction | None:
         """Return the network in the singular basis of the target, hidden units sorted by size.
 
         There what has not been learnt yet is held by weights of its own: neither the rounding nor
@@ -389,16 +400,17 @@ class LinearNetwork(LayeredSystem):
         if max(self.widths) > WIDEST_BASIS:
             return None
         outer, inner = self._mode_basis
-        layers = list(layers_of(self.widths, x))
+        layers = list(layers_of(self.widths, states))
         layers[0] = layers[0] @ inner
         layers[-1] = outer.T @ layers[-1]
         hidden = coordinates.unit_bases(layers)
-        bases = [inner, *hidden, outer]
+        ends = (np.broadcast_to(end, (*states.shape[:-1], *end.shape)) for end in (inner, outer))
+        bases = [next(ends), *hidden, next(ends)]
         if all(is_identity(basis) for basis in bases):
             return None
-        state = flat(symmetry.turned(layers, [basis.T for basis in hidden]))
-        lift = coordinates.turning(self.widths, bases)
-        return Reduction(self.in_mode_basis, state, lift, unchanged)
+        turned = symmetry.turned(layers, [coordinates.transposed(basis) for basis in hidden])
+        lift = coordinates.Turning(self.widths, bases)
+        return Reduction(self.in_mode_basis, coordinates.flat_rows(turned), lift, unchanged)
 
     @cached_property
     def _full_modes(self) -> tuple[Array, Array]:

@@ -31,13 +31,13 @@ from dlnds.systems.protocol import Numerics, Reduction, SystemProtocol, Theory
 from dlnds.systems.varied import observed, with_decay
 from dlnds.theory import forms, moments, saddles, strings, symmetry
 from dlnds.theory.coordinates import (
+    Turning,
     adjacency,
     flat,
     layers_of,
     n_weights,
     product,
     span,
-    turning,
 )
 
 #: Size, in terms of the imbalance, of starts that count as zero in it.
@@ -379,9 +379,9 @@ class LayeredSystem(WeightSystem):
             reduce=self._without_unused,
         )
 
-    def _reference(self, x: Array) -> Array:
+    def _reference(self, states: Array) -> Array:
         self._check_squares("system")
-        return self._conserved(x)
+        return self._conserved(states)
 
     def _without_unused(self, x: Array) -> Reduction:
         """Return the network without the hidden directions that ``x`` leaves unused.
@@ -394,7 +394,7 @@ class LayeredSystem(WeightSystem):
         bases = [np.eye(self.widths[0]), *used, np.eye(self.widths[-1])]
         network: Any = self
         small = dataclasses.replace(network, widths=tuple(b.shape[1] for b in bases))
-        lift = turning(small.widths, bases)
+        lift = Turning(small.widths, bases)
         return Reduction(small, flat(symmetry.turned(layers, [b.T for b in used])), lift, lift)
 
     def theory(self, x: Array) -> Theory:

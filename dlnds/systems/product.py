@@ -166,7 +166,7 @@ class ProductFlow(SystemProtocol):
         """How to integrate the flow: as of two layers, with AᵀA − BᵀB = 0 restored."""
         layers = self.factors.numerics
         return layers._replace(
-            invariants=lambda x: np.zeros(self.rank**2),
+            invariants=lambda states: np.zeros((*states.shape[:-1], self.rank**2)),
             field_cost=layers.field_cost + 60.0 * self.rank**3,
             tangent=None,
             symmetric=False,
@@ -176,10 +176,10 @@ class ProductFlow(SystemProtocol):
             unaffected=layers.unaffected | {"rank_gap", "entropy"},
         )
 
-    def _working_basis(self, x: Array) -> Reduction | None:
+    def _working_basis(self, states: Array) -> Reduction | None:
         """Return the flow in the singular basis of the target, columns of the factors by size."""
         turn: Any = self.factors.numerics.working_basis
-        found: Reduction | None = turn(x)
+        found: Reduction | None = turn(states)
         return found and found._replace(system=self._in_mode_basis)
 
     @cached_property

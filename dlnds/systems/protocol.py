@@ -128,8 +128,8 @@ class Numerics(NamedTuple):
     weighted: bool = False
     #: Moves a state back to where its invariants are those of a reference: a kernel.
     restore: Kernel = runge_kutta.keep
-    #: The reference that ``restore`` keeps a run from a state to.
-    invariants: Callable[[Array], Array] = lambda x: np.zeros(0)
+    #: The reference that ``restore`` keeps a run from a state to, or those of a stack of states.
+    invariants: Callable[[Array], Array] = lambda states: np.zeros((*states.shape[:-1], 0))
     #: Nanoseconds that an evaluation of the field takes, roughly: whether implicit steps pay.
     field_cost: float = 1e3
     #: The Jacobian times many vectors, one a column, which returns its trace: a kernel
@@ -144,12 +144,15 @@ class Numerics(NamedTuple):
     too_large: Callable[[Array], bool] = lambda x: _overflows(x)
     #: A smaller system that flows from a state in the same way, or None if there is none.
     reduce: Callable[[Array], "Reduction | None"] = lambda x: None
-    #: The system in orthogonal coordinates that suit a state, or None if its own do; asked again as
-    #: the state grows. None if no others ever do.
+    #: The system in orthogonal coordinates that suit a state, or each of a stack, or None if its
+    #: own do; asked again as the state grows. None if no others ever do.
     working_basis: Callable[[Array], "Reduction | None"] | None = None
     #: The system without what has come to rest at a state to an accuracy ``rtol``, or None if
     #: nothing has.
     deflate: Callable[[Array, float], "Reduction | None"] = lambda x, rtol: None
+    #: The system with a field that is compiled for it alone, where that pays after some tens of
+    #: thousands of steps.
+    straight: Callable[[], "SystemProtocol | None"] = lambda: None
     #: Observables that a working basis leaves as they are.
     unaffected: frozenset[str] = frozenset()
 
@@ -215,7 +218,8 @@ class Reduction(NamedTuple):
     """A system that flows in the same way, its state, and the ways back for stacks of states.
 
     ``lift`` gives the states (time, parameter) of the first system; ``embed`` gives them up to a
-    symmetry, which spares small weights the rounding of large ones.
+    symmetry, which spares small weights the rounding of large ones. For a stack (run, parameter) of
+    states, both take as many stacks (run, time, parameter).
     """
 
     system: SystemProtocol

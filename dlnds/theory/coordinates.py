@@ -1,12 +1,13 @@
 """States and layers: what is in which place, products of layers, and bases of hidden units."""
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import reduce
 
 import numpy as np
 
-from dlnds.arrays import Array, Integers
+from dlnds.arrays import Array, Flags, Integers
 from dlnds.theory import tolerances
 
 
@@ -94,25 +95,78 @@ def kernel(matrix: Array, rank: int) -> Array:
 
 
 def is_identity(basis: Array) -> bool:
-    """Tell whether a square matrix is the identity, exactly."""
-    return bool(np.array_equal(basis, np.eye(len(basis))))
+    """Tell whether a square matrix is the identity, exactly, or all of a stack are."""
+    return bool(are_identities(basis).all())
 
 
-def turning(widths: Sequence[int], bases: Sequence[Array]) -> Callable[[Array], Array]:
-    """Return the way back of states with such widths, whose layers are B_iᵀ W_i B_{i−1}."""
-    pairs = list(itertools.pairwise(bases))
+def are_identities(bases: Array) -> Flags:
+    """Tell of each square matrix of a stack whether it is the identity, exactly."""
+    found = np.all(bases == np.eye(bases.shape[-1]), axis=(-2, -1))
+    return np.asarray(found)
 
-    def lift(states: Array) -> Array:
-        layers = zip(layers_of(widths, states), pairs, strict=True)
-        turned = [b @ w @ a.T for w, (a, b) in layers]
-        return np.concatenate([w.reshape(len(w), w.shape[1] * w.shape[2]) for w in turned], axis=1)
 
-    return lift
+def transposed(stack: Array) -> Array:
+    """Return the transpose of a matrix, or of each in a stack."""
+    return np.swapaxes(stack, -1, -2)
+
+
+@dataclass(frozen=True)
+class Turning:
+    """The way back of states with such widths, whose layers are B_iᵀ W_i B_{i−1}.
+
+    The bases B_0, …, B_h are matrices for rows (time, parameter) of states, or stacks of them for
+    as many runs (run, time, parameter).
+    """
+
+    widths: tuple[int, ...]
+    bases: Sequence[Array]
+
+    def __call__(self, states: Array) -> Array:
+        """Return the states in the coordinates that were turned."""
+        rows = [b[..., None, :, :] for b in self.bases]
+        layers = zip(layers_of(self.widths, states), itertools.pairwise(rows), strict=True)
+        return flat_rows([b @ w @ transposed(a) for w, (a, b) in layers])
+
+    def after(self, inner: "Turning") -> "Turning":
+        """Return both ways in one, that of another first."""
+        pairs = zip(self.bases, inner.bases, strict=True)
+        return Turning(inner.widths, [outer @ basis for outer, basis in pairs])
+
+    def of(self, runs: Integers) -> "Turning":
+        """Return the way back of some of the runs."""
+        return Turning(self.widths, [basis[runs] for basis in self.bases])
+
+
+def flat_rows(layers: Iterable[Array]) -> Array:
+    """Return the states (…, parameter) of stacks (…, row, column) of layers."""
+    return np.concatenate([w.reshape(*w.shape[:-2], w.shape[-2] * w.shape[-1]) for w in layers], -1)
 
 
 def unit_bases(layers: Sequence[Array]) -> list[Array]:
-    """Return for each hidden layer the principal axes of the weights of its units."""
-    return [_principal_axes(w @ w.T + after.T @ after) for w, after in itertools.pairwise(layers)]
+    """Return for each hidden layer, or for each of a stack, the principal axes of its units."""
+    grams = [
+        w @ transposed(w) + transposed(after) @ after for w, after in itertools.pairwise(layers)
+    ]
+    return [_all_axes(gram.reshape(-1, *gram.shape[-2:])).reshape(gram.shape) for gram in grams]
+
+
+def _all_axes(grams: Array) -> Array:
+    """Return the principal axes of each of a stack: at once, where no entry is small."""
+    sizes = np.sqrt(np.maximum(np.diagonal(grams, axis1=1, axis2=2), 0.0))
+    near = (sizes >= 1e-6 * sizes.max(axis=1, initial=0.0)[:, None]).all(axis=1)
+    turned = ~_is_diagonal(grams, sizes)
+    axes = np.tile(np.eye(grams.shape[1]), (len(grams), 1, 1))
+    axes[turned & near] = np.linalg.eigh(grams[turned & near])[1][:, :, ::-1]
+    for k in np.flatnonzero(turned & ~near):
+        axes[k] = _principal_axes(grams[k])
+    return axes
+
+
+def _is_diagonal(grams: Array, sizes: Array) -> Flags:
+    """Tell of each whether nothing but rounding is beside the diagonal, the ``sizes`` squared."""
+    noise = 16.0 * np.finfo(float).eps * sizes[:, :, None] * sizes[:, None, :]
+    beside = grams - np.eye(grams.shape[1]) * (sizes**2)[:, :, None]
+    return np.asarray(~(np.abs(beside) > noise).any(axis=(1, 2)))
 
 
 def _principal_axes(gram: Array) -> Array:
@@ -123,8 +177,7 @@ def _principal_axes(gram: Array) -> Array:
     keeps their own digits, and then on their own.
     """
     sizes = np.sqrt(np.maximum(np.diagonal(gram), 0.0))
-    noise = 16.0 * np.finfo(float).eps * np.multiply.outer(sizes, sizes)
-    if not (np.abs(gram - np.diag(sizes**2)) > noise).any():
+    if _is_diagonal(gram[None], sizes[None])[0]:
         return np.eye(len(gram))
     near = sizes >= 1e-6 * sizes.max()  # all, if what is left is rounding
     large, small = np.flatnonzero(near), np.flatnonzero(~near)

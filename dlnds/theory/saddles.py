@@ -10,7 +10,7 @@ import scipy.linalg
 from dlnds.arrays import Array, Integers
 from dlnds.errors import check_memory
 from dlnds.theory import spectra, strings, tolerances
-from dlnds.theory.coordinates import kernel, layers_of, n_weights, product, turning
+from dlnds.theory.coordinates import Turning, kernel, layers_of, n_weights, product
 from dlnds.theory.forms import LeadingPart, correlation
 from dlnds.theory.moments import Problem, canonical_state, groups
 
@@ -195,7 +195,7 @@ def known_strict(problem: Problem, layers: Sequence[Array]) -> Strict | None:
     for number, tie in enumerate(groups(problem.modes[1]), 1):
         classes[tie] = number
     _, kind = np.unique(classes[np.stack([found.mode, found.lost])], axis=1, return_inverse=True)
-    found = found._replace(frame=turning(problem.widths, place.bases)(found.frame))
+    found = found._replace(frame=Turning(problem.widths, place.bases)(found.frame))
     return Strict(found, kind.ravel(), place.modes)
 
 

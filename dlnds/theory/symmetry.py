@@ -15,7 +15,7 @@ import scipy.sparse.csgraph
 
 from dlnds.arrays import Array, Integers
 from dlnds.theory import spectra, tolerances
-from dlnds.theory.coordinates import flat, images, kernel, n_weights, readings
+from dlnds.theory.coordinates import flat, images, kernel, n_weights, readings, transposed
 from dlnds.theory.moments import Problem
 
 #: Unknowns above which an isotropy group whose levels are joined is not taken apart.
@@ -36,7 +36,7 @@ def turned(layers: Sequence[Array], group: Sequence[Array]) -> list[Array]:
     result: list[Array] = list(layers)
     for i, p in reversed([*enumerate(group)]):
         result[i] = p @ result[i]
-        result[i + 1] = result[i + 1] @ p.T
+        result[i + 1] = result[i + 1] @ transposed(p)
     return result
 
 
@@ -166,8 +166,7 @@ def _commutant(blocks: Sequence[Array], units: Sequence[int], rtol: float) -> Ar
 def imbalances(layers: Sequence[Array]) -> tuple[Array, ...]:
     """Return C_1, …, C_{h−1} of layers, or of stacks of them."""
     return tuple(
-        w @ np.swapaxes(w, -1, -2) - np.swapaxes(after, -1, -2) @ after
-        for w, after in itertools.pairwise(layers)
+        w @ transposed(w) - transposed(after) @ after for w, after in itertools.pairwise(layers)
     )
 
 
