@@ -52,12 +52,13 @@ def limit_at(system: SystemProtocol, x: Array, force: Array, rtol: float) -> Lim
     ):
         return Limit()
     allowed = _NO_FORCE * largest * size
-    aside = _aside(system, x, frame[:, flat], across, allowed) if flat.any() else ()
+    aside = [*_aside(system, x, frame[:, flat], across, allowed)] if flat.any() else []
     if system.theory(x).recedes():
-        over = still and not _falls(system, x, aside, allowed * size)
+        over = still and not _falls(system, x, aside[:_TRIALS], allowed * size)
         return Limit("none", "no_force") if over else Limit()
-    field = field_of(system, 0.0)
-    if not all(float(np.linalg.norm(field(state))) <= allowed for state in aside):
+    fades = float(np.linalg.norm(pull[flat])) > _ROUNDING * size  # what decays may go on for ever
+    clear = bool((np.abs(values[flat]) <= tolerances.FACTOR_RANK * largest).all())
+    if fades or not _goes_on(system, x, aside, allowed, clear):
         return Limit()
     return Limit("minimum", "definite_hessian")
 
@@ -74,12 +75,11 @@ def _aside(
 ) -> Iterator[Array]:
     """Yield states to which Newton's method ``across`` leads from some way ``along`` a kernel.
 
-    Where minima go on, nothing is left of the field there. At a plateau of order m it is the
-    (m − 1)th power of the way, in a direction in which all weights move that the order needs.
+    Each way there and back: where the order of a plateau is odd, the loss falls on one of them.
     """
     field, rng = field_of(system, 0.0), np.random.default_rng(0)
-    for _ in range(_TRIALS):
-        way = rng.normal(size=along.shape[1])
+    ways = rng.normal(size=(_TRIALS, along.shape[1]))
+    for way in [*ways, *-ways]:
         state = x + along @ (_FAR * np.linalg.norm(x) / np.linalg.norm(way) * way)
         for _ in range(_ITERATIONS):
             force = across.T @ field(state)
@@ -88,6 +88,22 @@ def _aside(
             jacobian = across.T @ dense_jacobian(system, 0.0, state)[0] @ across
             state = state - across @ np.linalg.lstsq(jacobian, force, rcond=None)[0]
         yield state
+
+
+def _goes_on(
+    system: SystemProtocol, x: Array, aside: list[Array], allowed: float, clear: bool
+) -> bool:
+    """Tell whether minima go on to all of some states, or end where the loss rises on the way.
+
+    Where they go on, nothing is left of the field. At a plateau of order m it is the (m − 1)th
+    power of the way, in a direction in which all weights move that the order needs. The loss rises
+    where a rectified unit that no input reached comes to be reached; but it also does where the
+    kernel is not a ``clear`` one.
+    """
+    field = field_of(system, 0.0)
+    left = [state for state in aside if not float(np.linalg.norm(field(state))) <= allowed]
+    loss = system.observables(np.stack([x, *left]), ["loss"])["loss"].values
+    return not left or (clear and bool((loss[1:] > loss[0]).all()))
 
 
 def _falls(system: SystemProtocol, x: Array, aside: Iterable[Array], allowed: float) -> bool:

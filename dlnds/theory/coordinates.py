@@ -95,8 +95,9 @@ def kernel(matrix: Array, rank: int) -> Array:
 
 
 def is_identity(basis: Array) -> bool:
-    """Tell whether a square matrix is the identity, exactly, or all of a stack are."""
-    return bool(are_identities(basis).all())
+    """Tell whether a matrix is the identity, exactly, or all of a stack are."""
+    rows, columns = basis.shape[-2:]
+    return rows == columns and bool(are_identities(basis).all())
 
 
 def are_identities(bases: Array) -> Flags:
