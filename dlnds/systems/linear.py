@@ -485,14 +485,19 @@ class LinearNetwork(LayeredSystem):
         sigma = self.singular_modes[1]
         if not self.whitened or self.depth < 2 or max(self.widths) > WIDEST_BASIS:
             return None
-        strength = np.diagonal(product(layers_of(self.widths, x)))
+        layers = layers_of(self.widths, x)
+        image = product(layers)
+        strength = np.diagonal(image)
         near = np.abs(strength - sigma) <= max(1e-3 * rtol, 1e-14) * sigma
         learnt = np.flatnonzero(near & (sigma > 0.0))
         if not learnt.size or not (~near & (sigma > 0.0)).any() or min(self.widths) <= learnt.size:
             return None
         if np.count_nonzero(self.target) > np.count_nonzero(sigma):
             return None  # not in the mode basis
-        return learnt
+        # What joins units of different modes in a layer joins the modes in W.
+        most = self.depth * tolerances.COUPLING * math.prod(map(np.linalg.norm, layers))
+        joining = [np.delete(part[learnt], learnt, axis=1) for part in (image, image.T)]
+        return None if any((np.abs(part) > most).any() for part in joining) else learnt
 
     def theory(self, x: Array) -> Theory:
         """Return what is known at a state.
