@@ -133,8 +133,31 @@ def ready(function: Function, signature: Any) -> Function:
             dispatcher.compile(signature)
             dispatcher.disable_compile()
         dispatcher.made_for = signature
-        dispatcher.made = dispatcher.overloads[signature.args].entry_point
+        result = dispatcher.overloads[signature.args]
+        dispatcher.made = result.entry_point
+        dispatcher.get_compile_result = _Addresses(result)
     return function
+
+
+class _Addresses:
+    """The addresses of a compiled function, in place of its compile result.
+
+    Numba looks for both whenever the function is passed, by comparing and hashing types, which
+    takes as long as some tens of steps.
+    """
+
+    def __init__(self, result: Any) -> None:
+        self.fndesc, self.library = result.fndesc, self
+        names = self.fndesc.llvm_func_name, self.fndesc.llvm_cfunc_wrapper_name
+        self._known = {name: result.library.get_pointer_to_function(name) for name in names}
+
+    def __call__(self, signature: Any) -> "_Addresses":
+        """Return what Numba looks for, for the one signature that there is."""
+        return self
+
+    def get_pointer_to_function(self, name: str) -> int:
+        """Return the address of the function, or of its wrapper."""
+        return int(self._known[name])
 
 
 def of_text(function: FunctionType, signature: Any) -> Any:

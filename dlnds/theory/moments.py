@@ -90,8 +90,10 @@ class Problem(NamedTuple):
     def name_learnt(self, image: Array) -> Integers:
         """Return the modes that W K has learnt; for equal ones see `named_modes`."""
         left, sigma, right = self.modes
-        strength, names = self.strength(image), []
-        for tie in groups(sigma):
+        strength, names, ties = self.strength(image), [], groups(sigma)
+        if all(len(tie) == 1 for tie in ties):
+            return np.flatnonzero(self.is_learnt(strength))
+        for tie in ties:
             scale = float(sigma[tie].mean())
             block = left[:, tie].T @ image @ right[:, tie] / scale
             count = int(np.count_nonzero(np.linalg.eigvalsh(0.5 * (block + block.T)) > 0.5))
