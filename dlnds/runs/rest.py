@@ -1,5 +1,6 @@
 """Whether a gradient flow has come to a minimum of which nothing is known but its Hessian."""
 
+import itertools
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -52,9 +53,9 @@ def limit_at(system: SystemProtocol, x: Array, force: Array, rtol: float) -> Lim
     ):
         return Limit()
     allowed = _NO_FORCE * largest * size
-    aside = [*_aside(system, x, frame[:, flat], across, allowed)] if flat.any() else []
+    aside = _aside(system, x, frame[:, flat], across, allowed) if flat.any() else iter(())
     if system.theory(x).recedes():
-        over = still and not _falls(system, x, aside[:_TRIALS], allowed * size)
+        over = still and not _falls(system, x, itertools.islice(aside, _TRIALS), allowed * size)
         return Limit("none", "no_force") if over else Limit()
     fades = float(np.linalg.norm(pull[flat])) > _ROUNDING * size  # what decays may go on for ever
     clear = bool((np.abs(values[flat]) <= tolerances.FACTOR_RANK * largest).all())
@@ -91,7 +92,7 @@ def _aside(
 
 
 def _goes_on(
-    system: SystemProtocol, x: Array, aside: list[Array], allowed: float, clear: bool
+    system: SystemProtocol, x: Array, aside: Iterable[Array], allowed: float, clear: bool
 ) -> bool:
     """Tell whether minima go on to all of some states, or end where the loss rises on the way.
 
@@ -101,9 +102,13 @@ def _goes_on(
     kernel is not a ``clear`` one.
     """
     field = field_of(system, 0.0)
-    left = [state for state in aside if not float(np.linalg.norm(field(state))) <= allowed]
-    loss = system.observables(np.stack([x, *left]), ["loss"])["loss"].values
-    return not left or (clear and bool((loss[1:] > loss[0]).all()))
+    for state in aside:
+        if float(np.linalg.norm(field(state))) <= allowed:
+            continue
+        loss = system.observables(np.stack([x, state]), ["loss"])["loss"].values
+        if not (clear and loss[1] > loss[0]):
+            return False
+    return True
 
 
 def _falls(system: SystemProtocol, x: Array, aside: Iterable[Array], allowed: float) -> bool:
