@@ -7,11 +7,15 @@ are kept one after the other in a vector, i = 1..h−1, each row by row.
 import numpy as np
 
 from dlnds._kernels.dense import (
+    clear,
+    copy,
+    fill,
     matrix_at,
     multiply,
     multiply_left_transposed,
     multiply_right_transposed,
-    scaled_sum,
+    room,
+    scale,
 )
 from dlnds._kernels.jit import jit, part, sums
 from dlnds._kernels.linear import layer
@@ -38,7 +42,7 @@ def square(vector, params, i):
     """Return block i = 1..h−1 (d_i × d_i) as a view."""
     start = 0
     for j in range(1, i):
-        start += width(params, j) ** 2
+        start += width(params, j) * width(params, j)
     d = width(params, i)
     return matrix_at(vector, start, d, d)
 
@@ -71,10 +75,11 @@ def error_scale(t, x, params, out):
     """
     depth = params[0][0]
     most = widest(params)
-    ends, next_ends = np.zeros((2, most)), np.zeros((2, most))
-    roots = np.zeros((depth + 1, most))  # of the sizes
+    ends, next_ends = matrix_at(room(2 * most), 0, 2, most), matrix_at(room(2 * most), 0, 2, most)
+    roots = matrix_at(room((depth + 1) * most), 0, depth + 1, most)  # of the sizes
+    fill(0.0, ends)
     for i in range(1, depth + 1):
-        next_ends[:] = 0.0
+        fill(0.0, next_ends)
         squares(x, params, i, next_ends)
         before, here = width(params, i - 1), width(params, i)
         feeding = width(params, i - 2) if i > 1 else 0
@@ -96,9 +101,8 @@ def grams(x, params, out):
     """Write C_i = W_i W_iᵀ − W_{i+1}ᵀ W_{i+1} for each i."""
     for i in range(1, params[0][0]):
         before, after, block = layer(x, params, i), layer(x, params, i + 1), square(out, params, i)
-        multiply_left_transposed(after, after, block, False)
-        scaled_sum(-1.0, block, 0.0, block, block)
-        multiply_right_transposed(before, before, block, True)
+        multiply_left_transposed(after, after, block, 0.0)
+        multiply_right_transposed(before, before, block, -1.0)
 
 
 @part
@@ -163,12 +167,13 @@ def move(x, params, S, out):
     depth = params[0][0]
     for i in range(1, depth + 1):
         weights, moved = layer(x, params, i), layer(out, params, i)
-        scaled_sum(0.0, weights, 0.0, weights, moved)
+        fill(0.0, moved)
         if i > 1:
-            multiply(weights, square(S, params, i - 1), moved, False)
-            scaled_sum(-1.0, moved, 0.0, moved, moved)
+            multiply(weights, square(S, params, i - 1), moved, 0.0)
         if i < depth:
-            multiply(square(S, params, i), weights, moved, True)
+            multiply(square(S, params, i), weights, moved, -1.0)
+        else:
+            scale(-1.0, moved)
 
 
 @part
@@ -228,7 +233,7 @@ def restore(x, params, reference, thorough):
     semidefinite operator, so that S is found by conjugate gradients; as the C_i are quadratic,
     differences give that change exactly.
     """
-    sizes, residual = np.empty(params[0][-1]), np.empty(reference.size)
+    sizes, residual = room(params[0][-1]), room(reference.size)
     little = drift(x, params, reference, sizes) <= TOLERATED
     if little and not thorough:
         return False
@@ -240,10 +245,13 @@ def restore(x, params, reference, thorough):
     add(reference, -1.0, residual, residual)
     if little and off_diagonal(residual, params, sizes) <= TOLERATED:
         return False
-    other, image, better = np.empty_like(residual), np.empty_like(residual), np.empty_like(residual)
-    S, moved, shifted = np.zeros(reference.size), np.empty(x.size), np.empty(x.size)
+    other, image, better = room(residual.size), room(residual.size), room(residual.size)
+    S, direction = room(residual.size), room(residual.size)
+    moved, shifted = room(x.size), room(x.size)
     preconditioned(sizes, params, residual, better)
-    direction, size = better.copy(), dot(residual, better)
+    copy(better, direction)
+    size = dot(residual, better)
+    clear(S)
     enough = LEFT**2 * size
     for _ in range(ITERATIONS):
         scale = 0.0

@@ -1,8 +1,9 @@
 """Vectors, dense matrices and stacks of them: what kernels compute with.
 
 Products are plain loops below the size where BLAS wins, BLAS above it; loops stand where an array
-expression would do because they compile several times faster. Each product is written to ``out``,
-or added to it if ``add`` is true.
+expression would do because they compile several times faster. To each product is added what was in
+``out``, ``kept`` times: not at all if that is zero. (A float, for Numba compiles functions anew for
+each integer or truth value that it finds written in a call.)
 
 Where Numba finds no vector instructions they are written for LLVM by hand: it does not join
 operations on numbers into operations on vectors, and it vectorizes no loop over many rows of a
@@ -22,7 +23,7 @@ from numba.np import arrayobj
 
 from dlnds._kernels.jit import LOOP_LIMIT, inlined, jit, part, sums
 
-INT32, INT64, DOUBLE = ir.IntType(32), ir.IntType(64), ir.DoubleType()
+LETTER, INT32, INT64, DOUBLE = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.DoubleType()
 #: Numbers that a loop handles at once.
 LANES = 8
 
@@ -32,6 +33,13 @@ def copy(a, out):
     """Copy a vector."""
     for i in range(out.size):
         out[i] = a[i]
+
+
+@part
+def clear(out):
+    """Set all entries of a vector to zero."""
+    for i in range(out.size):
+        out[i] = 0.0
 
 
 @part
@@ -50,15 +58,14 @@ def dot(a, b):
     return total
 
 
-@jit
-def multiply(a, b, out, add):
+@part
+def multiply(a, b, out, kept):
     """Compute ``a b``."""
     rows, inner, columns = a.shape[0], a.shape[1], b.shape[1]
     if rows * inner * columns > LOOP_LIMIT:
-        blas_product(a, b, out, add)
+        blas_product(a, False, b, False, out, kept)
         return
-    if not add:
-        fill(0.0, out)
+    scale(kept, out)
     for i in range(rows):
         for k in range(inner):
             factor = a[i, k]
@@ -66,15 +73,14 @@ def multiply(a, b, out, add):
                 out[i, j] += factor * b[k, j]
 
 
-@jit
-def multiply_left_transposed(a, b, out, add):
+@part
+def multiply_left_transposed(a, b, out, kept):
     """Compute ``aᵀ b``."""
     inner, rows, columns = a.shape[0], a.shape[1], b.shape[1]
     if rows * inner * columns > LOOP_LIMIT:
-        blas_product(a.T, b, out, add)
+        blas_product(a, True, b, False, out, kept)
         return
-    if not add:
-        fill(0.0, out)
+    scale(kept, out)
     for k in range(inner):
         for i in range(rows):
             factor = a[k, i]
@@ -82,30 +88,28 @@ def multiply_left_transposed(a, b, out, add):
                 out[i, j] += factor * b[k, j]
 
 
-@jit
-def multiply_right_transposed(a, b, out, add):
+@part
+def multiply_right_transposed(a, b, out, kept):
     """Compute ``a bᵀ``."""
     rows, inner, columns = a.shape[0], a.shape[1], b.shape[0]
     if rows * inner * columns > LOOP_LIMIT:
-        blas_product(a, b.T, out, add)
+        blas_product(a, False, b, True, out, kept)
         return
+    scale(kept, out)
     for i in range(rows):
         for j in range(columns):
-            total = out[i, j] if add else 0.0
+            total = out[i, j]
             for k in range(inner):
                 total += a[i, k] * b[j, k]
             out[i, j] = total
 
 
 @part
-def blas_product(a, b, out, add):
-    """Compute ``a b`` of matrices in either memory order by BLAS."""
-    if add:
-        product = np.empty(out.shape)  # so that both products are of one type
-        np.dot(a, b, product)
-        scaled_sum(1.0, out, 1.0, product, out)
-    else:
-        np.dot(a, b, out)
+def scale(factor, out):
+    """Multiply by a factor; by zero also what is not finite."""
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            out[i, j] = factor * out[i, j] if factor != 0.0 else 0.0
 
 
 @part
@@ -238,6 +242,87 @@ def _write_matrix(context, builder, signature, arguments):
     )
     view = matrix._getvalue()  # noqa: SLF001 - Numba has no public name for it
     return imputils.impl_ret_borrowed(context, builder, signature.return_type, view)
+
+
+def room(size):
+    """Return a vector whose entries have no value yet; where nothing is compiled they are NaN."""
+    return np.full(size, np.nan)
+
+
+@type_callable(room)
+def _type_of_room(context):
+    return lambda size: types.float64[::1] if isinstance(size, types.Integer) else None
+
+
+@lower_builtin(room, types.Integer)
+def _write_room(context, builder, signature, arguments):
+    size = context.cast(builder, arguments[0], signature.args[0], types.intp)
+    made = arrayobj._empty_nd_impl(context, builder, signature.return_type, [size])  # noqa: SLF001
+    made = made._getvalue()  # noqa: SLF001 - Numba has no public names for these
+    return imputils.impl_ret_new_ref(context, builder, signature.return_type, made)
+
+
+def blas_product(a, turn_a, b, turn_b, out, kept):
+    """Compute the product of two matrices in C order, or of their transposes, by BLAS."""
+    product = (a.T if turn_a else a) @ (b.T if turn_b else b)
+    out[:] = product if kept == 0.0 else product + kept * out
+
+
+@type_callable(blas_product)
+def _type_of_product(context):
+    def returned(a, turn_a, b, turn_b, out, kept):
+        dense = all(m == types.float64[:, ::1] for m in (a, b, out))
+        return types.none if dense and kept == types.float64 else None
+
+    return returned
+
+
+@lower_builtin(
+    *(blas_product, types.Array, types.Boolean, types.Array, types.Boolean),
+    *(types.Array, types.Float),
+)
+def _write_product(context, builder, signature, arguments):
+    a, b, out = arrays(context, builder, signature, arguments, (0, 2, 4))
+    turns = [context.cast(builder, arguments[i], signature.args[i], types.boolean) for i in (1, 3)]
+    (_, a_columns), (b_rows, b_columns), (rows, columns) = (
+        [builder.extract_value(m.shape, i) for i in (0, 1)] for m in (a, b, out)
+    )
+    inner = builder.select(turns[1], b_columns, b_rows)
+    letters = [builder.select(turn, LETTER(ord("t")), LETTER(ord("n"))) for turn in turns]
+    # BLAS takes each matrix, whose rows follow one another here, for its transpose.
+    sizes = (letters[1], letters[0], columns, rows, inner)
+    data = (b.data, b_columns, a.data, a_columns, arguments[5], out.data)
+    builder.call(_gemm(builder.module), (*sizes, *data))
+    return context.get_dummy_value()
+
+
+def _gemm(module):
+    """Return the function that calls BLAS for matrices in Fortran order."""
+    number = DOUBLE.as_pointer()
+    types_of = (LETTER, LETTER, INT64, INT64, INT64, number, INT64, number, INT64, DOUBLE, number)
+    function, new = apart(module, "dlnds.gemm", types_of)
+    if new:
+        turn_a, turn_b, rows, columns, inner, a, a_rows, b, b_rows, kept, out = function.args
+        builder = ir.IRBuilder(function.append_basic_block())
+        factors = [cgutils.alloca_once_value(builder, f) for f in (DOUBLE(1.0), kept)]
+        given = (
+            *(LETTER(ord("d")), turn_a, turn_b, rows, columns, inner, factors[0]),
+            *(a, a_rows, b, b_rows, factors[1], out, rows),
+        )
+        kind = ir.FunctionType(INT32, [value.type for value in given])
+        builder.call(cgutils.get_or_insert_function(module, kind, "numba_xxgemm"), given)
+        builder.ret_void()
+    return function
+
+
+def apart(module, name, types_of):
+    """Return a function that is not compiled into its callers, and whether it is still empty."""
+    if name in module.globals:
+        return module.globals[name], False
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), types_of), name)
+    function.linkage = "linkonce_odr"  # that of one part serves all
+    function.attributes.add("noinline")
+    return function, True
 
 
 def vector(lanes):
@@ -401,15 +486,12 @@ def _write_combination(context, builder, signature, arguments):
 
 
 def _combination(module):
-    """Return the function that does it, not to be compiled into each of its callers."""
-    name = "dlnds.add_combination"
-    if name in module.globals:
-        return module.globals[name]
+    """Return the function that does it."""
     numbers = DOUBLE.as_pointer()
     types_of = (numbers, INT64, numbers, INT64, INT64, numbers, INT64)
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), types_of), name)
-    function.linkage = "internal"
-    function.attributes.add("noinline")
+    function, new = apart(module, "dlnds.add_combination", types_of)
+    if not new:
+        return function
     factors, stride, source, step, count, target, size = function.args
     builder = ir.IRBuilder(function.append_basic_block())
     begin = INT64(0)

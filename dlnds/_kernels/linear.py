@@ -43,6 +43,7 @@ from dlnds._kernels.dense import (
     multiply,
     multiply_left_transposed,
     multiply_right_transposed,
+    room,
     scaled_sum,
 )
 from dlnds._kernels.jit import inlined, jit, part, variant
@@ -104,7 +105,7 @@ def times_root(a, params, out):
     if params[0][2] == WHITENED:
         assign(a, out)
     else:
-        multiply(a, root(params), out, False)
+        multiply(a, root(params), out, 0.0)
 
 
 @part
@@ -113,7 +114,7 @@ def times_root_transposed(a, params, out):
     if params[0][2] == WHITENED:
         assign(a, out)
     else:
-        multiply_right_transposed(a, root(params), out, False)
+        multiply_right_transposed(a, root(params), out, 0.0)
 
 
 @inlined
@@ -143,10 +144,12 @@ def write_loss_signal_change(params, image, change, out):
 @part
 def input_products(x, params, products):
     """Write P_1, …, P_h into ``products``."""
-    times_root(layer(x, params, 1), params, input_side(products, params, 1))
-    for i in range(2, params[0][0] + 1):
-        before = input_side(products, params, i - 1)
-        multiply(layer(x, params, i), before, input_side(products, params, i), False)
+    for i in range(1, params[0][0] + 1):
+        weights, product = layer(x, params, i), input_side(products, params, i)
+        if i == 1:
+            times_root(weights, params, product)
+        else:
+            multiply(weights, input_side(products, params, i - 1), product, 0.0)
 
 
 @part
@@ -156,7 +159,7 @@ def output_products(x, params, products):
     assign(layer(x, params, depth), output_side(products, params, depth - 1))
     for i in range(depth - 1, 0, -1):
         after = output_side(products, params, i)
-        multiply(after, layer(x, params, i), output_side(products, params, i - 1), False)
+        multiply(after, layer(x, params, i), output_side(products, params, i - 1), 0.0)
 
 
 @jit
@@ -164,17 +167,19 @@ def field_from_inputs(t, x, params, out):
     """Write the field as Ẇ_i = B_i P_{i−1}ᵀ, B_{i−1} = W_iᵀ B_i, B_h = R."""
     depth = params[0][0]
     size = buffer_size(params, params[0][1])
-    products, signals = np.empty(size), np.empty(size)
+    products, signals = room(size), room(size)
     input_products(x, params, products)
     signal = input_side(signals, params, depth)
     write_signal(params, input_side(products, params, depth), signal)
-    for i in range(depth, 1, -1):
-        before = input_side(products, params, i - 1)
-        multiply_right_transposed(signal, before, layer(out, params, i), False)
-        earlier = input_side(signals, params, i - 1)
-        multiply_left_transposed(layer(x, params, i), signal, earlier, False)
-        signal = earlier
-    times_root_transposed(signal, params, layer(out, params, 1))
+    for i in range(depth, 0, -1):
+        slot = layer(out, params, i)
+        if i == 1:
+            times_root_transposed(signal, params, slot)
+        else:
+            multiply_right_transposed(signal, input_side(products, params, i - 1), slot, 0.0)
+            earlier = input_side(signals, params, i - 1)
+            multiply_left_transposed(layer(x, params, i), signal, earlier, 0.0)
+            signal = earlier
 
 
 @jit
@@ -182,7 +187,7 @@ def field_from_outputs(t, x, params, out):
     """Write the field as Ẇ_i = L_iᵀ T_{i−1}, T_i = T_{i−1} W_iᵀ, T_0 = R Kᵀ."""
     depth, outputs = params[0][0], params[0][3 + params[0][0]]
     size = buffer_size(params, outputs)
-    products, signals = np.empty(size), np.empty(size)
+    products, signals = room(size), room(size)
     output_products(x, params, products)
     image = np.empty((outputs, params[0][1]))
     times_root(output_side(products, params, 0), params, image)
@@ -191,9 +196,9 @@ def field_from_outputs(t, x, params, out):
     times_root_transposed(image, params, signal)
     for i in range(1, depth):
         after = output_side(products, params, i)
-        multiply_left_transposed(after, signal, layer(out, params, i), False)
+        multiply_left_transposed(after, signal, layer(out, params, i), 0.0)
         later = output_side(signals, params, i)
-        multiply_right_transposed(signal, layer(x, params, i), later, False)
+        multiply_right_transposed(signal, layer(x, params, i), later, 0.0)
         signal = later
     assign(signal, layer(out, params, depth))
 
@@ -203,30 +208,30 @@ def jvp_from_inputs(t, x, v, params, out):
     """Write the derivative of `field_from_inputs` along ``v``: minus the Hessian times ``v``."""
     depth = params[0][0]
     size = buffer_size(params, params[0][1])
-    products, signals = np.empty(size), np.empty(size)
-    d_products, d_signals = np.empty(size), np.empty(size)
+    products, signals = room(size), room(size)
+    d_products, d_signals = room(size), room(size)
     input_products(x, params, products)
     times_root(layer(v, params, 1), params, input_side(d_products, params, 1))
     for i in range(2, depth + 1):
         change = input_side(d_products, params, i)
-        multiply(layer(v, params, i), input_side(products, params, i - 1), change, False)
+        multiply(layer(v, params, i), input_side(products, params, i - 1), change, 0.0)
         before = input_side(d_products, params, i - 1)
-        multiply(layer(x, params, i), before, change, True)
+        multiply(layer(x, params, i), before, change, 1.0)
     signal, d_signal = input_side(signals, params, depth), input_side(d_signals, params, depth)
     image = input_side(products, params, depth)
     write_signal(params, image, signal)
     write_signal_change(params, image, input_side(d_products, params, depth), d_signal)
     for i in range(depth, 1, -1):
         slot = layer(out, params, i)
-        multiply_right_transposed(d_signal, input_side(products, params, i - 1), slot, False)
+        multiply_right_transposed(d_signal, input_side(products, params, i - 1), slot, 0.0)
         before = input_side(d_products, params, i - 1)
-        multiply_right_transposed(signal, before, slot, True)
+        multiply_right_transposed(signal, before, slot, 1.0)
         weights, direction = layer(x, params, i), layer(v, params, i)
         d_earlier = input_side(d_signals, params, i - 1)
-        multiply_left_transposed(weights, d_signal, d_earlier, False)
-        multiply_left_transposed(direction, signal, d_earlier, True)
+        multiply_left_transposed(weights, d_signal, d_earlier, 0.0)
+        multiply_left_transposed(direction, signal, d_earlier, 1.0)
         earlier = input_side(signals, params, i - 1)
-        multiply_left_transposed(weights, signal, earlier, False)
+        multiply_left_transposed(weights, signal, earlier, 0.0)
         signal, d_signal = earlier, d_earlier
     times_root_transposed(d_signal, params, layer(out, params, 1))
 
@@ -236,15 +241,15 @@ def jvp_from_outputs(t, x, v, params, out):
     """Write the derivative of `field_from_outputs` along ``v``: minus the Hessian times ``v``."""
     depth, outputs = params[0][0], params[0][3 + params[0][0]]
     size = buffer_size(params, outputs)
-    products, signals = np.empty(size), np.empty(size)
-    d_products, d_signals = np.empty(size), np.empty(size)
+    products, signals = room(size), room(size)
+    d_products, d_signals = room(size), room(size)
     output_products(x, params, products)
     assign(layer(v, params, depth), output_side(d_products, params, depth - 1))
     for i in range(depth - 1, 0, -1):
         change = output_side(d_products, params, i - 1)
-        multiply(output_side(products, params, i), layer(v, params, i), change, False)
+        multiply(output_side(products, params, i), layer(v, params, i), change, 0.0)
         after = output_side(d_products, params, i)
-        multiply(after, layer(x, params, i), change, True)
+        multiply(after, layer(x, params, i), change, 1.0)
     image, d_image = np.empty((outputs, params[0][1])), np.empty((outputs, params[0][1]))
     signal, d_signal = output_side(signals, params, 0), output_side(d_signals, params, 0)
     times_root(output_side(products, params, 0), params, image)
@@ -255,14 +260,14 @@ def jvp_from_outputs(t, x, v, params, out):
     times_root_transposed(image, params, signal)
     for i in range(1, depth):
         slot = layer(out, params, i)
-        multiply_left_transposed(output_side(products, params, i), d_signal, slot, False)
-        multiply_left_transposed(output_side(d_products, params, i), signal, slot, True)
+        multiply_left_transposed(output_side(products, params, i), d_signal, slot, 0.0)
+        multiply_left_transposed(output_side(d_products, params, i), signal, slot, 1.0)
         weights, direction = layer(x, params, i), layer(v, params, i)
         d_later = output_side(d_signals, params, i)
-        multiply_right_transposed(d_signal, weights, d_later, False)
-        multiply_right_transposed(signal, direction, d_later, True)
+        multiply_right_transposed(d_signal, weights, d_later, 0.0)
+        multiply_right_transposed(signal, direction, d_later, 1.0)
         later = output_side(signals, params, i)
-        multiply_right_transposed(signal, weights, later, False)
+        multiply_right_transposed(signal, weights, later, 0.0)
         signal, d_signal = later, d_later
     assign(d_signal, layer(out, params, depth))
 
@@ -330,7 +335,7 @@ def add_curvature(params, inputs, lefts, out):
                 part = np.zeros((before.shape[0], later.shape[1] * earlier.shape[0]))
                 for other in range(first, end):
                     scale_columns(before, curvature[other], weighted)
-                    multiply_right_transposed(weighted, earlier, g, False)
+                    multiply_right_transposed(weighted, earlier, g, 0.0)
                     add_kronecker(one, later[other], g, part)
                 columns = out[row : sizes[4 + depth + i], sizes[3 + depth + j] :]
                 add_kronecker(after[o], one, part, columns)
@@ -364,7 +369,7 @@ def jacobian(t, x, params, out):
     for i in range(1, depth + 1):
         before, after = input_side(inputs, params, i - 1), output_side(lefts, params, i)
         back = np.empty((before.shape[0], outputs))
-        multiply_right_transposed(before, residual, back, False)
+        multiply_right_transposed(before, residual, back, 0.0)
         between = np.empty((sizes[3 + i], sizes[3 + i]))
         assign_identity(between)
         for j in range(i, depth + 1):
@@ -372,14 +377,14 @@ def jacobian(t, x, params, out):
             a = np.zeros((after.shape[1], later.shape[1]))
             g = np.zeros((before.shape[0], sizes[2 + j]))
             if SQUARE:
-                multiply_left_transposed(after, later, a, False)
-                multiply_right_transposed(before, input_side(inputs, params, j - 1), g, False)
+                multiply_left_transposed(after, later, a, 0.0)
+                multiply_right_transposed(before, input_side(inputs, params, j - 1), g, 0.0)
             b, e = np.zeros((a.shape[0], g.shape[1])), np.zeros((g.shape[0], a.shape[1]))
             if j > i:
                 assign_transposed(between, b)
-                multiply(back, later, e, False)
+                multiply(back, later, e, 0.0)
                 longer = np.empty((sizes[3 + j], between.shape[1]))
-                multiply(layer(x, params, j), between, longer, False)
+                multiply(layer(x, params, j), between, longer, 0.0)
                 between = longer
             row, column = sizes[3 + depth + i], sizes[3 + depth + j]
             subtract_block(a, g, b, e, row, column, out)

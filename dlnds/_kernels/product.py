@@ -121,15 +121,15 @@ def inner_sum(h, x, y):
 @part
 def turned_in(Q, a, work, out):
     """Compute ``Qᵀ a Q``."""
-    multiply(a, Q, work, False)
-    multiply_left_transposed(Q, work, out, False)
+    multiply(a, Q, work, 0.0)
+    multiply_left_transposed(Q, work, out, 0.0)
 
 
 @part
 def turned_out(Q, a, work, out):
     """Compute ``Q a Qᵀ``."""
-    multiply(Q, a, work, False)
-    multiply_right_transposed(work, Q, out, False)
+    multiply(Q, a, work, 0.0)
+    multiply_right_transposed(work, Q, out, 0.0)
 
 
 @part
@@ -149,15 +149,15 @@ def force(t, x, params, out):
     k, columns = Bt.shape[0], target.shape[1]
     image, back, gram = np.empty((k, columns)), np.empty((k, columns)), np.empty((k, k))
     linear.times_root(Bt, params, image)
-    multiply_right_transposed(image, image, gram, False)
+    multiply_right_transposed(image, image, gram, 0.0)
     left, tall = linear.layer(out, params, 2), np.empty((A.shape[0], k))
-    multiply_right_transposed(target, image, left, False)
-    multiply(A, gram, tall, False)
+    multiply_right_transposed(target, image, left, 0.0)
+    multiply(A, gram, tall, 0.0)
     scaled_sum(1.0, left, -1.0, tall, left)
-    multiply_left_transposed(A, A, gram, False)
+    multiply_left_transposed(A, A, gram, 0.0)
     scaled_sum(-1.0, gram, 0.0, gram, gram)
-    multiply_left_transposed(A, target, back, False)
-    multiply(gram, image, back, True)
+    multiply_left_transposed(A, target, back, 0.0)
+    multiply(gram, image, back, 1.0)
     linear.times_root_transposed(back, params, linear.layer(out, params, 1))
 
 
@@ -171,22 +171,22 @@ def force_change(x, v, params, out):
     gram, d_gram, other = np.empty((k, k)), np.empty((k, k)), np.empty((k, k))
     linear.times_root(Bt, params, image)
     linear.times_root(dBt, params, change)
-    multiply_right_transposed(image, image, gram, False)
-    multiply_right_transposed(change, image, d_gram, False)
-    multiply_right_transposed(image, change, d_gram, True)
+    multiply_right_transposed(image, image, gram, 0.0)
+    multiply_right_transposed(change, image, d_gram, 0.0)
+    multiply_right_transposed(image, change, d_gram, 1.0)
     left, tall = linear.layer(out, params, 2), np.empty((A.shape[0], k))
-    multiply_right_transposed(target, change, left, False)
-    multiply(dA, gram, tall, False)
-    multiply(A, d_gram, tall, True)
+    multiply_right_transposed(target, change, left, 0.0)
+    multiply(dA, gram, tall, 0.0)
+    multiply(A, d_gram, tall, 1.0)
     scaled_sum(1.0, left, -1.0, tall, left)
-    multiply_left_transposed(A, A, gram, False)
-    multiply_left_transposed(dA, A, other, False)
-    multiply_left_transposed(A, dA, other, True)
+    multiply_left_transposed(A, A, gram, 0.0)
+    multiply_left_transposed(dA, A, other, 0.0)
+    multiply_left_transposed(A, dA, other, 1.0)
     scaled_sum(-1.0, gram, 0.0, gram, gram)
     scaled_sum(-1.0, other, 0.0, other, other)
-    multiply_left_transposed(dA, target, back, False)
-    multiply(other, image, back, True)
-    multiply(gram, change, back, True)
+    multiply_left_transposed(dA, target, back, 0.0)
+    multiply(other, image, back, 1.0)
+    multiply(gram, change, back, 1.0)
     linear.times_root_transposed(back, params, linear.layer(out, params, 1))
 
 
@@ -199,14 +199,14 @@ def prepare(x, V, params, s):
     """
     A, Bt, h = linear.layer(x, params, 2), linear.layer(x, params, 1), depth_of(params)
     Q, N, phi, T, D, power, work = s[0], s[1], s[2], s[3], s[4], s[5], s[6]
-    multiply_left_transposed(A, A, N, False)
-    multiply_right_transposed(Bt, Bt, N, True)
+    multiply_left_transposed(A, A, N, 0.0)
+    multiply_right_transposed(Bt, Bt, N, 1.0)
     scaled_sum(0.5, N, 0.0, N, N)
     diagonalize(N, Q)
     k = N.shape[0]
     for a in range(k):
         N[a, a] = max(N[a, a], SMALLEST)
-    multiply_left_transposed(A, linear.layer(V, params, 2), T, False)
+    multiply_left_transposed(A, linear.layer(V, params, 2), T, 0.0)
     turned_in(Q, T, work, phi)
     fill(0.0, D)
     for a in range(k):
@@ -224,12 +224,12 @@ def prepare(x, V, params, s):
 
 
 @part
-def combine(V, x, F, first, last, params, out, add):
-    """Write ``V_2 F + W_2 first`` and ``F V_1 + last W_1``, or add them."""
-    multiply(linear.layer(V, params, 2), F, linear.layer(out, params, 2), add)
-    multiply(linear.layer(x, params, 2), first, linear.layer(out, params, 2), True)
-    multiply(F, linear.layer(V, params, 1), linear.layer(out, params, 1), add)
-    multiply(last, linear.layer(x, params, 1), linear.layer(out, params, 1), True)
+def combine(V, x, F, first, last, params, out, kept):
+    """Write ``V_2 F + W_2 first`` and ``F V_1 + last W_1``, as `multiply` does."""
+    multiply(linear.layer(V, params, 2), F, linear.layer(out, params, 2), kept)
+    multiply(linear.layer(x, params, 2), first, linear.layer(out, params, 2), 1.0)
+    multiply(F, linear.layer(V, params, 1), linear.layer(out, params, 1), kept)
+    multiply(last, linear.layer(x, params, 1), linear.layer(out, params, 1), 1.0)
 
 
 @part
@@ -257,7 +257,7 @@ def field(t, x, params, out):
     force(t, x, params, V)
     prepare(x, V, params, s)
     factors = factors_of(s)
-    combine(V, x, factors[0], factors[1], factors[2], params, out, False)
+    combine(V, x, factors[0], factors[1], factors[2], params, out, 0.0)
 
 
 @part
@@ -308,14 +308,14 @@ def differentiate(x, v, V, dV, params, s, d, factors, out):
     Q, N, phi, T, D, work = s[0], s[1], s[2], s[3], s[4], s[6]
     nu, d_phi, d_T, d_F, d_D, other = d[0], d[1], d[2], d[3], d[4], d[5]
     k = N.shape[0]
-    multiply_left_transposed(A, dA, d_T, False)
-    multiply_right_transposed(Bt, dBt, d_T, True)
+    multiply_left_transposed(A, dA, d_T, 0.0)
+    multiply_right_transposed(Bt, dBt, d_T, 1.0)
     for a in range(k):
         for b in range(k):
             other[a, b] = 0.5 * (d_T[a, b] + d_T[b, a])
     turned_in(Q, other, work, nu)
-    multiply_left_transposed(dA, linear.layer(V, params, 2), other, False)
-    multiply_left_transposed(A, linear.layer(dV, params, 2), other, True)
+    multiply_left_transposed(dA, linear.layer(V, params, 2), other, 0.0)
+    multiply_left_transposed(A, linear.layer(dV, params, 2), other, 1.0)
     turned_in(Q, other, work, d_phi)
     for a in range(k):
         for b in range(k):
@@ -327,8 +327,8 @@ def differentiate(x, v, V, dV, params, s, d, factors, out):
     turned_out(Q, d_F, work, other)
     turned_out(Q, nu, work, d_F)
     turned_out(Q, d_phi, work, d_D)
-    combine(V, x, other, d_F, d_D, params, out, False)
-    combine(dV, v, factors[0], factors[1], factors[2], params, out, True)
+    combine(V, x, other, d_F, d_D, params, out, 0.0)
+    combine(dV, v, factors[0], factors[1], factors[2], params, out, 1.0)
 
 
 @jit

@@ -16,7 +16,7 @@ import numba
 import numpy as np
 from numba import types
 
-from dlnds._kernels.dense import copy, row_sums
+from dlnds._kernels.dense import clear, copy, room, row_sums
 from dlnds._kernels.jit import FIELD, PARAMS, RESTORE, inlined, jit, part, sums
 
 # fmt: off
@@ -215,7 +215,7 @@ def error_norm(h, stages, tolerance):
 @part
 def dense_coefficients(field, t, x, h, params, stages, x_new, coefficients):
     """Write the seven coefficient vectors of the interpolant over the step from ``t`` on."""
-    scratch = np.empty(x.size)
+    scratch = room(x.size)
     combine(x, h, stages, 13, scratch)
     field(t + NODES[13] * h, scratch, params, stages[13])
     combine(x, h, stages, 14, scratch)
@@ -234,7 +234,7 @@ def dense_coefficients(field, t, x, h, params, stages, x_new, coefficients):
     combine(scratch, h, stages, 19, coefficients[6])
 
 
-@jit
+@part
 def interpolate(x, coefficients, theta, out):
     """Write the interpolant at the fraction ``theta`` of the step that started at ``x``."""
     for i in range(x.size):
@@ -277,7 +277,7 @@ def first_step(field, params, now, x, derivative, tolerance, longest):
     if not np.isfinite(slope):
         return min(longest, 1e-6)
     trial = min(longest, 0.01 * max(weighted_norm(x, tolerance), 1.0) / slope)
-    shifted, change = np.empty(x.size), np.empty(x.size)
+    shifted, change = room(x.size), room(x.size)
     for i in range(x.size):
         shifted[i] = x[i] + trial * derivative[i]
     field(now.time + trial, shifted, params, change)
@@ -317,10 +317,11 @@ def blows_up(x, now):
 @part
 def begin(field, error_scale, params, task, now, work):
     """Evaluate the first derivative and choose the first step; tell whether all is finite."""
-    x, derivative, tolerance = work.state, work.stages[0], np.zeros(work.state.size)
+    x, derivative, tolerance = work.state, work.stages[0], room(work.state.size)
+    clear(tolerance)
     field(now.time, x, params, derivative)
     now.evaluations = 1
-    allow(error_scale, now.time, x, params, task.rtol, task.atol, np.empty(x.size), tolerance)
+    allow(error_scale, now.time, x, params, task.rtol, task.atol, room(x.size), tolerance)
     now.step = first_step(field, params, now, x, derivative, tolerance, task.end - now.time)
     return all_finite(x) and all_finite(derivative)
 
@@ -400,7 +401,8 @@ def named(parts):
 def prepare(parts, method, now, work):
     """Return what the steps of a call share."""
     n = work.state.size
-    trial = Trial(np.empty(n), np.empty(n), np.zeros(n), np.empty(n))
+    trial = Trial(room(n), room(n), room(n), room(n))
+    clear(trial.scale)
     method.error_scale(now.time, work.state, method.params, trial.here)
     return trial
 
@@ -468,7 +470,7 @@ def mind_stability(now, work, trial):
     end of the step and their derivatives. Without this the error estimate, which is too small for
     decaying modes, lets a run bounce at a minimum.
     """
-    other, stages = np.empty(work.state.size), work.stages
+    other, stages = room(work.state.size), work.stages
     combine(work.state, now.last_step, stages, 11, other)
     change, distance, size = 0.0, 0.0, 0.0
     for i in range(other.size):

@@ -109,7 +109,7 @@ def derivatives(system, t, x, frame, out):
         each_along(system, t, x, frame, out)
         return 0.0
     write_matrix(system, t, x)
-    multiply(matrix, frame, out, False)
+    multiply(matrix, frame, out, 0.0)
     trace = 0.0
     for i in range(matrix.shape[0]):
         trace += matrix[i, i]
