@@ -99,7 +99,7 @@ def one_run():
         timed["heyoka"] = peers.heyoka_tool(net, start, GRID, compact=False)
     times = alternate(at_equal_error(tools, truth, 1e-6, timed), 11)
     milliseconds(times)
-    report_ratios("dlnds", times, {"numbalsoda-dop853": 2, "heyoka": 2, "scipy LSODA": 20})
+    report_ratios("dlnds", times, {"numbalsoda-dop853": 0.6, "heyoka": 5, "scipy odeint": 5})
 
 
 def thousand_runs():
@@ -129,7 +129,7 @@ def thousand_runs():
     note(f"timed with {slow} runs and scaled to {count}: {', '.join(runs)}")
     times = {name: value * count / runs.get(name, count) for name, value in times.items()}
     milliseconds(times)
-    goals = {"heyoka ensemble": 2, "diffrax vmap": 10, "scipy pool": 50}
+    goals = {"heyoka ensemble": 1.5, "diffrax vmap": 15, "scipy pool": 8}
     report_ratios("dlnds", times, goals)
 
 
@@ -226,7 +226,21 @@ def patience(ours):
     return max(1.0, 12.0 * ours)
 
 
-def plateau_peer(method, net, start, eps, t_end, limit):
+def plateau_peer(method, net, start, eps, t_end, limit, accuracy):
+    """Run a stiff method of scipy at the loosest tolerance that meets an accuracy of the escapes.
+
+    If none does, at the one that comes nearest without failing.
+    """
+    runs = []
+    for rtol in (1e-6, 1e-7, 1e-8, 1e-9, 1e-10):
+        runs.append(plateau_run(method, net, start, eps, t_end, limit, rtol))
+        if runs[-1][2] <= accuracy:
+            return runs[-1]
+    ended = [run for run in runs if run[1] == "finished"]
+    return min(ended, key=lambda run: run[2]) if ended else runs[0]
+
+
+def plateau_run(method, net, start, eps, t_end, limit, rtol):
     """Run a stiff method of scipy with our compiled right-hand side and Jacobian.
 
     Every step is kept, as we keep ours. Returns the seconds, how it ended, and the escape error.
@@ -235,7 +249,8 @@ def plateau_peer(method, net, start, eps, t_end, limit):
     begin, times, states, status = time.perf_counter(), [0.0], [start], "running"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        solver = method(value, 0.0, start, t_end, rtol=1e-6, atol=1e-8 * eps, jac=jacobian)
+        limits = {"rtol": rtol, "atol": 1e-2 * rtol * eps}
+        solver = method(value, 0.0, start, t_end, jac=jacobian, **limits)
         while status == "running" and time.perf_counter() - begin < limit:
             solver.step()
             status = solver.status
@@ -292,7 +307,7 @@ def plateau_case(depth, eps):
     t_end = 1.01 * growth_time(eps**depth, 0.5 * SIGMA[-1], SIGMA[-1], depth)
     solvers = {"Radau": scipy.integrate.Radau, "LSODA": scipy.integrate.LSODA}
     theirs = {
-        name: plateau_peer(method, net, start, eps, t_end, patience(spent))
+        name: plateau_peer(method, net, start, eps, t_end, patience(spent), 2.0 * escapes)
         for name, method in solvers.items()
     }
     reason = dl.schema.decode(run.stop_reason).item()
@@ -337,7 +352,7 @@ def plateaus():
     for name in ("Radau", "LSODA"):
         ratios = [case["ratios"][name] for case in cases.values() if name in case["ratios"]]
         what = f"against scipy {name}, least of {len(ratios)} cases that it did not fail"
-        report(what, min(ratios, default=0.0), 10, "x", at_most=False)
+        report(what, min(ratios, default=0.0), 3, "x", at_most=False)
 
 
 def worst(cases, name):
@@ -356,9 +371,6 @@ def first_runs():
     """The first run of a fresh process, by each method."""
     print("first run of a process, with an empty and with a filled cache", flush=True)
     for method in ("dop853", "radau", "auto"):
-        if method not in dl.integrate.METHODS:
-            print(f"--   {method}: not available")
-            continue
         with tempfile.TemporaryDirectory() as cache:
             code = ["-c", FIRST_RUN.format(method=method)]
             cold, warm = cpu_of(code, cache, 1), cpu_of(code, cache, 3)
