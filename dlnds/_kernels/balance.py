@@ -9,6 +9,7 @@ import numpy as np
 from dlnds._kernels.dense import (
     clear,
     copy,
+    dot,
     fill,
     matrix_at,
     multiply,
@@ -20,8 +21,9 @@ from dlnds._kernels.dense import (
 from dlnds._kernels.jit import jit, part, sums
 from dlnds._kernels.linear import layer
 
-#: Drift of the C_i, relative to the squared size of the units, that is left alone.
-TOLERATED = 5e-11
+#: Drift of the C_i, relative to the squared size of the units, that is left alone: at a thorough
+#: look, and between two of them, for at wide layers to mend it takes as long as some steps.
+TOLERATED, BETWEEN = 5e-11, 1e-9
 #: Part of the drift that one call may leave, and the iterations it may take.
 LEFT, ITERATIONS = 0.05, 60
 #: Entries of all C_i up to which loops over them are faster than products of matrices.
@@ -47,14 +49,18 @@ def square(vector, params, i):
     return matrix_at(vector, start, d, d)
 
 
-@part
-def squares(x, params, i, units):
-    """Add the squared weights of layer i to the units it ends in, and to those it starts from."""
+@sums
+def squares(x, params, i, ends, starts):
+    """Write the squared weights of layer i of the units it ends in, and of those it starts from."""
     weights = layer(x, params, i)
+    clear(starts)
     for a in range(weights.shape[0]):
-        for b in range(weights.shape[1]):
-            units[0, a] += weights[a, b] ** 2
-            units[1, b] += weights[a, b] ** 2
+        total, row = 0.0, weights[a]
+        for b in range(row.size):
+            square = row[b] * row[b]
+            total += square
+            starts[b] += square
+        ends[a] = total
 
 
 @part
@@ -75,53 +81,55 @@ def error_scale(t, x, params, out):
     """
     depth = params[0][0]
     most = widest(params)
-    ends, next_ends = matrix_at(room(2 * most), 0, 2, most), matrix_at(room(2 * most), 0, 2, most)
+    ends, next_ends, starts = room(most), room(most), room(most)
     roots = matrix_at(room((depth + 1) * most), 0, depth + 1, most)  # of the sizes
-    fill(0.0, ends)
+    clear(ends)
     for i in range(1, depth + 1):
-        fill(0.0, next_ends)
-        squares(x, params, i, next_ends)
+        squares(x, params, i, next_ends, starts)
         before, here = width(params, i - 1), width(params, i)
         feeding = width(params, i - 2) if i > 1 else 0
         for b in range(before):
-            square = (ends[0, b] + next_ends[1, b]) / (feeding + here)
-            roots[i - 1, b] = np.sqrt(np.sqrt(square))
+            roots[i - 1, b] = np.sqrt(np.sqrt((ends[b] + starts[b]) / (feeding + here)))
         ends, next_ends = next_ends, ends
     for a in range(width(params, depth)):
-        roots[depth, a] = np.sqrt(np.sqrt(ends[0, a] / width(params, depth - 1)))
+        roots[depth, a] = np.sqrt(np.sqrt(ends[a] / width(params, depth - 1)))
     for i in range(1, depth + 1):
-        scales = layer(out, params, i)
+        scales, earlier = layer(out, params, i), roots[i - 1]
         for a in range(scales.shape[0]):
-            for b in range(scales.shape[1]):
-                scales[a, b] = roots[i, a] * roots[i - 1, b]
+            root, row = roots[i, a], scales[a]
+            for b in range(row.size):
+                row[b] = root * earlier[b]
 
 
 @part
-def grams(x, params, out):
-    """Write C_i = W_i W_iᵀ − W_{i+1}ᵀ W_{i+1} for each i."""
+def grams(x, params, differences, totals):
+    """Write C_i = W_i W_iᵀ − W_{i+1}ᵀ W_{i+1} and M_i = W_i W_iᵀ + W_{i+1}ᵀ W_{i+1} for each i."""
     for i in range(1, params[0][0]):
-        before, after, block = layer(x, params, i), layer(x, params, i + 1), square(out, params, i)
-        multiply_left_transposed(after, after, block, 0.0)
-        multiply_right_transposed(before, before, block, -1.0)
+        before, after = layer(x, params, i), layer(x, params, i + 1)
+        first, second = square(differences, params, i), square(totals, params, i)
+        multiply_right_transposed(before, before, first, 0.0)
+        multiply_left_transposed(after, after, second, 0.0)
+    for i in range(totals.size):
+        into, out_of = differences[i], totals[i]
+        differences[i], totals[i] = into - out_of, into + out_of
 
 
 @part
 def drift(x, params, reference, sizes):
     """Return the largest relative change of a C_i[k, k]; write the squared sizes of all units."""
-    largest, place = 0.0, 0
-    for i in range(1, params[0][0]):
-        into, out_of = layer(x, params, i), layer(x, params, i + 1)
-        kept = square(reference, params, i)
-        for k in range(into.shape[0]):
-            first, second = 0.0, 0.0
-            for b in range(into.shape[1]):
-                first += into[k, b] ** 2
-            for a in range(out_of.shape[0]):
-                second += out_of[a, k] ** 2
-            sizes[place] = first + second
-            if sizes[place] > 0.0:
-                largest = max(largest, abs(first - second - kept[k, k]) / sizes[place])
-            place += 1
+    largest, place, most = 0.0, 0, widest(params)
+    ends, next_ends, starts = room(most), room(most), room(most)
+    for i in range(1, params[0][0] + 1):
+        squares(x, params, i, next_ends, starts)
+        if i > 1:
+            kept = square(reference, params, i - 1)
+            for k in range(kept.shape[0]):
+                size = ends[k] + starts[k]
+                if size > 0.0:
+                    largest = max(largest, abs(ends[k] - starts[k] - kept[k, k]) / size)
+                sizes[place + k] = size
+            place += kept.shape[0]
+        ends, next_ends = next_ends, ends
     return largest
 
 
@@ -154,11 +162,11 @@ def off_diagonal(residual, params, sizes):
         block = square(residual, params, i)
         for k in range(block.shape[0]):
             for m in range(k):
-                size = np.sqrt(sizes[place + k] * sizes[place + m])
-                if size > 0.0:
-                    largest = max(largest, abs(block[k, m]) / size)
+                change, size = block[k, m] ** 2, sizes[place + k] * sizes[place + m]
+                if change > largest * size and size > 0.0:
+                    largest = change / size
         place += block.shape[0]
-    return largest
+    return np.sqrt(largest)
 
 
 @part
@@ -207,12 +215,28 @@ def norm_in(sizes, params, a):
 
 
 @part
-def dot(a, b):
-    """Return the inner product of two vectors."""
-    total = 0.0
-    for i in range(a.size):
-        total += a[i] * b[i]
-    return total
+def derivative(x, params, totals, S, out):
+    """Write the derivative of the C_i along the move with the symmetric matrices ``S``.
+
+    That is Y_i + Y_iᵀ with Y_i = S_i M_i − W_i S_{i−1} W_iᵀ − W_{i+1}ᵀ S_{i+1} W_{i+1}.
+    """
+    depth = params[0][0]
+    clear(out)
+    for i in range(2, depth):
+        weights, before, after = layer(x, params, i), square(S, params, i - 1), square(S, params, i)
+        size = weights.shape[0] * weights.shape[1]
+        product = matrix_at(room(size), 0, weights.shape[0], weights.shape[1])
+        multiply(weights, before, product, 0.0)
+        multiply_right_transposed(product, weights, square(out, params, i), 1.0)
+        multiply(after, weights, product, 0.0)
+        multiply_left_transposed(weights, product, square(out, params, i - 1), 1.0)
+    for i in range(1, depth):
+        block = square(out, params, i)
+        multiply(square(S, params, i), square(totals, params, i), block, -1.0)
+        for k in range(block.shape[0]):
+            for m in range(k + 1):
+                block[k, m] += block[m, k]
+                block[m, k] = block[k, m]
 
 
 @part
@@ -230,42 +254,31 @@ def restore(x, params, reference, thorough):
 
     The move Ẇ_i = S_i W_i − W_i S_{i−1} with symmetric S_i is normal to the level set of the C_i
     and leaves W_h…W_1, and so the loss, as it is. The C_i change along it by a positive
-    semidefinite operator, so that S is found by conjugate gradients; as the C_i are quadratic,
-    differences give that change exactly.
+    semidefinite operator, so that S is found by conjugate gradients.
     """
-    sizes, residual = room(params[0][-1]), room(reference.size)
-    little = drift(x, params, reference, sizes) <= TOLERATED
+    sizes, residual, totals = room(params[0][-1]), room(reference.size), room(reference.size)
+    little = drift(x, params, reference, sizes) <= (TOLERATED if thorough else BETWEEN)
     if little and not thorough:
         return False
     if little and reference.size <= FEW_ENTRIES:
         little = drift_between(x, params, reference, sizes) <= TOLERATED
         if little:
             return False
-    grams(x, params, residual)
+    grams(x, params, residual, totals)
     add(reference, -1.0, residual, residual)
     if little and off_diagonal(residual, params, sizes) <= TOLERATED:
         return False
-    other, image, better = room(residual.size), room(residual.size), room(residual.size)
-    S, direction = room(residual.size), room(residual.size)
-    moved, shifted = room(x.size), room(x.size)
+    image, better = room(residual.size), room(residual.size)
+    S, direction, moved = room(residual.size), room(residual.size), room(x.size)
     preconditioned(sizes, params, residual, better)
     copy(better, direction)
     size = dot(residual, better)
     clear(S)
     enough = LEFT**2 * size
     for _ in range(ITERATIONS):
-        scale = 0.0
-        for i in range(direction.size):
-            scale = max(scale, abs(direction[i]))
-        if not (scale > 0.0 and size > enough):
+        if not size > enough:
             break
-        move(x, params, direction, moved)
-        add(x, 1.0 / scale, moved, shifted)
-        grams(shifted, params, image)
-        add(x, -1.0 / scale, moved, shifted)
-        grams(shifted, params, other)
-        for i in range(image.size):
-            image[i] = 0.5 * scale * (image[i] - other[i])
+        derivative(x, params, totals, direction, image)
         curvature = dot(direction, image)
         if not curvature > SINGULAR * norm_in(sizes, params, direction):
             break

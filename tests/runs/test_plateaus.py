@@ -303,7 +303,7 @@ def test_what_has_been_learnt_rests_while_the_others_flow():
     assert net.numerics.deflate(net.initial(rng=0), 1e-8) is None
 
 
-@pytest.mark.parametrize("widths", [(3, 4, 2, 3), (2, 3, 5), (4, 1, 3, 3, 2)])
+@pytest.mark.parametrize("widths", [(3, 4, 2, 3), (2, 3, 5), (4, 1, 3, 3, 2), (30, 16, 12, 5)])
 def test_restoring_the_invariants_leaves_the_end_to_end_map(widths):
     net = naive.random_network(widths, 2)
     x = naive.state_of(net, 0, 0.7)
@@ -316,6 +316,24 @@ def test_restoring_the_invariants_leaves_the_end_to_end_map(widths):
     assert drift < 0.2 * np.abs(net.conserved(before) - reference).max()
     np.testing.assert_allclose(net.product(moved), product, atol=1e-10)
     assert np.linalg.norm(moved - before) < 2e-6 * np.sqrt(net.dim)
+
+
+@pytest.mark.parametrize(
+    ("size", "thorough", "mended"),
+    [(1e-12, True, False), (1e-10, True, True), (1e-10, False, False), (1e-8, False, True)],
+)
+def test_wide_layers_are_restored_from_more_between_looks(size, thorough, mended):
+    net = naive.random_network((30, 16, 12, 5), 2)
+    x = naive.state_of(net, 0, 0.7)
+    reference = net.conserved(x)
+    moved = x * (1.0 + size)  # so that each C_i changes by 2 size C_i
+    first, second, _ = net.unpack(x)
+    into, out_of = (first**2).sum(axis=1), (second**2).sum(axis=0)
+    drift = 2.0 * size * np.max(np.abs(into - out_of) / (into + out_of))
+    assert 0.2 * size < drift < 2.0 * size
+    restore = jit.ready(balance.restore, jit.RESTORE)
+    assert restore(moved, net.params, reference, thorough) == mended
+    assert np.array_equal(moved, x * (1.0 + size)) != mended
     kept = x.copy()
     assert not jit.ready(balance.restore, jit.RESTORE)(kept, net.params, reference, True)
     np.testing.assert_array_equal(kept, x)
