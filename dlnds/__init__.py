@@ -21,9 +21,21 @@ validates, packs flat arrays, calls a kernel, unpacks, and returns a Dataset. Na
 they are first used.
 """
 
+from typing import Any as _Any
+
 import lazy_loader
 
+from dlnds._kernels.garbage import little_garbage as _little_garbage
 from dlnds._version import __version__ as __version__
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
-from dlnds import accessor as _accessor  # noqa: E402, F401 - registers .dlnds
+_load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+
+def __getattr__(name: str) -> _Any:
+    """Return a public name, from the file that it is loaded from."""
+    with _little_garbage():
+        return _load(name)
+
+
+with _little_garbage():
+    from dlnds import accessor as _accessor  # noqa: F401 - registers .dlnds

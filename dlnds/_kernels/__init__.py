@@ -1,8 +1,33 @@
 """Compiled kernels: the formulas, on flat contiguous arrays, writing into ``out``."""
 
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
 
 def compile_all() -> None:
-    """Compile every kernel that a public function may need, into Numba's cache."""
+    """Compile every kernel that a public function may need, into Numba's cache, on all cores."""
+    numbers = range(len(_groups()))
+    workers, spawn = min(len(numbers), os.cpu_count() or 1), multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, spawn) as pool:
+        list(pool.map(compile_group, numbers))
+
+
+def compile_group(number: int) -> None:
+    """Compile one group of kernels."""
+    from dlnds._kernels import jit
+
+    for kernel, signature in _groups()[number]:
+        jit.ready(kernel, signature)
+
+
+def _groups() -> list[list[tuple[Any, Any]]]:
+    """Return the kernels and their signatures, those that take longest first.
+
+    Two processes must not write files of one function at once, for Numba may then mix them up: what
+    calls functions that have files of their own is one group.
+    """
     from dlnds._kernels import (
         balance,
         bordered,
@@ -15,7 +40,24 @@ def compile_all() -> None:
         tangent,
     )
 
-    for kernel, signature in (
+    losses = [
+        (linear.loss_field_from_inputs, jit.FIELD),
+        (linear.loss_field_from_outputs, jit.FIELD),
+        (linear.loss_jvp_from_inputs, jit.JVP),
+        (linear.loss_jvp_from_outputs, jit.JVP),
+        (linear.loss_jacobian, jit.JACOBIAN),
+    ]
+    loops = [
+        (runge_kutta.advance, runge_kutta.ADVANCE),
+        (runge_kutta.advance_each, runge_kutta.ADVANCE_EACH),
+    ]
+    alone = [
+        (implicit.advance, implicit.ADVANCE),
+        (implicit.factorize_all, implicit.FACTORIZE),
+        (implicit.solve_dense, implicit.SOLVE),
+        (implicit.solve_free, implicit.SOLVE),
+        (tangent.advance, tangent.ADVANCE),
+        (bordered.advance, bordered.ADVANCE),
         (linear.field_from_inputs, jit.FIELD),
         (linear.field_from_outputs, jit.FIELD),
         (balance.error_scale, jit.FIELD),
@@ -23,11 +65,6 @@ def compile_all() -> None:
         (linear.jvp_from_inputs, jit.JVP),
         (linear.jvp_from_outputs, jit.JVP),
         (linear.jacobian, jit.JACOBIAN),
-        (linear.loss_field_from_inputs, jit.FIELD),
-        (linear.loss_field_from_outputs, jit.FIELD),
-        (linear.loss_jvp_from_inputs, jit.JVP),
-        (linear.loss_jvp_from_outputs, jit.JVP),
-        (linear.loss_jacobian, jit.JACOBIAN),
         (product.field, jit.FIELD),
         (product.force, jit.FIELD),
         (product.jvp, jit.JVP),
@@ -40,19 +77,15 @@ def compile_all() -> None:
         (runge_kutta.keep, jit.RESTORE),
         (runge_kutta.no_jacobian, jit.JACOBIAN),
         (runge_kutta.no_jvp, jit.JVP),
-        (runge_kutta.advance, runge_kutta.ADVANCE),
-        (implicit.advance, implicit.ADVANCE),
         (homogeneous.climb, homogeneous.CLIMB),
         (runge_kutta.iterate, runge_kutta.ITERATE),
         (linear.tangent, jit.TANGENT),
         (tangent.no_tangent, jit.TANGENT),
         (tangent.tangent_field, tangent.MOVE),
         (tangent.tangent_scale, tangent.MOVE),
-        (tangent.advance, tangent.ADVANCE),
         (tangent.iterate, tangent.ITERATE),
         (tangent.apply, tangent.APPLY),
         (bordered.assemble, bordered.ASSEMBLE),
-        (bordered.advance, bordered.ADVANCE),
         (bordered.course, bordered.COURSE),
-    ):
-        jit.ready(kernel, signature)
+    ]
+    return [losses, loops, *([kernel] for kernel in alone)]

@@ -21,7 +21,7 @@ from numba.core import cgutils, imputils
 from numba.extending import lower_builtin, type_callable
 from numba.np import arrayobj
 
-from dlnds._kernels.jit import LOOP_LIMIT, inlined, jit, part, sums
+from dlnds._kernels.jit import LOOP_LIMIT, inlined, part, sums
 
 LETTER, INT32, INT64, DOUBLE = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.DoubleType()
 #: Numbers that a loop handles at once.
@@ -184,7 +184,7 @@ def eliminate(M, k):
                 M[i, j] -= factor * M[k, j]
 
 
-@jit
+@part
 def substitute(M, pivots, right):
     """Overwrite ``right`` by the solution of the system with these triangular factors."""
     n = M.shape[0]

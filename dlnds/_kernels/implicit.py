@@ -177,7 +177,7 @@ def space_of(clock: Any, dim: int, dense: bool) -> Any:
     )
 
 
-@jit
+@part
 def factorize(M, pivots):
     """Overwrite M by its triangular factors, with row interchanges; tell whether all is finite.
 

@@ -6,9 +6,10 @@ driver is compiled once for all systems, and Numba's cache serves it across proc
 
 import contextlib
 import functools
-import gc
 import inspect
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any, TypeVar
@@ -22,9 +23,14 @@ from numba.core.compiler_machinery import register_pass
 from numba.core.dispatcher import Dispatcher
 from numba.core.typed_passes import NativeLowering
 
+from dlnds._kernels.garbage import little_garbage
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _compiling = threading.RLock()
+
+#: Seconds of compiling after which an interactive session is told of it; once is enough.
+PATIENCE = 2.0
 
 _vector = types.float64[::1]
 _matrix = types.float64[:, ::1]
@@ -146,15 +152,34 @@ def sums(function: Function) -> Function:
     return compiled  # type: ignore[no-any-return]
 
 
+class _Patience:
+    """The seconds that a session has waited for the compiler, and whether it was told why."""
+
+    waited, told = 0.0, False
+
+
 @contextlib.contextmanager
-def little_garbage() -> Iterator[None]:
-    """Look for garbage more seldom: the compiler makes so much to look at that this takes 15 %."""
-    thresholds = gc.get_threshold()
-    gc.set_threshold(100_000, 100, 100)
+def _explained(dispatcher: Any) -> Iterator[None]:
+    """Tell an interactive session, once, what it waits for, if it has to wait for long."""
+    interactive = hasattr(sys, "ps1") or sys.flags.interactive
+    if _Patience.told or not interactive or dispatcher.stats.cache_path is None:
+        yield
+        return
+    begun = time.monotonic()
+    timer = threading.Timer(PATIENCE - _Patience.waited, _tell, (dispatcher.__name__,))
+    timer.daemon = True
+    timer.start()
     try:
         yield
     finally:
-        gc.set_threshold(*thresholds)
+        timer.cancel()
+        _Patience.waited += time.monotonic() - begun
+
+
+def _tell(name: str) -> None:
+    _Patience.told = True
+    text = f"dlnds: compiling {name!r} and others, which happens once per machine (`dlnds warm`)"
+    print(text, file=sys.stderr)
 
 
 def ready(function: Function, signature: Any) -> Function:
@@ -168,7 +193,7 @@ def ready(function: Function, signature: Any) -> Function:
     dispatcher: Any = function
     if DISABLED or getattr(dispatcher, "made_for", None) is signature:  # types are slow to compare
         return function
-    with _compiling, little_garbage():
+    with _compiling, little_garbage(), _explained(dispatcher):
         if signature.args not in dispatcher.overloads:
             if not dispatcher._can_compile:  # noqa: SLF001 - Numba has no public name for it
                 name = dispatcher.__name__

@@ -555,7 +555,7 @@ def loss_signal_change(form, targets, constants, image, change, out):
             out[i, j] = -factor * curvature * change[i, j]
 
 
-@jit
+@part
 def logistic(z):
     """Return 1/(1 + exp(−z)) without overflow."""
     if z >= 0.0:
@@ -564,7 +564,7 @@ def logistic(z):
     return small / (1.0 + small)
 
 
-@jit
+@part
 def relative_weights(image, sample, weights):
     """Write exp(S − max S) of one column into ``weights``; return the place of the largest."""
     top = 0
@@ -576,7 +576,7 @@ def relative_weights(image, sample, weights):
     return top
 
 
-@jit
+@part
 def cross_entropy_signal(targets, factor, image, out):
     """Write c (y_o Σ_{j≠o} e_j − (1 − y_o) e_o) / Σ_j e_j, e = exp(S), for each sample."""
     weights = np.empty(image.shape[0])
@@ -594,7 +594,7 @@ def cross_entropy_signal(targets, factor, image, out):
             out[i, n] = factor * (target * others - (1.0 - target) * weights[i]) / total
 
 
-@jit
+@part
 def cross_entropy_change(factor, image, change, out):
     """Write −c π_o (v_o − Σ_j π_j v_j), π = softmax(S), v measured from that of the largest π."""
     weights = np.empty(image.shape[0])

@@ -66,7 +66,7 @@ def rotate(N, Q, a, b):
     return True
 
 
-@jit
+@part
 def diagonalize(N, Q):
     """Write eigenvectors of a positive definite N into the columns of Q, eigenvalues onto N.
 

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-import scipy.linalg
+import scipy  # loads its modules when they are used
 
 from dlnds.arrays import Array
 from dlnds.systems.protocol import Limit, SystemProtocol, dense_jacobian, field_of

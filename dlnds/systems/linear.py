@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import scipy.linalg
+import scipy  # loads its modules when they are used
 import xarray as xr
 from numpy.typing import ArrayLike
 

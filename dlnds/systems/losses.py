@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import scipy.sparse
+import scipy  # loads its modules when they are used
 import xarray as xr
 from numpy.typing import ArrayLike
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numba
 import numpy as np
-import scipy.sparse.csgraph
+import scipy  # loads its modules when they are used
 import xarray as xr
 from numpy.typing import ArrayLike
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import scipy.linalg
+import scipy  # loads its modules when they are used
 
 from dlnds.arrays import Array, Flags
 from dlnds.theory import strings, tolerances

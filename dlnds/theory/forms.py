@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.linalg
+import scipy  # loads its modules when they are used
 
 from dlnds._kernels import homogeneous as kernels
 from dlnds.arrays import Array, Integers, Kernel, Params

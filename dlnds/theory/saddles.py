@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.linalg
+import scipy  # loads its modules when they are used
 
 from dlnds.arrays import Array, Integers
 from dlnds.errors import check_memory

@@ -5,9 +5,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.linalg
+import scipy  # loads its modules when they are used
 from numpy.typing import ArrayLike
-from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
 from dlnds.arrays import Array, Flags, Integers
 from dlnds.errors import ConvergenceError, check_memory
@@ -426,9 +425,10 @@ def _search(
         known: Array = vectors @ ((shift - found) * (vectors.T @ v))
         return shift * v - product(v) - known
 
+    iterative = scipy.sparse.linalg
     try:
-        values, more = eigsh(
-            LinearOperator((dim, dim), matvec=image, dtype=float),
+        values, more = iterative.eigsh(
+            iterative.LinearOperator((dim, dim), matvec=image, dtype=float),
             wanted,
             which="LA",
             v0=rng.normal(size=dim),
@@ -437,7 +437,7 @@ def _search(
             tol=0.5 * tolerance,
             rng=rng,
         )
-    except ArpackNoConvergence as error:
+    except iterative.ArpackNoConvergence as error:
         raise ConvergenceError(
             f"x: {MOST_RESTARTS} restarts with {room} vectors do not settle the lowest eigenvalues"
         ) from error

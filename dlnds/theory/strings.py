@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import scipy.linalg
+import scipy  # loads its modules when they are used
 
 from dlnds.arrays import Array, Flags, Integers
 from dlnds.errors import check_memory

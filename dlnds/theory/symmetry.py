@@ -10,8 +10,7 @@ import itertools
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import scipy.linalg
-import scipy.sparse.csgraph
+import scipy  # loads its modules when they are used
 
 from dlnds.arrays import Array, Integers
 from dlnds.theory import spectra, tolerances

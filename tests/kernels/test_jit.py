@@ -1,0 +1,130 @@
+"""What compiling costs, and what is said of it."""
+
+import importlib
+import os
+import pathlib
+import pkgutil
+import subprocess
+import sys
+import time
+import types
+
+import pytest
+from numba.core.dispatcher import Dispatcher
+
+from dlnds import _kernels
+from dlnds._kernels import jit
+
+pytestmark = pytest.mark.skipif(jit.DISABLED, reason="nothing is compiled")
+
+
+def slow_kernel(cached=True):
+    """Return what `jit.ready` takes for a kernel, which takes a while to compile."""
+    kernel = types.SimpleNamespace(__name__="slow", overloads={}, _can_compile=True)
+    kernel.stats = types.SimpleNamespace(cache_path="here" if cached else None)
+    library = types.SimpleNamespace(get_pointer_to_function=lambda name: 0)
+    names = types.SimpleNamespace(llvm_func_name="f", llvm_cfunc_wrapper_name="g")
+    result = types.SimpleNamespace(fndesc=names, library=library, entry_point=None)
+
+    def compiled(signature):
+        time.sleep(0.3)
+        kernel.overloads[signature.args] = result
+
+    kernel.compile, kernel.disable_compile = compiled, lambda: None
+    return kernel
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(jit, "PATIENCE", 0.05)
+    monkeypatch.setattr(jit._Patience, "told", False)
+    monkeypatch.setattr(jit._Patience, "waited", 0.0)
+
+
+def test_an_interactive_session_is_told_once_what_it_waits_for(impatient, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
+    jit.ready(slow_kernel(), jit.FIELD)
+    told = capsys.readouterr()
+    assert "'slow'" in told.err
+    assert "once per machine" in told.err
+    assert not told.out
+    jit.ready(slow_kernel(), jit.FIELD)
+    assert not capsys.readouterr().err
+
+
+def test_what_is_short_adds_up_until_it_is_told(impatient, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
+    monkeypatch.setattr(jit, "PATIENCE", 0.45)
+    jit.ready(slow_kernel(), jit.FIELD)
+    assert not capsys.readouterr().err
+    jit.ready(slow_kernel(), jit.FIELD)
+    assert "once per machine" in capsys.readouterr().err
+
+
+def test_scripts_are_told_nothing(impatient, monkeypatch, capsys):
+    monkeypatch.delattr(sys, "ps1", raising=False)
+    jit.ready(slow_kernel(), jit.FIELD)
+    assert not capsys.readouterr().err
+
+
+def test_nothing_is_told_of_what_is_compiled_each_time(impatient, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
+    jit.ready(slow_kernel(cached=False), jit.FIELD)
+    assert not capsys.readouterr().err
+
+
+COUNTED = """
+import numba.core.event as event
+compiled = []
+class Listener(event.Listener):
+    def on_start(self, e):
+        compiled.append(e.data["dispatcher"].py_func.__qualname__)
+    def on_end(self, e):
+        pass
+event.register("numba:compile", Listener())
+import dlnds as dl
+from dlnds import _kernels
+{work}
+print(compiled)
+"""
+FIRST_RUNS = """
+net = dl.LinearNetwork(widths=(2, 3, 2), target=[[2.0, 0.0], [0.0, 1.0]])
+for method in ("auto", "radau"):
+    dl.flow(net, net.initial(scale=1e-2, rng=0), (0.0, 2.0), method=method)
+"""
+
+
+def compiled_by(work, cache):
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(cache)}
+    run = subprocess.run(
+        [sys.executable, "-c", COUNTED.format(work=work)],
+        env=environment,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return run.stdout.strip()
+
+
+def with_files():
+    """Yield the names of all kernels that have files of their own in Numba's cache."""
+    for module in pkgutil.iter_modules(_kernels.__path__):
+        folder = importlib.import_module(f"{_kernels.__name__}.{module.name}")
+        for kernel in vars(folder).values():
+            if isinstance(kernel, Dispatcher) and kernel.stats.cache_path is not None:
+                text = kernel.py_func.__code__.co_filename
+                yield f"{pathlib.Path(text).stem}.{kernel.py_func.__qualname__}"
+
+
+@pytest.mark.slow
+def test_nothing_is_left_to_compile_after_all_cores_have(tmp_path):
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    assert "advance" in compiled_by(FIRST_RUNS, tmp_path.parent / "other")
+    subprocess.run([sys.executable, "-m", "dlnds", "warm"], env=environment, check=True)
+    files = sorted(tmp_path.glob("**/*.nb[ic]"))
+    names = {path.name.partition("-")[0] for path in files if path.suffix == ".nbi"}
+    assert names == set(with_files())
+    again = "for number in range(len(_kernels._groups())): _kernels.compile_group(number)"
+    assert compiled_by(again, tmp_path) == "[]"
+    assert compiled_by(FIRST_RUNS, tmp_path) == "[]"
+    assert sorted(tmp_path.glob("**/*.nb[ic]")) == files
