@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +12,7 @@ from scipy.linalg import lapack
 from dlnds._kernels import bordered as kernels
 from dlnds._kernels import jit
 from dlnds.arrays import Array, Integers
+from dlnds.continuation.parts import LARGE, Parts, parts_of, pin, stack
 from dlnds.continuation.residuals import Residual
 from dlnds.theory import tolerances
 
@@ -24,8 +25,6 @@ SMALL, CLEAR = 64, 1e-4
 NO_PIN = np.empty((0, 0))
 #: Reciprocal condition of the generators' Gram matrix above which their rank is full beyond doubt.
 INDEPENDENT = 1e-4
-#: Components above which a symmetric Jacobian is not diagonalized.
-LARGE = 600
 #: Eigenvalues that are known of it at least; vectors of a block Krylov space beyond those, its
 #: blocks at most, and relative residuals.
 FEWEST, SPARE, MOST_BLOCKS, RITZ_RTOL = 12, 20, 12, 1e-11
@@ -61,6 +60,8 @@ class Factors(NamedTuple):
     volume: float
     #: Its reciprocal condition, infinite where pivots leave no doubt that it is regular.
     doubtful: float = math.inf
+    #: Of one that falls into parts, their places and inverses, in place of the matrix and factors.
+    parts: Sequence[tuple[Integers, Array]] = ()
 
     @property
     def condition(self) -> float:
@@ -73,11 +74,17 @@ class Factors(NamedTuple):
 
     def solve(self, right: Array, transposed: bool = False) -> Array:
         """Return the solution, or that of the transpose, of least norm where it is singular."""
+        if self.parts:
+            solution = np.zeros_like(right)
+            for places, block in self.parts:
+                own = np.swapaxes(block, -1, -2) if transposed else block
+                solution[places] = np.matmul(own, right[places][..., None])[..., 0]
+            return solution
         if not self.pivots.size:
             inverse: Array = self.factors.T if transposed else self.factors
             return inverse @ right
-        solution: Array = lapack.dgetrs(self.factors.T, self.pivots, right, trans=not transposed)[0]
-        return solution
+        found: Array = lapack.dgetrs(self.factors.T, self.pivots, right, trans=not transposed)[0]
+        return found
 
 
 def assembled(
@@ -87,17 +94,62 @@ def assembled(
 
     That is the usual size of what is divided by it.
     """
+    parts = parts_of(jacobian, basis, (slope != 0.0) | (normal[:-1] != 0.0))
+    if parts is not None and parts.moving.size:
+        return _in_parts(parts, jacobian, slope, normal, basis, ratio)
     n = len(normal)
     room = n if n <= SMALL else 0
     matrix, factors, pivots = np.empty((n, n)), np.empty((room, room)), np.empty(room, np.int64)
-    pin = basis @ basis.T if basis.size else NO_PIN
+    orbit = basis @ basis.T if basis.size else NO_PIN
     compute: Any = jit.ready(kernels.assemble, kernels.ASSEMBLE)
     weight, least, *determinant = compute(
-        *(jacobian, slope, normal, pin, ratio, matrix, factors, pivots)
+        *(jacobian, slope, normal, orbit, ratio, matrix, factors, pivots)
     )
     if least >= CLEAR:
         return Factors(matrix, factors, pivots, *determinant), weight
     return None if math.isnan(least) else factorized(matrix), weight
+
+
+def _in_parts(
+    parts: Parts, jacobian: Array, slope: Array, normal: Array, basis: Array, ratio: float
+) -> tuple[Factors | None, float]:
+    """Return the same, and w, of what falls into parts."""
+    n, own = len(slope), parts.moving
+    square = float(np.vdot(jacobian, jacobian) + ratio**2 * (slope @ slope))
+    if not math.isfinite(square):
+        return None, 1.0
+    weight = math.sqrt(square / n) if square > 0.0 else 1.0
+    blocks = [stack(jacobian, at) / weight - pin(basis, at) for at in (own, *parts.others)]
+    column = slope[own] * (ratio / weight)
+    blocks[0] = np.block([[blocks[0], column[:, None]], [normal[own], normal[-1:]]])[None]
+    signs, volumes = zip(*(np.linalg.slogdet(block) for block in blocks), strict=True)
+    determinant = float(np.prod(np.concatenate(signs))), float(np.concatenate(volumes).sum())
+    inverses, condition = _inverses(blocks)
+    places = np.append(own, n)[None], *parts.others
+    empty = np.empty((0, 0)), np.empty((0, 0)), np.empty(0, np.int64)
+    pairs = tuple(zip(places, inverses, strict=True))
+    return Factors(*empty, *determinant, condition, pairs), weight
+
+
+def _inverses(blocks: Sequence[Array]) -> tuple[list[Array], float]:
+    """Return the inverses of all blocks, pseudoinverses if one is singular, and the condition."""
+    largest = max(float(np.linalg.norm(block, 1, (-2, -1)).max()) for block in blocks)
+    try:
+        inverses = [np.asarray(np.linalg.inv(block), float) for block in blocks]
+        size = max(float(np.linalg.norm(block, 1, (-2, -1)).max()) for block in inverses)
+        condition = 1.0 / (largest * size)
+    except np.linalg.LinAlgError:
+        condition = 0.0
+    if condition > SINGULAR:
+        return inverses, condition
+    top = max(float(np.linalg.norm(block, 2, (-2, -1)).max()) for block in blocks)
+    least = 10.0 * SINGULAR * top
+    found = []
+    for block in blocks:
+        left, sizes, right = np.linalg.svd(block)
+        factors = np.divide(1.0, sizes, out=np.zeros_like(sizes), where=sizes > least)
+        found.append(np.swapaxes(right, -1, -2) * factors[..., None, :] @ np.swapaxes(left, -1, -2))
+    return found, condition
 
 
 def factorized(matrix: Array) -> Factors | None:
@@ -128,9 +180,9 @@ def pinned(basis: Array, size: float) -> Array | float:
     """Return −c B Bᵀ, which takes the kernel along the orbit out of a Jacobian."""
     if not basis.shape[1]:
         return 0.0
-    pin: Array = basis @ basis.T
-    pin *= -size
-    return pin
+    orbit: Array = basis @ basis.T
+    orbit *= -size
+    return orbit
 
 
 def transverse_values(
@@ -174,6 +226,11 @@ def values_by_rows(jacobian: Array, rows: Array, dimension: int) -> tuple[Array,
 def _symmetric_values(jacobian: Array, basis: Array, nearest: int) -> Array:
     """Return the eigenvalues of a symmetric Jacobian across the orbit."""
     size, orbit = 1.0 + 2.0 * math.sqrt(np.vdot(jacobian, jacobian)), basis.shape[1]
+    parts = parts_of(jacobian, basis, np.zeros(len(jacobian), bool))
+    if parts is not None:
+        blocks = (stack(jacobian, at) - size * pin(basis, at) for at in parts.others)
+        values = np.sort(np.concatenate([np.linalg.eigvalsh(b).ravel() for b in blocks]))
+        return np.asarray(values[orbit:], float)
     matrix = pinned(basis, size) + jacobian
     if len(matrix) > LARGE:
         known = _nearest_values(matrix, orbit, max(nearest, FEWEST), RITZ_RTOL * size)

@@ -210,8 +210,10 @@ def branch(
     in the plane through the prediction x̂ that is orthogonal to the tangent, where the columns of B
     are an orthonormal basis of the orbit's tangent space there and c is the size of the Jacobian.
     The multipliers c Bᵀ (x − x̂) vanish at solutions, which so are in the slice across the orbit.
-    This bordered system is regular at regular points and folds. With more than 600 components and a
-    symmetric Jacobian the index is that of the factors of ∂F/∂x − c B Bᵀ, and the eigenvalues
+    This bordered system is regular at regular points and folds. With more than 600 components it is
+    solved part by part, and all eigenvalues are known, where the Jacobian falls into parts that it
+    does not join, as in the `Residual.aligned` coordinates of layers with weight decay. Elsewhere,
+    of a symmetric one, the index is that of the factors of ∂F/∂x − c B Bᵀ, and the eigenvalues
     nearest to zero come from a Krylov space of its inverse.
 
     A step is taken if Newton's method contracts, does not lead far, and turns the tangent little;
@@ -667,6 +669,7 @@ def as_dataset(
 def tabulated(problem: Problem, rows: Sequence[Row]) -> xr.Dataset:
     """Return the variables of the rows of a branch."""
     residual, points = problem.residual, [row.point for row in rows]
+    turned_back = problem.lift or np.asarray
     special = [row.special or Special(points[0]) for row in rows]
     n = len(points[0].x)
     count = min(problem.n_eigenvalues, n)
@@ -704,8 +707,8 @@ def tabulated(problem: Problem, rows: Sequence[Row]) -> xr.Dataset:
     }
     whole = ("step", "parameter"), ("step", "eigen")
     variables: dict[str, Any] = {
-        "state": (whole[0], np.stack([point.x for point in points])),
-        "tangent": (whole[0], np.stack([point.tangent[:n] for point in points])),
+        "state": (whole[0], turned_back(np.stack([point.x for point in points]))),
+        "tangent": (whole[0], turned_back(np.stack([point.tangent[:n] for point in points]))),
         "transverse_eigenvalue": (whole[1], near.real),
         **{name: ("step", np.asarray(values)) for name, values in along.items()},
     }

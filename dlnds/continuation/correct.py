@@ -7,14 +7,14 @@ by its scale: a typical size of x, and half of the range of p.
 import bisect
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from dlnds._kernels import bordered as kernels
 from dlnds._kernels import jit
-from dlnds.arrays import Array
+from dlnds.arrays import Array, Integers
 from dlnds.continuation.bordered import (
     CLEAR,
     SINGULAR,
@@ -24,6 +24,7 @@ from dlnds.continuation.bordered import (
     transverse_values,
     values_by_rows,
 )
+from dlnds.continuation.parts import decomposed, is_sparse, parts_of, span
 from dlnds.continuation.residuals import Residual, force_of, jacobian_of, slope_of
 from dlnds.theory import forms, tolerances
 
@@ -49,8 +50,8 @@ class Point(NamedTuple):
     #: Orthonormal basis (component × generator) of the orbit's tangent space.
     basis: Array
     #: Eigenvalues of the Jacobian across the orbit, by ascending growth, in terms of their rates.
-    #: Of a symmetric one of more than `LARGE` components, those not nearest to 0 are replaced by ∓
-    #: the largest of these.
+    #: Of a symmetric one that is large and one part, those not nearest to 0 are replaced by ∓ the
+    #: largest of these.
     values: Array
     #: How fast each of them grows: unstable if positive.
     growth: Array
@@ -110,6 +111,8 @@ class Problem(NamedTuple):
     kinds: tuple[tuple[str, Event], ...] = ()
     #: Makes the problem of the step that starts at a point; all steps share one without it.
     renewed: Callable[[Point], "Problem"] | None = None
+    #: Turns states (step × component) back to the coordinates of the caller, if these are others.
+    lift: Callable[[Array], Array] | None = None
 
     @property
     def unit(self) -> float:
@@ -172,12 +175,8 @@ def declared_basis(residual: Residual, x: Array, p: float, unit: float) -> Array
     rows = residual.orbit(x, p)
     if not rows.any():
         return np.zeros((x.size, 0))
-    basis = orthonormal(rows, unit)
-    if basis is not None:
-        return basis
-    _, sizes, frame = np.linalg.svd(rows, full_matrices=False)
-    rank = int((sizes > tolerances.RANK * max(sizes[0], unit)).sum())
-    return np.ascontiguousarray(frame[:rank].T)
+    basis = None if is_sparse(rows) else orthonormal(rows, unit)
+    return span(rows, tolerances.RANK, unit) if basis is None else basis
 
 
 def located_orbit(problem: Problem, point: Point) -> Array:
@@ -188,9 +187,7 @@ def located_orbit(problem: Problem, point: Point) -> Array:
     if problem.nullity >= 0:
         return point.basis
     rows = problem.residual.orbit(point.x, point.p)
-    _, sizes, frame = np.linalg.svd(rows, full_matrices=False)
-    least = tolerances.KERNEL * sizes.max(initial=problem.unit)
-    return np.asarray(frame[: int((sizes > least).sum())].T, float)
+    return span(rows, tolerances.KERNEL, problem.unit)
 
 
 def orbit_basis(problem: Problem, z: Array, normal: Array) -> Array:
@@ -259,14 +256,17 @@ def corrected(problem: Problem, start: Array, normal: Array) -> Solution | None:
     held_within(z, problem.bounds)
     basis = orbit_basis(problem, z, normal)
     system, fresh = bordered(problem, z, basis, normal), True
-    advance: Any = jit.ready(kernels.advance, kernels.ADVANCE)
+    kernel: Any = jit.ready(kernels.advance, kernels.ADVANCE)
     plane = basis, normal, start, problem.scale
     for iteration in range(1, MOST_ITERATIONS + 1):
         if system is None:
             return None
-        factors = system.factors.factors, system.factors.pivots
+        factors = system.factors
+        advance = functools.partial(_advance, factors)
+        if not factors.parts:
+            advance = functools.partial(kernel, factors.factors, factors.pivots)
         before, z = z, np.empty_like(start)
-        length = advance(*factors, problem.value(before), system.unit, *plane, before, z)
+        length = advance(problem.value(before), system.unit, *plane, before, z)
         if not math.isfinite(length):
             return None
         inside = held_within(z, problem.bounds)
@@ -284,6 +284,26 @@ def corrected(problem: Problem, start: Array, normal: Array) -> Solution | None:
             system = bordered(problem, z, basis, normal)
         last = length
     return None
+
+
+def _advance(
+    factors: Factors,
+    force: Array,
+    unit: float,
+    basis: Array,
+    normal: Array,
+    start: Array,
+    scale: Array,
+    z: Array,
+    out: Array,
+) -> float:
+    """Make a step of Newton's method part by part, and return its length, as the kernel does."""
+    lack = (z - start) / scale
+    right = joined(force / unit, float(normal @ lack))
+    right[:-1] -= basis @ (basis.T @ lack[:-1])
+    step = factors.solve(right)
+    out[:] = z - scale * step
+    return float(np.linalg.norm(step) / (1.0 + np.linalg.norm(start / scale)))
 
 
 def held_within(z: Array, bounds: tuple[float, float], beyond: float = 0.0) -> bool:
@@ -428,10 +448,31 @@ def null_directions(problem: Problem, z: Array, normal: Array, tolerance: float 
     if system and regular and zero <= 1e-2 * CLEAR and system.factors.condition > CLEAR:
         return _leading(problem, system, basis)[1][None]
     rows, size = scaled_derivatives(problem, z)
+    parts = (
+        parts_of(rows[:, :-1], basis, rows[:, -1] != 0.0) if problem.residual.symmetric else None
+    )
+    if parts is not None:
+        return _null_vectors(decomposed(parts, rows[:, :-1], basis, size, rows[:, -1]), zero * size)
     across = np.column_stack([size * basis.T, np.zeros(basis.shape[1])])
     _, sizes, frame = np.linalg.svd(np.vstack([rows, across]))
     rank = int((sizes > zero * size).sum())
     return frame[min(rank, z.size - 1) :]
+
+
+def _null_vectors(
+    found: Iterable[tuple[Integers, tuple[Array, Array, Array]]], zero: float
+) -> Array:
+    """Return what singular value decompositions of parts leave, the last of which moves."""
+    n, vectors = 0, []
+    for places, (_, sizes, frames) in found:
+        n = max(n, int(places.max()) + 1)
+        lost = np.ones(frames.shape[:2], bool)
+        lost[:, : sizes.shape[1]] = sizes <= zero
+        vectors += [(places[k], frames[k, j]) for k, j in zip(*np.nonzero(lost), strict=True)]
+    nulls = np.zeros((len(vectors), n))
+    for row, (places, vector) in zip(nulls, vectors, strict=True):
+        row[places] = vector
+    return nulls
 
 
 def scaled_derivatives(problem: Problem, z: Array) -> tuple[Array, float]:

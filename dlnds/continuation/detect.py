@@ -20,6 +20,7 @@ from dlnds.continuation.correct import (
     unit_length,
 )
 from dlnds.continuation.locate import AT_NODE, located, merged
+from dlnds.continuation.parts import product
 from dlnds.continuation.ways import VERTICAL, Special, Test, Way, is_vertical, way_between
 
 #: Cosine of two headings, and sideways part of the way between, of a step that needs no check.
@@ -355,8 +356,8 @@ def _flip(problem: Problem, here: Point, there: Point) -> Callable[[Point], floa
     # At a value with a larger symmetry an end of the way has the generators of around.
     p = here.p if there.p in residual.symmetric_at else there.p
     rows = residual.orbit(here.x, p)
-    seen, change = rows @ basis, residual.orbit(there.x, p) - rows
-    gram = seen.T @ seen
+    seen, change = product(rows, basis), residual.orbit(there.x, p) - rows
+    gram = product(seen.T, seen)
     # By Weyl's inequality no singular value of G reaches zero; the cheaper norm is the larger one.
     for norm in ("fro", 2):
         shift = float(np.linalg.norm(change, norm)) ** 2
@@ -365,7 +366,7 @@ def _flip(problem: Problem, here: Point, there: Point) -> Callable[[Point], floa
     back = np.linalg.pinv(seen)
 
     def test(point: Point) -> float:
-        matrix = back @ (residual.orbit(point.x, p) @ basis)
+        matrix = back @ product(residual.orbit(point.x, p), basis)
         return float(scipy.linalg.eigvals(matrix).real.min())
 
     return test if test(there) < 0.0 else None

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from dlnds.arrays import Array
 from dlnds.continuation.residuals import Residual
 from dlnds.errors import check_integer, known_options
 from dlnds.systems.protocol import SystemProtocol, check_system
@@ -155,7 +156,17 @@ def equilibria(
             raise ValueError(f"{name}: belongs to {words}, got vary={vary!r}")
     if period is not None:
         options["period"] = _period_of(system, period)
-    return Residual(**system.varied(vary, **options), coordinates=system.coordinates())
+    parts, turn = system.varied(vary, **options), system.numerics.working_basis
+    if vary != "weight_decay" or turn is None:  # decay is the same in all orthogonal coordinates
+        return Residual(**parts, coordinates=system.coordinates())
+
+    def aligned(x: Array) -> tuple[Residual, Array, Callable[[Array], Array]] | None:
+        found = turn(x)
+        if found is None:
+            return None
+        return equilibria(found.system, vary), found.state, found.lift
+
+    return Residual(**parts, coordinates=system.coordinates(), aligned=aligned)
 
 
 def _period_of(system: SystemProtocol, period: int) -> int:

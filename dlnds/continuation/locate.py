@@ -15,6 +15,7 @@ from dlnds.continuation.correct import (
     scaled_derivatives,
     usual_size,
 )
+from dlnds.continuation.parts import Parts, decomposed, parts_of
 from dlnds.continuation.ways import (
     VERTICAL,
     Place,
@@ -173,10 +174,14 @@ def _gap(problem: Problem, point: Point) -> float:
     Where the slow part of F has no slope but a value, they are two components, apart by its root.
     """
     rows, size = scaled_derivatives(problem, point.z)
-    left, sizes, _ = np.linalg.svd(rows)
-    slow = left[:, sizes <= SLOW * size]
-    lack = float(np.linalg.norm(slow.T @ problem.value(point.z))) / problem.unit
-    return math.sqrt(lack / size)
+    matrix, slope, basis = rows[:, :-1], rows[:, -1], np.zeros((len(rows), 0))
+    parts = parts_of(matrix, basis, slope != 0.0) or Parts(np.arange(len(rows)), [])
+    force, square = problem.value(point.z) / problem.unit, 0.0
+    for places, (left, sizes, _) in decomposed(parts, matrix, basis, 0.0, slope):
+        own = places[:, : left.shape[1]]
+        lacks = np.matmul(np.swapaxes(left, -1, -2), force[own][..., None])[..., 0]
+        square += float(np.sum(lacks[sizes <= SLOW * size] ** 2))
+    return math.sqrt(math.sqrt(square) / size)
 
 
 def _around(way: Way, test: Test, special: Special, kind: str) -> list[Special]:

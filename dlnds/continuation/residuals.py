@@ -61,6 +61,11 @@ class Residual:
         get the prefix ``equation_`` there.
     label
         ``label(x, p)`` returns the name of a solution, such as ``"{0,2}"``, empty if it has none.
+    aligned
+        ``aligned(x)`` returns the equation in orthogonal coordinates that suit a state, that state
+        in them, and what turns states (step × component) back; ``None`` if its own suit it. Large
+        equations are followed in them: a Jacobian that falls into parts there is taken part by
+        part. What is observed of a state is the same in both.
 
     Examples
     --------
@@ -85,6 +90,9 @@ class Residual:
     coordinates: Mapping[str, Any] = field(default_factory=dict)
     attributes: Mapping[str, Any] = field(default_factory=dict)
     label: Callable[[Array, float], str] | None = None
+    aligned: "Callable[[Array], tuple[Residual, Array, Callable[[Array], Array]] | None] | None" = (
+        None
+    )
 
     def __post_init__(self) -> None:
         functions = "fun", "jacobian", "derivative", "generators", "invariants", "observe", "label"
@@ -92,6 +100,8 @@ class Residual:
             given = getattr(self, name)
             if given is not None or name == "fun":
                 check_function(name, given, "x", "p")
+        if self.aligned is not None:
+            check_function("aligned", self.aligned, "x")
         check_choice("kind", self.kind, KINDS)
         if not isinstance(self.parameter, str) or not self.parameter:
             raise TypeError(f"parameter: needs a name, got {self.parameter!r}")

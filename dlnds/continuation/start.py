@@ -3,6 +3,7 @@
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,11 @@ import scipy.optimize
 from numpy.typing import ArrayLike
 
 from dlnds.arrays import Array
-from dlnds.continuation.bordered import LARGE, SINGULAR
+from dlnds.continuation.bordered import SINGULAR
 from dlnds.continuation.correct import (
     EPSILON,
     Bordered,
+    Event,
     Point,
     Problem,
     bordered,
@@ -27,7 +29,8 @@ from dlnds.continuation.correct import (
     upwards_of,
     usual_size,
 )
-from dlnds.continuation.residuals import equation_of
+from dlnds.continuation.parts import LARGE
+from dlnds.continuation.residuals import Residual, equation_of
 from dlnds.errors import ConvergenceError, check_array, check_memory, check_number
 from dlnds.theory import forms, tolerances
 
@@ -85,8 +88,12 @@ def started(
         if getattr(equation, name) is not None and not np.isfinite(function(x, p)).all():
             raise ValueError(f"{name}: needs finite numbers, got NaN or infinity at the start")
     minimum_norm, reach = symmetry == "minimum_norm", 0.5 * (high - low)
+    lift = None
+    if x.size > LARGE and equation.aligned is not None and not minimum_norm:
+        equation, x, lift = _aligned(equation, x)
+        course = {**course, "events": tuple(_of_turned(e, lift) for e in course["events"])}
     unit, start = float(np.linalg.norm(x)) or 1.0, joined(x, p)
-    plain = Problem(equation, scale=joined(np.full(x.size, unit), reach), **course)
+    plain = Problem(equation, scale=joined(np.full(x.size, unit), reach), lift=lift, **course)
     plain = plain._replace(nullity=0) if minimum_norm else plain
     for _ in range(MOST_UNITS):
         before, rows = unit, plain.rows
@@ -98,6 +105,22 @@ def started(
             break
     problem = plain._replace(nullity=-1)
     return start_of(problem, x, p, minimum_norm)
+
+
+def _aligned(equation: Residual, x: Array) -> tuple[Residual, Array, Callable[[Array], Array]]:
+    """Return an equation in coordinates that suit a state, that without rounding, and the way back.
+
+    It says what the given one says of itself.
+    """
+    assert equation.aligned is not None
+    turned, y, lift = equation.aligned(x) or (equation, x, lambda states: states)
+    y = np.where(np.abs(y) > tolerances.EXACT * np.abs(y).max(), y, 0.0)
+    own = replace(turned, attributes=equation.attributes, coordinates=equation.coordinates)
+    return own, y, lift
+
+
+def _of_turned(event: Event, lift: Callable[[Array], Array]) -> Event:
+    return lambda y, p: event(lift(y[None])[0], p)
 
 
 def check_room(max_points: int, size: int) -> None:

@@ -257,11 +257,18 @@ class HomogeneousNetwork(WeightSystem):
         return parts
 
     def _recedes(self, x: Array) -> bool:
-        """Tell whether the loss falls along a ray of the last layer, or of the map if linear."""
-        X = self.criterion.inputs
-        if not self.is_linear:
-            X = forms.activations(self.unpack(x), X, self.power, self.slope)[-1]
-        return self.criterion.recedes(X)
+        """Tell whether the loss falls along a ray of the last layer, or of the map if linear.
+
+        Units come to the edge of a sample like a power of time, while others grow for ever: what
+        is left of it when the run ends is no more than nothing.
+        """
+        A = self.criterion.inputs
+        for W in [] if self.is_linear else self.unpack(x)[:-1]:
+            z = W @ A
+            sizes = np.linalg.norm(W, axis=1)[:, None] * np.linalg.norm(A, axis=0)
+            z[np.abs(z) <= tolerances.UNREACHED * sizes] = 0.0
+            A = np.where(z > 0.0, z, self.slope * z) ** self.power
+        return self.criterion.recedes(A)
 
     def _both_ways(self, x: Array) -> tuple[list[Array], list[Array]]:
         """Return A_0, …, A_{h−1} and B_1, …, B_h of a state."""

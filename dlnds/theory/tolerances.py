@@ -49,6 +49,8 @@ EXACT = 1e-12
 BALANCED = 1e-8
 #: Norm of a hidden unit's weights, in terms of all weights, up to which it has none.
 ZERO_UNIT = 1e-9
+#: What a sample gives to a hidden unit, in terms of the norms of both, up to which it is nothing.
+UNREACHED = 1e-9
 #: Eigenvalues of the Hessian at a critical point that was computed, in terms of the largest, that
 #: are zero, and ‖f‖, in terms of that times ‖x‖, up to which it is one: it is known to 1e-8 or so.
 HESSIAN = 1e-7

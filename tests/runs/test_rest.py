@@ -175,3 +175,17 @@ def test_rectified_units_at_the_edge_of_a_sample_run_to_infinity():
     run = dl.flow(net, net.initial(scale=0.3, rng=1), save=[])
     assert words(run) == INFINITY
     assert float(run.loss[-1]) == pytest.approx((labels < 0).mean() * np.log(2), rel=1e-9)
+
+
+@pytest.mark.parametrize("seed", [4, 5, 12])
+def test_a_unit_that_comes_to_the_edge_of_a_sample_on_the_way_to_infinity_is_at_no_minimum(seed):
+    """What it reaches has the right label with margins that grow; on the others it is zero."""
+    X = np.random.default_rng(4).normal(size=(2, 10))
+    labels = np.sign(X[0] * X[1])
+    net = dl.HomogeneousNetwork((2, 2, 1), X, labels, power=3, loss="logistic")
+    run = dl.flow(net, net.initial(scale=0.5, rng=seed), save=["state"])
+    margins = labels * net.outputs(run.state.values[-1])[0]
+    reached = np.abs(margins) > 1e-9
+    assert (margins[reached] > 10.0).all()
+    assert float(run.loss[-1]) == pytest.approx((~reached).mean() * np.log(2), rel=1e-12)
+    assert words(run) == INFINITY
