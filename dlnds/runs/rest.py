@@ -1,6 +1,7 @@
 """Whether a gradient flow has come to a minimum of which nothing is known but its Hessian."""
 
 import itertools
+import math
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -12,8 +13,9 @@ from dlnds.theory import tolerances
 
 #: Components up to which the Hessian is looked at.
 MOST = 640
-#: How near the minimum must be, relative to the state: in terms of the accuracy of the run, and of
-#: the smallest eigenvalue over the largest, so that the Hessian is positive all the way.
+#: How near the minimum must be, relative to the state or the reach of the loss: in terms of the
+#: accuracy of the run, and of the smallest eigenvalue over the largest, so that the Hessian is
+#: positive all the way.
 _NEAR, _KEPT = 1e-2, 1e-2
 #: What Newton's step may change in the Hessian, in terms of the smallest eigenvalue: Kantorovich
 #: allows a half. Towards a minimum at infinity each step changes it by a factor e.
@@ -48,8 +50,9 @@ def limit_at(system: SystemProtocol, x: Array, force: Array, rtol: float) -> Lim
     step = across @ (pull[~flat] / (kept / largest))
     near = min(_NEAR * rtol, _KEPT * float(kept[0]) / largest)
     still = float(np.linalg.norm(pull)) <= _ROUNDING * size
+    reach = size if flat.any() else max(size, _reach(system, x, largest))
     if not still and (
-        float(np.linalg.norm(step)) > near * size or not _steady(system, x + step, kept, across)
+        float(np.linalg.norm(step)) > near * reach or not _steady(system, x + step, kept, across)
     ):
         return Limit()
     allowed = _NO_FORCE * largest * size
@@ -62,6 +65,15 @@ def limit_at(system: SystemProtocol, x: Array, force: Array, rtol: float) -> Lim
     if fades or not _goes_on(system, x, aside, allowed, clear):
         return Limit()
     return Limit("minimum", "definite_hessian")
+
+
+def _reach(system: SystemProtocol, x: Array, largest: float) -> float:
+    """Return how far all of the loss is worth, at its largest curvature.
+
+    A minimum at the origin has no other size to be near to: at it the state is its own rounding.
+    """
+    loss = float(system.observables(x[None], ["loss"])["loss"][0])
+    return math.sqrt(2.0 * abs(loss) / largest)
 
 
 def _steady(system: SystemProtocol, there: Array, values: Array, across: Array) -> bool:

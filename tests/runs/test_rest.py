@@ -189,3 +189,18 @@ def test_a_unit_that_comes_to_the_edge_of_a_sample_on_the_way_to_infinity_is_at_
     assert (margins[reached] > 10.0).all()
     assert float(run.loss[-1]) == pytest.approx((~reached).mean() * np.log(2), rel=1e-12)
     assert words(run) == INFINITY
+
+
+@pytest.mark.parametrize("power", [None, 2.0, 3.0, 4.0])
+@pytest.mark.parametrize("size", [1e-6, 1.0])
+def test_a_minimum_at_the_origin_ends_a_run(power, size):
+    """Exclusive or: each term is even in the outputs at w = 0, so that no w is better (convexity).
+
+    There the loss is log 2, or |±1|^p/p, and the Hessian a multiple of one.
+    """
+    X, y = [[1.0, -1.0, 1.0, -1.0], [1.0, 1.0, -1.0, -1.0]], [1.0, -1.0, -1.0, 1.0]
+    loss = dl.losses.power(X, y, power=power) if power else dl.losses.logistic(X, y)
+    run = dl.flow(dl.LossNetwork((2, 1), loss), [size, 0.5 * size], max_steps=2000)
+    assert words(run) == MINIMUM
+    assert float(run.loss[-1]) == pytest.approx(1.0 / power if power else np.log(2), rel=1e-14)
+    assert np.abs(run.state.values[-1]).max() <= 1e-10
