@@ -43,6 +43,7 @@ from dlnds.errors import (
     known_options,
 )
 from dlnds.theory import tolerances
+from dlnds.threads import threads_for
 
 DIRECTIONS = ("both", "up", "down")
 SYMMETRIES = ("declared", "minimum_norm")
@@ -253,7 +254,8 @@ def branch(
     symmetry = check_choice("symmetry", symmetry, SYMMETRIES)
     steps = check_steps(step, step_min, step_max, max_points, predictor, progress)
     course = check_course(bounds, rtol, n_eigenvalues, events)
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+    quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
+    with quiet, threads_for(float(np.size(x0)) ** 3):
         problem, first = started(residual, x0, p0, course, steps.max_points, symmetry)
         return as_dataset(problem, steps, *followed(problem, steps, first, direction))
 

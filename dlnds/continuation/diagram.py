@@ -29,6 +29,7 @@ from dlnds.continuation.switching import departures
 from dlnds.continuation.ways import way_between
 from dlnds.errors import check_choice, check_integer, known_options
 from dlnds.theory import tolerances
+from dlnds.threads import threads_for
 
 #: What other branches may leave from.
 CROSSINGS = ("branch_point", "symmetry_change")
@@ -128,7 +129,8 @@ def diagram(
     check_integer("n_eigenvalues", n_eigenvalues, minimum=1)
     levels = check_integer("depth", depth, minimum=0)
     most = check_integer("max_branches", max_branches, minimum=1)
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+    quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
+    with quiet, threads_for(float(np.size(x0)) ** 3):
         problem, first = started(residual, x0, p0, course, steps.max_points, symmetry)
         found, complete = _found(problem, steps, first, levels, most)
         return _tree(problem, steps, found, complete)

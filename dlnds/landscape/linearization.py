@@ -31,6 +31,7 @@ from dlnds.systems.protocol import (
 )
 from dlnds.theory import spectra, tolerances
 from dlnds.theory.spectra import Decision, KnownSpectrum
+from dlnds.threads import threads_for
 
 METHODS = ("auto", "known", "dense", "iterative")
 #: Which eigenvalues the iterative method finds.
@@ -182,11 +183,13 @@ def linearize(
             raise ValueError(f"eigenvectors: belong to method 'dense', got method {method!r}")
         method = "dense"
     if method == "iterative":
-        found = _iterative(system, t, state, zero_tolerance, which, count)
-    elif method == "dense" or (known := system.theory(state).spectrum()) is None:
+        with threads_for(system.numerics.field_cost):
+            found = _iterative(system, t, state, zero_tolerance, which, count)
+    elif method == "dense" or (known := _spectrum(system, state)) is None:
         if method == "known":
             raise ValueError("method: the spectrum at this state is not known; use 'dense'")
-        found = _dense(system, t, state, zero_tolerance, vectors=eigenvectors)
+        with threads_for(float(system.dim) ** 3):
+            found = _dense(system, t, state, zero_tolerance, vectors=eigenvectors)
     else:
         found = _known(system, known, zero_tolerance)
     return _dataset(system, t, state, found._replace(counted=zero_tolerance is None))
@@ -208,6 +211,11 @@ def _check_end(
     if n_eigenvalues is None:
         return None
     return check_integer("n_eigenvalues", n_eigenvalues, minimum=1, maximum=system.dim)
+
+
+def _spectrum(system: SystemProtocol, x: Array) -> KnownSpectrum | None:
+    with threads_for(system.numerics.field_cost):
+        return system.theory(x).spectrum()
 
 
 def _known(system: SystemProtocol, known: KnownSpectrum, tolerance: float | None) -> _Spectrum:

@@ -14,6 +14,7 @@ from dlnds.arrays import Array
 from dlnds.errors import ConvergenceError, check_integer, check_memory, check_number, known_options
 from dlnds.systems.protocol import SystemProtocol, check_flow, check_state, dense_jacobian, field_of
 from dlnds.theory.spectra import decided
+from dlnds.threads import threads_for
 
 Evaluate = Callable[[Array], Array]
 
@@ -136,7 +137,8 @@ def find_critical_point(
     if system.dim > LARGEST:
         raise ValueError(f"system: needs at most {LARGEST} components, got {system.dim}")
     check_memory("system", 4 * system.dim**2)
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # of trials too far away
+    far = np.errstate(over="ignore", invalid="ignore", divide="ignore")  # trials too far away
+    with far, threads_for(float(system.dim) ** 3):
         search = Search(system, t, x, rtol)
         search.run(max_iterations)
     attrs = {**system.attributes(), "rtol": rtol, "max_iterations": max_iterations}

@@ -30,6 +30,7 @@ from dlnds.runs.stepping import DENSE_LIMIT, Task, Tracker, has_derivative, inte
 from dlnds.runs.together import parts_of, together
 from dlnds.systems.product import check_packed
 from dlnds.systems.protocol import SystemProtocol, check_flow, check_state, check_system
+from dlnds.threads import threads_for
 
 #: A function of time and state (parameter) that an event is a zero of.
 Event = Callable[[float, Array], float]
@@ -198,7 +199,8 @@ def flow(
         reduce_width=check_flag("reduce_width", reduce_width),
     )
     workers = check_integer("workers", workers, minimum=1)
-    with progress_bar(check_flag("progress", progress), len(stack), span) as track:
+    bar = progress_bar(check_flag("progress", progress), len(stack), span)
+    with threads_for(system.numerics.field_cost), bar as track:
         runs = [integrate(task, stack[0], track())]  # compiles what all need
         if len(stack) > 1:
             with ThreadPoolExecutor(workers) as pool:
@@ -345,7 +347,8 @@ def iterate(
     every = check_integer("every", every, minimum=1, maximum=LAST)
     check_memory("n_steps", (n_steps // every + 2) * (2 + system.dim * ("state" in names)))
     chunks = []
-    with progress_bar(check_flag("progress", progress), 1, (0.0, float(n_steps))) as track:
+    bar = progress_bar(check_flag("progress", progress), 1, (0.0, float(n_steps)))
+    with threads_for(system.numerics.field_cost), bar as track:
         update = track()
         for rows, states in _orbit(system, x, n_steps, every):
             chunks.append(observed(system, names, rows.astype(float), states))

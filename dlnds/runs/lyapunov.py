@@ -26,6 +26,7 @@ from dlnds.errors import (
 from dlnds.runs.flow import LAST, SMALLEST_RTOL, check_span, progress_bar
 from dlnds.runs.stepping import Tracker
 from dlnds.systems.protocol import SystemProtocol, check_state, check_system, field_of
+from dlnds.threads import threads_for
 
 #: Rows of finite-time values, and parts of a run whose growth is compared.
 _ROWS, _PARTS = 100, 20
@@ -548,7 +549,8 @@ class _Motion:
         stops = stops[np.diff(stops, prepend=-np.inf) > way.close]
         places: list[_Place] = []
         show, span = check_flag("progress", progress), (way.begin, way.end)
-        with progress_bar(show, 1, span, "tangent vectors") as track:
+        bar = progress_bar(show, 1, span, "tangent vectors")
+        with threads_for(self.k * way.system.numerics.field_cost), bar as track:
             update: Tracker = track()
             for stop in stops.tolist():
                 if places:

@@ -37,6 +37,7 @@ from dlnds.theory.laws import time_on_ray
 from dlnds.theory.rays import Rays
 from dlnds.theory.saddles import Directions, Strict
 from dlnds.theory.spectra import counted, decided
+from dlnds.threads import threads_for
 
 NEWTON_STEPS = 25
 #: Components up to which all KKT points of expanded forms are looked for, and up to which second
@@ -259,9 +260,11 @@ def escape_directions(
     n_starts = n_starts if given is None else len(given)
     quiet, saddles = not check_flag("progress", progress), check_flag("saddles", saddles)
     hessian = functools.cache(lambda: hessian_at(system, x, name="at"))
-    found, (forms, whole) = [_strict(system, x, hessian)], _leading(system, x, hessian)
+    with threads_for(float(system.dim) ** 3):
+        found, (forms, whole) = [_strict(system, x, hessian)], _leading(system, x, hessian)
     searched = [form for form in forms if given is not None or not (form.rays or form.near)]
-    with tqdm(total=n_starts * len(searched), unit="start", disable=quiet) as bar:
+    bar = tqdm(total=n_starts * len(searched), unit="start", disable=quiet)
+    with bar, threads_for(float(system.dim) ** 3):
         for form in forms:
             if given is None and (form.rays or form.near):
                 found.append(_known(form, most))

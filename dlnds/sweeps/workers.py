@@ -8,7 +8,7 @@ import sys
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
     BrokenExecutor,
@@ -23,10 +23,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
-from threadpoolctl import ThreadpoolController
 
 from dlnds.sweeps.folder import encode
 from dlnds.sweeps.task import Task, differing, parts_of
+from dlnds.threads import single_threaded
 
 #: How often a point is tried whose worker process dies; it may have been killed from outside.
 TRIES = 3
@@ -117,32 +117,6 @@ def _judged(job: Job, point: Point, result: Any) -> Outcome:
     except TypeError as error:
         return Outcome(point, "wrong_form", message=str(error))
     return Outcome(point, "finished", record)
-
-
-_counting = threading.Lock()
-_users = 0
-_loaded = 0  # modules when libraries with threads were looked for, which takes milliseconds
-_libraries: Any = None
-_limits: Any = None
-
-
-@contextlib.contextmanager
-def single_threaded() -> Iterator[None]:
-    """Keep BLAS and OpenMP to one thread, on which last digits depend, while anyone needs it."""
-    global _users, _loaded, _libraries, _limits
-    with _counting:
-        if _users == 0:
-            if len(sys.modules) != _loaded:
-                _libraries, _loaded = ThreadpoolController(), len(sys.modules)
-            _limits = _libraries.limit(limits=1)
-        _users += 1
-    try:
-        yield
-    finally:
-        with _counting:
-            _users -= 1
-            if _users == 0:
-                _limits.restore_original_limits()
 
 
 def run_elsewhere(job: Job, points: Sequence[Point], executor: Any) -> Outcomes:

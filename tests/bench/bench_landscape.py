@@ -8,6 +8,8 @@ import contextlib
 import io
 import os
 import resource
+import subprocess
+import sys
 import tempfile
 import time
 import tracemalloc
@@ -90,6 +92,38 @@ def hessian_against_jax():
     report("assembled Hessian at n = 1024 against jax.hessian", ratio, 3, "x", at_most=False)
 
 
+@contextlib.contextmanager
+def busy_cores():
+    """Keep each core busy with another process."""
+    work = [sys.executable, "-c", "while True: pass"]
+    others = [subprocess.Popen(work) for _ in range(os.cpu_count() or 1)]
+    try:
+        yield
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+
+
+def beside_others(widths, modes):
+    """All negative eigenvalues, alone with one thread and with another process on each core."""
+    sigma = np.sort(np.random.default_rng(1).uniform(1.0, 3.0, widths[0]))[::-1]
+    net = dl.LinearNetwork(widths=widths, target=np.diag(sigma))
+    x = change_bases(net, net.critical_state(modes), 0.02)
+
+    def job():
+        dl.linearize(net, x, method="iterative")
+
+    job()
+    with threadpool_limits(1, user_api="blas"):
+        quiet = median_time(job, 3)
+    with busy_cores():
+        busy = median_time(job, 3)
+    name = f"{'-'.join(map(str, widths))}, a process at work on each core"
+    report(name, busy, 6, "s", at_most=True)
+    report(f"{name}, against one thread alone", busy / quiet, 2, "x", at_most=True)
+
+
 def negative_eigenvalues(widths, modes):
     """All negative eigenvalues at a critical point that is not balanced, n = 20,000."""
     sigma = np.sort(np.random.default_rng(1).uniform(1.0, 3.0, widths[0]))[::-1]
@@ -163,4 +197,5 @@ if __name__ == "__main__":
     known_spectrum("at a balanced minimum", tuple(range(SIZE)), None, 50)
     hessian_against_jax()
     negative_eigenvalues((100, 100, 100), tuple(range(95)))
+    beside_others((100, 100, 100), tuple(range(95)))
     negative_eigenvalues((71,) * 5, tuple(range(1, 71)))

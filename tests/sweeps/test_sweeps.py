@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.linalg  # noqa: F401 - loads its library before the threads of all are counted
 import sweep_tasks as tasks
 import threadpoolctl
 import xarray as xr
