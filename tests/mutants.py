@@ -148,8 +148,8 @@ MUTANTS = (
     Mutant(
         "the imbalance without the later layer",
         "theory/symmetry.py",
-        "w @ np.swapaxes(w, -1, -2) - np.swapaxes(after, -1, -2) @ after",
-        "w @ np.swapaxes(w, -1, -2)",
+        "w @ transposed(w) - transposed(after) @ after",
+        "w @ transposed(w)",
         ("theory/test_symmetry.py", "runs/test_flow.py"),
     ),
     Mutant(
@@ -288,7 +288,7 @@ MUTANTS = (
     Mutant(
         "products of the Hessian without the part of the signal",
         "_kernels/linear.py",
-        "        multiply_right_transposed(signal, before, slot, True)\n        weights, direction",
+        "        multiply_right_transposed(signal, before, slot, 1.0)\n        weights, direction",
         "        weights, direction",
         ("kernels/test_kernels.py",),
     ),
@@ -415,7 +415,7 @@ MUTANTS = (
     Mutant(
         "rest at minima without a look along what is flat",
         "runs/rest.py",
-        "if not all(float(np.linalg.norm(field(state))) <= allowed for state in aside):",
+        "if fades or not _goes_on(system, x, aside, allowed, clear):",
         "if False:",
         ("runs",),
     ),

@@ -218,8 +218,8 @@ class Bordered(NamedTuple):
 def usual_size(problem: Problem, jacobian: Array, slope: Array) -> float:
     """Return the root mean square of what a unit of x, and one of p, changes; 1 if it is 0."""
     ratio = float(problem.scale[-1]) / problem.unit
-    square = float(np.vdot(jacobian, jacobian) + ratio**2 * (slope @ slope))
-    return math.sqrt(square / slope.size) if 0.0 < square < math.inf else 1.0
+    size = math.hypot(float(np.linalg.norm(jacobian)), ratio * float(np.linalg.norm(slope)))
+    return size / math.sqrt(slope.size) if 0.0 < size < math.inf else 1.0
 
 
 def bordered(problem: Problem, z: Array, basis: Array, normal: Array) -> Bordered | None:
