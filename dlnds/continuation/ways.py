@@ -120,11 +120,6 @@ def size_of(way: Way, test: Test) -> float:
     return max(abs(test.value(way.here)), abs(test.value(way.there)))
 
 
-def level_growth(point: Point, level: int) -> float:
-    """Return a growth by its place from the largest, one if there is none."""
-    return float(point.growth[-1 - level]) if 0 <= level < len(point.growth) else 1.0
-
-
 def slowest_growth(point: Point) -> float:
     """Return the modulus of the growth that is nearest to zero."""
     return float(np.abs(point.growth).min(initial=np.inf)) if len(point.growth) else 0.0

@@ -24,7 +24,6 @@ from dlnds.continuation.ways import (
     Test,
     Way,
     growth_near,
-    level_growth,
     size_of,
     slowest_growth,
 )
@@ -232,7 +231,8 @@ def _order(way: Way, test: Test, part: float) -> int:
         if 0.0 < part + 2.0 * gap < 1.0:
             with contextlib.suppress(ArithmeticError):
                 one, two = (abs(test.value(way.at(part + k * gap))) for k in (1.0, 2.0))
-                slopes.append(math.log2(two / one))
+                if min(one, two) > 0.0:  # next to another zero there may be nothing to compare
+                    slopes.append(math.log2(two) - math.log2(one))
     return max(round(float(np.mean(slopes))), 1) if slopes else 1
 
 
@@ -351,6 +351,14 @@ def placed_near(problem: Problem, z: Array, tangent: Array) -> Point:
     return stored(problem, z[:-1], float(z[-1]), tangent)
 
 
+def _product(way: Way, test: Test) -> Test:
+    """Return the product of the growths on both sides of zero, or that of the one side there is."""
+    count = min(len(way.here.growth), len(way.there.growth))
+    levels = [k for k in (way.here.n_growing - 1, way.here.n_growing) if 0 <= k < count]
+    zone = test.zone * size_of(way, test) ** (len(levels) - 1)
+    return Test("spectrum", lambda q: math.prod(float(q.growth[-1 - k]) for k in levels), zone)
+
+
 def touching(way: Way, test: Test) -> Place | None:
     """Return where a test function of one sign touches zero on the way, None if it does not.
 
@@ -360,8 +368,7 @@ def touching(way: Way, test: Test) -> Place | None:
     if test.kind == "symmetry_change":
         return None
     if test.kind == "spectrum":
-        index, zone = way.here.n_growing, test.zone * size_of(way, test)
-        test = Test("spectrum", lambda q: level_growth(q, index - 1) * level_growth(q, index), zone)
+        test = _product(way, test)
     values = {part: test.value(point) for part, point in way.known.items()}
     if not min(values.values()) * max(values.values()) > -test.zone * size_of(way, test):
         return None  # it crosses zero
