@@ -179,7 +179,8 @@ def branch(
         pitchforks and Hopf points, and how it was ``decided``: by a change of sign, by a zero that
         is touched, interpolated between neighbours where the equation is singular, or at a node:
         the start, or the end at a bound. Between two rows without an event ``index``, ``nullity``
-        and ``orbit_dimension`` are equal.
+        and ``orbit_dimension`` are equal: a start where p only pauses and goes on, as at x = 0 of
+        p = x³, which is no special point, has the nullity of what is beside it.
 
         Attributes: ``start_step``, and why the branch ends on both sides, ``first_stop`` and
         ``last_stop``: ``bound_reached``, ``max_points``, ``closed``, ``start``, ``step_too_small``
