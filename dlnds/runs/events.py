@@ -16,21 +16,16 @@ from dlnds.errors import (
     check_number,
     known_options,
 )
-from dlnds.runs.zeros import INNER, Step, Zero, Zeros
+from dlnds.runs.zeros import EPS, INNER, Step, Zero, Zeros
 from dlnds.systems.linear import LinearNetwork, check_network
 
 #: Times and states (time, parameter) at parts of a step.
 Inside = Callable[[Array], tuple[Array, Array]]
 
-EPS = float(np.finfo(float).eps)
 #: Values beyond this, infinite ones too, are counted as this.
 LARGEST = 1e300
 
 _DIRECTIONS = {"falling": -1, "rising": 1, "either": 0}
-
-
-#: How many times the relative accuracy of a run its states may be off where a zero is touched.
-_OFF = 3.0
 
 
 class Happening(NamedTuple):
@@ -78,6 +73,7 @@ class Watch:
                 value=functools.partial(_values_inside, event, inside),
                 blur=functools.partial(self._blur, event, inside, np.abs(states).max(axis=0)),
                 grain=grain,
+                rtol=self.rtol,
             )
             for zero in zeros.along(step, _values(event, times, states), now):
                 found += self._wanted(number, zero)
@@ -98,8 +94,8 @@ class Watch:
         fits = wanted == 0 or wanted * zero.direction > 0
         return [Happening(zero.part, number, zero.direction)] if fits else []
 
-    def _blur(self, event: Any, inside: Inside, sizes: Array, part: float) -> float:
-        """Return how much of an event's value the accuracy of the run may change at a part.
+    def _blur(self, event: Any, inside: Inside, sizes: Array, part: float, error: float) -> float:
+        """Return how much of an event's value an error of states may change at a part.
 
         Only where zeros that are touched count: by two moves of the state, as large as the
         ``sizes`` of its components.
@@ -109,7 +105,7 @@ class Watch:
         times, states = inside(np.array([part]))
         phases = 1.0 + np.arange(sizes.size)
         moves = np.stack([np.zeros(sizes.size), np.sin(phases), np.cos(phases)])
-        values = _values(event, np.repeat(times, 3), states + _OFF * self.rtol * sizes * moves)
+        values = _values(event, np.repeat(times, 3), states + error * sizes * moves)
         return float(np.abs(values[1:] - values[0]).max())
 
 

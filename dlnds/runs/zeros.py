@@ -18,6 +18,7 @@ import numpy as np
 
 from dlnds.arrays import Array
 
+EPS = float(np.finfo(float).eps)
 _DEGREE = 8
 #: Places in a piece at which it is sampled, those between them at which the polynomial is looked
 #: at, and all between the ends.
@@ -38,8 +39,13 @@ _DUST = 1e-14
 _GRAINS = 32.0
 #: The slope of an error, in terms of the error, as differences of coefficients are slopes.
 _STEEP = 16.0
+#: How many times the relative accuracy of a run its states may be off where a zero is touched, and
+#: how many times for sure.
+_OFF, _SURELY_OFF = 30.0, 3.0
 #: What the search for a least value may leave of zero, in terms of the values around it.
 _FOUND = 1e-8
+#: Growth towards a change of sign, over the smallest pieces, of which that is a pole.
+_POLE = 10.0
 #: Range of samples that are nothing but noise at most, in terms of the largest in the step.
 _NOISE = 1e-4
 
@@ -58,6 +64,8 @@ _TAIL = 4
 _FORMS = np.concatenate([_bernstein(), _CHEBYSHEV[-_TAIL:]])
 #: The matrix from samples to the values of the polynomial between them.
 _VALUES = np.polynomial.chebyshev.chebvander(2.0 * _BETWEEN - 1.0, _DEGREE) @ _CHEBYSHEV
+#: How far from zeros samples between them are taken, in terms of their distance.
+_WITHIN = 0.02
 #: The polynomial is wrong if it is off by so many times what its last coefficients say, or by this
 #: part of the range of the samples. A corner is looked at down to pieces this small.
 _WRONG, _COARSE, _CLOSE = 8.0, 1e-2, 2.0**-6
@@ -73,13 +81,14 @@ class Zero(NamedTuple):
 class Step(NamedTuple):
     """A step: values of the function at parts of it, and the largest of them that is known.
 
-    ``blur`` gives what the error of the run may change in the value at a part, ``grain`` is the
-    rounding of time, in terms of the step.
+    ``blur`` gives what an error, relative to the state, may change in the value at a part; ``rtol``
+    is the accuracy of the run, ``grain`` is the rounding of time, in terms of the step.
     """
 
     value: Callable[[Array], Array]
-    blur: Callable[[float], float]
+    blur: Callable[[float, float], float]
     grain: float
+    rtol: float = 0.0
     size: float = 0.0
 
 
@@ -217,7 +226,8 @@ class Zeros:
 
     Between definite signs lie stretches in which it is zero as far as can be told. Where it goes on
     with the other sign there is a zero, where it turns back it is touched; one in which it rests is
-    a zero at its beginning.
+    a zero at its beginning. Zeros between which it is nothing but rounding, or what the error of
+    the run makes of it, are one.
     """
 
     def __init__(self, value: float) -> None:
@@ -228,6 +238,8 @@ class Zeros:
         self._touched = self._counted = self._rests = False
         #: The sample before the end of the last piece, if the modulus falls towards that.
         self._coming: tuple[float, float] | None = None
+        self._step: Step | None = None  # the last one
+        self._clear = True  # whether the function has been away from zero since the last one
         #: Steps in which the function varies too fast to be followed.
         self.unresolved = 0
 
@@ -235,7 +247,7 @@ class Zeros:
         """Return the zeros in a step, from the values at `INNER` and that at its end."""
         inside, between = np.split(inside, [_DEGREE - 1])
         samples = np.concatenate([[self.value], inside, [now]])
-        step = step._replace(size=float(np.abs(samples).max()))
+        self._step = step = step._replace(size=float(np.abs(samples).max()))
         found: list[Zero] = []
         open_width = 0.0
         for piece in _without_noise(list(_pieces(step, samples, between)), step):
@@ -250,7 +262,21 @@ class Zeros:
         self.value = now
         if self._coming is not None:
             self._coming = 0.0, now
-        return found
+        return self._apart(step, found)
+
+    def _apart(self, step: Step, found: list[Zero]) -> list[Zero]:
+        """Return the zeros of a step with those made one that only rounding or errors part."""
+        kept: list[Zero] = []
+        part = 0.0
+        for zero in found:
+            self._clear = self._clear or _parts(step, part, zero.part)
+            if self._clear:
+                kept.append(zero)
+            elif kept:
+                kept[-1] = _joined(kept[-1], zero)
+            self._clear, part = False, zero.part
+        self._clear = self._clear or _parts(step, part, 1.0)
+        return kept
 
     def _arrive(self, step: Step, part: float, value: float, sign: int) -> list[Zero]:
         """Return the zero in the stretch before a definite sign."""
@@ -263,7 +289,7 @@ class Zeros:
         if side == 0:
             return [Zero(_last_zero(near, part, step), sign)]
         if side != sign:
-            return [Zero(_crossing(near, part, value, side, step), sign)]
+            return _crossing(near, part, value, side, step)
         if counted:
             return []
         if touched:
@@ -282,7 +308,9 @@ class Zeros:
             found.append(Zero(_root(parts, values, piece.first, step), piece.last))
         elif piece.falls and piece.rises and values[0] and values[-1]:
             k = int(np.clip(np.argmin(np.abs(values)), 1, _DEGREE - 1))
-            if piece.low <= max(_FOUND * np.ptp(values), step.blur(float(parts[k]))):
+            if piece.low <= max(
+                _FOUND * np.ptp(values), step.blur(float(parts[k]), _OFF * step.rtol)
+            ):
                 found += _dip(parts[k - 1 : k + 2], values[k - 1 : k + 2], piece.first, step)
         self._side = piece.last
         return found
@@ -300,7 +328,7 @@ class Zeros:
             return [Zero(_last_zero(near, 1.0, step), sign)] if sign else []
         if sign == -side:
             self._side, self._counted = sign, True
-            return [Zero(_crossing(near, 1.0, now, side, step), sign)]
+            return _crossing(near, 1.0, now, side, step)
         if any(not piece.values.any() for piece in near):
             self._rests = True
             return [] if self._counted else [Zero(_first_zero(near, step), -side)]
@@ -308,10 +336,40 @@ class Zeros:
         return []
 
     def end(self) -> list[Zero]:
-        """Return the zero at the end of the last step, where no more will come."""
+        """Return the zero at the end of the last step, where no more will come.
+
+        A run may end short of it by no more than the rounding of its states.
+        """
+        step, rounded = self._step, False
+        if step is not None and self.value and self._side and self._clear:
+            rounded = abs(self.value) <= step.blur(1.0, _GRAINS * EPS)
+        if rounded:
+            return [Zero(1.0, -self._side)]
         if not self._touched or self._counted:
             return []
         return [Zero(1.0, 0 if self.value else -self._side)]
+
+
+def _parts(step: Step, left: float, right: float) -> bool:
+    """Tell whether the function is anything but its own noise, or errors, between two places."""
+    if not left < right:
+        return False
+    places = np.concatenate([_PLACES, _BETWEEN])
+    parts = left + (right - left) * (_WITHIN + (1.0 - 2.0 * _WITHIN) * places)
+    values = step.value(parts)
+    peak = float(np.abs(values).max())
+    samples, between = np.split(values, [_DEGREE + 1])
+    wrong = float(np.abs(_VALUES @ samples - between).max())
+    if peak <= _NOISE * step.size and wrong > 0.25 * np.ptp(values):
+        return False
+    around = left, float(parts[np.argmax(np.abs(values))]), right
+    return peak > max(step.blur(part, _SURELY_OFF * step.rtol) for part in around)
+
+
+def _joined(first: Zero, second: Zero) -> Zero:
+    """Return two zeros as one: where it crosses for the first time, or back between both."""
+    direction = _sign(first.direction + second.direction)
+    return Zero(first.part if direction else 0.5 * (first.part + second.part), direction)
 
 
 def _sign(value: float) -> int:
@@ -355,10 +413,19 @@ def _edge(zero: float, other: float, step: Step) -> float:
     return zero
 
 
-def _crossing(near: list[Piece], part: float, value: float, side: int, step: Step) -> float:
-    """Return the zero in a stretch that ends with the other sign than it began with."""
+def _crossing(near: list[Piece], part: float, value: float, side: int, step: Step) -> list[Zero]:
+    """Return the zero in a stretch that ends with the other sign than it began with.
+
+    There is none where the modulus grows from both ends without bound: at a pole.
+    """
     parts, values = _samples(near)
-    return _root(np.append(parts, part), np.append(values, value), side, step)
+    parts, values = np.append(parts, part), np.append(values, value)
+    root = _root(parts, values, side, step)
+    if parts[0] < root < parts[-1]:
+        peak = abs(float(step.value(np.array([root]))[0]))
+        if peak > _POLE * max(abs(values[0]), abs(values[-1])):
+            return []
+    return [Zero(root, -side)]
 
 
 def _root(parts: Array, values: Array, side: int, step: Step) -> float:
@@ -386,7 +453,7 @@ def _touch(near: list[Piece], step: Step) -> list[Zero]:
     low, high = max(k - 1, 0), min(k + 1, len(parts) - 1)
     part, size = _lowest(abs, parts[low], parts[k], parts[high], step)
     limit = noise if noise <= _NOISE * step.size else 0.0
-    return [Zero(part, 0)] if size <= limit or size <= step.blur(part) else []
+    return [Zero(part, 0)] if size <= limit or size <= step.blur(part, _OFF * step.rtol) else []
 
 
 def _dip(parts: Array, values: Array, side: int, step: Step) -> list[Zero]:
@@ -398,7 +465,7 @@ def _dip(parts: Array, values: Array, side: int, step: Step) -> list[Zero]:
     part, size = _lowest(lambda value: side * value, low, middle, high, step)
     if size > 0.0:
         limit = _FOUND * float(np.abs(values).max())
-        return [Zero(part, 0)] if size <= limit or size <= step.blur(part) else []
+        return [Zero(part, 0)] if size <= limit or size <= step.blur(part, _OFF * step.rtol) else []
     values = np.array([values[0], side * size, values[-1]])
     parts = np.array([parts[0], part, parts[-1]])
     if size == 0.0:

@@ -276,3 +276,65 @@ def test_a_corner_away_from_zero_takes_few_samples():
     run = dl.flow(dl.System(constant_speed, dim=1), [0.0], (0, 20), events=corner)
     assert not (run.event >= 0).any()
     assert len(calls) <= 16 * run.n_steps + 1 + 7 * 31
+
+
+@pytest.mark.parametrize("of_state", [False, True])
+def test_a_double_zero_at_the_start_is_one(of_state):
+    """1 − cos t is the rounding of one up to 1e-8 or so."""
+    for begin in (0.0, -1.0):
+        run = dl.flow(
+            *(straight(), [begin], (begin, 6.5)),
+            events=lambda t, x: 1.0 - np.cos(x[0] if of_state else t),
+        )
+        np.testing.assert_allclose(found(run)[0], [0.0, 2.0 * np.pi], atol=3e-8)
+    times, words = found(dl.flow(circle(), [1.0, 0.0], (0, 6.5), events=lambda t, x: 1.0 - x[0]))
+    np.testing.assert_allclose(times, [0.0, 2.0 * np.pi], atol=1e-3)
+    assert len(words) == 2
+
+
+@pytest.mark.parametrize("rtol", [1e-6, 1e-8, 1e-10, 1e-12])
+def test_a_double_zero_that_the_run_splits_is_one(rtol):
+    """sin t − 1 has three in (0, 6π)."""
+    run = dl.flow(circle(), [1.0, 0.0], (0, 18.8), rtol=rtol, events=lambda t, x: x[1] - 1.0)
+    exact = np.pi * np.array([0.5, 2.5, 4.5])
+    np.testing.assert_allclose(found(run)[0], exact, atol=10.0 * np.sqrt(rtol))
+
+
+def test_an_implicit_run_finds_a_double_zero():
+    words = {"method": "radau", "events": lambda t, x: 1.0 - x[1]}
+    times, said = found(dl.flow(circle(), [1.0, 0.0], (0, 3), **words))
+    assert said == ["touching"]
+    np.testing.assert_allclose(times, np.pi / 2, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("event", "zeros"),
+    [
+        (lambda t, x: 1.0 / (x[0] - 3.3) - 1.0, [4.3]),
+        (lambda t, x: np.tan(t) - 1.0, np.pi * np.array([0.25, 1.25, 2.25])),
+        (lambda t, x: np.sign(x[0] - 3.3) * abs(x[0] - 3.3) ** -0.5 - 1.0, [4.3]),
+        (lambda t, x: (2.0 - t) * np.sign(t - 3.3), [2.0, 3.3]),
+    ],
+)
+def test_a_pole_is_no_zero_and_a_jump_is_one(event, zeros):
+    with np.errstate(divide="ignore"):
+        run = dl.flow(straight(), [0.0], (0, 9), events=event)
+    np.testing.assert_allclose(found(run)[0], zeros, rtol=1e-12)
+
+
+def test_what_tends_to_zero_up_to_rounding_is_at_it_once_at_most():
+    """x' = x (1 − x) comes to one like e^{−t}, and is its rounding from t = 40 on."""
+
+    def logistic(t, x, params, out):
+        out[0] = x[0] * (1.0 - x[0])
+
+    run = dl.flow(dl.System(logistic, dim=1), [0.01], (0, 100), events=lambda t, x: 1.0 - x[0])
+    assert len(found(run)[0]) <= 1
+
+
+@pytest.mark.parametrize("method", ["dop853", "radau", "auto"])
+def test_a_zero_at_the_last_time_is_not_lost_by_rounding(method):
+    run = dl.flow(straight(), [0.0], (0, 10), method=method, events=lambda t, x: x[0] - 10.0)
+    assert found(run) == ([10.0], ["rising"])
+    above = dl.flow(straight(), [0.0], (0, 10), method=method, events=lambda t, x: x[0] - 10.001)
+    assert found(above)[1] == []
