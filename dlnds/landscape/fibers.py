@@ -167,7 +167,7 @@ def fiber_dimension(
         "nullity": np.int64(nullity),
         "is_smooth": np.int8(fiber.largest == nullity),
         "is_complete": np.int8(fiber.complete),
-        "is_clear": np.int8(not decision.others and (rtol is not None or decision.wide)),
+        "is_clear": np.int8(not decision.others and (rtol is not None or decision.sure)),
     }
     attrs = {
         **net.attributes(),

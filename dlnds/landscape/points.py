@@ -240,7 +240,7 @@ def classify(
                 f"singular values from {decision.strings.smallest_kept:.2g} count, up to "
                 f"{decision.strings.largest_dropped:.2g} do not"
             )
-        variables.update(_decided(net, learnt, decision, rtol is not None or decision.wide))
+        variables.update(_decided(net, learnt, decision, rtol is not None or decision.sure))
         variables["decision_gap"] = decision.gap
         attrs["smallest_kept"] = decision.strings.smallest_kept
         attrs["largest_dropped"] = decision.strings.largest_dropped

@@ -567,7 +567,7 @@ class LinearNetwork(LayeredSystem):
         if not found.is_critical(tolerances.CRITICAL):
             return None
         orbit, fiber, decision = strings.dimensions(problem, layers, found, strings.FEW_KINDS)
-        return orbit, fiber.largest, fiber.complete and not decision.others
+        return orbit, fiber.largest, fiber.complete and decision.sure and not decision.others
 
     def _inertia(self, x: Array) -> tuple[int, int, bool] | None:
         """Return index and nullity of the Hessian, and if they are clear.
@@ -583,7 +583,7 @@ class LinearNetwork(LayeredSystem):
             return None
         decision = strings.decided(problem, found)
         counted = [strings.inertia(problem, found.modes, ranks) for ranks in decision.possible]
-        clear = found.is_critical(tolerances.CRITICAL) and decision.wide
+        clear = found.is_critical(tolerances.CRITICAL) and decision.sure
         return *counted[0], clear and len(set(counted)) == 1
 
     def _descent(self, x: Array) -> tuple[int, float] | None:
@@ -597,7 +597,7 @@ class LinearNetwork(LayeredSystem):
         orders, exact = zip(
             *(strings.descent(self.problem, ranks) for ranks in decision.possible), strict=True
         )
-        sure = decision.wide and all(exact)
+        sure = decision.sure and all(exact)
         return min(orders), max(orders) if sure else math.inf
 
     def _observables(self) -> Mapping[str, Callable[[Array], xr.Variable]]:

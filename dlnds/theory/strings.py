@@ -297,10 +297,10 @@ class Decision(NamedTuple):
     """The strings of a critical point, where they were decided, and what else is possible."""
 
     strings: Strings
-    #: Relative singular values of products of layers above this count.
-    threshold: float
     #: The ratio of the next ones above and below.
     gap: float
+    #: The largest below, in terms of what rounding and the error of the state explain.
+    unexplained: float
     #: Ranks of the other strings that are possible.
     others: tuple[Integers, ...]
 
@@ -310,9 +310,14 @@ class Decision(NamedTuple):
         return self.strings.ranks, *self.others
 
     @property
-    def wide(self) -> bool:
-        """Whether the gap is no accident among singular values that are spread everywhere."""
-        return self.gap >= tolerances.WIDE_GAP
+    def sure(self) -> bool:
+        """Whether the gap is no accident among singular values that are spread everywhere.
+
+        What is below it must be rounding, or the error of a state that is not quite critical: in
+        bases that are far from orthonormal singular values of products get as small as rounding,
+        and some of them may be lost in it, where a wide gap above them says nothing.
+        """
+        return self.gap >= tolerances.WIDE_GAP and self.unexplained <= tolerances.EXPLAINED
 
 
 def decided(
@@ -331,28 +336,33 @@ def decided(
         If no ranks near ``rtol`` fit strings.
     """
     arrows, grains, defect = residual(problem, found)
-    least = tolerances.rounding(max(problem.widths))
-    if rtol is None:
-        least = max(least, defect, accuracy)
-    return _decide(arrows, list(_measured(arrows, grains, problem.depth - 1)), least, rtol)
+    error = max(defect, accuracy) if rtol is None else 0.0
+    measured = list(_measured(arrows, grains, problem.depth - 1))
+    return _decide(arrows, measured, tolerances.rounding(max(problem.widths)), error, rtol)
 
 
 def _decide(
     arrows: Sequence[Array],
     measured: Sequence[tuple[int, int, Array]],
-    least: float,
+    rounding: float,
+    error: float,
     rtol: float | None,
 ) -> Decision:
-    """Return the decision on singular values above the rounding and errors up to ``least``."""
+    """Return the decision on singular values above the rounding and the error of the state.
+
+    Rounding is a bound: smaller values are possible as well, down to a single rounding.
+    """
+    least, faint = max(rounding, error), float(np.finfo(float).eps)
     most = max(tolerances.ERROR, tolerances.CLEAR_GAP * least)
     values = np.concatenate([np.zeros(0), *(found for _, _, found in measured)])
-    inside = values[(values > least) & (values < most)]
-    edges = np.log(np.unique([least, *inside, most]))
-    widths, middles = np.diff(edges), np.exp(0.5 * (edges[1:] + edges[:-1]))
-    several = [_at(arrows, measured, middle) for middle in middles]
+    lowest = faint if rtol is None and error <= rounding else least
+    edges = np.log(np.unique([lowest, *values[(values > lowest) & (values < most)], most]))
+    widths = edges[1:] - np.maximum(edges[:-1], np.log(least))
+    several = [_at(arrows, measured, middle) for middle in np.exp(0.5 * (edges[1:] + edges[:-1]))]
     possible = np.array([one.counts.min(initial=0) >= 0 for one in several])
     if rtol is None:
-        best = int(np.argmax(np.where(possible, widths, widths - widths.sum())))
+        fits = np.where(possible, widths, widths - np.ptp(edges))
+        best = int(np.argmax(np.where(widths > 0.0, fits, -np.inf)))
         rivals = (np.arange(len(several)) < best) | (widths > 0.5 * widths[best])
     else:
         away = np.maximum(edges[:-1] - np.log(rtol), np.log(rtol) - edges[1:])
@@ -362,7 +372,8 @@ def _decide(
             raise AmbiguousRankError(f"rtol: at {rtol:g} the ranks of products of layers disagree")
     chosen = possible & rivals & (np.arange(len(several)) != best)
     others = tuple(several[k].ranks for k in np.flatnonzero(chosen))
-    return Decision(several[best], float(middles[best]), float(np.exp(widths[best])), others)
+    unexplained = float(np.exp(edges[best])) / least
+    return Decision(several[best], float(np.exp(widths[best])), unexplained, others)
 
 
 def _at(
@@ -645,7 +656,11 @@ def dimensions(
     fiber = fiber_dimension((inputs, *widths[1:]), rank, open_modes, counts, most)
     if unseen:
         linear = _without_data(problem, layers[0], found, rtol, accuracy)
-        decision = decision._replace(others=(*decision.others, *linear.others))
+        decision = decision._replace(
+            gap=min(decision.gap, linear.gap),
+            unexplained=max(decision.unexplained, linear.unexplained),
+            others=(*decision.others, *linear.others),
+        )
         counts = linear.strings.counts
     else:
         start, length = np.indices(decision.strings.ranks.shape)
@@ -669,8 +684,8 @@ def _without_data(
     start = np.hstack([arrows[0], block])
     closing = np.zeros((start.shape[1], len(problem.target) - len(found.sizes)))
     cycle = [start, *arrows[1:-1], closing]
-    least = max(accuracy, tolerances.rounding(max(problem.widths)))
-    return _decide(cycle, list(_measured(cycle, grains, problem.depth)), least, rtol)
+    measured = list(_measured(cycle, grains, problem.depth))
+    return _decide(cycle, measured, tolerances.rounding(max(problem.widths)), accuracy, rtol)
 
 
 def unseen_block(problem: Problem, first: Array, found: Learnt) -> Array:

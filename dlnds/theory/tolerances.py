@@ -28,6 +28,9 @@ FACTOR_RANK = 1e-12
 CLEAR_GAP = 10.0
 #: The same where the place of the gap is not known before.
 WIDE_GAP = 1e4
+#: How many times the rounding and the error of a state the largest singular value below such a gap
+#: may be: both are known to a digit or two.
+EXPLAINED = 100.0
 #: Singular values of the target that differ by less, relative to the larger one, are equal: data
 #: agree to nine digits only if they are meant to.
 TIE = 1e-9

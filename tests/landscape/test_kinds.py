@@ -4,6 +4,7 @@ The points are those of `points`: known in integers, then moved by other bases o
 is not right has to be said to be unclear.
 """
 
+import itertools
 from collections import Counter
 
 import naive
@@ -75,6 +76,59 @@ def test_no_answer_about_a_critical_point_is_wrong(first, condition, unclear):
 def test_points_that_were_wrong_once_are_right_or_said_to_be_unclear(seed):
     """Of 20,000: bases so ill-conditioned that singular values are spread down to rounding."""
     check([seed], 1e6, 1.0)
+
+
+# Widths, singular values, the learnt mode, and the other weights of one, by layer, row and column.
+SPREAD = {
+    "a chain over six layers": (
+        (3, 5, 4, 3, 4, 4, 3),
+        (3, 2, 2),
+        0,
+        ((1, 2, 2), (2, 1, 1), (3, 2, 1), (4, 1, 2), (5, 1, 1)),
+    ),
+    "two chains over five": (
+        (2, 3, 4, 3, 4, 2),
+        (5, 4),
+        1,
+        ((2, 1, 1), (2, 2, 3), (3, 1, 1), (3, 3, 2), (4, 0, 1)),
+    ),
+}
+
+
+def spread(widths, sigma, mode, weights, rng):
+    """A point with hidden bases of condition 1e6, and the inertia of its Hessian of integers."""
+    target, depth = np.eye(widths[-1], widths[0], dtype=int) * sigma, len(widths) - 1
+    layers = [np.zeros((b, a), int) for a, b in itertools.pairwise(widths)]
+    layers[0][0, mode] = sigma[mode]
+    for w in layers[1:-1]:
+        w[0, 0] = 1
+    layers[-1][mode, 0] = 1
+    for i, row, column in weights:
+        layers[i][row, column] = 1
+    known = points.inertia(points.hessian(layers, target))
+    moved = [w.astype(np.longdouble) for w in layers]
+    for i in range(1, depth):
+        basis, inverse = points.stretched(widths[i], 1e6, rng)
+        moved[i - 1], moved[i] = basis @ moved[i - 1], moved[i] @ inverse
+    net = dl.LinearNetwork(widths=widths, target=target)
+    return net, net.pack([w.astype(float) for w in moved]), known
+
+
+@pytest.mark.parametrize("name", SPREAD)
+def test_a_wide_gap_says_nothing_where_other_ranks_are_lost_in_rounding(name):
+    """Bases of condition 1e6 leave singular values of products down to 1e-24 of their layers.
+
+    Those that still can be seen have wide gaps, above which ranks fit other kinds.
+    """
+    rng, right = np.random.default_rng(0), 0
+    for _ in range(20):
+        net, x, known = spread(*SPREAD[name], rng)
+        kind, found = dl.classify(net, x), dl.linearize(net, x)
+        assert word(kind.kind) == "strict_saddle" or not kind.kind_is_clear
+        counts = int(found["index"]), int(found.nullity)
+        assert counts == known or not found.attrs["is_clear"]
+        right += counts == known
+    assert right < 20  # they are no easy points
 
 
 def test_an_order_is_exact_only_if_all_ranks_that_are_possible_have_it():
