@@ -5,6 +5,7 @@ points of a branch each of them is settled: it keeps its sign, or changes it onc
 both and half way. Where it is not, the step between them was too long.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 
@@ -25,10 +26,16 @@ from dlnds.continuation.ways import VERTICAL, Special, Test, Way, is_vertical, w
 
 #: Cosine of two headings, and sideways part of the way between, of a step that needs no check.
 QUIET_COSINE, QUIET_SIDE = 0.98, 0.02
+#: How many times nearer to what the step before lets expect than to zero a test function is then.
+FORESEEN = 3.0
 #: How far the point half way may be from the cubic curve through both ends, in terms of the way.
 DETOUR = 2e-3
 #: Values of a test function half way between, in terms of its largest, that leave zero clearly.
 LEAVING = 0.05
+#: How much larger than it was seen the third difference of a test function may be, and at how many
+#: more places of a way it is looked at where that could hide zeros: not half way between others,
+#: where zeros are if all numbers are round.
+ROOM, MOST_LOOKS, ASIDE = 2.0, 6, 0.4642
 #: Part of a way beside a branch point at which its tangent is taken.
 BESIDE = 0.02
 #: Parts of the way to a change of the symmetry at which its sides are looked at, and how small what
@@ -56,6 +63,8 @@ def passed(
     way = way_between(problem, here, there)
     middle = _middle(way)
     if middle is None:
+        return None
+    if any(_comes_back(way, test, before, ratio) for test in tests):
         return None
     verdicts = [(test, _looked_at(way, test, middle, before, ratio)) for test in tests]
     found = located(way, [pair for pair in verdicts if pair[1] != "away"])
@@ -238,7 +247,7 @@ def _is_quiet(test: Test, before: Point, here: Point, there: Point, ratio: float
     least = min(abs(one), abs(other))
     if not one * other > 0.0 or not least > test.zone:
         return False
-    return least > abs(other - one) and least > abs(other - one - ratio * (one - last))
+    return least > abs(other - one) and least > FORESEEN * abs(other - one - ratio * (one - last))
 
 
 def _verdict(test: Test, here: Point, middle: Point, there: Point, part: float) -> str:
@@ -260,6 +269,79 @@ def _verdict(test: Test, here: Point, middle: Point, there: Point, part: float) 
     steady = abs(bend) <= 0.25 * abs(change)
     clear = one * half > 0.0 and min(abs(one), abs(half), abs(other)) > 1.5 * abs(bend)
     return "away" if clear or steady else "unsettled"
+
+
+def _comes_back(way: Way, test: Test, before: Point | None, ratio: float) -> bool:
+    """Tell whether a test function changes sign more than once on a way.
+
+    It is looked at wherever the parabola through three values next to each other does not tell, by
+    what the next value lacks of it, how often it vanishes between two of them. What the symmetry
+    changes is not one function of the way.
+    """
+    if test.kind == "symmetry_change" or way.here.basis.shape != way.there.basis.shape:
+        return False
+    values = {part: test.value(point) for part, point in way.known.items()}
+    if before is not None:
+        values[-1.0 / ratio] = test.value(before)
+    for _ in range(MOST_LOOKS):
+        places = sorted(values)
+        bent = [
+            (b - a, a + ASIDE * (b - a))
+            for k, (a, b) in enumerate(itertools.pairwise(places))
+            if a >= 0.0 and _is_bent(places, values, k, test.zone)
+        ]
+        if not bent or _n_changes(values, test.zone) > 1:
+            break
+        part = max(bent)[1]
+        try:
+            values[part] = test.value(way.at(part))
+        except ArithmeticError:
+            break
+    return _n_changes(values, test.zone) > 1
+
+
+def _n_changes(values: dict[float, float], zone: float) -> int:
+    """Return how often a function changes sign on a way by its values that are more than zero."""
+    signs = [values[part] > 0.0 for part in sorted(values) if part >= 0.0]
+    clear = [abs(values[part]) > zone for part in sorted(values) if part >= 0.0]
+    return sum(a != b for a, b in itertools.pairwise(itertools.compress(signs, clear)))
+
+
+def _is_bent(places: Sequence[float], values: dict[float, float], k: int, zone: float) -> bool:
+    """Tell whether a function may vanish more often than its signs say between two places.
+
+    By each four places next to each other of which these two are some.
+    """
+    a, b = places[k : k + 2]
+    if max(abs(values[a]), abs(values[b])) <= zone:
+        return False
+    fours = [places[j : j + 4] for j in range(max(k - 2, 0), k + 1) if j + 4 <= len(places)]
+    return not fours or any(_may_hide(four, values, (a, b), zone) for four in fours)
+
+
+def _may_hide(
+    four: Sequence[float], values: dict[float, float], pair: tuple[float, float], zone: float
+) -> bool:
+    """Tell whether the parabola through two of four places and the next one hides zeros between.
+
+    The cubic through all four differs from it by at most ``lack``: that must be less than what the
+    parabola keeps from zero, or both ends do; or the slope keeps its sign.
+    """
+    a, b = pair
+    near, far = sorted((q for q in four if q not in pair), key=lambda q: abs(2.0 * q - a - b))
+    one, other, width = values[a], values[b], b - a
+    slope = (other - one) / width
+    bend = ((values[near] - one) / (near - a) - slope) / (near - b)
+    distant = ((values[far] - one) / (far - a) - slope) / (far - b)
+    reach = max(abs(a - near), abs(b - near))
+    steep = ROOM * abs(distant - bend) / abs(far - near) * width * reach
+    lack, least = 0.25 * width * steep, min(abs(one), abs(other))
+    if one * other < 0.0 or least <= zone:
+        return not (abs(slope) > abs(bend) * width + steep or least > 4.0 * lack)
+    if abs(bend) * width > abs(slope):  # the parabola turns between
+        sag = 0.25 * (abs(bend) * width - abs(slope)) ** 2 / abs(bend)
+        least -= sag if bend * one > 0.0 else 0.0
+    return not least > lack
 
 
 def _corners(way: Way, test: Test, middle: Point, part: float) -> bool:

@@ -52,3 +52,37 @@ def test_close_branch_points_on_a_parabola_are_told_apart():
     assert kinds_of(found) == ["branch_point", "branch_point"]
     assert (abs(found.p - (a**2 + a)) <= found.accuracy).all()
     assert (found.accuracy < 1e-5).all()
+
+
+@pytest.mark.parametrize(
+    ("roots", "lead", "start", "bounds"),
+    [
+        ((-0.6, -0.1, 0.1, 0.3), -1.0, -1.5, (-3.5, 0.5)),
+        ((-0.3, 0.1, 0.2), 2.0, -1.5, (-3.5, 0.5)),
+        ((-0.9, -0.1, -0.05), 4.0, -1.0, (-3.0, 1.0)),
+    ],
+)
+def test_zeros_that_come_back_within_a_step_are_all_there(roots, lead, start, bounds):
+    """A growth with three zeros or more is that of a polynomial with these roots."""
+    q = lead * np.poly(roots)
+    line = dl.branch(lambda x, p: np.polyval(q, p) * x - x**3, [0.0], start, bounds=bounds)
+    pair = dl.branch(oscillator(lambda p: np.polyval(q, p)), [0, 0], start, bounds=bounds)
+    for branch, kind in ((line, "branch_point"), (pair, "hopf")):
+        found = dl.special_points(branch)
+        assert kinds_of(found) == [kind] * len(roots)
+        np.testing.assert_allclose(found.p, roots, rtol=0.0, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("roots", "lead", "start", "reach"),
+    [((0.1, 0.2, 0.5), 2.0, 1.0, 4.0), ((-0.8, -0.7, -0.4, 0.0, 0.1), 0.5, 0.25, 2.0)],
+)
+def test_folds_that_come_back_within_a_step_are_all_there(roots, lead, start, reach):
+    """p = c(x) turns at the roots of c'."""
+    c = np.polyint(lead * np.poly(roots))
+    p0 = np.polyval(c, start)
+    bounds = (p0 - reach, p0 + reach)
+    branch = dl.branch(lambda x, p: p - np.polyval(c, x), [start], p0, bounds=bounds)
+    found = dl.special_points(branch)
+    assert kinds_of(found) == ["fold"] * len(roots)
+    np.testing.assert_allclose(np.sort(found.state[:, 0]), roots, rtol=0.0, atol=1e-7)
