@@ -536,7 +536,8 @@ class LinearNetwork(LayeredSystem):
     def _settled(self, x: Array, rtol: float) -> bool:
         """Tell whether ``x`` is a global minimum to the accuracy of the run.
 
-        √(2 (L − L_min)) is at most 10 ``rtol`` ‖Σ‖ and a tenth of the smallest σ_j to be learnt;
+        √(2 (L − L_min)) is at most 10 ``rtol`` ‖Σ‖, and 1e-3 (or 10 ``rtol``, up to a tenth) of the
+        smallest σ_j to be learnt, so that each mode is learnt in terms of its own size;
         what W does between directions with σ = 0 decays algebraically and is held to 1e-4 ‖Σ‖.
         """
         total = float(np.sum(self.target**2))
@@ -550,7 +551,8 @@ class LinearNetwork(LayeredSystem):
         slow = float(np.sum(spare**2))
         excess = 0.5 * (float(np.sum(residual**2)) - slow) - self.lowest_loss
         smallest = sigma[max(self.max_rank - 1, 0)]
-        near = min(10.0 * rtol * np.sqrt(total), 0.1 * smallest)
+        part = min(0.1, max(tolerances.MODE, 10.0 * rtol))
+        near = min(10.0 * rtol * np.sqrt(total), part * smallest)
         if not total:  # W decays; it has nothing but its layers to be compared with
             sizes = [float(np.linalg.norm(w)) for w in layers]
             return bool(slow <= (10.0 * rtol * np.prod(sizes)) ** 2)

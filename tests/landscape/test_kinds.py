@@ -382,6 +382,18 @@ def test_the_end_of_a_run_is_what_the_run_says():
     check_ends(range(12))
 
 
+@pytest.mark.compiled
+@pytest.mark.parametrize("seed", range(1, 5))
+def test_a_run_that_is_over_has_learnt_each_mode_in_terms_of_its_size(seed):
+    """σ_2 = 1e-6 σ_1 is no rounding of σ_1: W is 1 in mode 1 and 1e-6 in mode 2, to 1e-3."""
+    net = dl.LinearNetwork(widths=(2, 3, 2), target=np.diag([1.0, 1e-6]))
+    run = dl.flow(net, net.initial(scale=1e-3, rng=seed))
+    first, second = net.unpack(run.state.values[-1])
+    assert word(run.limit_kind) == "global_minimum"
+    np.testing.assert_allclose(np.diag(second @ first), [1.0, 1e-6], rtol=1e-3)
+    assert word(dl.classify(net, run.isel(time=-1)).kind) == "global_minimum"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("first", range(0, 1000, 50))
 def test_the_ends_of_a_thousand_runs_are_what_the_runs_say(first):
