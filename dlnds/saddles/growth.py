@@ -375,8 +375,11 @@ def _grow(
     if len(grid) > 1:
         options: dict[str, Any] = {"rtol": rtol, "max_steps": 2 * max_steps}
         sampled = flow(base.system, start, (0.0, grid[-1]), grid, **options)
-        # Where weights diverge it may end before the first, and is another run: then steps do.
-        if np.array_equal(sampled["time"].values, grid):
+        # Where weights diverge it may end before the first, and where rounding decides when it
+        # leaves a saddle it may be elsewhere: it is another run then, and steps do.
+        same = np.array_equal(sampled["time"].values, grid)
+        apart = np.linalg.norm(sampled["state"].values[-1] - steps[-1])
+        if same and apart <= tolerances.MODE * base.scale:
             states = sampled["state"].values
     ended = (float(way[-1]), int(run["stop_reason"]), int(run["limit_kind"]))
     return _Fibre(tangent.whole, size, time, states[rows], *ended)

@@ -507,3 +507,19 @@ def test_bad_input_is_named(call, message):
     net = network((2, 2, 2, 2), (2.0, 1.0))
     with pytest.raises((ValueError, TypeError), match=message):
         call(net, dl.unstable_manifold(net, net.critical_state((1,))))
+
+
+@pytest.mark.parametrize("seed", range(2, 6))
+def test_a_run_that_only_rounding_leads_past_a_saddle_ends_where_it_says(seed):
+    """Losses of saddles are ½ Σ σ_j² of what is not learnt, of which the minimum leaves nothing."""
+    net = dl.LinearNetwork((3, 3, 3, 3), np.diag([3.0, 2.0, 1.0]))
+    rng = np.random.default_rng(seed)
+    bases = [np.eye(3) + 1e-6 * rng.normal(size=(3, 3)) for _ in range(2)]
+    x = dl.act(net, bases, net.critical_state((0,)))
+    fibres = dl.grow_manifold(net, dl.unstable_manifold(net, x))
+    kinds = dl.schema.decode(fibres.end_kind).values
+    for kind, end, loss in zip(kinds, fibres.end.values, fibres.loss.values[:, -1], strict=True):
+        open_modes = set(range(3)) - set(dl.schema.index_set_modes(end))
+        assert (kind == "global_minimum") == (not open_modes)
+        rest = 0.5 * sum((3.0 - j) ** 2 for j in open_modes)
+        np.testing.assert_allclose(loss, rest, rtol=1e-2, atol=1e-8)
