@@ -110,15 +110,20 @@ def assembled(
     return None if math.isnan(least) else factorized(matrix), weight
 
 
+def mean_size(jacobian: Array, slope: Array, ratio: float) -> float:
+    """Return the root mean square over the rows of [J, r ∂F/∂p]."""
+    size = math.hypot(float(np.linalg.norm(jacobian)), ratio * float(np.linalg.norm(slope)))
+    return size / math.sqrt(slope.size)
+
+
 def _in_parts(
     parts: Parts, jacobian: Array, slope: Array, normal: Array, basis: Array, ratio: float
 ) -> tuple[Factors | None, float]:
     """Return the same, and w, of what falls into parts."""
     n, own = len(slope), parts.moving
-    square = float(np.vdot(jacobian, jacobian) + ratio**2 * (slope @ slope))
-    if not math.isfinite(square):
+    weight = mean_size(jacobian, slope, ratio) or 1.0
+    if not math.isfinite(weight):
         return None, 1.0
-    weight = math.sqrt(square / n) if square > 0.0 else 1.0
     blocks = [stack(jacobian, at) / weight - pin(basis, at) for at in (own, *parts.others)]
     column = slope[own] * (ratio / weight)
     blocks[0] = np.block([[blocks[0], column[:, None]], [normal[own], normal[-1:]]])[None]

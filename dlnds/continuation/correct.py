@@ -20,6 +20,7 @@ from dlnds.continuation.bordered import (
     SINGULAR,
     Factors,
     assembled,
+    mean_size,
     orthonormal,
     transverse_values,
     values_by_rows,
@@ -218,8 +219,8 @@ class Bordered(NamedTuple):
 def usual_size(problem: Problem, jacobian: Array, slope: Array) -> float:
     """Return the root mean square of what a unit of x, and one of p, changes; 1 if it is 0."""
     ratio = float(problem.scale[-1]) / problem.unit
-    size = math.hypot(float(np.linalg.norm(jacobian)), ratio * float(np.linalg.norm(slope)))
-    return size / math.sqrt(slope.size) if 0.0 < size < math.inf else 1.0
+    size = mean_size(jacobian, slope, ratio)
+    return size if 0.0 < size < math.inf else 1.0
 
 
 def bordered(problem: Problem, z: Array, basis: Array, normal: Array) -> Bordered | None:

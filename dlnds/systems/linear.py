@@ -404,8 +404,10 @@ class LinearNetwork(LayeredSystem):
         layers[0] = layers[0] @ inner
         layers[-1] = outer.T @ layers[-1]
         hidden = coordinates.unit_bases(layers)
-        ends = (np.broadcast_to(end, (*states.shape[:-1], *end.shape)) for end in (inner, outer))
-        bases = [next(ends), *hidden, next(ends)]
+        first, last = (
+            np.broadcast_to(end, (*states.shape[:-1], *end.shape)) for end in (inner, outer)
+        )
+        bases = [first, *hidden, last]
         if all(is_identity(basis) for basis in bases):
             return None
         turned = symmetry.turned(layers, [coordinates.transposed(basis) for basis in hidden])
