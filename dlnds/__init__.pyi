@@ -10,6 +10,8 @@ from .continuation.restart import extend_branch as extend_branch
 from .continuation.restart import merge_branches as merge_branches
 from .continuation.special import special_points as special_points
 from .errors import ConvergenceError as ConvergenceError
+from .landscape.derivatives import hessian as hessian
+from .landscape.derivatives import hessian_product as hessian_product
 from .landscape.fibers import fiber_dimension as fiber_dimension
 from .landscape.fibers import random_fiber_state as random_fiber_state
 from .landscape.linearization import canonical_spectrum as canonical_spectrum

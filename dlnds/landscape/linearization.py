@@ -36,6 +36,8 @@ from dlnds.threads import threads_for
 METHODS = ("auto", "known", "dense", "iterative")
 #: Which eigenvalues the iterative method finds.
 ENDS = ("negative", "smallest", "largest")
+#: Components above which some eigenvalues of a gradient flow are found by iteration.
+_DENSE = 1000
 #: Turns of an equilibration, each of which halves what is left in decades.
 _SWEEPS = 20
 
@@ -68,7 +70,7 @@ def linearize(
     t: float = 0.0,
     zero_tolerance: float | None = None,
     method: str = "auto",
-    which: str = "negative",
+    which: str | None = None,
     n_eigenvalues: int | None = None,
     eigenvectors: bool = False,
 ) -> xr.Dataset:
@@ -89,7 +91,8 @@ def linearize(
         eigenvalues, ``8 n ε ‖N‖`` in double precision, ``‖N‖ ε^{2/3}`` for a differenced Jacobian,
         with N the sizes of the terms that J sums.
     method
-        - ``"auto"``: what the system knows without its Jacobian, otherwise dense.
+        - ``"auto"``: what the system knows without its Jacobian, otherwise dense; or iterative, for
+          some eigenvalues of a gradient flow of more than 1000 components.
         - ``"known"``: what the system knows, or an error. A `LinearNetwork` knows its spectrum at
           balanced critical points of whitened problems (``closed_form``), and at global minima
           without residual if W K has fewer entries than there are weights (``gram``); a
@@ -98,10 +101,13 @@ def linearize(
         - ``"iterative"``: some of them, of a gradient flow, from Hessian-vector products in a
           memory of so many states as are found, for systems too large for a matrix.
     which, n_eigenvalues
-        What the iterative method finds: all ``"negative"`` eigenvalues, or so many of the
-        ``"smallest"`` or ``"largest"``.
+        Which part of the spectrum to return, by whatever method: so many of the ``"smallest"``
+        eigenvalues, or of the ``"largest"`` (the first or the last in their order), or all
+        ``"negative"`` ones of a gradient flow. A number alone means the smallest; nothing means
+        all, and of the iterative method the negative ones.
     eigenvectors
-        Return the eigenvectors too; only the dense method has them, which ``"auto"`` then takes.
+        Return the eigenvectors of these eigenvalues too. The known spectra have none: ``"auto"``
+        then takes one of the other two methods.
 
     Returns
     -------
@@ -109,8 +115,9 @@ def linearize(
         Schema ``linearization``: ``eigenvalue(eigen)``, ascending; for a gradient flow those of the
         Hessian, otherwise the real parts of those of the Jacobian with ``eigenvalue_imag`` beside
         them. ``index``, the number of unstable directions (negative Hessian eigenvalues, or
-        Jacobian eigenvalues with a positive real part), and ``nullity``. What is not known from the
-        eigenvalues found iteratively is left out.
+        Jacobian eigenvalues with a positive real part), and ``nullity``, which are those of the
+        whole spectrum whatever part of it is asked for. What is not known from the eigenvalues
+        found iteratively is left out.
 
         ``eigenvector(eigen, parameter)``, if asked for: right eigenvectors of length one, for a
         gradient flow orthonormal; otherwise their real parts with ``eigenvector_imag`` beside them,
@@ -123,10 +130,10 @@ def linearize(
         ``fiber_dimension``, that of the set of equilibria through x;
         ``degenerate_dimension``, nullity − fiber dimension; and
         ``transverse_eigenvalue(transverse)``, the spectrum without as many zeros as the fiber has
-        dimensions. The attribute ``fiber_is_exact`` is 0 where that is a lower bound, as the
-        function `fiber_dimension`, which tries harder, explains. If the tolerance leaves less zeros
-        than that, the last two are left out, and the attribute ``unresolved_fiber`` says how many
-        are missing.
+        dimensions, if all of it is asked for. The attribute ``fiber_is_exact`` is 0 where that is a
+        lower bound, as the function `fiber_dimension`, which tries harder, explains. If the
+        tolerance leaves less zeros than that, the last two are left out, and the attribute
+        ``unresolved_fiber`` says how many are missing.
 
         ``departure_rate``: the largest rate of growth, where there is an unstable direction.
         ``convergence_rate``, at an equilibrium without one: the smallest rate of decay of what is
@@ -143,8 +150,8 @@ def linearize(
     ------
     ValueError, TypeError
         If the state has the wrong shape or is not finite, the spectrum is asked for as known and is
-        not, a dense matrix does not fit into the memory, the iterative method is asked for what is
-        no gradient flow, or another than the dense one for eigenvectors.
+        not, a dense matrix does not fit into the memory, the iterative method or negative
+        eigenvalues are asked for of what is no gradient flow, or known spectra for eigenvectors.
     ConvergenceError
         If the iterative method does not settle.
 
@@ -168,8 +175,9 @@ def linearize(
     [-2.0, -1.0, 0.0, 0.0, 0.0, 2.0, 2.0, 3.0]
     >>> int(saddle["index"]), int(saddle.nullity), float(saddle.departure_rate)
     (2, 3, 2.0)
-    >>> dl.linearize(net, net.critical_state((1,)), method="iterative").eigenvalue.values.round(6)
-    array([-2., -1.])
+    >>> lowest = dl.linearize(net, net.critical_state((1,)), n_eigenvalues=2, eigenvectors=True)
+    >>> lowest.eigenvalue.values.round(6).tolist(), lowest.eigenvector.sizes
+    ([-2.0, -1.0], Frozen({'eigen': 2, 'parameter': 8}))
     """
     check_flow(system)
     state = check_state("x", system, x)
@@ -177,40 +185,66 @@ def linearize(
     if zero_tolerance is not None:
         zero_tolerance = check_number("zero_tolerance", zero_tolerance, minimum=0.0)
     method = check_choice("method", method, METHODS)
-    count = _check_end(system, method, check_choice("which", which, ENDS), n_eigenvalues)
-    if check_flag("eigenvectors", eigenvectors):
-        if method not in ("auto", "dense"):
-            raise ValueError(f"eigenvectors: belong to method 'dense', got method {method!r}")
-        method = "dense"
-    if method == "iterative":
-        with threads_for(system.numerics.field_cost):
-            found = _iterative(system, t, state, zero_tolerance, which, count)
-    elif method == "dense" or (known := _spectrum(system, state)) is None:
-        if method == "known":
-            raise ValueError("method: the spectrum at this state is not known; use 'dense'")
-        with threads_for(float(system.dim) ** 3):
-            found = _dense(system, t, state, zero_tolerance, vectors=eigenvectors)
-    else:
+    which, count = _check_end(system, method, which, n_eigenvalues)
+    vectors = check_flag("eigenvectors", eigenvectors)
+    if vectors and method == "known":
+        raise ValueError("eigenvectors: belong to method 'dense' or 'iterative', got 'known'")
+    known = None if vectors or method not in ("auto", "known") else _spectrum(system, state)
+    if known is not None:
         found = _known(system, known, zero_tolerance)
-    return _dataset(system, t, state, found._replace(counted=zero_tolerance is None))
+    elif method == "known":
+        raise ValueError("method: the spectrum at this state is not known; use 'dense'")
+    elif which and (method == "iterative" or (method == "auto" and _is_large(system, count))):
+        with threads_for(system.numerics.field_cost):
+            found = _iterative(system, t, state, zero_tolerance, which, count, vectors=vectors)
+    else:
+        with threads_for(float(system.dim) ** 3):
+            found = _dense(system, t, state, zero_tolerance, vectors=vectors)
+    whole = _dataset(system, t, state, found._replace(counted=zero_tolerance is None))
+    return _cut(whole, which, count) if which and found.method != "iterative" else whole
 
 
 def _check_end(
-    system: SystemProtocol, method: str, which: str, n_eigenvalues: int | None
-) -> int | None:
-    """Return how many eigenvalues to find, None for all; refuse what does not go together."""
-    if method != "iterative" and which != "negative":
-        raise ValueError(f"which: belongs to method 'iterative', got method {method!r}")
+    system: SystemProtocol, method: str, which: str | None, n_eigenvalues: int | None
+) -> tuple[str | None, int | None]:
+    """Return which eigenvalues to find, None for all, and how many; refuse what does not fit."""
+    if which is not None:
+        check_choice("which", which, ENDS)
+    elif n_eigenvalues is not None:
+        which = "smallest"
+    elif method == "iterative":
+        which = "negative"
     if method == "iterative" and (not system.numerics.symmetric or system.jvp is None):
         raise TypeError(
             "method: 'iterative' needs a gradient flow with Hessian-vector products, got "
             f"{type(system).__name__}"
         )
-    if (which == "negative") != (n_eigenvalues is None):
-        raise ValueError("n_eigenvalues: belongs to which='smallest' or 'largest', and to no other")
+    if which == "negative" and not system.numerics.symmetric:
+        raise TypeError(f"which: 'negative' needs a gradient flow, got {type(system).__name__}")
+    if which in (None, "negative"):
+        if n_eigenvalues is not None:
+            raise ValueError(f"n_eigenvalues: belongs to 'smallest' or 'largest', got {which!r}")
+        return which, None
     if n_eigenvalues is None:
-        return None
-    return check_integer("n_eigenvalues", n_eigenvalues, minimum=1, maximum=system.dim)
+        raise ValueError(f"n_eigenvalues: needs a number with which={which!r}")
+    return which, check_integer("n_eigenvalues", n_eigenvalues, minimum=1, maximum=system.dim)
+
+
+def _is_large(system: SystemProtocol, count: int | None) -> bool:
+    """Tell whether some eigenvalues are found sooner than all of them."""
+    few = (count or 0) < spectra.MANY * system.dim
+    return system.dim > _DENSE and few and system.numerics.symmetric and system.jvp is not None
+
+
+def _cut(whole: xr.Dataset, which: str, count: int | None) -> xr.Dataset:
+    """Return a spectrum with a part of its eigenvalues."""
+    size = whole.sizes["eigen"]
+    kept = int(whole["index"]) if count is None else count
+    if kept == size:
+        return whole
+    part = slice(size - kept, size) if which == "largest" else slice(0, kept)
+    some = whole.drop_vars("transverse_eigenvalue", errors="ignore").isel(eigen=part)
+    return some.assign_attrs(complete=0)
 
 
 def _spectrum(system: SystemProtocol, x: Array) -> KnownSpectrum | None:
@@ -251,6 +285,8 @@ def _iterative(
     tolerance: float | None,
     which: str,
     count: int | None,
+    *,
+    vectors: bool,
 ) -> _Spectrum:
     times, sign = products_at(system, t, x), 1.0 if which == "largest" else -1.0
 
@@ -265,12 +301,13 @@ def _iterative(
     resolution = tolerances.rounding(system.dim) * max(sizes)
     zero = resolution if tolerance is None else tolerance
     below = -zero if count is None else np.inf
-    values = spectra.lowest_eigenvalues(product, system.dim, size, below=below, count=count)
+    values, frame = spectra.lowest_modes(product, system.dim, size, below=below, count=count)
     if which == "largest":
-        values = -values[::-1]
+        values, frame = -values[::-1], frame[:, ::-1]
     complete = len(values) == system.dim
     enough = complete or which == "negative" or (which == "smallest" and values[-1] >= -zero)
-    return _Spectrum(values, resolution, zero, "iterative", complete, bool(enough))
+    found = _Spectrum(values, resolution, zero, "iterative", complete, bool(enough))
+    return found._replace(vectors=spectra.turned(frame)) if vectors else found
 
 
 def _dataset(system: SystemProtocol, t: float, x: Array, found: _Spectrum) -> xr.Dataset:

@@ -373,7 +373,16 @@ def spectral_radius(product: Product, dim: int) -> float:
 def lowest_eigenvalues(
     product: Product, dim: int, radius: float, *, below: float = np.inf, count: int | None = None
 ) -> Array:
+    """Return the values of `lowest_modes`."""
+    return lowest_modes(product, dim, radius, below=below, count=count)[0]
+
+
+def lowest_modes(
+    product: Product, dim: int, radius: float, *, below: float = np.inf, count: int | None = None
+) -> tuple[Array, Array]:
     """Return the ``count`` lowest eigenvalues, or all that are less than ``below``, ascending.
+
+    With them orthonormal eigenvectors (component, eigen).
 
     Of a symmetric operator H with the norm ``radius``, by searches at random starts for the largest
     eigenvalues of 2 ‖H‖ − H, in which those already found are zero: a Krylov space holds one vector
@@ -388,21 +397,24 @@ def lowest_eigenvalues(
         If a search does not come to an end.
     """
     if radius == 0.0:
-        return np.zeros(dim if below > 0.0 else 0)[:count]
+        size = min(dim if below > 0.0 else 0, dim if count is None else count)
+        return np.zeros(size), np.eye(dim, size)
     rng, tolerance = np.random.default_rng(0), 16.0 * np.finfo(float).eps * np.sqrt(dim)
     found, vectors, wanted = np.empty(0), np.empty((dim, 0)), count or 8
     while True:
         if wanted >= MANY * dim:  # they would take as much memory, and more time
             check_memory("which", 2 * dim * dim)
-            values = np.linalg.eigvalsh(np.stack([product(v) for v in np.eye(dim)]))
-            return np.asarray(values[values < below][:count], float)
+            found, vectors = np.linalg.eigh(np.stack([product(v) for v in np.eye(dim)]))
+            size = int(np.count_nonzero(found < below))
+            return found[:size][:count], vectors[:, :size][:, :count]
         more, their = _search(product, found, vectors, 2.0 * radius, wanted, tolerance, rng)
         limit = below
         if count is not None and len(found) >= count:
             limit = np.sort(found)[count - 1] - tolerance * radius
         new = more < limit
         if not new.any():
-            return np.sort(found)[:count]
+            order = np.argsort(found)[:count]
+            return found[order], vectors[:, order]
         found, vectors = np.append(found, more[new]), np.hstack([vectors, their[:, new]])
         more_below = 2 * wanted if new.all() else 1
         wanted = more_below if count is None else max(1, count - len(found))

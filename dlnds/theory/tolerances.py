@@ -91,6 +91,8 @@ NO_WEIGHT, NO_PART = 1e-16, 1e-13
 SAME_BLOCK = 1e-7
 #: Asymmetry of a matrix of the user's, relative to its largest entry, that rounding explains.
 SYMMETRIC = 1e-10
+#: The same of a matrix that is differenced.
+NEARLY_SYMMETRIC = 1e-7
 #: Part of M outside the range of C, relative to M, that the rounding of data explains.
 OUTSIDE = 1e-6
 #: Deviation of the sum of a user's probabilities from one.

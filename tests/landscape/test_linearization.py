@@ -320,3 +320,66 @@ def test_defective_eigenvalues_are_told_by_the_condition_of_their_vectors():
     jordan = dl.linearize(linear_system([[2.0, 1.0], [0.0, 2.0]]), [0.0, 0.0], eigenvectors=True)
     assert jordan.attrs["eigenvector_condition"] > 1e6
     assert int(jordan["index"]) == 2
+
+
+# Parts of a spectrum.
+
+
+@pytest.mark.parametrize("method", ["auto", "known", "dense", "iterative"])
+@pytest.mark.parametrize("vectors", [False, True])
+def test_a_number_alone_means_the_smallest_by_whatever_method(method, vectors):
+    net = naive.random_network((4, 5, 4), 0)
+    x = net.critical_state((1, 2))
+    if vectors and method == "known":
+        return
+    whole = dl.linearize(net, x, method="known")
+    top, n = float(whole.eigenvalue[-1]), net.dim
+    for options, part in [
+        ({"n_eigenvalues": 5}, slice(0, 5)),
+        ({"n_eigenvalues": 5, "which": "largest"}, slice(n - 5, n)),
+        ({"which": "negative"}, slice(0, int(whole["index"]))),
+        ({"n_eigenvalues": n}, slice(0, n)),
+    ]:
+        found = dl.linearize(net, x, method=method, eigenvectors=vectors, **options)
+        dl.schema.validate(found)
+        assert_equal_spectra(found.eigenvalue.values, whole.eigenvalue.values[part], top)
+        assert found.attrs["complete"] == (part == slice(0, n))
+        assert ("eigenvector" in found) == vectors
+        if method != "iterative":  # all eigenvalues were known, whatever is shown of them
+            assert int(found["index"]) == int(whole["index"])
+            assert int(found.nullity) == int(whole.nullity)
+            assert ("transverse_eigenvalue" in found) == (part == slice(0, n))
+        if vectors:
+            V, values = found.eigenvector.values, found.eigenvalue.values
+            k = len(values)
+            np.testing.assert_allclose(V @ V.T, np.eye(k), rtol=0.0, atol=1e-12)
+            residuals = V @ net.hessian(x) - values[:, None] * V
+            np.testing.assert_allclose(residuals, 0.0, atol=1e-12 * top)
+
+
+def test_some_eigenvalues_of_large_gradient_flows_are_found_by_iteration():
+    net = naive.random_network((20, 30, 20), 0)
+    assert net.dim == 1200
+    x = naive.state_of(net, 0)
+    found = dl.linearize(net, x, n_eigenvalues=3, eigenvectors=True)
+    assert found.attrs["method"] == "iterative"
+    H = net.hessian(x)
+    values = np.linalg.eigvalsh(H)
+    assert_equal_spectra(found.eigenvalue.values, values[:3], np.abs(values).max())
+    V = found.eigenvector.values
+    np.testing.assert_allclose(V @ H, found.eigenvalue.values[:, None] * V, atol=1e-11 * values[-1])
+    assert dl.linearize(net, x, n_eigenvalues=600).attrs["method"] == "dense"
+    assert dl.linearize(net, 0.0 * x, n_eigenvalues=3).attrs["method"] == "closed_form"
+
+
+def test_parts_of_other_spectra_are_their_first_and_last_eigenvalues():
+    system = linear_system([[1.0, -4.0, 0.0], [1.0, 1.0, 0.0], [0.5, 0.0, -3.0]])
+    whole = dl.linearize(system, np.zeros(3), eigenvectors=True)
+    for options, part in [
+        ({"n_eigenvalues": 1}, slice(0, 1)),
+        ({"n_eigenvalues": 2, "which": "largest"}, slice(1, 3)),
+    ]:
+        some = dl.linearize(system, np.zeros(3), eigenvectors=True, **options)
+        for name in ("eigenvalue", "eigenvalue_imag", "eigenvector", "eigenvector_imag"):
+            np.testing.assert_array_equal(some[name], whole[name].isel(eigen=part))
+        assert int(some["index"]) == 2
