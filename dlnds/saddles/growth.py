@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from dlnds import schema
 from dlnds._kernels import jit
-from dlnds.arrays import Array, Flags
+from dlnds.arrays import Array, Flags, Integers
 from dlnds.errors import (
     check_flag,
     check_generator,
@@ -28,9 +28,9 @@ from dlnds.saddles import hyperbolic, orbits
 from dlnds.systems.linear import LinearNetwork, check_network
 from dlnds.systems.losses import against_time
 from dlnds.systems.product import has_maps
-from dlnds.systems.protocol import SystemProtocol, unchanged
-from dlnds.theory import forms, saddles, tolerances
-from dlnds.theory.coordinates import Turning, flat
+from dlnds.systems.protocol import SystemProtocol
+from dlnds.theory import forms, places, tolerances
+from dlnds.theory.coordinates import Turning, block_places, flat
 from dlnds.theory.moments import balanced_layers
 from dlnds.theory.saddles import Directions
 
@@ -128,6 +128,12 @@ def grow_manifold(
     residual network are on the manifold at any size, and random directions of order h ≥ 3 are drawn
     from all of its cone: balanced layers with a random positive semidefinite Z_{1:h}.
 
+    Each run is one of the network of the modes that its start uses, which it never leaves: where
+    W_1 v = 0 = uᵀ W_h for the vectors of a mode that the data do not mix with others, that stays.
+    In the whole network rounding would grow into it. Points moved along GL are not balanced, and
+    the rank of W need not stay what it is: there a mode that helps itself to the units of another
+    may leave that in its place.
+
     Other systems start from the manifold to second order, x + U y + V h(y), with |y| at most 0.02
     in units of lengths (see ``reach``), so small that the error is ``rtol`` in these units, and the
     speed within a tenth of that of the linearization. The orbits of a fan start on an ellipse
@@ -203,7 +209,7 @@ class _Base(NamedTuple):
     """
 
     net: LinearNetwork
-    system: SystemProtocol
+    parts: places.Parts
     state: Array
     directions: Directions
     exact: bool
@@ -237,25 +243,27 @@ class _Fibre(NamedTuple):
 
 
 def _base(net: LinearNetwork, manifold: xr.Dataset) -> _Base:
-    """Return where the point of a manifold is simplest, with its directions there."""
-    state, frame = manifold["state"].values, manifold["frame"].values
-    lift: Callable[[Array], Array] = unchanged
-    whole = net
-    place = saddles.canonical_place(net.problem, net.unpack(state))
-    if place is not None:
-        whole = dataclasses.replace(
-            net, target=place.problem.target, whitening=None, input_root=None
-        )
-        state, lift = place.state, Turning(net.widths, place.bases)
-        frame = Turning(net.widths, [b.T for b in place.bases])(frame)
-        frame = np.where(np.abs(frame) > tolerances.NO_PART, frame, 0.0)
+    """Return where the point of a manifold is simplest, with its directions there.
+
+    These are known to `tolerances.CRITICAL`: they see no part of the problem by less than that.
+    """
+    layers = net.unpack(manifold["state"].values)
+    place = places.canonical_place(net.problem, layers)
+    exact = place is not None
+    place = place or places.mode_place(net.problem, layers)
+    problem = place.problem
+    whole = dataclasses.replace(net, target=problem.target, input_root=problem.root, whitening=None)
+    frame = Turning(net.widths, [b.T for b in place.bases])(manifold["frame"].values)
+    frame = np.where(np.abs(frame) > tolerances.NO_PART, frame, 0.0)
+    parts = places.parts_of(problem)
+    frame = parts.without(net.widths, frame, tolerances.CRITICAL)
     root = 1.0 if net.input_root is None else float(np.linalg.norm(net.input_root, 2))
     size = max(float(net.singular_modes[1][0]) / root, np.finfo(float).tiny)
     numbers = [manifold[name].values.astype(np.int64) for name in ("order", "mode", "mode_lost")]
     along = Directions(frame, manifold["rate"].values, *numbers)
     stable, scale = manifold.attrs["side"] == "stable", size ** (1.0 / net.depth)
-    system = against_time(whole) if stable else whole
-    return _Base(whole, system, state, along, place is not None, stable, scale, lift)
+    lift = Turning(net.widths, place.bases)
+    return _Base(whole, parts, place.state, along, exact, stable, scale, lift)
 
 
 def _read(net: LinearNetwork, manifold: object) -> xr.Dataset:
@@ -356,16 +364,39 @@ def _start(base: _Base, tangent: _Tangent, rtol: float) -> tuple[Array, float]:
     return point + away, size
 
 
+def _part(base: _Base, start: Array) -> tuple[SystemProtocol, Integers]:
+    """Return the system of the parts of the problem that a run can see, and its weights' places.
+
+    In the whole system rounding would lead runs into the others.
+    """
+    net, parts = base.net, base.parts
+    used = np.flatnonzero(parts.used(net.widths, start))
+    inputs, columns, outputs = (np.flatnonzero(np.isin(labels, used)) for labels in parts)
+    if not (inputs.size and columns.size and outputs.size):
+        inputs, columns, outputs = (np.arange(labels.size) for labels in parts)
+    kept = [inputs, *(np.arange(d) for d in net.widths[1:-1]), outputs]
+    root = net.input_root
+    small = dataclasses.replace(
+        net,
+        widths=tuple(len(units) for units in kept),
+        target=net.target[np.ix_(outputs, columns)],
+        input_root=None if root is None else root[np.ix_(inputs, columns)],
+    )
+    system = against_time(small) if base.stable else small
+    return system, block_places(net.widths, kept)
+
+
 def _grow(
     base: _Base, count: int, reach: float, rtol: float, max_steps: int, tangent: _Tangent
 ) -> _Fibre:
     """Return one run, first to find its path, then sampled along it."""
     start, size = _start(base, tangent, rtol)
-    beyond = Event(
-        lambda x: float(np.linalg.norm(x - base.state)) - reach, "reach", 1, terminal=True
-    )
+    system, weights = _part(base, start)
+    start, at = start[weights], base.state[weights]
+    beyond = Event(lambda x: float(np.linalg.norm(x - at)) - reach, "reach", 1, terminal=True)
+    options: dict[str, Any] = {"rtol": rtol, "reduce_width": True}
     events = [beyond] if base.stable else []
-    run = flow(base.system, start, rtol=rtol, max_steps=max_steps, events=events)
+    run = flow(system, start, max_steps=max_steps, events=events, **options)
     steps = run["state"].values
     way = np.cumsum([0.0, *np.linalg.norm(np.diff(steps, axis=0), axis=1)])
     time = np.interp(np.linspace(0.0, way[-1], count), way, run["time"].values)
@@ -373,16 +404,19 @@ def _grow(
     grid, rows = np.unique(time, return_inverse=True)
     states = steps[np.searchsorted(run["time"].values, grid, side="right") - 1]
     if len(grid) > 1:
-        options: dict[str, Any] = {"rtol": rtol, "max_steps": 2 * max_steps}
-        sampled = flow(base.system, start, (0.0, grid[-1]), grid, **options)
+        sampled = flow(system, start, (0.0, grid[-1]), grid, max_steps=2 * max_steps, **options)
         # Where weights diverge it may end before the first, and where rounding decides when it
         # leaves a saddle it may be elsewhere: it is another run then, and steps do.
         same = np.array_equal(sampled["time"].values, grid)
         apart = np.linalg.norm(sampled["state"].values[-1] - steps[-1])
         if same and apart <= tolerances.MODE * base.scale:
             states = sampled["state"].values
-    ended = (float(way[-1]), int(run["stop_reason"]), int(run["limit_kind"]))
-    return _Fibre(tangent.whole, size, time, states[rows], *ended)
+    whole = np.zeros((len(rows), base.net.dim))
+    whole[:, weights] = states[rows]
+    kind = int(run["limit_kind"])
+    if kind and not base.stable:  # a minimum of a part may be a saddle of the whole
+        kind = schema.LIMIT_KINDS.index(base.net.limit(whole[-1], 0.0, rtol).kind)
+    return _Fibre(tangent.whole, size, time, whole, float(way[-1]), int(run["stop_reason"]), kind)
 
 
 def _dataset(

@@ -16,7 +16,7 @@ from dlnds.saddles import directions, hyperbolic
 from dlnds.systems.linear import LinearNetwork
 from dlnds.systems.product import ProductFlow, has_maps
 from dlnds.systems.protocol import SystemProtocol
-from dlnds.theory import saddles, strings, symmetry, tolerances
+from dlnds.theory import places, saddles, strings, symmetry, tolerances
 from dlnds.theory.coordinates import Turning
 from dlnds.theory.laws import Turn
 from dlnds.theory.moments import exceeds
@@ -190,7 +190,7 @@ def _local(
     net: LinearNetwork, x: Array, found: strings.Learnt, rtol: float, stable: bool
 ) -> _Local:
     rank = len(found.sizes)
-    place = saddles.canonical_place(net.problem, net.unpack(x))
+    place = places.canonical_place(net.problem, net.unpack(x))
     if place is not None:
         kinds = (saddles.strict_directions, saddles.channels)
         parts = [directions_of(place.problem, place.modes, stable) for directions_of in kinds]

@@ -10,9 +10,10 @@ import scipy  # loads its modules when they are used
 from dlnds.arrays import Array, Integers
 from dlnds.errors import check_memory
 from dlnds.theory import spectra, strings, tolerances
-from dlnds.theory.coordinates import Turning, kernel, layers_of, n_weights, product
+from dlnds.theory.coordinates import Turning, layers_of, n_weights, product
 from dlnds.theory.forms import LeadingPart, correlation
-from dlnds.theory.moments import Problem, canonical_state, groups
+from dlnds.theory.moments import Problem, groups
+from dlnds.theory.places import canonical_place
 
 
 class Directions(NamedTuple):
@@ -36,53 +37,6 @@ def joined(parts: Sequence[Directions], dim: int) -> Directions:
     columns: list[Any] = [np.concatenate(column) for column in zip(*parts, strict=True)]
     ranking = np.lexsort((-columns[1], columns[2]))
     return Directions(*(column[ranking] for column in columns))
-
-
-class Place(NamedTuple):
-    """A balanced critical point in the coordinates in which it is canonical.
-
-    There the target of ``problem`` is diagonal and ``modes`` are learnt by the first hidden units;
-    ``bases`` are those of all levels, W_i = bases[i] · (layers there) · bases[i − 1]ᵀ.
-    """
-
-    problem: Problem
-    modes: tuple[int, ...]
-    state: Array
-    bases: list[Array]
-
-
-def canonical_place(problem: Problem, layers: Sequence[Array]) -> Place | None:
-    """Return where a balanced critical point of a whitened problem is canonical, or None.
-
-    Problems with orthogonal K are whitened too.
-    """
-    whitened = problem.whitened()
-    if whitened is None or problem.depth < 2:
-        return None
-    problem = whitened
-    found = spectra.balanced_frames(problem, layers)
-    if found is None:
-        return None
-    chosen, frames = found
-    sigma, widths = problem.modes[1], problem.widths
-    rest = problem.target - (frames[-1] * sigma[chosen]) @ frames[0].T
-    left, _, right = np.linalg.svd(rest, full_matrices=False)
-    count = int(np.count_nonzero(sigma)) - len(chosen)
-    others = [j for j in range(len(sigma)) if j not in chosen][:count]
-    bases = [np.hstack([f, kernel(f.T, f.shape[1])]) for f in frames]
-    for end, open_modes in ((-1, left[:, :count]), (0, right[:count].T)):
-        known = np.hstack([frames[end], open_modes])
-        bases[end] = np.empty((len(known), len(known)))
-        places = [*chosen, *others]
-        bases[end][:, places] = known
-        spare = np.setdiff1d(np.arange(len(known)), places)
-        bases[end][:, spare] = kernel(known.T, len(places))
-    target = np.zeros_like(problem.target)
-    np.fill_diagonal(target, sigma)
-    left, right = (np.eye(d, len(sigma)) for d in target.shape)
-    turned = Problem(widths, target, None, (left, sigma, right))
-    state = canonical_state(widths, left[:, chosen], sigma[chosen], right[:, chosen])
-    return Place(turned, tuple(chosen), state, bases)
 
 
 def strict_directions(problem: Problem, modes: Sequence[int], stable: bool) -> Directions:

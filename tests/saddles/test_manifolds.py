@@ -523,3 +523,49 @@ def test_a_run_that_only_rounding_leads_past_a_saddle_ends_where_it_says(seed):
         assert (kind == "global_minimum") == (not open_modes)
         rest = 0.5 * sum((3.0 - j) ** 2 for j in open_modes)
         np.testing.assert_allclose(loss, rest, rtol=1e-2, atol=1e-8)
+
+
+def carried(net, modes, size, rng):
+    """Return A_S moved along GL: by so little if it is below 1, else by matrices so conditioned."""
+    group = []
+    for d in net.widths[1:-1]:
+        left, right = (np.linalg.qr(rng.normal(size=(d, d)))[0] for _ in range(2))
+        far = (left * np.logspace(-0.5, 0.5, d) ** np.log10(size)) @ right
+        group.append(np.eye(d) + size * rng.normal(size=(d, d)) if size < 1.0 else far)
+    return dl.act(net, group, net.critical_state(modes))
+
+
+@pytest.mark.parametrize("size", [1e-6, 0.3, 1e3])
+@pytest.mark.parametrize("inputs", ["white", "turned", "raw"])
+def test_runs_from_points_moved_along_gl_learn_no_mode_but_the_one_they_begin_with(size, inputs):
+    """Signs of the input and the output of a mode may change together: W_1 v = 0 = uᵀ W_h stays.
+
+    So a run along mode q from the orbit of A_S is one of the network of the modes S and q, whose
+    only minimum has learnt them all; its other critical points are saddles. Raw inputs have this
+    symmetry too if the modes are principal axes of theirs.
+    """
+    rng, sigma = np.random.default_rng(7), np.array([3.0, 2.0, 1.0])
+    U, V = (np.linalg.qr(rng.normal(size=(3, 3)))[0] for _ in range(2))
+    U, V = (np.eye(3), np.eye(3)) if inputs == "white" else (U, V)
+    root = (V * [1.0, 0.5, 2.0]) @ V.T if inputs == "raw" else None
+    net = dl.LinearNetwork((3, 3, 4, 3), (U * sigma) @ V.T, input_root=root)
+    for modes in ((0,), (1,)):
+        mani = dl.unstable_manifold(net, carried(net, modes, size, rng))
+        fibres = dl.grow_manifold(net, mani, n_points=9)
+        found = []
+        for row in range(fibres.sizes["fibre"]):
+            end = set(dl.schema.index_set_modes(fibres.end.values[row]))
+            (gained,) = end - set(modes)
+            W = net.product(fibres.state.values[row]) @ (np.eye(3) if root is None else root)
+            strengths = U.T @ W @ V
+            others = sorted({0, 1, 2} - end)
+            assert np.abs(strengths[:, others]).max() < 1e-13 * sigma[0]
+            assert np.abs(strengths[:, :, others]).max() < 1e-13 * sigma[0]
+            kept = sorted(end)
+            fit = strengths[-1][np.ix_(kept, kept)]
+            np.testing.assert_allclose(fit, np.diag(sigma[kept]), atol=1e-6)
+            assert float(fibres.loss[row, -1]) == pytest.approx(0.5 * sum(sigma[others] ** 2))
+            assert dl.schema.decode(fibres.end_kind).values[row] == "saddle"
+            found.append(gained)
+        # Of the order h one run for each open mode, of order 2 two in which mode 0 helps mode 1.
+        assert sorted(found) == ([1, 2] if modes == (0,) else [0, 0, 0, 2])
