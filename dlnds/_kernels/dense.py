@@ -26,6 +26,8 @@ from dlnds._kernels.jit import LOOP_LIMIT, inlined, part, sums
 LETTER, INT32, INT64, DOUBLE = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.DoubleType()
 #: Numbers that a loop handles at once.
 LANES = 8
+#: Numbers for which there is room that need not be asked for.
+LITTLE = 64
 
 
 @part
@@ -245,7 +247,10 @@ def _write_matrix(context, builder, signature, arguments):
 
 
 def room(size):
-    """Return a vector whose entries have no value yet; where nothing is compiled they are NaN."""
+    """Return a vector whose entries have no value yet; where nothing is compiled they are NaN.
+
+    It lasts as long as the call that asks for it, and the next time that this line is reached.
+    """
     return np.full(size, np.nan)
 
 
@@ -257,9 +262,14 @@ def _type_of_room(context):
 @lower_builtin(room, types.Integer)
 def _write_room(context, builder, signature, arguments):
     size = context.cast(builder, arguments[0], signature.args[0], types.intp)
-    made = arrayobj._empty_nd_impl(context, builder, signature.return_type, [size])  # noqa: SLF001
-    made = made._getvalue()  # noqa: SLF001 - Numba has no public names for these
-    return imputils.impl_ret_new_ref(context, builder, signature.return_type, made)
+    kind, little = signature.return_type, cgutils.alloca_once(builder, DOUBLE, LITTLE)
+    made = context.make_array(kind)(context, builder)
+    arrayobj.populate_array(made, little, [size], [INT64(8)], itemsize=8, meminfo=None)
+    place = made._getpointer()  # noqa: SLF001 - Numba has no public names for these
+    with builder.if_then(builder.icmp_signed(">", size, INT64(LITTLE)), likely=False):
+        much = arrayobj._empty_nd_impl(context, builder, kind, [size])  # noqa: SLF001
+        builder.store(much._getvalue(), place)  # noqa: SLF001
+    return imputils.impl_ret_new_ref(context, builder, kind, builder.load(place))
 
 
 def blas_product(a, turn_a, b, turn_b, out, kept):

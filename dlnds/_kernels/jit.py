@@ -21,6 +21,7 @@ from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
 from numba.core.compiler_machinery import register_pass
 from numba.core.dispatcher import Dispatcher
+from numba.core.lowering import Lower
 from numba.core.typed_passes import NativeLowering
 
 from dlnds._kernels.garbage import little_garbage
@@ -59,7 +60,7 @@ LOOP_LIMIT = 0 if DISABLED else 20_000
 
 def jit(function: Function) -> Function:
     """Compile ``function`` when it is first called, with the options of this package."""
-    compiled: Any = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+    compiled: Any = numba.njit(**_ENTRY)(function)
     return compiled  # type: ignore[no-any-return]
 
 
@@ -79,7 +80,7 @@ class _Linked(JITCodeLibrary):
 
 
 @register_pass(mutates_CFG=True, analysis_only=False)
-class _Lowering(NativeLowering):
+class _PartLowering(NativeLowering):
     """Writes the code of a part, which others can call though it has no address."""
 
     def run_pass(self, state: Any) -> bool:
@@ -92,15 +93,62 @@ class _Lowering(NativeLowering):
         return True
 
 
-class _Parts(Compiler):
+class _Borrowing(Lower):
+    """Writes code that does not count itself among the holders of the arrays it is given.
+
+    Its caller holds them. To count is an atomic operation, as slow as some tens of others, and is
+    asked for wherever an array gets a name or is taken out of a tuple.
+    """
+
+    def extract_function_arguments(self) -> Any:
+        given = zip(self.fndesc.argtypes, super().extract_function_arguments(), strict=True)
+        self.fnargs = [self._borrowed(kind, value) for kind, value in given]
+        return self.fnargs
+
+    def _borrowed(self, kind: Any, value: Any) -> Any:
+        if isinstance(kind, types.Array):
+            array = self.context.make_array(kind)(self.context, self.builder, value)
+            array.meminfo = array.meminfo.type(None)
+            return array._getvalue()  # noqa: SLF001 - Numba has no public name for it
+        kinds: Any = kind if isinstance(kind, types.BaseTuple) else ()
+        for i, inner in enumerate(kinds):
+            item = self._borrowed(inner, self.builder.extract_value(value, i))
+            value = self.builder.insert_value(value, item, i)
+        return value
+
+
+@register_pass(mutates_CFG=True, analysis_only=False)
+class _EntryLowering(NativeLowering):
+    """Writes the code of a function that has an address."""
+
+    @property
+    def lowering_class(self) -> Any:
+        return _Borrowing
+
+
+class _Entries(Compiler):
     """Numba's compiler, but for what it makes of the code."""
+
+    lowering: Any = _EntryLowering
 
     def define_pipelines(self) -> list[Any]:
         (plain,) = super().define_pipelines()
-        plain.passes = [(_Lowering if p is NativeLowering else p, why) for p, why in plain.passes]
+        plain.passes = [(self.lowering if p is NativeLowering else p, w) for p, w in plain.passes]
         return [plain]
 
 
+class _Parts(_Entries):
+    """The same for parts."""
+
+    lowering: Any = _PartLowering
+
+
+_ENTRY: Any = {
+    "cache": True,
+    "nogil": True,
+    "error_model": "numpy",
+    "pipeline_class": _Entries,
+}
 _PART: Any = {
     "nogil": True,
     "error_model": "numpy",

@@ -9,11 +9,12 @@ import sys
 import time
 import types
 
+import numpy as np
 import pytest
 from numba.core.dispatcher import Dispatcher
 
 from dlnds import _kernels
-from dlnds._kernels import jit
+from dlnds._kernels import dense, jit
 
 pytestmark = pytest.mark.skipif(jit.DISABLED, reason="nothing is compiled")
 
@@ -71,6 +72,42 @@ def test_nothing_is_told_of_what_is_compiled_each_time(impatient, monkeypatch, c
     monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
     jit.ready(slow_kernel(cached=False), jit.FIELD)
     assert not capsys.readouterr().err
+
+
+@jit.jit
+def sums_of_rooms(size, out):
+    """Write what is in three vectors after all are filled, the first through a view of it."""
+    first, second = dense.room(size), dense.room(size)
+    first[:], second[:] = 1.0, 2.0
+    view = dense.matrix_at(first, 0, 1, size)  # the vector itself has no further use
+    third = dense.room(size)
+    third[:] = 3.0
+    out[0], out[1], out[2] = view.sum(), second.sum(), third.sum()
+
+
+@pytest.mark.parametrize("size", [0, 1, dense.LITTLE, dense.LITTLE + 1, 100_000])
+def test_rooms_are_apart_and_last_as_long_as_they_are_used(size):
+    out = np.empty(3)
+    sums_of_rooms(size, out)
+    assert out.tolist() == [size, 2 * size, 3 * size]
+
+
+@jit.jit
+def pick(pairs, number, out):
+    """Copy one of the arrays of a tuple, and use the other."""
+    chosen, other = pairs[0] if number == 0 else pairs[1], pairs[1]
+    row = chosen[0]
+    out[:] = row + 0.0 * other[0]
+
+
+def test_arrays_that_kernels_are_given_are_neither_kept_nor_let_go():
+    pairs, out = (np.zeros((2, 3)), np.ones((2, 3))), np.empty(3)
+    held, picked = [sys.getrefcount(a) for a in (*pairs, out)], []
+    for number in (0, 1, 1):
+        pick(pairs, number, out)
+        picked.append(float(out.sum()))
+    assert picked == [0.0, 3.0, 3.0]
+    assert [sys.getrefcount(a) for a in (*pairs, out)] == held
 
 
 COUNTED = """
