@@ -68,6 +68,23 @@ SWEEP_STATES = _words("finished missing raised timed_out died not_a_number wrong
 
 #: name: (long name, TeX symbol). All quantities of this package are pure numbers, units "1".
 DESCRIPTIONS = {
+    "alignment": (
+        "overlap of singular vectors on both sides of the level",
+        r"$|\langle u_j, v_j\rangle|$",
+    ),
+    "balance_gap": ("relative imbalance of two layers", ""),
+    "effective_rank": ("effective rank", ""),
+    "hidden_similarity": ("similarity of hidden activities", r"$H_i^T H_i$"),
+    "item": ("input", ""),
+    "layer_singular_value": ("singular value of the layer", r"$s_j(W_i)$"),
+    "level": ("level of units, 0 the inputs", r"$i$"),
+    "ntk_alignment": ("alignment of the tangent kernel with the targets", ""),
+    "ntk_change": ("relative change of the tangent kernel", r"$\|K-K_0\|/\|K_0\|$"),
+    "ntk_distance": ("distance of the tangent kernel from the start", r"$1-\cos(K,K_0)$"),
+    "ntk_eigenvalue": ("eigenvalue of the tangent kernel", r"$\kappa$"),
+    "other_item": ("input", ""),
+    "sharpness": ("largest eigenvalue of the Hessian", r"$\lambda_{\max}$"),
+    "stable_rank": ("stable rank", r"$\|W\|_F^2/s_1^2$"),
     "active": ("hidden unit has weights: 1 yes, 0 no", ""),
     "alpha": ("place along the arc", r"$\alpha/\alpha_{\mathrm{end}}$"),
     "ambiguous": ("other index sets name the same point", ""),

@@ -43,7 +43,7 @@ def calls_of(names: str, of: Any, **arguments: Any) -> Iterator[Call]:
 #: What a class answers to engines, who have checked what they ask: typed arrays, no user's input.
 FOR_ENGINES = {name for name in vars(SystemProtocol) if not name.startswith("_")} | {
     *("field", "map_modes", "orbit_dimensions", "unit_coordinates", "velocity", "with_covariance"),
-    *("fades", "of_image", "problem", "recedes", "signal", "values"),
+    *("fades", "moments", "of_image", "problem", "recedes", "signal", "values"),
 }
 #: What stands in a module with its own public name, but has that at the top, or is for engines.
 ELSEWHERE = {"LossNetwork", "BackwardNetwork", "against_time"}
@@ -211,8 +211,9 @@ def _of_weights(owner: str, net: Any, kind: str, delta: float | None = None) -> 
 
 def _of_layers(owner: str, net: Any) -> Iterator[Call]:
     yield from _of_weights(owner, net, kind="delta_balanced", delta=0.01)
-    names = "product imbalances adjacency_powers adjacency_field"
-    yield from calls_of(f"{owner}: {names}", net, x=net.initial(scale=0.5, rng=0))
+    names, x = "product imbalances adjacency_powers adjacency_field", net.initial(scale=0.5, rng=0)
+    yield from calls_of(f"{owner}: {names}", net, x=x)
+    yield call(f"{owner}.hidden_similarity", net, x=x, X=np.ones((net.widths[0], 2)))
 
 
 def _of_maps() -> Iterator[Call]:
@@ -255,6 +256,7 @@ def _runs() -> Iterator[Call]:
     descent = dl.GradientDescent(net, 0.1)
     yield call("iterate", system=descent, start=x, n_steps=20, every=2, **what)
     layers = [list(net.unpack(x)), list(net.unpack(2 * x))]
+    yield call("observe", system=net, run=run, names=["sharpness", "alignment"])
     yield call("as_run", system=net, times=[0.0, 1.0], layers=layers, save=("state",))
     aligned = deep.initial("aligned", scale=0.1)
     yield call("exact_flow", net=deep, start=aligned, t_eval=[0.0, 5.0], save=("state",))

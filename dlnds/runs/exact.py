@@ -1,7 +1,5 @@
 """Closed forms of the gradient flow, where they exist, as runs."""
 
-from collections.abc import Iterable
-
 import numpy as np
 import scipy.linalg
 import xarray as xr
@@ -10,7 +8,7 @@ from numpy.typing import ArrayLike
 from dlnds import schema
 from dlnds.arrays import Array
 from dlnds.errors import check_ascending, check_number, known_options
-from dlnds.runs.flow import recorded
+from dlnds.runs.recording import Names, observe_rows, recorded
 from dlnds.systems.linear import LinearNetwork, check_network
 from dlnds.systems.protocol import check_state
 from dlnds.theory import tolerances
@@ -26,7 +24,7 @@ def exact_flow(
     start: ArrayLike,
     t_eval: ArrayLike,
     *,
-    save: Iterable[str] = ("state",),
+    save: Names = ("state",),
 ) -> xr.Dataset:
     """Return the run from a start for which the flow is known in closed form.
 
@@ -84,7 +82,7 @@ def exact_flow(
     variables = {
         "time": ("time", times),
         "time_low": ("time", np.zeros(len(times))),
-        **net.observables(states, names),
+        **observe_rows(net, names, states, state[None]),
         "stop_reason": ((), np.int8(schema.STOP_REASONS.index("end_reached"))),
     }
     attrs = {**net.attributes(), "method": "exact", "limit": net.limit(states[-1]).label}

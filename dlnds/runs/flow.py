@@ -2,7 +2,7 @@
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -25,7 +25,17 @@ from dlnds.errors import (
     check_number,
     known_options,
 )
-from dlnds.runs.recording import BUFFER, Run, joined, observed, one, side_by_side
+from dlnds.runs.recording import (
+    BUFFER,
+    Names,
+    Run,
+    joined,
+    observe_rows,
+    observed,
+    one,
+    recorded,
+    side_by_side,
+)
 from dlnds.runs.stepping import DENSE_LIMIT, Task, Tracker, has_derivative, integrate
 from dlnds.runs.together import parts_of, together
 from dlnds.systems.product import check_packed
@@ -58,7 +68,7 @@ def flow(
     rtol: float = 1e-8,
     atol: float | None = None,
     events: Sequence[Event] | Event | None = None,
-    save: Iterable[str] = ("state",),
+    save: Names = ("state",),
     max_steps: int = 100_000,
     reduce_width: bool = False,
     workers: int = 1,
@@ -105,10 +115,9 @@ def flow(
         −1 falling) selects zeros (that are not only touched), and a true attribute ``terminal``
         ends the run. `dlnds.events` has some for networks.
     save
-        What to record: for every system ``"state"``; for networks also ``"singular_value"`` (of W),
-        ``"mode_strength"`` (u_jᵀ W K v_j), ``"imbalance"`` (max ‖C_i‖_F), ``"conserved"`` (all
-        C_i), ``"product"``, ``"gradient_norm"``. Loss and ``loss_rate`` = −‖∇L‖² are recorded
-        always.
+        What to record: names of observables, ``"state"`` for every system, those of networks as
+        `observe` lists them; and mappings from names to functions of the state (parameter) that
+        return numbers. Loss and ``loss_rate`` = −‖∇L‖² are recorded always.
     max_steps
         Accepted steps after which a run is ended with the stop reason ``out_of_steps``.
     reduce_width
@@ -183,7 +192,7 @@ def flow(
     for row in stack:
         check_state("start", system, row)
     system.numerics.invariants(stack[0])  # refuses what does not fit into the memory
-    system.observables(stack[:1], names)
+    observe_rows(system, names, stack[:1])
     span = check_span(t_span)
     many = len(stack) >= MANY and np.isfinite(span[1])
     task = Task(
@@ -221,7 +230,7 @@ def as_run(
     times: ArrayLike,
     layers: Sequence[Sequence[Any]],
     *,
-    save: Iterable[str] = ("state",),
+    save: Names = ("state",),
 ) -> xr.Dataset:
     """Return somebody else's training run as a Dataset of this package.
 
@@ -294,7 +303,7 @@ def iterate(
     n_steps: int,
     *,
     every: int = 1,
-    save: Iterable[str] = ("state",),
+    save: Names = ("state",),
     progress: bool = False,
 ) -> xr.Dataset:
     """Return the orbit of a map from a given state.
@@ -342,7 +351,7 @@ def iterate(
         )
     x = check_state("start", system, start)
     names = recorded(system, save)
-    system.observables(x[None], names)
+    observe_rows(system, names, x[None])
     n_steps = check_integer("n_steps", n_steps, minimum=1, maximum=LAST)
     every = check_integer("every", every, minimum=1, maximum=LAST)
     check_memory("n_steps", (n_steps // every + 2) * (2 + system.dim * ("state" in names)))
@@ -351,7 +360,7 @@ def iterate(
     with threads_for(system.numerics.field_cost), bar as track:
         update = track()
         for rows, states in _orbit(system, x, n_steps, every):
-            chunks.append(observed(system, names, rows.astype(float), states))
+            chunks.append(observed(system, names, rows.astype(float), states, x[None]))
             update(float(rows[-1]))
     number = int(rows[-1])
     run = Run(
@@ -423,17 +432,6 @@ def _check_method(method: Any, span: tuple[float, float], system: SystemProtocol
             f"{DENSE_LIMIT} components, got none and {system.dim}"
         )
     return known
-
-
-def recorded(system: SystemProtocol, save: Any) -> tuple[str, ...]:
-    """Return the names of what a run records: what the system always saves, and ``save``."""
-    if isinstance(save, str) or not np.iterable(save):
-        raise TypeError(f"save: needs a sequence of names such as ('state',), got {save!r}")
-    names = tuple(save)
-    if not all(isinstance(name, str) for name in names):
-        raise TypeError(f"save: needs names such as 'state', got {names!r}")
-    always = system.observables(np.zeros((0, system.dim)))
-    return tuple(dict.fromkeys((*always, *names)))
 
 
 def check_span(t_span: Any) -> tuple[float, float]:

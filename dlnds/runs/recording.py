@@ -10,11 +10,15 @@ from numpy.typing import NDArray
 
 from dlnds import schema
 from dlnds.arrays import Array, Integers
+from dlnds.errors import check_function
 from dlnds.systems.protocol import SystemProtocol, unchanged
 from dlnds.theory.coordinates import Turning
 
 #: The way back of a stack (time, parameter) of states.
 Back = Callable[[Array], Array]
+
+#: What to record: names, and functions of the state by their names.
+Names = Iterable[str | Mapping[str, Callable[[Array], Any]]]
 
 #: Numbers held before they are observed, and between two visits to Python.
 BUFFER = 2**18
@@ -117,7 +121,9 @@ class Recorder:
         lifted = np.concatenate(parts[3]) if self.outer else None
         if lifted is not None and not self._chunks and times[0, 0] == self.start[0]:
             lifted[0] = self.start[1]
-        found = observed_in(self.system, self.frame, self.names, embedded, lifted)
+        found = observed_in(
+            self.system, self.frame, self.names, embedded, lifted, self.start[1][None]
+        )
         variables = clock_variables(times) | found
         if self.events:
             variables["event"] = xr.Variable("time", events[:, 0].copy())
@@ -130,12 +136,78 @@ class Recorder:
         return joined(self._chunks)
 
 
+class Own(str):
+    """The name of an observable that is a function of the state."""
+
+    __slots__ = ("function",)
+    function: Callable[[Array], Any]
+
+    def of(self, states: Array) -> xr.Variable:
+        """Return its values at states (time, parameter)."""
+        try:
+            values = np.array([self.function(x.copy()) for x in states], float)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"save: {str(self)!r} needs to return numbers: {error}") from error
+        return xr.Variable(("time", *(f"{self}_{k}" for k in range(values.ndim - 1))), values)
+
+
+def recorded(system: SystemProtocol, save: Names) -> tuple[str, ...]:
+    """Return the names of what a run records: what the system always saves, and ``save``."""
+    always = system.observables(np.zeros((0, system.dim)))
+    return tuple(dict.fromkeys((*always, *names_of("save", save))))
+
+
+def names_of(argument: str, save: Names) -> list[str]:
+    """Return names of observables, and those of one's own functions with these."""
+    if isinstance(save, Mapping):
+        return [_own(argument, *pair) for pair in save.items()]
+    if isinstance(save, str) or not np.iterable(save):
+        raise TypeError(f"{argument}: needs a sequence of names such as ('state',), got {save!r}")
+    names: list[str] = []
+    for item in save:
+        if not isinstance(item, str | Mapping):
+            raise TypeError(
+                f"{argument}: needs names such as 'state', or a mapping from names to functions, "
+                f"got {item!r}"
+            )
+        names += names_of(argument, item) if isinstance(item, Mapping) else [item]
+    return names
+
+
+def _own(argument: str, name: Any, function: Any) -> Own:
+    """Return a function of the state as an observable of this name."""
+    if not isinstance(name, str) or not name.isidentifier():
+        raise TypeError(f"{argument}: needs names that are words, got {name!r}")
+    if name in schema.DESCRIPTIONS:
+        raise ValueError(f"{argument}: {name!r} has a meaning already, give it another name")
+    check_function(argument, function, "x")
+    own = Own(name)
+    own.function = function
+    return own
+
+
+def observe_rows(
+    system: SystemProtocol, names: Iterable[str], states: Array, start: Array | None = None
+) -> dict[str, xr.Variable]:
+    """Return observables of states (time, parameter), by name: the system's, and functions.
+
+    ``start`` is the first state of their run, if not the first of these, or those of their runs.
+    """
+    names = tuple(names)
+    known = [name for name in names if not isinstance(name, Own)]
+    with np.errstate(over="ignore", invalid="ignore"):  # a run may end near overflow
+        found = system.observables(states, known, start)
+        found |= {name: name.of(states) for name in names if isinstance(name, Own)}
+    return {str(name): found[name] for name in names}
+
+
 def observed_in(
     system: SystemProtocol,
     frame: SystemProtocol,
     names: Sequence[str],
     embedded: Array | None,
     lifted: Array | None,
+    start: Array,
 ) -> dict[str, xr.Variable]:
     """Return observables of rows in the coordinates of a frame, and of the system.
 
@@ -143,23 +215,24 @@ def observed_in(
     """
     unaffected = system.numerics.unaffected
     found: dict[str, xr.Variable] = {}
-    with np.errstate(over="ignore", invalid="ignore"):  # a run may end near overflow
-        if embedded is not None:
-            inner = [name for name in names if name in unaffected]
-            found.update(frame.observables(embedded, inner))
-        if lifted is not None:
-            outer = [name for name in names if name not in unaffected]
-            found.update(system.observables(lifted, outer))
-    return {name: found[name] for name in names}
+    if embedded is not None:
+        inner = [name for name in names if name in unaffected]
+        found.update(observe_rows(frame, inner, embedded))
+    if lifted is not None:
+        outer = [name for name in names if name not in unaffected]
+        found.update(observe_rows(system, outer, lifted, start))
+    return {str(name): found[name] for name in names}
 
 
 def observed(
-    system: SystemProtocol, names: Iterable[str], times: Array, states: Array
+    system: SystemProtocol,
+    names: Iterable[str],
+    times: Array,
+    states: Array,
+    start: Array | None = None,
 ) -> dict[str, xr.Variable]:
     """Return the variables of rows in the coordinates of a system."""
-    with np.errstate(over="ignore", invalid="ignore"):  # an orbit may end near overflow
-        found = system.observables(states, names)
-    return clock_variables(times) | found
+    return clock_variables(times) | observe_rows(system, names, states, start)
 
 
 def clock_variables(times: Array) -> dict[str, xr.Variable]:

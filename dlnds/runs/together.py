@@ -212,7 +212,9 @@ class _Stack:
             if not self.chunks[k] and len(t) and t[0, 0] == task.span[0]:
                 rows[0] = self.starts[k]
         found = observed_in(
-            *(system, self.frame, task.names), np.concatenate(states), np.concatenate(lifted)
+            *(system, self.frame, task.names),
+            *(np.concatenate(states), np.concatenate(lifted)),
+            np.repeat(self.starts[held], [len(t) for t in times], axis=0),
         )
         ends = np.cumsum([0, *(len(t) for t in times)])
         for k, t, first, last in zip(held, times, ends, ends[1:], strict=False):

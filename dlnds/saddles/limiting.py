@@ -24,7 +24,8 @@ from dlnds.errors import (
 )
 from dlnds.landscape.newton import find_critical_point
 from dlnds.runs.events import Event
-from dlnds.runs.flow import flow, recorded
+from dlnds.runs.flow import flow
+from dlnds.runs.recording import recorded
 from dlnds.saddles.directions import escape_directions, read_row
 from dlnds.systems.network import WeightSystem, check_weights
 from dlnds.systems.protocol import check_state, dense_jacobian, field_of

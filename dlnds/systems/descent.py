@@ -102,10 +102,10 @@ class GradientDescent(SystemProtocol):
         return self.system.numerics._replace(update=(1.0, self.step_size))
 
     def observables(
-        self, states: Array, names: Iterable[str] | None = None
+        self, states: Array, names: Iterable[str] | None = None, start: Array | None = None
     ) -> dict[str, xr.Variable]:
         """Return what the flow records."""
-        return self.system.observables(states, names)
+        return self.system.observables(states, names, start)
 
     def limit(self, x: Array, force: float = math.inf, rtol: float = 0.0) -> Limit:
         """Return the label that the flow gives; a map goes on."""

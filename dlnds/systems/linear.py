@@ -287,6 +287,11 @@ class LinearNetwork(LayeredSystem):
         """What formulas of `theory` take in place of a network."""
         return moments.Problem(self.widths, self.target, self.input_root, self.singular_modes)
 
+    @cached_property
+    def _data(self) -> tuple[moments.Problem, float]:
+        rest = 0.0 if np.isnan(self.irreducible_loss) else 2.0 * self.irreducible_loss
+        return self.problem, float(np.sum(self.target**2)) + rest
+
     @property
     def factors(self) -> "LinearNetwork":
         """The network of the layers that a state holds, as of a `ProductFlow`: itself."""
@@ -604,8 +609,8 @@ class LinearNetwork(LayeredSystem):
         sure = decision.sure and all(exact)
         return min(orders), max(orders) if sure else math.inf
 
-    def _observables(self) -> Mapping[str, Callable[[Array], xr.Variable]]:
-        return {**super()._observables(), "mode_strength": variable(self._strength, "mode")}
+    def _observables(self, start: Array) -> Mapping[str, Callable[[Array], xr.Variable]]:
+        return {**super()._observables(start), "mode_strength": variable(self._strength, "mode")}
 
     def varied(self, name: str | int, **options: Any) -> dict[str, Any]:
         """Return the critical points as weight decay, the data, or the C_i are varied."""

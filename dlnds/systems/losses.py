@@ -146,10 +146,14 @@ class Loss:
 
         That is of the square loss; not checked.
         """
-        if (self.kind, self.power) != ("power", 2.0):
-            return None
-        target, root, _ = from_data(self.inputs, self.targets, bool(self.normalize))
-        return Problem(widths, target, None if is_identity(root) else root, singular_modes(target))
+        return self.moments(widths)[0] if (self.kind, self.power) == ("power", 2.0) else None
+
+    def moments(self, widths: tuple[int, ...]) -> tuple[Problem, float]:
+        """Return the problem of the square loss on the same data, and ‖Y‖², as normalized."""
+        target, root, rest = from_data(self.inputs, self.targets, bool(self.normalize))
+        root_or_none = None if is_identity(root) else root
+        problem = Problem(widths, target, root_or_none, singular_modes(target))
+        return problem, float(np.sum(target**2)) + 2.0 * rest
 
     def __repr__(self) -> str:
         """Give the kind and the sizes."""
@@ -542,6 +546,14 @@ class LossNetwork(LayeredSystem):
     @cached_property
     def _square(self) -> Problem | None:
         return self.criterion.problem(self.widths)
+
+    @cached_property
+    def _data(self) -> tuple[Problem, float]:
+        return self.criterion.moments(self.widths)
+
+    @property
+    def _own_inputs(self) -> Array:
+        return self.criterion.inputs
 
     def _leading_parts(self, x: Array) -> list[LeadingPart]:
         layers = layers_of(self.widths, x)

@@ -4,11 +4,13 @@ import dataclasses
 import functools
 import hashlib
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+import scipy  # loads its modules when they are used
 import xarray as xr
 from numpy.typing import ArrayLike
 
@@ -27,9 +29,19 @@ from dlnds.errors import (
     finite,
     known_options,
 )
-from dlnds.systems.protocol import Numerics, Reduction, SystemProtocol, Theory
+from dlnds.systems.protocol import Numerics, Reduction, SystemProtocol, Theory, products_at
 from dlnds.systems.varied import observed, with_decay
-from dlnds.theory import forms, moments, saddles, strings, symmetry
+from dlnds.theory import (
+    forms,
+    moments,
+    observables,
+    saddles,
+    spectra,
+    strings,
+    symmetry,
+    tangent_kernel,
+    tolerances,
+)
 from dlnds.theory.coordinates import (
     Turning,
     adjacency,
@@ -115,7 +127,7 @@ class WeightSystem(SystemProtocol):
         """SHA-256 of the widths and of the numbers of the problem."""
         return hashlib.sha256(b"".join(part.tobytes() for part in self.params)).hexdigest()
 
-    def _observables(self) -> Mapping[str, Callable[[Array], xr.Variable]]:
+    def _observables(self, start: Array) -> Mapping[str, Callable[[Array], xr.Variable]]:
         return {
             "state": variable(lambda states: states, "parameter"),
             "loss": variable(self._loss),
@@ -123,7 +135,32 @@ class WeightSystem(SystemProtocol):
             "unit_size": variable(self._unit_sizes, "unit"),
             "loss_rate": variable(lambda x: -np.sum(self._forces(x) ** 2, axis=-1)),
             "gradient_norm": variable(lambda x: np.linalg.norm(self._forces(x), axis=-1)),
+            "sharpness": variable(lambda states: np.array([self._sharpness(x) for x in states])),
+            "index": variable(lambda states: np.array([self._index(x) for x in states], np.int64)),
+            "layer_singular_value": self._of_layers(
+                observables.layer_singular_values, "layer", "mode"
+            ),
         }
+
+    def _of_layers(self, function: Callable[..., Any], *dims: str) -> Any:
+        """Return what labels a function of the layers of states."""
+        return variable(lambda states: function(layers_of(self.widths, states)), *dims)
+
+    def _sharpness(self, x: Array) -> float:
+        """Return the largest eigenvalue of the Hessian."""
+        force = products_at(self, 0.0, x)
+        return spectra.largest_eigenvalue(lambda v: -force(v), self.dim)
+
+    def _index(self, x: Array) -> int:
+        """Return how many eigenvalues of the Hessian are negative beyond rounding.
+
+        −1 where it is not finite.
+        """
+        hessian = self._hessian(x)
+        if not np.isfinite(hessian).all():
+            return -1
+        noise = tolerances.rounding(self.dim) * float(np.linalg.norm(hessian))
+        return spectra.count_below(hessian, -noise)
 
     def varied(self, name: str | int, **options: Any) -> dict[str, Any]:
         """Return the critical points of L + (λ/2) Σ_i ‖W_i‖² as λ varies."""
@@ -217,10 +254,13 @@ class WeightSystem(SystemProtocol):
         P_{i−1} Rᵀ L_j; other losses put their second derivative between the factors of the first.
         """
         state = check_array("x", x, ndim=1, shape=(self.dim,))
+        return check_finite("x", self._hessian(state))
+
+    def _hessian(self, x: Array) -> Array:
         check_memory("x", self.dim**2)
         out = np.empty((self.dim, self.dim))
-        jit.ready(self.jacobian, jit.JACOBIAN)(0.0, state, self.params, out)
-        return check_finite("x", np.negative(out, out=out))
+        jit.ready(self.jacobian, jit.JACOBIAN)(0.0, x, self.params, out)
+        return np.negative(out, out=out)
 
     def hessian_product(self, x: ArrayLike, v: ArrayLike) -> Array:
         """Return the Hessian at a state times a direction, without the matrix."""
@@ -401,18 +441,96 @@ class LayeredSystem(WeightSystem):
         """Return what is known at a state: the generators of GL."""
         return Theory(generators=lambda: self.generators(x), alike=lambda: self._alike(x))
 
-    def _observables(self) -> Mapping[str, Callable[[Array], xr.Variable]]:
-        def of_layers(function: Callable[..., Any], *dims: str) -> Any:
-            return variable(lambda states: function(layers_of(self.widths, states)), *dims)
+    @property
+    def _data(self) -> tuple[moments.Problem, float]:
+        """Target and root of the inputs, and ‖Y‖², divided by the samples as the loss is."""
+        raise NotImplementedError
+
+    def _observables(self, start: Array) -> Mapping[str, Callable[[Array], xr.Variable]]:
+        def of_map(function: Callable[[Array], Any], *dims: str) -> Any:
+            return self._of_layers(
+                lambda layers: function(observables.singular_values(product(layers))), *dims
+            )
+
+        def of_kernel(function: Callable[..., Any], *dims: str) -> Any:
+            def values(states: Array) -> Array:
+                layers = layers_of(self.widths, states)
+                found = function(tangent_kernel.factors(self._data[0], layers))
+                own = found.shape[found.ndim - len(dims) :]
+                return np.broadcast_to(found, (len(states), *own)).copy()  # one for a single layer
+
+            return variable(values, *dims)
+
+        def change(now: tangent_kernel.Factors) -> tuple[Array, Array]:
+            first = tangent_kernel.factors(self._data[0], layers_of(self.widths, start))
+            return tangent_kernel.distances(now, first)
+
+        def with_target(now: tangent_kernel.Factors) -> Array:
+            problem, targets = self._data
+            return tangent_kernel.alignment(problem, now, targets)
 
         return {
-            **super()._observables(),
-            "singular_value": of_layers(
-                lambda layers: np.linalg.svd(product(layers), compute_uv=False), "mode"
+            **super()._observables(start),
+            "product": self._of_layers(product, "row", "column"),
+            "imbalance": self._of_layers(symmetry.imbalance),
+            "balance_gap": self._of_layers(observables.balance_gap),
+            "singular_value": of_map(lambda values: values, "mode"),
+            "effective_rank": of_map(observables.effective_rank),
+            "stable_rank": of_map(observables.stable_rank),
+            "alignment": self._of_layers(
+                lambda layers: observables.alignment(self._fitting_map, layers), "level", "mode"
             ),
-            "product": of_layers(product, "row", "column"),
-            "imbalance": of_layers(symmetry.imbalance),
+            "ntk_eigenvalue": of_kernel(tangent_kernel.eigenvalues, "eigen"),
+            "ntk_alignment": of_kernel(with_target),
+            "ntk_distance": of_kernel(lambda now: change(now)[0]),
+            "ntk_change": of_kernel(lambda now: change(now)[1]),
+            "hidden_similarity": variable(
+                lambda states: self._similarity(states, self._own_inputs),
+                *("layer", "item", "other_item"),
+            ),
         }
+
+    @cached_property
+    def _fitting_map(self) -> Array:
+        """Σ K⁺, which fits the target best."""
+        target, root = self._data[0].target, self._data[0].root
+        return target if root is None else target @ scipy.linalg.pinv(root)
+
+    @property
+    def _own_inputs(self) -> Array:
+        """Inputs (d_0 × items) of the problem: those that the target belongs to."""
+        root = self._data[0].root
+        return np.eye(self.widths[0]) if root is None else root
+
+    @finite("x")
+    def hidden_similarity(self, x: ArrayLike, X: ArrayLike) -> Array:
+        """Return H_iᵀ H_i, H_i = W_{1:i} X, of all layers i, of a state or of each in a stack.
+
+        Parameters
+        ----------
+        x
+            State (parameter), or a stack (…, parameter) of them.
+        X
+            Inputs (d_0 × items), in the coordinates of the network.
+
+        Returns
+        -------
+        numpy.ndarray
+            Gram matrices (…, layer, item, item): what the network makes similar (SMG19). The last
+            layer's are those of the outputs.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If X has other features than the network, or the matrices do not fit into the memory.
+        """
+        states, inputs = self._states(x), check_array("X", X, ndim=2, shape=(self.widths[0], None))
+        return self._similarity(states, inputs)
+
+    def _similarity(self, states: Array, inputs: Array) -> Array:
+        rows = math.prod(states.shape[:-1])
+        check_memory("X", rows * self.depth * inputs.shape[1] ** 2)
+        return observables.hidden_similarity(layers_of(self.widths, states), inputs)
 
     def _observed(self, states: Array) -> dict[str, Any]:
         return observed(layers_of(self.widths, states), self._loss_of, self._fitting_size)

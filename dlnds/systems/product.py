@@ -324,8 +324,16 @@ class ProductFlow(SystemProtocol):
         """SHA-256 of that of the network and of the rank."""
         return hashlib.sha256(f"{self.network.digest} {self.rank}".encode()).hexdigest()
 
-    def _observables(self) -> Mapping[str, Callable[[Array], xr.Variable]]:
-        shared = ("state", "loss", "product", "imbalance", "mode_strength")
+    def _observables(self, start: Array) -> Mapping[str, Callable[[Array], xr.Variable]]:
+        shared = [
+            "state",
+            "loss",
+            "product",
+            "imbalance",
+            "mode_strength",
+            "effective_rank",
+            "stable_rank",
+        ]
         return {
             **{name: functools.partial(self._of_factors, name) for name in shared},
             "singular_value": variable(self._padded_singular_values, "mode"),

@@ -66,25 +66,26 @@ class SystemProtocol:
         return {"parameter": np.arange(self.dim)}
 
     def observables(
-        self, states: Array, names: Iterable[str] | None = None
+        self, states: Array, names: Iterable[str] | None = None, start: Array | None = None
     ) -> dict[str, xr.Variable]:
         """Return what a run records at its states (time, parameter), by name.
 
-        Without names those that every run records.
+        Without names those that every run records. ``start`` is the first state of the run, or
+        those (time, parameter) of as many runs, if that is not the first row.
 
         Raises
         ------
         ValueError
             If the system has no observable of that name.
         """
-        known = self._observables()
+        known = self._observables(states[:1] if start is None else start)
         names = self._always if names is None else tuple(names)
         for name in names:
             if name not in known:
                 raise ValueError(f"save: there is no {name!r}{nearest(name, known)}")
         return {name: known[name](states) for name in names}
 
-    def _observables(self) -> Mapping[str, Callable[[Array], xr.Variable]]:
+    def _observables(self, start: Array) -> Mapping[str, Callable[[Array], xr.Variable]]:
         return {"state": lambda states: xr.Variable(("time", "parameter"), states)}
 
     def _states(self, x: ArrayLike) -> Array:
@@ -477,8 +478,8 @@ class System(SystemProtocol):
         """``loss``, if the system has an energy."""
         return () if self.energy is None else ("loss",)
 
-    def _observables(self) -> Mapping[str, Callable[[Array], xr.Variable]]:
-        known = dict(super()._observables())
+    def _observables(self, start: Array) -> Mapping[str, Callable[[Array], xr.Variable]]:
+        known = dict(super()._observables(start))
         energy = self.energy
         if energy is not None:
             known["loss"] = lambda states: xr.Variable("time", [float(energy(x)) for x in states])

@@ -34,6 +34,9 @@ EXPLAINED = 100.0
 #: Singular values of the target that differ by less, relative to the larger one, are equal: data
 #: agree to nine digits only if they are meant to.
 TIE = 1e-9
+#: Singular values of a layer along a run that differ by less, relative to the larger one, have no
+#: singular vectors of their own: those that should be equal agree to the accuracy of the run.
+CLOSE = 1e-6
 #: Learnt modes have strength 1, others 0, up to this; a state may be far from exact, but its kind
 #: must not depend on that.
 MODE = 1e-3

@@ -1,0 +1,136 @@
+"""The neural tangent kernel of a deep linear network, never formed.
+
+On data X (d_0 × m), with outputs W X taken row by row, K = Σ_i (L_i L_iᵀ) ⊗ (P_{i−1}ᵀ P_{i−1}),
+L_i = W_{i+1:h} and P_i = W_{1:i} X (JGH18). What is computed here depends on the data through
+C = X Xᵀ and M = Y Xᵀ only, so that a root of C with few columns takes the place of X.
+"""
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import scipy  # loads its modules when they are used
+
+from dlnds.arrays import Array
+from dlnds.theory import observables
+from dlnds.theory.coordinates import transposed
+from dlnds.theory.moments import Problem
+from dlnds.theory.observables import inner
+
+#: Outputs times inputs up to which all eigenvalues are found, and how many of more.
+MOST_EIGENVALUES, FEW_EIGENVALUES = 512, 16
+
+
+class Term(NamedTuple):
+    """(first secondᵀ) ⊗ (before_firstᵀ before_second), of stacks of matrices."""
+
+    first: Array
+    second: Array
+    before_first: Array
+    before_second: Array
+
+
+class Factors(NamedTuple):
+    """L_1, …, L_h and P_0, …, P_{h−1} of a state, or stacks of them."""
+
+    readings: list[Array]
+    images: list[Array]
+
+    def terms(self) -> list[Term]:
+        """Return K as a sum."""
+        return [Term(L, L, P, P) for L, P in zip(self.readings, self.images, strict=True)]
+
+
+def factors(problem: Problem, layers: Sequence[Array]) -> Factors:
+    """Return what the kernel of layers, or of stacks of them, is made of."""
+    root = np.eye(problem.widths[0]) if problem.root is None else problem.root
+    last = np.eye(problem.widths[-1])
+    readings = itertools.accumulate(layers[:0:-1], np.matmul, initial=last)
+    images = itertools.accumulate(layers[:-1], lambda done, w: w @ done, initial=root)
+    return Factors([*readings][::-1], [*images])
+
+
+def product(some: Sequence[Term], others: Sequence[Term]) -> Array:
+    """Return ⟨K, K'⟩ = Σ ⟨AᵀA', BᵀB'⟩ ⟨P P'ᵀ, Q Q'ᵀ⟩ over pairs of terms A Bᵀ ⊗ PᵀQ."""
+    total = np.zeros(())
+    for one, other in itertools.product(some, others):
+        outer = inner(transposed(one.first) @ other.first, transposed(one.second) @ other.second)
+        total = total + outer * inner(
+            one.before_first @ transposed(other.before_first),
+            one.before_second @ transposed(other.before_second),
+        )
+    return total
+
+
+def change(now: Factors, before: Factors) -> list[Term]:
+    """Return K − K_0 as a sum of terms that are as small as the change of the layers."""
+    terms = []
+    for L, L0, P, P0 in zip(now.readings, before.readings, now.images, before.images, strict=True):
+        terms += [Term(L - L0, L, P, P), Term(L0, L - L0, P, P)]
+        terms += [Term(L0, L0, P - P0, P), Term(L0, L0, P0, P - P0)]
+    return terms
+
+
+def distances(now: Factors, before: Factors) -> tuple[Array, Array]:
+    """Return 1 − ⟨K, K_0⟩/(‖K‖ ‖K_0‖) and ‖K − K_0‖/‖K_0‖, from the change itself.
+
+    Where the kernel hardly moves both are accurate to rounding of the change, not of the kernel.
+    NaN where a kernel is zero.
+    """
+    moved, start = change(now, before), before.terms()
+    size, first = (np.sqrt(product(terms, terms)) for terms in (now.terms(), start))
+    squared, along = np.maximum(product(moved, moved), 0.0), product(moved, start)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        longer = (squared + 2.0 * along) / (size + first)
+        angle = np.maximum(squared - longer**2, 0.0) / (2.0 * size * first)
+        return angle, np.sqrt(squared) / first
+
+
+def alignment(problem: Problem, now: Factors, targets: float) -> Array:
+    """Return ⟨K, y yᵀ⟩/(‖K‖ ‖y‖²), for targets with ‖Y‖² = ``targets``; NaN where K is zero."""
+    seen = np.zeros(())
+    for L, P in zip(now.readings, now.images, strict=True):
+        sent = transposed(L) @ problem.target @ transposed(P)
+        seen = seen + inner(sent, sent)
+    terms = now.terms()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(seen / (np.sqrt(product(terms, terms)) * targets))
+
+
+def eigenvalues(now: Factors) -> Array:
+    """Return eigenvalues of K, descending: all on outputs and a root of C, or the largest of many.
+
+    With h = 2 and a root that is the identity they are the sums of those of W_2 W_2ᵀ and W_1ᵀ W_1.
+    """
+    outer = [L @ transposed(L) for L in now.readings]
+    before = [transposed(P) @ P for P in now.images]
+    rows = np.broadcast_shapes(*(part.shape[:-2] for part in (*outer, *before)))
+    n, k = outer[0].shape[-1], before[0].shape[-1]
+    outer = [np.broadcast_to(part, (*rows, n, n)) for part in outer]
+    before = [np.broadcast_to(part, (*rows, k, k)) for part in before]
+    if n * k > MOST_EIGENVALUES:
+        places = np.ndindex(rows)
+        found = [_largest([A[r] for A in outer], [B[r] for B in before]) for r in places]
+        return np.reshape(found, (*rows, FEW_EIGENVALUES))
+    matrix = np.zeros((*rows, n * k, n * k))
+    for A, B in zip(outer, before, strict=True):
+        matrix += np.einsum("...ab,...cd->...acbd", A, B).reshape(matrix.shape)
+    return observables.eigenvalues(matrix)
+
+
+def _largest(outer: list[Array], before: list[Array]) -> Array:
+    """Return the largest eigenvalues of Σ A_i ⊗ B_i, descending, from products with it."""
+    n, k = len(outer[0]), len(before[0])
+
+    def times(v: Array) -> Array:
+        V = v.reshape(n, k)
+        total: Array = np.sum([A @ V @ B for A, B in zip(outer, before, strict=True)], axis=0)
+        return total.ravel()
+
+    operator = scipy.sparse.linalg.LinearOperator((n * k, n * k), matvec=times, dtype=float)
+    start = np.random.default_rng(0).normal(size=n * k)
+    found = scipy.sparse.linalg.eigsh(
+        operator, FEW_EIGENVALUES, which="LA", v0=start, return_eigenvectors=False
+    )
+    return np.sort(found)[::-1]
