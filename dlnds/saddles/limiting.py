@@ -133,7 +133,7 @@ def escape_path(
     ('saddle', 0.5)
     """
     check_weights(system)
-    save = dict.fromkeys(("state", *recorded(system, save)))
+    save = tuple(dict.fromkeys(("state", *recorded(system, save))))
     ray = _ray(system, read_row(system, direction))
     check_memory("system", 4 * system.dim**2)
     size, (start, time, error) = _entered(system, ray, delta)
