@@ -71,5 +71,6 @@ from .systems.problems import problem_names as problem_names
 from .systems.problems import read_csv as read_csv
 from .systems.product import ProductFlow as ProductFlow
 from .systems.protocol import System as System
+from .systems.stored import load_system as load_system
 
 __version__: str

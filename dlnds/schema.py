@@ -66,6 +66,9 @@ CONNECTION_DECISIONS = _words("attracted bracketed within_accuracy elsewhere awa
 #: What became of a point of a sweep; all after the second are failures or damage.
 SWEEP_STATES = _words("finished missing raised timed_out died not_a_number wrong_form damaged")
 
+#: The coordinate that holds all numbers of a problem, its dim, and the attribute that tells which.
+PROBLEM, NUMBER, DESCRIPTION = "problem", "number", "description"
+
 #: name: (long name, TeX symbol). All quantities of this package are pure numbers, units "1".
 DESCRIPTIONS = {
     "alignment": (
@@ -241,6 +244,7 @@ DESCRIPTIONS = {
     "predicted_escape_time": ("escape time by the exact law", r"$t$"),
     "predicted_growth_time": ("time of growth by the law", r"$t$"),
     "probability": ("part of the departures from the source", ""),
+    "problem": ("numbers that the system is rebuilt from", ""),
     "product": ("end-to-end map", r"$W$"),
     "q": ("second parameter", r"$q$"),
     "rank": ("rank", r"$r$"),
@@ -469,6 +473,16 @@ def finish(dataset: xr.Dataset, schema: str, attrs: Mapping[str, Any]) -> xr.Dat
             words["flag_meanings"] = " ".join(meanings)
         variable.attrs.update(words)
     return dataset
+
+
+def carries_problem(dataset: xr.Dataset) -> bool:
+    """Tell whether a Dataset carries what its system is rebuilt from, as `load_system` does it."""
+    return PROBLEM in dataset.coords and DESCRIPTION in dataset[PROBLEM].attrs
+
+
+def without_problem(dataset: xr.Dataset) -> xr.Dataset:
+    """Return a Dataset without what its system is rebuilt from."""
+    return dataset.drop_vars(PROBLEM) if carries_problem(dataset) else dataset
 
 
 def _flag_values(meanings: Sequence[str]) -> NDArray[np.int8]:
@@ -703,7 +717,7 @@ def read(
     >>> import dlnds as dl
     >>> net = dl.LinearNetwork(widths=(2, 3, 2), target=[[2.0, 0.0], [0.0, 1.0]])
     >>> run = dl.flow(net, net.initial(rng=0))
-    >>> turned = run.transpose("parameter", "time")
+    >>> turned = run.transpose("parameter", "time", ...)
     >>> dl.schema.read("run", turned, "run", {"state": ("time", "parameter")}).state.dims
     ('time', 'parameter')
     """

@@ -50,7 +50,7 @@ ELSEWHERE = {"LossNetwork", "BackwardNetwork", "against_time"}
 #: Helpers of `schema` that write Datasets, and are given what was checked.
 FOR_WRITERS = {
     *("schema.finish", "schema.flag", "schema.samples", "schema.spoken", "schema.read"),
-    *("schema.columns", "schema.by_dims"),
+    *("schema.columns", "schema.by_dims", "schema.carries_problem", "schema.without_problem"),
     *("events.Watch", "events.Watch.ends", "events.Watch.happened", "events.Watch.at_end"),
     *("events.Happening", "events.Happening.count", "events.Happening.index"),
 }
@@ -400,6 +400,7 @@ def _stored() -> Iterator[Call]:
     yield call("read_csv", path="linnerud", transform="none")
     yield call("save", data=run, path=str(folder / "saved.nc"))
     yield call("load", path=stored)
+    yield call("load_system", run=run)
     yield call("save_page", atlas=this["atlas"], path=page)
     yield call("weights", dataset=run, layer=1)
     yield call("schema.weights", dataset=run, layer=1)

@@ -11,6 +11,7 @@ from dlnds.errors import check_ascending, check_number, known_options
 from dlnds.runs.recording import Names, observe_rows, recorded
 from dlnds.systems.linear import LinearNetwork, check_network
 from dlnds.systems.protocol import check_state
+from dlnds.systems.stored import run_coordinates
 from dlnds.theory import tolerances
 from dlnds.theory.laws import mode_strength
 
@@ -88,8 +89,7 @@ def exact_flow(
     attrs = {**net.attributes(), "method": "exact", "limit": net.limit(states[-1]).label}
     if modulo:
         attrs["defined_modulo"] = modulo
-    coords = net.coordinates() if "state" in names else {}
-    return schema.finish(xr.Dataset(variables, coords=coords), "run", attrs)
+    return schema.finish(xr.Dataset(variables, run_coordinates(net, names)), "run", attrs)
 
 
 def _solve(net: LinearNetwork, state: Array, times: Array) -> tuple[Array, str]:

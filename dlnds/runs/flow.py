@@ -40,6 +40,7 @@ from dlnds.runs.stepping import DENSE_LIMIT, Task, Tracker, has_derivative, inte
 from dlnds.runs.together import parts_of, together
 from dlnds.systems.product import check_packed
 from dlnds.systems.protocol import SystemProtocol, check_flow, check_state, check_system
+from dlnds.systems.stored import run_coordinates
 from dlnds.threads import threads_for
 
 #: A function of time and state (parameter) that an event is a zero of.
@@ -217,7 +218,9 @@ def flow(
                 runs += itertools.chain.from_iterable(parts)
     shared = task.t_eval.size > 0 and not task.endless and not task.events
     grid = np.union1d(task.t_eval, span[1]) if shared else None
-    dataset = one(runs[0]) if starts.ndim == 1 else side_by_side(runs, grid)
+    coords = run_coordinates(system, names)
+    single = starts.ndim == 1
+    dataset = one(runs[0], coords) if single else side_by_side(runs, grid, coords)
     attrs = {"method": task.method, "rtol": task.rtol, "atol": task.atol}
     if task.events:
         attrs["events"] = " ".join(_event_name(event) for event in task.events)
@@ -286,9 +289,9 @@ def as_run(
         counts={"n_steps": len(grid) - 1, "n_rhs": 0, "n_jac": 0},
         stop_reason="end_reached",
         limit=system.limit(states[-1]).label,
-        coords=system.coordinates() if "state" in names else {},
     )
-    return _finished(system, one(run), {"method": "imported"})
+    dataset = one(run, run_coordinates(system, names))
+    return _finished(system, dataset, {"method": "imported"})
 
 
 def _plain(weights: Any) -> Any:
@@ -368,9 +371,10 @@ def iterate(
         counts={"n_steps": number, "n_rhs": min(number + 1, n_steps), "n_jac": 0},
         stop_reason="end_reached" if number == n_steps else "not_finite",
         limit=system.limit(states[-1]).label,
-        coords=system.coordinates() if "state" in names else {},
     )
-    dataset = one(run).rename(time="iteration").drop_vars("time_low")
+    dataset = (
+        one(run, run_coordinates(system, names)).rename(time="iteration").drop_vars("time_low")
+    )
     dataset = dataset.assign_coords(iteration=dataset.iteration.astype(np.int64))
     return _finished(system, dataset, {"method": "iteration"})
 

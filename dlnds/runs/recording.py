@@ -1,7 +1,7 @@
 """What runs record: rows of states, taken back to the coordinates of their system, as Datasets."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,7 +34,6 @@ class Run:
     limit: str
     limit_kind: str = "none"
     limit_decision: str = "none"
-    coords: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Rows(NamedTuple):
@@ -261,14 +260,14 @@ def after(outer: Back, inner: Back) -> Back:
     return lambda states: outer(inner(states))
 
 
-def one(run: Run) -> xr.Dataset:
+def one(run: Run, coords: Mapping[str, Any]) -> xr.Dataset:
     """Return one run as a Dataset."""
     reason = schema.STOP_REASONS.index(run.stop_reason)
     attrs = {**run.counts, "stop_reason": reason, "limit": run.limit}
-    return xr.Dataset({**run.variables, **_ends([run], ())}, run.coords, attrs)
+    return xr.Dataset({**run.variables, **_ends([run], ())}, coords, attrs)
 
 
-def side_by_side(runs: Sequence[Run], grid: Array | None) -> xr.Dataset:
+def side_by_side(runs: Sequence[Run], grid: Array | None, coords: Mapping[str, Any]) -> xr.Dataset:
     """Return runs of unequal length along ``sample``, NaN where a run is over.
 
     All share the times of a ``grid`` if there is one; else each has its own.
@@ -292,8 +291,7 @@ def side_by_side(runs: Sequence[Run], grid: Array | None) -> xr.Dataset:
         variables[name] = ("sample", np.array([run.counts[name] for run in runs]))
     variables["limit"] = ("sample", [run.limit for run in runs])
     variables.update(_ends(runs, ("sample",)))
-    coords = {"sample": np.arange(len(runs)), **runs[0].coords}
-    dataset = xr.Dataset(variables, coords=coords)
+    dataset = xr.Dataset(variables, {"sample": np.arange(len(runs)), **coords})
     return dataset.set_coords("time") if grid is None else dataset
 
 

@@ -423,5 +423,4 @@ class Stepper:
             limit=place.frame.limit(self._embedded()).label,
             limit_kind=self.limit.kind,
             limit_decision=self.limit.decision,
-            coords=task.system.coordinates() if "state" in task.names else {},
         )

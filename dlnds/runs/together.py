@@ -243,12 +243,11 @@ class _Stack:
         return [self._run(k) if reason else None for k, reason in enumerate(self.reasons)]
 
     def _run(self, k: int) -> Run:
-        clock, system = self.clocks[k], self.task.system
+        clock = self.clocks[k]
         counts = {"n_steps": "steps", "n_rhs": "evaluations", "n_jac": "jacobians"}
         return Run(
             variables=joined(self.chunks[k]),
             counts={name: int(clock[count]) for name, count in counts.items()},
             stop_reason=self.reasons[k],
             limit=self.frame.limit(self.works[0][k]).label,
-            coords=system.coordinates() if "state" in self.task.names else {},
         )

@@ -7,7 +7,6 @@ import numpy as np
 import xarray as xr
 
 from dlnds import schema
-from dlnds._version import __version__
 from dlnds.errors import check_generator, check_integer, check_memory, known_options
 from dlnds.landscape.points import critical_points
 from dlnds.runs.flow import flow
@@ -16,6 +15,7 @@ from dlnds.saddles.graph import connections, count_edges
 from dlnds.saddles.visits import observed_connections, overlay
 from dlnds.systems.linear import LinearNetwork
 from dlnds.systems.protocol import check_state
+from dlnds.systems.stored import problem_coordinate
 from dlnds.theory import spectra, strings
 
 #: Most connections that an atlas holds.
@@ -99,7 +99,7 @@ def build_atlas(
         "modes": net.modes,
         "assumptions": net.assumptions,
     }
-    attrs = {"schema": "atlas", "dlnds_version": __version__, **net.attributes()}
+    attrs = net.attributes()
     if net.whitened:
         attrs["n_connections"] = count_edges(points)
         if attrs["n_connections"] <= MOST_CONNECTIONS:
@@ -109,7 +109,8 @@ def build_atlas(
         nodes["visits"] = _visits(net, count, scale, generator, options)
         if "connections" in nodes:
             nodes["connections"] = overlay(nodes["connections"], nodes["visits"])
-    return xr.DataTree.from_dict({"/": xr.Dataset(attrs=attrs), **nodes})
+    root = schema.finish(xr.Dataset(coords=problem_coordinate(net)), "atlas", attrs)
+    return xr.DataTree.from_dict({"/": root, **nodes})
 
 
 def _visits(

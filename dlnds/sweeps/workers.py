@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
+from dlnds.schema import without_problem
 from dlnds.sweeps.folder import encode
 from dlnds.sweeps.task import Task, differing, parts_of
 from dlnds.threads import single_threaded
@@ -104,6 +105,7 @@ def _judged(job: Job, point: Point, result: Any) -> Outcome:
     if not isinstance(result, xr.Dataset):
         message = f"returned {type(result).__name__}, needs a Dataset"
         return Outcome(point, "wrong_form", message=message)
+    result = without_problem(result)  # points of a sweep may be of any
     taken = sorted({*map(str, result.variables), *map(str, result.dims)} & {*job.reserved})
     if taken or not result.data_vars:
         lack = f"uses the name {', '.join(taken)} of the grid" if taken else "has no variables"
