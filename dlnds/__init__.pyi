@@ -28,10 +28,12 @@ from .landscape.quotient import quotient_run as quotient_run
 from .landscape.quotient import split_tangent as split_tangent
 from .plot.page import save_page as save_page
 from .runs import events as events
+from .runs.checkpoints import read_checkpoints as read_checkpoints
 from .runs.exact import exact_flow as exact_flow
-from .runs.flow import as_run as as_run
 from .runs.flow import flow as flow
 from .runs.flow import iterate as iterate
+from .runs.imported import Recorder as Recorder
+from .runs.imported import as_run as as_run
 from .runs.lyapunov import covariant_vectors as covariant_vectors
 from .runs.lyapunov import lyapunov_function as lyapunov_function
 from .runs.lyapunov import lyapunov_spectrum as lyapunov_spectrum

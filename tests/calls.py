@@ -257,7 +257,16 @@ def _runs() -> Iterator[Call]:
     yield call("iterate", system=descent, start=x, n_steps=20, every=2, **what)
     layers = [list(net.unpack(x)), list(net.unpack(2 * x))]
     yield call("observe", system=net, run=run, names=["sharpness", "alignment"])
-    yield call("as_run", system=net, times=[0.0, 1.0], layers=layers, save=("state",))
+    taken = {"save": ("state",), "inputs": "whitened", "loss": net.loss([x, 2 * x])}
+    yield call("as_run", system=net, times=[0.0, 1.0], layers=layers, **taken)
+    yield call("Recorder", net=net, save=("state",), inputs="whitened")
+    record = dl.Recorder(net)
+    record.record(0.0, layers[0])
+    yield call("Recorder.record", dl.Recorder(net), time=1.0, layers=layers[1])
+    yield call("Recorder.run", record, save=("state", "imbalance"))
+    source = [{"W1": a, "W2": b} for a, b in layers]
+    listed = {"step_size": 0.1, "steps": [0, 5], "names": ["W1", "W2"], "orientation": "out_in"}
+    yield call("read_checkpoints", source=source, **listed)
     aligned = deep.initial("aligned", scale=0.1)
     yield call("exact_flow", net=deep, start=aligned, t_eval=[0.0, 5.0], save=("state",))
     flow = {"system": net, "start": x, "t_span": (0.0, 2.0), "burn_in": 0.5, "interval": 0.25}

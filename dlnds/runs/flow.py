@@ -38,7 +38,6 @@ from dlnds.runs.recording import (
 )
 from dlnds.runs.stepping import DENSE_LIMIT, Task, Tracker, has_derivative, integrate
 from dlnds.runs.together import parts_of, together
-from dlnds.systems.product import check_packed
 from dlnds.systems.protocol import SystemProtocol, check_flow, check_state, check_system
 from dlnds.systems.stored import run_coordinates
 from dlnds.threads import threads_for
@@ -224,79 +223,7 @@ def flow(
     attrs = {"method": task.method, "rtol": task.rtol, "atol": task.atol}
     if task.events:
         attrs["events"] = " ".join(_event_name(event) for event in task.events)
-    return _finished(system, dataset, attrs)
-
-
-@known_options
-def as_run(
-    system: SystemProtocol,
-    times: ArrayLike,
-    layers: Sequence[Sequence[Any]],
-    *,
-    save: Names = ("state",),
-) -> xr.Dataset:
-    """Return somebody else's training run as a Dataset of this package.
-
-    Parameters
-    ----------
-    system
-        The network that was trained.
-    times
-        Times at which weights were saved, ascending, any spacing: for gradient descent the step
-        size times the number of steps.
-    layers
-        For each time the weights W_1, …, W_h (each d_i × d_{i−1}, in the coordinates of the
-        network): arrays, or tensors that can be detached.
-    save
-        What to record, as for `flow`.
-
-    Returns
-    -------
-    xarray.Dataset
-        Schema ``run`` with ``method`` ``"imported"``.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If times and weights are not as many, or have wrong shapes.
-
-    Examples
-    --------
-    >>> import numpy as np, dlnds as dl
-    >>> net = dl.LinearNetwork(widths=(2, 3, 2), target=[[2.0, 0.0], [0.0, 1.0]])
-    >>> snapshots = [[np.full((3, 2), 0.1), np.full((2, 3), w)] for w in (0.1, 0.2)]
-    >>> dl.as_run(net, [0.0, 1.0], snapshots).loss.round(4).values.tolist()
-    [2.4118, 2.3272]
-    """
-    check_system(system)
-    check_packed(system)
-    network: Any = system
-    grid = check_ascending("times", times)
-    names = recorded(system, save)
-    snapshots = list(layers) if np.iterable(layers) and not isinstance(layers, str) else []
-    if len(snapshots) != len(grid):
-        raise ValueError(f"layers: needs the weights at each of {len(grid)} times")
-    if not all(np.iterable(snapshot) for snapshot in snapshots):
-        raise TypeError("layers: needs a sequence of matrices for each time")
-    try:
-        states = np.stack([network.pack([_plain(w) for w in snapshot]) for snapshot in snapshots])
-    except (ValueError, TypeError) as error:  # by the names that ``pack`` has for its arguments
-        raise type(error)(f"layers: {str(error).partition(': ')[2]}") from error
-    for state in states:
-        check_state("layers", system, state)
-    run = Run(
-        variables=observed(system, names, grid, states),
-        counts={"n_steps": len(grid) - 1, "n_rhs": 0, "n_jac": 0},
-        stop_reason="end_reached",
-        limit=system.limit(states[-1]).label,
-    )
-    dataset = one(run, run_coordinates(system, names))
-    return _finished(system, dataset, {"method": "imported"})
-
-
-def _plain(weights: Any) -> Any:
-    """Return a tensor's numbers, whichever library it is of."""
-    return weights.detach().cpu().numpy() if hasattr(weights, "detach") else weights
+    return finished(system, dataset, attrs)
 
 
 @known_options
@@ -376,7 +303,7 @@ def iterate(
         one(run, run_coordinates(system, names)).rename(time="iteration").drop_vars("time_low")
     )
     dataset = dataset.assign_coords(iteration=dataset.iteration.astype(np.int64))
-    return _finished(system, dataset, {"method": "iteration"})
+    return finished(system, dataset, {"method": "iteration"})
 
 
 def _orbit(
@@ -402,7 +329,7 @@ def _orbit(
         yield np.array([number]), x[None].copy()
 
 
-def _finished(system: SystemProtocol, dataset: xr.Dataset, attrs: dict[str, Any]) -> xr.Dataset:
+def finished(system: SystemProtocol, dataset: xr.Dataset, attrs: dict[str, Any]) -> xr.Dataset:
     """Return a Dataset of runs with all attributes of a public one."""
     return schema.finish(dataset, "run", {**dataset.attrs, **system.attributes(), **attrs})
 

@@ -664,10 +664,10 @@ class ProductFlow(SystemProtocol):
         return self._packed("scale", [check_finite("scale", part) for part in parts])
 
 
-def check_packed(system: object) -> None:
+def check_packed(system: object, name: str = "system") -> None:
     """Refuse what has no layers, or factors, to make a state of."""
     if not isinstance(system, WeightSystem | ProductFlow):
-        raise TypeError("system: needs a network, whose states are layers of weights")
+        raise TypeError(f"{name}: needs a network, whose states are layers of weights")
 
 
 def has_maps(system: object) -> TypeGuard[LinearNetwork | ProductFlow]:

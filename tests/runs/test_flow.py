@@ -371,44 +371,6 @@ def test_reduced_widths_are_bounded_by_their_neighbours():
     assert LORENZ.numerics.reduce(np.ones(3)) is None
 
 
-class Tensor:
-    """What torch offers of a tensor that has a gradient."""
-
-    def __init__(self, array):
-        self.array = array
-
-    def detach(self):
-        return self
-
-    def cpu(self):
-        return self
-
-    def numpy(self):
-        return self.array
-
-
-def test_training_runs_of_others_come_into_the_schema():
-    net = naive.random_network((3, 4, 2), 0)
-    steps = dl.iterate(dl.GradientDescent(net, step_size=0.05), net.initial(scale=0.3, rng=0), 40)
-    save = ("state", "singular_value", "imbalance")
-    layers = [[Tensor(w.astype(np.float32)) for w in net.unpack(x)] for x in steps.state.values]
-    run = dl.as_run(net, 0.05 * steps.iteration, layers, save=save)
-    dl.schema.validate(run)
-    np.testing.assert_allclose(run.loss, steps.loss, rtol=1e-5, atol=1e-6)
-    assert run.limit == steps.limit
-    np.testing.assert_allclose(dl.weights(run, 2)[7], net.unpack(steps.state[7])[1], rtol=1e-6)
-    for name, call in [
-        ("times", lambda: dl.as_run(net, [1.0, 0.0], layers[:2])),
-        ("layers", lambda: dl.as_run(net, [0.0, 1.0], layers[:3])),
-        ("layers", lambda: dl.as_run(net, [0.0], [layers[0][:1]])),
-        ("layers", lambda: dl.as_run(net, [0.0], 3)),
-        ("system", lambda: dl.as_run(LORENZ, [0.0], layers[:1])),
-        ("save", lambda: dl.as_run(net, [0.0], layers[:1], save=("nothing",))),
-    ]:
-        with pytest.raises((ValueError, TypeError), match=f"^{name}: "):
-            call()
-
-
 @pytest.mark.parametrize(
     ("widths", "sigma"), [((3, 1, 3), (1, 1, 1)), ((3, 2, 3), (2, 1, 1)), ((4, 2, 4), (1, 1, 1, 1))]
 )

@@ -1,0 +1,658 @@
+"""Training runs of others: read from files, recorded, and taken in, or refused by name."""
+
+import collections
+import gc
+import io
+import itertools
+import json
+import os
+import pickle
+import struct
+import sys
+import tracemalloc
+import types
+import zipfile
+from unittest import mock
+
+import naive
+import numpy as np
+import pytest
+import scipy.stats
+
+import dlnds as dl
+
+STEPS = (0, 50, 100, 1000)
+SAVE = (
+    *("state", "singular_value", "imbalance", "unit_size", "gradient_norm", "product"),
+    *("layer_singular_value", "alignment", "ntk_distance", "sharpness"),
+)
+NET = naive.random_network((3, 4, 4, 2), 0)
+SQUARE = naive.random_network((3, 3, 3, 3), 1)
+DATA = np.random.default_rng(0).normal(size=(2, 3, 40))
+WHITENED = dl.LinearNetwork.from_data(DATA[0], DATA[1] + DATA[0] ** 2, hidden=(4,))
+
+
+def snapshots(net, seed=0):
+    """Return weights at each step that no symmetry relates."""
+    rng = np.random.default_rng(seed)
+    return [list(net.unpack(rng.normal(size=net.dim))) for _ in STEPS]
+
+
+def named(layers, form="fc{}.weight"):
+    return {form.format(i): w for i, w in enumerate(layers)}
+
+
+# Weights in hand.
+
+
+class Tensor:
+    """What torch offers of a tensor that has a gradient."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def detach(self):
+        return self
+
+    def cpu(self):
+        return self
+
+    def numpy(self):
+        return self.array
+
+
+def test_training_runs_of_others_come_into_the_schema():
+    net = naive.random_network((3, 4, 2), 0)
+    steps = dl.iterate(dl.GradientDescent(net, step_size=0.05), net.initial(scale=0.3, rng=0), 40)
+    save = ("state", "singular_value", "imbalance")
+    layers = [[Tensor(w.astype(np.float32)) for w in net.unpack(x)] for x in steps.state.values]
+    run = dl.as_run(net, 0.05 * steps.iteration, layers, save=save)
+    dl.schema.validate(run)
+    np.testing.assert_allclose(run.loss, steps.loss, rtol=1e-5, atol=1e-6)
+    assert run.limit == steps.limit
+    np.testing.assert_allclose(dl.weights(run, 2)[7], net.unpack(steps.state[7])[1], rtol=1e-6)
+    for name, call in [
+        ("times", lambda: dl.as_run(net, [1.0, 0.0], layers[:2])),
+        ("layers", lambda: dl.as_run(net, [0.0, 1.0], layers[:3])),
+        ("layers", lambda: dl.as_run(net, [0.0], [layers[0][:1]])),
+        ("layers", lambda: dl.as_run(net, [0.0], 3)),
+        (
+            "system",
+            lambda: dl.as_run(dl.System(lambda t, x, params, out: None, dim=3), [0.0], layers[:1]),
+        ),
+        ("save", lambda: dl.as_run(net, [0.0], layers[:1], save=("nothing",))),
+    ]:
+        with pytest.raises((ValueError, TypeError), match=f"^{name}: "):
+            call()
+
+
+# Files, as those who write them write them.
+
+
+def write_npz(path, arrays):
+    np.savez(path, **arrays)
+
+
+def write_safetensors(path, arrays):
+    """Write the format: the length of a header, the header in JSON, the numbers."""
+    header, data = {"__metadata__": {"format": "pt"}}, b""
+    for name, array in arrays.items():
+        word = {"f8": "F64", "f4": "F32", "u2": "BF16"}[array.dtype.str[1:]]
+        offsets = [len(data), len(data) + array.nbytes]
+        header[name] = {"dtype": word, "shape": list(array.shape), "data_offsets": offsets}
+        data += array.tobytes()
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+
+
+class Stored:
+    """A tensor, or its storage, as torch pickles it: by names of torch's own functions."""
+
+    def __init__(self, array):
+        self.array = array
+
+
+def write_torch(path, arrays, *, alter=lambda things: things):
+    """Write what ``torch.save`` writes of tensors, in contiguous order or as transposed views."""
+    torch, utils = types.ModuleType("torch"), types.ModuleType("torch._utils")
+
+    def _rebuild_tensor_v2():
+        pass
+
+    kinds = {
+        "f8": "DoubleStorage",
+        "f4": "FloatStorage",
+        "u2": "BFloat16Storage",
+        "i8": "LongStorage",
+    }
+    for name in kinds.values():
+        setattr(torch, name, type(name, (), {"__module__": "torch", "__qualname__": name}))
+    _rebuild_tensor_v2.__module__ = "torch._utils"
+    _rebuild_tensor_v2.__qualname__ = "_rebuild_tensor_v2"
+    utils._rebuild_tensor_v2 = _rebuild_tensor_v2
+    storages = []
+
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, thing):
+            if not isinstance(thing, Stored):
+                return None
+            storages.append(thing.array)
+            kind = getattr(torch, kinds[thing.array.dtype.str[1:]])
+            return ("storage", kind, str(len(storages) - 1), "cpu", thing.array.size)
+
+        def reducer_override(self, thing):
+            if not isinstance(thing, np.ndarray):
+                return NotImplemented
+            numbers = Stored(np.concatenate([np.zeros(1, thing.dtype), thing.ravel(order="K")]))
+            strides = tuple(n // thing.itemsize for n in thing.strides)
+            parts = (numbers, 1, thing.shape, strides, False, collections.OrderedDict())
+            return (_rebuild_tensor_v2, parts)
+
+    file = io.BytesIO()
+    with mock.patch.dict(sys.modules, {"torch": torch, "torch._utils": utils}):
+        Pickler(file, protocol=2).dump(alter(collections.OrderedDict(arrays)))
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("run/data.pkl", file.getvalue())
+        archive.writestr("run/byteorder", "little")
+        archive.writestr("run/version", "3\n")
+        for number, array in enumerate(storages):
+            archive.writestr(f"run/data/{number}", array.tobytes())
+
+
+WRITERS = {".npz": write_npz, ".safetensors": write_safetensors, ".pt": write_torch}
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_a_run_and_the_same_run_from_files_are_identical(suffix, tmp_path):
+    layers = snapshots(NET)
+    for step, snapshot in zip(STEPS, layers, strict=True):
+        WRITERS[suffix](tmp_path / f"step_{step}{suffix}", named(snapshot))
+    (tmp_path / "log.txt").write_text("not weights")
+    run = dl.as_run(NET, 0.1 * np.array(STEPS), layers, save=SAVE)
+    found = {
+        "folder": tmp_path,
+        "path of one": [str(tmp_path / f"step_{step}{suffix}") for step in reversed(STEPS)],
+    }
+    for source in found.values():
+        times, weights = dl.read_checkpoints(source, step_size=0.1)
+        assert len(weights) == len(STEPS)
+        assert dl.as_run(NET, times, weights, save=SAVE).identical(run)
+        assert dl.as_run(NET, times[1:], weights[1:], save=SAVE).state.equals(run.state[1:])
+    dl.schema.validate(run)
+
+
+def as_flax(snapshot):
+    return {"params": {f"Dense_{i}": {"kernel": w.T} for i, w in enumerate(snapshot)}}
+
+
+def test_nested_dicts_are_read_as_files_are():
+    layers = snapshots(NET)
+    run = dl.as_run(NET, STEPS, layers, save=SAVE)
+    pairs = list(zip(STEPS, layers, strict=True))
+    sources = [
+        {step: as_flax(snapshot) for step, snapshot in pairs},
+        {f"step_{step}": list(snapshot) for step, snapshot in pairs},
+        {f"checkpoint-{step}": {"model": named(snapshot)} for step, snapshot in pairs},
+    ]
+    for source in sources:
+        assert dl.as_run(NET, *dl.read_checkpoints(source), save=SAVE).identical(run)
+    listed = [as_flax(snapshot) for snapshot in layers]
+    times, weights = dl.read_checkpoints(listed, steps=STEPS)
+    assert dl.as_run(NET, times, weights, save=SAVE).identical(run)
+    assert dl.read_checkpoints(listed)[0].tolist() == [0.0, 1.0, 2.0, 3.0]
+    assert dl.as_run(NET, STEPS, listed, save=SAVE).identical(run)
+    assert dl.read_checkpoints(listed[0])[0].tolist() == [0.0]
+
+
+def test_one_file_may_hold_all_times(tmp_path):
+    layers = snapshots(NET)
+    pairs = zip(STEPS, layers, strict=True)
+    arrays = {f"step_{n}/W{i}": w for n, snapshot in pairs for i, w in enumerate(snapshot)}
+    write_npz(tmp_path / "all.npz", arrays)
+    found = dl.as_run(NET, *dl.read_checkpoints(tmp_path / "all.npz"))
+    assert found.identical(dl.as_run(NET, STEPS, layers))
+
+
+def test_what_is_no_weight_is_left_aside_or_named(tmp_path):
+    layers = snapshots(NET)[0]
+    states = {"state": {0: {"step": np.ones(()), "exp_avg": np.ones((4, 3))}}, "lr": 0.1}
+    whole = {"model": named(layers), "optimizer": states, "epoch": np.array(3)}
+    biased = {**named(layers), **{f"fc{i}.bias": np.zeros(len(w)) for i, w in enumerate(layers)}}
+    write_torch(tmp_path / "a_1.pt", whole)
+    for source in (tmp_path / "a_1.pt", whole, biased, [(w, np.zeros(len(w))) for w in layers]):
+        _, weights = dl.read_checkpoints([source] if isinstance(source, list) else source)
+        assert all(np.array_equal(a, b) for a, b in zip(weights[0], layers, strict=True))
+    chosen = {**named(layers), "conv.weight": np.ones((2, 2, 3, 3)), "embedding": np.ones((9, 9))}
+    with pytest.raises(ValueError, match=r"^source: the dict: holds 'conv.weight' of shape"):
+        dl.read_checkpoints(chosen)
+    _, weights = dl.read_checkpoints(chosen, names=list(named(layers)), orientation="out_in")
+    assert all(np.array_equal(a, b) for a, b in zip(weights[0], layers, strict=True))
+
+
+def test_numbers_in_names_are_numbers_and_shapes_order_the_rest():
+    rng = np.random.default_rng(0)
+    widths = np.arange(2, 15)
+    deep = {f"layers.{i}.weight": rng.normal(size=(i + 3, i + 2)) for i in range(12)}
+    shuffled = dict(sorted(deep.items()))  # 0, 1, 10, 11, 2, …
+    _, weights = dl.read_checkpoints(shuffled)
+    assert [w.shape for w in weights[0]] == [(b, a) for a, b in itertools.pairwise(widths)]
+    ends = {
+        "out": rng.normal(size=(2, 5)),
+        "first": rng.normal(size=(4, 3)),
+        "mid": np.ones((5, 4)),
+    }
+    for turned, orientation in [(False, "out_in"), (True, "in_out")]:
+        arrays = {name: w.T if turned else w for name, w in ends.items()}
+        with pytest.raises(ValueError, match="^source: .*does not tell the order"):
+            dl.read_checkpoints(arrays)
+        _, weights = dl.read_checkpoints(arrays, orientation=orientation)
+        assert [w.shape for w in weights[0]] == [(4, 3), (5, 4), (2, 5)]
+    _, weights = dl.read_checkpoints({f"{name}.weight": w for name, w in ends.items()})
+    assert [w.shape for w in weights[0]] == [(4, 3), (5, 4), (2, 5)]
+
+
+@pytest.mark.parametrize("form", ["{}.weight", "layer_{}/kernel", "W{}"])
+def test_square_layers_lie_as_their_names_say_or_as_the_caller(form):
+    layers = snapshots(SQUARE)[0]
+    given = [w.T for w in layers] if "kernel" in form else layers
+    source = named(given, form)
+    if "W" in form:
+        with pytest.raises(ValueError, match=r"^source: .*orientation='out_in' or 'in_out'"):
+            dl.read_checkpoints(source)
+        pairs = [("out_in", source), ("in_out", named([w.T for w in layers], form))]
+    else:
+        pairs = [(None, source)]
+    for orientation, arrays in pairs:
+        _, weights = dl.read_checkpoints(arrays, orientation=orientation)
+        assert all(np.array_equal(a, b) for a, b in zip(weights[0], layers, strict=True))
+
+
+# How layers lie.
+
+ARRANGED = {
+    "as given": lambda layers: layers,
+    "transposed": lambda layers: [w.T for w in layers],
+    "in reverse order": lambda layers: layers[::-1],
+    "transposed and in reverse order": lambda layers: [w.T for w in layers[::-1]],
+}
+
+
+@pytest.mark.parametrize("words", ARRANGED)
+def test_the_loss_puts_square_layers_right(words):
+    layers = snapshots(SQUARE)
+    run = dl.as_run(SQUARE, STEPS, layers, save=SAVE)
+    given = [ARRANGED[words](snapshot) for snapshot in layers]
+    found = dl.as_run(SQUARE, STEPS, given, loss=run.loss.values, save=SAVE)
+    assert found.attrs.pop("recorded_loss") == "loss"
+    assert found.attrs["arrangement"] == words
+    assert found.drop_attrs(deep=False).identical(run.drop_attrs(deep=False))
+    dl.schema.validate(found)
+
+
+def test_shapes_put_layers_right_where_they_tell():
+    layers = snapshots(NET)
+    run = dl.as_run(NET, STEPS, layers)
+    for words, arranged in ARRANGED.items():
+        found = dl.as_run(NET, STEPS, [arranged(snapshot) for snapshot in layers])
+        assert found.arrangement == words
+        assert found.state.identical(run.state)
+
+
+def test_the_loss_refuses_what_fits_no_way_or_several():
+    layers = snapshots(SQUARE)
+    run = dl.as_run(SQUARE, STEPS, layers)
+    permuted = [[a, c, b] for a, b, c in layers]
+    with pytest.raises(ValueError, match=r"^loss: is not that of .*as given: off by .*transposed"):
+        dl.as_run(SQUARE, STEPS, permuted, loss=run.loss)
+    shifted = run.loss * (1.0 + 1e-4)
+    with pytest.raises(ValueError, match="^loss: is not that of the weights"):
+        dl.as_run(SQUARE, STEPS, layers, loss=shifted)
+    early = [[1e-4 * w for w in snapshot] for snapshot in layers]
+    loss = dl.as_run(SQUARE, STEPS, early).loss
+    with pytest.raises(ValueError, match="^loss: does not tell .*as given, in reverse order, tra"):
+        dl.as_run(SQUARE, STEPS, early, loss=loss)
+    palindrome = dl.LinearNetwork((2, 3, 2), np.diag([2.0, 1.0]))
+    with pytest.raises(ValueError, match="^layers: fit the network only in reverse order, trans"):
+        dl.as_run(palindrome, [0.0], [[np.ones((2, 3)), np.ones((3, 2))]])
+
+
+def test_a_symmetric_problem_has_runs_up_to_their_mirror_image():
+    net, layers = dl.LinearNetwork((3, 3, 3, 3), np.diag([3.0, 2.0, 1.0])), snapshots(SQUARE)
+    run = dl.as_run(net, STEPS, layers, save=SAVE)
+    for words, arranged in ARRANGED.items():
+        given = [arranged(snapshot) for snapshot in layers]
+        found = dl.as_run(net, STEPS, given, loss=run.loss, save=SAVE)
+        kept = (
+            "as given" if words in ("as given", "transposed and in reverse order") else "transposed"
+        )
+        assert found.arrangement == f"{kept}, or the mirror image"
+        for name in ("loss", "singular_value", "imbalance", "gradient_norm"):
+            np.testing.assert_allclose(found[name], run[name], rtol=1e-12, atol=1e-12)
+    given = [[*snapshot[1:], snapshot[0]] for snapshot in layers]
+    with pytest.raises(ValueError, match="^loss: is not that of the weights"):
+        dl.as_run(net, STEPS, given, loss=run.loss)
+
+
+def test_ways_that_are_the_same_need_no_decision():
+    layers = [[c * np.diag([1.0, 2.0, 3.0])] * 3 for c in (0.1, 0.2)]
+    run = dl.as_run(SQUARE, [0.0, 1.0], layers)
+    assert dl.as_run(SQUARE, [0.0, 1.0], layers, loss=run.loss).arrangement == "as given"
+
+
+def test_single_precision_is_enough_to_tell():
+    layers = [[w.astype(np.float32) for w in snapshot] for snapshot in snapshots(SQUARE)]
+    sigma = SQUARE.target.astype(np.float32)
+    loss = [0.5 * np.sum((sigma - c @ b @ a) ** 2, dtype=np.float32) for a, b, c in layers]
+    found = dl.as_run(SQUARE, STEPS, [[w.T for w in s] for s in layers], loss=loss)
+    assert found.arrangement == "transposed"
+
+
+# Inputs and losses of data.
+
+
+def on_data(W, factor):
+    X, Y = DATA[0], DATA[1] + DATA[0] ** 2
+    return factor * np.sum((Y - W @ X) ** 2) / X.shape[1]
+
+
+def test_weights_of_original_inputs_are_taken_to_whitened_ones():
+    rng = np.random.default_rng(3)
+    layers = [[rng.normal(size=(4, 3)), rng.normal(size=(3, 4))] for _ in STEPS]
+    maps = [b @ a for a, b in layers]
+    for factor, words in [(0.5, "loss"), (1.0, "2 (loss"), (1.0 / 3.0, "0.666667 (loss")]:
+        loss = [on_data(W, factor) for W in maps]
+        run = dl.as_run(WHITENED, STEPS, layers, loss=loss, save=("product",))
+        assert run.arrangement == "as given from original inputs"
+        assert run.recorded_loss == f"{words} + irreducible_loss{')' * (factor != 0.5)}"
+        np.testing.assert_allclose(WHITENED.unwhiten(run["product"].values), maps, rtol=1e-12)
+    said = dl.as_run(WHITENED, STEPS, layers, inputs="original", save=("product",))
+    assert said["product"].identical(run["product"])
+    loss = [on_data(W, 0.5) - WHITENED.irreducible_loss for W in maps]
+    np.testing.assert_allclose(said.loss, loss, rtol=1e-12, atol=1e-12)
+    plain = dl.as_run(WHITENED, STEPS, layers, save=("product",))
+    np.testing.assert_array_equal(plain["product"], maps)
+    whitened = dl.as_run(WHITENED, STEPS, layers, inputs="whitened", save=("product",))
+    assert whitened.identical(plain)
+
+
+def test_the_shape_of_the_first_layer_tells_its_inputs():
+    X = np.concatenate([DATA[0], DATA[0][:1] - DATA[0][1:2]])  # of rank 3
+    net = dl.LinearNetwork.from_data(X, DATA[1], hidden=(5,))
+    rng = np.random.default_rng(3)
+    a, b = rng.normal(size=(5, 4)), rng.normal(size=(3, 5))
+    run = dl.as_run(net, [0.0], [[a, b]])
+    assert run.arrangement == "as given from original inputs"
+    loss = 0.5 * np.sum((DATA[1] - b @ a @ X) ** 2) / 40 - net.irreducible_loss
+    np.testing.assert_allclose(run.loss, loss, rtol=1e-12)
+
+
+def test_raw_and_given_networks_have_one_kind_of_inputs():
+    raw = dl.LinearNetwork.from_data(DATA[0], DATA[1], hidden=(4,), whiten=False)
+    layers = [[np.ones((4, 3)), np.ones((3, 4))]]
+    assert dl.as_run(raw, [0.0], layers, inputs="original").arrangement == "as given"
+    for net, word in [(raw, "whitened"), (NET, "original")]:
+        with pytest.raises(ValueError, match="^inputs: "):
+            dl.as_run(net, [0.0], layers, inputs=word)
+
+
+# Symmetry.
+
+
+def test_imported_observables_do_not_see_bases_of_hidden_layers():
+    layers = snapshots(NET)
+    P, Q = (scipy.stats.ortho_group.rvs(4, random_state=seed) for seed in (0, 1))
+    turned = [[P @ a, Q @ b @ P.T, c @ Q.T] for a, b, c in layers]
+    names = ("singular_value", "imbalance", "product", "gradient_norm", "mode_strength")
+    names += ("layer_singular_value", "ntk_distance", "sharpness")
+    run, same = (dl.as_run(NET, STEPS, rows, save=names) for rows in (layers, turned))
+    for name in ("loss", "loss_rate", *names):
+        size = float(np.abs(run[name]).max())
+        np.testing.assert_allclose(same[name], run[name], rtol=1e-12, atol=1e-13 * size)
+    back = dl.as_run(NET, STEPS, turned)
+    for state, snapshot in zip(back.state.values, layers, strict=True):
+        np.testing.assert_allclose(dl.act(NET, [P.T, Q.T], state), NET.pack(snapshot), atol=1e-14)
+
+
+# Recording.
+
+
+@pytest.mark.parametrize("save", [SAVE, SAVE[1:]])
+def test_a_recorded_run_is_that_of_its_weights(save):
+    layers = snapshots(NET)
+    record = dl.Recorder(NET, save=save)
+    here = [w.copy() for w in layers[0]]
+    for step, snapshot in zip(STEPS, layers, strict=True):
+        for w, new in zip(here, snapshot, strict=True):
+            w[:] = new
+        record.record(step, named(here) if step > 60 else iter(here))
+    for w in here:
+        w[:] = 0.0
+    assert record.run().identical(dl.as_run(NET, STEPS, layers, save=save))
+    if "state" in save:
+        other = dl.as_run(NET, STEPS, layers, save=("mode_strength",))
+        assert record.run(save=("mode_strength",)).identical(other)
+    else:
+        with pytest.raises(ValueError, match="^save: weights are not kept"):
+            record.run(save=("mode_strength",))
+
+
+def test_a_recorder_refuses_at_once_and_goes_on():
+    for name, options in [("save", {"save": ("nothing",)}), ("inputs", {"inputs": "original"})]:
+        with pytest.raises(ValueError, match=f"^{name}: "):
+            dl.Recorder(NET, **options)
+    record, (first, second, *_) = dl.Recorder(NET), snapshots(NET)
+    with pytest.raises(ValueError, match="^save: there is nothing yet"):
+        record.run()
+    record.record(0.0, first)
+    for name, time, layers in [
+        ("time", 0.0, second),
+        ("time", np.nan, second),
+        ("layers", 1.0, second[:2]),
+        ("layers", 1.0, [w * np.nan for w in second]),
+        ("layers", 1.0, [w.T for w in second]),
+        ("layers", 1.0, [*second, np.ones(2)]),
+        ("layers", 1.0, 3),
+        ("layers", 1.0, {"fc.bias": np.ones(3)}),
+    ]:
+        with pytest.raises((ValueError, TypeError), match=f"^{name}: "):
+            record.record(time, layers)
+    record.record(1.0, second)
+    assert record.run().identical(dl.as_run(NET, [0.0, 1.0], [first, second]))
+
+
+# Bad input.
+
+
+def test_bad_files_are_named(tmp_path):
+    good = named(snapshots(NET)[0])
+    write_npz(tmp_path / "step_0.npz", good)
+
+    def beside(name, arrays, words, write=write_npz):
+        write(tmp_path / name, arrays)
+        with pytest.raises(ValueError, match=words) as caught:
+            list(dl.read_checkpoints(tmp_path)[1])
+        assert name in str(caught.value)
+        (tmp_path / name).unlink()
+
+    spoilt = {**good, "fc1.weight": np.where(np.eye(4), np.nan, 1.0)}
+    beside("step_1.npz", spoilt, r"^layers: .*step_1.npz: layer 2, 'fc1.weight': needs finite")
+    missing = {name: good[name] for name in ("fc0.weight", "fc1.weight")}
+    beside("step_1.npz", missing, "^source: .*has no layer 'fc2.weight'")
+    beside("step_1.npz", {**good, "fc3.weight": np.ones((3, 2))}, "^source: .*'fc3.weight'")
+    shapes = {**good, "fc2.weight": np.ones((1, 4))}
+    beside("step_1.npz", shapes, r"^source: .*\(1, 4\), after \(2, 4\) in .*step_0.npz")
+    beside("at_0.npz", good, "^source: step 0 repeats, in ")
+    beside("final.npz", good, "^source: .*final.npz does not tell its step")
+    biased = {**good, "fc0.bias": np.ones(4)}
+    write_npz(tmp_path / "step_0.npz", {**good, "fc0.bias": np.zeros(4)})
+    beside("step_1.npz", biased, "^layers: .*'fc0.bias' is not zero; networks here have no biases")
+    write_npz(tmp_path / "step_0.npz", good)
+    objects = {**good, "note": np.array([{}], object)}
+    beside("step_1.npz", objects, "^source: .*'note.npy' of dtype object")
+    for suffix in WRITERS:
+        cut = f"step_1{suffix}"
+        WRITERS[suffix](tmp_path / cut, good)
+        data = (tmp_path / cut).read_bytes()
+        beside(
+            cut, data[: len(data) // 2], "^(source|layers): ", write=lambda p, d: p.write_bytes(d)
+        )
+        beside(cut, b"", "^source: ", write=lambda p, d: p.write_bytes(d))
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        (3, "source: needs a folder"),
+        ([], "source: needs a folder"),
+        ("nowhere", "source: there is no file nowhere"),
+        (["nowhere.npz"], "source: there is no file"),
+        (__file__, "source: .* is none of the kinds .npz"),
+        ({}, "source: the dict: holds no matrix"),
+        ({"a": "text", "b": None}, "source: the dict: holds no matrix"),
+        ({"W1": np.ones((2, 3)), "W2": np.ones((4, 5))}, "source: .*do not follow one another"),
+        ({"a": np.ones((2, 3)), "b": np.ones((3, 2))}, "source: .*does not tell the order"),
+        ({c: np.ones((2, 2)) for c in "abcdefgh"}, "source: .*too many layers without numbers"),
+        ([{"W1": np.ones((2, 3))}, 3], "source: needs a folder"),
+    ],
+)
+def test_what_names_and_shapes_do_not_tell_is_refused(source, words):
+    with pytest.raises((ValueError, TypeError), match=f"^{words}"):
+        dl.read_checkpoints(source)
+
+
+def test_options_are_checked_by_name():
+    source = {f"step_{n}": named(snapshot) for n, snapshot in enumerate(snapshots(NET))}
+    for option in [
+        {"step_size": 0.0},
+        {"step_size": np.nan},
+        {"steps": [0, 1]},
+        {"steps": [0, 0, 1, 2]},
+        {"names": ["a", "a"]},
+        {"names": []},
+        {"names": "fc0.weight"},
+        {"orientation": "sideways"},
+        {"orientation": 3},
+    ]:
+        name = "source" if option == {"steps": [0, 0, 1, 2]} else next(iter(option))
+        with pytest.raises((ValueError, TypeError), match=f"^{name}: "):
+            dl.read_checkpoints(source, **option)
+    with pytest.raises(ValueError, match="^source: .*has no layer 'nothing'; it holds"):
+        dl.read_checkpoints(source, names=["nothing"])
+
+
+@pytest.mark.parametrize(
+    ("stems", "steps"),
+    [
+        (["model_v2_at_10", "model_v2_at_9"], [10, 9]),
+        (["epoch=1-step=20", "epoch=1-step=40"], [20, 40]),
+        (["ckpt-000100", "ckpt-000007"], [100, 7]),
+        (["step_5_loss_0.25", "step_6_loss_0.31"], [5, 6]),
+    ],
+)
+def test_steps_are_the_numbers_that_names_mean(stems, steps, tmp_path):
+    layers = snapshots(NET)[:2]
+    for stem, snapshot in zip(stems, layers, strict=True):
+        write_npz(tmp_path / f"{stem}.npz", named(snapshot))
+    times, weights = dl.read_checkpoints(tmp_path)
+    assert times.tolist() == sorted(steps)
+    assert np.array_equal(weights[0][0], layers[int(np.argmin(steps))][0])
+
+
+def test_files_without_clear_steps_take_those_of_the_caller(tmp_path):
+    layers = snapshots(NET)[:2]
+    for stem, snapshot in zip(("1_of_2", "2_of_3"), layers, strict=True):
+        write_npz(tmp_path / f"{stem}.npz", named(snapshot))
+    with pytest.raises(ValueError, match="^source: .*give steps="):
+        dl.read_checkpoints(tmp_path)
+    times, weights = dl.read_checkpoints(tmp_path, steps=[7, 3])
+    assert times.tolist() == [3.0, 7.0]
+    assert np.array_equal(weights[0][0], layers[1][0])
+
+
+# torch's pickles.
+
+
+class Command:
+    """What runs a command when it is unpickled."""
+
+    def __reduce__(self):
+        return (os.mkdir, ("made-by-a-pickle",))
+
+
+def test_nothing_in_a_pickle_is_executed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    layers = named(snapshots(NET)[0])
+    write_torch(tmp_path / "a_1.pt", layers, alter=lambda d: {**d, "more": Command()})
+    with pytest.raises(
+        ValueError, match=r"^source: .*holds (posix|nt|os).mkdir, which only Python"
+    ):
+        dl.read_checkpoints(tmp_path / "a_1.pt")
+    assert not (tmp_path / "made-by-a-pickle").exists()
+    np.savez(tmp_path / "a_1.npz", W1=np.array([Command()], object))
+    with pytest.raises(ValueError, match="^source: .*dtype object"):
+        dl.read_checkpoints(tmp_path / "a_1.npz")
+    assert not (tmp_path / "made-by-a-pickle").exists()
+
+
+def test_files_of_old_torch_and_whole_models_are_refused_with_a_remedy(tmp_path):
+    (tmp_path / "a.pt").write_bytes(pickle.dumps({"W": [1.0]}))
+    with pytest.raises(ValueError, match=r"^source: .*is no zip archive.*safetensors"):
+        dl.read_checkpoints(tmp_path / "a.pt")
+    write_torch(tmp_path / "b.pt", {}, alter=lambda _: types.SimpleNamespace(weight=1.0))
+    with pytest.raises(ValueError, match=r"^source: .*SimpleNamespace.*model.state_dict"):
+        dl.read_checkpoints(tmp_path / "b.pt")
+    write_npz(tmp_path / "c.npz", {"W": np.eye(2)})
+    (tmp_path / "c.npz").rename(tmp_path / "c.pth")
+    with pytest.raises(ValueError, match=r"^source: .*none that torch.save writes"):
+        dl.read_checkpoints(tmp_path / "c.pth")
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_all_floats_are_read_and_views_too(suffix, tmp_path):
+    W1, W2 = np.arange(12.0).reshape(4, 3) - 5.0, np.arange(8.0).reshape(2, 4)
+    upper = (W1.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)  # bfloat16
+    arrays = {"0.weight": upper, "1.weight": W2.astype(np.float32)}
+    if suffix == ".pt":
+        arrays["1.weight"] = np.asfortranarray(arrays["1.weight"])
+    WRITERS[suffix](tmp_path / f"a{suffix}", arrays)
+    _, weights = dl.read_checkpoints(tmp_path / f"a{suffix}")
+    assert np.array_equal(weights[0][0], W1)  # small integers are exact in bfloat16
+    assert np.array_equal(weights[0][1], W2)
+
+
+def test_torch_writes_what_is_read_here(tmp_path):
+    torch = pytest.importorskip("torch")
+    layers = snapshots(NET)[0]
+    for form in (named(layers), {"model": named(layers), "optimizer": {"lr": 0.1}}):
+        copied = {k: torch.tensor(v) if hasattr(v, "shape") else v for k, v in form.items()}
+        torch.save(copied, tmp_path / "a_3.pt")
+        if "model" not in form:
+            times, weights = dl.read_checkpoints(tmp_path / "a_3.pt")
+            assert times.tolist() == [3.0]
+            assert all(np.array_equal(a, b) for a, b in zip(weights[0], layers, strict=True))
+    tensors = [torch.nn.Parameter(torch.tensor(w)) for w in layers]
+    assert dl.as_run(NET, [0], [tensors]).identical(dl.as_run(NET, [0], [layers]))
+
+
+# Memory.
+
+
+def test_memory_is_that_of_one_checkpoint(tmp_path):
+    net = naive.random_network((100, 100, 100), 0)  # 160 kB each
+    n_files, size = 200, 8 * net.dim
+    rng = np.random.default_rng(0)
+    layers = [rng.normal(size=(100, 100)) for _ in range(2)]
+    for step in range(n_files):
+        write_npz(tmp_path / f"step_{step}.npz", named([(step + 1.0) / 100 * w for w in layers]))
+    times, weights = dl.read_checkpoints(tmp_path)
+    dl.as_run(net, times[:2], weights[:2], save=("singular_value",))
+    gc.collect()
+    tracemalloc.start()
+    try:
+        run = dl.as_run(net, times, weights, save=("singular_value",))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # A block of 2^18 numbers in hand (14 checkpoints of 20000), and what is computed of it.
+    assert run.sizes["time"] == n_files
+    assert 5 * size < peak < 0.5 * n_files * size
