@@ -228,6 +228,7 @@ DESCRIPTIONS = {
     "next_mode": ("mode that is learnt next", r"$j$"),
     "next_step": ("step length to try next", ""),
     "nullity": ("nullity of the Hessian", ""),
+    "number": ("place of the number in the problem", ""),
     "orbit": ("orbit", ""),
     "orbit_dimension": ("dimension of the symmetry orbit", ""),
     "orbit_distance": ("distance of the orbits", r"$d$"),

@@ -255,6 +255,7 @@ def _runs() -> Iterator[Call]:
     what = {"save": ("state",), "progress": False}
     descent = dl.GradientDescent(net, 0.1)
     yield call("iterate", system=descent, start=x, n_steps=20, every=2, **what)
+    yield call("iterate", system=descent, start=np.stack([x, 2 * x]), n_steps=5)
     layers = [list(net.unpack(x)), list(net.unpack(2 * x))]
     yield call("observe", system=net, run=run, names=["sharpness", "alignment"])
     taken = {"save": ("state",), "inputs": "whitened", "loss": net.loss([x, 2 * x])}

@@ -75,7 +75,7 @@ ENGINES = {
         lambda: dl.lyapunov_spectrum(SMALL, START, (0, 9)),
     ),
     "iterative": (
-        "theory.spectra.lowest_eigenvalues",
+        "theory.spectra.lowest_modes",
         lambda: dl.linearize(SMALL, SADDLE, method="iterative"),
     ),
     "dense": (

@@ -243,7 +243,7 @@ def iterate(
     system
         A map: `GradientDescent` of a flow, or a `System` whose field is the map itself.
     start
-        State (parameter).
+        State (parameter), or a stack (sample, parameter) of them.
     n_steps
         Iterations to make.
     every
@@ -256,8 +256,11 @@ def iterate(
     Returns
     -------
     xarray.Dataset
-        Schema ``run`` with the dim ``iteration`` in place of ``time``. An orbit that leaves the
-        finite numbers ends before, with the stop reason ``not_finite``.
+        Schema ``run`` with the dim ``iteration`` in place of ``time``. Gradient descent has the
+        coordinate ``time(iteration)`` beside it, the step size times the number of iterations, by
+        which it is compared with the flow. An orbit that leaves the finite numbers ends before,
+        with the stop reason ``not_finite``. A stack has the dim ``sample`` first, one ``iteration``
+        for all, and NaN in rows that an orbit did not reach; each member is what it is alone.
 
     Raises
     ------
@@ -279,31 +282,58 @@ def iterate(
         raise TypeError(
             f"system: needs a map, got the flow of {type(system).__name__}; use GradientDescent"
         )
-    x = check_state("start", system, start)
-    names = recorded(system, save)
-    observe_rows(system, names, x[None])
+    starts = check_array("start", start, ndim=(1, 2), shape=(system.dim,))
+    stack, names = np.atleast_2d(starts), recorded(system, save)
+    for row in stack:
+        check_state("start", system, row)
+    observe_rows(system, names, stack[:1])
     n_steps = check_integer("n_steps", n_steps, minimum=1, maximum=LAST)
     every = check_integer("every", every, minimum=1, maximum=LAST)
-    check_memory("n_steps", (n_steps // every + 2) * (2 + system.dim * ("state" in names)))
-    chunks = []
-    bar = progress_bar(check_flag("progress", progress), 1, (0.0, float(n_steps)))
+    size = 2 + system.dim * ("state" in names)
+    check_memory("n_steps", len(stack) * (n_steps // every + 2) * size)
+    bar = progress_bar(check_flag("progress", progress), len(stack), (0.0, float(n_steps)))
     with threads_for(system.numerics.field_cost), bar as track:
-        update = track()
-        for rows, states in _orbit(system, x, n_steps, every):
-            chunks.append(observed(system, names, rows.astype(float), states, x[None]))
-            update(float(rows[-1]))
+        runs = [_iterated(system, x, names, n_steps, every, track()) for x in stack]
+    coords = run_coordinates(system, names)
+    if starts.ndim == 1:
+        dataset = one(runs[0], coords)
+    else:
+        rows = max((run.variables["time"].values for run in runs), key=lambda rows: rows[-1])
+        dataset = side_by_side(runs, rows, coords)
+    return finished(system, _over_iterations(system, dataset), {"method": "iteration"})
+
+
+def _iterated(
+    system: SystemProtocol,
+    start: Array,
+    names: tuple[str, ...],
+    n_steps: int,
+    every: int,
+    update: Tracker,
+) -> Run:
+    """Return one orbit, with the numbers of its iterations as times."""
+    chunks = []
+    for rows, states in _orbit(system, start, n_steps, every):
+        chunks.append(observed(system, names, rows.astype(float), states, start[None]))
+        update(float(rows[-1]))
     number = int(rows[-1])
-    run = Run(
+    return Run(
         variables=joined(chunks),
         counts={"n_steps": number, "n_rhs": min(number + 1, n_steps), "n_jac": 0},
         stop_reason="end_reached" if number == n_steps else "not_finite",
         limit=system.limit(states[-1]).label,
     )
-    dataset = (
-        one(run, run_coordinates(system, names)).rename(time="iteration").drop_vars("time_low")
-    )
-    dataset = dataset.assign_coords(iteration=dataset.iteration.astype(np.int64))
-    return finished(system, dataset, {"method": "iteration"})
+
+
+def _over_iterations(system: SystemProtocol, dataset: xr.Dataset) -> xr.Dataset:
+    """Return orbits over iterations; those that step along a flow with the time of the flow."""
+    dataset = dataset.rename(time="iteration").drop_vars("time_low")
+    number = dataset["iteration"].values.astype(np.int64)
+    coords: dict[str, Any] = {"iteration": number}
+    keeps, step = system.numerics.update or (0.0, 0.0)
+    if keeps == 1.0:
+        coords["time"] = ("iteration", step * number)
+    return dataset.assign_coords(coords)
 
 
 def _orbit(

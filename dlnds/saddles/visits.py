@@ -84,10 +84,10 @@ def saddle_visits(net: LinearNetwork, run: xr.Dataset, *, radius: float = 0.05) 
     net
         The network that the run is of.
     run
-        A run with ``state`` or ``product`` (`flow`, `exact_flow`, `as_run`), or one member of a
-        stack; rows that it did not reach are left out. With ``mode_strength`` too, modes far below
-        the rounding of those already learnt are seen. ``mode_strength`` alone is enough;
-        ``closest`` is then known to 1e-8.
+        A run with ``state`` or ``product`` (`flow`, `exact_flow`, `as_run`, or `iterate` of
+        `GradientDescent`), or one member of a stack; rows that it did not reach are left out. With
+        ``mode_strength`` too, modes far below the rounding of those already learnt are seen.
+        ``mode_strength`` alone is enough; ``closest`` is then known to 1e-8.
     radius
         Size of the neighbourhoods, relative to ‖Σ‖_F.
 
@@ -253,7 +253,7 @@ def _passage(gaps: Gaps, k: int, part: float, radius: float) -> list[float]:
 
 def _columns(name: str, net: LinearNetwork, run: xr.Dataset) -> dict[str, Array]:
     """Return what the visits of one run are found from; refuse a run without it."""
-    rows = "step" if "step" in run.dims else "time"
+    rows = next((dim for dim in ("step", "iteration") if dim in run.dims), "time")
     shapes = {
         "product": (net.widths[-1], net.widths[0]),
         "state": (net.dim,),
@@ -266,11 +266,13 @@ def _columns(name: str, net: LinearNetwork, run: xr.Dataset) -> dict[str, Array]
             f"{name}: needs states, end-to-end maps or strengths of modes; use "
             "flow(..., save=['mode_strength'])"
         )
-    wanted: dict[str, tuple[str, ...]] = dict.fromkeys(("time", "time_low", "loss"), (rows,))
+    clock = [key for key in ("time", "time_low") if key == "time" or key in run.variables]
+    wanted: dict[str, tuple[str, ...]] = dict.fromkeys((*clock, "loss"), (rows,))
     dims = {"product": ("row", "column"), "state": ("parameter",), "mode_strength": ("mode",)}
     wanted |= {key: (rows, *dims[key]) for key in known}
     run = schema.read(name, run, "run", {"stop_reason": (), **wanted}, partial=wanted)
     columns = {key: run[key].values for key in wanted}
+    columns.setdefault("time_low", np.zeros(len(columns["time"])))
     for key in known:
         if columns[key].shape[1:] != shapes[key]:
             raise ValueError(f"{name}: {key!r} needs rows of the shape {shapes[key]}")
@@ -391,7 +393,7 @@ def observed_connections(
         The network that the runs are of.
     runs
         A stack of runs, or one run, with what `saddle_visits` needs; ``save=["mode_strength"]`` is
-        the least.
+        the least. Those of gradient descent are taken as those of the flow.
     radius
         Size of the neighbourhoods, as for `saddle_visits`.
 

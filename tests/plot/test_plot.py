@@ -55,6 +55,40 @@ def test_singular_values_are_drawn_one_line_a_mode():
         dl.plot.singular_values(RUN.drop_vars("singular_value"))
 
 
+def test_runs_of_gradient_descent_and_of_others_are_drawn_as_those_of_the_flow():
+    save, start = ("state", "singular_value", "mode_strength"), NET.initial(scale=0.1, rng=0)
+    descent = dl.GradientDescent(NET, 0.02)
+    steps = dl.iterate(descent, start, 1500, every=10, save=save)
+    stack = dl.iterate(descent, np.stack([start, 2 * start]), 1500, every=10, save=save)
+    layers = [NET.unpack(x) for x in steps.state.values]
+    imported = dl.as_run(NET, steps.time.values, layers, save=save)
+    points = dl.critical_points(NET)
+    for run, lines, clock in (
+        (steps, 1, "iteration $n$"),
+        (stack, 2, "iteration $n$"),
+        (imported, 1, "time $t$"),
+    ):
+        dim = "time" if run is imported else "iteration"
+        for ax, count in (
+            (dl.plot.loss(run, points=points), lines),
+            (dl.plot.singular_values(run, modes=NET.modes), 3 * lines),
+            (dl.plot.by_schema(run), lines),
+            (dl.plot.by_schema(run.drop_vars("loss")), NET.dim * lines),
+        ):
+            curves = [line for line in ax.lines if len(line.get_xdata()) == run.sizes[dim]]
+            assert len(curves) == count
+            np.testing.assert_array_equal(curves[0].get_xdata(), run[dim])
+            assert ax.get_xlabel() == clock
+            assert ax.get_ylabel()
+    visits = [dl.saddle_visits(NET, run) for run in (steps, imported)]
+    texts = [[t.get_text() for t in dl.plot.visits(found).texts] for found in visits]
+    assert texts[0] == texts[1]
+    seen = dl.observed_connections(NET, stack)
+    assert "of 2 runs" in dl.plot.by_schema(seen).get_title()
+    graph = dl.overlay(dl.connections(NET), seen)
+    assert dl.plot.by_schema(graph).has_data()
+
+
 def test_levels_of_raw_inputs_are_those_of_the_map_that_fits():
     """W is drawn, and it tends to the least-squares map."""
     rng = np.random.default_rng(0)

@@ -78,12 +78,7 @@ def test_bad_input_is_refused():
         ("run", lambda: dl.saddle_visits(net, xr.Dataset())),
         ("run", lambda: dl.saddle_visits(other, run)),
         ("run", lambda: dl.saddle_visits(net, run.drop_vars("state"))),
-        (
-            "run",
-            lambda: dl.saddle_visits(
-                net, dl.iterate(dl.GradientDescent(net, 0.1), run.state[0], 3)
-            ),
-        ),
+        ("run", lambda: dl.saddle_visits(net, run.drop_vars("time"))),
         ("radius", lambda: dl.saddle_visits(net, run, radius=-1.0)),
         ("radios", lambda: dl.saddle_visits(net, run, radios=0.1)),
     ]:
@@ -385,7 +380,7 @@ def test_bad_ensembles_and_overlays_are_named(mixed):
     for message, call in [
         ("net: needs a LinearNetwork", lambda: dl.observed_connections(3, runs)),
         ("runs: needs a Dataset", lambda: dl.observed_connections(net, graph)),
-        ("runs: lacks the variable", lambda: dl.observed_connections(net, orbit)),
+        ("runs: lacks the variable", lambda: dl.observed_connections(net, orbit.drop_vars("time"))),
         ("runs: belongs to another", lambda: dl.observed_connections(other, runs)),
         ("runs: needs states", lambda: dl.observed_connections(net, runs.drop_vars(LEAST[0]))),
         ("radius: needs 0", lambda: dl.observed_connections(net, runs, radius=2.0)),
@@ -431,3 +426,82 @@ def test_passages_are_those_of_runs_with_rows_close_enough():
     net = dl.LinearNetwork(widths=(2, 2, 2), target=np.diag([3.0, 1.0]))
     run = dl.flow(net, net.initial("aligned", scale=1e-3), (0, 20), [0.0, 20.0])
     assert dl.saddle_visits(net, run).critical_point.values.tolist() == ["{}", "{0,1}"]
+
+
+# Gradient descent, and runs of others.
+
+
+def layers_of_rows(net, run):
+    return [net.unpack(x) for x in run.state.values]
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize(("depth", "scale"), [(2, 1e-3), (3, 0.05)])
+def test_gradient_descent_grows_slower_than_the_flow_as_euler_steps_do(depth, scale):
+    """Modified equation: ẇ = f − (η/2) f'f, so a growth takes (η/2) ln(f(w_1)/f(w_0)) longer.
+
+    Of aligned layers f(w) = w^{h−1} (σ − w^h); the next order is η² times σ^{2−2/h} of the time.
+    """
+    net = dl.LinearNetwork(widths=(3,) * (depth + 1), target=np.diag([4.0, 2.0, 1.0]))
+    start = net.initial("aligned", scale=scale)
+    for eta in (1e-3, 4e-3):
+        run = dl.iterate(dl.GradientDescent(net, eta), start, int(60 / eta), save=["mode_strength"])
+        visits = dl.saddle_visits(net, run)
+        assert visits.critical_point.values.tolist() == ["{}", "{0}", "{0,1}", "{0,1,2}"]
+        for k, sigma in enumerate(net.singular_values):
+            w = np.array([sigma / 20, sigma / 2]) ** (1 / depth)
+            f = w ** (depth - 1) * (sigma - w**depth)
+            late = float(visits.growth_time[k] - visits.predicted_growth_time[k])
+            slope = 4.0 * eta**2 * sigma ** (2 - 2 / depth)
+            assert late == pytest.approx(0.5 * eta * np.log(f[1] / f[0]), abs=slope)
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize(("widths", "scale"), [((3, 5, 3), 1e-3), ((3, 4, 4, 3), 0.1)])
+def test_gradient_descent_visits_the_saddles_of_the_flow(widths, scale):
+    """Rates λ ≤ σ_1 (small weights) turn to ln(1 + ηλ)/η: times change by ησ_1/2 of them at most.
+
+    At deeper ones λ ≤ h σ_1^{2 − 2/h}, the largest eigenvalue at the minimum.
+    """
+    net = dl.LinearNetwork(widths=widths, target=np.diag([3.0, 1.5, 0.7]))
+    start, eta, depth = net.initial(scale=scale, rng=3), 1e-3, net.depth
+    steps = dl.iterate(dl.GradientDescent(net, eta), start, 60_000, every=10)
+    end = float(steps.time[-1])
+    run = dl.flow(net, start, (0, end), steps.time.values[steps.time.values <= end], rtol=1e-10)
+    one, other = (dl.saddle_visits(net, data) for data in (run, steps))
+    assert one.critical_point.values.tolist() == other.critical_point.values.tolist()
+    assert one.sizes["visit"] == 4
+    size = eta * depth * 3.0 ** (2 - 2 / depth) / 2
+    spacing = 2 * 10 * eta  # of the rows at both ends
+    for name in ("entry", "exit", "duration"):
+        bound = size * other.exit.values + spacing
+        assert (abs(one[name] - other[name]).values <= bound).all()
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("save", [("state",), ("state", "mode_strength")])
+def test_imported_runs_make_the_visits_of_the_runs_that_they_are_copies_of(save):
+    net = dl.LinearNetwork(widths=(3, 4, 3), target=np.diag([3.0, 1.5, 0.7]))
+    start = net.initial(scale=0.05, rng=1)
+    steps = dl.iterate(dl.GradientDescent(net, 0.01), start, 2000, every=7, save=save)
+    flowed = dl.flow(net, start, (0, 15), np.linspace(0, 15, 400), save=("state",))
+    for run, names in ((steps, save), (flowed, ("state",))):
+        copied = dl.as_run(net, run.time.values, layers_of_rows(net, run), save=names)
+        assert dl.saddle_visits(net, copied).identical(dl.saddle_visits(net, run))
+        seen = [dl.observed_connections(net, data) for data in (run, copied)]
+        assert seen[0].identical(seen[1])
+
+
+@pytest.mark.compiled
+def test_ensembles_of_gradient_descent_are_laid_over_the_graph():
+    net = dl.LinearNetwork(widths=(2, 3, 2), target=np.diag([3.0, 1.0]))
+    starts = np.stack([net.initial(scale=1e-2, rng=k) for k in range(4)])
+    steps = dl.iterate(dl.GradientDescent(net, 0.01), starts, 2500, save=["mode_strength"])
+    seen = dl.observed_connections(net, steps)
+    assert seen.sequence.values.tolist() == ["{} {0} {0,1}"] * 4
+    graph = dl.overlay(dl.connections(net), seen)
+    assert graph.attrs["n_runs"] == 4
+    assert int(graph.visited.sum()) == 8
+    flowed = dl.observed_connections(net, dl.flow(net, starts, save=["mode_strength"]))
+    late = abs(seen.mean_growth_time / flowed.mean_growth_time - 1.0)
+    assert float(late.max()) < 0.01 * 3.0  # η σ_1

@@ -119,3 +119,55 @@ def test_bad_input_is_refused(name, call):
     net = naive.random_network((2, 3, 2), 0)
     with pytest.raises((ValueError, TypeError), match=f"^{name}: "):
         call(net, naive.state_of(net, 0))
+
+
+# Stacks, and the time of the flow.
+
+
+@pytest.mark.parametrize("every", [1, 7])
+def test_members_of_a_stack_are_what_they_are_alone(every):
+    """Also those that leave the finite numbers before the others are over."""
+    net = naive.random_network((2, 3, 2), 0)
+    descent = dl.GradientDescent(net, 0.1)
+    starts = np.stack([naive.state_of(net, seed, 0.3) for seed in range(3)])
+    starts[1] *= 1e3
+    save = ("state", "singular_value", "imbalance")
+    runs = dl.iterate(descent, starts, 50, every=every, save=save)
+    dl.schema.validate(runs)
+    assert dict(runs.sizes)["sample"] == 3
+    assert runs.iteration.dims == runs.time.dims == ("iteration",)
+    words = dl.schema.decode(runs.stop_reason).values.tolist()
+    assert words == ["end_reached", "not_finite", "end_reached"]
+    for k, start in enumerate(starts):
+        alone, member = dl.iterate(descent, start, 50, every=every, save=save), runs.isel(sample=k)
+        assert int(member.n_steps) == alone.attrs["n_steps"]
+        assert str(member.limit.values) == alone.attrs["limit"]
+        rows = alone.isel(iteration=alone.iteration.values % every == 0) if k == 1 else alone
+        reached = member.sel(iteration=rows.iteration)
+        for name in ("loss", "loss_rate", *save):
+            np.testing.assert_array_equal(reached[name], rows[name])
+        beyond = member.drop_sel(iteration=rows.iteration)
+        assert np.isnan(beyond.state).all()
+    assert runs.identical(dl.iterate(descent, starts, 50, every=every, save=save))
+
+
+def test_a_stack_of_one_has_its_dim_and_one_that_fails_has_its_rows_alone():
+    net = naive.random_network((2, 3, 2), 0)
+    start = naive.state_of(net, 0, 300.0)
+    alone, stack = (dl.iterate(dl.GradientDescent(net, 0.1), x, 10_000) for x in (start, [start]))
+    assert stack.sizes["sample"] == 1
+    assert stack.sizes["iteration"] == alone.sizes["iteration"] < 20
+    np.testing.assert_array_equal(stack.state[0], alone.state)
+
+
+def test_time_is_the_step_size_times_the_number_of_steps():
+    net = naive.random_network((2, 3, 2), 0)
+    steps = dl.iterate(dl.GradientDescent(net, 0.03), naive.state_of(net, 0, 0.3), 100, every=9)
+    assert steps.time.dims == ("iteration",)
+    np.testing.assert_allclose(steps.time, 0.03 * steps.iteration, rtol=2.3e-16)
+    assert steps.attrs["step_size"] == 0.03
+    assert steps.time.attrs["long_name"] == "time"
+    by_time = steps.swap_dims(iteration="time").sel(time=1.0, method="nearest")
+    assert int(by_time.iteration) == 36
+    orbit = dl.iterate(dl.System(henon, dim=2), [0.1, 0.2], 5)  # of a map there is no time
+    assert "time" not in orbit.variables
