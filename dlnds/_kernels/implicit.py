@@ -562,10 +562,16 @@ def linearize(method, work, space):
     return True
 
 
+@inlined
+def embedded(rtol):
+    """Return the relative error that the embedded method, and the dense output, may make."""
+    return 0.1 * rtol**EXPONENT
+
+
 @part
 def allow_embedded(method, task, t, x, space):
     """Raise the error allowed, as `EXPONENT` says, to that at a state."""
-    rtol, atol = 0.1 * task.rtol**EXPONENT, 0.0
+    rtol, atol = embedded(task.rtol), 0.0
     if task.atol > 0.0:
         atol = task.atol * rtol / task.rtol
     allow(method.error_scale, t, x, method.params, rtol, atol, space.scale, space.tolerance)
@@ -622,6 +628,7 @@ def accepted_step(method, task, now, remaining, unread, work, space):
             continue
         now.step = h * growth_after(error, iterations, memory)
         inside = dense_error(method, x, space) if error <= 1.0 and h > unread else 0.0
+        now.between = embedded(task.rtol) * inside
         if inside > 1.0:
             now.step = max(unread, h * growth(inside, SAFETY, 1.0, STAGES + 1, 1.0))
         elif error <= 1.0:
@@ -632,7 +639,7 @@ def accepted_step(method, task, now, remaining, unread, work, space):
 
 
 @inlined
-def finish(method, now, reference, work, space, due):
+def finish(method, now, reference, work, space):
     """Do what is left of an accepted step: dense output, and what is conserved."""
     memory = space.memory[0]
     memory.rejected, memory.limit, memory.known, memory.fresh = 0, FASTEST, 1, 0

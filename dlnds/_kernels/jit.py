@@ -175,7 +175,7 @@ def inlined(function: Function) -> Function:
     return compiled  # type: ignore[no-any-return]
 
 
-def variant(function: Any, name: str, meanings: Mapping[str, Any]) -> Any:
+def variant(function: Any, name: str, meanings: Mapping[str, Any], compiled: Any = jit) -> Any:
     """Compile ``function`` once more, with other meanings of some global names it uses.
 
     So one text serves several formulas at no cost in speed. Functions that get a formula as an
@@ -186,7 +186,7 @@ def variant(function: Any, name: str, meanings: Mapping[str, Any]) -> Any:
     copy = FunctionType(plain.__code__, {**plain.__globals__, **meanings}, name)
     copy.__qualname__ = name  # that of the file in the cache
     copy.__doc__ = plain.__doc__
-    return jit(copy)
+    return compiled(copy)
 
 
 def sums(function: Function) -> Function:

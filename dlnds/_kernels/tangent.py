@@ -15,7 +15,7 @@ from numba import types
 
 from dlnds._kernels import runge_kutta
 from dlnds._kernels.dense import assign, assign_identity, assign_transposed, copy, dot, multiply
-from dlnds._kernels.jit import FIELD, JACOBIAN, JVP, PARAMS, TANGENT, jit, part, variant
+from dlnds._kernels.jit import FIELD, JACOBIAN, JVP, PARAMS, TANGENT, inlined, jit, part, variant
 from dlnds._kernels.runge_kutta import (
     CLOCKS,
     END_REACHED,
@@ -284,13 +284,24 @@ def named(parts):
 
 
 @part
-def finish(method, now, reference, work, trial, due):
+def finish(method, now, reference, work, trial):
     """Do what is left of an accepted step: its dense output is never used."""
     move_on(now, work, trial)
 
 
+@inlined
+def error_inside(method, now, h, unread, work, trial):
+    """Return that nothing is read inside a step."""
+    return 0.0
+
+
+accepted_step = variant(
+    runge_kutta.accepted_step, "accepted_step", {"error_inside": error_inside}, inlined
+)
 #: The loop of a run, without what tangent vectors do not need.
-drive = variant(runge_kutta.advance, "drive", {"named": named, "finish": finish})
+drive = variant(
+    runge_kutta.advance, "drive", {f.__name__: f for f in (named, accepted_step, finish)}
+)
 
 
 @part

@@ -22,6 +22,8 @@ from dlnds.systems.linear import LinearNetwork, check_network
 #: Times and states (time, parameter) at parts of a step.
 Inside = Callable[[Array], tuple[Array, Array]]
 
+#: How much longer than errors moves of the state are, so that the rounding of an event counts less.
+_FELT = 16.0
 #: Values beyond this, infinite ones too, are counted as this.
 LARGEST = 1e300
 
@@ -37,16 +39,19 @@ class Happening(NamedTuple):
 
 
 class Watch:
-    """Events that are watched over along a run, with their values where it is."""
+    """Events that are watched over along a run, with their values where it is.
+
+    Components below the ``floor`` are as inexact as one that has this size.
+    """
 
     def __init__(
         self,
         events: Sequence[Callable[[float, Array], float]],
         t: float,
         x: Array,
-        rtol: float = 0.0,
+        floor: float = 0.0,
     ) -> None:
-        self.events, self.rtol = events, rtol
+        self.events, self.floor = events, floor
         self._zeros = [Zeros(_value(event, t, x)) for event in events]
 
     def ends(self, number: int) -> bool:
@@ -58,22 +63,23 @@ class Watch:
         """The number of steps in which an event varied too fast to be followed."""
         return sum(zeros.unresolved for zeros in self._zeros)
 
-    def happened(self, t: float, x: Array, inside: Inside) -> list[Happening]:
+    def happened(self, t: float, x: Array, inside: Inside, rtol: float = 0.0) -> list[Happening]:
         """Return what happened in a step, in order.
 
-        The step leads to ``x`` at ``t``; ``inside`` gives times and states at parts of it.
+        The step leads to ``x`` at ``t``; ``inside`` gives times and states at parts of it, which
+        are as accurate as ``rtol`` says.
         """
         found = []
         times, states = inside(INNER)
-        length = float(np.ptp(times))
+        length, sizes = float(np.ptp(times)), np.maximum(np.abs(states).max(axis=0), self.floor)
         grain = EPS * max(1.0, abs(t) / length) if length > 0.0 else 1.0
         for number, (event, zeros) in enumerate(zip(self.events, self._zeros, strict=True)):
             now = _value(event, t, x)
             step = Step(
                 value=functools.partial(_values_inside, event, inside),
-                blur=functools.partial(self._blur, event, inside, np.abs(states).max(axis=0)),
+                blur=functools.partial(_blur, event, inside, sizes),
                 grain=grain,
-                rtol=self.rtol,
+                rtol=rtol,
             )
             for zero in zeros.along(step, _values(event, times, states), now):
                 found += self._wanted(number, zero)
@@ -94,20 +100,6 @@ class Watch:
         fits = wanted == 0 or wanted * zero.direction > 0
         return [Happening(zero.part, number, zero.direction)] if fits else []
 
-    def _blur(self, event: Any, inside: Inside, sizes: Array, part: float, error: float) -> float:
-        """Return how much of an event's value an error of states may change at a part.
-
-        Only where zeros that are touched count: by two moves of the state, as large as the
-        ``sizes`` of its components.
-        """
-        if getattr(event, "direction", 0):
-            return 0.0
-        times, states = inside(np.array([part]))
-        phases = 1.0 + np.arange(sizes.size)
-        moves = np.stack([np.zeros(sizes.size), np.sin(phases), np.cos(phases)])
-        values = _values(event, np.repeat(times, 3), states + error * sizes * moves)
-        return float(np.abs(values[1:] - values[0]).max())
-
 
 def _value(event: Any, t: float, x: Array) -> float:
     """Return the value of an event at a state."""
@@ -127,6 +119,18 @@ def _values(event: Any, times: Array, states: Array) -> Array:
 def _values_inside(event: Any, inside: Inside, parts: Array) -> Array:
     """Return the values of an event at parts of a step."""
     return _values(event, *inside(parts))
+
+
+def _blur(event: Any, inside: Inside, sizes: Array, part: float, error: float) -> float:
+    """Return how much of an event's value an error of states may change at a part.
+
+    By two moves of the state, as large as the ``sizes`` of its components, there and back.
+    """
+    times, states = inside(np.array([part]))
+    phases = 1.0 + np.arange(sizes.size)
+    moves = _FELT * error * sizes * np.stack([np.sin(phases), np.cos(phases)])
+    values = _values(event, np.repeat(times, 4), states + np.concatenate([moves, -moves]))
+    return float(np.abs(values[:2] - values[2:]).max()) * 0.5 / _FELT
 
 
 @dataclass(frozen=True)

@@ -219,7 +219,8 @@ class Stepper:
         self.task = task
         self.place = Coordinates(task.system, start, reduce_width=task.reduce_width)
         self.choice = Choice(task.method, endless=task.endless)
-        self.watch = Watch(task.events, task.span[0], start, task.rtol)
+        floor = (task.atol + kernels.NOTHING) / task.rtol
+        self.watch = Watch(task.events, task.span[0], start, floor)
         self.recorder = Recorder(
             *(task.system, self.place.frame, task.names, (task.span[0], start)),
             events=bool(task.events),
@@ -372,7 +373,8 @@ class Stepper:
 
         now = self.place.lift(self.work.state[None])[0]
         with np.errstate(over="ignore", invalid="ignore"):  # a run may end near overflow
-            happened = self.watch.happened(self.time, now, inside)
+            rtol = max(self.task.rtol, float(self.clock.between))
+            happened = self.watch.happened(self.time, now, inside, rtol)
         for part, number, direction in happened:
             times, states = self._inside(np.array([part]))
             time, state = float(times[0]), states[0]

@@ -64,6 +64,8 @@ _TAIL = 4
 _FORMS = np.concatenate([_bernstein(), _CHEBYSHEV[-_TAIL:]])
 #: The matrix from samples to the values of the polynomial between them.
 _VALUES = np.polynomial.chebyshev.chebvander(2.0 * _BETWEEN - 1.0, _DEGREE) @ _CHEBYSHEV
+#: How shortly before it rests at zero a function is as large as it was, up to a factor, that jumps.
+_SHORTLY, _FLAT = 2.0**-30, 8.0
 #: How far from zeros samples between them are taken, in terms of their distance.
 _WITHIN = 0.02
 #: The polynomial is wrong if it is off by so many times what its last coefficients say, or by this
@@ -240,6 +242,7 @@ class Zeros:
         self._coming: tuple[float, float] | None = None
         self._step: Step | None = None  # the last one
         self._clear = True  # whether the function has been away from zero since the last one
+        self._largest = 0.0  # modulus in all steps
         #: Steps in which the function varies too fast to be followed.
         self.unresolved = 0
 
@@ -248,6 +251,7 @@ class Zeros:
         inside, between = np.split(inside, [_DEGREE - 1])
         samples = np.concatenate([[self.value], inside, [now]])
         self._step = step = step._replace(size=float(np.abs(samples).max()))
+        self._largest = max(self._largest, step.size)
         found: list[Zero] = []
         open_width = 0.0
         for piece in _without_noise(list(_pieces(step, samples, between)), step):
@@ -330,8 +334,10 @@ class Zeros:
             self._side, self._counted = sign, True
             return _crossing(near, 1.0, now, side, step)
         if any(not piece.values.any() for piece in near):
-            self._rests = True
-            return [] if self._counted else [Zero(_first_zero(near, step), -side)]
+            first = _first_zero(near, step)
+            self._rests = not _is_rounded(first, step, self._largest)
+            self._touched &= self._rests
+            return [Zero(first, -side)] if self._rests and not self._counted else []
         self._touched = self._touched or now == 0.0 or bool(_touch(near, step))
         return []
 
@@ -400,6 +406,17 @@ def _first_zero(near: list[Piece], step: Step) -> float:
     parts, values = _samples(near)
     k = int(np.argmax(values == 0.0))
     return float(parts[k] if k == 0 else _edge(parts[k], parts[k - 1], step))
+
+
+def _is_rounded(first: float, step: Step, largest: float) -> bool:
+    """Tell whether a function comes to rest at zero by rounding alone.
+
+    It jumps there from what is nothing but the rounding of its largest value, and has been that for
+    a while.
+    """
+    just_before = max(_SHORTLY, _GRAINS * step.grain)
+    near, far = np.abs(step.value(first - np.array([just_before, _CLOSE])))
+    return bool(far <= min(_FLAT * near, _ROUNDING * largest))
 
 
 def _edge(zero: float, other: float, step: Step) -> float:

@@ -165,15 +165,11 @@ def test_order_of_the_dense_output_is_seven():
     interpolate = getattr(runge_kutta.interpolate, "py_func", runge_kutta.interpolate)
     sizes, errors = np.array([0.8, 0.6, 0.45, 0.34]), []
     for h in sizes:
-        new, stages, coefficients, out = (
-            np.empty(2),
-            np.zeros((16, 2)),
-            np.empty((7, 2)),
-            np.empty(2),
-        )
+        new, last, out = np.empty((3, 2))
+        stages, coefficients = np.zeros((16, 2)), np.empty((7, 2))
         pendulum(0.0, START, PARAMS, stages[0])
         step(pendulum, 0.0, START, h, PARAMS, stages, new)
-        dense_coefficients(pendulum, 0.0, START, h, PARAMS, stages, new, coefficients)
+        dense_coefficients(pendulum, 0.0, START, h, PARAMS, stages, new, coefficients, last)
         worst = 0.0
         for theta in (0.15, 0.35, 0.5, 0.65, 0.85):
             interpolate(START, coefficients, theta, out)
@@ -181,6 +177,47 @@ def test_order_of_the_dense_output_is_seven():
         errors.append(worst)
     slope = np.polyfit(np.log(sizes), np.log(errors), 1)[0]
     assert abs(slope - 8.0) < 0.4, (slope, errors)
+
+
+@numba.njit
+def error_told(x, coefficients, last, tolerance):
+    """Call what nothing but compiled code can."""
+    return runge_kutta.dense_error(x, coefficients, last, tolerance)
+
+
+def rotating(t, x, params, out):
+    """z' = λz of a complex number."""
+    a, b = params[1]
+    out[0], out[1] = a * x[0] - b * x[1], b * x[0] + a * x[1]
+
+
+@pytest.mark.parametrize(
+    ("rates", "low", "high"),
+    [
+        (np.linspace(-6.0, -0.5, 12), 0.4, 1.2),
+        (np.linspace(0.25, 2.0, 8), 0.4, 1.2),
+        (1j * np.linspace(0.25, 4.0, 16), 0.15, 0.8),
+    ],
+)
+def test_the_error_of_the_dense_output_is_told(rates, low, high):
+    """Over one step of z' = λz, whose solution is known, whether its end is exact or not."""
+    parts = runge_kutta.step, runge_kutta.dense_coefficients, runge_kutta.interpolate
+    step, make, interpolate = (getattr(part, "py_func", part) for part in parts)
+    start, part = np.array([1.0, 0.0]), np.linspace(0.0, 1.0, 201)
+    for rate in rates:
+        params = (np.zeros(0, np.int64), np.array([rate.real, rate.imag]))
+        new, last, out = np.empty((3, 2))
+        stages, coefficients = np.zeros((16, 2)), np.empty((7, 2))
+        rotating(0.0, start, params, stages[0])
+        step(rotating, 0.0, start, 1.0, params, stages, new)
+        make(rotating, 0.0, start, 1.0, params, stages, new, coefficients, last)
+        states = []
+        for theta in part:
+            interpolate(start, coefficients, theta, out)
+            states.append(out[0] + 1j * out[1])
+        largest = np.abs(states - np.exp(rate * part)).max()
+        told = np.sqrt(2.0) * error_told(start, coefficients, last, np.ones(2))  # that is a mean
+        assert low < told / largest < high
 
 
 @pytest.mark.skipif(jit.DISABLED, reason="nothing is compiled")

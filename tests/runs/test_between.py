@@ -1,4 +1,4 @@
-"""Rows and events inside implicit steps are as accurate as the ends of these may be."""
+"""Rows and events inside steps are as accurate as the ends of these may be."""
 
 import naive
 import numpy as np
@@ -132,3 +132,49 @@ def test_rows_of_a_network_agree_with_steps_of_a_tight_run(widths, rtol):
     error = (np.abs(run.state.values - tight.state.values).max(axis=1) / size).max()
     assert allowed(1e-12) < error < allowed(rtol)
     assert run.attrs["n_steps"] == bare.attrs["n_steps"]
+
+
+@pytest.mark.parametrize("rate", [30.0, 100.0, 1000.0])
+@pytest.mark.parametrize("rtol", [1e-5, 1e-8])
+@pytest.mark.parametrize("rows", [41, 4001])
+def test_rows_inside_steps_that_stability_limits_are_right(rate, rtol, rows):
+    """A decaying mode errs by three times its size inside a step as long as stability allows."""
+    system, fixed = dl.System(lagging, dim=1, parameters=[rate]), {"method": "dop853", "rtol": rtol}
+    run = dl.flow(system, [3.0], (0, 10), np.linspace(0, 10, rows), **fixed)
+    t, start = run.time.values, rate**2 / (rate**2 + 1.0)
+    exact = start * (np.cos(t) + np.sin(t) / rate) + (3.0 - start) * np.exp(-rate * t)
+    assert np.abs(run.state.values[:, 0] - exact).max() <= 2.0 * 10.0 * rtol
+    bare = dl.flow(system, [3.0], (0, 10), **fixed)
+    assert run.attrs["n_steps"] <= 1.5 * bare.attrs["n_steps"]
+
+
+@pytest.mark.parametrize("depth", [2, 3])
+def test_rows_of_a_network_inside_explicit_steps_are_right(depth):
+    """At its end a run may bounce, as far as ends of steps err; rows err ten times that at most."""
+    net, rtol = dl.LinearNetwork((3,) * (depth + 1), np.diag([3.0, 2.0, 1.0])), 1e-6
+    start = net.initial(scale=1e-2, rng=1)
+    ends = dl.flow(net, start, (0, 40), rtol=rtol, method="dop853").time.values
+    inside = np.concatenate([ends[:-1] + part * np.diff(ends) for part in (0.5, 0.83)])
+    grid = np.union1d(ends, inside)
+    run = dl.flow(net, start, (0, 40), grid, rtol=rtol, method="dop853")
+    tight = dl.flow(net, start, (0, 40), grid, rtol=1e-11, method="dop853")
+    error = np.abs(run.state.values - tight.state.values).max(axis=1)
+    error /= rtol * np.abs(tight.state.values).max(axis=1)
+    assert error.max() <= 2.0 * 10.0 + error[np.isin(grid, ends)].max()
+    assert run.attrs["n_steps"] <= 1.05 * len(ends)
+
+
+@pytest.mark.parametrize("rtol", [1e-6, 1e-9])
+def test_rows_leave_steps_as_they_are_that_errors_limit(rtol):
+    def circle(t, x, params, out):
+        out[0], out[1] = -x[1], x[0]
+
+    system = dl.System(circle, dim=2)
+    bare = dl.flow(system, [1.0, 0.0], (0, 20), rtol=rtol)
+    grid = np.union1d(np.linspace(0, 20, 999), bare.time.values)
+    run = dl.flow(system, [1.0, 0.0], (0, 20), grid, rtol=rtol)
+    assert run.attrs["n_steps"] == bare.attrs["n_steps"]
+    kept = np.isin(grid, bare.time.values)
+    np.testing.assert_allclose(run.state.values[kept], bare.state.values, rtol=0, atol=1e-13)
+    error = np.abs(run.state.values - np.stack([np.cos(grid), np.sin(grid)], axis=1)).max()
+    assert 0.1 * rtol < error < 10.0 * rtol

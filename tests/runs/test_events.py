@@ -300,11 +300,87 @@ def test_a_double_zero_that_the_run_splits_is_one(rtol):
     np.testing.assert_allclose(found(run)[0], exact, atol=10.0 * np.sqrt(rtol))
 
 
-def test_an_implicit_run_finds_a_double_zero():
-    words = {"method": "radau", "events": lambda t, x: 1.0 - x[1]}
-    times, said = found(dl.flow(circle(), [1.0, 0.0], (0, 3), **words))
-    assert said == ["touching"]
-    np.testing.assert_allclose(times, np.pi / 2, atol=1e-3)
+@pytest.mark.parametrize("rtol", [1e-5, 1e-6, 1e-8, 1e-10, 1e-12, 1e-13])
+def test_an_implicit_run_finds_each_double_zero_once(rtol):
+    """Inside its steps it errs by 0.1 rtol^0.6, and by the root of that a zero may be split."""
+    words = {"method": "radau", "rtol": rtol, "events": lambda t, x: 4.0 - x[1] ** 2}
+    times, said = found(dl.flow(circle(), [2.0, 0.0], (0, 18.8), **words))
+    assert said == ["touching"] * 6
+    far = 3.0 * np.sqrt(0.1 * rtol**0.6)
+    np.testing.assert_allclose(times, np.pi * (np.arange(6) + 0.5), rtol=0, atol=far)
+
+
+@pytest.mark.parametrize("method", ["dop853", "radau"])
+@pytest.mark.parametrize("direction", [-1, 1])
+@pytest.mark.parametrize(
+    ("start", "end", "event"),
+    [([2.0, 0.0], 18.8, lambda t, x: 4.0 - x[1] ** 2), ([0.0, 1.0], 6.2, lambda t, x: 1.0 - x[0])],
+)
+def test_no_double_zero_is_split_for_a_directed_event(method, direction, start, end, event):
+    def directed(t, x):
+        return event(t, x)
+
+    directed.direction = direction
+    for rtol in (1e-6, 1e-8, 1e-10):
+        run = dl.flow(circle(), start, (0, end), method=method, rtol=rtol, events=directed)
+        assert found(run)[1] == []
+
+
+def decay(t, x, params, out):
+    """x' = −x."""
+    out[0] = -x[0]
+
+
+@pytest.mark.parametrize("method", ["dop853", "radau"])
+@pytest.mark.parametrize("direction", [-1, 0, 1])
+@pytest.mark.parametrize("end", [37.5, 100.0, 340.0])
+@pytest.mark.parametrize(
+    "event",
+    [
+        lambda t, x: (1.0 + x[0]) - 1.0,
+        lambda t, x: (0.01 * x[0] - 3.0) + 3.0,
+        lambda t, x: 1.0 - np.exp(-x[0]),
+        lambda t, x: np.log1p(x[0]),
+    ],
+)
+def test_what_decays_is_zero_by_rounding_and_has_no_zero(method, direction, end, event):
+    """All are positive functions of x = e^{−t}; from t = 37 on 1 + x is 1."""
+
+    def directed(t, x):
+        return event(t, x)
+
+    directed.direction = direction
+    run = dl.flow(dl.System(decay, dim=1), [1.0], (0, end), method=method, events=directed)
+    assert found(run)[1] == []
+
+
+@pytest.mark.parametrize("method", ["dop853", "radau"])
+@pytest.mark.parametrize("level", [1e-6, 1e-12, 1e-15, 1e-100])
+def test_what_decays_has_its_zeros_however_small_it_is(method, level):
+    """x = level at −log level, to the accuracy of all steps; a rounded event to its rounding."""
+
+    def plain(t, x):
+        return x[0] - level
+
+    events, turns = [plain], [-np.log(level)]
+    if level > 1e-14:
+        events.append(lambda t, x: (1.0 + x[0]) - (1.0 + level))
+        turns.append(-np.log((1.0 + level) - 1.0))
+    run = dl.flow(dl.System(decay, dim=1), [1.0], (0, 300), method=method, events=events)
+    for number, turn in enumerate(turns):
+        (time,) = run.time.values[run.event.values == number]
+        assert abs(time - turn) <= 2e-16 / level * number + 2e-6
+
+
+@pytest.mark.parametrize("power", [1, 4, 8])
+def test_what_comes_to_rest_at_zero_is_zero_there(power):
+    for begin in (0.0, 1.5 - 1e-3):
+        run = dl.flow(
+            straight(), [begin], (begin, 4.0), events=lambda t, x: max(0.0, 1.5 - x[0]) ** power
+        )
+        times, words = found(run)
+        np.testing.assert_allclose(times, [1.5], rtol=1e-13)
+        assert words == ["falling"]
 
 
 @pytest.mark.parametrize(
@@ -328,8 +404,14 @@ def test_what_tends_to_zero_up_to_rounding_is_at_it_once_at_most():
     def logistic(t, x, params, out):
         out[0] = x[0] * (1.0 - x[0])
 
-    run = dl.flow(dl.System(logistic, dim=1), [0.01], (0, 100), events=lambda t, x: 1.0 - x[0])
-    assert len(found(run)[0]) <= 1
+    for direction in (-1, 0, 1):
+
+        def event(t, x):
+            return 1.0 - x[0]
+
+        event.direction = direction
+        run = dl.flow(dl.System(logistic, dim=1), [0.01], (0, 100), events=event)
+        assert len(found(run)[0]) <= (direction <= 0)
 
 
 @pytest.mark.parametrize("method", ["dop853", "radau", "auto"])
