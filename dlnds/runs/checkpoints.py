@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 
 from dlnds.arrays import Array
 from dlnds.errors import check_array, check_choice, check_number, known_options
+from dlnds.runs.flow import LAST
 from dlnds.runs.formats import FORMATS, Entries, nested, opened
 from dlnds.runs.layouts import ORIENTATIONS, Layout, layout, named, text
 
@@ -128,9 +129,8 @@ def read_checkpoints(
     >>> run.time.values.tolist(), run.singular_value.shape
     ([0.0, 0.5, 1.0], (3, 2))
     """
-    size = 1.0 if step_size is None else check_number("step_size", step_size, minimum=0.0)
-    if not size > 0.0:
-        raise ValueError("step_size: needs more than zero")
+    size = 1.0 if step_size is None else step_size
+    size = check_number("step_size", size, minimum=1e-100, maximum=1e100)  # times stay apart
     wanted = None if names is None else _check_names(names)
     if orientation is not None:
         check_choice("orientation", orientation, ORIENTATIONS)
@@ -141,7 +141,7 @@ def read_checkpoints(
     elif numbers == [None]:
         numbers = [0]
     places = [row.place for row in rows]
-    times = size * np.array(_check_steps(numbers, places), float)
+    times = size * _check_steps(numbers, places)
     order = np.argsort(times)
     return times[order], Checkpoints([places[row] for row in order], rows[0].form)
 
@@ -156,18 +156,20 @@ def _check_names(names: Any) -> tuple[str, ...]:
     return found
 
 
-def _check_steps(numbers: Sequence[Any], places: Sequence[_Place]) -> Sequence[float]:
+def _check_steps(numbers: Sequence[Any], places: Sequence[_Place]) -> Array:
     """Return the steps, each of which is known and comes once."""
     seen: dict[float, str] = {}
     for number, place in zip(numbers, places, strict=True):
         if number is None:
             raise ValueError(f"source: {place.words} does not tell its step; give steps=")
+        if abs(number) > LAST:
+            raise ValueError(f"source: the step of {place.words} is no number that floats count")
         if number in seen:
             raise ValueError(
                 f"source: step {number:g} repeats, in {seen[number]} and {place.words}"
             )
         seen[number] = place.words
-    return numbers
+    return np.array(numbers, float)
 
 
 class _Source(NamedTuple):

@@ -106,30 +106,40 @@ def write_safetensors(path, arrays):
 
 
 class Stored:
-    """A tensor, or its storage, as torch pickles it: by names of torch's own functions."""
+    """The numbers of tensors, which torch pickles by the name of their entry in the archive."""
 
     def __init__(self, array):
         self.array = array
 
 
-def write_torch(path, arrays, *, alter=lambda things: things):
+class Trained:
+    """A parameter, which torch pickles as a tensor in an envelope."""
+
+    def __init__(self, array):
+        self.array = array
+
+
+KINDS = {
+    **{"f8": "DoubleStorage", "f4": "FloatStorage", "u2": "BFloat16Storage"},
+    **{"i8": "LongStorage", "c16": "ComplexDoubleStorage"},
+}
+
+
+def pass_on():
+    """Stand for a function of torch, which is known by its name."""
+
+
+def write_torch(
+    path, arrays, *, alter=lambda things: things, spoil=lambda parts: parts, protocol=2
+):
     """Write what ``torch.save`` writes of tensors, in contiguous order or as transposed views."""
     torch, utils = types.ModuleType("torch"), types.ModuleType("torch._utils")
-
-    def _rebuild_tensor_v2():
-        pass
-
-    kinds = {
-        "f8": "DoubleStorage",
-        "f4": "FloatStorage",
-        "u2": "BFloat16Storage",
-        "i8": "LongStorage",
-    }
-    for name in kinds.values():
+    for name in KINDS.values():
         setattr(torch, name, type(name, (), {"__module__": "torch", "__qualname__": name}))
-    _rebuild_tensor_v2.__module__ = "torch._utils"
-    _rebuild_tensor_v2.__qualname__ = "_rebuild_tensor_v2"
-    utils._rebuild_tensor_v2 = _rebuild_tensor_v2
+    for name in ("_rebuild_tensor_v2", "_rebuild_parameter"):
+        function = types.FunctionType(pass_on.__code__, {}, name)
+        function.__module__, function.__qualname__ = "torch._utils", name
+        setattr(utils, name, function)
     storages = []
 
     class Pickler(pickle.Pickler):
@@ -137,20 +147,23 @@ def write_torch(path, arrays, *, alter=lambda things: things):
             if not isinstance(thing, Stored):
                 return None
             storages.append(thing.array)
-            kind = getattr(torch, kinds[thing.array.dtype.str[1:]])
+            kind = getattr(torch, KINDS[thing.array.dtype.str[1:]])
             return ("storage", kind, str(len(storages) - 1), "cpu", thing.array.size)
 
         def reducer_override(self, thing):
+            if isinstance(thing, Trained):
+                return (utils._rebuild_parameter, (thing.array, True, collections.OrderedDict()))
             if not isinstance(thing, np.ndarray):
                 return NotImplemented
             numbers = Stored(np.concatenate([np.zeros(1, thing.dtype), thing.ravel(order="K")]))
             strides = tuple(n // thing.itemsize for n in thing.strides)
             parts = (numbers, 1, thing.shape, strides, False, collections.OrderedDict())
-            return (_rebuild_tensor_v2, parts)
+            return (utils._rebuild_tensor_v2, spoil(parts))
 
-    file = io.BytesIO()
+    file, state = io.BytesIO(), collections.OrderedDict(arrays)
+    state._metadata = {"": {"version": 1}}
     with mock.patch.dict(sys.modules, {"torch": torch, "torch._utils": utils}):
-        Pickler(file, protocol=2).dump(alter(collections.OrderedDict(arrays)))
+        Pickler(file, protocol=protocol).dump(alter(state))
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("run/data.pkl", file.getvalue())
         archive.writestr("run/byteorder", "little")
@@ -267,6 +280,15 @@ def test_square_layers_lie_as_their_names_say_or_as_the_caller(form):
         assert all(np.array_equal(a, b) for a, b in zip(weights[0], layers, strict=True))
 
 
+def test_generators_have_to_end_with_the_times():
+    layers = snapshots(NET)
+    run = dl.as_run(NET, STEPS, layers)
+    assert dl.as_run(NET, STEPS, iter(layers)).identical(run)
+    for times in (STEPS[:-1], (*STEPS, 2000)):
+        with pytest.raises(ValueError, match="^layers: needs the weights at each of"):
+            dl.as_run(NET, times, iter(layers))
+
+
 # How layers lie.
 
 ARRANGED = {
@@ -345,6 +367,17 @@ def test_single_precision_is_enough_to_tell():
     loss = [0.5 * np.sum((sigma - c @ b @ a) ** 2, dtype=np.float32) for a, b, c in layers]
     found = dl.as_run(SQUARE, STEPS, [[w.T for w in s] for s in layers], loss=loss)
     assert found.arrangement == "transposed"
+
+
+def test_losses_of_other_networks_are_compared_too():
+    net = dl.LossNetwork((3, 3, 3, 1), dl.losses.logistic(DATA[0], np.sign(DATA[1][0]).astype(int)))
+    layers = snapshots(net)
+    run = dl.as_run(net, STEPS, layers)
+    swapped = [[b, a, c] for a, b, c in layers]
+    assert dl.as_run(net, STEPS, layers, loss=run.loss).recorded_loss == "loss"
+    for given, loss in [(swapped, run.loss), (layers, 2.0 * run.loss)]:
+        with pytest.raises(ValueError, match="^loss: is not that of the weights"):
+            dl.as_run(net, STEPS, given, loss=loss)
 
 
 # Inputs and losses of data.
@@ -513,6 +546,7 @@ def test_bad_files_are_named(tmp_path):
         ({"a": np.ones((2, 3)), "b": np.ones((3, 2))}, "source: .*does not tell the order"),
         ({c: np.ones((2, 2)) for c in "abcdefgh"}, "source: .*too many layers without numbers"),
         ([{"W1": np.ones((2, 3))}, 3], "source: needs a folder"),
+        ({10**30: {"0.weight": np.ones((2, 3))}}, "source: the step of .* is no number"),
     ],
 )
 def test_what_names_and_shapes_do_not_tell_is_refused(source, words):
@@ -525,6 +559,7 @@ def test_options_are_checked_by_name():
     for option in [
         {"step_size": 0.0},
         {"step_size": np.nan},
+        {"step_size": 1e308},
         {"steps": [0, 1]},
         {"steps": [0, 0, 1, 2]},
         {"names": ["a", "a"]},
@@ -569,6 +604,38 @@ def test_files_without_clear_steps_take_those_of_the_caller(tmp_path):
     assert np.array_equal(weights[0][0], layers[1][0])
 
 
+def test_folders_and_headers_that_hold_nothing_are_named(tmp_path):
+    with pytest.raises(ValueError, match="^source: the folder .* has no file of the kinds .npz"):
+        dl.read_checkpoints(tmp_path)
+    (tmp_path / "step_1.npz").mkdir()
+    with pytest.raises(ValueError, match="^source: .*step_1.npz: cannot be opened"):
+        dl.read_checkpoints(tmp_path)
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(b"\xff" * 20)
+    with pytest.raises(ValueError, match="^source: .*its header is too long"):
+        dl.read_checkpoints(path)
+    about = {"dtype": "F8_E4M3", "shape": [2, 3], "data_offsets": [0, 6]}
+    text = json.dumps({"0.weight": about}).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(6))
+    with pytest.raises(ValueError, match="^layers: .*the dtype F8_E4M3"):
+        list(dl.read_checkpoints(path)[1])
+
+
+def test_weights_that_vanish_after_they_were_listed_are_named(tmp_path):
+    layers = named(snapshots(NET)[0])
+    write_npz(tmp_path / "step_1.npz", layers)
+    _, weights = dl.read_checkpoints(tmp_path)
+    assert repr(weights) == "Checkpoints(1 of layers (4, 3), (4, 4), (2, 4))"
+    write_npz(tmp_path / "step_1.npz", {"fc0.weight": layers["fc0.weight"]})
+    with pytest.raises(
+        ValueError, match="^layers: .*step_1.npz: layer 2, 'fc1.weight' is there no"
+    ):
+        weights[0]
+    (tmp_path / "step_1.npz").unlink()
+    with pytest.raises(ValueError, match="^layers: .*step_1.npz: cannot be opened"):
+        weights[0]
+
+
 # torch's pickles.
 
 
@@ -605,6 +672,36 @@ def test_files_of_old_torch_and_whole_models_are_refused_with_a_remedy(tmp_path)
     (tmp_path / "c.npz").rename(tmp_path / "c.pth")
     with pytest.raises(ValueError, match=r"^source: .*none that torch.save writes"):
         dl.read_checkpoints(tmp_path / "c.pth")
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_dicts_and_lists_around_weights_are_read_of_either_protocol(protocol, tmp_path):
+    layers = snapshots(NET)[0]
+    group = {"lr": 0.1, "betas": (0.9, 0.999, 0, 1), "params": [0, 1, 2], "more": [()], "on": True}
+    model = named([Trained(w) for w in layers])
+    whole = {"optimizer": {"param_groups": [group]}, "best": None, "model": model}
+    write_torch(tmp_path / "a.pt", {**whole, "single": [np.array(2.0)]}, protocol=protocol)
+    _, weights = dl.read_checkpoints(tmp_path / "a.pt")
+    assert all(np.array_equal(a, b) for a, b in zip(weights[0], layers, strict=True))
+
+
+def test_tensors_beyond_their_numbers_are_refused(tmp_path):
+    for part, value in [(1, 2), (1, -1), (2, (5, 3)), (3, (4, 1)), (3, (-3, 1))]:
+        spoil = {part: value}
+        write_torch(
+            tmp_path / "a.pt",
+            {"0.weight": np.ones((4, 3))},
+            spoil=lambda parts, spoil=spoil: tuple(spoil.get(i, p) for i, p in enumerate(parts)),
+        )
+        with pytest.raises(ValueError, match="^layers: .*a.pt: has a tensor "):
+            list(dl.read_checkpoints(tmp_path / "a.pt")[1])
+
+
+@pytest.mark.parametrize("thing", [{1, 2}, b"text", 1j, np.ones(1, complex)])
+def test_instructions_that_no_weights_need_are_refused(thing, tmp_path):
+    write_torch(tmp_path / "a.pt", {"0.weight": np.ones((4, 3)), "more": thing}, protocol=4)
+    with pytest.raises(ValueError, match="^source: .*a.pt: (has|holds) "):
+        dl.read_checkpoints(tmp_path / "a.pt")
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
