@@ -78,6 +78,7 @@ def _groups() -> list[list[tuple[Any, Any]]]:
         (runge_kutta.no_jacobian, jit.JACOBIAN),
         (runge_kutta.no_jvp, jit.JVP),
         (homogeneous.climb, homogeneous.CLIMB),
+        (runge_kutta.evaluate_each, runge_kutta.EVALUATE_EACH),
         (runge_kutta.iterate, runge_kutta.ITERATE),
         (linear.tangent, jit.TANGENT),
         (tangent.no_tangent, jit.TANGENT),

@@ -626,6 +626,13 @@ def advance_each(
 
 
 @jit
+def evaluate_each(field, params, states, out):
+    """Write the field of an autonomous system at each row of ``states``."""
+    for i in range(states.shape[0]):
+        field(0.0, states[i], params, out[i])
+
+
+@jit
 def iterate(field, params, alpha, beta, first, last, stride, x, image, states):
     """Iterate from number ``first`` to ``last``; save each number that ``stride`` divides.
 
@@ -666,6 +673,7 @@ ADVANCE_EACH = types.void(
     types.Tuple((_MATRIX, _MATRIX, _STACK, _STACK)),
     *(_VECTOR, types.Tuple((_STACK, _STACK)), _NUMBERS, _NUMBERS, _NUMBERS),
 )
+EVALUATE_EACH = types.void(_FIELD, PARAMS, _MATRIX, _MATRIX)
 ITERATE = types.Tuple((types.int64, types.int64))(
     *(_FIELD, PARAMS, types.float64, types.float64, types.int64, types.int64, types.int64),
     *(_VECTOR, _VECTOR, _MATRIX),

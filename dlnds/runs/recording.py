@@ -245,6 +245,8 @@ def clock_variables(times: Array) -> dict[str, xr.Variable]:
 
 def joined(chunks: Sequence[Mapping[str, xr.Variable]]) -> dict[str, xr.Variable]:
     """Return variables one after the other along their first dim."""
+    if len(chunks) == 1:
+        return dict(chunks[0])
     return {
         name: xr.Variable(first.dims, np.concatenate([chunk[name].values for chunk in chunks]))
         for name, first in chunks[0].items()
@@ -280,10 +282,10 @@ def side_by_side(runs: Sequence[Run], grid: Array | None, coords: Mapping[str, A
     variables: dict[str, Any] = {}
     for name, first in runs[0].variables.items():
         beyond = {"event": -1, "event_kind": 0}.get(name, np.nan)
-        data = np.full((len(runs), longest, *first.shape[1:]), beyond, first.dtype)
+        data = np.empty((len(runs), longest, *first.shape[1:]), first.dtype)
         for row, run in zip(data, runs, strict=True):
             values = run.variables[name].values
-            row[: len(values)] = values
+            row[: len(values)], row[len(values) :] = values, beyond
         variables[name] = (("sample", dim, *first.dims[1:]), data)
     if grid is not None:
         variables["time"] = ("time", grid)

@@ -137,7 +137,7 @@ class _Stack:
     def _keep_rows(self) -> None:
         """Take the rows out of the buffers, to the coordinates of the system."""
         members, most = self.active, int(self.saved[self.active].max())
-        times, states = (part[members, :most].copy() for part in self.buffer)
+        times, states = (part[members, :most] for part in self.buffer)
         lifted = self.lift.of(members)(states) if self.lift else states
         for k, *parts in zip(members, times, states, lifted, strict=True):
             for kept, part in zip(self.rows[k], parts, strict=True):
@@ -206,23 +206,20 @@ class _Stack:
         if not held:
             return
         times, states, lifted = (
-            [np.concatenate(self.rows[k][part]) for k in held] for part in range(3)
+            np.concatenate([rows for k in held for rows in self.rows[k][part]]) for part in range(3)
         )
-        for k, t, rows in zip(held, times, lifted, strict=True):
-            if not self.chunks[k] and len(t) and t[0, 0] == task.span[0]:
-                rows[0] = self.starts[k]
-        found = observed_in(
-            *(system, self.frame, task.names),
-            *(np.concatenate(states), np.concatenate(lifted)),
-            np.repeat(self.starts[held], [len(t) for t in times], axis=0),
-        )
-        ends = np.cumsum([0, *(len(t) for t in times)])
-        for k, t, first, last in zip(held, times, ends, ends[1:], strict=False):
-            own = {
-                name: xr.Variable(variable.dims, variable.values[first:last])
-                for name, variable in found.items()
-            }
-            self.chunks[k].append(clock_variables(t) | own)
+        counts = [sum(map(len, self.rows[k].times)) for k in held]
+        ends = np.cumsum([0, *counts])
+        for k, first, count in zip(held, ends, counts, strict=False):
+            if count and not self.chunks[k] and times[first, 0] == task.span[0]:
+                lifted[first] = self.starts[k]
+        starts = np.repeat(self.starts[held], counts, axis=0)
+        found = clock_variables(times)
+        found |= observed_in(system, self.frame, task.names, states, lifted, starts)
+        columns = [(name, variable.dims, variable.values) for name, variable in found.items()]
+        for k, first, last in zip(held, ends, ends[1:], strict=False):
+            own = {name: xr.Variable(dims, values[first:last]) for name, dims, values in columns}
+            self.chunks[k].append(own)
             self.rows[k] = Rows([], [], [])
 
     def finish(self) -> list[Run | None]:

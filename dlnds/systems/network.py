@@ -15,7 +15,7 @@ import xarray as xr
 from numpy.typing import ArrayLike
 
 from dlnds import schema
-from dlnds._kernels import balance, jit
+from dlnds._kernels import balance, jit, runge_kutta
 from dlnds.arrays import Array, Flags, Integers, Kernel
 from dlnds.errors import (
     check_array,
@@ -235,12 +235,12 @@ class WeightSystem(SystemProtocol):
 
     def _forces(self, states: Array) -> Array:
         """Return the field of each state."""
-        out = np.empty_like(states)
+        out = np.empty(states.shape)
         if states.size:  # else nothing is compiled
-            field, params = jit.ready(self.field, jit.FIELD), self.params
-            rows = zip(states.reshape(-1, self.dim), out.reshape(-1, self.dim), strict=True)
-            for x, row in rows:
-                field(0.0, x, params, row)
+            evaluate: Any = jit.entry(runge_kutta.evaluate_each, runge_kutta.EVALUATE_EACH)
+            rows, places = np.ascontiguousarray(states, float), out.reshape(-1, self.dim)
+            field = jit.ready(self.field, jit.FIELD)
+            evaluate(field, self.params, rows.reshape(-1, self.dim), places)
         return out
 
     def hessian(self, x: ArrayLike) -> Array:
