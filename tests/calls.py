@@ -432,8 +432,13 @@ def _pictures() -> Iterator[Call]:
     run = this["run"]
     yield call("plot.levels", atlas=this["atlas"], ax=None)
     yield call("plot.graph", atlas=this["atlas"], ax=None)
-    yield call("plot.loss", run=run, points=this["points"], ax=None)
-    yield call("plot.singular_values", run=run, modes=this["net"].modes, ax=None)
+    over = {"exact": run, "linestyle": ":", "ax": None}
+    yield call("plot.loss", run=run, points=this["points"], test=run.loss, **over)
+    yield call("plot.singular_values", run=run, modes=this["net"].modes, **over)
+    seen = dl.observe(this["net"], run, ("alignment", "ntk_distance", "ntk_change", "sharpness"))
+    yield call("plot.alignment", run=seen, level=1, ax=None)
+    yield call("plot.ntk", run=seen, ax=None)
+    yield call("plot.sharpness", run=seen, step_size=0.1, ax=None)
     yield call("plot.spectrum", linearization=this["spectrum"], ax=None)
     yield call("plot.arcs", arcs=this["arcs"], source="{1}", ax=None)
     drawn = {"data": this["diagram"], "x": "p", "y": "norm"}

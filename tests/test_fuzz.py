@@ -414,7 +414,7 @@ def public_names() -> Iterator[str]:
 
 
 def _callables(name: str, found: Any, owner: Any) -> Iterator[str]:
-    is_picture = name.startswith("plot.") and found.__module__.endswith("plot")
+    is_picture = name.startswith("plot.") and found.__module__.startswith("dlnds.plot.")
     if found.__module__ != owner.__name__ and owner is not dl and not is_picture:
         return
     yield name

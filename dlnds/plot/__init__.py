@@ -8,8 +8,11 @@ from dlnds.plot.landscape import levels as levels
 from dlnds.plot.landscape import pairs as pairs
 from dlnds.plot.pictures import by_schema as by_schema
 from dlnds.plot.pictures import escape_chain as escape_chain
-from dlnds.plot.pictures import loss as loss
 from dlnds.plot.pictures import lyapunov as lyapunov
-from dlnds.plot.pictures import singular_values as singular_values
 from dlnds.plot.pictures import spectrum as spectrum
 from dlnds.plot.pictures import visits as visits
+from dlnds.plot.runs import alignment as alignment
+from dlnds.plot.runs import loss as loss
+from dlnds.plot.runs import ntk as ntk
+from dlnds.plot.runs import sharpness as sharpness
+from dlnds.plot.runs import singular_values as singular_values

@@ -7,17 +7,16 @@ import matplotlib
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from dlnds import schema
-from dlnds.arrays import Array
-from dlnds.errors import check_integers, known_options, nearest
+from dlnds.errors import known_options, nearest
 from dlnds.plot import canvas, layout
 from dlnds.plot.bifurcations import branches
 from dlnds.plot.diagrams import arcs, heatmap
 from dlnds.plot.landscape import connections, critical_points, graph
+from dlnds.plot.runs import lines, loss, of_run
 
-#: The largest number of a mode that has a colour of its own.
-_MOST_MODES = 100_000
 #: Of more lines or bars none are named, or the last are left out.
 _MOST_NAMES = 12
 _MOST_BARS = 30
@@ -25,6 +24,8 @@ _MOST_BARS = 30
 _MOST_DOTS = 50
 #: Plateaus of visits that are so much shorter than others need the logarithm of time.
 _UNEVEN = 100.0
+#: Eigenvalues that are so much smaller than others look like zero.
+_FLAT = 30.0
 #: Schemas of which one variable is drawn over another.
 _CURVES = {
     "run": ("time", "state"),  # if it has no loss
@@ -57,132 +58,11 @@ _NO_PICTURE = {
 
 
 @known_options
-def loss(run: xr.Dataset, *, points: xr.Dataset | None = None, ax: Axes | None = None) -> Axes:
-    """Draw the loss of a run, or of several, over time, against the critical levels.
-
-    Parameters
-    ----------
-    run
-        What `flow` returns.
-    points
-        What `critical_points` returns: the levels are drawn as lines, those of the sets of leading
-        modes with their labels.
-    ax
-        Axes to draw into.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-
-    Raises
-    ------
-    ValueError, TypeError
-        If it is no run.
-
-    Examples
-    --------
-    >>> import dlnds as dl
-    >>> net = dl.LinearNetwork(widths=(2, 3, 2), target=[[2.0, 0.0], [0.0, 1.0]])
-    >>> run = dl.flow(net, net.initial(scale=1e-2, rng=0))
-    >>> dl.plot.loss(run, points=dl.critical_points(net)).get_ylabel()
-    'loss $L$'
-    """
-    run = _run(run, "loss", (), "has no loss, since its system has no energy")
-    if points is not None:
-        points = canvas.node("points", points, "points")
-    ax = canvas.axes(ax, (8.0, 4.5), _clock(run), run["loss"])
-    if points is not None:
-        _draw_levels(ax, points)
-    _lines(ax, _clock(run), run["loss"], color="#d73027", linewidth=1.8)
-    return ax
-
-
-def _draw_levels(ax: Axes, points: xr.Dataset) -> None:
-    """Draw the critical levels, and the labels of the generic path where there is room."""
-    losses, labels = points["loss"].values, layout.path_labels(points)
-    if len(losses) <= 300:
-        for level in losses:
-            ax.axhline(level, color="0.9", linewidth=0.5, zorder=0)
-    below = -np.inf
-    for row in reversed(np.flatnonzero(layout.generic_path(points))):
-        level = losses[row]
-        ax.axhline(level, color="0.45", linewidth=0.8, linestyle="--", zorder=1)
-        if level - below > 0.03 * losses.max():
-            ax.annotate(
-                labels[row], (1.0, level), (4, 0), xycoords=("axes fraction", "data"),
-                textcoords="offset points", va="center", fontsize=8,
-            )  # fmt: skip
-            below = level
-
-
-@known_options
-def singular_values(
-    run: xr.Dataset, *, modes: xr.Dataset | None = None, ax: Axes | None = None
-) -> Axes:
-    """Draw the singular values of the end-to-end map of a run over time.
-
-    Parameters
-    ----------
-    run
-        A run that saved ``singular_value``.
-    modes
-        The modes of the network, ``net.modes``: drawn as lines are the singular values of the map
-        that has learnt those that the network can hold. For whitened inputs these are the target's.
-    ax
-        Axes to draw into.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-
-    Raises
-    ------
-    ValueError, TypeError
-        If the run has no singular values.
-
-    Examples
-    --------
-    >>> import dlnds as dl
-    >>> net = dl.LinearNetwork(widths=(2, 3, 2), target=[[2.0, 0.0], [0.0, 1.0]])
-    >>> run = dl.flow(net, net.initial(scale=1e-2, rng=0), save=["singular_value"])
-    >>> dl.plot.singular_values(run, modes=net.modes).get_xlabel()
-    'time $t$'
-    """
-    lacks = "has no singular values; use flow(..., save=['singular_value'])"
-    run = _run(run, "singular_value", ("mode",), lacks)
-    drawn = check_integers("run", run["mode"].values, minimum=0, maximum=_MOST_MODES)
-    levels = np.zeros(0) if modes is None else _learnt_values(modes)
-    ax = canvas.axes(ax, (8.0, 4.5), _clock(run), run["singular_value"])
-    colours = canvas.mode_colours(max(drawn) + 1)
-    for mode, value in enumerate(levels):
-        if mode in drawn:
-            ax.axhline(value, color=colours(mode), linewidth=0.8, linestyle="--")
-    for place, mode in enumerate(drawn):
-        values = run["singular_value"].isel(mode=place)
-        _lines(ax, _clock(run), values, color=colours(mode), linewidth=1.8)
-    canvas.bar(ax, canvas.mode_scale(max(drawn) + 1), canvas.label(run["mode"]))
-    return ax
-
-
-def _learnt_values(modes: xr.Dataset) -> Array:
-    """Return the singular values of the end-to-end map that has learnt its modes.
-
-    That of raw inputs reads them through K, and the singular values of W K are not its own.
-    """
-    modes = schema.read("modes", modes, "modes", {"singular_value": ("mode",)})
-    sigma: Array = modes["singular_value"].values
-    if modes.attrs.get("whitened", 1):
-        return sigma
-    needed = {"left": ("output", "mode"), "reading": ("feature", "mode")}
-    modes = schema.read("modes", modes, "modes", needed, attributes=["widths"])
-    count = min(*modes.attrs["widths"], sigma.size)
-    left, reading = (modes[name].values[:, :count] for name in ("left", "reading"))
-    return np.linalg.svd((left * sigma[:count]) @ reading.T, compute_uv=False)
-
-
-@known_options
 def spectrum(linearization: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     """Draw the eigenvalues of a linearization: ascending, or in the complex plane.
+
+    Those of a gradient flow that count as zero are grey. Where the others differ by more than
+    thirty times, the axis is logarithmic on both sides, and linear up to the smallest of them.
 
     Parameters
     ----------
@@ -219,10 +99,23 @@ def spectrum(linearization: xr.Dataset, *, ax: Axes | None = None) -> Axes:
         ax.plot(values, data["eigenvalue_imag"].values, ".", color="#4575b4")
     else:
         ax = canvas.axes(ax, (6.0, 4.0), "number of the eigenvalue", data["eigenvalue"])
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.axhline(0.0, color="0.6", linewidth=0.8)
         ax.plot(np.arange(values.size), values, ".", color="#4575b4")
+        _draw_zeros(ax, data)
     ax.set_title(", ".join(f"{name} {int(data[name])}" for name in counts))
     return ax
+
+
+def _draw_zeros(ax: Axes, data: xr.Dataset) -> None:
+    """Grey what counts as zero of a real spectrum, and scale its axis for what does not."""
+    limit = max(float(data.attrs.get(name, 0.0)) for name in ("zero_tolerance", "largest_zero"))
+    values = data["eigenvalue"].values
+    zero = np.abs(values) <= limit
+    ax.plot(np.flatnonzero(zero), values[zero], ".", color="0.65")
+    sizes = np.abs(values[~zero])
+    if sizes.size and sizes.max() > _FLAT * sizes.min():
+        ax.set_yscale("symlog", linthresh=float(sizes.min()))
 
 
 @known_options
@@ -417,7 +310,7 @@ def curves(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     x, y = _CURVES[kind]
     x = "iteration" if x == "time" and "iteration" in data.dims else x
     if kind == "run":
-        data = _run(data, y, ("parameter",), "has neither loss nor states")
+        data = of_run("run", data, {y: ("parameter",)}, "has neither loss nor states")
     else:
         dims = ("fibre", "time") if kind == "fibres" else (x,)
         wanted = {name: dims for name in (x, y) if name != "point"}
@@ -427,7 +320,7 @@ def curves(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
         numbers = data[y].values
         ax.set_yscale(canvas.span(numbers[numbers > 0.0]))
     mark = "." if data[x].shape[-1] <= _MOST_DOTS else ""
-    _lines(ax, data[x], data[y], linewidth=1.5, marker=mark)
+    lines(ax, data[x], data[y], linewidth=1.5, marker=mark)
     return ax
 
 
@@ -583,35 +476,3 @@ def by_schema(data: xr.Dataset | xr.DataTree, **options: Any) -> Axes:
         data = data.to_dataset()
     draw = curves if kind == "run" and "loss" not in data else _PICTURES[kind]
     return draw(data, **options)  # type: ignore[arg-type]
-
-
-def _run(run: Any, name: str, dims: tuple[str, ...], lacks: str) -> xr.Dataset:
-    """Return a run with one of its variables over its rows, or over those of several.
-
-    Modes may be some of all.
-    """
-    run = run.to_dataset() if isinstance(run, xr.DataTree) else run
-    sizes = getattr(run, "dims", ())
-    rows = next((dim for dim in ("step", "iteration", "time") if dim in sizes), "time")
-    stacked = ("sample",) if "sample" in sizes else ()
-    wanted = {name: (*stacked, rows, *dims)}
-    if rows == "step":
-        wanted["time"] = (*stacked, rows)
-    if getattr(run, "attrs", {}).get("schema") == "run" and name not in run:
-        raise ValueError(f"run: {lacks}")
-    numbers = {"mode": run["mode"]} if "mode" in sizes else {}
-    plain = run.drop_vars("mode", errors="ignore") if numbers else run
-    return schema.read("run", plain, "run", wanted, partial=wanted).assign_coords(numbers)
-
-
-def _clock(run: xr.Dataset) -> xr.DataArray:
-    return run["iteration" if "iteration" in run.dims else "time"]
-
-
-def _lines(ax: Axes, x: xr.DataArray, y: xr.DataArray, **style: Any) -> None:
-    """Draw one variable over another, which may have fewer dims; a line for each of several."""
-    clock = x.dims[-1]
-    x, y = xr.broadcast(x, y)
-    columns = (a.transpose(clock, ...).values.reshape(a.sizes[clock], -1) for a in (x, y))
-    for one, other in zip(*(c.T for c in columns), strict=True):
-        ax.plot(one, other, **style)

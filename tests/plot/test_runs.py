@@ -1,0 +1,200 @@
+"""Pictures of what is observed along runs, and of runs laid on others."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import xarray as xr
+
+import dlnds as dl
+
+NET = dl.LinearNetwork(widths=(3, 4, 4, 3), target=np.diag([3.0, 2.0, 1.0]))
+START = NET.initial("aligned", scale=0.3)
+KERNEL = ("ntk_distance", "ntk_change", "ntk_alignment")
+SAVED = ("loss", "singular_value", "alignment", "sharpness", *KERNEL)
+RUN = dl.flow(NET, START, (0, 5), save=SAVED)
+EXACT = dl.exact_flow(NET, START, np.linspace(0.0, 4.0, 9), save=("loss", "singular_value"))
+STEPS = dl.iterate(dl.GradientDescent(NET, 0.1), START, n_steps=50, save=SAVED)
+TIMED = STEPS.assign_coords(time=("iteration", 0.1 * STEPS.iteration.values))
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+def curves(ax, rows):
+    return [line for line in ax.lines if len(line.get_xdata()) == rows]
+
+
+def texts(ax):
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def bars(ax):
+    return [other for other in ax.figure.axes if other.get_label() == "<colorbar>"]
+
+
+def check_nothing_is_cut_off(ax):
+    """The legend is inside the picture and off the axes, and the axes fill most of it."""
+    ax.figure.draw_without_rendering()
+    legend, page = ax.get_legend().get_window_extent(), ax.figure.bbox
+    assert page.x0 <= legend.x0 < legend.x1 <= page.x1
+    assert ax.bbox.y1 <= legend.y0 < legend.y1 <= page.y1
+    assert ax.bbox.width > 0.6 * page.width
+
+
+def test_an_exact_run_lies_on_the_run_in_its_colours_with_one_bar():
+    ax = dl.plot.singular_values(RUN, exact=EXACT, linestyle=":", modes=NET.modes)
+    own, exact = curves(ax, RUN.sizes["time"]), curves(ax, 9)
+    assert [line.get_color() for line in own] == [line.get_color() for line in exact]
+    assert len({line.get_color() for line in own}) == 3
+    for j, line in enumerate(exact):
+        np.testing.assert_array_equal(line.get_xdata(), EXACT.time)
+        np.testing.assert_array_equal(line.get_ydata(), EXACT.singular_value[:, j])
+        assert line.get_linestyle() == ":"
+        assert line.get_zorder() >= own[j].get_zorder()
+        assert line.get_linewidth() < own[j].get_linewidth()  # both are seen where they agree
+    assert len(bars(ax)) == 1
+    assert texts(ax) == ["run", "exact"]
+    check_nothing_is_cut_off(ax)
+
+
+def test_a_run_with_fewer_modes_keeps_their_colours_beside_one_with_more():
+    ax = dl.plot.singular_values(RUN.isel(mode=[0]), exact=EXACT)
+    (own,), exact = curves(ax, RUN.sizes["time"]), curves(ax, 9)
+    assert own.get_color() == exact[0].get_color()
+    assert len({line.get_color() for line in exact}) == 3
+
+
+def test_losses_of_two_runs_and_of_other_data_are_told_apart():
+    test = (2.0 * RUN.loss).rename("test_loss").assign_attrs(long_name="loss on other data")
+    for given in (test, test.to_dataset(), test.to_dataset().assign_attrs(schema="run")):
+        ax = dl.plot.loss(RUN, exact=EXACT, test=given)
+        run, tested = curves(ax, RUN.sizes["time"])
+        (exact,) = curves(ax, 9)
+        np.testing.assert_array_equal(run.get_ydata(), RUN.loss)
+        np.testing.assert_array_equal(tested.get_ydata(), 2.0 * RUN.loss)
+        np.testing.assert_array_equal(exact.get_ydata(), EXACT.loss)
+        assert exact.get_linestyle() == "--"
+        assert tested.get_color() != run.get_color()
+        assert texts(ax)[:2] == ["run", "exact"]
+        assert texts(ax)[2].startswith("loss on other data")
+    assert dl.plot.loss(RUN).get_legend() is None
+
+
+def test_descent_is_drawn_over_time_beside_a_flow_and_over_iterations_alone():
+    ax = dl.plot.loss(TIMED, exact=EXACT)
+    np.testing.assert_array_equal(curves(ax, 51)[0].get_xdata(), TIMED.time)
+    assert ax.get_xlabel().startswith("time")
+    for alone in (STEPS, TIMED):
+        ax = dl.plot.loss(alone, exact=alone)
+        np.testing.assert_array_equal(ax.lines[0].get_xdata(), STEPS.iteration)
+        assert ax.get_xlabel() == "iteration $n$"
+    with pytest.raises(ValueError, match="^exact: needs the clock of the run"):
+        dl.plot.loss(STEPS, exact=EXACT)
+
+
+def test_alignment_has_a_colour_a_mode_a_style_a_level_and_the_loss_behind():
+    ax = dl.plot.alignment(RUN)
+    loss, *overlaps = sorted(curves(ax, RUN.sizes["time"]), key=lambda line: line.get_zorder())
+    np.testing.assert_allclose(loss.get_ydata(), RUN.loss / RUN.loss[0], rtol=1e-15)
+    drawn = {}
+    for line in overlaps:
+        place = (line.get_color(), repr(line._dash_pattern))
+        drawn[place] = line.get_ydata()
+    assert len(drawn) == len(overlaps) == 4 * 3
+    assert len({colour for colour, _ in drawn}) == 3
+    assert len({style for _, style in drawn}) == 4
+    assert texts(ax)[:4] == [
+        *("target, $W_{1}$", "$W_{1}$, $W_{2}$", "$W_{2}$, $W_{3}$", "$W_{3}$, target")
+    ]
+    assert texts(ax)[4].startswith("loss $L$")
+    assert ax.get_ylabel().startswith(RUN.alignment.attrs["long_name"])
+    check_nothing_is_cut_off(ax)
+
+
+def test_one_level_of_alignment_is_drawn_like_among_all():
+    whole, part = dl.plot.alignment(RUN), dl.plot.alignment(RUN, level=2)
+    styles = [
+        {(line.get_color(), repr(line.get_linestyle()), tuple(line.get_ydata())) for line in lines}
+        for lines in (whole.lines, part.lines)
+    ]
+    assert len(styles[1]) == 3 + 1
+    assert styles[1] < styles[0]
+    assert len(dl.plot.alignment(RUN.drop_vars("loss"), level=0).lines) == 3
+
+
+def test_kernels_are_drawn_as_far_as_they_are_known():
+    ax = dl.plot.ntk(RUN)
+    (other,) = (axes for axes in ax.figure.axes if axes is not ax)
+    left = {tuple(line.get_ydata()) for line in ax.lines}
+    assert left == {tuple(RUN.ntk_distance.values), tuple(RUN.ntk_alignment.values)}
+    np.testing.assert_array_equal(other.lines[0].get_ydata(), RUN.ntk_change)
+    assert other.get_ylabel().startswith(RUN.ntk_change.attrs["long_name"])
+    assert len(texts(ax)) == 3
+    assert ax.get_zorder() > other.get_zorder()  # no line crosses the legend
+    check_nothing_is_cut_off(ax)
+    for name in KERNEL:
+        ax = dl.plot.ntk(RUN.drop_vars({*KERNEL} - {name}))
+        assert len(ax.figure.axes) == len(ax.lines) == 1
+        assert ax.get_ylabel().startswith(RUN[name].attrs["long_name"])
+
+
+def test_sharpness_of_descent_stands_against_two_over_its_step():
+    """At this minimum, balanced, it is h σ_1^{2−2/h}, below 2/η, to which the run comes."""
+    ax = dl.plot.sharpness(STEPS)
+    (edge,) = (line for line in ax.lines if len(line.get_xdata()) == 2)
+    np.testing.assert_allclose(edge.get_ydata(), 20.0, rtol=1e-15)
+    assert texts(ax)[0].endswith("= 20")
+    (drawn,) = curves(ax, 51)
+    np.testing.assert_allclose(drawn.get_ydata()[-1], 3.0 * 3.0 ** (4.0 / 3.0), rtol=1e-3)
+    assert ax.get_xlabel() == "iteration $n$"
+    ax = dl.plot.sharpness(STEPS, step_size=0.05)
+    assert any(list(line.get_ydata()) == [40.0, 40.0] for line in ax.lines)
+    assert len(dl.plot.sharpness(RUN).lines) == 1  # a flow has no step
+
+
+def test_stacks_of_runs_are_drawn_whole():
+    starts = np.stack([NET.initial(scale=0.3, rng=seed) for seed in range(3)])
+    runs = dl.flow(NET, starts, (0, 2), save=SAVED)
+    assert len(dl.plot.sharpness(runs).lines) == 3
+    assert len(dl.plot.ntk(runs.drop_vars("ntk_change")).lines) == 2 * 3
+    assert len(dl.plot.alignment(runs, level=1).lines) == 3 * 3 + 3
+
+
+def test_small_eigenvalues_are_told_from_zeros():
+    net = dl.LinearNetwork(widths=(3, 3, 3), target=np.diag([3.0, 1e-2, 1e-6]))
+    spectrum = dl.canonical_spectrum(net, (0, 1))
+    ax = dl.plot.spectrum(spectrum)
+    ax.figure.draw_without_rendering()
+    zeros = spectrum.eigenvalue.values == 0.0
+    grey = ax.lines[2]
+    np.testing.assert_array_equal(grey.get_xdata(), np.flatnonzero(zeros))
+    assert zeros.sum() == int(spectrum.nullity)
+    values = spectrum.eigenvalue.values
+    height = ax.transData.transform(np.stack([np.arange(len(values)), values], axis=1))[:, 1]
+    sizes = np.unique(values[~zeros].round(12))
+    assert len(sizes) >= 5
+    assert np.abs(height[~zeros] - height[zeros][0]).min() > 0.03 * ax.bbox.height
+    plain = dl.plot.spectrum(dl.canonical_spectrum(NET, (1,)))
+    assert plain.get_yscale() == "linear"
+
+
+def test_what_a_run_lacks_or_does_not_fit_is_refused_by_name():
+    for name, call in [
+        ("run: has no alignment", lambda: dl.plot.alignment(EXACT)),
+        ("run: has nothing of the tangent kernel", lambda: dl.plot.ntk(EXACT)),
+        ("run: has no sharpness", lambda: dl.plot.sharpness(EXACT)),
+        ("run: needs a Dataset", lambda: dl.plot.ntk(np.zeros(3))),
+        ("level: ", lambda: dl.plot.alignment(RUN, level=4)),
+        ("step_size: ", lambda: dl.plot.sharpness(RUN, step_size=0.0)),
+        ("linestyle: ", lambda: dl.plot.loss(RUN, exact=EXACT, linestyle="wavy")),
+        ("exact: needs a Dataset", lambda: dl.plot.loss(RUN, exact=3)),
+        ("exact: has no singular", lambda: dl.plot.singular_values(RUN, exact=EXACT[["loss"]])),
+        ("test: needs test_loss", lambda: dl.plot.loss(RUN, test=RUN)),
+        ("test: needs real numbers of dims", lambda: dl.plot.loss(RUN, test=EXACT.loss)),
+        ("test: ", lambda: dl.plot.loss(RUN, test=xr.DataArray("a"))),
+    ]:
+        with pytest.raises((ValueError, TypeError), match=f"^{name}"):
+            call()
