@@ -32,6 +32,7 @@ from dlnds.systems.protocol import (
     products_at,
 )
 from dlnds.theory import tolerances
+from dlnds.theory.coordinates import layers_of
 from dlnds.theory.forms import Expansion, LeadingPart, difference, expansion, without_orbit
 from dlnds.theory.laws import time_on_ray
 from dlnds.theory.rays import Rays
@@ -49,8 +50,8 @@ MOST_STEPS, CLIMBED = 3000, 1e-8
 CLIMBED_ROUGHLY = 1e-5
 
 #: Steps next to a KKT point that is followed, their largest length, and the least curvature, in
-#: terms of λ, that shortens them.
-FOLLOWING_STEPS, LONGEST, SLOWEST = 60, 0.2, 1e-3
+#: terms of λ, that shortens them; and the shortest step in which a form is stretched.
+FOLLOWING_STEPS, LONGEST, SLOWEST, SHORTEST = 200, 0.2, 1e-6, 1e-2
 
 _FAMILY = {"long_name": "dimension of what symmetries make of it"}
 _MULTIPLIER = {"long_name": "multiplier of the KKT point", "symbol": r"$\lambda$"}
@@ -60,12 +61,18 @@ class Hessian(NamedTuple):
     """Eigenvalues and eigenvectors of the Hessian at a state, and which are in its kernel.
 
     ``clear`` is false where others may be, or where rounding makes the signs of the rest.
+    ``negative`` is the number of negative ones, which rounding may hide, and ``noise`` how large
+    that is, if not in terms of each of them; ``gained`` the mode that one learns or forgets, −1
+    where there is none or they are not known.
     """
 
     values: Array
     vectors: Array
     zero: Flags
     clear: bool
+    negative: int
+    noise: float
+    gained: Integers
 
 
 class Form(NamedTuple):
@@ -73,8 +80,9 @@ class Form(NamedTuple):
 
     ``climb`` moves a unit vector to a maximum on the sphere and returns the value there, ``lift``
     puts stacks of z into states. The second derivative may not be known. For what ``invariants``,
-    ``imbalance``, ``rays`` and ``names`` are see `LeadingPart`. ``near`` are points next to which
-    KKT points lie, each with what is known of that.
+    ``imbalance``, ``rays`` and ``names`` are see `LeadingPart`. ``stretched`` gives a part t of the
+    way from a form of which ``rays`` are the KKT points, at t = 0, to this one; its modes are the
+    inputs and outputs of a network of these ``widths``.
     """
 
     degree: int
@@ -87,7 +95,8 @@ class Form(NamedTuple):
     imbalance: Callable[[Array], Array] = lambda states: np.zeros(len(states))
     rays: Callable[..., Rays] | None = None
     names: tuple[Integers, Integers] | None = None
-    near: Callable[..., tuple[Array, Rays]] | None = None
+    stretched: Callable[[float], "Form"] | None = None
+    widths: tuple[int, ...] = ()
 
 
 class EscapePoint(NamedTuple):
@@ -224,9 +233,10 @@ def escape_directions(
     t = |T|, and one for each pair of j ∈ T and q ∉ T with σ_q > σ_j: only the best mode alone is a
     maximum. Along the ray all modes of T are learnt at once. For h = 2 modes with different σ_j do
     not mix. This is all if the layers are balanced between what has been learnt and what has not.
-    Otherwise N is expanded on the kernel of the Hessian, as it is where residual weights are not
-    zero; the mixtures, as they would be if the layers were balanced, are followed to the KKT points
-    of that, of the same index, and other KKT points are possible.
+    Otherwise N is the same function of Z, but the states across the orbit in the kernel of the
+    Hessian have another length than their Z: families break up, and one KKT point of each T is
+    followed to there, the one with the fewest rising directions; others are possible. Where
+    residual weights are not zero N is expanded on that kernel.
 
     For others ascents by steps of Barzilai and Borwein, then Newton's method for one of each kind
     of end: the maxima that the starts lead to. Other KKT points are saddles of N, such as mixtures
@@ -262,11 +272,11 @@ def escape_directions(
     hessian = functools.cache(lambda: hessian_at(system, x, name="at"))
     with threads_for(float(system.dim) ** 3):
         found, (forms, whole) = [_strict(system, x, hessian)], _leading(system, x, hessian)
-    searched = [form for form in forms if given is not None or not (form.rays or form.near)]
+    searched = [form for form in forms if given is not None or not form.rays]
     bar = tqdm(total=n_starts * len(searched), unit="start", disable=quiet)
     with bar, threads_for(float(system.dim) ** 3):
         for form in forms:
-            if given is None and (form.rays or form.near):
+            if given is None and form.rays:
                 found.append(_known(form, most))
                 continue
             units = _units(generator, n_starts, form.size) if given is None else given
@@ -303,16 +313,21 @@ def hessian_at(
     beside what second derivatives can be at such a state.
     """
     check_memory(name, 3 * system.dim**2)
+    modes = system.theory(x).hessian_modes()
+    if modes is not None:
+        negative = int(np.count_nonzero(modes.values[~modes.zero] < 0.0))
+        return Hessian(*modes[:3], modes.clear, negative, 0.0, modes.gained)
     values, vectors = scipy.linalg.eigh(-dense_jacobian(system, 0.0, x)[0], check_finite=False)
-    known = system.theory(x).inertia()
+    noise = tolerances.rounding(system.dim) * float(np.abs(values).max())
+    known, nameless = system.theory(x).inertia(), np.full(values.size, -1)
     if known is None or not known[2]:
         zero = decided(values, _smallest(system, x, values, rtol)).zero
-        return Hessian(values, vectors, zero, known is None)
-    index, nullity, _ = known
-    noise = tolerances.rounding(system.dim) * float(np.abs(values).max())
-    clear = (values[:index] < -noise).all() and (values[index + nullity :] > noise).all()
-    zero = counted(values, index, nullity).zero | (np.abs(values) <= (0.0 if clear else noise))
-    return Hessian(values, vectors, zero, bool(clear))
+        negative = int(np.count_nonzero(values[~zero] < 0.0))
+        return Hessian(values, vectors, zero, known is None, negative, noise, nameless)
+    negative, nullity, _ = known
+    clear = (values[:negative] < -noise).all() and (values[negative + nullity :] > noise).all()
+    zero = counted(values, negative, nullity).zero | (np.abs(values) <= (0.0 if clear else noise))
+    return Hessian(values, vectors, zero, bool(clear), negative, noise, nameless)
 
 
 def _smallest(
@@ -336,14 +351,14 @@ def _strict(system: SystemProtocol, x: Array, hessian: Callable[[], Hessian]) ->
             "system: needs two layers or more, from whose origin no weight moves; the gradient "
             f"there has the norm {force:.3g}"
         )
-    values, vectors, zero, clear = hessian()
+    values, vectors, zero, clear, _, same, _ = hessian()
     limit, growth = _smallest(system, x, values), -values
     if not force <= limit * np.linalg.norm(x):
         raise ValueError(
             f"at: needs a critical state, got one with a gradient of norm {force:.3g}; "
             "find_critical_point finds one nearby"
         )
-    chosen, same = (growth > 0.0) & ~zero, tolerances.rounding(x.size) * np.abs(growth).max()
+    chosen = (growth > 0.0) & ~zero
     known = system.theory(x).strict()
     (states, rate, _, gained, lost), kind, learnt = known or _unnamed(
         vectors[:, chosen].T, growth[chosen], same
@@ -398,7 +413,7 @@ def _leading(
 ) -> tuple[list[Form], bool]:
     """Return the leading forms at a critical point, and whether no runs leave by other orders.
 
-    Those of linear networks may be expanded.
+    Those of linear networks with residual weights are expanded.
     """
     known = system.theory(x)
     parts = known.leading_parts()
@@ -407,32 +422,47 @@ def _leading(
     lowest = system.limit(x, rtol=tolerances.CRITICAL).kind == "global_minimum"
     if lowest or system.depth == 2:  # where the Hessian decides
         return [], True
+    if parts:
+        return [_in_kernel(parts[0], hessian())], True
     found = leading_form(system, x, hessian(), "at")
     least, most = known.descent() or (2, np.inf)
     if found is None:
         return [], hessian().clear and least <= 2
     if least != 2 and not least <= found.degree <= most:  # of rounding alone
         return [], False
-    form = expanded(found, 1.0)
-    return [_with_carried(form, found, parts[0]) if parts else form], True
+    return [expanded(found, 1.0)], True
 
 
-def _with_carried(
-    form: Form, found: Expansion, part: LeadingPart, mirror: Array | float = 1.0
-) -> Form:
-    """Return an expanded form with points next to its KKT points: those of balanced layers.
+def _in_kernel(part: LeadingPart, hessian: Hessian) -> Form:
+    """Return the form of a part that is not exact on the kernel of the Hessian, across the orbit.
 
-    ``mirror`` holds the signs of the weights where those of −N are wanted.
+    The kernel is spanned by the orbit, where z = Eᵀ x is zero, and by the states c across it with
+    z = A c. Components are such that A is symmetric and positive: that is the identity where
+    layers are balanced, and A^t are the way from there.
     """
-    assert part.rays is not None
-    rays_of = part.rays
+    kernel = hessian.vectors[:, hessian.zero]
+    left, sizes, right = np.linalg.svd(part.embed.T @ kernel, full_matrices=False)
+    basis, plain = (kernel @ right.T) @ left.T, compiled(part, len(kernel))
+    assert plain.hessian is not None
+    second = plain.hessian
 
-    def near(most: int, together: int | None = None) -> tuple[Array, Rays]:
-        rays = rays_of(most, together)
-        starts = (rays.points @ part.embed.T * mirror) @ found.basis
-        return starts / np.linalg.norm(starts, axis=1, keepdims=True), rays
+    def stretched(t: float) -> Form:
+        stretch = (left * sizes**t) @ left.T
 
-    return form._replace(near=near, names=part.names)
+        def slope(c: Array) -> Array:
+            gradient: Array = stretch @ plain.gradient(stretch @ c)
+            return gradient
+
+        return plain._replace(
+            lift=lambda c: c @ basis.T,
+            gradient=slope,
+            hessian=lambda c: stretch @ second(stretch @ c) @ stretch,
+            climb=_plain_ascent(slope, part.degree, CLIMBED),
+            invariants=lambda c: plain.invariants(c @ stretch),
+            imbalance=lambda c: np.zeros(len(c)),
+        )
+
+    return stretched(1.0)._replace(stretched=stretched)
 
 
 def leading_form(
@@ -443,7 +473,7 @@ def leading_form(
     None where the loss is constant there; an error says ``name`` of a point so small that the form
     overflows.
     """
-    known, (values, vectors, zero, _) = system.theory(x), hessian
+    known, (values, vectors, zero, *_) = system.theory(x), hessian
     if known.field_terms is None:
         return None
     basis = without_orbit(vectors[:, zero], known.generators())
@@ -475,7 +505,7 @@ def compiled(part: LeadingPart, dim: int) -> Form:
 
     climb: Any = jit.ready(homogeneous.climb, homogeneous.CLIMB)
     climbed = _ascent(climb, gradient, part.params, part.degree, CLIMBED)
-    known = (part.invariants, part.imbalance, part.rays, part.names)
+    known = (part.invariants, part.imbalance, part.rays, part.names, None, part.widths)
     return Form(part.degree, size, lift, slope, hessian, climbed, *known)
 
 
@@ -486,18 +516,26 @@ def expanded(form: Expansion, sign: float) -> Form:
     def slope(u: Array) -> Array:
         return sign * form.gradient(u)
 
-    def kernel(t: float, u: Array, params: Any, out: Array) -> None:
-        out[:] = slope(u)
-
     def hessian(u: Array) -> Array:
         """Return differences that are exact up to degree 3."""
         columns = difference(lambda s: slope(u + s * np.eye(size)), 1.0, step=1e-3)
         return 0.5 * (columns + columns.T)
 
-    plain: Any = getattr(homogeneous.climb, "py_func", homogeneous.climb)
-    climbed = _ascent(plain, kernel, None, form.degree, CLIMBED_ROUGHLY)
+    climbed = _plain_ascent(slope, form.degree, CLIMBED_ROUGHLY)
     known = hessian if size <= SOME_COMPONENTS else None
     return Form(form.degree, size, lambda u: u @ form.basis.T, slope, known, climbed)
+
+
+def _plain_ascent(
+    slope: Callable[[Array], Array], degree: int, until: float
+) -> Callable[[Array], float]:
+    """Return the ascent of a form whose gradient is not compiled."""
+
+    def kernel(t: float, u: Array, params: Any, out: Array) -> None:
+        out[:] = slope(u)
+
+    plain: Any = getattr(homogeneous.climb, "py_func", homogeneous.climb)
+    return _ascent(plain, kernel, None, degree, until)
 
 
 def _ascent(
@@ -517,15 +555,14 @@ def _known(form: Form, most: int) -> Found:
 
     In closed form, or each followed from near by.
     """
-    if form.near is not None:
-        starts, rays = form.near(most)
-        points, kept = _followed(form, starts, rays)
-        u = np.reshape([u for u, _ in points], (-1, form.size))
-        labels = _mixed(form, rays.taken[kept])
-        left_out = rays.n_left_out + len(starts) - len(kept)
-        return _described(form, u, np.array([n for _, n in points]), n_left_out=left_out, **labels)
     assert form.rays is not None
     rays = form.rays(most)
+    if form.stretched is not None:
+        points, kept = _followed(form.stretched, rays, form.widths)
+        u = np.reshape([u for u, _ in points], (-1, form.size))
+        labels = _mixed(form, rays.taken[kept])
+        left_out = rays.n_left_out + len(rays.value) - len(kept)
+        return _described(form, u, np.array([n for _, n in points]), n_left_out=left_out, **labels)
     lacks = [
         np.linalg.norm(form.gradient(u) - form.degree * value * u)
         for u, value in zip(rays.points, rays.value, strict=True)
@@ -553,25 +590,79 @@ def _mixed(form: Form, taken: Flags) -> dict[str, Any]:
     learnt, others = form.names
     sets: Any = [(set(others[np.flatnonzero(row)].tolist()), set()) for row in taken]
     found = _labels(sets, learnt)
-    if form.near:  # other weights move as well: the end is not known
+    if form.stretched:  # other weights move as well: the end is not known
         found.pop("end", None)
     return found
 
 
-def _followed(form: Form, starts: Array, rays: Rays) -> tuple[list[tuple[Array, float]], list[int]]:
-    """Return the KKT points next to starts that have as many rising directions as are known.
+def _followed(
+    stretched: Callable[[float], Form], rays: Rays, widths: Sequence[int]
+) -> tuple[list[tuple[Array, float]], list[int]]:
+    """Return the KKT points that rays become as the form is stretched, with their values.
 
-    With their values, and the numbers of the starts that came to one of their own.
+    And the numbers of the rays that came to one of their own. A reflection of a mode keeps the
+    form: so each is looked for among the weights of its modes, where t of them leave
+    (t − 1)(t + 2)/2 directions that rise. In spaces too large for derivatives maxima are followed.
     """
     points: list[tuple[Array, float]] = []
     kept: list[int] = []
-    for k, (start, rising) in enumerate(zip(starts, rays.rising.tolist(), strict=True)):
-        point = _polished(form, _to_saddle(form, start, rising))
+    for k, (ray, taken) in enumerate(zip(rays.points, rays.taken, strict=True)):
+        own = np.ones(ray.size)
+        layers, count = layers_of(widths, own), int(np.count_nonzero(taken))
+        others = np.flatnonzero(~taken)
+        layers[0][:, others], layers[-1][others] = 0.0, 0.0
+        point = _stretched_to(stretched, ray, own > 0.0, (count - 1) * (count + 2) // 2)
         if point is None or np.isclose(point[1], [n for _, n in points], tolerances.SAME_RAY).any():
             continue
         points.append(point)
         kept.append(k)
     return points, kept
+
+
+def _stretched_to(
+    stretched: Callable[[float], Form], ray: Array, own: Flags, rising: int
+) -> tuple[Array, float] | None:
+    """Return the KKT point that a ray becomes among its own weights, or None.
+
+    The form is stretched in steps after which the point has as many rising directions as before.
+    """
+    done, step, u, value = 0.0, 1.0, ray[own], 0.0
+    while done < 1.0 and step >= SHORTEST:
+        step = min(step, 1.0 - done)
+        form = _among(stretched(done + step), own)
+        point = _polished(form, _to_saddle(form, u, rising))
+        if point is None or _surroundings(form, *point)[2] not in (rising, -1):
+            step *= 0.5
+            continue
+        (u, value), done, step = point, done + step, 2.0 * step
+    whole = np.zeros(ray.size)
+    whole[own] = u
+    return (whole, value) if done == 1.0 else None
+
+
+def _among(form: Form, own: Flags) -> Form:
+    """Return a form of some of its weights; the others are zero."""
+
+    def whole(u: Array) -> Array:
+        states = np.zeros(own.size)
+        states[own] = u
+        return states
+
+    def gradient(u: Array) -> Array:
+        return form.gradient(whole(u))[own]
+
+    size, second = int(np.count_nonzero(own)), form.hessian
+    assert second is not None
+
+    def hessian(u: Array) -> Array:
+        return second(whole(u))[np.ix_(own, own)]
+
+    return form._replace(
+        size=size,
+        gradient=gradient,
+        hessian=hessian if size <= SOME_COMPONENTS else None,
+        climb=_plain_ascent(gradient, form.degree, CLIMBED),
+    )
 
 
 def _to_saddle(form: Form, u: Array, rising: int) -> Array:
@@ -596,34 +687,31 @@ def _to_saddle(form: Form, u: Array, rising: int) -> Array:
     return u
 
 
-def channels(system: WeightSystem, x: Array, found: Expansion, sign: float) -> Directions | None:
+def channels(system: WeightSystem, x: Array, hessian: Hessian, sign: float) -> Directions | None:
     """Return the KKT points of one mode of sign · N at a point without residual weights, or None.
 
-    ``found`` is the expansion of N there. Those of −N are mirror images: W_1 has the other sign.
+    Of order 3 or more; others are in the Hessian. Those of −N are mirror images: Z_1 has the other
+    sign.
     """
     parts = system.theory(x).leading_parts()
-    if not parts or parts[0].rays is None:
+    if not parts or parts[0].rays is None or parts[0].degree < 3:
         return None
-    part, mirror = parts[0], np.ones(x.size)
-    mirror[: system.widths[0] * system.widths[1]] = sign
-    if part.exact:
-        rays = parts[0].rays(x.size, 1)
-        states = compiled(part, x.size).lift(rays.points) * mirror
-        value, taken = rays.value, rays.taken
-    else:
-        form = _with_carried(expanded(found, sign), found, part, mirror)
-        assert form.near is not None
-        starts, rays = form.near(x.size, 1)
-        points, kept = _followed(form, starts, rays)
-        states, taken = (
-            form.lift(np.reshape([u for u, _ in points], (-1, form.size))),
-            rays.taken[kept],
-        )
-        value = np.array([n for _, n in points])
+    part = parts[0]
+    form = compiled(part, x.size) if part.exact else _in_kernel(part, hessian)
+    rays: Rays = parts[0].rays(x.size, 1)
+    points, value, taken = rays.points, rays.value, rays.taken
+    if form.stretched is not None:
+        found, kept = _followed(form.stretched, rays, form.widths)
+        points = np.reshape([u for u, _ in found], (-1, form.size))
+        value, taken = np.array([n for _, n in found]), taken[kept]
+    first = system.widths[0] * system.widths[1]
+    into = part.embed < first if part.embed.ndim == 1 else part.embed[:first].any(axis=0)
+    mirror = np.where(into, sign, 1.0)
     mode = np.full(len(value), -1)
-    if part.names is not None:
+    if part.names is not None and len(value):
         mode = part.names[1][np.argmax(taken, axis=1)]
     order = np.full(len(value), part.degree)
+    states = form.lift(points * mirror)
     return Directions(states, part.degree * value, order, mode, np.full(len(value), -1))
 
 
@@ -818,7 +906,7 @@ def _completeness(
         return "nothing_found"
     if whole or system.limit(x, rtol=tolerances.CRITICAL).kind == "global_minimum":
         return "minimum"
-    _, vectors, zero, clear = hessian()
+    _, vectors, zero, clear, *_ = hessian()
     known = system.theory(x)
     orbit, (_, most) = (
         without_orbit(vectors[:, zero], known.generators()),

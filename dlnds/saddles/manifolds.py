@@ -48,9 +48,10 @@ def unstable_manifold(
         ``order(direction)``: the eigenvectors of negative eigenvalues, orthonormal, of order 2;
         and of order k ≥ 3 the escape directions of the leading form that learn one mode, or where
         residual weights are not zero one for each of its values, which stand for their orbits under
-        the isotropy group of the point. ``mode(direction)`` is
-        the mode that is learnt along one and ``mode_lost(direction)`` the one that it replaces, −1
-        where there is none. ``state(parameter)``, the point, and ``critical_point``, its index set.
+        the isotropy group of the point. ``mode(direction)`` is the mode that is learnt along one
+        and ``mode_lost(direction)`` the one that it replaces, −1 where there is none, or several
+        may be, as at points moved along GL. ``state(parameter)``, the point, and
+        ``critical_point``, its index set.
 
         Attributes: ``dimension`` of the set of points whose runs begin here, in the space of
         weights; ``quotient_dimension``, modulo the isotropy group (at A_S); ``strict_dimension``,
@@ -280,13 +281,14 @@ def _dense(
 
     That is, up to the leading form on the kernel.
     """
-    values, vectors, zero, _ = hessian
+    values, vectors, zero, _, negative, _, gained = hessian
     side = ~zero & ((values > 0.0) == stable)
-    count = whole = int(side.sum())
-    parts = [_unnamed(vectors[:, side].T, np.abs(values[side]), 2)]
-    found = directions.leading_form(net, x, hessian)
+    count = whole = int(side.sum()) if stable else negative
+    strict = _unnamed(vectors[:, side].T, np.abs(values[side]), 2)
+    parts = [strict._replace(mode=gained[side])]
     sign = -1.0 if stable else 1.0
-    known = None if found is None else directions.channels(net, x, found, sign)
+    known = directions.channels(net, x, hessian, sign)
+    found = None if known is not None else directions.leading_form(net, x, hessian)
     if known is not None:
         parts.append(known)
     elif found is not None:

@@ -40,6 +40,7 @@ from dlnds.systems.varied import fitting_size
 from dlnds.theory import (
     coordinates,
     moments,
+    orbits,
     spectra,
     strings,
     symmetry,
@@ -521,6 +522,7 @@ class LinearNetwork(LayeredSystem):
                 spectrum=lambda: spectra.known_spectrum(problem, layers),
                 dimensions=lambda: self.orbit_dimensions(x),
                 inertia=lambda: self._inertia(x),
+                hessian_modes=lambda: orbits.hessian_modes(problem, layers),
                 descent=lambda: self._descent(x),
             )
         )

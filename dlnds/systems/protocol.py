@@ -26,6 +26,7 @@ from dlnds.errors import (
 from dlnds.systems.cycles import cycle
 from dlnds.theory import forms, tolerances
 from dlnds.theory.forms import LeadingPart
+from dlnds.theory.orbits import Modes
 from dlnds.theory.saddles import Strict
 from dlnds.theory.spectra import KnownSpectrum
 
@@ -204,6 +205,8 @@ class Theory(NamedTuple):
     leading_parts: Callable[[], list[LeadingPart]] = list
     #: Eigenvectors of negative eigenvalues of the Hessian, by the modes that are gained and lost.
     strict: Callable[[], Strict | None] = lambda: None
+    #: Eigenvectors of the Hessian from factors of it, whose small eigenvalues are no rounding.
+    hessian_modes: Callable[[], Modes | None] = lambda: None
     #: The least and the largest order at which the loss can fall at a critical point, zeros at a
     #: global minimum, if they are known without derivatives.
     descent: Callable[[], tuple[int, float] | None] = lambda: None

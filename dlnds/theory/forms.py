@@ -31,12 +31,15 @@ class LeadingPart(NamedTuple):
     """−L at a critical point to leading order in weights that vanish there: a form N(z).
 
     ``gradient`` and ``hessian`` are kernels with the signatures of a field and a Jacobian.
-    ``embed`` says where the weights z are in the state: the places of them, or an orthonormal
-    basis (parameter × weight). ``invariants`` gives of a stack (…, weight) of z what symmetries
-    leave as it is, ``imbalance`` how far they are from what holds at KKT points. ``rays`` gives all
-    KKT points of a linear network, at most so many, of at most so many modes; see `rays.mixtures`.
+    ``embed`` says where the weights z are in the state: the places of them, or a matrix E
+    (parameter × weight) with z = Eᵀ x. ``invariants`` gives of a stack (…, weight) of z what
+    symmetries leave as it is, ``imbalance`` how far they are from what holds at KKT points.
+    ``rays`` gives all KKT points of a linear network, at most so many, of at most so many modes;
+    see `rays.mixtures`.
 
-    ``exact`` is false where the basis is not orthonormal: N is known, but not its KKT points.
+    ``widths`` are those of the network that z belongs to. ``exact``: E is orthonormal, and x = E z.
+    Otherwise states that the flow moves in are known by their z, which has another length: N is
+    known, but not its KKT points.
     ``by_itself`` says that no other weights move along the rays, but those that the form moves.
     Then, if ``names`` is given, S ∪ T is learnt along the ray of T: S, and the numbers of the modes
     of the form among those of the target.
@@ -50,6 +53,7 @@ class LeadingPart(NamedTuple):
     invariants: Callable[[Array], Array]
     imbalance: Callable[[Array], Array]
     rays: Callable[..., Rays] | None
+    widths: tuple[int, ...]
     exact: bool = True
     by_itself: bool = True
     names: tuple[Integers, Integers] | None = None
@@ -199,6 +203,7 @@ def correlation(
         invariants,
         imbalance,
         None if modes is None else functools.partial(mixtures, widths, modes),
+        tuple(widths),
     )
 
 

@@ -172,8 +172,9 @@ def residual_parts(
 
     In bases of all levels the layers are blkdiag(D, Z_i), D diagonal, with Z = 0. To leading order
     −ℓ changes by ⟨G, W⟩ = ⟨G_Q, Z_h…Z_1⟩, for the signal G = −∇ℓ(W), which vanishes between learnt
-    modes; its degree is h. For two layers it is a part of the Hessian but at the origin. There is
-    none if all units of some level have learnt, or if G = 0, up to ``noise``.
+    modes; its degree is h. Inputs and outputs of Z are the singular modes of G_Q. For two layers it
+    is a part of the Hessian but at the origin. There is none if all units of some level have
+    learnt, or if G = 0, up to ``noise``.
     """
     depth = len(layers)
     if not any(w.any() for w in layers):
@@ -181,19 +182,22 @@ def residual_parts(
     bases = _orbit_bases(layers) if depth > 2 else None
     if bases is None:
         return []
-    outward, inward = zip(*bases, strict=True)
+    outward, inward = map(list, zip(*bases, strict=True))
     kept = [b.shape[1] for b in outward]
     if not min(kept):
         return []
-    left, sizes, right = np.linalg.svd(outward[-1].T @ signal @ inward[0].T, full_matrices=False)
+    left, sizes, right = np.linalg.svd(outward[-1].T @ signal @ inward[0].T)
     if not (sizes > noise).any():
         return []
-    inner = (left * np.where(sizes > noise, sizes, 0.0)) @ right
+    outward[-1], inward[-1] = outward[-1] @ left, left.T @ inward[-1]
+    outward[0], inward[0] = outward[0] @ right.T, right @ inward[0]
+    inner = np.zeros((len(left), len(right)))
+    np.fill_diagonal(inner, np.where(sizes > noise, sizes, 0.0))
     check_memory("x", n_weights(widths) * n_weights(kept))
-    pairs = zip(outward[1:], inward[:-1], strict=True)
-    embed = scipy.linalg.block_diag(*(np.kron(b, a.T) for b, a in pairs))
-    embed = np.where(np.abs(embed) > tolerances.NO_PART, embed, 0.0)
     lacks = [np.abs(b.T - a).max(initial=0.0) for b, a in bases]
+    pairs = zip(inward[1:], outward[:-1], strict=True)
+    embed = scipy.linalg.block_diag(*(np.kron(f.T, b) for f, b in pairs))
+    embed = np.where(np.abs(embed) > tolerances.NO_PART, embed, 0.0)
     part = correlation(kept, np.eye(kept[0]), inner, embed=embed)
     return [part._replace(exact=max(lacks) <= tolerances.BALANCED)]
 

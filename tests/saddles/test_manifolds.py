@@ -537,7 +537,10 @@ def carried(net, modes, size, rng):
 
 @pytest.mark.parametrize("size", [1e-6, 0.3, 1e3])
 @pytest.mark.parametrize("inputs", ["white", "turned", "raw"])
-def test_runs_from_points_moved_along_gl_learn_no_mode_but_the_one_they_begin_with(size, inputs):
+@pytest.mark.parametrize("hidden", [(3, 4), (3, 4, 3)])
+def test_runs_from_points_moved_along_gl_learn_no_mode_but_the_one_they_begin_with(
+    size, inputs, hidden
+):
     """Signs of the input and the output of a mode may change together: W_1 v = 0 = uᵀ W_h stays.
 
     So a run along mode q from the orbit of A_S is one of the network of the modes S and q, whose
@@ -548,7 +551,7 @@ def test_runs_from_points_moved_along_gl_learn_no_mode_but_the_one_they_begin_wi
     U, V = (np.linalg.qr(rng.normal(size=(3, 3)))[0] for _ in range(2))
     U, V = (np.eye(3), np.eye(3)) if inputs == "white" else (U, V)
     root = (V * [1.0, 0.5, 2.0]) @ V.T if inputs == "raw" else None
-    net = dl.LinearNetwork((3, 3, 4, 3), (U * sigma) @ V.T, input_root=root)
+    net = dl.LinearNetwork((3, *hidden, 3), (U * sigma) @ V.T, input_root=root)
     for modes in ((0,), (1,)):
         mani = dl.unstable_manifold(net, carried(net, modes, size, rng))
         fibres = dl.grow_manifold(net, mani, n_points=9)

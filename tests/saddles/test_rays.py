@@ -413,3 +413,90 @@ def test_lists_are_empty_at_global_minima_only_or_say_that_nothing_was_found(wid
                 there, back = (net.loss(x + k * s * u) - net.loss(x) for k in (1, -1))
                 part = -0.5 * (there + (-1) ** order * back)
                 assert part == pytest.approx(value * s**order, rel=0.1, abs=1e-13)
+
+
+def group_element(widths, size, rng):
+    """Matrices near the identity by ``size``, or of that condition."""
+    group = []
+    for d in widths[1:-1]:
+        left, right = (np.linalg.qr(rng.normal(size=(d, d)))[0] for _ in range(2))
+        far = (left * np.logspace(-0.5, 0.5, d) ** np.log10(max(size, 1.0))) @ right
+        group.append(np.eye(d) + size * rng.normal(size=(d, d)) if size < 1.0 else far)
+    return group
+
+
+class Carried:
+    """N at P·A_{0}, by definition: of P_i blkdiag(0, Z_i) P_{i−1}^{-1} across the orbit."""
+
+    def __init__(self, net, group):
+        self.net, self.value = net, form([d - 1 for d in net.widths], net.target[1:, 1:])
+        self.bases = [np.eye(net.widths[0]), *group, np.eye(net.widths[-1])]
+        x = [np.zeros((b, a)) for a, b in itertools.pairwise(net.widths)]
+        for w in x:
+            w[0, 0] = net.target[0, 0] ** (1.0 / net.depth)
+        W, rows = self.act(x), []
+        for i, d in enumerate(net.widths[1:-1]):
+            for a, b in np.ndindex(d, d):
+                K, moved = np.zeros((d, d)), [np.zeros_like(w) for w in W]
+                K[a, b] = 1.0
+                moved[i], moved[i + 1] = K @ W[i], -W[i + 1] @ K
+                rows.append(net.pack(moved))
+        self.state, self.orbit = net.pack(W), np.linalg.svd(rows, full_matrices=False)
+        self.rank = sum(2 * d - 1 for d in net.widths[1:-1])
+
+    def act(self, layers):
+        pairs = zip(layers, itertools.pairwise(self.bases), strict=True)
+        return [b @ w @ np.linalg.inv(a) for w, (a, b) in pairs]
+
+    def residual(self, u):
+        """The weights z of a direction."""
+        pairs = zip(self.net.unpack(u), itertools.pairwise(self.bases), strict=True)
+        return np.concatenate([(np.linalg.inv(b) @ w @ a)[1:, 1:].ravel() for w, (a, b) in pairs])
+
+    def __call__(self, z):
+        """N(Z)/r^h, with the distance r from the orbit."""
+        layers, begin = [], 0
+        for a, b in itertools.pairwise(self.net.widths):
+            layers.append(np.zeros((b, a)))
+            part = z[begin : begin + (a - 1) * (b - 1)]
+            layers[-1][1:, 1:], begin = part.reshape(b - 1, a - 1), begin + part.size
+        there = self.net.pack(self.act(layers))
+        frame = self.orbit[2][: self.rank]
+        across = there - frame.T @ (frame @ there)
+        return self.value(z) / np.linalg.norm(across) ** self.net.depth
+
+
+@pytest.mark.parametrize("size", [1e-6, 1e-3, 0.1, 0.5, 1e2])
+@pytest.mark.parametrize("widths", [(3, 3, 4, 3), (3, 3, 3, 3, 3), (3, 4, 3, 4, 3, 3)])
+def test_points_moved_along_gl_have_the_rays_of_the_canonical_one(widths, size):
+    """One for each T, stationary for N/r^h; the hidden units offer all modes the same.
+
+    So N_q/σ_q is one number. With two hidden layers it is 3^{-3/2} at all of them: what P does to
+    Z_1 and Z_3 it undoes to Z_2, as long as some units are free of those that have learnt.
+    """
+    rng, sigma = np.random.default_rng(5), np.array([3.0, 2.0, 1.0])
+    net, h = network(widths, sigma), len(widths) - 1
+    for _ in range(3):
+        group = group_element(widths, size, rng)
+        carried = Carried(net, group)
+        kkt = dl.escape_directions(net, carried.state)
+        assert sorted(kkt.modes.values.tolist()) == ["{1,2}", "{1}", "{2}"]
+        assert (kkt.order == h).all()
+        assert int(kkt.attrs["n_left_out"]) == 0
+        assert kkt["index"].values.tolist()[:2] == [0, 1]
+        value = dict(zip(kkt.modes.values.tolist(), kkt.value.values.tolist(), strict=True))
+        assert value["{1}"] == pytest.approx(2.0 * value["{2}"], rel=1e-9)
+        if h == 3:
+            for label, modes in (("{1}", [2.0]), ("{2}", [1.0]), ("{1,2}", [2.0, 1.0])):
+                known = 3.0**-1.5 / math.sqrt(sum(s**-2.0 for s in modes))
+                assert value[label] == pytest.approx(known, rel=1e-9)
+        assert float(kkt.residual.max()) < 1e-10
+        for u, found in zip(kkt.state.values, kkt.value.values, strict=True):
+            z = carried.residual(u)
+            assert carried(z) == pytest.approx(found, rel=1e-7)
+            for turn in rng.normal(size=(5, z.size)):
+                step = 3e-5 * np.linalg.norm(z) * turn / np.linalg.norm(turn)
+                whole, half = (carried(z + s) - carried(z - s) for s in (step, 0.5 * step))
+                assert abs(8.0 * half - whole) < 1e-6 * found  # without the third derivative
+        best = max(carried(z) for z in rng.normal(size=(200, z.size)))
+        assert best < float(kkt.value.max())
