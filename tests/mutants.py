@@ -454,6 +454,55 @@ MUTANTS = (
         "np.multiply.outer(np.exp(-2.0 * times), state - end)",
         ("runs/test_exact.py",),
     ),
+    Mutant(
+        "kernels of flax read as weights of torch",
+        "runs/layouts.py",
+        'w.T if self.orientation == "in_out" else w for w in layers',
+        "w for w in layers",
+        ("runs/test_imported.py",),
+    ),
+    Mutant(
+        "numbers in names of layers sorted as text",
+        "runs/layouts.py",
+        "sorted(group, key=_numbers)",
+        "sorted(group)",
+        ("runs/test_imported.py",),
+    ),
+    Mutant(
+        "biases that are not zero left out in silence",
+        "runs/layouts.py",
+        '_array(entries, key, shape, "").any()',
+        'not _array(entries, key, shape, "").size',
+        ("runs/test_imported.py",),
+    ),
+    Mutant(
+        "original inputs taken to whitened ones by the transposed root",
+        "runs/imported.py",
+        "first @ root if",
+        "first @ root.T if",
+        ("runs/test_imported.py",),
+    ),
+    Mutant(
+        "given losses compared with those of other rows",
+        "runs/imported.py",
+        "losses[self._count : self._count + len(times)]",
+        "losses[: len(times)]",
+        ("runs/test_imported.py",),
+    ),
+    Mutant(
+        "kernel distances of an imported run from the first row of each block",
+        "runs/imported.py",
+        "self.first if self.first.size else states[0], states[-1]",
+        "states[0], states[-1]",
+        ("runs/test_imported.py",),
+    ),
+    Mutant(
+        "tensors read from the start of their storage",
+        "runs/state_dicts.py",
+        "numbers[tensor.offset :]",
+        "numbers[:]",
+        ("runs/test_imported.py",),
+    ),
 )
 
 

@@ -734,6 +734,26 @@ def test_torch_writes_what_is_read_here(tmp_path):
 # Memory.
 
 
+@pytest.mark.parametrize("rows", [1, 3])
+def test_blocks_change_nothing(rows, monkeypatch):
+    layers = snapshots(SQUARE)
+    run = dl.as_run(SQUARE, STEPS, layers, save=SAVE)
+    monkeypatch.setattr("dlnds.runs.imported.BUFFER", rows * SQUARE.dim)
+    given = ([w.T for w in snapshot] for snapshot in layers)
+    found = dl.as_run(SQUARE, STEPS, given, loss=run.loss, save=SAVE)
+    assert found.arrangement == "transposed"
+    record = dl.Recorder(SQUARE, save=SAVE)
+    for step, snapshot in zip(STEPS, layers, strict=True):
+        record.record(step, snapshot)
+        record.run()  # looks in between
+    for other in (found, record.run()):
+        for name, values in run.data_vars.items():
+            size = float(np.abs(values).max())
+            np.testing.assert_allclose(other[name], values, rtol=1e-12, atol=1e-13 * size)
+    with pytest.raises(ValueError, match="^loss: is not that of .*as given: off by .*transposed"):
+        dl.as_run(SQUARE, STEPS, [*layers[1:], layers[0]], loss=run.loss)
+
+
 def test_memory_is_that_of_one_checkpoint(tmp_path):
     net = naive.random_network((100, 100, 100), 0)  # 160 kB each
     n_files, size = 200, 8 * net.dim
