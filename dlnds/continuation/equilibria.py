@@ -10,6 +10,7 @@ from dlnds.arrays import Array
 from dlnds.continuation.residuals import Residual
 from dlnds.errors import check_integer, known_options
 from dlnds.systems.protocol import SystemProtocol, check_system
+from dlnds.systems.stored import problem_coordinate
 from dlnds.systems.varied import Path
 
 
@@ -157,8 +158,11 @@ def equilibria(
     if period is not None:
         options["period"] = _period_of(system, period)
     parts, turn = system.varied(vary, **options), system.numerics.working_basis
+    labels = system.coordinates()
+    if parts["attributes"].get("problem_digest") == system.attributes().get("problem_digest"):
+        labels |= problem_coordinate(system)
     if vary != "weight_decay" or turn is None:  # decay is the same in all orthogonal coordinates
-        return Residual(**parts, coordinates=system.coordinates())
+        return Residual(**parts, coordinates=labels)
 
     def aligned(x: Array) -> tuple[Residual, Array, Callable[[Array], Array]] | None:
         found = turn(x)
@@ -166,7 +170,7 @@ def equilibria(
             return None
         return equilibria(found.system, vary), found.state, found.lift
 
-    return Residual(**parts, coordinates=system.coordinates(), aligned=aligned)
+    return Residual(**parts, coordinates=labels, aligned=aligned)
 
 
 def _period_of(system: SystemProtocol, period: int) -> int:

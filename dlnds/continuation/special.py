@@ -101,7 +101,8 @@ def special_points(branch: xr.Dataset) -> xr.Dataset:
     words = [_described(points.isel(step=k)) for k in range(points.sizes["step"])]
     described = points.assign(description=("step", np.array(words, dtype=str)))
     order = ["description", *(name for name in described.data_vars if name != "description")]
-    return schema.finish(described[order], "branch", branch.attrs)
+    ordered = described[order].assign_coords(described.coords)  # also those of no variable
+    return schema.finish(ordered, "branch", branch.attrs)
 
 
 def _described(point: xr.Dataset) -> str:

@@ -146,7 +146,9 @@ def flow(
         (``small_residual``, ``definite_hessian``, ``no_force``) say whether a limit was reached and
         how that was decided; ``none`` with ``no_force`` is a state that still grows. A stack has
         the dim ``sample`` first, and these as variables; with ``t_eval`` and a finite end all share
-        ``time``, otherwise ``time(sample, step)``. Rows that a run did not reach are NaN. Stop
+        ``time``, otherwise ``time(sample, step)``. Rows that a run did not reach are NaN. The
+        coordinate ``problem`` is what `load_system` rebuilds the system from; runs of other
+        problems are put beside these without it. Stop
         reasons are the flags ``end_reached``, ``limit_reached``, ``at_rest`` (an exactly critical
         start), ``event``, ``out_of_steps``, ``step_too_small`` (a blow-up in finite time) and
         ``not_finite``.

@@ -91,19 +91,20 @@ def _digest(system: SystemProtocol) -> str:
 
 @known_options
 def load_system(run: xr.Dataset | xr.DataTree) -> Any:
-    """Return the system that a run, or an atlas, is of, rebuilt from what it carries.
+    """Return the system that a run, an atlas or a branch is of, rebuilt from what it carries.
 
     Parameters
     ----------
     run
-        What `flow`, `iterate`, `exact_flow` or `as_run` returned, or `build_atlas`; in memory, or
-        from a file by `load`. What is selected or computed from it will do as long as the
-        coordinate ``problem`` is there.
+        What `flow`, `iterate`, `exact_flow` or `as_run` returned, or `build_atlas`, or `branch` of
+        `equilibria`; in memory, or from a file by `load`. What is selected or computed from it will
+        do as long as the coordinate ``problem`` is there.
 
     Returns
     -------
     LinearNetwork, LossNetwork, HomogeneousNetwork, ProductFlow or GradientDescent
-        With the same fields, bit for bit, and so the same digest.
+        With the same fields, bit for bit, and so the same digest. What a branch varies is as it was
+        in the system that `equilibria` was given.
 
     Raises
     ------

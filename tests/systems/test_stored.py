@@ -132,6 +132,21 @@ def test_all_that_is_of_a_system_carries_it():
 
 
 @pytest.mark.compiled
+def test_branches_of_equilibria_carry_the_system_that_they_are_of(tmp_path):
+    net = dl.LinearNetwork((2, 2, 2), np.diag([2.0, 1.0]))
+    steps = dl.GradientDescent(net, 0.1)
+    x, options = net.critical_state((0, 1)), {"bounds": (0.0, 0.5), "max_points": 8}
+    for system, vary in ((net, "weight_decay"), (steps, "step_size"), (steps, "weight_decay")):
+        branch = dl.branch(dl.equilibria(system, vary), x, 0.1, **options)
+        dl.schema.validate(branch)
+        dl.save(branch, tmp_path / "branch.nc")
+        for found in (branch, dl.special_points(branch), dl.load(tmp_path / "branch.nc")):
+            assert_same(system, dl.load_system(found))
+    plain = dl.System(stays, dim=2, parameters=[1.0])
+    assert "problem" not in dl.branch(dl.equilibria(plain, 0), np.zeros(2), 0.1, **options).coords
+
+
+@pytest.mark.compiled
 def test_stacks_are_of_the_network_that_was_given():
     """And not of that with a field of its own, with which many runs are integrated."""
     net = dl.LinearNetwork((1, 1, 1), [[1.0]])
