@@ -31,7 +31,8 @@ def limit_at(system: SystemProtocol, x: Array, force: Array, rtol: float) -> Lim
     """Return whether a state is a minimum, to the accuracy of the run, that no run leaves.
 
     The Hessian has no negative eigenvalue, Newton's step to the minimum is small and leaves the
-    Hessian as it is, and where that is flat the minima go on. A small force alone says nothing: it
+    Hessian as it is, and where that is flat the minima go on: by symmetry alone, if it is positive
+    across the orbit, else as they are followed. A small force alone says nothing: it
     is small on a plateau, where the Hessian vanishes in directions in which the loss falls at
     higher order, and on the way to infinity, where the Hessian fades with it. If the loss has no
     minimum, as is known of it, the run goes on until all force is rounding, and has no limit.
@@ -39,12 +40,15 @@ def limit_at(system: SystemProtocol, x: Array, force: Array, rtol: float) -> Lim
     size = float(np.linalg.norm(x))
     if system.kind != "gradient" or not system.numerics.symmetric or system.dim > MOST:
         return Limit()
-    values, frame = scipy.linalg.eigh(-dense_jacobian(system, 0.0, x)[0])
-    largest = float(np.abs(values).max())
+    hessian = -dense_jacobian(system, 0.0, x)[0]
+    values, frame = scipy.linalg.eigh(hessian)
+    largest, known = float(np.abs(values).max()), system.theory(x)
     zero = tolerances.HESSIAN * largest
     flat = np.abs(values) <= zero
     if values[0] < -zero or flat.all():
         return Limit()
+    if not known.recedes() and _is_strict(system, (x, force), hessian, largest, rtol):
+        return Limit("minimum", "definite_hessian")
     kept, across = values[~flat], frame[:, ~flat]
     pull = frame.T @ (force / largest)  # squares of what fades underflow
     step = across @ (pull[~flat] / (kept / largest))
@@ -57,7 +61,7 @@ def limit_at(system: SystemProtocol, x: Array, force: Array, rtol: float) -> Lim
         return Limit()
     allowed = _NO_FORCE * largest * size
     aside = _aside(system, x, frame[:, flat], across, allowed) if flat.any() else iter(())
-    if system.theory(x).recedes():
+    if known.recedes():
         over = still and not _falls(system, x, itertools.islice(aside, _TRIALS), allowed * size)
         return Limit("none", "no_force") if over else Limit()
     fades = float(np.linalg.norm(pull[flat])) > _ROUNDING * size  # what decays may go on for ever
@@ -65,6 +69,40 @@ def limit_at(system: SystemProtocol, x: Array, force: Array, rtol: float) -> Lim
     if fades or not _goes_on(system, x, aside, allowed, clear):
         return Limit()
     return Limit("minimum", "definite_hessian")
+
+
+def _is_strict(
+    system: SystemProtocol, at: tuple[Array, Array], hessian: Array, largest: float, rtol: float
+) -> bool:
+    """Tell whether a state, with the force there, is a minimum that nothing but symmetry moves.
+
+    The Hessian across the orbit is positive, however small in terms of its ``largest`` eigenvalue,
+    and Newton's step changes it by a part of its own. By a smaller part than it does where the
+    force is a power of the distance, at a plateau of any order.
+    """
+    (x, force), size = at, float(np.linalg.norm(at[0]))
+    across = _complement(system.theory(x).generators(), x.size)
+    values, frame = scipy.linalg.eigh(across.T @ hessian @ across)
+    if not values[0] > tolerances.rounding(x.size) * largest:
+        return False
+    frame = across @ (frame / np.sqrt(values))
+    step = frame @ (frame.T @ force)
+    still = float(np.linalg.norm(across.T @ force)) <= _ROUNDING * largest * size
+    if not still and float(np.linalg.norm(step)) > _NEAR * rtol * size:
+        return False
+    change = hessian + dense_jacobian(system, 0.0, x + step)[0]
+    return bool(np.abs(scipy.linalg.eigvalsh(frame.T @ change @ frame)).max() <= _STEADY)
+
+
+def _complement(generators: Array, dim: int) -> Array:
+    """Return an orthonormal basis (parameter, direction) of what is normal to some vectors."""
+    sizes = np.linalg.norm(generators, axis=1)
+    moved = generators[sizes > 0.0] / sizes[sizes > 0.0, None]
+    if not len(moved):
+        return np.eye(dim)
+    _, spans, rows = np.linalg.svd(moved)
+    basis: Array = rows[np.count_nonzero(spans > tolerances.RANK * spans[0]) :].T
+    return basis
 
 
 def _reach(system: SystemProtocol, x: Array, largest: float) -> float:

@@ -7,6 +7,7 @@ import pytest
 import scipy.optimize
 
 import dlnds as dl
+from dlnds.runs.rest import limit_at
 
 
 @functools.cache
@@ -204,3 +205,45 @@ def test_a_minimum_at_the_origin_ends_a_run(power, size):
     assert words(run) == MINIMUM
     assert float(run.loss[-1]) == pytest.approx(1.0 / power if power else np.log(2), rel=1e-14)
     assert np.abs(run.state.values[-1]).max() <= 1e-10
+
+
+def test_a_soft_minimum_ends_a_run():
+    """Across the rescalings of units one direction is 3e-13 times as stiff as another.
+
+    There the way along the rescalings cannot be followed far, and the run to it is long.
+    """
+    rng = np.random.default_rng(0)
+    for shape in ((2, 30), 30):
+        rng.normal(size=shape)
+    rng.integers(0, 3, size=30)
+    X = rng.normal(size=(2, 20))
+    net = dl.HomogeneousNetwork((2, 3, 2, 1), X, X[0] * X[1], power=2, slope=0.5)
+    layers = [[7.374296, -1.014982], [1.515591, -1.361987], [7.393536, -1.132247]]
+    layers = layers, [[-4.433389, -1.121988, 4.453787], [2.836519, 0.875717, -2.850872]]
+    start = net.pack([np.array(w) for w in (*layers, [[-4.515518, 2.907894]])])
+    run = dl.flow(net, start, max_steps=2000)
+    assert words(run) == MINIMUM
+    x = run.state.values[-1]
+    values = np.linalg.eigvalsh(net.hessian(x))  # five are those of the rescalings
+    assert np.abs(values[:5]).max() <= 1e-14 * values[-1] < 1e-13 * values[-1] < values[5]
+    assert values[5] < 1e-12 * values[-1]
+    later = dl.flow(net, x, (0.0, 1e9), [1e9])  # a thousand times as long as the softest one takes
+    assert float(later.loss[-1]) == pytest.approx(float(run.loss[-1]), rel=1e-11)
+    np.testing.assert_allclose(later.state[-1], x, rtol=0, atol=1e-6 * np.abs(x).max())
+
+
+@pytest.mark.parametrize("depth", [3, 4, 5])
+def test_no_way_up_to_a_plateau_ends_at_a_minimum(depth):
+    """A product of a wrong sign decays like a power of time, and beyond zero the loss falls.
+
+    Up to it the Hessian is positive across the rescalings, and the force a power of the distance.
+    In the end rounding leads aside.
+    """
+    net = dl.HomogeneousNetwork((1,) * (depth + 1), [[1.0]], [3.0], power=1, slope=1.0)
+    start = np.append(np.full(depth - 1, 0.5), -0.5)
+    run = dl.flow(net, start, max_steps=1000)
+    above = run.loss.values > 4.5 - 1e-6
+    assert float(run.time[above][-1]) > 1e7
+    assert words(run)[1] != "minimum"
+    for x in run.state.values[above]:
+        assert limit_at(net, x, -net.gradient(x), 1e-8).kind != "minimum"
