@@ -12,7 +12,18 @@ from scipy.linalg import lapack
 from dlnds._kernels import bordered as kernels
 from dlnds._kernels import jit
 from dlnds.arrays import Array, Integers
-from dlnds.continuation.parts import LARGE, Parts, parts_of, pin, stack
+from dlnds.continuation.parts import (
+    LARGE,
+    Matrix,
+    Parts,
+    entries,
+    frobenius,
+    held,
+    parts_of,
+    stack,
+    values_of,
+    whole,
+)
 from dlnds.continuation.residuals import Residual
 from dlnds.theory import tolerances
 
@@ -88,7 +99,7 @@ class Factors(NamedTuple):
 
 
 def assembled(
-    jacobian: Array, slope: Array, normal: Array, basis: Array, ratio: float
+    jacobian: Matrix, slope: Array, normal: Array, basis: Matrix, ratio: float
 ) -> tuple[Factors | None, float]:
     """Return [J / w − B Bᵀ, r ∂F/∂p / w; normal] with factors, None if not finite, and w.
 
@@ -97,7 +108,7 @@ def assembled(
     parts = parts_of(jacobian, basis, (slope != 0.0) | (normal[:-1] != 0.0))
     if parts is not None and parts.moving.size:
         return _in_parts(parts, jacobian, slope, normal, basis, ratio)
-    n = len(normal)
+    n, jacobian, basis = len(normal), whole(jacobian), whole(basis)
     room = n if n <= SMALL else 0
     matrix, factors, pivots = np.empty((n, n)), np.empty((room, room)), np.empty(room, np.int64)
     orbit = basis @ basis.T if basis.size else NO_PIN
@@ -110,21 +121,22 @@ def assembled(
     return None if math.isnan(least) else factorized(matrix), weight
 
 
-def mean_size(jacobian: Array, slope: Array, ratio: float) -> float:
+def mean_size(jacobian: Matrix, slope: Array, ratio: float) -> float:
     """Return the root mean square over the rows of [J, r ∂F/∂p]."""
-    size = math.hypot(float(np.linalg.norm(jacobian)), ratio * float(np.linalg.norm(slope)))
+    size = math.hypot(frobenius(jacobian), ratio * float(np.linalg.norm(slope)))
     return size / math.sqrt(slope.size)
 
 
 def _in_parts(
-    parts: Parts, jacobian: Array, slope: Array, normal: Array, basis: Array, ratio: float
+    parts: Parts, jacobian: Matrix, slope: Array, normal: Array, basis: Matrix, ratio: float
 ) -> tuple[Factors | None, float]:
     """Return the same, and w, of what falls into parts."""
     n, own = len(slope), parts.moving
     weight = mean_size(jacobian, slope, ratio) or 1.0
     if not math.isfinite(weight):
         return None, 1.0
-    blocks = [stack(jacobian, at) / weight - pin(basis, at) for at in (own, *parts.others)]
+    matrix = held(jacobian / weight, basis, 1.0)
+    blocks = [stack(matrix, at) for at in (own, *parts.others)]
     column = slope[own] * (ratio / weight)
     blocks[0] = np.block([[blocks[0], column[:, None]], [normal[own], normal[-1:]]])[None]
     signs, volumes = zip(*(np.linalg.slogdet(block) for block in blocks), strict=True)
@@ -191,7 +203,7 @@ def pinned(basis: Array, size: float) -> Array | float:
 
 
 def transverse_values(
-    residual: Residual, jacobian: Array, basis: Array, nearest: int = FEWEST
+    residual: Residual, jacobian: Matrix, basis: Matrix, nearest: int = FEWEST
 ) -> Array:
     """Return the eigenvalues of a Jacobian across the orbit, by ascending real part.
 
@@ -199,6 +211,7 @@ def transverse_values(
     """
     if residual.symmetric:
         return _symmetric_values(jacobian, basis, nearest)
+    jacobian, basis = whole(jacobian), whole(basis)
     if basis.shape[1]:
         across = scipy.linalg.null_space(basis.T)
         jacobian = across.T @ jacobian @ across
@@ -228,15 +241,14 @@ def values_by_rows(jacobian: Array, rows: Array, dimension: int) -> tuple[Array,
     return values[across], rates[across]
 
 
-def _symmetric_values(jacobian: Array, basis: Array, nearest: int) -> Array:
+def _symmetric_values(jacobian: Matrix, basis: Matrix, nearest: int) -> Array:
     """Return the eigenvalues of a symmetric Jacobian across the orbit."""
-    size, orbit = 1.0 + 2.0 * math.sqrt(np.vdot(jacobian, jacobian)), basis.shape[1]
-    parts = parts_of(jacobian, basis, np.zeros(len(jacobian), bool))
+    numbers, orbit = entries(jacobian), basis.shape[1]
+    size = 1.0 + 2.0 * math.sqrt(np.vdot(numbers, numbers))
+    parts = parts_of(jacobian, basis, np.zeros(jacobian.shape[1], bool))
     if parts is not None:
-        blocks = (stack(jacobian, at) - size * pin(basis, at) for at in parts.others)
-        values = np.sort(np.concatenate([np.linalg.eigvalsh(b).ravel() for b in blocks]))
-        return np.asarray(values[orbit:], float)
-    matrix = pinned(basis, size) + jacobian
+        return values_of(held(jacobian, basis, size), parts)[orbit:]
+    matrix = pinned(whole(basis), size) + whole(jacobian)
     if len(matrix) > LARGE:
         known = _nearest_values(matrix, orbit, max(nearest, FEWEST), RITZ_RTOL * size)
         if known is not None:

@@ -31,7 +31,7 @@ from dlnds.continuation.correct import (
 from dlnds.continuation.detect import passed
 from dlnds.continuation.locate import at_node, is_on_zero
 from dlnds.continuation.orbits import invariants, same_orbit
-from dlnds.continuation.residuals import Residual
+from dlnds.continuation.residuals import Residual, generators_of
 from dlnds.continuation.start import started
 from dlnds.continuation.ways import VERTICAL, Special, way_between
 from dlnds.errors import (
@@ -214,9 +214,10 @@ def branch(
     The multipliers c Bᵀ (x − x̂) vanish at solutions, which so are in the slice across the orbit.
     This bordered system is regular at regular points and folds. With more than 600 components it is
     solved part by part, and all eigenvalues are known, where the Jacobian falls into parts that it
-    does not join, as in the `Residual.aligned` coordinates of layers with weight decay. Elsewhere,
-    of a symmetric one, the index is that of the factors of ∂F/∂x − c B Bᵀ, and the eigenvalues
-    nearest to zero come from a Krylov space of its inverse.
+    does not join, as in the `Residual.aligned` coordinates of layers with weight decay; the memory
+    is that of its entries that are not zero if it is sparse, as there. Elsewhere the whole matrix
+    is kept; of a symmetric one, the index is that of the factors of ∂F/∂x − c B Bᵀ, and the
+    eigenvalues nearest to zero come from a Krylov space of its inverse.
 
     A step is taken if Newton's method contracts, does not lead far, and turns the tangent little;
     and if the test functions (the tangent's component along p, eigenvalues across the orbit, user
@@ -473,7 +474,7 @@ def _beside_bound(problem: Problem, here: Point, ahead: Array, bound: float) -> 
     first, tangent = points[0], points[0].tangent
     z = first.z - away * slopes[0] + 0.5 * away * (slopes[1] - slopes[0])
     z[-1] = bound
-    limit = placed(problem, z, tangent, first.basis, problem.matrix(z))
+    limit = placed(problem, z, tangent, first.basis, problem.thin_matrix(z))
     return limit._replace(
         multiplier=first.multiplier,
         iterations=first.iterations,
@@ -747,7 +748,7 @@ def _isotropy(problem: Problem, points: Sequence[Point]) -> dict[str, list[int]]
     residual = problem.residual
     if residual.generators is None or problem.nullity >= 0:
         return {}
-    counts = [len(residual.orbit(q.x, q.p)) - q.basis.shape[1] for q in points]
+    counts = [generators_of(residual, q.x, q.p).shape[0] - q.basis.shape[1] for q in points]
     return {"isotropy_dimension": counts}
 
 

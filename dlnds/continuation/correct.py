@@ -25,8 +25,14 @@ from dlnds.continuation.bordered import (
     transverse_values,
     values_by_rows,
 )
-from dlnds.continuation.parts import decomposed, is_sparse, parts_of, span
-from dlnds.continuation.residuals import Residual, force_of, jacobian_of, slope_of
+from dlnds.continuation.parts import Matrix, decomposed, entries, parts_of, span, thinned, whole
+from dlnds.continuation.residuals import (
+    Residual,
+    force_of,
+    generators_of,
+    jacobian_of,
+    slope_of,
+)
 from dlnds.theory import forms, tolerances
 
 #: Newton steps at most, and how many times smaller one has to be for its factors to serve again.
@@ -49,7 +55,7 @@ class Point(NamedTuple):
     #: The same of unit length in scaled coordinates, and in these.
     heading: Array
     #: Orthonormal basis (component × generator) of the orbit's tangent space.
-    basis: Array
+    basis: Matrix
     #: Eigenvalues of the Jacobian across the orbit, by ascending growth, in terms of their rates.
     #: Of a symmetric one that is large and one part, those not nearest to 0 are replaced by ∓ the
     #: largest of these.
@@ -130,9 +136,14 @@ class Problem(NamedTuple):
 
     def matrix(self, z: Array) -> Array:
         """Return ∂F/∂x (component × component), in terms of the rows of F."""
+        return whole(self.thin_matrix(z))
+
+    def thin_matrix(self, z: Array) -> Matrix:
+        """Return the same, only its entries if it is large and most of them are zero."""
         x, p = z[:-1], float(z[-1])
         if self.residual.jacobian is not None:
-            return self._in_rows(jacobian_of(self.residual.jacobian, x, p))
+            found = thinned(jacobian_of(self.residual.jacobian, x, p))
+            return found if self.rows is None else self._in_rows(whole(found))
         force = functools.partial(force_of, self.residual)
         return self._in_rows(forms.derivative(lambda y: force(y, p), x, self.unit))
 
@@ -168,30 +179,30 @@ def growth_of(residual: Residual, values: Array) -> Array:
     return growth + 0.5 * np.abs(values) ** 2 if residual.kind == "map" else growth
 
 
-def declared_basis(residual: Residual, x: Array, p: float, unit: float) -> Array:
+def declared_basis(residual: Residual, x: Array, p: float, unit: float) -> Matrix:
     """Return an orthonormal basis of the tangent space of the declared orbit.
 
     Generators that are small as compared with a unit of length count as zero.
     """
-    rows = residual.orbit(x, p)
-    if not rows.any():
+    rows = thinned(generators_of(residual, x, p))
+    if not entries(rows).any():
         return np.zeros((x.size, 0))
-    basis = None if is_sparse(rows) else orthonormal(rows, unit)
+    basis = orthonormal(rows, unit) if type(rows) is np.ndarray else None
     return span(rows, tolerances.RANK, unit) if basis is None else basis
 
 
-def located_orbit(problem: Problem, point: Point) -> Array:
+def located_orbit(problem: Problem, point: Point) -> Matrix:
     """Return an orthonormal basis of the orbit's tangent space, without what is lost at a point.
 
     What is nearly zero counts so: a special point is located to that only.
     """
     if problem.nullity >= 0:
         return point.basis
-    rows = problem.residual.orbit(point.x, point.p)
+    rows = generators_of(problem.residual, point.x, point.p)
     return span(rows, tolerances.KERNEL, problem.unit)
 
 
-def orbit_basis(problem: Problem, z: Array, normal: Array) -> Array:
+def orbit_basis(problem: Problem, z: Array, normal: Array) -> Matrix:
     """Return an orthonormal basis of the directions in which solutions are not isolated."""
     n = z.size - 1
     if not problem.nullity or (problem.nullity < 0 and problem.residual.generators is None):
@@ -213,23 +224,23 @@ class Bordered(NamedTuple):
     unit: float
     #: How stiff the orbit is held.
     weight: float
-    jacobian: Array
+    jacobian: Matrix
 
 
-def usual_size(problem: Problem, jacobian: Array, slope: Array) -> float:
+def usual_size(problem: Problem, jacobian: Matrix, slope: Array) -> float:
     """Return the root mean square of what a unit of x, and one of p, changes; 1 if it is 0."""
     ratio = float(problem.scale[-1]) / problem.unit
     size = mean_size(jacobian, slope, ratio)
     return size if 0.0 < size < math.inf else 1.0
 
 
-def bordered(problem: Problem, z: Array, basis: Array, normal: Array) -> Bordered | None:
+def bordered(problem: Problem, z: Array, basis: Matrix, normal: Array) -> Bordered | None:
     """Return the matrix of Newton's method across a normal and the orbit, None if not finite.
 
     In place of multipliers on the orbit the pin −w B Bᵀ is added, which has the same solutions: the
     values of F are across the orbit, so that both they and w Bᵀ(x − start) vanish.
     """
-    jacobian, ratio = problem.matrix(z), float(problem.scale[-1]) / problem.unit
+    jacobian, ratio = problem.thin_matrix(z), float(problem.scale[-1]) / problem.unit
     factors, weight = assembled(jacobian, problem.slope(z), normal, basis, ratio)
     return None if factors is None else Bordered(factors, weight * problem.unit, weight, jacobian)
 
@@ -258,23 +269,24 @@ def corrected(problem: Problem, start: Array, normal: Array) -> Solution | None:
     basis = orbit_basis(problem, z, normal)
     system, fresh = bordered(problem, z, basis, normal), True
     kernel: Any = jit.ready(kernels.advance, kernels.ADVANCE)
-    plane = basis, normal, start, problem.scale
+    plane = normal, start, problem.scale
     for iteration in range(1, MOST_ITERATIONS + 1):
         if system is None:
             return None
-        factors = system.factors
-        advance = functools.partial(_advance, factors)
-        if not factors.parts:
-            advance = functools.partial(kernel, factors.factors, factors.pivots)
-        before, z = z, np.empty_like(start)
-        length = advance(problem.value(before), system.unit, *plane, before, z)
+        factors, before, z = system.factors, z, np.empty_like(start)
+        force, unit = problem.value(before), system.unit
+        if factors.parts:
+            length = _advance(factors, force, unit, basis, *plane, before, z)
+        else:
+            own = force, unit, whole(basis)
+            length = kernel(factors.factors, factors.pivots, *own, *plane, before, z)
         if not math.isfinite(length):
             return None
         inside = held_within(z, problem.bounds)
         contraction = length / last if iteration == 2 else contraction
         rounding = fresh and length <= 1e3 * problem.rtol and length > 0.5 * last
         if inside and (length <= problem.rtol or rounding):
-            drift = basis.T @ (z - start)[:-1] if basis.size else basis
+            drift = basis.T @ (z - start)[:-1]
             multiplier = system.weight * float(np.abs(drift).max(initial=0.0))
             moved = problem.distance(z, start)
             return Solution(z, multiplier, iteration, contraction, moved)
@@ -291,7 +303,7 @@ def _advance(
     factors: Factors,
     force: Array,
     unit: float,
-    basis: Array,
+    basis: Matrix,
     normal: Array,
     start: Array,
     scale: Array,
@@ -350,7 +362,9 @@ def _oriented(
     return point._replace(orientation=sign, volume=volume)
 
 
-def _leading(problem: Problem, system: Bordered, basis: Array) -> tuple[Array, Array, float, float]:
+def _leading(
+    problem: Problem, system: Bordered, basis: Matrix
+) -> tuple[Array, Array, float, float]:
     """Return the unit tangent, the same in scaled coordinates, and the lengths of both before."""
     heading = system.factors.solve(upwards_of(problem.scale))
     if basis.size:
@@ -360,7 +374,7 @@ def _leading(problem: Problem, system: Bordered, basis: Array) -> tuple[Array, A
     return tangent / length, heading / stretch, length, stretch
 
 
-def placed(problem: Problem, z: Array, tangent: Array, basis: Array, jacobian: Array) -> Point:
+def placed(problem: Problem, z: Array, tangent: Array, basis: Matrix, jacobian: Matrix) -> Point:
     """Return a solution with a known tangent and Jacobian."""
     residual, ahead = problem.residual, tangent / problem.scale
     rates: Array | float = 1.0
@@ -368,7 +382,7 @@ def placed(problem: Problem, z: Array, tangent: Array, basis: Array, jacobian: A
         values = problem.spectrum(z[:-1], float(z[-1]), basis)
     elif problem.rows is not None:
         rows, dimension = problem.rows, basis.shape[1]
-        values, rates = values_by_rows(problem.given(jacobian), rows, dimension)
+        values, rates = values_by_rows(problem.given(whole(jacobian)), rows, dimension)
     else:
         values = transverse_values(residual, jacobian, basis, problem.n_eigenvalues)
     growth = growth_of(residual, values)
@@ -417,7 +431,7 @@ def stored(problem: Problem, x: Array, p: float, tangent: Array) -> Point:
     """Return a point that was found before, as it was, with its spectrum."""
     z = joined(x, p)
     basis = orbit_basis(problem, z, unit_length(tangent / problem.scale))
-    point = placed(problem, z, tangent, basis, problem.matrix(z))
+    point = placed(problem, z, tangent, basis, problem.thin_matrix(z))
     return _oriented(problem, point, bordered(problem, z, basis, point.heading))
 
 
@@ -448,13 +462,12 @@ def null_directions(problem: Problem, z: Array, normal: Array, tolerance: float 
     regular = system is not None and system.weight >= LEAST_SIZE * problem.size
     if system and regular and zero <= 1e-2 * CLEAR and system.factors.condition > CLEAR:
         return _leading(problem, system, basis)[1][None]
-    rows, size = scaled_derivatives(problem, z)
-    parts = (
-        parts_of(rows[:, :-1], basis, rows[:, -1] != 0.0) if problem.residual.symmetric else None
-    )
+    matrix, slope, size = scaled_derivatives(problem, z)
+    parts = parts_of(matrix, basis, slope != 0.0) if problem.residual.symmetric else None
     if parts is not None:
-        return _null_vectors(decomposed(parts, rows[:, :-1], basis, size, rows[:, -1]), zero * size)
-    across = np.column_stack([size * basis.T, np.zeros(basis.shape[1])])
+        return _null_vectors(decomposed(parts, matrix, basis, size, slope), zero * size)
+    across = np.column_stack([size * whole(basis).T, np.zeros(basis.shape[1])])
+    rows = np.column_stack([whole(matrix), slope])
     _, sizes, frame = np.linalg.svd(np.vstack([rows, across]))
     rank = int((sizes > zero * size).sum())
     return frame[min(rank, z.size - 1) :]
@@ -476,11 +489,12 @@ def _null_vectors(
     return nulls
 
 
-def scaled_derivatives(problem: Problem, z: Array) -> tuple[Array, float]:
-    """Return [∂F/∂x, ∂F/∂p] in scaled coordinates, and its size that is not zero."""
-    rows = np.column_stack([problem.matrix(z), problem.slope(z)]) * (problem.scale / problem.unit)
-    size = float(np.linalg.norm(rows)) / math.sqrt(z.size - 1)
-    return rows, max(size, LEAST_SIZE * problem.size, 1e-300)
+def scaled_derivatives(problem: Problem, z: Array) -> tuple[Matrix, Array, float]:
+    """Return ∂F/∂x and ∂F/∂p in scaled coordinates, and their size that is not zero."""
+    ratio = float(problem.scale[-1]) / problem.unit
+    matrix, slope = problem.thin_matrix(z), ratio * problem.slope(z)
+    size = mean_size(matrix, slope, 1.0)
+    return matrix, slope, max(size, LEAST_SIZE * problem.size, 1e-300)
 
 
 def upwards_of(z: Array) -> Array:

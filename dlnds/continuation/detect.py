@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import scipy.linalg
-from scipy.linalg import lapack
 
 from dlnds.arrays import Array
 from dlnds.continuation.correct import (
@@ -21,7 +20,8 @@ from dlnds.continuation.correct import (
     unit_length,
 )
 from dlnds.continuation.locate import AT_NODE, located, merged
-from dlnds.continuation.parts import product
+from dlnds.continuation.parts import frobenius, is_above, spectral_norm, thinned, whole
+from dlnds.continuation.residuals import generators_of
 from dlnds.continuation.ways import VERTICAL, Special, Test, Way, is_vertical, way_between
 
 #: Cosine of two headings, and sideways part of the way between, of a step that needs no check.
@@ -437,18 +437,17 @@ def _flip(problem: Problem, here: Point, there: Point) -> Callable[[Point], floa
         return None
     # At a value with a larger symmetry an end of the way has the generators of around.
     p = here.p if there.p in residual.symmetric_at else there.p
-    rows = residual.orbit(here.x, p)
-    seen, change = product(rows, basis), residual.orbit(there.x, p) - rows
-    gram = product(seen.T, seen)
+    rows = thinned(generators_of(residual, here.x, p))
+    seen, change = rows @ basis, generators_of(residual, there.x, p) - rows
+    gram = seen.T @ seen
     # By Weyl's inequality no singular value of G reaches zero; the cheaper norm is the larger one.
-    for norm in ("fro", 2):
-        shift = float(np.linalg.norm(change, norm)) ** 2
-        if not lapack.dpotrf(gram - shift * np.eye(len(gram)))[1]:
+    for size in (frobenius, spectral_norm):
+        if is_above(gram, size(change) ** 2):
             return None
-    back = np.linalg.pinv(seen)
+    back = np.linalg.pinv(whole(seen))
 
     def test(point: Point) -> float:
-        matrix = back @ product(residual.orbit(point.x, p), basis)
+        matrix = back @ whole(generators_of(residual, point.x, p) @ basis)
         return float(scipy.linalg.eigvals(matrix).real.min())
 
     return test if test(there) < 0.0 else None

@@ -157,15 +157,14 @@ def equilibria(
             raise ValueError(f"{name}: belongs to {words}, got vary={vary!r}")
     if period is not None:
         options["period"] = _period_of(system, period)
-    parts, turn = system.varied(vary, **options), system.numerics.working_basis
-    labels = system.coordinates()
+    parts, labels = system.varied(vary, **options), system.coordinates()
     if parts["attributes"].get("problem_digest") == system.attributes().get("problem_digest"):
         labels |= problem_coordinate(system)
-    if vary != "weight_decay" or turn is None:  # decay is the same in all orthogonal coordinates
+    if vary != "weight_decay" or period is not None:  # decay is the same in all these coordinates
         return Residual(**parts, coordinates=labels)
 
     def aligned(x: Array) -> tuple[Residual, Array, Callable[[Array], Array]] | None:
-        found = turn(x)
+        found = system.numerics.aligned(x)
         if found is None:
             return None
         return equilibria(found.system, vary), found.state, found.lift

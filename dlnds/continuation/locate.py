@@ -15,7 +15,7 @@ from dlnds.continuation.correct import (
     scaled_derivatives,
     usual_size,
 )
-from dlnds.continuation.parts import Parts, decomposed, parts_of
+from dlnds.continuation.parts import decomposed, parts_of
 from dlnds.continuation.ways import (
     VERTICAL,
     Place,
@@ -173,9 +173,9 @@ def _gap(problem: Problem, point: Point) -> float:
 
     Where the slow part of F has no slope but a value, they are two components, apart by its root.
     """
-    rows, size = scaled_derivatives(problem, point.z)
-    matrix, slope, basis = rows[:, :-1], rows[:, -1], np.zeros((len(rows), 0))
-    parts = parts_of(matrix, basis, slope != 0.0) or Parts(np.arange(len(rows)), [])
+    matrix, slope, size = scaled_derivatives(problem, point.z)
+    basis = np.zeros((slope.size, 0))
+    parts = parts_of(matrix, basis, slope != 0.0)
     force, square = problem.value(point.z) / problem.unit, 0.0
     for places, (left, sizes, _) in decomposed(parts, matrix, basis, 0.0, slope):
         own = places[:, : left.shape[1]]
@@ -249,7 +249,7 @@ def _kind(problem: Problem, test: Test, special: Special, usual: int = 0) -> tup
 
 def _relative(problem: Problem, point: Point, tolerance: float) -> float:
     """Return a growth in terms of the size of the equation's derivatives."""
-    size = usual_size(problem, problem.matrix(point.z), problem.slope(point.z))
+    size = usual_size(problem, problem.thin_matrix(point.z), problem.slope(point.z))
     return tolerance / max(size, LEAST_SIZE * problem.size)
 
 

@@ -1,12 +1,17 @@
 """What normal forms say: on which side of a branch point or Hopf point new solutions are."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy.linalg import lapack
 
-from dlnds.arrays import Array
+from dlnds.arrays import Array, Integers
 from dlnds.continuation.correct import Point, Problem, joined, orbit_basis, unit_length, usual_size
+from dlnds.continuation.parts import Matrix, decomposed, frobenius, parts_of
 from dlnds.theory import tolerances
 
+#: Places (part, component) of parts, and their singular value decompositions.
+Decomposed = tuple[Integers, tuple[Array, Array, Array]]
 #: Step of differences, in terms of the size of x, at which truncation and rounding are alike.
 STEP = 2e-3
 #: Quadratic terms, in terms of the cubic ones at the size of x, that a pitchfork may have.
@@ -24,25 +29,44 @@ def of_pitchfork(problem: Problem, point: Point) -> str:
     3 F_xx v h). A pitchfork has a = 0; its solutions are where the others are unstable, if c < 0.
     """
     z = point.z
-    jacobian = problem.matrix(z)
-    basis = orbit_basis(problem, z, point.heading)
+    jacobian, basis = problem.thin_matrix(z), orbit_basis(problem, z, point.heading)
     size = usual_size(problem, jacobian, problem.slope(z))
-    left, sizes, right = np.linalg.svd(jacobian - size * basis @ basis.T)
-    if len(sizes) > 1 and sizes[-2] <= tolerances.KERNEL * sizes[0]:
+    parts = parts_of(jacobian, basis, np.zeros(z.size - 1, bool))
+    found = list(decomposed(parts, jacobian, basis, size))
+    least = np.sort(np.concatenate([sizes.ravel() for _, (_, sizes, _) in found]))
+    if len(least) > 1 and least[1] <= tolerances.KERNEL * least[-1]:
         return "none"
-    v, w = right[-1], left[:, -1]
+    v, w = _null_pair(found, z.size - 1)
     own = w if problem.rows is None else unit_length(w / problem.rows)
     if abs(own @ v) <= tolerances.KERNEL:
         return "none"
     w = w * np.sign(own @ v)
     bend, cube = _along(problem, z, v)
     square = bend @ v
-    inner = (left[:, :-1].T @ square) / np.where(sizes[:-1] > 0.0, sizes[:-1], np.inf)
-    answer = -right[:-1].T @ inner
+    answer = -_solved(found, square)
     even, odd = float(w @ square), float(w @ (cube @ v + 3.0 * bend @ answer))
     if not abs(even) <= EVEN * abs(odd) * problem.unit or abs(odd) <= _least(problem, z, v):
         return "none"
     return "supercritical" if odd < 0.0 else "subcritical"
+
+
+def _null_pair(found: Sequence[Decomposed], n: int) -> tuple[Array, Array]:
+    """Return the right and the left vector of the least singular value."""
+    right, left = np.zeros((2, n))
+    places, (lefts, sizes, rights) = min(found, key=lambda part: float(part[1][1].min()))
+    k = int(sizes[:, -1].argmin())
+    right[places[k]], left[places[k]] = rights[k, -1], lefts[k, :, -1]
+    return right, left
+
+
+def _solved(found: Sequence[Decomposed], right: Array) -> Array:
+    """Return the solution of least norm without the part of the least singular value."""
+    solution, lost = np.zeros_like(right), min(float(sizes.min()) for _, (_, sizes, _) in found)
+    for places, (left, sizes, frames) in found:
+        inner = np.matmul(np.swapaxes(left, -1, -2), right[places][..., None])[..., 0]
+        inner /= np.where(sizes > lost, sizes, np.inf)
+        solution[places] = np.matmul(np.swapaxes(frames, -1, -2), inner[..., None])[..., 0]
+    return solution
 
 
 def of_hopf_point(problem: Problem, point: Point, frequency: float = 0.0) -> str:
@@ -85,16 +109,16 @@ def of_hopf_point(problem: Problem, point: Point, frequency: float = 0.0) -> str
 def _least(problem: Problem, z: Array, v: Array) -> float:
     """Return what third derivatives along a direction are by rounding and truncation alone."""
     far = joined(z[:-1] + problem.unit * unit_length(v), float(z[-1]))
-    sizes = [float(np.linalg.norm(problem.matrix(y))) for y in (z, far)]
+    sizes = [frobenius(problem.thin_matrix(y)) for y in (z, far)]
     return ROUNDED * max(sizes) / problem.unit**2
 
 
-def _along(problem: Problem, z: Array, v: Array) -> tuple[Array, Array]:
+def _along(problem: Problem, z: Array, v: Array) -> tuple[Matrix, Matrix]:
     """Return the first and the second derivative of ∂F/∂x along a direction."""
     h = STEP * problem.unit / float(np.linalg.norm(v))
     one, two, back, far = (
-        problem.matrix(joined(z[:-1] + part * h * v, float(z[-1]))) for part in (1, 2, -1, -2)
+        problem.thin_matrix(joined(z[:-1] + part * h * v, float(z[-1]))) for part in (1, 2, -1, -2)
     )
     first = (8.0 * (one - back) - (two - far)) / (12.0 * h)
-    second = (16.0 * (one + back) - (two + far) - 30.0 * problem.matrix(z)) / (12.0 * h**2)
+    second = (16.0 * (one + back) - (two + far) - 30.0 * problem.thin_matrix(z)) / (12.0 * h**2)
     return first, second

@@ -6,10 +6,12 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 import numpy as np
+import scipy  # loads scipy.sparse when it is used
 import xarray as xr
 from numpy.typing import ArrayLike
 
 from dlnds.arrays import Array
+from dlnds.continuation.parts import Matrix, whole
 from dlnds.errors import check_array, check_choice, check_function, check_number, known_options
 from dlnds.theory import forms
 
@@ -29,12 +31,14 @@ class Residual:
         ``fun(x, p)`` returns F (component): for a flow the field, so that eigenvalues of its
         Jacobian with a positive real part are unstable; for a map see ``kind``.
     jacobian
-        ``jacobian(x, p)`` returns ∂F/∂x (component × component); ``None`` differences ``fun``.
+        ``jacobian(x, p)`` returns ∂F/∂x (component × component), an array or a sparse one of scipy;
+        ``None`` differences ``fun``.
     derivative
         ``derivative(x, p)`` returns ∂F/∂p (component); ``None`` differences ``fun``.
     generators
-        ``generators(x, p)`` returns tangent vectors (generator × component) that span the tangent
-        space of the symmetry orbit at x; ``None`` declares that there is no symmetry.
+        ``generators(x, p)`` returns tangent vectors (generator × component), an array or a sparse
+        one, that span the tangent space of the symmetry orbit at x; ``None`` declares that there is
+        no symmetry.
     invariants
         ``invariants(x, p)`` returns numbers that are equal on whole orbits and tell one from
         another; ``None`` if ‖x‖ and the eigenvalues of the Jacobian are such, as for orthogonal
@@ -65,7 +69,8 @@ class Residual:
         ``aligned(x)`` returns the equation in orthogonal coordinates that suit a state, that state
         in them, and what turns states (step × component) back; ``None`` if its own suit it. Large
         equations are followed in them: a Jacobian that falls into parts there is taken part by
-        part. What is observed of a state is the same in both.
+        part, and in a memory of its entries if it is sparse. What is observed of a state is the
+        same in both.
 
     Examples
     --------
@@ -76,10 +81,10 @@ class Residual:
     """
 
     fun: Callable[[Array, float], Array]
-    jacobian: Callable[[Array, float], Array] | None = None
+    jacobian: Callable[[Array, float], Matrix] | None = None
     _: KW_ONLY
     derivative: Callable[[Array, float], Array] | None = None
-    generators: Callable[[Array, float], Array] | None = None
+    generators: Callable[[Array, float], Matrix] | None = None
     invariants: Callable[[Array, float], Array] | None = None
     symmetric_at: Sequence[float] = ()
     symmetric: bool = False
@@ -136,7 +141,7 @@ class Residual:
         """Return ∂F/∂x, infinite or NaN where that or ``fun`` overflows."""
         state, p = _place(x, p)
         if self.jacobian is not None:
-            return jacobian_of(self.jacobian, state, p)
+            return whole(jacobian_of(self.jacobian, state, p))
         return forms.derivative(lambda y: self.value(y, p), state)
 
     def slope(self, x: ArrayLike, p: float) -> Array:
@@ -149,9 +154,7 @@ class Residual:
     def orbit(self, x: ArrayLike, p: float) -> Array:
         """Return the tangent vectors of the orbit (generator × component), none if undeclared."""
         state, p = _place(x, p)
-        if self.generators is None:
-            return np.zeros((0, state.size))
-        return np.asarray(self.generators(state, p), float).reshape(-1, state.size)
+        return whole(generators_of(self, state, p))
 
 
 def force_of(residual: Residual, x: Array, p: float) -> Array:
@@ -169,11 +172,24 @@ def force_of(residual: Residual, x: Array, p: float) -> Array:
     return found.copy()
 
 
-def jacobian_of(function: Callable[[Array, float], Array], x: Array, p: float) -> Array:
+def generators_of(residual: Residual, x: Array, p: float) -> Matrix:
+    """Return the tangent vectors of the orbit at a place that needs no check."""
+    if residual.generators is None:
+        return np.zeros((0, x.size))
+    found = residual.generators(x, p)
+    if type(found) is np.ndarray:
+        return np.asarray(found, float).reshape(-1, x.size)
+    if scipy.sparse.issparse(found) and found.shape[1:] == x.shape:
+        return scipy.sparse.csr_array(found, dtype=float)
+    return np.asarray(found, float).reshape(-1, x.size)
+
+
+def jacobian_of(function: Callable[[Array, float], Matrix], x: Array, p: float) -> Matrix:
     """Return ∂F/∂x, by its function, at a place that needs no check."""
     found = function(x, p)
     if not _is_plain(found, (x.size, x.size)):
-        found = np.asarray(found, float)
+        thin = type(found) is not np.ndarray and scipy.sparse.issparse(found)
+        found = scipy.sparse.csr_array(found, dtype=float) if thin else np.asarray(found, float)
         if found.shape != (x.size, x.size):
             raise ValueError(
                 f"jacobian: needs a matrix of shape {(x.size, x.size)}, got {found.shape}"

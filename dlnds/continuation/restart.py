@@ -1,5 +1,6 @@
 """Stored branches: followed on from an end, and joined with others."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ from dlnds.continuation.branches import (
 )
 from dlnds.continuation.correct import Event, Point, Problem, joined, stored, turned
 from dlnds.continuation.locate import at_node
+from dlnds.continuation.parts import frobenius
 from dlnds.continuation.residuals import Residual, equation_of
 from dlnds.continuation.start import check_room
 from dlnds.errors import check_choice, known_options
@@ -277,8 +279,9 @@ def _point(problem: Problem, branch: xr.Dataset, step: int, forward: bool) -> Po
 
 def _check_solves(problem: Problem, row: xr.Dataset, here: Point) -> None:
     """Refuse an equation that the end of a branch does not solve."""
-    wide = np.column_stack([problem.matrix(here.z), problem.slope(here.z)])
-    size = float(np.linalg.norm(problem.given(wide) * (problem.scale + np.abs(here.z))))
+    matrix, slope = map(problem.given, (problem.thin_matrix(here.z), problem.slope(here.z)))
+    reach = problem.scale + np.abs(here.z)
+    size = math.hypot(frobenius(matrix * reach[:-1]), frobenius(slope) * float(reach[-1]))
     if not here.residual <= 10.0 * float(row.residual) + tolerances.SAME_END * size:
         raise ValueError(
             f"residual: needs that of the branch, but at its end ‖F‖ = {here.residual:.3g}, it was "

@@ -29,8 +29,8 @@ from dlnds.continuation.correct import (
     upwards_of,
     usual_size,
 )
-from dlnds.continuation.parts import LARGE
-from dlnds.continuation.residuals import Residual, equation_of
+from dlnds.continuation.parts import LARGE, Matrix, entries, frobenius, thinned
+from dlnds.continuation.residuals import Residual, equation_of, generators_of, jacobian_of
 from dlnds.errors import ConvergenceError, check_array, check_memory, check_number
 from dlnds.theory import forms, tolerances
 
@@ -84,14 +84,12 @@ def started(
             raise ValueError(
                 f"events: needs functions that return one finite number, got {answer!r} at x0"
             )
-    for name, function in (("jacobian", equation.matrix), ("derivative", equation.slope)):
-        if getattr(equation, name) is not None and not np.isfinite(function(x, p)).all():
-            raise ValueError(f"{name}: needs finite numbers, got NaN or infinity at the start")
     minimum_norm, reach = symmetry == "minimum_norm", 0.5 * (high - low)
     lift = None
     if x.size > LARGE and equation.aligned is not None and not minimum_norm:
         equation, x, lift = _aligned(equation, x)
         course = {**course, "events": tuple(_of_turned(e, lift) for e in course["events"])}
+    _check_finite(equation, x, p)
     unit, start = float(np.linalg.norm(x)) or 1.0, joined(x, p)
     plain = Problem(equation, scale=joined(np.full(x.size, unit), reach), lift=lift, **course)
     plain = plain._replace(nullity=0) if minimum_norm else plain
@@ -119,13 +117,29 @@ def _aligned(equation: Residual, x: Array) -> tuple[Residual, Array, Callable[[A
     return own, y, lift
 
 
+def _check_finite(equation: Residual, x: Array, p: float) -> None:
+    """Refuse derivatives that are not finite, and a Jacobian that does not fit into the memory."""
+    known = {}
+    if equation.jacobian is not None:
+        known["jacobian"] = entries(thinned(jacobian_of(equation.jacobian, x, p)))
+    elif x.size > LARGE:
+        check_memory("x0", 4 * x.size**2)
+    if known and known["jacobian"].ndim == 2:
+        check_memory("x0", 4 * x.size**2)
+    if equation.derivative is not None:
+        known["derivative"] = equation.slope(x, p)
+    for name, found in known.items():
+        if not np.isfinite(found).all():
+            raise ValueError(f"{name}: needs finite numbers, got NaN or infinity at the start")
+
+
 def _of_turned(event: Event, lift: Callable[[Array], Array]) -> Event:
     return lambda y, p: event(lift(y[None])[0], p)
 
 
 def check_room(max_points: int, size: int) -> None:
     """Refuse branches of so many components that do not fit into the memory."""
-    check_memory("max_points", 4 * max_points * size + 4 * size**2)
+    check_memory("max_points", 4 * max_points * size)
 
 
 def start_of(
@@ -136,7 +150,7 @@ def start_of(
     plain = problem._replace(nullity=0) if minimum_norm else problem
     _check_derivatives(problem, z)
     z = _solution_at(plain, z)
-    jacobian = problem.matrix(z)
+    jacobian = problem.thin_matrix(z)
     if problem.spectrum is None:
         _check_declared(problem, z, jacobian)
     size = usual_size(problem, jacobian, problem.slope(z))
@@ -184,7 +198,7 @@ def _is_singular_around(problem: Problem, z: Array) -> bool:
             near = _solution_at(problem, place)
         except ConvergenceError:
             return False
-        size = usual_size(problem, problem.matrix(near), problem.slope(near))
+        size = usual_size(problem, problem.thin_matrix(near), problem.slope(near))
         if not _is_flat(problem, near, size) and len(_null_directions(problem, near)) == 1:
             return False
     return True
@@ -215,7 +229,7 @@ def _start_beside(problem: Problem, z: Array) -> Point:
     heading = 2.0 * found[0] - found[1]
     basis = orbit_basis(problem, places[0], heading)
     tangent = unit_length(heading * problem.scale)
-    return placed(problem, z, tangent, basis, problem.matrix(z))
+    return placed(problem, z, tangent, basis, problem.thin_matrix(z))
 
 
 def _around(problem: Problem, z: Array) -> list[Array]:
@@ -367,11 +381,11 @@ def _octaves(bent: float) -> float:
 def _check_derivatives(problem: Problem, z: Array) -> None:
     """Refuse a Jacobian, or a derivative by p, that is not that of fun."""
     residual, x, p = problem.residual, z[:-1], float(z[-1])
-    matrix, slope = problem.matrix(z), problem.slope(z)
+    matrix, slope = problem.thin_matrix(z), problem.slope(z)
     v = unit_length(_random(1, x.size)) * problem.unit
     unit, force = float(problem.scale[-1]), problem.value(z)
     bent = np.nan_to_num(np.abs(problem.force(x + v, p) - force), nan=0.0, posinf=0.0)
-    sizes = np.linalg.norm(matrix, axis=1) * problem.unit + np.abs(slope) * unit + bent
+    sizes = np.sqrt((matrix**2).sum(axis=1)) * problem.unit + np.abs(slope) * unit + bent
     if residual.jacobian is not None:
         tried = [
             (problem.force(x + h * v, p) - problem.force(x - h * v, p)) / (2.0 * h)
@@ -402,31 +416,34 @@ def _check_same(
 def _check_symmetric(problem: Problem, z: Array) -> None:
     """Refuse a Jacobian that is declared symmetric and is not, at the start or a length beside it.
 
-    At the start it may be so by chance, as where x = 0.
+    At the start it may be so by chance, as where x = 0. A thin matrix stays so where no component
+    moves that is zero.
     """
-    v = unit_length(_random(2, z.size - 1)) * problem.unit
-    found = [problem.matrix(place) for place in (z, joined(z[:-1] + v, float(z[-1])))]
-    found = [matrix for matrix in found if np.isfinite(matrix).all()]
-    sizes = [float(np.linalg.norm(matrix)) for matrix in found]
+    here = problem.thin_matrix(z)
+    ahead = _random(2, z.size - 1) * (1.0 if type(here) is np.ndarray else z[:-1] != 0.0)
+    v = ahead / (math.sqrt(ahead @ ahead) or 1.0) * problem.unit
+    found = [here, problem.thin_matrix(joined(z[:-1] + v, float(z[-1])))]
+    found = [matrix for matrix in found if np.isfinite(entries(matrix)).all()]
+    sizes = [frobenius(matrix) for matrix in found]
     for matrix, size in zip(found, sizes, strict=True):
-        lack = float(np.linalg.norm(matrix - matrix.T))
+        lack = frobenius(matrix - matrix.T)
         if lack > WRONG * size and lack > WRONG**2 * max(sizes):  # more than differences err by
             raise ValueError(
                 "symmetric: ∂F/∂x is not symmetric at the start, or beside it; leave it out"
             )
 
 
-def _check_declared(problem: Problem, z: Array, matrix: Array) -> None:
+def _check_declared(problem: Problem, z: Array, matrix: Matrix) -> None:
     """Refuse a symmetry that the equation does not have."""
     residual, x, p = problem.residual, z[:-1], float(z[-1])
-    size = float(np.linalg.norm(matrix))
+    size = frobenius(matrix)
     if residual.symmetric:
         _check_symmetric(problem, z)
-    rows = residual.orbit(x, p)
-    if rows.shape[1] != x.size or not np.isfinite(rows).all():
+    rows = generators_of(residual, x, p)
+    if rows.shape[1] != x.size or not np.isfinite(entries(rows)).all():
         raise ValueError(f"generators: needs finite rows of {x.size} numbers, got {rows.shape}")
-    lack = float(np.linalg.norm(rows @ matrix.T))
-    if lack > WRONG * size * float(np.linalg.norm(rows)) and lack > WRONG * size * problem.unit:
+    lack = frobenius(rows @ matrix.T)
+    if lack > WRONG * size * frobenius(rows) and lack > WRONG * size * problem.unit:
         raise ValueError(
             "generators: are no symmetry of fun, ∂F/∂x does not vanish along them at the start"
         )

@@ -29,6 +29,7 @@ from dlnds.continuation.correct import (
     unit_length,
 )
 from dlnds.continuation.orbits import same_orbit
+from dlnds.continuation.parts import whole
 from dlnds.continuation.ways import Special
 from dlnds.theory import tolerances
 
@@ -149,8 +150,9 @@ def reduced(problem: Problem, special: Special) -> Reduced:
 
 def _pinned(problem: Problem, z: Array, basis: Array) -> tuple[Array, float]:
     """Return the derivative in scaled coordinates, which holds the orbit, and its size."""
-    rows, size = scaled_derivatives(problem, z)
-    rows[:, :-1] -= size * (basis @ basis.T)
+    matrix, slope, size = scaled_derivatives(problem, z)
+    rows = np.column_stack([whole(matrix), slope])
+    rows[:, :-1] -= size * whole(basis @ basis.T)
     return rows, size
 
 

@@ -18,6 +18,7 @@ from dlnds.continuation.correct import (
     stored,
     unit_length,
 )
+from dlnds.continuation.parts import frobenius
 from dlnds.continuation.ways import (
     Place,
     Special,
@@ -258,8 +259,8 @@ def _is_singular(way: Way, point: Point) -> bool:
 def _solves(way: Way, point: Point) -> bool:
     """Tell whether the residual of a point that was not solved for is slight."""
     problem = way.problem
-    jacobian = problem.matrix(point.z)
-    rounding = 1e-12 * float(np.linalg.norm(jacobian)) * float(np.linalg.norm(point.x))
+    size = frobenius(problem.thin_matrix(point.z))
+    rounding = 1e-12 * size * float(np.linalg.norm(point.x))
     slow = max(slowest_growth(q) for q in (way.here, way.there))
     wrong = SLIGHT * slow * way.length * problem.unit
     return float(np.linalg.norm(problem.value(point.z))) <= rounding + wrong

@@ -3,7 +3,7 @@
 import math
 import operator
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from dlnds.systems.cycles import Of, cycle
 from dlnds.systems.protocol import (
     Limit,
     Numerics,
+    Reduction,
     SystemProtocol,
     Theory,
     check_flow,
@@ -99,7 +100,13 @@ class GradientDescent(SystemProtocol):
     @property
     def numerics(self) -> Numerics:
         """As for the flow; the map is x → x + η f(x)."""
-        return self.system.numerics._replace(update=(1.0, self.step_size))
+        flow = self.system.numerics
+        return flow._replace(update=(1.0, self.step_size), aligned=self._aligned)
+
+    def _aligned(self, x: Array) -> Reduction | None:
+        """Return descent in orthogonal coordinates that suit a state."""
+        found = self.system.numerics.aligned(x)
+        return found and found._replace(system=replace(self, system=found.system))
 
     def observables(
         self, states: Array, names: Iterable[str] | None = None, start: Array | None = None

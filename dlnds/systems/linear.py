@@ -377,6 +377,7 @@ class LinearNetwork(LayeredSystem):
         return found._replace(
             tangent=None if self._wide_input else kernels.tangent,
             working_basis=self._working_basis,
+            aligned=self._in_modes,
             deflate=self._deflate,
             straight=self._straight,
             unaffected=UNAFFECTED,
@@ -403,8 +404,10 @@ class LinearNetwork(LayeredSystem):
         There what has not been learnt yet is held by weights of its own: neither the rounding nor
         the errors of those already learnt reach it. Raw inputs are turned until K V is triangular.
         """
-        if max(self.widths) > WIDEST_BASIS:
-            return None
+        return None if max(self.widths) > WIDEST_BASIS else self._in_modes(states)
+
+    def _in_modes(self, states: Array) -> Reduction | None:
+        """Return the same of networks of any width, None where nothing is to be turned."""
         outer, inner = self._mode_basis
         layers = list(layers_of(self.widths, states))
         layers[0] = layers[0] @ inner
@@ -624,7 +627,7 @@ class LinearNetwork(LayeredSystem):
             raw = self.with_covariance()
             return varied.along_covariances(raw, raw.problem, raw.velocity, **options)
         label = varied.decay_labels(self.problem, self.widths, self.depth)
-        return super().varied(name) | {"label": label}
+        return varied.thinned(super().varied(name), self.problem) | {"label": label}
 
     def with_covariance(self) -> "LinearNetwork":
         """Return the network of the same data with raw inputs.

@@ -172,6 +172,7 @@ class ProductFlow(SystemProtocol):
             symmetric=False,
             reduce=lambda x: None,
             working_basis=self._working_basis,
+            aligned=self._working_basis,
             deflate=self._deflate,
             unaffected=layers.unaffected | {"rank_gap", "entropy"},
         )

@@ -149,6 +149,8 @@ class Numerics(NamedTuple):
     #: The system in orthogonal coordinates that suit a state, or each of a stack, or None if its
     #: own do; asked again as the state grows. None if no others ever do.
     working_basis: Callable[[Array], "Reduction | None"] | None = None
+    #: The same for a single state, also where it would be too dear along a run.
+    aligned: Callable[[Array], "Reduction | None"] = lambda x: None
     #: The system without what has come to rest at a state to an accuracy ``rtol``, or None if
     #: nothing has.
     deflate: Callable[[Array, float], "Reduction | None"] = lambda x, rtol: None
@@ -331,6 +333,7 @@ def evaluations(
     along = None if whole else system.jvp and jit.ready(system.jvp, jit.JVP)
 
     def jacobian(x: Array, p: float) -> Array:
+        check_memory("x", n * n)
         state, numbers, out = np.array(x, dtype=float), params(p), np.zeros((n, n))
         if whole:
             whole(0.0, state, numbers, out)

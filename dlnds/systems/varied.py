@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from dlnds.arrays import Array, Params
 from dlnds.errors import check_array, check_choice
 from dlnds.systems.protocol import SystemProtocol, check_state, evaluations
-from dlnds.theory import coordinates, moments, names, spectra, strings, symmetry, tolerances
+from dlnds.theory import coordinates, moments, names, spectra, strings, symmetry, thin, tolerances
 from dlnds.theory.coordinates import flat, layers_of
 from dlnds.theory.moments import Problem
 
@@ -92,6 +92,30 @@ def with_decay(
         "observe": lambda x, p: observe(x),
         "vectorized": True,
         "attributes": {**system.attributes(), "vary": "weight_decay"},
+    }
+
+
+def thinned(parts: Parts, problem: Problem) -> Parts:
+    """Return the same of linear layers, with sparse derivatives where most weights are zero."""
+
+    def chosen(whole: Callable[..., Array], sparse: Callable[..., Any]) -> Callable[..., Any]:
+        def derivative(x: Array, p: float) -> Any:
+            if x.size <= thin.LARGE:
+                return whole(x, p)
+            layers = layers_of(problem.widths, x)
+            return sparse(layers, p) if thin.is_thin(layers) else whole(x, p)
+
+        return derivative
+
+    def jacobian(layers: Sequence[Array], p: float) -> Any:
+        return thin.jacobian(problem, layers, p)
+
+    def generators(layers: Sequence[Array], p: float) -> Any:
+        return thin.generators(layers, p != 0.0)
+
+    return parts | {
+        "jacobian": chosen(parts["jacobian"], jacobian),
+        "generators": chosen(parts["generators"], generators),
     }
 
 

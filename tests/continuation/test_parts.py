@@ -1,14 +1,19 @@
 """Large equations that fall into parts: the same as taken as a whole."""
 
 import itertools
+import tracemalloc
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import scipy.linalg
+import scipy.sparse
+import xarray as xr
 from scipy.stats import ortho_group
 
 import dlnds as dl
 from dlnds.continuation import bordered, correct, parts, start
+from dlnds.theory import thin
 
 EPS = np.finfo(float).eps
 
@@ -23,6 +28,7 @@ def few(monkeypatch):
         for module in (parts, bordered, start):
             monkeypatch.setattr(module, "LARGE", 10)
         monkeypatch.setattr(parts, "SPARSE", 1)
+        monkeypatch.setattr(thin, "LARGE", 10)
         return taken
 
     return lowered
@@ -55,7 +61,7 @@ def test_parts_are_what_entries_join():
     moved = np.zeros(len(matrix), bool)
     moved[[places[0][0], places[3][1]]] = True
     basis = orbit_of(rng, len(matrix), [np.append(places[1], places[2])])  # it joins two parts
-    found = parts.parts_of(matrix, basis, moved)
+    found = parts.parts_of(parts.thinned(matrix), basis, moved)
     assert set(found.moving) == {*places[0], *places[3]}
     others = {frozenset(part) for group in found.others for part in group.tolist()}
     known = [{*places[1], *places[2]}, *map(set, places[4:])]
@@ -69,7 +75,8 @@ def test_what_does_not_fall_apart_is_taken_as_a_whole():
     small = np.eye(50)
     for matrix in (dense, chain, small):
         n = len(matrix)
-        assert parts.parts_of(matrix, np.zeros((n, 0)), np.zeros(n, bool)) is None
+        found = parts.parts_of(parts.thinned(matrix), np.zeros((n, 0)), np.zeros(n, bool))
+        assert found is None
 
 
 @pytest.mark.parametrize("singular", [False, True])
@@ -83,7 +90,7 @@ def test_systems_are_solved_part_by_part_as_a_whole(singular):
     basis = orbit_of(rng, n, places[3:6])
     slope, normal = np.zeros(n), np.zeros(n + 1)
     slope[places[0]], normal[places[1]], normal[n] = 1.0, 0.5, 1.0
-    factors, weight = bordered.assembled(matrix, slope, normal, basis, ratio)
+    factors, weight = bordered.assembled(parts.thinned(matrix), slope, normal, basis, ratio)
     assert factors.parts
     whole = np.zeros((n + 1, n + 1))
     whole[:n, :n] = matrix / weight - basis @ basis.T
@@ -111,8 +118,9 @@ def test_a_span_by_parts_is_that_of_all_rows():
     rows[5] = 2.0 * rows[4]  # which is one direction, not two
     rows[7] *= 1e-3
     rows = rows[rng.permutation(400)]
-    assert parts.is_sparse(rows)
-    basis = parts.span(rows, 1e-9, 1.0)
+    few = parts.thinned(rows)
+    assert scipy.sparse.issparse(few)
+    basis = parts.span(few, 1e-9, 1.0).toarray()
     assert basis.shape == (680, 339)
     assert np.abs(basis.T @ basis - np.eye(339)).max() <= 100.0 * EPS
     left = rows - (rows @ basis) @ basis.T
@@ -177,6 +185,24 @@ def test_branches_by_parts_are_those_of_the_whole(name, few):
     assert np.abs(one.state.values - other.state.values).max() <= 1e-7
     assert by_parts.residual.max() <= 1e-11
     assert by_parts.attrs["problem_digest"] == whole.attrs["problem_digest"]
+
+
+def test_large_steps_of_descent_have_the_multipliers_of_small_ones(few):
+    """F = η f: the fixed points of the flow's branch, with η times its eigenvalues."""
+    net = dl.LinearNetwork((4, 4, 4), np.diag([4.0, 3.0, 2.0, 1.0]))
+    x = at_decay(net, 0.5, (0, 1), np.random.default_rng(10))
+    options = {"bounds": (0.4, 0.9), "direction": "up", "max_points": 3}
+    equation = dl.equilibria(dl.GradientDescent(net, step_size=0.1), vary="weight_decay")
+    small = dl.branch(equation, x, 0.5, **options)
+    taken = few()
+    large = dl.branch(equation, x, 0.5, **options)
+    assert taken
+    for found in (small, large):
+        s = np.sqrt(np.array([4.0, 3.0]) - found.p.values[:, None])
+        largest = np.maximum(2.0 * s[:, 0] ** 2, 7.0)  # of the pair: σ_1 + σ_2
+        assert np.abs(found.spectral_radius.values - 0.1 * largest).max() <= 1e-12
+    assert (small["index"].values == 4).all()  # λ − σ_q of two units and two modes
+    assert (large["index"].values == 4).all()
 
 
 def passed_by(branch):
@@ -250,9 +276,10 @@ def test_null_directions_of_parts_are_those_of_the_whole():
     slope = np.zeros(n)
     slope[places[0]] = 1.0
     none = np.zeros((n, 0))
+    matrix = parts.thinned(matrix)
     found = parts.parts_of(matrix, none, slope != 0.0)
     nulls = correct._null_vectors(parts.decomposed(found, matrix, none, 1.0, slope), 1e-9)
-    known = scipy.linalg.null_space(np.column_stack([matrix, slope]), rcond=1e-9)
+    known = scipy.linalg.null_space(np.column_stack([matrix.toarray(), slope]), rcond=1e-9)
     assert nulls.shape == (3, n + 1)
     assert known.shape == (n + 1, 3)
     assert np.abs(nulls @ nulls.T - np.eye(3)).max() <= 100.0 * EPS
@@ -303,3 +330,90 @@ def test_an_equation_may_be_followed_in_coordinates_that_suit_its_start(few):
 def test_aligned_needs_a_function():
     with pytest.raises(TypeError, match=r"^aligned: "):
         dl.Residual(lambda x, p: x, aligned=3)
+
+
+def turned_problem(widths, sigma, decay):
+    """Return a network in bases at random, and a start whose last mode is not learnt."""
+    rng = np.random.default_rng(8)
+    ends = widths[-1], widths[0]
+    left, right = (np.linalg.qr(rng.normal(size=(d, sigma.size)))[0] for d in ends)
+    net = dl.LinearNetwork(widths, left * sigma @ right.T)
+    return net, at_decay(net, decay, range(sigma.size - 1), rng)
+
+
+def test_large_branches_take_a_small_part_of_the_memory_of_a_matrix():
+    """n = 50,816: a matrix has n² numbers, 21 GB."""
+    net, x = turned_problem((784, 64, 10), np.arange(10.0, 0.0, -1.0), 0.4)
+    equation = dl.equilibria(net, vary="weight_decay")
+    tracemalloc.start()
+    found = dl.branch(equation, x, 0.4, bounds=(0.3, 0.8), direction="up", max_points=2)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.sizes["step"] == 3
+    assert peak <= 0.05 * 8.0 * net.dim**2
+    assert found.residual.max() <= 1e-10
+
+
+def test_where_a_mode_of_a_large_network_is_learnt_all_spare_units_can_do_so():
+    """Two layers, n = 20,000: W = Σ_j (σ_j − λ) u_j v_jᵀ, and the Hessian has λ ± σ_q."""
+    sigma, units = np.arange(10.0, 0.0, -1.0), 100
+    net, x = turned_problem((units, units, units), sigma, 0.4)
+    equation = dl.equilibria(net, vary="weight_decay")
+    found = dl.branch(equation, x, 0.4, bounds=(0.3, 1.2), direction="up", max_points=12)
+    event, p, learnt = dl.schema.decode(found.event).values, found.p.values, sigma.size - 1
+    (at,) = np.flatnonzero(event != "none")
+    assert event[at] == "branch_point"
+    assert abs(p[at] - sigma[-1]) <= 1e-9
+    assert int(found.kernel_dimension[at]) == units - learnt
+    before = np.arange(p.size) < at
+    assert (found["index"].values == np.where(before, units - learnt, 0)).all()
+    turns = learnt * (units - learnt) + learnt * (learnt - 1) // 2
+    assert (found.orbit_dimension == turns).all()
+    maps = np.sqrt(((sigma[:-1] - p[:, None]) ** 2).sum(axis=1))
+    assert np.abs(found.product_norm.values - maps).max() <= 1e-10
+    largest = np.maximum(2.0 * (sigma[0] - p), sigma[0] + sigma[1])
+    assert np.abs(found.spectral_radius.values - largest).max() <= 1e-9
+
+
+def blocks_of(x, p):
+    """Return F of pairs (a, b) with a² + b = 1 + p, b − a = 0, as one vector, and its Jacobian."""
+    a, b = x[::2], x[1::2]
+    force = np.empty_like(x)
+    force[::2], force[1::2] = a**2 + b - 1.0 - p * (np.arange(a.size) == 0), b - a
+    rows = np.repeat(np.arange(x.size).reshape(-1, 2), 2)
+    columns = np.tile(np.arange(x.size).reshape(-1, 2), 2).ravel()
+    data = np.stack([2.0 * a, np.ones_like(a), -np.ones_like(a), np.ones_like(a)], axis=1).ravel()
+    return force, scipy.sparse.coo_array((data, (rows, columns)), shape=(x.size, x.size))
+
+
+def test_a_jacobian_may_be_sparse():
+    """The moving pair is a² + a = 1 + p, and turns at p = −5/4; the others rest."""
+    force, matrix = (lambda x, p, k=k: blocks_of(x, p)[k] for k in (0, 1))
+    size, golden = 700, 0.5 * (np.sqrt(5.0) - 1.0)
+    answers = []
+    for jacobian in (matrix, lambda x, p: matrix(x, p).toarray()):
+        equation = dl.Residual(force, jacobian)
+        x = np.full(size, golden)
+        assert (equation.matrix(x, 0.0) == matrix(x, 0.0).toarray()).all()
+        answers.append(
+            dl.branch(equation, x, 0.0, bounds=(-2.0, 1.0), direction="down", max_points=15)
+        )
+    found, whole = answers
+    events = dl.special_points(found)
+    assert dl.schema.decode(events.event).values.tolist() == ["fold"]
+    assert abs(float(events.p[0]) + 1.25) <= 1e-12
+    a = found.state.values[:, 0]
+    assert np.abs(a**2 + a - 1.0 - found.p.values).max() <= 1e-12
+    assert np.abs(found.state.values[:, 2:] - golden).max() <= 1e-12
+    xr.testing.assert_identical(found, whole)
+
+
+def test_what_does_not_fit_into_the_memory_is_refused_at_once(monkeypatch):
+    """A start with full layers, of which no coordinates make sparse ones."""
+    net = dl.LinearNetwork((40, 40, 40), np.diag(np.arange(40.0, 0.0, -1.0)))
+    equation = dl.equilibria(net, vary="weight_decay")
+    x = np.random.default_rng(9).normal(size=net.dim)
+    free = 8 * net.dim**2
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=free))
+    with pytest.raises(ValueError, match=r"^x.*: this takes .* bytes, more than half of the free"):
+        dl.branch(equation, x, 0.1, bounds=(0.05, 1.0), max_points=10)
