@@ -76,15 +76,19 @@ def distances(now: Factors, before: Factors) -> tuple[Array, Array]:
     """Return 1 − ⟨K, K_0⟩/(‖K‖ ‖K_0‖) and ‖K − K_0‖/‖K_0‖, from the change itself.
 
     Where the kernel hardly moves both are accurate to rounding of the change, not of the kernel.
-    NaN where a kernel is zero.
+    Where it grows by orders of magnitude the change has its size and hides the angle, which is
+    that of the two kernels then. NaN where a kernel is zero.
     """
     moved, start = change(now, before), before.terms()
     size, first = (np.sqrt(product(terms, terms)) for terms in (now.terms(), start))
     squared, along = np.maximum(product(moved, moved), 0.0), product(moved, start)
+    overlap = product(now.terms(), start)
     with np.errstate(divide="ignore", invalid="ignore"):
         longer = (squared + 2.0 * along) / (size + first)
         angle = np.maximum(squared - longer**2, 0.0) / (2.0 * size * first)
-        return angle, np.sqrt(squared) / first
+        far = np.maximum(1.0 - overlap / size / first, 0.0)
+        near = np.abs(longer) <= np.minimum(size, first)
+        return np.where(near, angle, far), np.sqrt(squared) / first
 
 
 def alignment(problem: Problem, now: Factors, targets: float) -> Array:

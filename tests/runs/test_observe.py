@@ -140,6 +140,20 @@ def test_small_changes_of_the_kernel_keep_their_digits():
         assert distance == pytest.approx(0.5 * (exact * across) ** 2, rel=2.0 * noise)
 
 
+def test_the_angle_of_kernels_does_not_depend_on_their_sizes():
+    """K is homogeneous in the weights, so that K(s x) has the direction of K(x)."""
+    rng = np.random.default_rng(5)
+    net = dl.LinearNetwork((3, 4, 4, 4, 2), rng.normal(size=(2, 3)))
+    x, y = rng.normal(size=(2, net.dim))
+    K, K0 = formed_kernel(net, y, np.eye(3)), formed_kernel(net, x, np.eye(3))
+    angle = 1.0 - np.sum(K * K0) / (np.linalg.norm(K) * np.linalg.norm(K0))
+    sizes = [1e-8, 1e-4, 0.1, 0.9, 1.0, 1.1, 1.5, 10.0, 1e4, 1e8]
+    found = measured(net, "ntk_distance", x, *(s * y for s in sizes))[1:]
+    np.testing.assert_allclose(found, angle, rtol=1e-13)
+    itself = measured(net, "ntk_distance", x, *(s * x for s in sizes))
+    np.testing.assert_allclose(itself, 0.0, rtol=0, atol=20.0 * EPS)
+
+
 def test_balanced_kernels_have_the_spectrum_of_the_riemannian_operator():
     for h in (2, 3, 4):
         net = dl.LinearNetwork((3, *[4] * (h - 1), 3), np.diag([3.0, 2.0, 1.0]))
