@@ -143,6 +143,8 @@ def load_system(run: xr.Dataset | xr.DataTree) -> Any:
     others = [str(dim) for dim in stored.dims if dim != NUMBER]
     if others:
         raise ValueError(f"run: is of several systems; select one along {', '.join(others)}")
+    if not stored.dims:
+        raise ValueError(f"run: needs all numbers of {PROBLEM!r}, got one")
     try:
         words = json.loads(text)
         form, digest, parts = words["form"], words["digest"], words["system"]

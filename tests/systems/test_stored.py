@@ -271,6 +271,8 @@ def test_what_was_changed_is_refused_and_nothing_else_is_made():
         (with_numbers(np.array([2.0, 0.0, 0.0, 1.5])), "what it carries makes a system with"),
         (with_numbers(np.array([2.0, 0.0, 0.0, np.nan])), "its system cannot be rebuilt"),
         (with_numbers(np.arange(5.0)), "what it carries makes a system with the digest"),
+        (run.isel(number=0), "needs all numbers of 'problem', got one"),
+        (run.isel(number=slice(3)), "its system cannot be rebuilt"),
         (run.assign_attrs(problem_digest="0" * 64), "what it carries makes a system with the dig"),
     ]:
         with pytest.raises(ValueError, match=f"^run: {said}"):
