@@ -464,8 +464,8 @@ MUTANTS = (
     Mutant(
         "numbers in names of layers sorted as text",
         "runs/layouts.py",
-        "sorted(group, key=_numbers)",
-        "sorted(group)",
+        "for number in sorted(group)]",
+        "for number in sorted(group, key=str)]",
         ("runs/test_imported.py",),
     ),
     Mutant(

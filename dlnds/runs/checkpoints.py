@@ -78,7 +78,8 @@ def read_checkpoints(
         A folder, the path of a file, or a list of paths; or a nested dict of arrays (the
         parameters of jax and flax, a state dict), or a list of those, one for each time. Files are
         ``.npz``, ``.safetensors``, or what ``torch.save`` writes of a state dict (``.pt``,
-        ``.pth``, ``.ckpt``); files of other kinds in a folder are left aside. A file or dict may
+        ``.pth``, ``.ckpt``), in the folder, or else in folders in it, such as ``checkpoint-500``;
+        files of other kinds in a folder are left aside. A file or dict may
         hold the weights of several times under keys such as ``"step_100"``, or integers.
     step_size
         Times are numbers of steps, times this.
@@ -206,10 +207,12 @@ def _paths(path: Path, folders: bool = True) -> list[Path]:
     """Return a file, or the files of known kinds in a folder."""
     kinds = ", ".join(FORMATS)
     if folders and path.is_dir():
-        found = [file for file in path.iterdir() if file.suffix.lower() in FORMATS]
+        inside = (path.glob(pattern) for pattern in ("*", "*/*"))
+        kept = ([file for file in files if file.suffix.lower() in FORMATS] for files in inside)
+        found = next(filter(None, kept), [])
         if not found:
             raise ValueError(f"source: the folder {path} has no file of the kinds {kinds}")
-        return sorted(found, key=lambda file: (_numbers(file.stem), file.name))
+        return sorted(found, key=lambda file: (_numbers(f"{file.parent.name} {file.stem}"), file))
     if not path.is_file():
         raise ValueError(f"source: there is no file {path}")
     if path.suffix.lower() not in FORMATS:
@@ -219,6 +222,8 @@ def _paths(path: Path, folders: bool = True) -> list[Path]:
 
 def _files(paths: Sequence[Path]) -> list[_Source]:
     numbers = _steps_in([path.stem for path in paths])
+    if None in numbers and len({path.name for path in paths}) == 1:  # each in a folder of its own
+        numbers = _steps_in([path.parent.name for path in paths])
     openers = [functools.partial(opened, path) for path in paths]
     parts = zip(map(str, paths), openers, numbers, strict=True)
     return [_Source(*part) for part in parts]

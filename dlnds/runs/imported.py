@@ -55,7 +55,8 @@ def as_run(
         size times the number of steps.
     layers
         For each time the weights W_1, …, W_h (each d_i × d_{i−1}): arrays, or tensors that can be
-        detached, in a sequence; or a nested dict of them, as of `read_checkpoints`. Layers that fit
+        detached, in a sequence; or a nested dict of them, as of `read_checkpoints`. Stacks W_i
+        (time, d_i, d_{i−1}) are given as ``zip(W_1, …, W_h)``. Layers that fit
         the network only transposed, or only in reverse order, are taken so. They are read one time
         after the other, so that a lazy sequence, or a generator, takes no more memory than what
         ``save`` keeps.

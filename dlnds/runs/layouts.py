@@ -89,7 +89,7 @@ def layout(
 
 
 def _parts(key: Key) -> list[str]:
-    return [part for name in key for part in name.split(".")]
+    return [part.partition(":")[0] for name in key for part in name.split(".")]
 
 
 def _is_optimizers(key: Key) -> bool:
@@ -135,11 +135,17 @@ def _named(shapes: Mapping[Key, tuple[int, ...]], names: Sequence[str]) -> list[
 
 
 def _orders(layers: Iterable[Key]) -> Iterator[list[Key]]:
-    """Give all orders in which the names that differ by numbers alone ascend in these."""
-    groups: dict[str, list[Key]] = {}
+    """Give all orders in which the names that differ by numbers alone ascend in these.
+
+    ``dense``, ``dense_1``, ``dense_2`` count from the one without a number.
+    """
+    groups: dict[str, dict[tuple[int, ...], Key]] = {}
     for key in layers:
-        groups.setdefault(re.sub(r"\d+", "#", text(key)), []).append(key)
-    chains = [sorted(group, key=_numbers) for group in groups.values()]
+        counted = re.sub(r"_\d+(?=[/.]|$)", "", text(key))
+        group = groups.setdefault(re.sub(r"\d+", "#", counted), {})
+        if group.setdefault(_numbers(key), key) != key:
+            groups[text(key)] = {(): key}  # with the numbers of another, elsewhere in the name
+    chains = [[group[number] for number in sorted(group)] for group in groups.values()]
 
     def merged(rest: list[list[Key]]) -> Iterator[list[Key]]:
         if not any(rest):
@@ -152,8 +158,8 @@ def _orders(layers: Iterable[Key]) -> Iterator[list[Key]]:
     return merged(chains)
 
 
-def _numbers(key: Key) -> list[int]:
-    return [int(number) for number in re.findall(r"\d+", text(key))]
+def _numbers(key: Key) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", text(key)))
 
 
 def _decided(
@@ -174,7 +180,10 @@ def _decided(
         return fits[0]
     found = ", ".join(f"{text(key)} {shapes[key]}" for key in orders[0])
     if not fits:
-        raise ValueError(f"holds matrices that do not follow one another: {found}")
+        raise ValueError(
+            f"holds matrices that do not follow one another: {found}; give names= of W_1, …, W_h "
+            "if others are among them"
+        )
     if all(keys == fits[0][0] for keys, _ in fits):
         raise ValueError(
             "does not tell by names or shapes whether rows are outputs or inputs "

@@ -264,6 +264,27 @@ def test_numbers_in_names_are_numbers_and_shapes_order_the_rest():
     assert [w.shape for w in weights[0]] == [(4, 3), (5, 4), (2, 5)]
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("dense/kernel:0", "dense_1/kernel:0", "dense_10/kernel:0"),
+        ("linear.kernel", "linear_2.kernel", "linear_3.kernel"),
+        ("params/Dense_2/kernel", "params/Dense_9/kernel", "params/Dense_10/kernel"),
+    ],
+)
+def test_names_of_keras_count_from_the_one_without_a_number(names):
+    layers = snapshots(SQUARE)[0]
+    pairs = sorted(zip(names, layers, strict=True))
+    _, weights = dl.read_checkpoints({name: w.T for name, w in pairs})
+    assert all(np.array_equal(a, b) for a, b in zip(weights[0], layers, strict=True))
+
+
+def test_numbers_at_two_places_of_names_are_no_order():
+    source = {name: np.eye(2) for name in ("dense/a_1", "dense_1/a")}
+    with pytest.raises(ValueError, match="^source: .*does not tell the order"):
+        dl.read_checkpoints(source)
+
+
 @pytest.mark.parametrize("form", ["{}.weight", "layer_{}/kernel", "W{}"])
 def test_square_layers_lie_as_their_names_say_or_as_the_caller(form):
     layers = snapshots(SQUARE)[0]
@@ -284,6 +305,8 @@ def test_generators_have_to_end_with_the_times():
     layers = snapshots(NET)
     run = dl.as_run(NET, STEPS, layers)
     assert dl.as_run(NET, STEPS, iter(layers)).identical(run)
+    stacks = [np.stack(parts) for parts in zip(*layers, strict=True)]
+    assert dl.as_run(NET, STEPS, zip(*stacks, strict=True)).identical(run)
     for times in (STEPS[:-1], (*STEPS, 2000)):
         with pytest.raises(ValueError, match="^layers: needs the weights at each of"):
             dl.as_run(NET, times, iter(layers))
@@ -591,6 +614,16 @@ def test_steps_are_the_numbers_that_names_mean(stems, steps, tmp_path):
     times, weights = dl.read_checkpoints(tmp_path)
     assert times.tolist() == sorted(steps)
     assert np.array_equal(weights[0][0], layers[int(np.argmin(steps))][0])
+
+
+def test_each_checkpoint_may_have_a_folder(tmp_path):
+    layers = snapshots(NET)
+    for step, snapshot in zip(STEPS, layers, strict=True):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        write_safetensors(tmp_path / f"checkpoint-{step}" / "model.safetensors", named(snapshot))
+    run = dl.as_run(NET, STEPS, layers)
+    for source in (tmp_path, sorted(tmp_path.glob("*/*"))):
+        assert dl.as_run(NET, *dl.read_checkpoints(source)).identical(run)
 
 
 def test_files_without_clear_steps_take_those_of_the_caller(tmp_path):
