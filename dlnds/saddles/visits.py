@@ -14,10 +14,11 @@ from dlnds import schema
 from dlnds.arrays import Array, Flags
 from dlnds.errors import check_number, known_options
 from dlnds.systems.linear import LinearNetwork, check_network
+from dlnds.theory import tolerances
 from dlnds.theory.connecting import OPEN, connecting_sets
 from dlnds.theory.coordinates import layers_of, product
 from dlnds.theory.laws import orbit_time
-from dlnds.theory.moments import exceeds
+from dlnds.theory.moments import exceeds, groups
 
 #: The part of σ_j from which on the growth of a mode is timed.
 GROWN_FROM = 0.05
@@ -76,6 +77,8 @@ def saddle_visits(net: LinearNetwork, run: xr.Dataset, *, radius: float = 0.05) 
 
     A visit is an interval of saved rows in which the end-to-end map stays within ``radius`` of the
     same P_S Σ: ‖W K − P_S Σ‖_F ≤ radius ‖Σ‖_F, where S holds the modes with u_jᵀ W K v_j > σ_j/2.
+    Of equal σ_j that is any of the P_S Σ, which all have the same loss, and S holds the first ones,
+    unless the run is diagonal among them: as `classify` names such a state.
     A saddle that a run with states passes between two rows is seen, too, if they are close enough
     for a cubic, with the field at both, to have the field between them.
 
@@ -87,7 +90,8 @@ def saddle_visits(net: LinearNetwork, run: xr.Dataset, *, radius: float = 0.05) 
         A run with ``state`` or ``product`` (`flow`, `exact_flow`, `as_run`, or `iterate` of
         `GradientDescent`), or one member of a stack; rows that it did not reach are left out. With
         ``mode_strength`` too, modes far below the rounding of those already learnt are seen.
-        ``mode_strength`` alone is enough; ``closest`` is then known to 1e-8.
+        ``mode_strength`` alone is enough; ``closest`` is then known to 1e-8, and of equal σ_j other
+        directions than those of the network are not seen.
     radius
         Size of the neighbourhoods, relative to ‖Σ‖_F.
 
@@ -160,12 +164,15 @@ def _trace(name: str, net: LinearNetwork, run: xr.Dataset, radius: float) -> Tra
     if "state" in columns:
         maps = product(layers_of(net.widths, columns["state"]))
     image = None if maps is None else net.problem.image(maps)
-    if "mode_strength" in columns:  # with the digits that the map itself has rounded off
+    own = columns.get("mode_strength")  # with the digits that the map itself has rounded off
+    if image is None:
         strength = columns["mode_strength"]
+        learnt = net.problem.is_learnt(strength)
+        distance = _distance_by_loss(net, strength, learnt, columns["loss"])
     else:
-        strength = net.problem.strength(np.asarray(image))
-    learnt = net.problem.is_learnt(strength)
-    distance = _distance(net, image, strength, learnt, columns["loss"])
+        strength, frames = _turned(net, image, own)
+        learnt = net.problem.is_learnt(strength)
+        distance = _distance(net, image, frames, learnt)
     return Trace(columns["time"], columns["time_low"], strength, learnt, distance)
 
 
@@ -187,10 +194,10 @@ class Gaps(NamedTuple):
     def near(self, part: float, learnt: Flags | None = None) -> tuple[Flags, Array]:
         """Return which modes are learnt after a part of each gap, and how far their maps are."""
         image = self.net.image(self.states(part))
+        strength, frames = _turned(self.net, image)
         if learnt is None:
-            learnt = self.net.problem.is_learnt(self.net.problem.strength(image))
-        nothing = np.zeros(len(image))
-        return learnt, _distance(self.net, image, nothing, learnt, nothing)
+            learnt = self.net.problem.is_learnt(strength)
+        return learnt, _distance(self.net, image, frames, learnt)
 
     def follow(self, durations: Array) -> Flags:
         """Tell in which gaps the cubic has the field in the middle, too."""
@@ -279,20 +286,50 @@ def _columns(name: str, net: LinearNetwork, run: xr.Dataset) -> dict[str, Array]
     return columns
 
 
-def _distance(
-    net: LinearNetwork, image: Array | None, strength: Array, learnt: Flags, loss: Array
-) -> Array:
-    """Return ‖W K − P_S Σ‖_F/‖Σ‖_F for the learnt modes S, by maps or by strengths and loss."""
+def _turned(
+    net: LinearNetwork, image: Array, own: Array | None = None
+) -> tuple[Array, list[Array]]:
+    """Return strengths of modes in maps W K (row, d_h, k), and the u_j and v_j that they are of.
+
+    Of equal σ_j other directions may be learnt. They are numbered by strength then, as `classify`
+    numbers them, unless all maps are diagonal among them. Strengths may be known (``own``) better.
+    """
     left, sigma, right = net.singular_modes
-    size = float(np.linalg.norm(net.target)) or 1.0
-    if image is None:
-        lacking = np.where(learnt, 0.0, sigma)
-        square = 2.0 * loss + ((2.0 * strength - sigma) * lacking).sum(axis=-1)
-        lack: Array = np.sqrt(np.maximum(square, 0.0))
-    else:
-        nearest = left * np.where(learnt, sigma, 0.0)[:, None, :]
-        lack = np.linalg.norm(image - nearest @ right.T, axis=(-2, -1))
-    return lack / size
+    strength, frames = net.problem.strength(image) if own is None else own, [left, right]
+    for group in groups(sigma):
+        block = left[:, group].T @ image @ right[:, group]
+        block = 0.5 * (block + np.swapaxes(block, -2, -1))
+        mixed = np.abs(block[:, ~np.eye(len(group), dtype=bool)])
+        if mixed.max(initial=0.0) <= tolerances.MODE * sigma[group[0]]:
+            continue
+        values, vectors = np.linalg.eigh(block)
+        strength = strength.copy()
+        strength[:, group] = values[:, ::-1]
+        for k, basis in enumerate((left, right)):
+            frames[k] = np.array(np.broadcast_to(frames[k], (len(image), *basis.shape)))
+            frames[k][..., group] = basis[:, group] @ vectors[..., ::-1]
+    return strength, frames
+
+
+def _distance(net: LinearNetwork, image: Array, frames: list[Array], learnt: Flags) -> Array:
+    """Return ‖W K − P_S Σ‖_F/‖Σ‖_F for the learnt modes S, of u_j and v_j as `_turned`."""
+    left, right = frames
+    nearest = left * np.where(learnt, net.singular_values, 0.0)[:, None, :]
+    lack: Array = np.linalg.norm(image - nearest @ np.swapaxes(right, -2, -1), axis=(-2, -1))
+    return lack / _size(net)
+
+
+def _distance_by_loss(net: LinearNetwork, strength: Array, learnt: Flags, loss: Array) -> Array:
+    """Return the same by strengths and loss."""
+    sigma = net.singular_values
+    lacking = np.where(learnt, 0.0, sigma)
+    square = 2.0 * loss + ((2.0 * strength - sigma) * lacking).sum(axis=-1)
+    lack: Array = np.sqrt(np.maximum(square, 0.0))
+    return lack / _size(net)
+
+
+def _size(net: LinearNetwork) -> float:
+    return float(np.linalg.norm(net.target)) or 1.0
 
 
 def _visits(net: LinearNetwork, trace: Trace, radius: float, *, merge: bool = False) -> list[Visit]:

@@ -505,3 +505,48 @@ def test_ensembles_of_gradient_descent_are_laid_over_the_graph():
     flowed = dl.observed_connections(net, dl.flow(net, starts, save=["mode_strength"]))
     late = abs(seen.mean_growth_time / flowed.mean_growth_time - 1.0)
     assert float(late.max()) < 0.01 * 3.0  # η σ_1
+
+
+@pytest.mark.parametrize("save", [("state",), ("state", "mode_strength"), ("product",)])
+@pytest.mark.parametrize("angle", [0.1, 0.7, 2.0])
+def test_visits_do_not_depend_on_how_equal_modes_are_turned(angle, save):
+    """σ = 2, 1, 1: one of the equal ones is ahead, in any direction among them."""
+    net = dl.LinearNetwork((3, 3, 3, 3), np.diag([2.0, 1.0, 1.0]))
+    start = net.initial("aligned", scale=[3e-2, 3e-2, 1e-2])
+    turn = np.eye(3)
+    turn[1:, 1:] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    layers = net.unpack(start)
+    turned = net.pack([layers[0] @ turn.T, layers[1], turn @ layers[2]])
+    one, other = (dl.saddle_visits(net, dl.flow(net, x, save=save)) for x in (start, turned))
+    assert one.critical_point.values.tolist() == ["{}", "{0}", "{0,1}", "{0,1,2}"]
+    assert other.critical_point.equals(one.critical_point)
+    assert other.next_mode.values.tolist() == one.next_mode.values.tolist() == [0, 1, 2, -1]
+    for name in ("escape_time", "growth_time"):
+        np.testing.assert_allclose(other[name], one[name], rtol=0.05)
+    np.testing.assert_allclose(other.growth_time[:-1], other.predicted_growth_time[:-1], rtol=0.01)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("sigma", [[1.0, 1.0, 1.0], [2.0, 1.0, 1.0]])
+def test_equal_modes_are_learnt_one_after_the_other(sigma, seed):
+    """Of depth 3: a Gaussian start chooses the directions, and what is ahead of others grows first.
+
+    Each growth takes the time of the law, and each saddle has the name that `classify` gives it.
+    """
+    net = dl.LinearNetwork((3, 4, 3, 3), np.diag(sigma))
+    run = dl.flow(net, net.initial(scale=1e-2, rng=seed))
+    visits = dl.saddle_visits(net, run, radius=0.02)
+    assert visits.critical_point.values.tolist() == ["{}", "{0}", "{0,1}", "{0,1,2}"]
+    np.testing.assert_allclose(
+        visits.growth_time[:-1], visits.predicted_growth_time[:-1], rtol=0.02
+    )
+    images = net.product(run.state.values)
+    for visit, label in enumerate(visits.critical_point.values):
+        rows = (run.time >= visits.entry[visit]) & (run.time <= visits.exit[visit])
+        inside = np.flatnonzero(rows.values)
+        ranks = np.linalg.svd(images[inside], compute_uv=False) > 0.5 * np.array(sigma)
+        assert (ranks.sum(axis=1) == visit).all()
+        forces = [np.linalg.norm(net.gradient(x)) for x in run.state.values[inside]]
+        info = dl.classify(net, run.state.values[inside[int(np.argmin(forces))]])
+        named = sum(1 for _ in label if _.isdigit())
+        assert int(info["learnt"].sum()) == named == visit
