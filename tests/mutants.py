@@ -531,6 +531,62 @@ MUTANTS = (
         "numbers[:]",
         ("runs/test_imported.py",),
     ),
+    Mutant(
+        "Hessian of a system that is not known to be symmetric",
+        "landscape/derivatives.py",
+        "    if off > allowed:",
+        "    if off > 1e9 * allowed:",
+        ("landscape/test_derivatives.py",),
+    ),
+    Mutant(
+        "smallest eigenvalues in place of the largest",
+        "landscape/linearization.py",
+        'part = slice(size - kept, size) if which == "largest" else slice(0, kept)',
+        "part = slice(0, kept)",
+        ("landscape/test_linearization.py",),
+    ),
+    Mutant(
+        "eigenvectors of an iteration in the order in which they were found",
+        "theory/spectra.py",
+        "return found[order], vectors[:, order]",
+        "return found[order], vectors[:, : len(order)]",
+        ("landscape/test_linearization.py",),
+    ),
+    Mutant(
+        "digest of a rebuilt system not compared",
+        "systems/stored.py",
+        'if missing or rebuilt != digest or digest != data.attrs.get("problem_digest", digest):',
+        'if missing or digest != data.attrs.get("problem_digest", digest):',
+        ("systems/test_stored.py",),
+    ),
+    Mutant(
+        "loss of a rebuilt homogeneous network always divided by the samples",
+        "systems/stored.py",
+        "normalize=criterion.normalize,",
+        "normalize=True,",
+        ("systems/test_stored.py",),
+    ),
+    Mutant(
+        "problems left in the points of a sweep",
+        "sweeps/workers.py",
+        "result = without_problem(result)",
+        "result = result.copy()",
+        ("systems/test_stored.py",),
+    ),
+    Mutant(
+        "time of gradient descent a step late",
+        "runs/flow.py",
+        'coords["time"] = ("iteration", step * number)',
+        'coords["time"] = ("iteration", step * (number + 1))',
+        ("systems/test_descent.py",),
+    ),
+    Mutant(
+        "rows of a stack of orbits as long as the shortest",
+        "runs/flow.py",
+        "rows = max((run",
+        "rows = min((run",
+        ("systems/test_descent.py",),
+    ),
 )
 
 
