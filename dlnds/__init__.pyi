@@ -29,6 +29,9 @@ from .landscape.quotient import split_tangent as split_tangent
 from .plot.page import save_page as save_page
 from .runs import events as events
 from .runs.checkpoints import read_checkpoints as read_checkpoints
+from .runs.evaluation import early_stopping as early_stopping
+from .runs.evaluation import evaluate as evaluate
+from .runs.evaluation import generalization_error as generalization_error
 from .runs.exact import exact_flow as exact_flow
 from .runs.flow import flow as flow
 from .runs.flow import iterate as iterate

@@ -75,6 +75,16 @@ DESCRIPTIONS = {
         "overlap of singular vectors on both sides of the level",
         r"$|\langle u_j, v_j\rangle|$",
     ),
+    "best_iteration": ("iteration with the smallest value", r"$n$"),
+    "best_time": ("time with the smallest value", r"$t$"),
+    "error_at_end": ("generalization error in the end", r"$E_g$"),
+    "error_at_start": ("generalization error at the start", r"$E_g$"),
+    "generalization_error": ("generalization error", r"$E_g$"),
+    "lowest_error": ("smallest generalization error", r"$E_g$"),
+    "lowest_loss": ("smallest loss", r"$L$"),
+    "optimal_strength": ("strength with the smallest error", r"$p^*_j$"),
+    "stopping_time": ("time at which the mode has its best strength", r"$t^*_j$"),
+    "train_loss": ("training loss", r"$L$"),
     "balance_gap": ("relative imbalance of two layers", ""),
     "effective_rank": ("effective rank", ""),
     "hidden_similarity": ("similarity of hidden activities", r"$H_i^T H_i$"),
@@ -325,6 +335,8 @@ REQUIRED = {
         "classification": "kind rank loss order_of_descent tightened ()",
         "canonical_form": "state (parameter) group_element (entry) residual ()",
         "fiber": "fiber_dimension orbit_dimension nullity ()",
+        "evaluation": "",
+        "early_stopping": "optimal_strength stopping_time (mode) best_time lowest_error ()",
         "orbit": "frame (direction, parameter) orbit_dimension ()",
         "tangent": "vertical horizontal (parameter)",
         "quotient_run": "state (parameter) orbit_distance length ()",
@@ -377,6 +389,7 @@ REQUIRED_NODES = {
 }
 #: What names mean in one schema only.
 _OWN_DESCRIPTIONS = {
+    ("evaluation", "loss"): "test loss",
     ("branch", "accuracy"): "scaled distance within which the special point is",
     ("branch", "arclength"): "arclength from the start, scaled",
     ("branch", "criticality"): "on which side of the special point new solutions are",

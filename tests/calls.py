@@ -43,7 +43,18 @@ def calls_of(names: str, of: Any, **arguments: Any) -> Iterator[Call]:
 #: What a class answers to engines, who have checked what they ask: typed arrays, no user's input.
 FOR_ENGINES = {name for name in vars(SystemProtocol) if not name.startswith("_")} | {
     *("field", "map_modes", "orbit_dimensions", "unit_coordinates", "velocity", "with_covariance"),
-    *("fades", "moments", "of_image", "problem", "recedes", "signal", "values"),
+    *(
+        "fades",
+        "loss_on",
+        "moments",
+        "on",
+        "original_maps",
+        "of_image",
+        "problem",
+        "recedes",
+        "signal",
+        "values",
+    ),
 }
 #: What stands in a module with its own public name, but has that at the top, or is for engines.
 ELSEWHERE = {"LossNetwork", "BackwardNetwork", "against_time"}
@@ -268,6 +279,10 @@ def _runs() -> Iterator[Call]:
     source = [{"W1": a, "W2": b} for a, b in layers]
     listed = {"step_size": 0.1, "steps": [0, 5], "names": ["W1", "W2"], "orientation": "out_in"}
     yield call("read_checkpoints", source=source, **listed)
+    yield call("evaluate", net=net, run=run, X=X, Y=Y)
+    teacher = {"teacher": EYE.copy(), "covariance": EYE.copy(), "noise": 0.1}
+    yield call("generalization_error", net=net, run=run, **teacher)
+    yield call("early_stopping", net=net, teacher=EYE.copy(), strength=1e-3)
     aligned = deep.initial("aligned", scale=0.1)
     yield call("exact_flow", net=deep, start=aligned, t_eval=[0.0, 5.0], save=("state",))
     flow = {"system": net, "start": x, "t_span": (0.0, 2.0), "burn_in": 0.5, "interval": 0.25}

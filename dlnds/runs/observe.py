@@ -93,27 +93,36 @@ def observe(
     (4.0, True)
     """
     check_system(system)
-    digest = system.attributes().get("problem_digest")
-    known = schema.read("run", run, "run", {}, digest=digest)
-    if "state" not in known:
-        raise ValueError("run: has no states; run it with save=('state', …)")
-    state = known["state"]
-    rows = next((dim for dim in ROWS if dim in state.dims), None)
+    known, dims, states = states_of(system, run)
     wanted = names_of("names", [names] if isinstance(names, str) else names)
-    if rows is None or state.sizes.get("parameter") != system.dim:
-        raise ValueError(f"run: needs states of {system.dim} parameters, got {dict(state.sizes)}")
-    leading = ("sample",) if "sample" in state.dims else ()
-    states = state.transpose(*leading, rows, "parameter").values
     try:  # what a name lacks is said of another argument
         with threads_for(system.numerics.field_cost):
             found = _observed(system, wanted, states)
     except (TypeError, ValueError) as error:
         raise type(error)(str(error).replace("save:", "names:", 1)) from error
     more = {
-        name: ((*leading, rows, *variable.dims[1 + len(leading) :]), variable.values)
+        name: ((*dims, *variable.dims[len(dims) :]), variable.values)
         for name, variable in found.items()
     }
+    for name, variable in more.items():
+        for dim in variable[0]:
+            if dim in known.variables and not known[dim].ndim:
+                raise ValueError(f"run: has {dim!r} as one number, which {name!r} has as a dim")
     return schema.finish(known.assign(more), "run", known.attrs)
+
+
+def states_of(system: SystemProtocol, run: xr.Dataset) -> tuple[xr.Dataset, tuple[str, ...], Array]:
+    """Return a run of a system, the dims of its rows, and its states (…, parameter)."""
+    digest = system.attributes().get("problem_digest")
+    known = schema.read("run", run, "run", {}, digest=digest)
+    if "state" not in known:
+        raise ValueError("run: has no states; run it with save=('state', …)")
+    state = known["state"]
+    rows = [dim for dim in ROWS if dim in state.dims]
+    if not rows or state.sizes.get("parameter") != system.dim:
+        raise ValueError(f"run: needs states of {system.dim} parameters, got {dict(state.sizes)}")
+    dims = (*(("sample",) if "sample" in state.dims else ()), rows[0])
+    return known, dims, state.transpose(*dims, "parameter").values
 
 
 def _observed(system: SystemProtocol, names: list[str], states: Array) -> dict[str, xr.Variable]:

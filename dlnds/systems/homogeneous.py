@@ -300,8 +300,16 @@ class HomogeneousNetwork(WeightSystem):
         return forms.network_outputs(layers, self.criterion.inputs, self.power, slope)
 
     def _loss(self, states: Array) -> Any:
-        images = self._outputs(states, self.slope)
-        values = [self.criterion.of_image(s) for s in images.reshape(-1, *images.shape[-2:])]
+        return self._loss_under(self.criterion, states)
+
+    def loss_on(self, states: Array, X: ArrayLike, Y: ArrayLike) -> Array:
+        """Return the loss of states (…, parameter), not checked, on other inputs and targets."""
+        return np.asarray(self._loss_under(self.criterion.on(X, Y), states))
+
+    def _loss_under(self, criterion: Loss, states: Array) -> Any:
+        layers = layers_of(self.widths, states)
+        images = forms.network_outputs(layers, criterion.inputs, self.power, self.slope)
+        values = [criterion.of_image(s) for s in images.reshape(-1, *images.shape[-2:])]
         return np.reshape(values, images.shape[:-2])[()]
 
     def varied(self, name: str | int, **options: Any) -> dict[str, Any]:

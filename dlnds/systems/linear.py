@@ -667,6 +667,26 @@ class LinearNetwork(LayeredSystem):
     def _fitting_size(self) -> float:  # type: ignore[override]
         return fitting_size(self.target, self.input_root)
 
+    def loss_on(self, states: Array, X: ArrayLike, Y: ArrayLike) -> Array:
+        """Return the loss of states (…, parameter), not checked, on other inputs and targets.
+
+        X in the original inputs (features × samples); divided by the number of samples unless the
+        moments of the problem are not.
+        """
+        maps = self.original_maps(product(layers_of(self.widths, states)))
+        inputs, outputs = labelled_data(X, "Y", Y)
+        outputs = np.atleast_2d(outputs)
+        for name, data, rows in (("X", inputs, maps.shape[-1]), ("Y", outputs, maps.shape[-2])):
+            if len(data) != rows:
+                raise ValueError(f"{name}: needs {rows} rows as the network has, got {len(data)}")
+        normalize = self.normalization != _NORMALIZED[False]
+        target, root, rest = moments.from_data(inputs, outputs, normalize)
+        return np.asarray(0.5 * np.sum((target - maps @ root) ** 2, axis=(-2, -1)) + rest)
+
+    def original_maps(self, maps: Array) -> Array:
+        """Return maps W (…, d_h, d_0), not checked, in the original inputs."""
+        return maps if self.whitening is None else maps @ scipy.linalg.pinv(self.whitening)
+
     def velocity(self, x: Array, signal: Array) -> Array:
         """Return the field at a state if minus the gradient of the loss by W is ``signal``.
 
@@ -680,7 +700,7 @@ class LinearNetwork(LayeredSystem):
         maps = check_array(
             "product", product, ndim=(2, 3), shape=(len(self.target), self.widths[0])
         )
-        return maps if self.whitening is None else maps @ scipy.linalg.pinv(self.whitening)
+        return self.original_maps(maps)
 
     def map_modes(self, left: Array, sizes: Array, right: Array) -> tuple[Array, Array, Array]:
         """Return the singular modes of the map W = left · diag(sizes) · rightᵀ K⁺."""

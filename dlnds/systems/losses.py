@@ -148,6 +148,21 @@ class Loss:
         """
         return self.moments(widths)[0] if (self.kind, self.power) == ("power", 2.0) else None
 
+    def on(self, X: ArrayLike, Y: ArrayLike) -> "Loss":
+        """Return the same loss on other data, whose numbers of features and outputs are checked."""
+        normalize = bool(self.normalize)
+        if self.kind == "cross_entropy":
+            classes = self.shape[0] if np.ndim(Y) == 1 else None
+            loss = cross_entropy(X, Y, classes=classes, normalize=normalize)
+        elif self.kind == "logistic":
+            loss = logistic(X, Y, normalize=normalize)
+        else:
+            loss = power(X, Y, power=self.power, normalize=normalize)
+        for name, got, needed in zip("YX", loss.shape, self.shape, strict=True):
+            if got != needed:
+                raise ValueError(f"{name}: needs {needed} rows as the network has, got {got}")
+        return loss
+
     def moments(self, widths: tuple[int, ...]) -> tuple[Problem, float]:
         """Return the problem of the square loss on the same data, and ‖Y‖², as normalized."""
         target, root, rest = from_data(self.inputs, self.targets, bool(self.normalize))
@@ -542,6 +557,11 @@ class LossNetwork(LayeredSystem):
         ICML 2018). With one the ray may leave the maps of its rank: that is not decided.
         """
         return self.criterion.recedes(self.criterion.inputs)
+
+    def loss_on(self, states: Array, X: ArrayLike, Y: ArrayLike) -> Array:
+        """Return the loss of states (…, parameter), not checked, on other inputs and targets."""
+        loss = self.criterion.on(X, Y)
+        return np.asarray(loss.values(product(layers_of(self.widths, states))))
 
     @cached_property
     def _square(self) -> Problem | None:

@@ -694,10 +694,10 @@ def labelled_data(
     return inputs, targets
 
 
-def check_weights(system: object) -> None:
+def check_weights(system: object, name: str = "system") -> None:
     """Refuse what has no layers of weights."""
     if not isinstance(system, WeightSystem):
-        raise TypeError(f"system: needs a network, got {type(system).__name__}")
+        raise TypeError(f"{name}: needs a network, got {type(system).__name__}")
 
 
 def check_layered(net: object) -> None:

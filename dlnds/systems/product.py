@@ -418,6 +418,14 @@ class ProductFlow(SystemProtocol):
         """Return ½‖Σ − W K‖_F² of a state or of each in a stack (…, parameter)."""
         return self.factors.loss(x)
 
+    def loss_on(self, states: Array, X: ArrayLike, Y: ArrayLike) -> Array:
+        """Return the loss of states (…, parameter), not checked, on other inputs and targets."""
+        return self.factors.loss_on(states, X, Y)
+
+    def original_maps(self, maps: Array) -> Array:
+        """Return maps W (…, d_h, d_0), not checked, in the original inputs."""
+        return self.factors.original_maps(maps)
+
     # The manifold and its metric; tangent vectors are matrices Z (d_h × d_0).
 
     def _point(self, x: ArrayLike) -> tuple[fixed_rank.Point, Array]:

@@ -1,0 +1,96 @@
+"""Errors on data that are not trained on by a noisy teacher, and when to stop (AS20, LG19)."""
+
+from collections.abc import Callable
+
+import numpy as np
+import scipy.optimize
+import scipy.special
+
+from dlnds.arrays import Array
+from dlnds.theory.laws import growth_time, mode_strength
+from dlnds.theory.observables import inner
+
+#: Grid of ln(p/(σ − p)) on which errors are looked at, and the part by which the least one has to
+#: be less than that in the end.
+_ODDS, _PARTS, _WORTH = 30.0, 121, 1e-9
+
+
+def error(maps: Array, teacher: Array, covariance: Array | None, noise: float) -> Array:
+    """Return E_g = ½ tr (W − W̄) C̄ (W − W̄)ᵀ + ½ d_h τ² of maps W (…, d_h, d_0)."""
+    off = maps - teacher
+    weighted = off if covariance is None else off @ covariance
+    return 0.5 * inner(off, weighted) + 0.5 * len(teacher) * noise**2
+
+
+def stopping_times(starts: Array, goals: Array, sigma: Array, depth: int) -> Array:
+    """Return when modes that grow from p_0 to σ pass p*, by the time law of a mode.
+
+    0 where they begin beyond p*, infinity where they do not come to it.
+    """
+    times = np.full(len(sigma), np.inf)
+    for j, (start, goal, value) in enumerate(zip(starts, goals, sigma, strict=True)):
+        if goal <= start:
+            times[j] = 0.0
+        elif goal < value and depth == 1:
+            times[j] = np.log((value - start) / (value - goal))
+        elif goal < value and start > 0.0:
+            times[j] = growth_time(start, goal, value, depth)
+    return times
+
+
+def errors_of_modes(
+    starts: Array, goals: Array, sigma: Array, depth: int
+) -> Callable[[Array], Array]:
+    """Return ½ Σ_j (p_j(t) − p*_j)² as a function of times."""
+
+    def value(times: Array) -> Array:
+        finite = np.minimum(times, np.finfo(float).max)
+        modes = zip(starts, goals, sigma, strict=True)
+        parts = [(_strength(p, s, depth, finite) - goal) ** 2 for p, goal, s in modes]
+        return np.asarray(0.5 * np.sum(parts, axis=0))
+
+    return value
+
+
+def _strength(start: float, sigma: float, depth: int, times: Array) -> Array:
+    if depth == 1:
+        return np.asarray(sigma + (start - sigma) * np.exp(-times))
+    return np.asarray(mode_strength(start, sigma, depth, times))
+
+
+def passages(starts: Array, sigma: Array, depth: int) -> Array:
+    """Return times between which no mode changes much, ascending from 0 to infinity.
+
+    Those at which modes have parts of σ on an even grid of ln(p/(σ − p)).
+    """
+    parts = scipy.special.expit(np.linspace(-_ODDS, _ODDS, _PARTS))
+    found = [np.array([0.0, np.inf])]
+    for start, value in zip(starts, sigma, strict=True):
+        beyond = parts[parts * value > start] * value
+        same = np.full(len(beyond), start)
+        found.append(stopping_times(same, beyond, np.full(len(beyond), value), depth))
+    return np.unique(np.concatenate(found))
+
+
+def best_time(value: Callable[[Array], Array], times: Array) -> tuple[float, float]:
+    """Return when an error is least, and how large it is then; infinity if it is at the end.
+
+    ``times`` are those of `passages`, between which the error has one least value at most.
+    """
+    values = value(times)
+    k = int(values.argmin())
+    if values[k] >= (1.0 - _WORTH) * values[-1]:  # not worth stopping
+        return float(times[-1]), float(values[-1])
+    inner = times[:-1]
+    bounds = inner[max(k - 1, 0)], inner[min(k + 1, len(inner) - 1)]
+    if not bounds[0] < bounds[1]:
+        return float(times[k]), float(values[k])
+    found = scipy.optimize.minimize_scalar(
+        lambda t: float(value(np.array([t]))[0]),
+        bounds=bounds,
+        method="bounded",
+        options={"xatol": 1e-12 * bounds[1]},
+    )
+    if found.fun < values[k]:
+        return float(found.x), float(found.fun)
+    return float(times[k]), float(values[k])
