@@ -12,6 +12,8 @@ from dlnds.threads import threads_for
 
 #: What is called a row of a run, by its dim.
 ROWS = ("time", "iteration", "step")
+#: How a run ended, which is passed on.
+ENDS = ("stop_reason", "limit_kind", "limit_decision")
 
 
 @known_options
@@ -115,6 +117,8 @@ def states_of(system: SystemProtocol, run: xr.Dataset) -> tuple[xr.Dataset, tupl
     """Return a run of a system, the dims of its rows, and its states (…, parameter)."""
     digest = system.attributes().get("problem_digest")
     known = schema.read("run", run, "run", {}, digest=digest)
+    flags = {name: known[name].dims for name in ENDS if name in known}
+    schema.read("run", known, "run", flags)
     if "state" not in known:
         raise ValueError("run: has no states; run it with save=('state', …)")
     state = known["state"]

@@ -13,6 +13,8 @@ from dlnds.theory.observables import inner
 #: Grid of ln(p/(σ − p)) on which errors are looked at, and the part by which the least one has to
 #: be less than that in the end.
 _ODDS, _PARTS, _WORTH = 30.0, 121, 1e-9
+#: Of many modes so many times are enough.
+_MOST = 4000
 
 
 def error(maps: Array, teacher: Array, covariance: Array | None, noise: float) -> Array:
@@ -69,7 +71,8 @@ def passages(starts: Array, sigma: Array, depth: int) -> Array:
         beyond = parts[parts * value > start] * value
         same = np.full(len(beyond), start)
         found.append(stopping_times(same, beyond, np.full(len(beyond), value), depth))
-    return np.unique(np.concatenate(found))
+    times = np.unique(np.concatenate(found))
+    return np.append(times[: -1 : 1 + len(times) // _MOST], np.inf)
 
 
 def best_time(value: Callable[[Array], Array], times: Array) -> tuple[float, float]:
