@@ -4,12 +4,13 @@
 first and the noise later, so that the test error falls and rises again. When is it least, by how
 much does stopping then help, and does depth change that?
 
-**Theory.** In the whitened inputs an aligned run keeps the singular vectors u_j, v_j of what it is
-trained on, and its test error is a sum over modes: E = ½‖T‖² + ½ Σ p_j² − Σ p_j u_jᵀ T v_j, with the
-map T of the teacher. Mode j is best at p*_j = u_jᵀ T v_j, and the time law of one mode says when it
-gets there (AS20, LG19, SMG14). For a teacher of rank one and strength θ, and an n × m matrix of
-noise with variance 1/m, A = n/m, the overlaps of the first mode with the teacher are known for large
-matrices: c² = (1 − A(1 + θ²)/(θ²(θ² + A))) (1 − (A + θ²)/(θ²(θ² + 1))), and none is left for θ⁴ < A.
+**Theory.** In the whitened inputs an aligned run keeps the singular vectors u_j, v_j of what it
+is trained on, and its test error is a sum over modes: E = ½‖T‖² + ½ Σ p_j² − Σ p_j u_jᵀ T v_j,
+with the map T of the teacher. Mode j is best at p*_j = u_jᵀ T v_j, and the time law of one mode
+says when it gets there (AS20, LG19, SMG14). For a teacher of rank one and strength θ, and an n ×
+m matrix of noise with variance 1/m, A = n/m, the overlaps of the first mode with the teacher are
+known for large matrices: c² = (1 − A(1 + θ²)/(θ²(θ² + A))) (1 − (A + θ²)/(θ²(θ² + 1))), and none
+is left for θ⁴ < A.
 
 **What the figure shows.** Left: the test error over time, in units of the time at which it is least
 for aligned starts, for one to four layers: the closed form as lines, aligned runs as dots, runs
