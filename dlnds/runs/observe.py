@@ -117,7 +117,7 @@ def states_of(system: SystemProtocol, run: xr.Dataset) -> tuple[xr.Dataset, tupl
     """Return a run of a system, the dims of its rows, and its states (…, parameter)."""
     digest = system.attributes().get("problem_digest")
     known = schema.read("run", run, "run", {}, digest=digest)
-    flags = {name: known[name].dims for name in ENDS if name in known}
+    flags = {name: tuple(map(str, known[name].dims)) for name in ENDS if name in known}
     schema.read("run", known, "run", flags)
     if "state" not in known:
         raise ValueError("run: has no states; run it with save=('state', …)")
