@@ -93,8 +93,8 @@ def flow(
     t_eval
         Times to save, ascending; ``None`` saves every accepted step. The last row is the end of the
         run in any case, and no limit ends a run before the last of these times. Rows inside steps
-        err by at most ten times what the ends of explicit ones may, in circular motion by twice,
-        and as Notes say in implicit ones.
+        err by at most about ten times what the ends of explicit ones may, in circular motion by
+        twice, and as Notes say in implicit ones.
     method
         ``"dop853"``, the explicit pair of order 8; ``"radau"``, implicit collocation of order 9
         with the exact Jacobian (differences of the field, where a small `System` gives none);
@@ -111,8 +111,10 @@ def flow(
         Functions ``event(t, x)`` whose zeros are located on the dense output and saved as rows, in
         addition to all others. Each step is sampled as closely as the event varies in it, so that
         all zeros are found, each once: those on the ends of steps, too, and those that are only
-        touched, to a few times ``rtol``. What an event does within a tenth of a step, and shows
-        nowhere else by as much as 1e-11 of its size, cannot be seen: shorten the steps by stretches
+        touched, to a few times ``rtol`` (inside implicit steps to what these err by). What tends to
+        zero has none by rounding alone, and at most one where it is below the accuracy of the run.
+        What an event does within a tenth of a step, and shows nowhere else by as much as 1e-11 of
+        its size, cannot be seen: shorten the steps by stretches
         of ``t_span``, or by a smaller ``rtol``. As in scipy, an attribute ``direction`` (1 rising,
         −1 falling) selects zeros (that are not only touched), and a true attribute ``terminal``
         ends the run. `dlnds.events` has some for networks.

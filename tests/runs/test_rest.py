@@ -247,3 +247,23 @@ def test_no_way_up_to_a_plateau_ends_at_a_minimum(depth):
     assert words(run)[1] != "minimum"
     for x in run.state.values[above]:
         assert limit_at(net, x, -net.gradient(x), 1e-8).kind != "minimum"
+
+
+@pytest.mark.parametrize("depth", [3, 4])
+@pytest.mark.parametrize("kind", ["homogeneous", "loss"])
+def test_no_place_near_a_plateau_beside_a_learnt_mode_is_a_minimum(kind, depth):
+    """σ = 2, 1; of the second mode all weights are d, of one sign or another, and the loss falls.
+
+    Where it rises first, the Hessian is positive across the orbit, and below d = 1e-7 or so the
+    force is rounding, beside the curvature of what is learnt.
+    """
+    X, Y, widths = np.eye(2), np.diag([2.0, 1.0]), (2,) * (depth + 1)
+    net = dl.LossNetwork(widths, dl.losses.power(X, Y, power=2.0))
+    if kind == "homogeneous":
+        net = dl.HomogeneousNetwork(widths, X, Y, power=1, slope=1.0, normalize=False)
+    for size in (0.0, *10.0 ** np.arange(-9.0, -2.0, 0.5)):
+        for sign in (1.0, -1.0):
+            layers = [np.diag([2.0 ** (1.0 / depth), size]) for _ in range(depth)]
+            layers[-1][1, 1] *= sign
+            x = net.pack(layers)
+            assert limit_at(net, x, -net.gradient(x), 1e-8).kind != "minimum"
