@@ -30,7 +30,6 @@ from dlnds.runs.recording import (
     Names,
     Run,
     joined,
-    observe_rows,
     observed,
     one,
     recorded,
@@ -194,11 +193,11 @@ def flow(
     """
     check_flow(system)
     starts = check_array("start", start, ndim=(1, 2), shape=(system.dim,))
-    stack, names = np.atleast_2d(starts), recorded(system, save)
+    stack = np.atleast_2d(starts)
     for row in stack:
         check_state("start", system, row)
     system.numerics.invariants(stack[0])  # refuses what does not fit into the memory
-    observe_rows(system, names, stack[:1])
+    names = recorded(system, save, stack[:1])
     span = check_span(t_span)
     many = len(stack) >= MANY and np.isfinite(span[1])
     task = Task(
@@ -289,10 +288,10 @@ def iterate(
             f"system: needs a map, got the flow of {type(system).__name__}; use GradientDescent"
         )
     starts = check_array("start", start, ndim=(1, 2), shape=(system.dim,))
-    stack, names = np.atleast_2d(starts), recorded(system, save)
+    stack = np.atleast_2d(starts)
     for row in stack:
         check_state("start", system, row)
-    observe_rows(system, names, stack[:1])
+    names = recorded(system, save, stack[:1])
     n_steps = check_integer("n_steps", n_steps, minimum=1, maximum=LAST)
     every = check_integer("every", every, minimum=1, maximum=LAST)
     size = 2 + system.dim * ("state" in names)

@@ -150,10 +150,17 @@ class Own(str):
         return xr.Variable(("time", *(f"{self}_{k}" for k in range(values.ndim - 1))), values)
 
 
-def recorded(system: SystemProtocol, save: Names) -> tuple[str, ...]:
-    """Return the names of what a run records: what the system always saves, and ``save``."""
-    always = system.observables(np.zeros((0, system.dim)))
-    return tuple(dict.fromkeys((*always, *names_of("save", save))))
+def recorded(system: SystemProtocol, save: Names, states: Array | None = None) -> tuple[str, ...]:
+    """Return the names of what a run records: what the system always saves, and ``save``.
+
+    Names that have no values at states (time, parameter) are refused, if some are given.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        always = system.observables(np.zeros((0, system.dim)) if states is None else states)
+    names = tuple(dict.fromkeys((*always, *names_of("save", save))))
+    if states is not None:
+        observe_rows(system, [name for name in names if name not in always], states)
+    return names
 
 
 def names_of(argument: str, save: Names) -> list[str]:

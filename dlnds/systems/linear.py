@@ -352,6 +352,11 @@ class LinearNetwork(LayeredSystem):
     @property
     def params(self) -> Params:  # type: ignore[override]
         """Sizes and numbers for the kernels, a copy of its own for each caller."""
+        sizes, numbers = self._packed
+        return sizes.copy(), numbers.copy()
+
+    @cached_property
+    def _packed(self) -> Params:
         if self.input_root is None:
             return pack_params(self.widths, kernels.WHITENED, self.target)
         return pack_params(self.widths, kernels.ROOT, self.target, self.input_root)
@@ -542,7 +547,7 @@ class LinearNetwork(LayeredSystem):
         with np.errstate(over="ignore", invalid="ignore"):  # a diverged state is near to nothing
             image = self.problem.image(product(layers_of(self.widths, x)))
             learnt = self.problem.name_learnt(image) if np.isfinite(image).all() else ()
-            settled = self._settled(x, rtol)
+            settled = rtol > 0.0 and self._settled(x, rtol)
         return ended(settled, force, other, schema.index_set_label(learnt))
 
     def _settled(self, x: Array, rtol: float) -> bool:
