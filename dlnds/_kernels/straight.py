@@ -1,19 +1,21 @@
-"""The field of a deep linear network as straight-line code for given small widths.
+"""The field of a deep linear network, and its error scale, as straight-line code for small widths.
 
-The formulas are those of `linear.field_from_inputs` and `linear.field_from_outputs`. A matrix is a
-list of rows, each a vector in registers; there are no loops, no addresses to compute, and nothing
-to allocate. Numba's cache keeps one field for each plan (k, whether whitened, d_0, …, d_h).
+The formulas are those of `linear.field_from_inputs`, `linear.field_from_outputs` and
+`balance.error_scale`. A matrix is a list of vectors in registers, each of one row, or of two where
+these are short; there are no loops, no addresses to compute, and nothing to allocate. Numba's cache
+keeps one field for each plan (k, whether whitened, d_0, …, d_h), and one error scale.
 """
 
+import functools
 import itertools
 from collections.abc import Callable
-from functools import cache
+from typing import Any, NamedTuple
 
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from dlnds._kernels import dense, linear
+from dlnds._kernels import balance, dense, linear
 from dlnds._kernels.jit import DISABLED, jit
 
 #: Largest width, and most multiplications in an evaluation: what is compiled in two seconds.
@@ -29,7 +31,7 @@ def multiplications(widths: tuple[int, ...], k: int, whitened: bool) -> int:
     return 3 * breadth * sum(a * b for a, b in inner) + roots
 
 
-@cache
+@functools.cache
 def field(widths: tuple[int, ...], k: int, whitened: bool) -> Callable[..., None]:
     """Return the field for ``widths``, Σ with ``k`` columns, and K only if not ``whitened``.
 
@@ -44,6 +46,33 @@ def field(widths: tuple[int, ...], k: int, whitened: bool) -> Callable[..., None
         evaluate(x, params[1], out, plan)
 
     return field
+
+
+@functools.cache
+def error_scale(widths: tuple[int, ...]) -> Callable[..., None]:
+    """Return the error scale for ``widths``. Without the compiler, the general one."""
+    if DISABLED:
+        return balance.error_scale
+    plan = " ".join(map(str, widths))
+
+    @jit
+    def error_scale(t, x, params, out):
+        measure(x, out, plan)
+
+    return error_scale
+
+
+@intrinsic(prefer_literal=True)
+def measure(typing_context, x, out, plan):
+    """Write the error scale at ``x`` into ``out``, as `evaluate` does the field."""
+
+    def write(context, builder, signature, arguments):
+        widths = list(map(int, signature.args[2].literal_value.split()))
+        places = dense.arrays(context, builder, signature, arguments, (0, 1))
+        write_scale(builder, widths, *(place.data for place in places))
+        return context.get_dummy_value()
+
+    return types.void(x, out, plan), write
 
 
 @intrinsic(prefer_literal=True)
@@ -65,24 +94,100 @@ def write_field(builder, widths, k, whitened, x, floats, out):
     side(builder, *blocks(builder, widths, k, whitened, x, floats, out))
 
 
+class Matrix(NamedTuple):
+    """A matrix whose rows lie in vectors, as many in each as `height` says, but for the last."""
+
+    vectors: list[Any]
+    rows: int
+    columns: int
+
+    def at(self, i, j):
+        """Return the vector that holds an entry, and its place in that."""
+        high = height(self.columns)
+        return self.vectors[i // high], i % high * self.columns + j
+
+
+def height(columns):
+    """Return the rows that lie in one vector: two where they fill one of a processor's."""
+    return 2 if dense.LANES % (2 * columns) == 0 else 1
+
+
+def groups(rows, columns):
+    """Return the rows of each vector."""
+    high = height(columns)
+    return [range(i, min(i + high, rows)) for i in range(0, rows, high)]
+
+
 def blocks(builder, widths, k, whitened, x, floats, out):
     """Return W_1, …, W_h, Σ, K (None if whitened) and what writes the derivative of a layer."""
-    shapes = list(zip(widths[1:], widths[:-1], strict=True))
-    starts = [0, *itertools.accumulate(rows * columns for rows, columns in shapes)]
-
-    def matrix(pointer, start, rows, columns):
-        return [
-            dense.load(builder, pointer, dense.INT64(start + i * columns), columns)
-            for i in range(rows)
-        ]
+    target = loaded(builder, floats, 0, widths[-1], k)
+    root = None if whitened else loaded(builder, floats, widths[-1] * k, widths[0], k)
 
     def assign(i, value):
-        for row, start in zip(value, itertools.count(starts[i - 1], widths[i - 1])):
-            dense.store(builder, row, out, dense.INT64(start))
+        write(builder, value, out, starts_of(widths)[i - 1])
 
-    layers = [matrix(x, start, *shape) for start, shape in zip(starts, shapes, strict=False)]
-    root = None if whitened else matrix(floats, widths[-1] * k, widths[0], k)
-    return layers, matrix(floats, 0, widths[-1], k), root, assign
+    return layers_of(builder, widths, x), target, root, assign
+
+
+def layers_of(builder, widths, x):
+    """Return W_1, …, W_h."""
+    shapes = zip(starts_of(widths), widths[1:], widths[:-1], strict=True)
+    return [loaded(builder, x, *shape) for shape in shapes]
+
+
+def starts_of(widths):
+    """Return where layers start in a state."""
+    sizes = [a * b for a, b in itertools.pairwise(widths)]
+    return [0, *itertools.accumulate(sizes[:-1])]
+
+
+def loaded(builder, pointer, start, rows, columns):
+    """Return a matrix that lies in memory row by row."""
+    vectors = [
+        dense.load(builder, pointer, dense.INT64(start + i[0] * columns), len(i) * columns)
+        for i in groups(rows, columns)
+    ]
+    return Matrix(vectors, rows, columns)
+
+
+def write(builder, matrix, pointer, start):
+    """Write a matrix row by row."""
+    for vector in matrix.vectors:
+        dense.store(builder, vector, pointer, dense.INT64(start))
+        start += vector.type.count
+
+
+def write_scale(builder, widths, x, out):
+    """Write √(s_a s_b), with the sizes s of the units that a weight joins."""
+    squares = [
+        w._replace(vectors=[builder.fmul(v, v) for v in w.vectors])
+        for w in layers_of(builder, widths, x)
+    ]
+    into = [None, *(sum_of_rows(builder, transposed(builder, w)) for w in squares)]
+    out_of = [*(sum_of_rows(builder, w) for w in squares), None]
+    counts = [a + b for a, b in zip((0, *widths[:-1]), (*widths[1:], 0), strict=True)]
+    roots = [
+        root_of_mean(builder, [part for part in pair if part is not None], count)
+        for *pair, count in zip(into, out_of, counts, strict=True)
+    ]
+    for start, (before, after) in zip(starts_of(widths), itertools.pairwise(roots), strict=True):
+        column, row = (Matrix([root], 1, root.type.count) for root in (after, before))
+        write(builder, product_left_transposed(builder, column, row), out, start)
+
+
+def sum_of_rows(builder, a):
+    """Return the sum of all rows."""
+    rows = (gathered(builder, [a.at(i, j) for j in range(a.columns)]) for i in range(a.rows))
+    return functools.reduce(builder.fadd, rows)
+
+
+def root_of_mean(builder, parts, count):
+    """Return the fourth root of a sum divided by a count."""
+    mean = functools.reduce(builder.fadd, parts)
+    mean = builder.fdiv(mean, ir.Constant(mean.type, [float(count)] * mean.type.count))
+    name, kind = f"llvm.sqrt.v{mean.type.count}f64", ir.FunctionType(mean.type, [mean.type])
+    root = builder.module.declare_intrinsic(name, fnty=kind)
+    return builder.call(root, [builder.call(root, [mean])])
 
 
 def from_inputs(builder, layers, target, root, assign):
@@ -117,35 +222,65 @@ def from_outputs(builder, layers, target, root, assign):
 
 def product(builder, a, b):
     """Return a b."""
-    return [combination(builder, [(row, j) for j in range(len(b))], b) for row in a]
+    return combinations(builder, a.at, a.rows, b)
 
 
 def product_left_transposed(builder, a, b):
     """Return aᵀ b."""
-    return [combination(builder, [(row, i) for row in a], b) for i in range(a[0].type.count)]
+    return combinations(builder, lambda i, k: a.at(k, i), a.columns, b)
 
 
-def combination(builder, factors, rows):
-    """Return the sum of rows, each times one entry of a vector."""
-    total, lanes = None, rows[0].type.count
-    for (row, place), other in zip(factors, rows, strict=True):
-        factor = dense.spread(builder, row, place, lanes)
-        total = dense.multiply_add(builder, factor, other, total)
-    return total
+def combinations(builder, factor, rows, b):
+    """Return the matrix with such rows Σ_k factor(i, k) b_k."""
+    vectors = []
+    for group in groups(rows, b.columns):
+        total, places = None, list(itertools.product(group, range(b.columns)))
+        for k in range(b.rows):
+            factors = gathered(builder, [factor(i, k) for i, _ in places])
+            row = gathered(builder, [b.at(k, j) for _, j in places])
+            total = dense.multiply_add(builder, factors, row, total)
+        vectors.append(total)
+    return Matrix(vectors, rows, b.columns)
 
 
 def difference(builder, a, b):
     """Return a − b."""
-    return [builder.fsub(p, q) for p, q in zip(a, b, strict=True)]
+    pairs = zip(a.vectors, b.vectors, strict=True)
+    return a._replace(vectors=[builder.fsub(p, q) for p, q in pairs])
 
 
 def transposed(builder, a):
     """Return aᵀ."""
-    columns = []
-    for j in range(a[0].type.count):
-        column = ir.Constant(dense.vector(len(a)), ir.Undefined)
-        for i, row in enumerate(a):
-            entry = builder.extract_element(row, dense.INT32(j))
-            column = builder.insert_element(column, entry, dense.INT32(i))
-        columns.append(column)
-    return columns
+    vectors = [
+        gathered(builder, [a.at(j, i) for i in group for j in range(a.rows)])
+        for group in groups(a.columns, a.rows)
+    ]
+    return Matrix(vectors, a.columns, a.rows)
+
+
+def gathered(builder, entries):
+    """Return a vector of entries, each given by a vector and its place in that."""
+    sources = list({id(vector): vector for vector, _ in entries}.values())
+    kinds = {vector.type for vector in sources}
+    if len(sources) > 2 or len(kinds) > 1:
+        return inserted(builder, entries)
+    count = sources[0].type.count
+    places = [place + (0 if vector is sources[0] else count) for vector, place in entries]
+    if places == list(range(count)):
+        return sources[0]
+    other = sources[1] if len(sources) > 1 else ir.Constant(sources[0].type, ir.Undefined)
+    return builder.shuffle_vector(sources[0], other, ir.Constant(mask(len(places)), places))
+
+
+def mask(lanes):
+    """Return the type of the places that the entries of a vector come from."""
+    return ir.VectorType(dense.INT32, lanes)
+
+
+def inserted(builder, entries):
+    """Return a vector of entries of many others."""
+    result = ir.Constant(dense.vector(len(entries)), ir.Undefined)
+    for i, (vector, place) in enumerate(entries):
+        entry = builder.extract_element(vector, dense.INT32(place))
+        result = builder.insert_element(result, entry, dense.INT32(i))
+    return result

@@ -378,7 +378,8 @@ class LinearNetwork(LayeredSystem):
         found = super().numerics
         if self.specialize:
             count = straight.multiplications(self.widths, self.target.shape[1], self.whitened)
-            found = found._replace(field_cost=0.3 * count)
+            scale = straight.error_scale(self.widths)
+            found = found._replace(field_cost=0.3 * count, error_scale=scale)
         return found._replace(
             tangent=None if self._wide_input else kernels.tangent,
             working_basis=self._working_basis,

@@ -42,6 +42,18 @@ def test_specialized_field_is_its_definition(widths, kind):
     np.testing.assert_allclose(-net.specialized().gradient(x), expected, rtol=0, atol=bound)
 
 
+@pytest.mark.parametrize("widths", WIDTHS)
+def test_specialized_error_scale_is_the_general_one(widths):
+    """Sums of up to 2n positive terms, whose fourth roots are taken, and products of two."""
+    net = naive.random_network(widths, 1)
+    x, out, expected = naive.state_of(net, 2), np.empty(net.dim), np.empty(net.dim)
+    for system, place in ((net, expected), (net.specialized(), out)):
+        jit.ready(system.numerics.error_scale, jit.FIELD)(0.0, x, system.params, place)
+    bound = (max(widths) + 4) * np.finfo(float).eps
+    np.testing.assert_allclose(out, expected, rtol=bound, atol=0)
+    assert jit.DISABLED or system.numerics.error_scale is not net.numerics.error_scale
+
+
 def machine_code(write, *arrays):
     """Run what ``write`` writes for LLVM on arrays, without Numba."""
     module, pointer = ir.Module(), dense.DOUBLE.as_pointer()
