@@ -50,8 +50,9 @@ MOST_STEPS, CLIMBED = 3000, 1e-8
 CLIMBED_ROUGHLY = 1e-5
 
 #: Steps next to a KKT point that is followed, their largest length, and the least curvature, in
-#: terms of λ, that shortens them; and the shortest step in which a form is stretched.
-FOLLOWING_STEPS, LONGEST, SLOWEST, SHORTEST = 200, 0.2, 1e-6, 1e-2
+#: terms of λ, that shortens them; the shortest step in which a form is stretched, and the first
+#: tilt of a ray.
+FOLLOWING_STEPS, LONGEST, SLOWEST, SHORTEST, TILT = 200, 0.2, 1e-6, 1e-2, 1e-3
 
 _FAMILY = {"long_name": "dimension of what symmetries make of it"}
 _MULTIPLIER = {"long_name": "multiplier of the KKT point", "symbol": r"$\lambda$"}
@@ -625,8 +626,11 @@ def _stretched_to(
     """Return the KKT point that a ray becomes among its own weights, or None.
 
     The form is stretched in steps after which the point has as many rising directions as before.
+    The ray is tilted: it may be the worst of its family, from which the form leads no way.
     """
     done, step, u, value = 0.0, 1.0, ray[own], 0.0
+    u = u + TILT * _units(np.random.default_rng(0), 1, u.size)[0]
+    u /= np.linalg.norm(u)
     while done < 1.0 and step >= SHORTEST:
         step = min(step, 1.0 - done)
         form = _among(stretched(done + step), own)

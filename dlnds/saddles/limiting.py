@@ -117,7 +117,9 @@ def escape_path(
     networks, the flow asks for λ r^{k−2}(q + 1) c − J c + λ r^{k−2} κ u = f/r − λ r^{k−2} u at
     x* + r u, c ⊥ u, and the time is −T_r − κ r^{2−k}/((q + 2 − k) λ). What is left is of relative
     order r^{2q}, in time of r^{2q+2−k}. At later saddles of three and more layers the weights that
-    are not small drift by r² along the symmetry: there time is known up to a constant only.
+    are not small drift by r² along the symmetry: there time is known up to a constant only. From
+    points moved along GL the path is followed in the whole network, where rounding may lead it into
+    modes that the ray does not see; `grow_manifold` keeps runs along single modes out of them.
 
     References
     ----------

@@ -500,3 +500,17 @@ def test_points_moved_along_gl_have_the_rays_of_the_canonical_one(widths, size):
                 assert abs(8.0 * half - whole) < 1e-6 * found  # without the third derivative
         best = max(carried(z) for z in rng.normal(size=(200, z.size)))
         assert best < float(kkt.value.max())
+
+
+def test_rays_are_found_where_the_balanced_one_is_the_worst_of_its_family():
+    """A shear of units 1 and 2 leaves no ray through unit 2 with N_q = σ_q 3^{-3/2}."""
+    shear = np.array([[1.0, 1.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    net = network((3, 3, 3, 3), (3.0, 2.0, 1.0))
+    carried = Carried(net, [shear, shear])
+    for a, b, c in np.geomspace(0.25, 4.0, 9)[np.random.default_rng(0).integers(9, size=(50, 3))]:
+        through = np.zeros(12)
+        through[[0, 4, 8]] = a, b, c
+        assert carried(through) < 0.99 * 2.0 * 3.0**-1.5
+    kkt = dl.escape_directions(net, carried.state)
+    assert kkt.modes.values.tolist() == ["{1}", "{2}", "{1,2}"]
+    assert float(kkt.value[0]) == pytest.approx(2.0 * 3.0**-1.5, rel=1e-9)
