@@ -612,7 +612,11 @@ def _followed(
         layers, count = layers_of(widths, own), int(np.count_nonzero(taken))
         others = np.flatnonzero(~taken)
         layers[0][:, others], layers[-1][others] = 0.0, 0.0
-        point = _stretched_to(stretched, ray, own > 0.0, (count - 1) * (count + 2) // 2)
+        follow = functools.partial(_stretched_to, stretched, own=own > 0.0)
+        rising = (count - 1) * (count + 2) // 2
+        # It may be the worst of its family, from which the form leads no way: then it is tilted.
+        aside = ray + TILT * _units(np.random.default_rng(0), 1, ray.size)[0]
+        point = follow(ray, rising=rising) or follow(aside, rising=rising)
         if point is None or np.isclose(point[1], [n for _, n in points], tolerances.SAME_RAY).any():
             continue
         points.append(point)
@@ -626,11 +630,9 @@ def _stretched_to(
     """Return the KKT point that a ray becomes among its own weights, or None.
 
     The form is stretched in steps after which the point has as many rising directions as before.
-    The ray is tilted: it may be the worst of its family, from which the form leads no way.
     """
-    done, step, u, value = 0.0, 1.0, ray[own], 0.0
-    u = u + TILT * _units(np.random.default_rng(0), 1, u.size)[0]
-    u /= np.linalg.norm(u)
+    done, step, value = 0.0, 1.0, 0.0
+    u = ray[own] / np.linalg.norm(ray[own])
     while done < 1.0 and step >= SHORTEST:
         step = min(step, 1.0 - done)
         form = _among(stretched(done + step), own)
