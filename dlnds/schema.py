@@ -72,7 +72,7 @@ PROBLEM, NUMBER, DESCRIPTION = "problem", "number", "description"
 #: name: (long name, TeX symbol). All quantities of this package are pure numbers, units "1".
 DESCRIPTIONS = {
     "alignment": (
-        "overlap of singular vectors on both sides of the level",
+        "overlap of singular vectors",
         r"$|\langle u_j, v_j\rangle|$",
     ),
     "best_iteration": ("iteration with the smallest value", r"$n$"),

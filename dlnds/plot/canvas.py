@@ -9,7 +9,7 @@ import xarray as xr
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import BoundaryNorm, Colormap
+from matplotlib.colors import BoundaryNorm, Colormap, ListedColormap
 from matplotlib.text import Annotation
 from matplotlib.ticker import MaxNLocator
 
@@ -27,6 +27,9 @@ KIND_STYLE = {
 }
 #: Of positive numbers that span more than that, the logarithm is drawn.
 _WIDE = 1e3
+
+#: The part of a colour map, from dark to light, that can be seen as a line on white.
+_LIGHT = 0.9
 
 #: What pictures read of the nodes of an atlas: their schemas, and variables with their dims.
 _NODES: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
@@ -101,8 +104,8 @@ def span(values: Any, wide: float = _WIDE) -> str:
 
 
 def mode_colours(count: int) -> Colormap:
-    """Return a colour map of so many modes."""
-    return matplotlib.colormaps["viridis"].resampled(max(count, 1))
+    """Return a colour map of so many modes, none too light for a line on white."""
+    return ListedColormap(matplotlib.colormaps["viridis"](np.linspace(0.0, _LIGHT, max(count, 1))))
 
 
 def mode_scale(count: int) -> ScalarMappable:

@@ -225,8 +225,8 @@ def alignment(run: xr.Dataset, *, level: int | None = None, ax: Axes | None = No
     run
         A run with ``alignment``, from ``save=`` of `flow` or from `observe`.
     level
-        Draw this level only: 0 for what the first layer reads of the target, h for what the last
-        one writes, and between them those of hidden units. ``None`` draws all.
+        Draw this level only, in full lines: 0 for what the first layer reads of the target, h for
+        what the last one writes, and between them those of hidden units. ``None`` draws all.
     ax
         Axes to draw into.
 
@@ -258,7 +258,7 @@ def alignment(run: xr.Dataset, *, level: int | None = None, ax: Axes | None = No
     ax = canvas.axes(ax, (9.0, 5.0), clock(run), run["alignment"])
     colours, handles = canvas.mode_colours(max(modes) + 1), []
     for number in levels:
-        style = _level_style(number, last)
+        style = _level_style(number, last) if level is None else "-"
         for place, mode in enumerate(modes):
             values = run["alignment"].isel(level=number, mode=place)
             lines(ax, clock(run), values, color=colours(mode), linewidth=1.5, linestyle=style)

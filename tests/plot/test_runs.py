@@ -12,9 +12,9 @@ START = NET.initial("aligned", scale=0.3)
 KERNEL = ("ntk_distance", "ntk_change", "ntk_alignment")
 SAVED = ("loss", "singular_value", "alignment", "sharpness", *KERNEL)
 RUN = dl.flow(NET, START, (0, 5), save=SAVED)
+TURNING = dl.flow(NET, NET.initial(scale=0.3, rng=0), (0, 2), save=("loss", "alignment"))
 EXACT = dl.exact_flow(NET, START, np.linspace(0.0, 4.0, 9), save=("loss", "singular_value"))
 STEPS = dl.iterate(dl.GradientDescent(NET, 0.1), START, n_steps=50, save=SAVED)
-TIMED = STEPS.assign_coords(time=("iteration", 0.1 * STEPS.iteration.values))
 
 
 @pytest.fixture(autouse=True)
@@ -84,21 +84,22 @@ def test_losses_of_two_runs_and_of_other_data_are_told_apart():
 
 
 def test_descent_is_drawn_over_time_beside_a_flow_and_over_iterations_alone():
-    ax = dl.plot.loss(TIMED, exact=EXACT)
-    np.testing.assert_array_equal(curves(ax, 51)[0].get_xdata(), TIMED.time)
+    ax = dl.plot.loss(STEPS, exact=EXACT)
+    np.testing.assert_allclose(curves(ax, 51)[0].get_xdata(), 0.1 * STEPS.iteration, rtol=1e-14)
     assert ax.get_xlabel().startswith("time")
-    for alone in (STEPS, TIMED):
-        ax = dl.plot.loss(alone, exact=alone)
+    counted = STEPS.drop_vars("time")
+    for other in (STEPS, counted):
+        ax = dl.plot.loss(STEPS, exact=other)
         np.testing.assert_array_equal(ax.lines[0].get_xdata(), STEPS.iteration)
         assert ax.get_xlabel() == "iteration $n$"
     with pytest.raises(ValueError, match="^exact: needs the clock of the run"):
-        dl.plot.loss(STEPS, exact=EXACT)
+        dl.plot.loss(counted, exact=EXACT)
 
 
 def test_alignment_has_a_colour_a_mode_a_style_a_level_and_the_loss_behind():
-    ax = dl.plot.alignment(RUN)
-    loss, *overlaps = sorted(curves(ax, RUN.sizes["time"]), key=lambda line: line.get_zorder())
-    np.testing.assert_allclose(loss.get_ydata(), RUN.loss / RUN.loss[0], rtol=1e-15)
+    ax = dl.plot.alignment(TURNING)
+    loss, *overlaps = sorted(curves(ax, TURNING.sizes["time"]), key=lambda line: line.get_zorder())
+    np.testing.assert_allclose(loss.get_ydata(), TURNING.loss / TURNING.loss[0], rtol=1e-15)
     drawn = {}
     for line in overlaps:
         place = (line.get_color(), repr(line._dash_pattern))
@@ -106,23 +107,44 @@ def test_alignment_has_a_colour_a_mode_a_style_a_level_and_the_loss_behind():
     assert len(drawn) == len(overlaps) == 4 * 3
     assert len({colour for colour, _ in drawn}) == 3
     assert len({style for _, style in drawn}) == 4
+    wanted = {tuple(TURNING.alignment.values[:, i, j]) for i in range(4) for j in range(3)}
+    assert {tuple(values) for values in drawn.values()} == wanted
     assert texts(ax)[:4] == [
         *("target, $W_{1}$", "$W_{1}$, $W_{2}$", "$W_{2}$, $W_{3}$", "$W_{3}$, target")
     ]
     assert texts(ax)[4].startswith("loss $L$")
-    assert ax.get_ylabel().startswith(RUN.alignment.attrs["long_name"])
+    assert ax.get_ylabel().startswith(TURNING.alignment.attrs["long_name"])
     check_nothing_is_cut_off(ax)
 
 
-def test_one_level_of_alignment_is_drawn_like_among_all():
-    whole, part = dl.plot.alignment(RUN), dl.plot.alignment(RUN, level=2)
-    styles = [
-        {(line.get_color(), repr(line.get_linestyle()), tuple(line.get_ydata())) for line in lines}
-        for lines in (whole.lines, part.lines)
+def test_one_level_of_alignment_is_drawn_in_the_colours_of_all():
+    whole, part = dl.plot.alignment(TURNING), dl.plot.alignment(TURNING, level=2)
+    drawn = [
+        {(line.get_color(), tuple(line.get_ydata())) for line in ax.lines} for ax in (whole, part)
     ]
-    assert len(styles[1]) == 3 + 1
-    assert styles[1] < styles[0]
-    assert len(dl.plot.alignment(RUN.drop_vars("loss"), level=0).lines) == 3
+    assert len(drawn[1]) == 3 + 1
+    assert drawn[1] < drawn[0]
+    wanted = {tuple(TURNING.alignment.values[:, 2, j]) for j in range(3)}
+    assert wanted < {values for _, values in drawn[1]}
+    assert {line.get_linestyle() for line in part.lines} == {"-"}
+    assert texts(part)[0] == "$W_{2}$, $W_{3}$"
+    assert len(dl.plot.alignment(TURNING.drop_vars("loss"), level=0).lines) == 3
+
+
+def test_every_mode_can_be_seen_on_white():
+    """Relative luminance as in WCAG 2; 1.4 is about the contrast of a pale green."""
+    for count in (1, 2, 3, 12):
+        colours = [line.get_color() for line in drawn_modes(count)]
+        assert len({*colours}) == count
+        linear = (np.array(colours)[:, :3]) ** 2.2
+        luminance = linear @ [0.2126, 0.7152, 0.0722]
+        assert (1.05 / (luminance + 0.05)).min() > 1.4
+
+
+def drawn_modes(count):
+    values = xr.DataArray(np.ones((2, count)), dims=("time", "mode"))
+    data = xr.Dataset({"singular_value": values}, coords={"time": [0.0, 1.0]})
+    return dl.plot.singular_values(dl.schema.finish(data, "run", {})).lines
 
 
 def test_kernels_are_drawn_as_far_as_they_are_known():
