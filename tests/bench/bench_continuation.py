@@ -451,11 +451,11 @@ def cold_and_warm():
         report("first branch, warm cache", warm, 3.0, "s of CPU", at_most=True)
 
 
-def wide():
-    """Width 30, n = 2,700 with an orbit of dimension 870, from a start rotated at random."""
-    net, equation, start = problem(30)
+def wide(width):
+    """From a start rotated at random: width 30 is n = 2,700 with an orbit of dimension 870."""
+    net, equation, start = problem(width)
     rng = np.random.default_rng(0)
-    start = dl.act(net, [ortho_group.rvs(30, random_state=rng) for _ in range(2)], start)
+    start = dl.act(net, [ortho_group.rvs(width, random_state=rng) for _ in range(2)], start)
     begin = time.perf_counter()
     options = {"bounds": (0.005, 5.0), "direction": "up", "max_points": 20}
     found = dl.branch(equation, start, DECAY, **options)
@@ -463,7 +463,7 @@ def wide():
     note(
         f"λ from {DECAY} to {float(found.p[-1]):.3f}, residuals ≤ {float(found.residual.max()):.1e}"
     )
-    report("20 steps of width 30, with the start", elapsed, 30.0, "s", at_most=True)
+    report(f"20 steps of width {width}, with the start", elapsed, 30.0, "s", at_most=True)
 
 
 if __name__ == "__main__":
@@ -471,4 +471,5 @@ if __name__ == "__main__":
     for branch in (weight_decay, cubic, bratu, brusselator, lorenz):
         whole_branch(branch)
     cold_and_warm()
-    wide()
+    wide(30)
+    wide(60)

@@ -355,11 +355,11 @@ def test_large_branches_take_a_small_part_of_the_memory_of_a_matrix():
 
 
 def test_where_a_mode_of_a_large_network_is_learnt_all_spare_units_can_do_so():
-    """Two layers, n = 20,000: W = Σ_j (σ_j − λ) u_j v_jᵀ, and the Hessian has λ ± σ_q."""
-    sigma, units = np.arange(10.0, 0.0, -1.0), 100
-    net, x = turned_problem((units, units, units), sigma, 0.4)
+    """Two layers, n = 7,200: W = Σ_j (σ_j − λ) u_j v_jᵀ, and the Hessian has λ ± σ_q."""
+    sigma, units = np.arange(10.0, 0.0, -1.0), 60
+    net, x = turned_problem((units, units, units), sigma, 0.9)
     equation = dl.equilibria(net, vary="weight_decay")
-    found = dl.branch(equation, x, 0.4, bounds=(0.3, 1.2), direction="up", max_points=12)
+    found = dl.branch(equation, x, 0.9, bounds=(0.8, 1.1), direction="up", max_points=8)
     event, p, learnt = dl.schema.decode(found.event).values, found.p.values, sigma.size - 1
     (at,) = np.flatnonzero(event != "none")
     assert event[at] == "branch_point"
