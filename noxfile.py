@@ -105,6 +105,16 @@ def studies(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation, in which all code runs; the first page is the last line printed."""
+    session.install(".[docs]")
+    site, out = ROOT / "studies" / "site", ROOT / "build" / "site"
+    checks = ("-W", "--keep-going")
+    session.run("python", "-m", "sphinx", "-q", *checks, *session.posargs, str(site), str(out))
+    session.log(f"{out / 'index.html'}")
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Print measured figures beside their goals; misses are printed as misses."""
     install(session, "bench")

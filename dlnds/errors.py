@@ -1,5 +1,7 @@
 """Errors, and the checks of arguments that every public function makes in its first lines."""
 
+from __future__ import annotations
+
 import difflib
 import functools
 import inspect

@@ -1,5 +1,7 @@
 """The words of our Datasets: what variables are called, what they carry, what must be there."""
 
+from __future__ import annotations
+
 import itertools
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence

@@ -1,5 +1,7 @@
 """Datasets and trees in netCDF-4 files: written atomically, verified when they are read."""
 
+from __future__ import annotations
+
 import contextlib
 import hashlib
 import json

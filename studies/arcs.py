@@ -1,10 +1,16 @@
 """What does the loss do along every arc that leaves a saddle?
+===========================================================
 
 **Question.** WA25 (their Fig. 4) list the curves A(α) from a critical point along which the loss is
 known: along the fiber, with some or all layers of an unlearnt channel, across two unlearnt modes,
 with a learnt mode scaled, or turned to another. They start at the canonical point. Do the formulas
 hold at any point of the fiber, which cases fall, rise or rest, to which order, and where do they
 end?
+
+**Theory.** At the canonical point A_S each layer is diagonal, with s_j = σ_j^{1/h} for the modes j
+in S. Moving one entry, scaling one mode, or turning one singular vector changes the loss by a
+polynomial of α. What needs a new channel through all h layers starts with α^h; what uses a channel
+that is there starts with α². WA25 give each polynomial.
 
 **Method.** σ = 1.5, 1.1, 0.6, 0 and the index set S = {1}: one learnt mode, a stronger and a weaker
 one not learnt, for 2, 3 and 4 layers with hidden width 7. The point is a random one of the fiber,

@@ -1,9 +1,15 @@
 """Where do networks of rectified powers go from the origin, and what stays zero on the way?
+=========================================================================================
 
 **Question.** From small weights a homogeneous network first turns to a KKT point of its neural
 correlation function, then follows one limiting path p(t) to a first saddle. How exact is this: how
 do runs from δu, and from random starts of size δ, converge to p(t)? Which hidden units stay zero,
 and what comes after the first saddle?
+
+**Theory.** Near the origin the network's output is homogeneous of degree L in the weights, so the
+flow is that of the neural correlation function N(w): directions move by the gradient of N on the
+sphere, and sizes as ṙ = λ r^{L−1}, with λ = L N(u) at a KKT point u. All starts near u follow one
+path p(t), the limit of runs from δu as δ → 0 (KH25).
 
 **Method.** Square and cubic rectified units, max(z, 0)^p: two layers on synthetic data (degrees
 L = 3 and 4) and on the diabetes data (L = 3), three layers on synthetic data (L = 7). The best

@@ -1,9 +1,14 @@
 """What happens to the saddles of a deep linear network when its data change?
+==========================================================================
 
 **Question.** At a critical point A_S the modes j in S of the data are learnt. Along a path of data
 Σ(θ) its Hessian has the eigenvalues s_j^{h−2} (σ_j − σ_k), j in S, k not in S, which change sign
 where two singular values cross. Does the Morse index jump there, and only there? What if a singular
 value vanishes, and what along paths between real data?
+
+**Theory.** At A_S the loss is ½ Σ_{k∉S} σ_k². Its Hessian has, across the orbit, the eigenvalues
+s_j^{h−2}(σ_j ± σ_k) for j in S and k not in S (WA25). The index changes where σ_j = σ_k. Matrices
+with two equal singular values have codimension 2: a path meets them only by symmetry.
 
 **Method.** Critical points are followed in θ from A_S, over all S of one and two of three modes,
 for two and three layers (`equilibria` with ``vary="target"``, `branch`). Without weight decay they

@@ -1,7 +1,13 @@
 """What do the landscapes of real data look like, and where do runs go in them?
+============================================================================
 
 **Question.** Critical points, the orbits that connect them, and what training does among them: how
 do these differ between data sets with well separated and with close singular values?
+
+**Theory.** Each critical value belongs to one index set S of learnt modes, L = ½ Σ_{k∉S} σ_k².
+Generic orbits from S add the strongest mode that is missing, or swap a learnt mode for a stronger
+one; the loss falls by ½ σ_k², or by ½ (σ_k² − σ_j²). Small starts leave the origin along the
+strongest mode first (WA25, SMG14).
 
 **Method.** The atlas of each of the four data sets (`build_atlas`): all index sets of the leading
 eight modes, their connecting orbits, and an ensemble of runs from small Gaussian starts. Hidden

@@ -1,9 +1,16 @@
 """Of all critical points over one index set, how many are strict saddles?
+=======================================================================
 
 **Question.** The end-to-end map of a critical point does not tell its kind: for three or more
 layers the fiber over the leading modes holds strict and non-strict saddles. How often is each met,
 how many pairs of layers are tightened, how do the Hessian spectra differ, and how large are the
 fibers?
+
+**Theory.** A critical point over S is W = P_S Σ with layers that may carry anything in blocks Z_i
+whose products vanish. It is a strict saddle, with a negative Hessian eigenvalue, unless S holds the
+leading modes and every pair of layers is tightened: one of two products of layers around the pair
+has the rank of W (AMG24). The fiber over W = Σ with rank r has dimension Σ_i d_i d_{i−1} − r (d_0 +
+d_h − r) where it is smooth.
 
 **Method.** For several widths and the target with σ = n, n − 1, …, 1, random points of the fiber
 over every index set: strings of residual units linked at random, bases at random

@@ -1,9 +1,14 @@
 """In which order does a deep linear network learn a hierarchy of living things?
+=============================================================================
 
 **Question.** Saxe, McClelland and Ganguli (arXiv:1312.6120) explain the stage-like learning of
 children by a network without any nonlinearity: trained on items and their attributes it learns
 broad distinctions before fine ones, each in a sudden stage. Which distinctions come when, and why
 then?
+
+**Theory.** With aligned and balanced layers the modes of Σ = Σ_j σ_j u_j v_jᵀ do not see each
+other, and each obeys ds/dt = s^{h−1}(σ_j − s^h). A mode of size s_0 waits for a time of about
+s_0^{−(h−2)}/((h−2) σ_j) (h ≥ 3), then is learnt at once: the strong ones first (SMG14).
 
 **Method.** The semantic data set of Rumelhart and of Rogers & McClelland: 8 items, one-hot, and
 their 36 attributes; two hidden layers of 16; gradient flow from a small random start until the

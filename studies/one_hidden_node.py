@@ -1,8 +1,14 @@
 """What does the flow of a network with one hidden node look like around its saddle?
+=================================================================================
 
 **Question.** Two weights, w_1 and w_2, one data point: the smallest network with a saddle. Which
 starts come to the saddle, which leave it and where to, and what does the plateau look like that
 training has to cross? What changes with a third layer, where the Hessian of the saddle is zero?
+
+**Theory.** L = ½ (σ − w_h⋯w_1)², and the flow keeps w_i² − w_{i+1}². At the origin with two layers
+the Hessian has the eigenvalues ±σ: hyperbolic, with exponential rates. With three layers the
+Hessian is zero there; the leading form of the loss is −σ w_1 w_2 w_3, and runs come and go along
+rays where it is stationary on the sphere, with r ~ 1/(rate · t).
 
 **Method.** Widths (1, 1, 1) and (1, 1, 1, 1) with σ = 1. The stable and unstable manifolds of the
 origin are found and grown (`stable_manifold`, `unstable_manifold`, `grow_manifold`), and runs are

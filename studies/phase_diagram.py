@@ -1,8 +1,14 @@
 """How long does a deep linear network rest at its start, and what has it learnt when time is up?
+==============================================================================================
 
 **Question.** Weights that start small rest near the origin before anything is learnt, for a time
 that grows with depth and shrinks with the initial scale. Given a budget of training time, which
 initial scales let a network of given depth learn one, two, or all modes?
+
+**Theory.** While a mode of size s is small, balanced aligned layers grow as ds/dt = σ s^{h−1}. So s
+explodes at the time s_0^{−(h−2)}/((h−2) σ): a logarithm of the start at depth 2, a power of it at
+greater depth. The flow at the origin is homogeneous of degree h − 1; Gaussian starts obey the same
+power with a factor of their own (KH25).
 
 **Method.** Networks of width 3 and depth 2 to 6 with the singular values 3, 2, 1 are trained by
 gradient flow from Gaussian starts of standard deviation ε, 10 for each depth and scale: 2,050 runs,

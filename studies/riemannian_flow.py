@@ -1,9 +1,15 @@
 """Is the end-to-end map of a deep linear network a gradient flow of its own?
+==========================================================================
 
 **Question.** From balanced layers, W_{i+1}ᵀW_{i+1} = W_iW_iᵀ, the map W = W_h…W_1 of a network
 under gradient flow moves by a law of its own: the gradient flow of the loss on the matrices of one
 rank, in a metric that depends on the depth. Do networks follow it, does it find the best map of
 its rank, and what is left of it if the layers are balanced nearly, or the rank is kept nearly?
+
+**Theory.** From balanced layers W obeys Ẇ = −Σ_i (W Wᵀ)^{(h−i)/h} ∇ℓ(W) (WᵀW)^{(i−1)/h}: minus the
+gradient of ℓ on the matrices of one rank, in the metric whose inverse stands there (BRTW22). The
+rank is kept for all times. The critical points of rank k are the maps that learn k modes; for
+almost all starts the limit is the best of them.
 
 **Method.** Ten measurements of 442 patients, raw inputs. Autoencoder: all ten from themselves,
 where the best map of rank k is the projection to k principal components. Supervised: six values of

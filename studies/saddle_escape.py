@@ -1,9 +1,14 @@
 """How long does a run rest at the saddle at the origin, and how does that depend on the start?
+============================================================================================
 
 **Question.** A run from weights of size ε rests near the origin until the strongest mode is learnt.
 The leading law says for how long: ln(σ/p)/(2σ) for two layers, p = ε², and ε^{−(h−2)}/((h−2) σ)
 for h ≥ 3. From which ε on is it right, against the exact law? And what of it is left for Gaussian
 starts, which are neither aligned nor balanced?
+
+**Theory.** Aligned balanced layers of size ε have p = ε^h in each mode, with ṗ = h p^{2−2/h}(σ −
+p). The time from p to σ/2 is a hypergeometric function of both (the exact law); for small ε it
+tends to ln(σ/p)/(2σ) or ε^{−(h−2)}/((h−2) σ) (the leading law). SMG14 solve h = 2, WA25 all depths.
 
 **Method.** Targets diag(3, 2, 1), widths 3, h = 2, 3, 4, 5 layers, ε from 1e-1 to 1e-12. Aligned
 starts have ε as all singular values, Gaussian ones are ε times one random state for each of several

@@ -1,4 +1,5 @@
 """How do the singular values of a deep linear network grow, and do its layers align?
+==================================================================================
 
 **Question.** From a small start the modes of the target are learnt one after the other, the strong
 ones first (Wendin & Altafini, arXiv:2511.10362, Figs. 1 and 2). When does a mode grow fastest, and
@@ -6,12 +7,17 @@ what becomes of the order from a large start, or when the weak modes start ahead
 vectors of the single layers align with those of the target if the start is balanced only up to δ,
 ‖C_i‖_F ≤ δ (Fig. 3)?
 
+**Theory.** The flow keeps C_i = W_i W_iᵀ − W_{i+1}ᵀ W_{i+1}. If all C_i are 0 and the layers share
+the singular vectors of Σ, each mode obeys ds/dt = s^{h−1}(σ − s^h), with W having p = s^h. If ‖C_i‖
+≤ δ the layers have nearly the same singular values; their singular vectors follow as far as those
+values lie apart by more than δ.
+
 **Method.** Three layers of width 4. Upper row: aligned, balanced states, whose modes obey
 ds/dt = s^(h−1)(σ − s^h) each: the speed from the gradient, the runs from the closed form. Lower
 row: δ-balanced starts, integrated; the singular values of W lie 1.5 apart, or in two pairs that
 lie 0.1 apart (the spacing after the first and the third). The overlap of mode j in a layer is
-|⟨singular vector j of the layer, singular vector j of the target⟩|, at the two ends of the network.
-The same for many starts: the smallest overlap at the end.
+⟨singular vector j of the layer, singular vector j of the target⟩ without its sign, at the two ends
+of the network. The same for many starts: the smallest overlap at the end.
 
 **What the figure shows.** Upper row: a mode grows fastest at s^h = σ(h−1)/(2h−1) (dots), two fifths
 of σ at three layers. From equal small starts the modes are learnt in the order of their σ_j, with

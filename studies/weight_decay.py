@@ -1,9 +1,14 @@
 """How do the critical points of a deep linear network change with weight decay?
+=============================================================================
 
 **Question.** Weight decay λ/2 Σ‖W_i‖² replaces the continua of critical points by orbits of the
 orthogonal group. Which are there, where do they end, and which are stable? The equations are
 singular at every solution, by the symmetry; do continuation modulo symmetry and the closed forms
 agree?
+
+**Theory.** With λ ≠ 0 critical points are balanced: each mode has one size s in all layers, with s
+= 0 or λ = s^{h−2}(σ − s^h). For h = 2 that is a pitchfork at λ = σ. For h ≥ 3 it has two solutions
+s below the fold at s^h = (h−2)σ/(2h−2), and s = 0 is stable for all λ > 0.
 
 **Method.** Σ = diag(3, 2, 1), widths 3. Critical points are balanced, with λ = s^{h−2} (σ − s^h)
 for the size s of each mode. For h = 2 all branches are found from one by `diagram`. For h = 3 and 4

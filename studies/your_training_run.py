@@ -1,8 +1,15 @@
 """What does the theory know of a training run that was made without it?
+=====================================================================
 
 **Question.** A deep linear network is trained elsewhere, and what is left of it are files of
 weights and a list of losses. Which saddles did the run visit, and in which order, how near is it to
 gradient flow, and did anybody turn or reverse the layers on the way?
+
+**Theory.** Full-batch gradient descent with a small step follows gradient flow, with time t = n η
+up to errors of order η, while η λ_max stays below 2. So its losses rest at the same critical values
+L_S = ½ Σ_{k∉S} σ_k², one for each set S of learnt modes, and W_i W_iᵀ − W_{i+1}ᵀ W_{i+1} drifts by
+terms of order η² a step only (WA25). A product W_h⋯W_1 does not tell how layers lie; the recorded
+loss does.
 
 **Method.** Three square layers, trained by numpy alone: rows of the data are samples, layers are
 applied as x @ W, the loss is the mean of all squares, as in most libraries. Every ten steps a file

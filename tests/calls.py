@@ -426,6 +426,7 @@ def _stored() -> Iterator[Call]:
     yield call("save", data=run, path=str(folder / "saved.nc"))
     yield call("load", path=stored)
     yield call("load_system", run=run)
+    yield call("cite", result=run, form="text")
     yield call("save_page", atlas=this["atlas"], path=page)
     yield call("weights", dataset=run, layer=1)
     yield call("schema.weights", dataset=run, layer=1)

@@ -53,7 +53,7 @@ def test_every_public_name_can_be_loaded_and_is_listed(tmp_path):
     assert set(dl.__all__) <= set(dir(dl))
     with pytest.raises(AttributeError, match="nothing"):
         _ = dl.nothing
-    assert dl.__version__ == "0.1.0"
+    assert dl.__version__ == "0.2.0"
 
 
 def test_modules_of_folders_are_public_names_before_anything_else_is_used(tmp_path):

@@ -1,5 +1,7 @@
 """Branches of solutions of F(x, p) = 0, modulo declared symmetry, as Datasets."""
 
+from __future__ import annotations
+
 import bisect
 import itertools
 import math

@@ -1,5 +1,7 @@
 """Curves of folds and of branch points in two parameters, by minimally augmented equations."""
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -200,7 +202,7 @@ def branch_point_curve(
 
 
 def _followed(
-    kind: Callable[["_Borders"], "_Folds"],
+    kind: Callable[[_Borders], _Folds],
     family: Any,
     point: Any,
     q0: float,
@@ -241,7 +243,7 @@ def _steady(attrs: dict[str, Any], others: Sequence[dict[str, Any]]) -> dict[str
     return {word: value for word, value in attrs.items() if word not in changed}
 
 
-def _started(equations: "_Folds", problem: Problem, y: Array, q: float) -> tuple[Problem, Point]:
+def _started(equations: _Folds, problem: Problem, y: Array, q: float) -> tuple[Problem, Point]:
     """Return the point at q0 with a tangent, or say what is wrong with it."""
     try:
         return start_of(problem, y, q)
@@ -381,7 +383,7 @@ class _Borders:
         values = self.eigenvalues(y, q, basis)
         return np.delete(values, np.argmin(np.abs(values)))
 
-    def renewed(self, point: Point) -> "_Borders":
+    def renewed(self, point: Point) -> _Borders:
         """Return the same with the null vectors at a point as borders, in their orientation."""
         v, w, _ = self.null_vectors(point.x, point.p)
         return replace(self, left=w / np.linalg.norm(w), right=v / np.linalg.norm(v))

@@ -1,5 +1,7 @@
 """Diagrams: all branches that are reached from one through its branch points."""
 
+from __future__ import annotations
+
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple

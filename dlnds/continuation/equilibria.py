@@ -1,5 +1,7 @@
 """Equilibria of a system as equations with a parameter: weight decay, the data, any number."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 
@@ -124,7 +126,9 @@ def equilibria(
 
     References
     ----------
-    WA25, section 2; BRTW22 and AMG24 for general covariance.
+    WA25 (Wendin & Altafini, arXiv:2511.10362), section 2; BRTW22 (Bah, Rauhut, Terstiege &
+    Westdickenberg, arXiv:1910.05505) and AMG24 (Achour, Malgouyres & Gerchinovitz,
+    arXiv:2107.13289) for general covariance.
 
     Examples
     --------

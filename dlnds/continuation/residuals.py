@@ -1,5 +1,7 @@
 """Equations F(x, p) = 0 with a parameter, for continuation."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
@@ -95,7 +97,7 @@ class Residual:
     coordinates: Mapping[str, Any] = field(default_factory=dict)
     attributes: Mapping[str, Any] = field(default_factory=dict)
     label: Callable[[Array, float], str] | None = None
-    aligned: "Callable[[Array], tuple[Residual, Array, Callable[[Array], Array]] | None] | None" = (
+    aligned: Callable[[Array], tuple[Residual, Array, Callable[[Array], Array]] | None] | None = (
         None
     )
 

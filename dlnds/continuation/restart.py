@@ -1,5 +1,7 @@
 """Stored branches: followed on from an end, and joined with others."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,5 +1,7 @@
 """Special points of branches: which rows they are, and all that is known of them in words."""
 
+from __future__ import annotations
+
 import numpy as np
 import xarray as xr
 

@@ -1,5 +1,7 @@
 """Second derivatives of the loss of any gradient flow: the Hessian, and its products."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

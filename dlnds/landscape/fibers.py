@@ -1,5 +1,7 @@
 """The fiber over an index set: all critical points with the same end-to-end map."""
 
+from __future__ import annotations
+
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -59,7 +61,8 @@ def random_fiber_state(net: LinearNetwork, modes: Sequence[int], rng: Any = None
 
     References
     ----------
-    AMG24; WA25
+    AMG24 (Achour, Malgouyres & Gerchinovitz, arXiv:2107.13289); WA25 (Wendin & Altafini,
+    arXiv:2511.10362)
 
     Examples
     --------
@@ -141,7 +144,8 @@ def fiber_dimension(
 
     References
     ----------
-    AMG24; WA25
+    AMG24 (Achour, Malgouyres & Gerchinovitz, arXiv:2107.13289); WA25 (Wendin & Altafini,
+    arXiv:2511.10362)
 
     Examples
     --------

@@ -1,5 +1,7 @@
 """Linearization at a state: spectrum, index, nullity, rates; closed forms at canonical points."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -164,7 +166,8 @@ def linearize(
 
     References
     ----------
-    WA25; AMG24 for the fiber.
+    WA25 (Wendin & Altafini, arXiv:2511.10362); AMG24 (Achour, Malgouyres & Gerchinovitz,
+    arXiv:2107.13289) for the fiber.
 
     Examples
     --------
@@ -433,7 +436,7 @@ def canonical_spectrum(net: LinearNetwork, modes: Sequence[int]) -> xr.Dataset:
 
     References
     ----------
-    WA25
+    WA25 (Wendin & Altafini, arXiv:2511.10362)
 
     Examples
     --------

@@ -1,5 +1,7 @@
 """Critical points near any start: a Newton method for zeros that are not isolated."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -118,7 +120,8 @@ def find_critical_point(
     Z. Zeng, *A Newton's iteration converges quadratically to nonisolated solutions too*,
     arXiv:2101.09180. N. Yamashita, M. Fukushima, *On the rate of convergence of the
     Levenberg–Marquardt method*, Computing Suppl. 15, 2001. P. Deuflhard, *Newton Methods for
-    Nonlinear Problems*, Springer, 2004. WA25, AMG24 for the critical points.
+    Nonlinear Problems*, Springer, 2004. WA25 (Wendin & Altafini, arXiv:2511.10362), AMG24 (Achour,
+    Malgouyres & Gerchinovitz, arXiv:2107.13289) for the critical points.
 
     Examples
     --------

@@ -1,5 +1,7 @@
 """Critical points: one for each index set, the kind and the canonical form of any of them."""
 
+from __future__ import annotations
+
 import itertools
 import math
 from collections.abc import Sequence
@@ -68,7 +70,8 @@ def critical_points(
 
     References
     ----------
-    WA25; AMG24 for the classification.
+    WA25 (Wendin & Altafini, arXiv:2511.10362); AMG24 (Achour, Malgouyres & Gerchinovitz,
+    arXiv:2107.13289) for the classification.
 
     Examples
     --------
@@ -203,7 +206,7 @@ def classify(
 
     References
     ----------
-    AMG24
+    AMG24 (Achour, Malgouyres & Gerchinovitz, arXiv:2107.13289)
 
     Examples
     --------
@@ -344,7 +347,8 @@ def canonicalize(
 
     References
     ----------
-    WA25; AMG24
+    WA25 (Wendin & Altafini, arXiv:2511.10362); AMG24 (Achour, Malgouyres & Gerchinovitz,
+    arXiv:2107.13289)
 
     Examples
     --------

@@ -4,6 +4,8 @@ O(d_1) × … × O(d_{h−1}) acts on states by W_i → P_i W_i P_{i−1}^{-1}, 
 gradient flow; all of GL(d_1) × … × GL(d_{h−1}) keeps the loss and what is critical.
 """
 
+from __future__ import annotations
+
 import itertools
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -61,7 +63,7 @@ def act(net: LayeredSystem, element: Sequence[ArrayLike] | xr.DataArray, x: Arra
 
     References
     ----------
-    WA25, section 2
+    WA25 (Wendin & Altafini, arXiv:2511.10362), section 2
 
     Examples
     --------
@@ -131,7 +133,7 @@ def orbit_basis(
 
     References
     ----------
-    WA25
+    WA25 (Wendin & Altafini, arXiv:2511.10362)
 
     Examples
     --------

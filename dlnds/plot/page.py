@@ -1,5 +1,7 @@
 """An atlas as one HTML page, to look at in a browser without a network."""
 
+from __future__ import annotations
+
 import base64
 import hashlib
 import html

@@ -1,5 +1,7 @@
 """Checkpoints of training runs, in files or nested dicts, read one at a time."""
 
+from __future__ import annotations
+
 import contextlib
 import functools
 import os
@@ -48,8 +50,8 @@ class Checkpoints(Sequence[tuple[Array, ...]]):
     @overload
     def __getitem__(self, index: int) -> tuple[Array, ...]: ...
     @overload
-    def __getitem__(self, index: slice) -> "Checkpoints": ...
-    def __getitem__(self, index: int | slice) -> "tuple[Array, ...] | Checkpoints":
+    def __getitem__(self, index: slice) -> Checkpoints: ...
+    def __getitem__(self, index: int | slice) -> tuple[Array, ...] | Checkpoints:
         if isinstance(index, slice):
             return Checkpoints(self._places[index], self._form)
         place = self._places[index]

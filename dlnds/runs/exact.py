@@ -1,5 +1,7 @@
 """Closed forms of the gradient flow, where they exist, as runs."""
 
+from __future__ import annotations
+
 import numpy as np
 import scipy.linalg
 import xarray as xr
@@ -62,7 +64,9 @@ def exact_flow(
 
     References
     ----------
-    SMG14; WA25, section 6; Fukumizu (1998); Braun et al. (2022).
+    SMG14 (Saxe, McClelland & Ganguli, arXiv:1312.6120); WA25 (Wendin & Altafini, arXiv:2511.10362),
+    section 6; FUK98 (Fukumizu, ICONIP 1998); BDFS22 (Braun, Dominé, Fitzgerald & Saxe, NeurIPS
+    2022).
 
     Examples
     --------

@@ -1,5 +1,7 @@
 """Integration of any system: adaptive steps, labelled runs."""
 
+from __future__ import annotations
+
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence

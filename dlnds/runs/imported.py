@@ -1,5 +1,7 @@
 """Training runs of others: weights at given times, observed as runs of this package are."""
 
+from __future__ import annotations
+
 import hashlib
 import itertools
 import math

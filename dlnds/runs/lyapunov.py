@@ -1,5 +1,7 @@
 """Lyapunov exponents of flows and maps, covariant vectors, and the loss as a Lyapunov function."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -121,7 +123,8 @@ def lyapunov_spectrum(
 
     References
     ----------
-    WA25, section 6 of the theory; Benettin, Galgani, Giorgilli and Strelcyn, Meccanica 15 (1980)
+    WA25 (Wendin & Altafini, arXiv:2511.10362), section 6; BGGS80 (Benettin, Galgani, Giorgilli &
+    Strelcyn, Meccanica 15, 1980)
 
     Examples
     --------
@@ -295,7 +298,7 @@ def lyapunov_function(run: xr.Dataset, *, limit: float = 0.0) -> xr.Dataset:
 
     References
     ----------
-    WA25, section 6 of the theory
+    WA25 (Wendin & Altafini, arXiv:2511.10362), section 6
 
     Examples
     --------

@@ -1,5 +1,7 @@
 """Observables of runs that are there already, ours and those of others."""
 
+from __future__ import annotations
+
 import numpy as np
 import xarray as xr
 
@@ -82,7 +84,8 @@ def observe(
 
     References
     ----------
-    JGH18 for the kernel, SMG19 for similarity; R. Vershynin, High-Dimensional Probability, section
+    JGH18 (Jacot, Gabriel & Hongler, arXiv:1806.07572) for the kernel, SMG19 (Saxe, McClelland &
+    Ganguli, arXiv:1810.10531) for similarity; R. Vershynin, High-Dimensional Probability, section
     7.6, for the stable rank; O. Roy, M. Vetterli, EUSIPCO 2007, for the effective rank.
 
     Examples

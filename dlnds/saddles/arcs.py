@@ -1,5 +1,7 @@
 """Arcs that leave critical points, with their exact loss."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -46,11 +48,11 @@ class _Rows(NamedTuple):
     mode_read: Integers
     n_layers: Integers
 
-    def pick(self, chosen: Any) -> "_Rows":
+    def pick(self, chosen: Any) -> _Rows:
         """Return some of the rows."""
         return _Rows(*(column[chosen] for column in self))
 
-    def ordered(self) -> "_Rows":
+    def ordered(self) -> _Rows:
         """Return the rows by point, shape, kind and modes."""
         keys = (self.mode_read, self.mode, self.mode_lost, -self.n_layers, self.kind, self.shape)
         return self.pick(np.lexsort((*keys, self.point)))
@@ -166,7 +168,8 @@ def critical_arcs(
 
     References
     ----------
-    WA25; AMG24
+    WA25 (Wendin & Altafini, arXiv:2511.10362); AMG24 (Achour, Malgouyres & Gerchinovitz,
+    arXiv:2107.13289)
 
     Examples
     --------

@@ -1,5 +1,7 @@
 """The landscape atlas: critical points, arcs, connections and modes of one problem in one tree."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any
 

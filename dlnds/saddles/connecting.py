@@ -1,5 +1,7 @@
 """Orbits from one hyperbolic equilibrium of a flow to another."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 

@@ -1,5 +1,7 @@
 """Directions in which runs leave a critical point: KKT points of the leading form of the loss."""
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -96,7 +98,7 @@ class Form(NamedTuple):
     imbalance: Callable[[Array], Array] = lambda states: np.zeros(len(states))
     rays: Callable[..., Rays] | None = None
     names: tuple[Integers, Integers] | None = None
-    stretched: Callable[[float], "Form"] | None = None
+    stretched: Callable[[float], Form] | None = None
     widths: tuple[int, ...] = ()
 
 
@@ -246,7 +248,7 @@ def escape_directions(
 
     References
     ----------
-    KH25, sections 4 and 5.
+    KH25 (Kumar & Haupt, arXiv:2502.15952), sections 4 and 5.
 
     Examples
     --------
@@ -955,7 +957,7 @@ def escape_time(system: WeightSystem, direction: xr.Dataset | ArrayLike, delta: 
 
     References
     ----------
-    KH25, theorem 4.2.
+    KH25 (Kumar & Haupt, arXiv:2502.15952), theorem 4.2.
 
     Examples
     --------

@@ -1,5 +1,7 @@
 """The saddle-connection graph: orbits that lead from one critical point to another."""
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -131,7 +133,8 @@ def connections(
 
     References
     ----------
-    WA25; BRTW22 for the restricted problem.
+    WA25 (Wendin & Altafini, arXiv:2511.10362); BRTW22 (Bah, Rauhut, Terstiege & Westdickenberg,
+    arXiv:1910.05505) for the restricted problem.
 
     Examples
     --------

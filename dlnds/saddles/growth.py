@@ -1,5 +1,7 @@
 """Runs that leave a critical point along its unstable manifold, or come to it along the stable."""
 
+from __future__ import annotations
+
 import dataclasses
 import functools
 import itertools
@@ -141,7 +143,7 @@ def grow_manifold(
 
     References
     ----------
-    WA25
+    WA25 (Wendin & Altafini, arXiv:2511.10362)
 
     Examples
     --------

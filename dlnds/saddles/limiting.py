@@ -1,5 +1,7 @@
 """Limiting paths: how runs from smaller and smaller starts leave a critical point."""
 
+from __future__ import annotations
+
 import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -123,7 +125,7 @@ def escape_path(
 
     References
     ----------
-    KH25, theorems 4.2 and 5.2.
+    KH25 (Kumar & Haupt, arXiv:2502.15952), theorems 4.2 and 5.2.
 
     Examples
     --------
@@ -288,7 +290,7 @@ def escape_chain(
 
     References
     ----------
-    KH25, section 5.
+    KH25 (Kumar & Haupt, arXiv:2502.15952), section 5.
 
     Examples
     --------
@@ -386,7 +388,7 @@ def compare_with_path(
 
     References
     ----------
-    KH25
+    KH25 (Kumar & Haupt, arXiv:2502.15952)
 
     Examples
     --------
@@ -481,7 +483,7 @@ def zero_preserving(
 
     References
     ----------
-    KH25, section 5.
+    KH25 (Kumar & Haupt, arXiv:2502.15952), section 5.
 
     Examples
     --------

@@ -1,5 +1,7 @@
 """Stable and unstable submanifolds of critical points, also where the Hessian fails."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -93,7 +95,8 @@ def unstable_manifold(
 
     References
     ----------
-    WA25; KH25 for the leading form; theory of the local product in WA25, section 5.
+    WA25 (Wendin & Altafini, arXiv:2511.10362); KH25 (Kumar & Haupt, arXiv:2502.15952) for the
+    leading form; theory of the local product in WA25, section 5.
 
     Examples
     --------
@@ -137,7 +140,7 @@ def stable_manifold(
 
     References
     ----------
-    WA25
+    WA25 (Wendin & Altafini, arXiv:2511.10362)
 
     Examples
     --------

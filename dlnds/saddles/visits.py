@@ -1,5 +1,7 @@
 """Saddles that runs pass: where they rest, for how long, and how long they should."""
 
+from __future__ import annotations
+
 import itertools
 import math
 from collections import Counter, defaultdict
@@ -125,7 +127,8 @@ def saddle_visits(net: LinearNetwork, run: xr.Dataset, *, radius: float = 0.05) 
 
     References
     ----------
-    WA25, section 6; SMG14
+    WA25 (Wendin & Altafini, arXiv:2511.10362), section 6; SMG14 (Saxe, McClelland & Ganguli,
+    arXiv:1312.6120)
 
     Examples
     --------
@@ -473,7 +476,7 @@ def observed_connections(
 
     References
     ----------
-    WA25, section 6; KH25
+    WA25 (Wendin & Altafini, arXiv:2511.10362), section 6; KH25 (Kumar & Haupt, arXiv:2502.15952)
 
     Examples
     --------

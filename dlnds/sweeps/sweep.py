@@ -1,5 +1,7 @@
 """Many runs over a grid, in a folder that loses nothing: sweeps, resumed, collected, verified."""
 
+from __future__ import annotations
+
 import contextlib
 import inspect
 import math

@@ -1,5 +1,7 @@
 """Gradient descent: the map that an explicit Euler step makes of a flow."""
 
+from __future__ import annotations
+
 import math
 import operator
 from collections.abc import Callable, Iterable
@@ -67,7 +69,7 @@ class GradientDescent(SystemProtocol):
 
     References
     ----------
-    WA25, section 6
+    WA25 (Wendin & Altafini, arXiv:2511.10362), section 6
 
     Examples
     --------

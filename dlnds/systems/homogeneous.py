@@ -1,5 +1,7 @@
 """Homogeneous networks: layers with a power of a rectifier between them."""
 
+from __future__ import annotations
+
 import functools
 import math
 from collections.abc import Callable
@@ -73,7 +75,7 @@ class HomogeneousNetwork(WeightSystem):
 
     References
     ----------
-    KH25
+    KH25 (Kumar & Haupt, arXiv:2502.15952)
 
     Examples
     --------

@@ -1,5 +1,7 @@
 """Deep linear networks: gradient flow of the layers."""
 
+from __future__ import annotations
+
 import dataclasses
 import itertools
 import math
@@ -101,7 +103,8 @@ class LinearNetwork(LayeredSystem):
 
     References
     ----------
-    WA25, section 2; BRTW22 for general input covariance.
+    WA25 (Wendin & Altafini, arXiv:2511.10362), section 2; BRTW22 (Bah, Rauhut, Terstiege &
+    Westdickenberg, arXiv:1910.05505) for general input covariance.
 
     Examples
     --------
@@ -161,7 +164,7 @@ class LinearNetwork(LayeredSystem):
         *,
         whiten: bool = True,
         normalize: bool = True,
-    ) -> "LinearNetwork":
+    ) -> LinearNetwork:
         """Return the network that fits outputs Y to inputs X.
 
         Parameters
@@ -197,7 +200,7 @@ class LinearNetwork(LayeredSystem):
     @known_options
     def from_moments(
         cls, M: ArrayLike, C: ArrayLike, hidden: Sequence[int], *, whiten: bool = False
-    ) -> "LinearNetwork":
+    ) -> LinearNetwork:
         """Return the network of the moments M = E[y xᵀ] (d_h × d_0) and C = E[x xᵀ] (d_0 × d_0).
 
         Parameters
@@ -230,7 +233,7 @@ class LinearNetwork(LayeredSystem):
     @classmethod
     def _from_parts(
         cls, parts: moments.Moments, hidden: Sequence[int], whiten: bool, normalization: str
-    ) -> "LinearNetwork":
+    ) -> LinearNetwork:
         whiten = check_flag("whiten", whiten)
         hidden = check_integers("hidden", hidden, minimum=1, ordered=True)
         target, root, loss = parts
@@ -245,7 +248,7 @@ class LinearNetwork(LayeredSystem):
             normalization=normalization,
         )
 
-    def specialized(self) -> "LinearNetwork":
+    def specialized(self) -> LinearNetwork:
         """Return the same network with a field that is compiled for its widths alone.
 
         Machine code without loops, 3 to 25 times as fast as the general field, with the same
@@ -294,7 +297,7 @@ class LinearNetwork(LayeredSystem):
         return self.problem, float(np.sum(self.target**2)) + rest
 
     @property
-    def factors(self) -> "LinearNetwork":
+    def factors(self) -> LinearNetwork:
         """The network of the layers that a state holds, as of a `ProductFlow`: itself."""
         return self
 
@@ -397,7 +400,7 @@ class LinearNetwork(LayeredSystem):
             "normalization": self.normalization,
         }
 
-    def _straight(self) -> "LinearNetwork | None":
+    def _straight(self) -> LinearNetwork | None:
         """Return the network with a field for its widths alone, None if that takes long to make."""
         k = self.target.shape[1]
         count = straight.multiplications(self.widths, k, self.whitened)
@@ -455,7 +458,7 @@ class LinearNetwork(LayeredSystem):
         return outer, np.hstack([Q[:, :k][:, ::-1], Q[:, k:]])
 
     @cached_property
-    def in_mode_basis(self) -> "LinearNetwork":
+    def in_mode_basis(self) -> LinearNetwork:
         """The network in the coordinates of `_mode_basis`; itself if it is there already."""
         outer, inner = self._mode_basis
         if is_identity(outer) and is_identity(inner):
@@ -635,7 +638,7 @@ class LinearNetwork(LayeredSystem):
         label = varied.decay_labels(self.problem, self.widths, self.depth)
         return varied.thinned(super().varied(name), self.problem) | {"label": label}
 
-    def with_covariance(self) -> "LinearNetwork":
+    def with_covariance(self) -> LinearNetwork:
         """Return the network of the same data with raw inputs.
 
         Raises
@@ -758,7 +761,8 @@ class LinearNetwork(LayeredSystem):
 
         References
         ----------
-        WA25; AMG24 for general covariance.
+        WA25 (Wendin & Altafini, arXiv:2511.10362); AMG24 (Achour, Malgouyres & Gerchinovitz,
+        arXiv:2107.13289) for general covariance.
 
         Examples
         --------
@@ -860,7 +864,7 @@ def check_assumptions(
 
     References
     ----------
-    WA25
+    WA25 (Wendin & Altafini, arXiv:2511.10362)
 
     Examples
     --------

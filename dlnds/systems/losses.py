@@ -1,5 +1,7 @@
 """Losses of the end-to-end map, other than the square one, and deep linear networks with them."""
 
+from __future__ import annotations
+
 import math
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
@@ -429,7 +431,8 @@ def power(
 
     References
     ----------
-    BRTW22, section 1, for losses of the end-to-end map in general.
+    BRTW22 (Bah, Rauhut, Terstiege & Westdickenberg, arXiv:1910.05505), section 1, for losses of the
+    end-to-end map in general.
 
     Examples
     --------
@@ -470,7 +473,8 @@ class LossNetwork(LayeredSystem):
 
     References
     ----------
-    BRTW22, section 2; WA25, section 2.
+    BRTW22 (Bah, Rauhut, Terstiege & Westdickenberg, arXiv:1910.05505), section 2; WA25 (Wendin &
+    Altafini, arXiv:2511.10362), section 2.
 
     Examples
     --------

@@ -1,5 +1,7 @@
 """Real data as problems: the data sets of data/, and CSV files of the same simple form."""
 
+from __future__ import annotations
+
 import hashlib
 import os
 import tomllib

@@ -1,5 +1,7 @@
 """Riemannian gradient flow of the end-to-end map of balanced networks, at fixed rank."""
 
+from __future__ import annotations
+
 import dataclasses
 import functools
 import hashlib
@@ -81,7 +83,7 @@ class ProductFlow(SystemProtocol):
 
     References
     ----------
-    BRTW22
+    BRTW22 (Bah, Rauhut, Terstiege & Westdickenberg, arXiv:1910.05505)
 
     Examples
     --------
@@ -184,11 +186,11 @@ class ProductFlow(SystemProtocol):
         return found and found._replace(system=self._in_mode_basis)
 
     @cached_property
-    def _in_mode_basis(self) -> "ProductFlow":
+    def _in_mode_basis(self) -> ProductFlow:
         basis = self.factors.in_mode_basis
         return self if basis is self.factors else self._with_factors(basis)
 
-    def _with_factors(self, factors: Any) -> "ProductFlow":
+    def _with_factors(self, factors: Any) -> ProductFlow:
         """Return the flow with such factors: hidden layers have as many units beyond its rank."""
         inputs, rank, outputs = factors.widths
         network = dataclasses.replace(
@@ -561,7 +563,7 @@ class ProductFlow(SystemProtocol):
 
         References
         ----------
-        BRTW22; theory of the fibers
+        BRTW22 (Bah, Rauhut, Terstiege & Westdickenberg, arXiv:1910.05505); theory of the fibers
         """
         states = self._states(x)
         values = self.singular_values(states)

@@ -1,5 +1,7 @@
 """What an engine may ask of a system: at most thirteen things; and systems made of functions."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -97,18 +99,18 @@ class SystemProtocol:
         return {"system": type(self).__name__}
 
     @property
-    def numerics(self) -> "Numerics":
+    def numerics(self) -> Numerics:
         """How to integrate the system."""
         return Numerics()
 
-    def limit(self, x: Array, force: float = math.inf, rtol: float = 0.0) -> "Limit":
+    def limit(self, x: Array, force: float = math.inf, rtol: float = 0.0) -> Limit:
         """Return whether a run that is at ``x`` is over, with what ``force`` is the largest of.
 
         ``rtol`` is the accuracy of the run.
         """
         return ended(False, force if self.kind == "gradient" else math.inf, "critical_point")
 
-    def theory(self, x: Array) -> "Theory":
+    def theory(self, x: Array) -> Theory:
         """Return what is known at a state."""
         return Theory(generators=lambda: np.zeros((0, self.dim)))
 
@@ -145,18 +147,18 @@ class Numerics(NamedTuple):
     #: Whether what is computed from a state of finite numbers may overflow.
     too_large: Callable[[Array], bool] = lambda x: _overflows(x)
     #: A smaller system that flows from a state in the same way, or None if there is none.
-    reduce: Callable[[Array], "Reduction | None"] = lambda x: None
+    reduce: Callable[[Array], Reduction | None] = lambda x: None
     #: The system in orthogonal coordinates that suit a state, or each of a stack, or None if its
     #: own do; asked again as the state grows. None if no others ever do.
-    working_basis: Callable[[Array], "Reduction | None"] | None = None
+    working_basis: Callable[[Array], Reduction | None] | None = None
     #: The same for a single state, also where it would be too dear along a run.
-    aligned: Callable[[Array], "Reduction | None"] = lambda x: None
+    aligned: Callable[[Array], Reduction | None] = lambda x: None
     #: The system without what has come to rest at a state to an accuracy ``rtol``, or None if
     #: nothing has.
-    deflate: Callable[[Array, float], "Reduction | None"] = lambda x, rtol: None
+    deflate: Callable[[Array, float], Reduction | None] = lambda x, rtol: None
     #: The system with a field that is compiled for it alone, where that pays after some tens of
     #: thousands of steps.
-    straight: Callable[[], "SystemProtocol | None"] = lambda: None
+    straight: Callable[[], SystemProtocol | None] = lambda: None
     #: Observables that a working basis leaves as they are.
     unaffected: frozenset[str] = frozenset()
 

@@ -1,5 +1,7 @@
 """Systems in their Datasets: what a run carries of the problem that it is of, and the way back."""
 
+from __future__ import annotations
+
 import dataclasses
 import json
 import math

@@ -1,0 +1,251 @@
+"""The papers that functions and results rest on: keys, references, BibTeX."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+import xarray as xr
+
+import dlnds
+from dlnds._version import __version__
+from dlnds.errors import check_choice
+
+
+class Paper(NamedTuple):
+    """A paper: how docstrings name it after its key, and what BibTeX needs."""
+
+    short: str
+    kind: str
+    authors: str
+    title: str
+    where: dict[str, str]
+
+
+#: The keys that docstrings cite.
+PAPERS = {
+    "ACH18": Paper(
+        "Arora, Cohen & Hazan, arXiv:1802.06509",
+        "inproceedings",
+        "Arora, Sanjeev and Cohen, Nadav and Hazan, Elad",
+        "On the optimization of deep networks: Implicit acceleration by overparameterization",
+        {"booktitle": "ICML", "year": "2018", "eprint": "1802.06509"},
+    ),
+    "AMG24": Paper(
+        "Achour, Malgouyres & Gerchinovitz, arXiv:2107.13289",
+        "article",
+        "Achour, El Mehdi and Malgouyres, François and Gerchinovitz, Sébastien",
+        "The loss landscape of deep linear neural networks: a second-order analysis",
+        {"journal": "Journal of Machine Learning Research", "year": "2024", "eprint": "2107.13289"},
+    ),
+    "BDFS22": Paper(
+        "Braun, Dominé, Fitzgerald & Saxe, NeurIPS 2022",
+        "inproceedings",
+        "Braun, Lukas and Dominé, Clémentine and Fitzgerald, James and Saxe, Andrew",
+        "Exact learning dynamics of deep linear networks with prior knowledge",
+        {"booktitle": "NeurIPS", "year": "2022"},
+    ),
+    "BGGS80": Paper(
+        "Benettin, Galgani, Giorgilli & Strelcyn, Meccanica 15, 1980",
+        "article",
+        "Benettin, Giancarlo and Galgani, Luigi and Giorgilli, Antonio and Strelcyn, Jean-Marie",
+        "Lyapunov characteristic exponents for smooth dynamical systems and for Hamiltonian "
+        "systems; a method for computing all of them",
+        {"journal": "Meccanica", "volume": "15", "year": "1980"},
+    ),
+    "BRTW22": Paper(
+        "Bah, Rauhut, Terstiege & Westdickenberg, arXiv:1910.05505",
+        "article",
+        "Bah, Bubacarr and Rauhut, Holger and Terstiege, Ulrich and Westdickenberg, Michael",
+        "Learning deep linear neural networks: Riemannian gradient flows and convergence to "
+        "global minimizers",
+        {
+            "journal": "Information and Inference: A Journal of the IMA",
+            "volume": "11",
+            "number": "1",
+            "year": "2022",
+            "eprint": "1910.05505",
+        },
+    ),
+    "FUK98": Paper(
+        "Fukumizu, ICONIP 1998",
+        "inproceedings",
+        "Fukumizu, Kenji",
+        "Effect of batch learning in multilayer neural networks",
+        {"booktitle": "ICONIP", "year": "1998"},
+    ),
+    "JGH18": Paper(
+        "Jacot, Gabriel & Hongler, arXiv:1806.07572",
+        "inproceedings",
+        "Jacot, Arthur and Gabriel, Franck and Hongler, Clément",
+        "Neural tangent kernel: Convergence and generalization in neural networks",
+        {"booktitle": "NeurIPS", "year": "2018", "eprint": "1806.07572"},
+    ),
+    "KH25": Paper(
+        "Kumar & Haupt, arXiv:2502.15952",
+        "article",
+        "Kumar, Akshay and Haupt, Jarvis",
+        "Towards understanding gradient flow dynamics of homogeneous neural networks beyond the "
+        "origin",
+        {"journal": "Journal of Machine Learning Research", "year": "2025", "eprint": "2502.15952"},
+    ),
+    "SMG14": Paper(
+        "Saxe, McClelland & Ganguli, arXiv:1312.6120",
+        "inproceedings",
+        "Saxe, Andrew M. and McClelland, James L. and Ganguli, Surya",
+        "Exact solutions to the nonlinear dynamics of learning in deep linear neural networks",
+        {"booktitle": "ICLR", "year": "2014", "eprint": "1312.6120"},
+    ),
+    "SMG19": Paper(
+        "Saxe, McClelland & Ganguli, arXiv:1810.10531",
+        "article",
+        "Saxe, Andrew M. and McClelland, James L. and Ganguli, Surya",
+        "A mathematical theory of semantic development in deep neural networks",
+        {
+            "journal": "Proceedings of the National Academy of Sciences",
+            "volume": "116",
+            "number": "23",
+            "year": "2019",
+            "eprint": "1810.10531",
+        },
+    ),
+    "WA25": Paper(
+        "Wendin & Altafini, arXiv:2511.10362",
+        "misc",
+        "Wendin, Joel and Altafini, Claudio",
+        "Gradient flow equations for deep linear neural networks: A survey from a network "
+        "perspective",
+        {"year": "2025", "eprint": "2511.10362"},
+    ),
+}
+#: schema of a result: the function whose docstring tells the papers behind it.
+MAKERS = {
+    "run": "flow",
+    "critical_points": "critical_points",
+    "classification": "classify",
+    "canonical_form": "canonicalize",
+    "fiber": "fiber_dimension",
+    "orbit": "orbit_basis",
+    "tangent": "split_tangent",
+    "quotient_run": "quotient_run",
+    "linearization": "linearize",
+    "inertia": "inertia",
+    "critical_point": "find_critical_point",
+    "arcs": "critical_arcs",
+    "arc_path": "arc_states",
+    "manifold": "unstable_manifold",
+    "fibres": "grow_manifold",
+    "orbits": "grow_manifold",
+    "connecting_orbits": "connecting_orbits",
+    "branch": "branch",
+    "diagram": "diagram",
+    "connections": "connections",
+    "edge_path": "edge_states",
+    "observed_connections": "observed_connections",
+    "lyapunov": "lyapunov_spectrum",
+    "covariant_vectors": "covariant_vectors",
+    "lyapunov_function": "lyapunov_function",
+    "escape_directions": "escape_directions",
+    "escape_chain": "escape_chain",
+    "path_comparison": "compare_with_path",
+    "zero_preserving": "zero_preserving",
+    "assumptions": "check_assumptions",
+    "modes": "LinearNetwork",
+    "visits": "saddle_visits",
+    "sweep": "sweep",
+    "atlas": "build_atlas",
+}
+#: beginnings of names of variables: the paper that they are from.
+_VARIABLES = {"ntk_": "JGH18", "hidden_similarity": "SMG19"}
+
+
+def cite(result: Any, *, form: str = "text") -> str:
+    """Return the papers that a result, or a function, rests on, with this package first.
+
+    Parameters
+    ----------
+    result
+        A Dataset or DataTree of this package, a public function, a class, or a system.
+    form
+        ``"text"``, a line each, or ``"bibtex"``.
+
+    Raises
+    ------
+    TypeError
+        If it is nothing of this package.
+
+    Notes
+    -----
+    A function rests on the papers that its References name. A Dataset rests on those of the
+    function that makes its kind, of its system, and of what was recorded.
+
+    Examples
+    --------
+    >>> import dlnds as dl
+    >>> print(dl.cite(dl.saddle_visits).partition("WA25")[2])
+    : Wendin, Joel and Altafini, Claudio. Gradient flow equations for deep linear neural networks: \
+A survey from a network perspective. 2025. arXiv:2511.10362
+    """
+    check_choice("form", form, ("text", "bibtex"))
+    is_tree = isinstance(result, xr.Dataset | xr.DataTree)
+    keys = sorted(_of_dataset(result) if is_tree else _of_docstring(result))
+    if form == "bibtex":
+        return "\n\n".join([_own_bibtex(), *(bibtex(key) for key in keys)])
+    own = f"dlnds {__version__}: {_OWN_TITLE}"
+    return "\n".join([own, *(f"{key}: {reference(key)}" for key in keys)])
+
+
+def reference(key: str) -> str:
+    """Return the reference of a paper as a line of text."""
+    _, _, authors, title, where = PAPERS[key]
+    place = [where[k] for k in ("journal", "booktitle") if k in where]
+    number = "".join([where.get("volume", ""), f"({where['number']})" if "number" in where else ""])
+    parts = ", ".join([*place, *([number] if number else []), where["year"]])
+    arxiv = f". arXiv:{where['eprint']}" if "eprint" in where else ""
+    return f"{authors}. {title}. {parts}{arxiv}"
+
+
+def bibtex(key: str) -> str:
+    """Return the entry of a paper for BibTeX."""
+    _, kind, authors, title, where = PAPERS[key]
+    archive = {"archiveprefix": "arXiv"} if "eprint" in where else {}
+    return _entry(kind, key, {"author": authors, "title": f"{{{title}}}", **where, **archive})
+
+
+_OWN_TITLE = "dynamical-systems analysis of gradient flow in deep linear networks"
+
+
+def _own_bibtex() -> str:
+    title = f"{{dlnds: {_OWN_TITLE}}}"
+    fields = {"author": "{The dlnds developers}", "title": title, "version": __version__}
+    return _entry("software", "dlnds", fields)
+
+
+def _entry(kind: str, key: str, fields: dict[str, str]) -> str:
+    lines = [f"  {name} = {{{value}}}," for name, value in fields.items()]
+    return "\n".join([f"@{kind}{{{key},", *lines, "}"])
+
+
+def _of_docstring(thing: Any) -> set[str]:
+    """Return the keys that the References of a function, a class, or a system's class name."""
+    documented = thing if callable(thing) and hasattr(thing, "__name__") else type(thing)
+    if not str(getattr(documented, "__module__", "")).startswith("dlnds."):
+        raise TypeError(
+            "result: needs a Dataset, a function, a class or a system of this package, "
+            f"got {type(thing).__name__}"
+        )
+    references = (documented.__doc__ or "").partition("References\n")[2].partition("Examples\n")[0]
+    return set(re.findall("|".join(PAPERS), references))
+
+
+def _of_dataset(data: xr.Dataset | xr.DataTree) -> set[str]:
+    """Return the keys behind a Dataset, or behind all nodes of a tree."""
+    nodes = [data] if isinstance(data, xr.Dataset) else [n.dataset for n in data.subtree]
+    made = [MAKERS[s] for node in nodes if (s := node.attrs.get("schema")) in MAKERS]
+    if not made:
+        raise TypeError("result: needs a Dataset that says in its attribute 'schema' what it is")
+    named = {*made, *(str(node.attrs["system"]) for node in nodes if "system" in node.attrs)}
+    keys = set().union(*(_of_docstring(getattr(dlnds, n)) for n in named if hasattr(dlnds, n)))
+    names = [str(name) for node in nodes for name in node.data_vars]
+    recorded = {key for start, key in _VARIABLES.items() for n in names if n.startswith(start)}
+    return keys | recorded

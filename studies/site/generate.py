@@ -1,0 +1,204 @@
+"""Pages that are made of the package: names by subject, files, statements, papers, figures.
+
+`write` puts them into ``generated/``, where Sphinx finds them; ``conf.py`` calls it first.
+"""
+
+import inspect
+import json
+import re
+import tempfile
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import xarray as xr
+
+import dlnds as dl
+from dlnds import papers, schema
+
+SITE = Path(__file__).parent
+ROOT = SITE.parents[1]
+
+
+def subjects() -> dict[str, tuple[str, list[str]]]:
+    """Return the public names by subject, with a line on each subject, out of ``dl.__doc__``."""
+    found = re.findall(r"^(\w[^:\n]*): (.+)\n((?:    .+\n)+)", dl.__doc__ or "", re.MULTILINE)
+    return {title: (line, re.findall(r"\w+", names)) for title, line, names in found}
+
+
+def members(module: ModuleType) -> list[str]:
+    """Return what a public module offers: its own functions and classes."""
+    return [
+        name
+        for name, thing in inspect.getmembers(module)
+        if not name.startswith("_")
+        and name not in dl.__all__
+        and (inspect.isfunction(thing) or inspect.isclass(thing))
+        and thing.__module__.startswith(module.__name__)
+        and "Examples\n" in (thing.__doc__ or "")
+    ]
+
+
+def api() -> str:
+    """Return the page of all public names, by subject."""
+    text = ["API by subject\n==============\n", ".. currentmodule:: dlnds\n"]
+    text.append("``import dlnds as dl``; each name below is ``dl.NAME``.\n")
+    for title, (line, names) in subjects().items():
+        listed = []
+        for name in names:
+            thing = getattr(dl, name)
+            inside = members(thing) if inspect.ismodule(thing) else []
+            listed += [f"{name}.{member}" for member in inside] if inside else [name]
+        text += [title, "-" * len(title), "", f"{line[0].upper()}{line[1:]}.", ""]
+        text += [".. autosummary::", "   :toctree: api", ""]
+        text += [f"   {name}" for name in listed] + [""]
+    return "\n".join(text)
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join("| " + " | ".join(row) + " |" for row in lines) + "\n"
+
+
+def schemas() -> str:
+    """Return the page of what every file holds: variables, dims, units, flags."""
+    text = [
+        "# What every file holds\n",
+        "Each Dataset names its kind in `ds.attrs['schema']`. The tables list the variables that a",
+        "kind is sure to have, with their dims; others may be there, and carry a `long_name` too.",
+        'All quantities are pure numbers, with the units `"1"`: time is that of the equation.',
+        "Flags are small integers; `dl.schema.decode(variable)` gives their words.\n",
+    ]
+    for name, variables in schema.REQUIRED.items():
+        text.append(f"({name}-file)=\n## {name}\n")
+        nodes = schema.REQUIRED_NODES.get(name)
+        if nodes:
+            kinds = ", ".join(
+                f"`{node}` of kind [{kind}](#{kind}-file)" for node, kind in nodes.items()
+            )
+            text.append(f"A DataTree with at least these nodes: {kinds}.\n")
+        rows = [(f"`{v}`", _dims(dims), *_words(name, v)) for v, dims in variables.items()]
+        if rows:
+            text.append(_table(("variable", "dims", "what", "units", "flags"), rows))
+    text += ["## All names\n", "What a variable or a dim of that name means in any file.\n"]
+    every = [
+        (f"`{n}`", words[0], _symbol(words[1])) for n, words in sorted(schema.DESCRIPTIONS.items())
+    ]
+    text.append(_table(("name", "what", "symbol in pictures"), every))
+    return "\n".join(text)
+
+
+def _dims(dims: tuple[str, ...]) -> str:
+    return ", ".join(f"`{dim}`" for dim in dims) or "one number"
+
+
+def _symbol(text: str) -> str:
+    return f"`{text.strip('$')}`" if text else ""
+
+
+def _words(kind: str, name: str) -> tuple[str, str, str]:
+    """Return what `schema.finish` says of a variable of that kind of Dataset."""
+    words = schema.finish(xr.Dataset({name: 0}), kind, {})[name].attrs
+    flags = zip(words.get("flag_values", []), words.get("flag_meanings", "").split(), strict=True)
+    return words["long_name"], words["units"], " · ".join(f"{n} `{word}`" for n, word in flags)
+
+
+def ledger() -> list[dict[str, Any]]:
+    """Return the statements of the theory, each with its sources and its tests."""
+    return tomllib.loads((SITE / "ledger.toml").read_text(encoding="utf-8"))["statement"]
+
+
+def theory() -> str:
+    """Return the page of statements: the text of ``notation.md``, then one by one."""
+    text, last = [(SITE / "notation.md").read_text(encoding="utf-8")], ""
+    for number, entry in enumerate(ledger(), 1):
+        if entry["subject"] != last:
+            last = entry["subject"]
+            text.append(f"## {last}\n")
+        sources = ", ".join(f"[{key}](#{key.lower()})" for key in entry["sources"])
+        text += [
+            f"**{number}.** {entry['says'].strip()}\n",
+            f"*Source:* {sources or 'this package'}.",
+        ]
+        text.append(f"*Fails if it is false:* {'; '.join(_checks(entry))}.\n")
+    return "\n".join(text)
+
+
+def _checks(entry: dict[str, Any]) -> list[str]:
+    """Return the names of tests as sentences, with their files, and links to studies."""
+    tests = [test.partition("::")[::2] for test in entry["tests"]]
+    sentences = [f"{name[5:].replace('_', ' ')} (`{path}`)" for path, name in tests]
+    studies = [(s.replace("_", " "), s) for s in entry.get("studies", [])]
+    return sentences + [f"the study [{words}](../gallery/{name}.rst)" for words, name in studies]
+
+
+def literature() -> str:
+    """Return the page of papers, each with its key."""
+    text = [
+        "# Literature\n",
+        "The keys that docstrings and pages cite. `dl.cite(dl.flow)` tells on which of them a",
+        "function rests, `dl.cite(run)` a result; with `form='bibtex'` as entries for BibTeX.\n",
+    ]
+    for key in papers.PAPERS:
+        text.append(f"({key.lower()})=\n**{key}**\n: {papers.reference(key)}\n")
+        text.append(f"```bibtex\n{papers.bibtex(key)}\n```\n")
+    return "\n".join(text)
+
+
+def benchmarks() -> str:
+    """Return the page of measured figures, with date, machine and misses."""
+    data = json.loads((SITE / "benchmarks.json").read_text(encoding="utf-8"))
+    text = [
+        "# Benchmarks\n",
+        f"Measured on {data['date']}, on {data['machine']}, with {data['software']}.",
+        f"{data['note']}\n",
+        "`nox -s bench` prints these lines on your machine.\n",
+    ]
+    for part in data["parts"]:
+        rows = [
+            (r["what"], r["measured"], r["goal"], "met" if r["met"] else "**missed**")
+            for r in part["rows"]
+        ]
+        text += [
+            f"## {part['title']}\n",
+            part["about"] + "\n",
+            _table(("what", "measured", "goal", ""), rows),
+        ]
+    return "\n".join(text)
+
+
+def mark_up(
+    app: object, what: str, name: str, thing: object, options: object, lines: list[str]
+) -> None:
+    """Turn keys of papers in docstrings into links, and bars into mere bars."""
+    key = re.compile(rf"(?<![\w`])({'|'.join(papers.PAPERS)})(?!\w)")
+    for i, line in enumerate(lines):
+        if not line.lstrip().startswith((">>>", "...")):
+            parts = re.split(r"(``.*?``)", line)  # every other one is code
+            parts[::2] = [key.sub(r":ref:`\1 <\1>`", p.replace("|", r"\|")) for p in parts[::2]]
+            lines[i] = "".join(parts)
+
+
+def quick(gallery: object, block: dict[str, Any]) -> list[str]:
+    """Return the arguments that studies run with: their quick form, the picture elsewhere."""
+    return ["--quick", "--out", str(Path(tempfile.gettempdir()) / "dlnds-study.png")]
+
+
+def pages() -> Iterator[tuple[str, str]]:
+    """Yield names of generated files, and what is in them."""
+    yield "api.rst", api()
+    yield "files.md", schemas()
+    yield "theory.md", theory()
+    yield "literature.md", literature()
+    yield "benchmarks.md", benchmarks()
+
+
+def write(folder: Path) -> None:
+    """Write all of these pages, and touch none that is as it was."""
+    for name, text in pages():
+        path = folder / "generated" / name
+        path.parent.mkdir(exist_ok=True)
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")

@@ -1,0 +1,153 @@
+"""The documentation: names by subject, statements with their tests, papers behind results."""
+
+import ast
+import importlib.util
+import inspect
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import dlnds as dl
+from dlnds import papers
+
+ROOT = Path(__file__).parents[1]
+SITE = ROOT / "studies" / "site"
+
+
+@pytest.fixture(scope="module")
+def generate():
+    spec = importlib.util.spec_from_file_location("generate", SITE / "generate.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_public_name_stands_under_one_subject(generate):
+    """The map is ``dl.__doc__``, in ``dlnds/__init__.py``: a new name belongs there."""
+    listed = [name for _, names in generate.subjects().values() for name in names]
+    assert sorted(listed) == sorted(dl.__all__), "put the name under a subject of dl.__doc__"
+
+
+def test_signatures_are_short():
+    """As written, not spelt out: ``from __future__ import annotations`` does it."""
+    for name in dl.__all__:
+        thing = getattr(dl, name)
+        if inspect.isfunction(thing):
+            text = str(inspect.signature(thing))
+            assert not re.search(r"Union\[|numpy\._typing|xarray\.core|collections\.abc", text), (
+                name
+            )
+
+
+def functions(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+
+
+def test_every_statement_names_tests_and_studies_that_exist(generate):
+    entries = generate.ledger()
+    assert len({entry["says"] for entry in entries}) == len(entries)
+    for entry in entries:
+        assert set(entry) <= {"subject", "says", "sources", "tests", "studies"}, entry["says"]
+        assert entry["tests"], f"a statement without a test: {entry['says']}"
+        assert set(entry["sources"]) <= set(papers.PAPERS), entry["says"]
+        for test in entry["tests"]:
+            path, _, name = test.partition("::")
+            assert name in functions(ROOT / path), test
+        for study in entry.get("studies", []):
+            assert (ROOT / "studies" / f"{study}.py").is_file(), study
+
+
+def test_statements_of_one_subject_stand_together(generate):
+    order = [entry["subject"] for entry in generate.ledger()]
+    runs = [subject for i, subject in enumerate(order) if subject != order[i - 1] or i == 0]
+    assert len(runs) == len(set(order))
+
+
+def test_every_kind_of_file_has_its_table(generate):
+    text = generate.schemas()
+    for name, variables in dl.schema.REQUIRED.items():
+        section = text.partition(f"\n## {name}\n")[2].partition("\n## ")[0]
+        assert {f"`{v}`" for v in variables} <= set(re.findall(r"^\| (`\w+`)", section, re.M)), name
+    for name in dl.schema.DESCRIPTIONS:
+        assert f"| `{name}` |" in text.partition("## All names")[2]
+
+
+def test_studies_are_pages():
+    """Title, question, theory, method, what to see: the parts of a page of the gallery."""
+    for path in sorted((ROOT / "studies").glob("*.py")):
+        title, line, *rest = ast.get_docstring(ast.parse(path.read_text("utf-8"))).splitlines()
+        assert line == "=" * len(title), f"{path.name}: needs a line of = below its title"
+        heads = re.findall(r"^\*\*([\w ]+)\.\*\*", "\n".join(rest), re.MULTILINE)
+        assert heads == ["Question", "Theory", "Method", "What the figure shows"], path.name
+
+
+# Papers.
+
+
+def docstrings():
+    for path in sorted((ROOT / "dlnds").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node):
+                yield f"{path.name}: {node.name}", ast.get_docstring(node)
+
+
+def test_keys_of_papers_are_resolved_where_they_are_cited():
+    """A key in References is followed by authors and place, as in ``papers.PAPERS``."""
+    keys = "|".join(papers.PAPERS)
+    for name, text in docstrings():
+        references = text.partition("References\n")[2].partition("\nExamples\n")[0]
+        flat = " ".join(references.split())
+        for key in set(re.findall(rf"\b({keys})\b", flat)):
+            assert f"{key} ({papers.PAPERS[key].short})" in flat, f"{name}: {key}"
+        unknown = set(re.findall(r"\b[A-Z]{2,4}\d{2}\b", flat)) - set(papers.PAPERS)
+        assert not unknown, f"{name}: {unknown} are not in dlnds/papers.py"
+
+
+def test_a_result_is_cited_like_what_makes_it():
+    net = dl.LinearNetwork(widths=(2, 2, 2), target=np.diag([2.0, 1.0]))
+    run = dl.flow(net, net.initial(scale=1e-2, rng=0))
+    for made, parts in (
+        (dl.critical_points(net), (dl.critical_points, dl.LinearNetwork)),
+        (run, (dl.flow, dl.LinearNetwork)),
+        (dl.saddle_visits(net, run), (dl.saddle_visits, dl.LinearNetwork)),
+    ):
+        apart = {line for part in parts for line in dl.cite(part).splitlines()}
+        assert set(dl.cite(made).splitlines()) == apart
+    assert "WA25: " in dl.cite(net)
+    assert dl.cite(net) == dl.cite(dl.LinearNetwork)
+
+
+def test_a_tree_is_cited_like_its_nodes():
+    net = dl.LinearNetwork(widths=(2, 2, 2), target=np.diag([2.0, 1.0]))
+    atlas = dl.build_atlas(net)
+    whole = set(dl.cite(atlas).splitlines())
+    for node in ("points", "arcs", "connections"):
+        assert set(dl.cite(atlas[node].to_dataset()).splitlines()) <= whole
+
+
+def test_what_was_recorded_is_cited():
+    net = dl.LinearNetwork(widths=(2, 2, 2), target=np.diag([2.0, 1.0]))
+    run = dl.flow(net, net.initial(scale=1e-2, rng=0), save=["state"])
+    assert "JGH18" not in dl.cite(run)
+    assert "JGH18" in dl.cite(dl.observe(net, run, "ntk_distance"))
+
+
+def test_every_kind_of_result_has_its_maker():
+    assert set(papers.MAKERS) == set(dl.schema.REQUIRED)
+    assert set(papers.MAKERS.values()) <= set(dl.__all__)
+
+
+def test_bibtex_has_one_entry_a_paper_and_closed_braces():
+    text = dl.cite(dl.exact_flow, form="bibtex")
+    keys = re.findall(r"^@\w+\{(\w+),$", text, re.MULTILINE)
+    assert keys == ["dlnds", *re.findall(r"^(\w+): ", dl.cite(dl.exact_flow), re.MULTILINE)]
+    assert text.count("{") == text.count("}")
+
+
+def test_what_is_not_of_this_package_is_not_cited():
+    for bad in (np.zeros(3), np.mean, "flow", {}, None):
+        with pytest.raises(TypeError, match="^result: "):
+            dl.cite(bad)
