@@ -157,7 +157,7 @@ def draw(saddles: list[tuple[int, xr.Dataset]]) -> plt.Figure:
 
 def main() -> None:
     """Run the study."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="fewer samples")
     parser.add_argument("--out", type=Path, default=Path("arcs.png"))
     options = parser.parse_args()

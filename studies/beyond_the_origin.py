@@ -222,7 +222,7 @@ def draw(
 
 def main() -> None:
     """Run the study."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="fewer sizes and starts")
     parser.add_argument("--out", type=Path, default=Path("beyond_the_origin.png"))
     options = parser.parse_args()

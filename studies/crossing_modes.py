@@ -221,7 +221,7 @@ def draw(axes: np.ndarray, path: DataPath, branches: dict[tuple[int, ...], xr.Da
 
 def main() -> None:
     """Run the study."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="two layers only")
     parser.add_argument("--out", type=Path, default=Path("crossing_modes.png"))
     options = parser.parse_args()

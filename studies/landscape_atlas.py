@@ -68,7 +68,7 @@ def story(name: str, atlas: xr.DataTree, seconds: float) -> str:
 
 def main() -> None:
     """Run the study."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="fewer modes and runs")
     parser.add_argument("--out", type=Path, default=Path("landscape_atlas.png"))
     options = parser.parse_args()

@@ -192,7 +192,7 @@ def draw(tables: list[xr.Dataset], sizes: xr.Dataset) -> plt.Figure:
 
 def main() -> None:
     """Run the study."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="fewer points")
     parser.add_argument("--out", type=Path, default=Path("landscape_census.png"))
     options = parser.parse_args()

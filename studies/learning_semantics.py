@@ -97,7 +97,7 @@ def draw(
 
 def main() -> None:
     """Run the study and write its picture."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="smaller hidden layers, larger start")
     parser.add_argument("--out", type=Path, default=Path("learning_semantics.png"))
     options = parser.parse_args()

@@ -133,7 +133,7 @@ def draw_surface(ax: Axes, net: dl.LinearNetwork, runs: xr.Dataset) -> None:
 
 def main() -> None:
     """Run the study."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="fewer runs")
     parser.add_argument("--out", type=Path, default=Path("one_hidden_node.png"))
     options = parser.parse_args()

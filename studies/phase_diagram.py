@@ -124,7 +124,7 @@ def draw(found: xr.Dataset) -> plt.Figure:
 
 def main() -> None:
     """Run the study."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="40 runs")
     parser.add_argument("--out", type=Path, default=Path("phase_diagram.png"))
     parser.add_argument("--runs", type=Path, help="folder of the sweep, to go on with it later")

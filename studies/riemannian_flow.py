@@ -168,7 +168,7 @@ def draw_rank(ax: plt.Axes, case: str, grid: np.ndarray) -> None:
 
 def main() -> None:
     """Run the study."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="less depths and times")
     parser.add_argument("--out", type=Path, default=Path("riemannian_flow.png"))
     options = parser.parse_args()

@@ -134,7 +134,7 @@ def draw(data: xr.Dataset) -> plt.Figure:
 
 def main() -> None:
     """Run the study."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="fewer ε and seeds")
     parser.add_argument("--out", type=Path, default=Path("saddle_escape.png"))
     options = parser.parse_args()

@@ -152,7 +152,7 @@ def draw_alignment(axes: np.ndarray, n_times: int) -> dict[str, float]:
 
 def main() -> None:
     """Run the study and write its picture."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="fewer saved times")
     parser.add_argument("--out", type=Path, default=Path("singular_value_dynamics.png"))
     options = parser.parse_args()

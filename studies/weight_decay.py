@@ -145,7 +145,7 @@ def report(
 
 def main() -> None:
     """Run the study."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="two modes only")
     parser.add_argument("--out", type=Path, default=Path("weight_decay.png"))
     options = parser.parse_args()

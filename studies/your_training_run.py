@@ -124,7 +124,7 @@ def draw_geometry(ax: plt.Axes, run: xr.Dataset, limit: float) -> None:
 
 def main() -> None:
     """Run the study and write its picture."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="train for fewer steps")
     parser.add_argument("--out", type=Path, default=Path("your_training_run.png"))
     options = parser.parse_args()

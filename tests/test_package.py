@@ -94,7 +94,7 @@ def test_the_script_of_the_readme_prints_what_it_says(tmp_path):
 def test_files_that_the_readme_names_exist():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     for target in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
-        assert (ROOT / target).is_file(), target
+        assert (ROOT / target).exists(), target
 
 
 def test_what_is_checked_before_a_commit_is_what_nox_checks():

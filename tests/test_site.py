@@ -84,6 +84,30 @@ def test_studies_are_pages():
         assert heads == ["Question", "Theory", "Method", "What the figure shows"], path.name
 
 
+def links(text):
+    return re.findall(r"\]\((?!https?:|#)([^)#]+)[^)]*\)", text)
+
+
+def test_links_between_pages_lead_to_pages():
+    """To pages that are made at build, too; Sphinx looks at them again, with their anchors."""
+    made = ("generated/", "gallery/")
+    for page in sorted(SITE.glob("*.md")):
+        for target in links(page.read_text(encoding="utf-8")):
+            assert target.startswith(made) or (SITE / target).is_file(), f"{page.name}: {target}"
+
+
+def test_every_page_is_reached_from_the_first_one():
+    index = (SITE / "index.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^[\w/]+$", index, re.MULTILINE))
+    assert {page.stem for page in SITE.glob("*.md")} - {"index", "notation"} <= listed
+
+
+def test_project_files_are_of_this_version():
+    assert f"version: {dl.__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\n## {dl.__version__}\n" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120
+
+
 # Papers.
 
 

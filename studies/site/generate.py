@@ -34,11 +34,21 @@ def members(module: ModuleType) -> list[str]:
         name
         for name, thing in inspect.getmembers(module)
         if not name.startswith("_")
-        and name not in dl.__all__
+        and getattr(dl, name, None) is not thing
         and (inspect.isfunction(thing) or inspect.isclass(thing))
         and thing.__module__.startswith(module.__name__)
         and "Examples\n" in (thing.__doc__ or "")
     ]
+
+
+def listed(names: list[str]) -> list[str]:
+    """Return names of what has a page: public names, and for modules what is in them."""
+    found = []
+    for name in names:
+        thing = getattr(dl, name)
+        inside = members(thing) if inspect.ismodule(thing) else []
+        found += [f"{name}.{member}" for member in inside] if inside else [name]
+    return found
 
 
 def api() -> str:
@@ -46,14 +56,9 @@ def api() -> str:
     text = ["API by subject\n==============\n", ".. currentmodule:: dlnds\n"]
     text.append("``import dlnds as dl``; each name below is ``dl.NAME``.\n")
     for title, (line, names) in subjects().items():
-        listed = []
-        for name in names:
-            thing = getattr(dl, name)
-            inside = members(thing) if inspect.ismodule(thing) else []
-            listed += [f"{name}.{member}" for member in inside] if inside else [name]
         text += [title, "-" * len(title), "", f"{line[0].upper()}{line[1:]}.", ""]
         text += [".. autosummary::", "   :toctree: api", ""]
-        text += [f"   {name}" for name in listed] + [""]
+        text += [f"   {name}" for name in listed(names)] + [""]
     return "\n".join(text)
 
 
@@ -196,7 +201,11 @@ def pages() -> Iterator[tuple[str, str]]:
 
 
 def write(folder: Path) -> None:
-    """Write all of these pages, and touch none that is as it was."""
+    """Write all of these pages, touch none that is as it was, and take away what was before."""
+    stay = {f"dlnds.{name}" for _, names in subjects().values() for name in listed(names)}
+    for path in (folder / "generated" / "api").glob("*.rst"):
+        if path.stem not in stay:
+            path.unlink()
     for name, text in pages():
         path = folder / "generated" / name
         path.parent.mkdir(exist_ok=True)
