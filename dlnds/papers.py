@@ -38,6 +38,13 @@ PAPERS = {
         "The loss landscape of deep linear neural networks: a second-order analysis",
         {"journal": "Journal of Machine Learning Research", "year": "2024", "eprint": "2107.13289"},
     ),
+    "AS20": Paper(
+        "Advani, Saxe & Sompolinsky, arXiv:1710.03667",
+        "article",
+        "Advani, Madhu S. and Saxe, Andrew M. and Sompolinsky, Haim",
+        "High-dimensional dynamics of generalization error in neural networks",
+        {"journal": "Neural Networks", "volume": "132", "year": "2020", "eprint": "1710.03667"},
+    ),
     "BDFS22": Paper(
         "Braun, Dominé, Fitzgerald & Saxe, NeurIPS 2022",
         "inproceedings",
@@ -88,6 +95,14 @@ PAPERS = {
         "Towards understanding gradient flow dynamics of homogeneous neural networks beyond the "
         "origin",
         {"journal": "Journal of Machine Learning Research", "year": "2025", "eprint": "2502.15952"},
+    ),
+    "LG19": Paper(
+        "Lampinen & Ganguli, arXiv:1809.10374",
+        "inproceedings",
+        "Lampinen, Andrew K. and Ganguli, Surya",
+        "An analytic theory of generalization dynamics and transfer learning in deep linear "
+        "networks",
+        {"booktitle": "ICLR", "year": "2019", "eprint": "1809.10374"},
     ),
     "SMG14": Paper(
         "Saxe, McClelland & Ganguli, arXiv:1312.6120",
@@ -154,6 +169,8 @@ MAKERS = {
     "visits": "saddle_visits",
     "sweep": "sweep",
     "atlas": "build_atlas",
+    "evaluation": "evaluate",
+    "early_stopping": "early_stopping",
 }
 #: beginnings of names of variables: the paper that they are from.
 _VARIABLES = {"ntk_": "JGH18", "hidden_similarity": "SMG19"}

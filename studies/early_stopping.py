@@ -1,4 +1,5 @@
 """When should training stop if a teacher's data are noisy?
+========================================================
 
 **Question.** A linear teacher makes the data, and noise is added. The network learns the teacher
 first and the noise later, so that the test error falls and rises again. When is it least, by how
@@ -129,7 +130,7 @@ def draw(found: list[dict], thetas: np.ndarray, errors: np.ndarray, ratio: float
 
 def main() -> None:
     """Run the study."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="smaller matrices")
     parser.add_argument("--out", type=Path, default=Path("early_stopping.png"))
     options = parser.parse_args()

@@ -1,10 +1,16 @@
 """Which starts make a deep linear network lazy, and which rich?
+=============================================================
 
 **Question.** A network that keeps its tangent kernel K learns as a linear model does (lazy); one
 that turns it learns features (rich). Large weights are said to make networks lazy (Chizat, Oyallon
 and Bach, arXiv:1812.07956), and so is an imbalance λ between two layers, W_2ᵀW_2 − W_1W_1ᵀ = λI,
 depending on its sign and on the widths (Dominé et al., arXiv:2409.14623). From the start to the end
 of training, how far does K go, ‖K − K_0‖/‖K_0‖, and how far does it turn, 1 − cos(K, K_0)?
+
+**Theory.** The tangent kernel of a linear network is K = Σ_i L_i L_iᵀ ⊗ R_iᵀ R_i, with the products
+L_i and R_i of the layers after and before i, and dW/dt = K (Σ − W). It stays where it is if the
+layers change little in proportion to their size: if they are large, or if one of them is. From W(0)
+of its own size a run has first to unlearn W(0).
 
 **Method.** Target of singular values 3, 2, 1. Balanced up to λ: for W(0) = U diag(p) Vᵀ the layers
 W_1 = diag(a_1) Vᵀ, W_2 = U diag(a_2) with a_1a_2 = p and a_2² − a_1² = λ. Since λ is conserved,
@@ -232,7 +238,7 @@ def report(tables: dict[str, xr.Dataset], scaled: xr.Dataset) -> None:
 
 def main() -> None:
     """Run the study and write its picture."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="fewer λ, s and seeds")
     parser.add_argument("--out", type=Path, default=Path("lazy_and_rich.png"))
     options = parser.parse_args()

@@ -1,4 +1,5 @@
 """Do the layers of a deep linear network align before its loss moves?
+===================================================================
 
 **Question.** From a small random start the loss rests on a plateau, and then falls at once.
 Atanasov, Bordelon and Pehlevan (arXiv:2111.00034) say that the plateau is not idle: the layers, and
@@ -12,7 +13,7 @@ of what it is at the start, and by half of what the first mode is worth. Observe
 ``alignment``, the overlaps of the singular vectors of mode 0 on both sides of each level of units,
 with those of the target at the two ends, and how far the tangent kernel turned.
 
-**What should come out.** Near the origin the flow is homogeneous, and its direction tends to the
+**Theory.** Near the origin the flow is homogeneous, and its direction tends to the
 ray along which mode 0 is learnt. While the weights grow to the size r, what is off that ray falls
 like r^{-(1 − σ_q/σ_0)} in mode q, and like r^{-2} in what neighbouring layers do not share, at any
 depth. When the loss has fallen by 1 %, r is what it takes for that, whatever ε is. So the overlaps
@@ -160,7 +161,7 @@ def draw_medians(axes: np.ndarray, data: xr.Dataset) -> None:
 
 def main() -> None:
     """Run the study and write its picture."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="fewer ε and seeds")
     parser.add_argument("--out", type=Path, default=Path("silent_alignment.png"))
     options = parser.parse_args()

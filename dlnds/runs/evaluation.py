@@ -1,5 +1,7 @@
 """Runs on data that they were not trained on, and when it would have been best to stop them."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 
@@ -108,7 +110,7 @@ def generalization_error(
 
     References
     ----------
-    AS20, LG19
+    AS20 (Advani, Saxe & Sompolinsky, arXiv:1710.03667), LG19 (Lampinen & Ganguli, arXiv:1809.10374)
 
     Examples
     --------
@@ -209,7 +211,8 @@ def early_stopping(
 
     References
     ----------
-    AS20, LG19; SMG14 for the time law.
+    AS20 (Advani, Saxe & Sompolinsky, arXiv:1710.03667), LG19 (Lampinen & Ganguli,
+    arXiv:1809.10374); SMG14 (Saxe, McClelland & Ganguli, arXiv:1312.6120) for the time law.
 
     Examples
     --------

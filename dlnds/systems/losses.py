@@ -150,7 +150,7 @@ class Loss:
         """
         return self.moments(widths)[0] if (self.kind, self.power) == ("power", 2.0) else None
 
-    def on(self, X: ArrayLike, Y: ArrayLike) -> "Loss":
+    def on(self, X: ArrayLike, Y: ArrayLike) -> Loss:
         """Return the same loss on other data, whose numbers of features and outputs are checked."""
         normalize = bool(self.normalize)
         if self.kind == "cross_entropy":

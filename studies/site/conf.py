@@ -52,10 +52,7 @@ suppress_warnings = ["mystnb.unknown_mime_type"]
 
 # One page for each public name.
 autosummary_generate = True
-autodoc_typehints_format = "short"
 autodoc_member_order = "bysource"
-autodoc_type_aliases = {name: name for name in ("ArrayLike", "Array", "Integers", "Params")}
-python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 88
 numpydoc_show_class_members = True
 numpydoc_show_inherited_class_members = True
@@ -92,7 +89,7 @@ html_show_sourcelink = False
 html_copy_source = False
 html_theme_options = {
     "navbar_align": "left",
-    "header_links_before_dropdown": 6,
+    "header_links_before_dropdown": 7,
     "show_toc_level": 2,
     "navigation_with_keys": False,
     "show_prev_next": False,
@@ -106,4 +103,5 @@ copyright = "The dlnds developers, MIT licence"  # noqa: A001 - the name that Sp
 def setup(app: object) -> None:
     """Write the pages that are made of the package itself."""
     generate.write(SITE)
+    app.connect("autodoc-process-signature", generate.as_written)
     app.connect("autodoc-process-docstring", generate.mark_up, priority=400)

@@ -186,6 +186,30 @@ def mark_up(
             lines[i] = "".join(parts)
 
 
+class Plain(str):
+    """An annotation as it is written, which `inspect` would put into quotes."""
+
+    __slots__ = ()
+    __repr__ = str.__str__
+
+
+def as_written(
+    app: object, what: str, name: str, thing: Any, options: object, given: str, returned: str
+) -> tuple[str, str] | None:
+    """Return a signature with the annotations of the source: ``ArrayLike``, ``xr.Dataset``."""
+    if not callable(thing):
+        return None
+    whole = inspect.signature(thing)
+    parts = [
+        p.replace(annotation=Plain(p.annotation)) if isinstance(p.annotation, str) else p
+        for p in whole.parameters.values()
+        if p.name != "self"
+    ]
+    text = str(whole.replace(parameters=parts, return_annotation=inspect.Signature.empty))
+    shown = whole.return_annotation if isinstance(whole.return_annotation, str) else ""
+    return text, shown
+
+
 def quick(gallery: object, block: dict[str, Any]) -> list[str]:
     """Return the arguments that studies run with: their quick form, the picture elsewhere."""
     return ["--quick", "--out", str(Path(tempfile.gettempdir()) / "dlnds-study.png")]
