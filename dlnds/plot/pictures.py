@@ -15,7 +15,7 @@ from dlnds.plot import canvas, layout
 from dlnds.plot.bifurcations import branches
 from dlnds.plot.diagrams import arcs, heatmap
 from dlnds.plot.landscape import connections, critical_points, graph
-from dlnds.plot.runs import lines, loss, of_run
+from dlnds.plot.runs import evaluation, lines, loss, of_run
 
 #: Of more lines or bars none are named, or the last are left out.
 _MOST_NAMES = 12
@@ -43,6 +43,7 @@ _DECAYING = ("lyapunov_function", "path_comparison", "critical_point")
 _STEMS = {
     "modes": ("mode", "singular_value", "", ""),
     "manifold": ("direction", "rate", "order", "order {}"),
+    "early_stopping": ("mode", "optimal_strength", "stopping_time", "t = {:.3g}"),
 }
 #: Schemas without a picture, and where to look instead.
 _NO_PICTURE = {
@@ -330,7 +331,7 @@ def stems(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     kind = data.attrs["schema"]
     dim, name, extra, words = _STEMS[kind]
     wanted = {key: (dim,) for key in (name, extra) if key}
-    data = schema.read("data", data, kind, wanted, empty=(dim,))
+    data = schema.read("data", data, kind, wanted, empty=(dim,), partial=(extra,))
     ax = canvas.axes(ax, (7.0, 4.0), data[dim], data[name])
     places, values = np.arange(data.sizes[dim]), data[name].values
     ax.vlines(places, 0.0, values, color="#4575b4")
@@ -343,7 +344,8 @@ def stems(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
         ax.set_title(f"no {dim}s")
     ax.set_xticks(places[:: max(1, len(places) // 20)])
     ax.margins(0.08, 0.12)
-    ax.set_ylim(bottom=min(0.0, values.min(initial=0.0)))
+    if values.min(initial=0.0) >= 0.0:
+        ax.set_ylim(bottom=0.0)
     return ax
 
 
@@ -439,6 +441,7 @@ def orbits(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
 _PICTURES: dict[str, Callable[..., Axes]] = {
     "atlas": graph,
     "run": loss,
+    "evaluation": evaluation,
     "critical_points": critical_points,
     "connections": connections,
     "observed_connections": transitions,

@@ -21,6 +21,10 @@ from dlnds.plot import canvas, layout
 
 #: The largest number of a mode that has a colour of its own.
 _MOST_MODES = 100_000
+#: What may count the rows of a run.
+_ROWS = ("step", "iteration", "time")
+#: What an evaluation may have of other data.
+_MEASURES = ("loss", "generalization_error")
 #: Colours of the loss on the data of the run, and on others.
 _TRAINED, _TESTED = "#d73027", "#4575b4"
 _LINESTYLES = ("-", "--", "-.", ":")
@@ -54,8 +58,9 @@ def loss(
         Another run, such as that of `exact_flow` or of `flow` beside gradient descent: a thin line
         on the wide one of the run.
     test
-        The loss on other data at the rows of the run, as a Dataset with ``test_loss`` or a
-        DataArray.
+        What `evaluate` or `generalization_error` returns for the run, or numbers of yours at its
+        rows, a DataArray. If the irreducible part of the loss is known from `evaluate`, what is
+        trained has it here as what is tested has.
     linestyle
         That of ``exact``: ``"-"``, ``"--"``, ``"-."`` or ``":"``.
     ax
@@ -79,16 +84,16 @@ def loss(
     'loss $L$'
     """
     runs = _runs(run, exact, "loss", (), "has no loss, since its system has no energy")
-    tested = None if test is None else _test_loss(test, runs[0])
+    tested, rest = (None, 0.0) if test is None else _test_loss(test, runs[0])
     if points is not None:
         points = canvas.node("points", points, "points")
     clocks, styles = _clocks(runs), _styles(runs, linestyle)
     ax = canvas.axes(ax, (8.0, 4.5), clocks[0], runs[0]["loss"])
     if points is not None:
-        _draw_levels(ax, points)
+        _draw_levels(ax, points, rest)
     handles = []
     for one, over, (word, style) in zip(runs, clocks, styles.items(), strict=True):
-        lines(ax, over, one["loss"], color=_TRAINED, **style)
+        lines(ax, over, one["loss"] + rest, color=_TRAINED, **style)
         handles.append(_handle(word, {"color": _TRAINED, **style}))
     if tested is not None:
         style = {"color": _TESTED, "linewidth": 1.8}
@@ -99,20 +104,50 @@ def loss(
     return ax
 
 
-def _test_loss(test: object, run: xr.Dataset) -> xr.DataArray:
-    """Return the loss on other data, in the order of the rows of a run."""
-    found = test["test_loss"] if isinstance(test, xr.Dataset) and "test_loss" in test else test
-    if not isinstance(found, xr.DataArray):
-        raise TypeError(f"test: needs test_loss, or a DataArray, got {type(test).__name__}")
-    sizes = run["loss"].sizes
-    if dict(found.sizes) != dict(sizes) or found.dtype.kind not in "iuf":
-        raise ValueError(f"test: needs real numbers of dims {dict(sizes)}, got {dict(found.sizes)}")
-    return found.transpose(*sizes)
+def _test_loss(test: object, run: xr.Dataset) -> tuple[xr.DataArray, float]:
+    """Return the loss on other data at the rows of a run, and what theirs has not of the whole."""
+    sizes, rest = run["loss"].sizes, 0.0
+    if not isinstance(test, xr.DataArray):
+        data = schema.read("test", test, "evaluation", {})
+        test = data[next(name for name in _MEASURES if name in data.variables)]
+        if "train_loss" in data.variables and data["train_loss"].sizes == sizes:
+            rest = float(np.nanmax(data["train_loss"].values - run["loss"].values))
+    if dict(test.sizes) != dict(sizes) or test.dtype.kind not in "iuf":
+        raise ValueError(f"test: needs real numbers of dims {dict(sizes)}, got {dict(test.sizes)}")
+    return test.transpose(*sizes), rest
 
 
-def _draw_levels(ax: Axes, points: xr.Dataset) -> None:
+@known_options
+def evaluation(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
+    """Draw the loss on other data beside that of training, or the test error, and when it is least.
+
+    As `by_schema` does.
+    """
+    given = schema.read("data", data, "evaluation", {})
+    rows = next((dim for dim in _ROWS if dim in given.dims), "time")
+    dims = ("sample", rows) if "sample" in given.dims else (rows,)
+    known = {name: dims for name in (*_MEASURES, "train_loss") if name in given.variables}
+    data = schema.read("data", given, "evaluation", known, partial=known)
+    shown = next(name for name in _MEASURES if name in known)
+    over = data["time"] if "best_time" in data.variables else clock(data)
+    best = f"best_{over.name}"
+    ax = canvas.axes(ax, (8.0, 4.5), over, data[shown])
+    handles = []
+    for name in known:
+        style = {"color": _TRAINED if name == "train_loss" else _TESTED, "linewidth": 1.8}
+        lines(ax, over, data[name], **style)
+        handles.append(_handle(canvas.label(data[name]), style))
+    for when in np.atleast_1d(data[best].values if best in data.variables else []):
+        ax.axvline(when, color="0.5", linewidth=0.9, linestyle="--", zorder=0)
+    if best in data.variables:
+        handles.append(_handle(canvas.label(data[best]), {"color": "0.5", "linestyle": "--"}))
+    _legend(ax, handles)
+    return ax
+
+
+def _draw_levels(ax: Axes, points: xr.Dataset, rest: float) -> None:
     """Draw the critical levels, and the labels of the generic path where there is room."""
-    losses, labels = points["loss"].values, layout.path_labels(points)
+    losses, labels = points["loss"].values + rest, layout.path_labels(points)
     if len(losses) <= 300:
         for level in losses:
             ax.axhline(level, color="0.9", linewidth=0.5, zorder=0)
@@ -120,7 +155,7 @@ def _draw_levels(ax: Axes, points: xr.Dataset) -> None:
     for row in reversed(np.flatnonzero(layout.generic_path(points))):
         level = losses[row]
         ax.axhline(level, color="0.45", linewidth=0.8, linestyle="--", zorder=1)
-        if level - below > 0.03 * losses.max():
+        if level - below > 0.03 * (losses.max() - rest):
             ax.annotate(
                 labels[row], (1.0, level), (4, 0), xycoords=("axes fraction", "data"),
                 textcoords="offset points", va="center", fontsize=8,
@@ -412,7 +447,7 @@ def of_run(
     """
     run = run.to_dataset() if isinstance(run, xr.DataTree) else run
     sizes = getattr(run, "dims", ())
-    rows = next((dim for dim in ("step", "iteration", "time") if dim in sizes), "time")
+    rows = next((dim for dim in _ROWS if dim in sizes), "time")
     before = ("sample", rows) if "sample" in sizes else (rows,)
     wanted = {key: (*before, *dims) for key, dims in needed.items()}
     more = {key: (*before, *dims) for key, dims in (optional or {}).items()}

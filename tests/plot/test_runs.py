@@ -68,19 +68,75 @@ def test_a_run_with_fewer_modes_keeps_their_colours_beside_one_with_more():
 
 
 def test_losses_of_two_runs_and_of_other_data_are_told_apart():
-    test = (2.0 * RUN.loss).rename("test_loss").assign_attrs(long_name="loss on other data")
-    for given in (test, test.to_dataset(), test.to_dataset().assign_attrs(schema="run")):
-        ax = dl.plot.loss(RUN, exact=EXACT, test=given)
-        run, tested = curves(ax, RUN.sizes["time"])
-        (exact,) = curves(ax, 9)
-        np.testing.assert_array_equal(run.get_ydata(), RUN.loss)
-        np.testing.assert_array_equal(tested.get_ydata(), 2.0 * RUN.loss)
-        np.testing.assert_array_equal(exact.get_ydata(), EXACT.loss)
-        assert exact.get_linestyle() == "--"
-        assert tested.get_color() != run.get_color()
-        assert texts(ax)[:2] == ["run", "exact"]
-        assert texts(ax)[2].startswith("loss on other data")
+    test = (2.0 * RUN.loss).rename("mine").assign_attrs(long_name="loss on other data")
+    ax = dl.plot.loss(RUN, exact=EXACT, test=test)
+    run, tested = curves(ax, RUN.sizes["time"])
+    (exact,) = curves(ax, 9)
+    np.testing.assert_array_equal(run.get_ydata(), RUN.loss)
+    np.testing.assert_array_equal(tested.get_ydata(), 2.0 * RUN.loss)
+    np.testing.assert_array_equal(exact.get_ydata(), EXACT.loss)
+    assert exact.get_linestyle() == "--"
+    assert tested.get_color() != run.get_color()
+    assert texts(ax) == ["run", "exact", "loss on other data $L$"]
     assert dl.plot.loss(RUN).get_legend() is None
+
+
+def noisy():
+    """Return a network, its run, the data that it is trained on, and others."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(3, 60))
+    Y = X[:2] + rng.normal(size=(2, 60))
+    net = dl.LinearNetwork.from_data(X[:, :12], Y[:, :12], hidden=(4,))
+    return net, (X[:, :12], Y[:, :12]), (X[:, 12:], Y[:, 12:])
+
+
+def test_what_is_trained_and_what_is_tested_have_the_whole_loss():
+    """That on the samples themselves, 1/(2m) ‖Y − W X‖²: tested on these, both are the same."""
+    net, trained, others = noisy()
+    run = dl.flow(net, net.initial(scale=0.1, rng=0))
+    points = dl.critical_points(net)
+    ax = dl.plot.loss(run, test=dl.evaluate(net, run, *trained), points=points)
+    own, same = curves(ax, run.sizes["time"])
+    np.testing.assert_allclose(own.get_ydata(), same.get_ydata(), rtol=1e-10)
+    levels = sorted({line.get_ydata()[0] for line in ax.lines if line.get_linestyle() == "--"})
+    assert own.get_ydata()[-1] == pytest.approx(levels[0], rel=1e-10)
+    tested = dl.evaluate(net, run, *others)
+    ax = dl.plot.loss(run, test=tested)
+    np.testing.assert_array_equal(curves(ax, run.sizes["time"])[1].get_ydata(), tested.loss)
+    assert texts(ax) == ["run", "test loss $L$"]
+    error = dl.generalization_error(net, run, np.eye(2, 3))
+    ax = dl.plot.loss(run, test=error)
+    shown = [line.get_ydata() for line in curves(ax, run.sizes["time"])]
+    np.testing.assert_array_equal(shown, [run.loss, error.generalization_error])
+
+
+def test_evaluations_show_where_they_are_least():
+    net, _, others = noisy()
+    start = net.initial(scale=0.1, rng=0)
+    starts = np.stack([start, 2.0 * start])
+    descent = dl.iterate(dl.GradientDescent(net, 0.05), start, n_steps=400)
+    for run in (dl.flow(net, start), dl.flow(net, starts), descent):
+        data = dl.evaluate(net, run, *others)
+        ax = data.dlnds.plot()
+        drawn = curves(ax, data.loss.shape[-1])
+        best = sorted(line.get_xdata()[0] for line in ax.lines if line.get_linestyle() == "--")
+        np.testing.assert_array_equal(best, np.sort(np.atleast_1d(data.best_time)))
+        tested = [line for line in drawn if line.get_color() == "#4575b4"]
+        least = [line.get_xdata()[np.nanargmin(line.get_ydata())] for line in tested]
+        assert sorted(least) == best
+        assert len(drawn) == 2 * len(tested) == 2 * len(best)
+        assert texts(ax)[:2] == ["test loss $L$", "training loss $L$"]
+    ax = dl.generalization_error(net, descent, np.eye(2, 3)).dlnds.plot()
+    assert ax.get_ylabel() == "generalization error $E_g$"
+
+
+def test_strengths_to_stop_at_are_stems_with_their_times():
+    net = dl.LinearNetwork((2, 2, 2), np.diag([2.0, 1.0]))
+    stop = dl.early_stopping(net, np.diag([3.0, -0.5]), strength=1e-4)
+    ax = stop.dlnds.plot()
+    assert [text.get_text() for text in ax.texts] == ["t = inf", "t = 0"]
+    low, high = ax.get_ylim()
+    assert low < -0.5 < 3.0 < high
 
 
 def test_descent_is_drawn_over_time_beside_a_flow_and_over_iterations_alone():
@@ -214,7 +270,7 @@ def test_what_a_run_lacks_or_does_not_fit_is_refused_by_name():
         ("linestyle: ", lambda: dl.plot.loss(RUN, exact=EXACT, linestyle="wavy")),
         ("exact: needs a Dataset", lambda: dl.plot.loss(RUN, exact=3)),
         ("exact: has no singular", lambda: dl.plot.singular_values(RUN, exact=EXACT[["loss"]])),
-        ("test: needs test_loss", lambda: dl.plot.loss(RUN, test=RUN)),
+        ("test: needs a Dataset of the schema", lambda: dl.plot.loss(RUN, test=RUN)),
         ("test: needs real numbers of dims", lambda: dl.plot.loss(RUN, test=EXACT.loss)),
         ("test: ", lambda: dl.plot.loss(RUN, test=xr.DataArray("a"))),
     ]:
