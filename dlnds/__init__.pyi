@@ -26,6 +26,7 @@ from .landscape.quotient import orbit_basis as orbit_basis
 from .landscape.quotient import orbit_distance as orbit_distance
 from .landscape.quotient import quotient_run as quotient_run
 from .landscape.quotient import split_tangent as split_tangent
+from .landscape.singularities import learning_coefficient as learning_coefficient
 from .papers import cite as cite
 from .plot.page import save_page as save_page
 from .runs import events as events

@@ -45,6 +45,21 @@ PAPERS = {
         "High-dimensional dynamics of generalization error in neural networks",
         {"journal": "Neural Networks", "volume": "132", "year": "2020", "eprint": "1710.03667"},
     ),
+    "AW05": Paper(
+        "Aoyagi & Watanabe, Neural Networks 18, 2005",
+        "article",
+        "Aoyagi, Miki and Watanabe, Sumio",
+        "Stochastic complexities of reduced rank regression in Bayesian estimation",
+        {"journal": "Neural Networks", "volume": "18", "number": "7", "year": "2005"},
+    ),
+    "Ao24": Paper(
+        "Aoyagi, Neural Networks 172, 2024",
+        "article",
+        "Aoyagi, Miki",
+        "Consideration on the learning efficiency of multiple-layered neural networks with linear "
+        "units",
+        {"journal": "Neural Networks", "volume": "172", "year": "2024"},
+    ),
     "BDFS22": Paper(
         "Braun, Dominé, Fitzgerald & Saxe, NeurIPS 2022",
         "inproceedings",
@@ -104,6 +119,13 @@ PAPERS = {
         "networks",
         {"booktitle": "ICLR", "year": "2019", "eprint": "1809.10374"},
     ),
+    "LR24": Paper(
+        "Pepin Lehalleur & Rimányi, arXiv:2411.19920",
+        "misc",
+        "Pepin Lehalleur, Simon and Rimányi, Richárd",
+        "Geometry of fibers of the multiplication map of deep linear neural networks",
+        {"year": "2024", "eprint": "2411.19920"},
+    ),
     "SMG14": Paper(
         "Saxe, McClelland & Ganguli, arXiv:1312.6120",
         "inproceedings",
@@ -140,6 +162,7 @@ MAKERS = {
     "classification": "classify",
     "canonical_form": "canonicalize",
     "fiber": "fiber_dimension",
+    "learning_coefficient": "learning_coefficient",
     "orbit": "orbit_basis",
     "tangent": "split_tangent",
     "quotient_run": "quotient_run",

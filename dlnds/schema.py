@@ -65,6 +65,9 @@ END_DECISIONS = ("none", "trapped", "within_accuracy")
 #: What became of an orbit that may lead from one equilibrium to another.
 CONNECTION_DECISIONS = _words("attracted bracketed within_accuracy elsewhere away open")
 
+#: Where a learning coefficient comes from.
+COEFFICIENT_DECISIONS = _words("formula smooth_point largest_component upper_bound")
+
 #: What became of a point of a sweep; all after the second are failures or damage.
 SWEEP_STATES = _words("finished missing raised timed_out died not_a_number wrong_form damaged")
 
@@ -110,6 +113,7 @@ DESCRIPTIONS = {
     "at": ("critical point", r"$x_*$"),
     "between_rank": ("rank of the layers between the pair", r"$\mathrm{rank}\,W_{j+1:i-1}$"),
     "closest": ("smallest relative distance", ""),
+    "decides": ("width decides the coefficient: 1 yes, 0 no", ""),
     "decision": ("what became of the orbit", ""),
     "coindex": ("number of positive eigenvalues", ""),
     "column": ("column of the weight in its layer", ""),
@@ -119,6 +123,7 @@ DESCRIPTIONS = {
     ),
     "completeness": ("what the list is worth", ""),
     "component": ("component of a conserved quantity", ""),
+    "components": ("irreducible components of the largest dimension", ""),
     "conserved": ("conserved quantity", r"$C_i$"),
     "contraction": ("ratio of the last two estimated distances", ""),
     "convergence": ("how the critical point was reached", ""),
@@ -203,6 +208,7 @@ DESCRIPTIONS = {
     "law_growth_time": ("time of growth by the law", r"$t$"),
     "layer": ("layer of the weight", ""),
     "learnt": ("mode is learnt", ""),
+    "learning_coefficient": ("learning coefficient", r"$\lambda$"),
     "left": ("left singular vector", r"$u_j$"),
     "length": ("length of the run in the quotient", ""),
     "limit": ("index set of the critical value nearest to the end", ""),
@@ -214,6 +220,7 @@ DESCRIPTIONS = {
     "limit_state": ("limit", r"$p_*$"),
     "loss": ("loss", r"$L$"),
     "loss_rate": ("rate of change of the loss", r"$-\|\nabla L\|^2$"),
+    "lower_bound": ("least learning coefficient that is possible", r"$\lambda$"),
     "mean_duration": ("mean duration of the visits", r"$t$"),
     "mean_entry": ("mean time of entry", r"$t$"),
     "mean_escape_time": ("mean escape time of the runs", r"$t$"),
@@ -337,6 +344,8 @@ REQUIRED = {
         "classification": "kind rank loss order_of_descent tightened ()",
         "canonical_form": "state (parameter) group_element (entry) residual ()",
         "fiber": "fiber_dimension orbit_dimension nullity ()",
+        "learning_coefficient": "learning_coefficient lower_bound order components rank () "
+        "decision () decides (level)",
         "evaluation": "",
         "early_stopping": "optimal_strength stopping_time (mode) best_time lowest_error ()",
         "orbit": "frame (direction, parameter) orbit_dimension ()",
@@ -392,6 +401,9 @@ REQUIRED_NODES = {
 #: What names mean in one schema only.
 _OWN_DESCRIPTIONS = {
     ("evaluation", "loss"): "test loss",
+    ("learning_coefficient", "decision"): "where the coefficient comes from",
+    ("learning_coefficient", "order"): "order of the pole",
+    ("learning_coefficient", "order_is_exact"): "order is exact, not a bound",
     ("branch", "accuracy"): "scaled distance within which the special point is",
     ("branch", "arclength"): "arclength from the start, scaled",
     ("branch", "criticality"): "on which side of the special point new solutions are",
@@ -417,6 +429,7 @@ _FLAGGED = {
     ("critical_points", "kind"): POINT_KINDS,
     ("classification", "kind"): POINT_KINDS,
     ("critical_point", "convergence"): CONVERGENCES,
+    ("learning_coefficient", "decision"): COEFFICIENT_DECISIONS,
     ("arcs", "kind"): ARC_KINDS,
     ("arcs", "shape"): ARC_SHAPES,
     ("connections", "kind"): EDGE_KINDS,

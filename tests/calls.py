@@ -314,6 +314,8 @@ def _points() -> Iterator[Call]:
     for name in ("classify", "canonicalize", "fiber_dimension"):
         yield call(name, net=net, x=saddle, rtol=1e-8)
     yield call("random_fiber_state", net=net, modes=(1,), rng=0)
+    yield call("learning_coefficient", net=net, rank=1, at=None)
+    yield call("learning_coefficient", net=net, at=net.critical_state((0, 1)), rtol=1e-8)
     newton = {"t": 0.0, "rtol": 1e-10, "max_iterations": 50}
     yield call("find_critical_point", system=net, x0=saddle + 0.01 * x, **newton)
     yield call("canonical_spectrum", net=net, modes=(1,))

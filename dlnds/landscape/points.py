@@ -412,7 +412,7 @@ def _entry_coordinates(sizes: Sequence[int]) -> dict[str, Any]:
 
 
 def check_point(
-    net: LinearNetwork, x: ArrayLike | xr.Dataset, rtol: float | None
+    net: LinearNetwork, x: ArrayLike | xr.Dataset, rtol: float | None, name: str = "x"
 ) -> tuple[Array, float | None, float]:
     """Return a state, a tolerance for whether it is critical, and its relative accuracy if known.
 
@@ -422,15 +422,15 @@ def check_point(
     if rtol is not None:
         rtol = check_number("rtol", rtol, minimum=1e-15, maximum=0.1)
     if not isinstance(x, xr.Dataset):
-        return check_state("x", net, x), rtol, 0.0
+        return check_state(name, net, x), rtol, 0.0
     if "state" in x and x["state"].ndim > 1:
         sizes = dict(x["state"].sizes)
-        raise ValueError(f"x: needs one row of a run, such as x.isel(time=-1), got {sizes}")
+        raise ValueError(f"{name}: needs one row of a run, such as x.isel(time=-1), got {sizes}")
     wanted: dict[str, Any] = {"state": ("parameter",)}
     row = schema.read(
-        "x", x, ("run", "critical_point"), wanted, optional={"error": ()}, digest=net.digest
+        name, x, ("run", "critical_point"), wanted, optional={"error": ()}, digest=net.digest
     )
-    state = check_state("x", net, row["state"].values)
+    state = check_state(name, net, row["state"].values)
     if row.attrs["schema"] == "run":
         return state, rtol, 10.0 * float(row.attrs.get("rtol", 0.0))
     error, size = float(row["error"]), float(np.linalg.norm(state))

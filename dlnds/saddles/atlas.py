@@ -11,6 +11,7 @@ import xarray as xr
 from dlnds import schema
 from dlnds.errors import check_generator, check_integer, check_memory, known_options
 from dlnds.landscape.points import critical_points
+from dlnds.landscape.singularities import learning_coefficient
 from dlnds.runs.flow import flow
 from dlnds.saddles.arcs import canonical_arcs
 from dlnds.saddles.graph import connections, count_edges
@@ -63,10 +64,11 @@ def build_atlas(
     xarray.DataTree
         Schema ``atlas``: ``points`` as of `critical_points`, with what holds at A_S (below);
         ``arcs``, as of `critical_arcs`, from all these points; ``modes``, the singular modes of the
-        target; ``assumptions``, as of `check_assumptions`. For whitened networks ``connections``,
-        as of `connections`; more than 250,000 are left out, and the attribute ``n_connections``
-        tells how many there are. With runs ``visits``, as of `observed_connections`, which are also
-        laid over the connections as by `overlay`.
+        target; ``assumptions``, as of `check_assumptions`. The attributes ``learning_coefficient``
+        and ``learning_order`` are those of the global minima, as of `learning_coefficient`. For
+        whitened networks ``connections``, as of `connections`; more than 250,000 are left out, and
+        the attribute ``n_connections`` tells how many there are. With runs ``visits``, as of
+        `observed_connections`, which are also laid over the connections as by `overlay`.
 
         At A_S: ``index`` (Morse index; the fiber lies in the kernel, so that ``transverse_index``
         is the same) and ``nullity`` of the Hessian, ``order_of_descent``, ``orbit_dimension``,
@@ -101,7 +103,11 @@ def build_atlas(
         "modes": net.modes,
         "assumptions": net.assumptions,
     }
-    attrs = net.attributes()
+    minima = learning_coefficient(net)
+    attrs = net.attributes() | {
+        "learning_coefficient": float(minima.learning_coefficient),
+        "learning_order": int(minima.order),
+    }
     if net.whitened:
         attrs["n_connections"] = count_edges(points)
         if attrs["n_connections"] <= MOST_CONNECTIONS:
