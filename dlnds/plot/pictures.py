@@ -24,6 +24,8 @@ _MOST_BARS = 30
 _MOST_DOTS = 50
 #: Plateaus of visits that are so much shorter than others need the logarithm of time.
 _UNEVEN = 100.0
+#: Of a last visit that lasts longer than all before, how much is drawn in terms of these.
+_CUT = 0.3
 #: Eigenvalues that are so much smaller than others look like zero.
 _FLAT = 30.0
 #: Schemas of which one variable is drawn over another.
@@ -124,7 +126,8 @@ def visits(visits: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     """Draw when and how long a run rests at which saddle: a plateau for each visit.
 
     Each plateau stands at the rank of its index set, which is written above it, and its duration
-    below. Where durations differ by more than a hundred times, the logarithm of time is drawn.
+    below. Where durations differ by more than a hundred times, the logarithm of time is drawn. Of a
+    last visit that is longer than all before the picture shows the beginning.
 
     Parameters
     ----------
@@ -156,15 +159,19 @@ def visits(visits: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     if not data.sizes["visit"]:
         ax.set_title("no visits")
         return ax
-    entry, leave, duration = (data[name].values for name in ("entry", "exit", "duration"))
+    entry, leave, duration = (data[name].values.copy() for name in ("entry", "exit", "duration"))
     labels = [str(label) for label in data["critical_point"].values]
     modes = [schema.index_set_modes(label) for label in labels]
     ranks = np.array([len(own) for own in modes])
     for row, own in enumerate(modes):
         if own == tuple(range(len(own))):
             labels[row] = layout.short_label(labels[row], len(own))
+    is_wide = leave[0] > 0.0 and canvas.span(duration[:-1], _UNEVEN) == "log"
+    is_cut = not is_wide and duration[-1] > entry[-1] > 0.0
+    if is_cut:
+        leave[-1] = (1.0 + _CUT) * entry[-1]
     middle = 0.5 * (entry + leave)
-    if leave[0] > 0.0 and canvas.span(duration[:-1], _UNEVEN) == "log":
+    if is_wide:
         ax.set_xscale("log")
         entry = np.maximum(entry, 0.1 * leave[0])
         middle = np.sqrt(entry * leave)
@@ -179,6 +186,8 @@ def visits(visits: xr.Dataset, *, ax: Axes | None = None) -> Axes:
         ax.annotate(f"{time:.3g}", (x, y), (0, -6), va="top", fontsize=7, color="0.4", **style)
     ax.set_yticks(range(int(ranks.max()) + 1))
     ax.margins(0.04, 0.15)
+    if is_cut:  # its plateau goes on beyond the frame
+        ax.set_xlim(right=leave[-1])
     return ax
 
 

@@ -258,7 +258,8 @@ def alignment(run: xr.Dataset, *, level: int | None = None, ax: Axes | None = No
     Parameters
     ----------
     run
-        A run with ``alignment``, from ``save=`` of `flow` or from `observe`.
+        A run with ``alignment``, from ``save=`` of `flow` or from `observe`. Of many modes choose
+        some: ``run.isel(mode=[0, 1])``.
     level
         Draw this level only, in full lines: 0 for what the first layer reads of the target, h for
         what the last one writes, and between them those of hidden units. ``None`` draws all.
@@ -378,7 +379,7 @@ def ntk(run: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     if change is not None:
         other.set_yscale(canvas.span(change.values[change.values > 0.0]))
     if len(names) > 1:
-        _legend(ax, handles, 2)
+        _legend(ax, handles, columns=1)  # long names
     return ax
 
 

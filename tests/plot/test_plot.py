@@ -456,6 +456,19 @@ def test_visits_of_uneven_length_are_drawn_over_the_logarithm_of_time():
     assert 0.0 < first.get_xdata()[0] < first.get_xdata()[1] == 10.0
 
 
+def test_a_last_visit_that_lasts_hides_none_of_those_before():
+    leave = np.array([10.0, 15.0, 40.0, 1e7])
+    entry = np.append(0.0, leave[:-1])
+    times = {"entry": entry, "exit": leave, "duration": leave - entry}
+    ax = dl.plot.visits(VISITS.assign({name: ("visit", time) for name, time in times.items()}))
+    last = ax.get_xlim()[1]
+    plateaus = [line.get_xdata() for line in ax.lines if line.get_linewidth() == 5.0]
+    np.testing.assert_array_equal(plateaus[:-1], np.stack([entry, leave], axis=1)[:-1])
+    assert plateaus[-1][0] == 40.0 < plateaus[-1][1] == last < 60.0  # it runs into the frame
+    assert ax.texts[-1].get_text() == "1e+07"
+    assert all(text.xy[0] < last for text in ax.texts)
+
+
 def test_chains_show_the_loss_of_each_saddle_and_the_paths_between():
     chain = dl.escape_chain(dl.LinearNetwork((2, 2, 2, 2), np.diag([2.0, 1.0])), n_starts=5)
     ax = chain.dlnds.plot()
