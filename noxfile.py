@@ -72,7 +72,7 @@ def coverage(session: nox.Session) -> None:
         "pytest",
         CONFIG,
         "-m",
-        "not slow and not compiled and not browser",
+        "not slow and not compiled and not browser and not site",
         "-W",  # numpy scalars warn where compiled arithmetic gives infinity or NaN
         "ignore::RuntimeWarning",
         "--cov=dlnds",
@@ -106,12 +106,13 @@ def studies(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Build the documentation, in which all code runs; the first page is the last line printed."""
-    session.install(".[docs]")
+    """Build the documentation into build/site: all of its code runs, its links are checked."""
+    session.install(".[docs]", *nox.project.dependency_groups(PROJECT, "browser"))
     site, out = ROOT / "studies" / "site", ROOT / "build" / "site"
-    checks = ("-W", "--keep-going")
-    session.run("python", "-m", "sphinx", "-q", *checks, *session.posargs, str(site), str(out))
-    session.log(f"{out / 'index.html'}")
+    strict = ("-q", "-W", "--keep-going")
+    session.run("python", "-m", "sphinx", *strict, str(site), str(out), env=ONE_THREAD)
+    looks = str(ROOT / "tests" / "test_built_site.py")
+    session.run("pytest", CONFIG, "-m", "site", looks, *session.posargs, env={"SITE": str(out)})
 
 
 @nox.session

@@ -10,6 +10,7 @@ SITE = Path(__file__).parent
 sys.path.insert(0, str(SITE))
 
 import generate  # noqa: E402 - stands beside this file
+import typeset  # noqa: E402
 
 import dlnds as dl  # noqa: E402
 
@@ -29,6 +30,7 @@ extensions = [
 exclude_patterns = [
     "_build",
     "notation.md",
+    "benchmarks.md",
     "gallery/*.py",
     "gallery/*.ipynb",
     "gallery/*.zip",
@@ -85,6 +87,7 @@ html_theme = "pydata_sphinx_theme"
 html_title = f"dlnds {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_context = {"default_mode": "auto"}
 html_show_sourcelink = False
 html_copy_source = False
 html_theme_options = {
@@ -100,8 +103,16 @@ html_theme_options = {
 copyright = "The dlnds developers, MIT licence"  # noqa: A001 - the name that Sphinx reads
 
 
+# Pages that stand by themselves have nothing to list beside them.
+html_sidebars = {page.stem: [] for page in SITE.glob("*.md")} | {
+    f"generated/{name}": [] for name in ("files", "theory", "literature", "benchmarks")
+}
+
+
 def setup(app: object) -> None:
-    """Write the pages that are made of the package itself."""
+    """Write the pages that are made of the package itself, and set indices low."""
+    app.add_post_transform(typeset.Typeset)
     generate.write(SITE)
+    app.connect("source-read", generate.spare_bars)
     app.connect("autodoc-process-signature", generate.as_written)
     app.connect("autodoc-process-docstring", generate.mark_up, priority=400)

@@ -57,7 +57,7 @@ def api() -> str:
     text.append("``import dlnds as dl``; each name below is ``dl.NAME``.\n")
     for title, (line, names) in subjects().items():
         text += [title, "-" * len(title), "", f"{line[0].upper()}{line[1:]}.", ""]
-        text += [".. autosummary::", "   :toctree: api", ""]
+        text += [".. autosummary::", "   :toctree: api", "   :nosignatures:", ""]
         text += [f"   {name}" for name in listed(names)] + [""]
     return "\n".join(text)
 
@@ -154,23 +154,11 @@ def literature() -> str:
 
 def benchmarks() -> str:
     """Return the page of measured figures, with date, machine and misses."""
-    data = json.loads((SITE / "benchmarks.json").read_text(encoding="utf-8"))
-    text = [
-        "# Benchmarks\n",
-        f"Measured on {data['date']}, on {data['machine']}, with {data['software']}.",
-        f"{data['note']}\n",
-        "`nox -s bench` prints these lines on your machine.\n",
-    ]
-    for part in data["parts"]:
-        rows = [
-            (r["what"], r["measured"], r["goal"], "met" if r["met"] else "**missed**")
-            for r in part["rows"]
-        ]
-        text += [
-            f"## {part['title']}\n",
-            part["about"] + "\n",
-            _table(("what", "measured", "goal", ""), rows),
-        ]
+    text = [(SITE / "benchmarks.md").read_text(encoding="utf-8")]
+    for part in json.loads((SITE / "benchmarks.json").read_text(encoding="utf-8")):
+        rows = [(*row[:3], "**missed**" if row[3] else "met") for row in part["rows"]]
+        text.append(f"## {part['title']}\n\n{part['when']}, {part['machine']}. {part['note']}\n")
+        text.append(_table(("what", "measured", "goal", ""), rows))
     return "\n".join(text)
 
 
@@ -186,6 +174,16 @@ def mark_up(
             lines[i] = "".join(parts)
 
 
+def spare_bars(app: object, page: str, source: list[str]) -> None:
+    """Turn the bars of |x| in the text of studies into mere bars: no substitutions are meant."""
+    if page.startswith("gallery/"):
+        lines = source[0].splitlines()
+        kept = [
+            line if line.startswith((" ", "..")) else line.replace("|", r"\|") for line in lines
+        ]
+        source[0] = "\n".join(kept)
+
+
 class Plain(str):
     """An annotation as it is written, which `inspect` would put into quotes."""
 
@@ -197,9 +195,10 @@ def as_written(
     app: object, what: str, name: str, thing: Any, options: object, given: str, returned: str
 ) -> tuple[str, str] | None:
     """Return a signature with the annotations of the source: ``ArrayLike``, ``xr.Dataset``."""
-    if not callable(thing):
+    try:
+        whole = inspect.signature(thing)
+    except (TypeError, ValueError):  # no callable, or one of C
         return None
-    whole = inspect.signature(thing)
     parts = [
         p.replace(annotation=Plain(p.annotation)) if isinstance(p.annotation, str) else p
         for p in whole.parameters.values()
