@@ -151,7 +151,7 @@ Work = namedtuple("Work", "state previous coefficients stages")
 #: Times to save, if not each step, and the rows to save in: compensated times, and states.
 Rows = namedtuple("Rows", "wanted times states")
 #: What an explicit method asks of a system.
-Explicit = namedtuple("Explicit", "params field error_scale restore")
+Explicit = namedtuple("Explicit", "params field error_scale restore holds")
 #: A step that is tried: its end, the error scales at start and end, the error allowed.
 Trial = namedtuple("Trial", "state here scale tolerance")
 
@@ -420,8 +420,8 @@ def outgrown(scale, grown):
 @inlined
 def named(parts):
     """Return what the method asks of a system under its names, which Python cannot pass."""
-    params, field, error_scale, restore = parts
-    return Explicit(params, field, error_scale, restore)
+    params, field, error_scale, restore, holds = parts
+    return Explicit(params, field, error_scale, restore, holds)
 
 
 @inlined
@@ -561,7 +561,8 @@ def finish(method, now, reference, work, trial):
     x, params, stages = work.state, method.params, work.stages
     move_on(now, work, trial)
     thorough = reference.size <= FEW or now.steps % LOOK_EVERY == 0
-    if method.restore(x, params, reference, thorough):
+    kept = method.holds(x, params, reference, thorough)
+    if not kept and method.restore(x, params, reference, thorough):
         method.field(now.time, x, params, stages[0])
         now.evaluations += 1
 
@@ -665,7 +666,7 @@ def driver(parts):
     return returned(types.Tuple(parts), tasks, CLOCKS, _VECTOR, _VECTOR, WORK, rows)
 
 
-_EXPLICIT = (PARAMS, _FIELD, _FIELD, types.FunctionType(RESTORE))
+_EXPLICIT = (PARAMS, _FIELD, _FIELD, types.FunctionType(RESTORE), types.FunctionType(RESTORE))
 ADVANCE = driver(_EXPLICIT)
 _STACK, _NUMBERS = types.float64[:, :, ::1], types.int64[::1]
 ADVANCE_EACH = types.void(
@@ -709,7 +710,10 @@ def grouped_scale(t, x, params, out):
 
 @jit
 def keep(x, params, reference, thorough):
-    """Leave the state as it is: what restores the invariants of a system that names none."""
+    """Leave the state as it is: what restores the invariants of a system that names none.
+
+    It also is what tells whether they hold where that takes as long as to restore them.
+    """
     return False
 
 

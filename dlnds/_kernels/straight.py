@@ -1,9 +1,10 @@
-"""The field of a deep linear network, and its error scale, as straight-line code for small widths.
+"""What the steps of a small deep linear network ask for, as straight-line code for its widths.
 
 The formulas are those of `linear.field_from_inputs`, `linear.field_from_outputs` and
-`balance.error_scale`. A matrix is a list of vectors in registers, each of one row, or of two where
-these are short; there are no loops, no addresses to compute, and nothing to allocate. Numba's cache
-keeps one field for each plan (k, whether whitened, d_0, …, d_h), and one error scale.
+`balance.error_scale`; a third function looks at what `balance.restore` keeps. A matrix is a list of
+vectors in registers, each of one row, or of two where these are short; there are no loops, no
+addresses to compute, and nothing to allocate. Numba's cache keeps one of each for the widths, of
+fields one for each plan (k, whether whitened, d_0, …, d_h).
 """
 
 import functools
@@ -15,11 +16,13 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from dlnds._kernels import balance, dense, linear
+from dlnds._kernels import balance, dense, linear, runge_kutta
 from dlnds._kernels.jit import DISABLED, jit
 
 #: Largest width, and most multiplications in an evaluation: what is compiled in two seconds.
 WIDEST, MOST_MULTIPLICATIONS = 32, 40_000
+#: Squares below which others may have become zero.
+CLEAR = 1e-290
 
 
 def multiplications(widths: tuple[int, ...], k: int, whitened: bool) -> int:
@@ -60,6 +63,36 @@ def error_scale(widths: tuple[int, ...]) -> Callable[..., None]:
         measure(x, out, plan)
 
     return error_scale
+
+
+@functools.cache
+def holds(widths: tuple[int, ...]) -> Callable[..., Any]:
+    """Return what tells, for ``widths``, that `balance.restore` would find nothing to do.
+
+    Without the compiler, or where the C_i have so many entries that they are not all looked at
+    after each step, what leaves that to it.
+    """
+    if DISABLED or sum(d * d for d in widths[1:-1]) > balance.FEW_ENTRIES:
+        return runge_kutta.keep
+    plan = " ".join(map(str, widths))
+
+    @jit
+    def holds(x, params, reference, thorough):
+        return are_kept(x, reference, plan)
+
+    return holds
+
+
+@intrinsic(prefer_literal=True)
+def are_kept(typing_context, x, reference, plan):
+    """Tell whether the C_i are those of ``reference``, as far as `balance.restore` asks."""
+
+    def write(context, builder, signature, arguments):
+        widths = list(map(int, signature.args[2].literal_value.split()))
+        places = dense.arrays(context, builder, signature, arguments, (0, 1))
+        return write_look(builder, widths, *(place.data for place in places))
+
+    return types.boolean(x, reference, plan), write
 
 
 @intrinsic(prefer_literal=True)
@@ -159,20 +192,56 @@ def write(builder, matrix, pointer, start):
 
 def write_scale(builder, widths, x, out):
     """Write √(s_a s_b), with the sizes s of the units that a weight joins."""
-    squares = [
-        w._replace(vectors=[builder.fmul(v, v) for v in w.vectors])
-        for w in layers_of(builder, widths, x)
-    ]
-    into = [None, *(sum_of_rows(builder, transposed(builder, w)) for w in squares)]
-    out_of = [*(sum_of_rows(builder, w) for w in squares), None]
     counts = [a + b for a, b in zip((0, *widths[:-1]), (*widths[1:], 0), strict=True)]
-    roots = [
-        root_of_mean(builder, [part for part in pair if part is not None], count)
-        for *pair, count in zip(into, out_of, counts, strict=True)
-    ]
+    sums = squared_sizes(builder, layers_of(builder, widths, x))
+    roots = [root_of_mean(builder, *pair) for pair in zip(sums, counts, strict=True)]
     for start, (before, after) in zip(starts_of(widths), itertools.pairwise(roots), strict=True):
-        column, row = (Matrix([root], 1, root.type.count) for root in (after, before))
-        write(builder, product_left_transposed(builder, column, row), out, start)
+        write(builder, outer(builder, after, before), out, start)
+
+
+def write_look(builder, widths, x, reference):
+    """Return whether no C_i[k, m] has changed by more of √(s_k s_m) than is tolerated.
+
+    With the squared sizes s of units. Where these are too small to tell the answer is no.
+    """
+    layers, start, kept = layers_of(builder, widths, x), 0, ir.Constant(ir.IntType(1), 1)
+    sizes = squared_sizes(builder, layers)[1:-1]
+    for d, size, (before, after) in zip(
+        widths[1:-1], sizes, itertools.pairwise(layers), strict=True
+    ):
+        into = product(builder, before, transposed(builder, before))
+        change = difference(builder, into, product_left_transposed(builder, after, after))
+        change = difference(builder, change, loaded(builder, reference, start, d, d))
+        bounds = outer(builder, size, size)
+        for value, bound in zip(change.vectors, bounds.vectors, strict=True):
+            kept = builder.and_(kept, all_within(builder, value, bound))
+        start += d * d
+    return kept
+
+
+def all_within(builder, value, bound):
+    """Tell whether all squares of a vector are within what is tolerated of a bound."""
+    kind, tests = value.type, ir.IntType(value.type.count)
+    most = builder.fmul(bound, ir.Constant(kind, [balance.TOLERATED**2] * kind.count))
+    small = builder.fcmp_ordered("<=", builder.fmul(value, value), most)
+    clear = builder.fcmp_ordered(">=", most, ir.Constant(kind, [CLEAR] * kind.count))
+    found = builder.bitcast(builder.and_(small, clear), tests)
+    return builder.icmp_unsigned("==", found, ir.Constant(tests, -1))
+
+
+def squared_sizes(builder, layers):
+    """Return for the units of each level the sums of squares of all weights that they have."""
+    squares = [w._replace(vectors=[builder.fmul(v, v) for v in w.vectors]) for w in layers]
+    into = [sum_of_rows(builder, transposed(builder, w)) for w in squares]
+    out_of = [sum_of_rows(builder, w) for w in squares]
+    inner = [builder.fadd(a, b) for a, b in zip(into[:-1], out_of[1:], strict=True)]
+    return [out_of[0], *inner, into[-1]]
+
+
+def outer(builder, column, row):
+    """Return the products of the entries of two vectors."""
+    a, b = (Matrix([vector], 1, vector.type.count) for vector in (column, row))
+    return product_left_transposed(builder, a, b)
 
 
 def sum_of_rows(builder, a):
@@ -181,10 +250,9 @@ def sum_of_rows(builder, a):
     return functools.reduce(builder.fadd, rows)
 
 
-def root_of_mean(builder, parts, count):
+def root_of_mean(builder, total, count):
     """Return the fourth root of a sum divided by a count."""
-    mean = functools.reduce(builder.fadd, parts)
-    mean = builder.fdiv(mean, ir.Constant(mean.type, [float(count)] * mean.type.count))
+    mean = builder.fdiv(total, ir.Constant(total.type, [float(count)] * total.type.count))
     name, kind = f"llvm.sqrt.v{mean.type.count}f64", ir.FunctionType(mean.type, [mean.type])
     root = builder.module.declare_intrinsic(name, fnty=kind)
     return builder.call(root, [builder.call(root, [mean])])

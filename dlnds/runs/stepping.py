@@ -169,6 +169,7 @@ def explicit_parts(system: SystemProtocol) -> tuple[Any, ...]:
         jit.ready(system.field, jit.FIELD),
         jit.ready(numerics.error_scale, jit.FIELD),
         jit.ready(numerics.restore, jit.RESTORE),
+        jit.ready(numerics.holds, jit.RESTORE),
     )
 
 
@@ -178,7 +179,7 @@ def implicit_parts(system: SystemProtocol) -> tuple[Any, ...]:
     dense = form != implicit.PRODUCTS
     jvp: Any = kernels.no_jvp if dense else system.jvp
     return (
-        *(*explicit_parts(system), form),
+        *(*explicit_parts(system)[:4], form),
         jit.ready(system.jacobian or kernels.no_jacobian, jit.JACOBIAN),
         jit.ready(jvp, jit.JVP),
         jit.ready(implicit.factorize_all, implicit.FACTORIZE),

@@ -381,8 +381,11 @@ class LinearNetwork(LayeredSystem):
         found = super().numerics
         if self.specialize:
             count = straight.multiplications(self.widths, self.target.shape[1], self.whitened)
-            scale = straight.error_scale(self.widths)
-            found = found._replace(field_cost=0.3 * count, error_scale=scale)
+            found = found._replace(
+                field_cost=0.3 * count,
+                error_scale=straight.error_scale(self.widths),
+                holds=straight.holds(self.widths),
+            )
         return found._replace(
             tangent=None if self._wide_input else kernels.tangent,
             working_basis=self._working_basis,

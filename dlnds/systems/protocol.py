@@ -132,6 +132,9 @@ class Numerics(NamedTuple):
     weighted: bool = False
     #: Moves a state back to where its invariants are those of a reference: a kernel.
     restore: Kernel = runge_kutta.keep
+    #: Tells, of the same arguments, that ``restore`` would find nothing to do; false if that is not
+    #: known sooner than by asking it.
+    holds: Kernel = runge_kutta.keep
     #: The reference that ``restore`` keeps a run from a state to, or those of a stack of states.
     invariants: Callable[[Array], Array] = lambda states: np.zeros((*states.shape[:-1], 0))
     #: Nanoseconds that an evaluation of the field takes, roughly: whether implicit steps pay.

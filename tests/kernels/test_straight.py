@@ -54,6 +54,26 @@ def test_specialized_error_scale_is_the_general_one(widths):
     assert jit.DISABLED or system.numerics.error_scale is not net.numerics.error_scale
 
 
+@pytest.mark.parametrize("widths", [w for w in WIDTHS if len(w) > 2])
+def test_specialized_look_at_the_invariants_is_the_general_one(widths):
+    """Both are equally strict, but for rounding; only the general one judges units of no size."""
+    net = naive.random_network(widths, 1).specialized()
+    x, numerics, found = naive.state_of(net, 2), net.numerics, []
+    reference, direction = numerics.invariants(x[None])[0], naive.state_of(net, 3)
+    kernels = [jit.ready(k, jit.RESTORE) for k in (numerics.holds, numerics.restore)]
+    holds, restore = (lambda y, k=k: k(y, net.params, reference, True) for k in kernels)
+    for size in np.geomspace(1e-13, 1e-7, 61):
+        y = x + size * direction
+        found.append((bool(holds(y)), bool(restore(y.copy()))))
+    told = [kept for kept, _ in found]
+    if numerics.holds is runge_kutta.keep:
+        assert not any(told)
+    else:
+        assert told[0] != told[-1]
+        assert sum(kept == moved for kept, moved in found) <= 1
+        assert not holds(np.where(net.unit_weights[0][0] | net.unit_weights[1][0], 0.0, x))
+
+
 def machine_code(write, *arrays):
     """Run what ``write`` writes for LLVM on arrays, without Numba."""
     module, pointer = ir.Module(), dense.DOUBLE.as_pointer()
