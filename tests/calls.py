@@ -342,7 +342,7 @@ def _points() -> Iterator[Call]:
     yield call("stable_manifold", net=plane, x=middle, rtol=1e-8)
     yield call("grow_manifold", net=plane, manifold=local, length=2.0, **growth, **quiet)
     fan = {"manifold": dl.stable_manifold(plane, [1.0, 0.0]), "n_fibres": 4, "n_points": 5}
-    yield call("grow_manifold", net=plane, **fan, reach=0.5, spacing=0.9, rtol=1e-6)
+    yield call("grow_manifold", net=plane, **fan, reach=0.5, length=0.6, spacing=0.9, rtol=1e-6)
     grown = {"n_fibres": 8, "n_points": 5, "reach": 5.0, "rtol": 1e-6, "max_steps": 500}
     yield call("connecting_orbits", system=plane, source=middle, target=[1.0, 0.0], **grown)
     yield call("critical_arcs", **at, n_alpha=5)
