@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from dlnds import schema
 from dlnds.arrays import Array
-from dlnds.errors import check_array, check_number, known_options
+from dlnds.errors import check_array, check_finite, check_number, known_options
 from dlnds.runs.observe import states_of
 from dlnds.systems.linear import LinearNetwork, check_network
 from dlnds.systems.network import check_weights
@@ -129,6 +129,8 @@ def generalization_error(
         raise ValueError(f"teacher: needs the shape {needed}, got {goal.shape}")
     spread = None if covariance is None else _covariance(covariance, goal.shape[1])
     tau = check_number("noise", noise, minimum=0.0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        check_finite("teacher", generalization.error(0.0 * goal, goal, spread, tau))
 
     def error(rows: Array) -> Array:
         return generalization.error(net.original_maps(net.product(rows)), goal, spread, tau)
@@ -228,6 +230,8 @@ def early_stopping(
     features = net.widths[0] if net.whitening is None else len(net.whitening)
     goal = check_array("teacher", teacher, ndim=2, shape=(net.widths[-1], features))
     goal = goal if net.whitening is None else goal @ net.whitening
+    with np.errstate(over="ignore"):
+        check_finite("teacher", np.sum(goal**2, keepdims=True))
     left, sigma, right = (part[..., : min(net.widths)] for part in net.singular_modes)
     start = check_array("strength", strength, ndim=(0, 1))
     if start.ndim and len(start) != len(sigma):
