@@ -193,6 +193,43 @@ def test_kernels_of_large_imbalance_do_not_change(sign):
     assert changes[-1] < 1e-7
 
 
+def imbalanced(net, W, c):
+    """Return layers with the product W and W_2ᵀW_2 − W_1W_1ᵀ = c I, c not zero."""
+    U, p, Vt = np.linalg.svd(W, full_matrices=False)
+    U, p, Vt = U[:, : net.widths[1]], p[: net.widths[1]], Vt[: net.widths[1]]
+    larger = np.sqrt(0.5 * (np.hypot(c, 2.0 * p) + abs(c)))
+    first, second = (p / larger, larger) if c > 0.0 else (larger, p / larger)
+    return net.pack([first[:, None] * Vt, U * second])
+
+
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+@pytest.mark.parametrize("widths", [(3, 3, 3), (5, 3, 3), (3, 3, 5)])
+def test_large_imbalance_keeps_the_kernel_if_the_large_layer_sees_all_of_its_end(widths, sign):
+    """The imbalance is conserved, so that both ends of a run are known; changes fall like c^{-2}.
+
+    A large layer at an end that is wider than the hidden layer has to turn to the target.
+    """
+    target = np.zeros((widths[2], widths[0]))
+    np.fill_diagonal(target, [3.0, 2.0, 1.0])
+    net = dl.LinearNetwork(widths, target)
+    W = 0.1 * np.random.default_rng(0).normal(size=target.shape)
+    changes = []
+    for c in (20.0 * sign, 40.0 * sign):
+        start = imbalanced(net, W, c)
+        before, after = (
+            formed_kernel(net, x, np.eye(widths[0])) for x in (start, imbalanced(net, target, c))
+        )
+        run = dl.observe(net, dl.flow(net, start, rtol=1e-10).isel(time=[0, -1]), "ntk_change")
+        changes.append(float(run.ntk_change[-1]))
+        exact = np.linalg.norm(after - before) / np.linalg.norm(before)
+        assert changes[-1] == pytest.approx(exact, rel=1e-6)
+    end = widths[2] if sign > 0.0 else widths[0]
+    if end == widths[1]:
+        assert changes[0] / changes[1] == pytest.approx(4.0, rel=0.1)
+    else:
+        assert changes[0] / changes[1] == pytest.approx(1.0, rel=0.1)
+
+
 def test_balanced_kernels_of_small_starts_turn_by_a_known_angle():
     net = dl.LinearNetwork((2, 2, 2), np.diag([3.0, 1.0]))
     run = dl.flow(net, net.initial("aligned", scale=1e-4), save=("state", "ntk_distance"))
@@ -261,6 +298,33 @@ def test_alignment_is_the_overlap_of_singular_vectors():
         wanted = [Vt[j] @ W1[2][j], W1[0][:, j] @ W2[2][j], W2[0][:, j] @ W3[2][j]]
         wanted.append(W3[0][:, j] @ U[:, j])
         np.testing.assert_allclose(found[:, j], np.abs(wanted), rtol=1e-10)
+
+
+def misses_when_the_loss_moves(depth, scale):
+    """Return 1 − the overlaps (level) of mode 0 when the loss has fallen by 1 %, of a few runs."""
+    net = dl.LinearNetwork((3, *(5,) * (depth - 1), 3), np.diag([3.0, 2.0, 1.0]))
+    total = np.zeros(depth + 1)
+    for seed in range(1, 4):
+        start = scale * net.initial(scale=1.0, rng=seed)
+        moved = dl.events.loss_below(net, 0.99 * net.loss(start), terminal=True)
+        run = dl.flow(net, start, events=moved).isel(time=[-1])
+        total += 1.0 - dl.observe(net, run, "alignment").alignment.values[0, :, 0]
+    return total
+
+
+@pytest.mark.parametrize("depth", [2, 3, 4])
+def test_small_starts_align_before_the_loss_moves(depth):
+    """By a part that vanishes with the start, at the rates of the ray along which mode 0 is learnt.
+
+    Mode 1 falls behind like r^{-(1 − σ_1/σ_0)} and what neighbouring layers do not share like
+    r^{-2}, while weights grow to a fixed size r from ε; overlaps miss 1 by squares of these.
+    """
+    far, near = (misses_when_the_loss_moves(depth, scale) for scale in (1e-5, 1e-6))
+    slopes = np.log10(far[[0, -1]] / near[[0, -1]])
+    np.testing.assert_allclose(slopes, 2.0 * (1.0 - 2.0 / 3.0), rtol=0, atol=5e-3)
+    far, near = (misses_when_the_loss_moves(depth, scale) for scale in (3e-3, 1e-3))
+    inner = np.log(far[1:-1].sum() / near[1:-1].sum()) / np.log(3.0)
+    assert inner == pytest.approx(4.0, abs=0.2)
 
 
 def test_close_singular_values_are_compared_as_subspaces():
