@@ -45,6 +45,8 @@ FOR_ENGINES = {name for name in vars(SystemProtocol) if not name.startswith("_")
     *("field", "map_modes", "orbit_dimensions", "unit_coordinates", "velocity", "with_covariance"),
     *(
         "fades",
+        "settled",
+        "is_far",
         "loss_on",
         "moments",
         "on",
@@ -142,6 +144,7 @@ def things() -> dict[str, Any]:
         "deep": deep,
         "raw": dl.LinearNetwork((2, 3, 2), np.eye(2), input_root=[[1.0, 0.0], [1.0, 2.0]]),
         "loss": loss,
+        "measured": dl.losses.measurements([[[1.0, -1.0]], [[2.0, 0.5]]], [1.0, 2.0]),
         "homogeneous": dl.HomogeneousNetwork(
             (2, 3, 1), [[1.0, 2.0, -1.0], [0.0, 1.0, 1.0]], [[1.0, -1.0, 0.5]], slope=0.1
         ),
@@ -244,10 +247,18 @@ def _of_maps() -> Iterator[Call]:
 
 
 def _losses() -> Iterator[Call]:
-    loss, W = things()["loss"], np.array([[1.0, -1.0]])
+    this, W = things(), np.array([[1.0, -1.0]])
+    loss = this["loss"]
     yield call("losses.logistic", X=X, y=[1, -1, 1], normalize=True)
     yield call("losses.cross_entropy", X=X, labels=[0, 1, 2], classes=3, normalize=True)
     yield call("losses.power", X=X, Y=Y, power=4.0, normalize=True)
+    entries = {"shape": (1, 2), "rows": [0], "columns": [1], "values": [2.0]}
+    yield call("losses.completion", **entries, weights=[1.0])
+    yield call("losses.measurements", A=W[None], y=[1.0], weights=[2.0])
+    parts = {"operators": W[None], "targets": [1.0], "weights": [1.0]}
+    yield call("losses.Measurements", kind="measurements", shape=(1, 2), **parts)
+    yield from calls_of("losses.Measurements: value gradient", this["measured"], W=W)
+    yield call("losses.Measurements.second_derivative", this["measured"], W=W, V=2 * W)
     yield call("losses.Loss", kind="power", inputs=X, targets=Y, power=4.0, normalize=True)
     yield from calls_of("losses.Loss: value gradient", loss, W=W)
     yield call("losses.Loss.second_derivative", loss, W=W, V=2 * W)

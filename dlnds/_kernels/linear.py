@@ -22,6 +22,9 @@ factor c before the sum over samples and the power p:
 - cross entropy: c Σ_n Σ_o Y_on log(Σ_j exp(S_jn) / S_on), columns of Y with the sum 1;
 - power: (c/p) Σ |Y − S|^p.
 
+Losses of linear measurements of W have S = W, k = d_0. Entries, ½ Σ V (Y − W)² with weights V, have
+these in the place of K; others, ½ Σ_m v_m (y_m − ⟨A_m, W⟩)², the floats A, y and v alone.
+
 Differences of nearly equal probabilities are never taken, so that signals are accurate to rounding
 however large the margins are.
 """
@@ -49,7 +52,7 @@ from dlnds._kernels.dense import (
 from dlnds._kernels.jit import inlined, jit, part, variant
 
 #: Forms of the square loss come first: with an input root, and of a whitened problem.
-ROOT, WHITENED, LOGISTIC, CROSS_ENTROPY, POWER = range(5)
+ROOT, WHITENED, LOGISTIC, CROSS_ENTROPY, POWER, ENTRIES, MEASUREMENTS = range(7)
 #: Whether the loss is the square one; kernels of other losses are variants at the end.
 SQUARE = True
 
@@ -99,10 +102,16 @@ def root(params):
     return matrix_at(floats, sizes[3 + sizes[0]] * sizes[1], sizes[3], sizes[1])
 
 
+@inlined
+def has_root(params):
+    """Tell whether there is a K, and S is not W itself."""
+    return params[0][2] != WHITENED and params[0][2] < ENTRIES
+
+
 @part
 def times_root(a, params, out):
     """Write ``a K`` into ``out``."""
-    if params[0][2] == WHITENED:
+    if not has_root(params):
         assign(a, out)
     else:
         multiply(a, root(params), out, 0.0)
@@ -111,7 +120,7 @@ def times_root(a, params, out):
 @part
 def times_root_transposed(a, params, out):
     """Write ``a Kᵀ`` into ``out``."""
-    if params[0][2] == WHITENED:
+    if not has_root(params):
         assign(a, out)
     else:
         multiply_right_transposed(a, root(params), out, 0.0)
@@ -132,13 +141,23 @@ def write_signal_change(params, image, change, out):
 @part
 def write_loss_signal(params, image, out):
     """Write R = −∂ℓ/∂S of another loss, as `write_signal` does."""
-    loss_signal(params[0][2], target(params), params[1][-2:], image, out)
+    if params[0][2] == ENTRIES:
+        entries_signal(target(params), entry_weights(params), image, out)
+    elif params[0][2] == MEASUREMENTS:
+        measured_signal(measurements(params), 1.0, image, out)
+    else:
+        loss_signal(params[0][2], target(params), params[1][-2:], image, out)
 
 
 @part
 def write_loss_signal_change(params, image, change, out):
     """Write the derivative of `write_loss_signal`, as `write_signal_change` does."""
-    loss_signal_change(params[0][2], target(params), params[1][-2:], image, change, out)
+    if params[0][2] == ENTRIES:
+        entries_change(entry_weights(params), change, out)
+    elif params[0][2] == MEASUREMENTS:
+        measured_signal(measurements(params), 0.0, change, out)
+    else:
+        loss_signal_change(params[0][2], target(params), params[1][-2:], image, change, out)
 
 
 @part
@@ -344,6 +363,26 @@ def add_curvature(params, inputs, lefts, out):
             out[row, column] = out[column, row]
 
 
+@part
+def add_measured_curvature(params, inputs, lefts, out):
+    """Add −Σ_m v_m g_m g_mᵀ, the layers of g_m, the gradient of ⟨A_m, W⟩, are L_iᵀ A_m P_{i−1}ᵀ."""
+    sizes = params[0]
+    depth, outputs, k = sizes[0], sizes[3 + sizes[0]], sizes[1]
+    operators, results, weights = measurements(params)
+    count = results.shape[0]
+    slopes, weighted = np.empty((count, out.shape[0])), np.empty((count, out.shape[0]))
+    for m in range(count):
+        one = operators[m].reshape(outputs, k)
+        for i in range(1, depth + 1):
+            before, after = input_side(inputs, params, i - 1), output_side(lefts, params, i)
+            half = np.empty((after.shape[1], k))
+            multiply_left_transposed(after, one, half, 0.0)
+            multiply_right_transposed(half, before, layer(slopes[m], params, i), 0.0)
+        for place in range(out.shape[0]):
+            weighted[m, place] = -weights[m, 0] * slopes[m, place]
+    multiply_left_transposed(slopes, weighted, out, 1.0)
+
+
 @jit
 def jacobian(t, x, params, out):
     """Write minus the Hessian of the loss, block by block.
@@ -357,7 +396,7 @@ def jacobian(t, x, params, out):
     depth, outputs = sizes[0], sizes[3 + sizes[0]]
     inputs = np.empty(buffer_size(params, sizes[1]))
     lefts = np.empty(buffer_size(params, outputs))
-    if sizes[2] == WHITENED:
+    if not has_root(params):
         assign_identity(input_side(inputs, params, 0))
     else:
         assign(root(params), input_side(inputs, params, 0))
@@ -392,7 +431,10 @@ def jacobian(t, x, params, out):
                 a, g, b, e = a.T.copy(), g.T.copy(), e.T.copy(), b.T.copy()
                 subtract_block(a, g, b, e, column, row, out)
     if not SQUARE:
-        add_curvature(params, inputs, lefts, out)
+        if sizes[2] == MEASUREMENTS:
+            add_measured_curvature(params, inputs, lefts, out)
+        else:
+            add_curvature(params, inputs, lefts, out)
 
 
 _OTHER = {
@@ -518,7 +560,57 @@ def tangent(t, x, vectors, params, out):
     return trace(x, params, products)
 
 
-# Losses other than the square one.
+# Losses of linear measurements.
+
+
+@part
+def entry_weights(params):
+    """Return the weights of entries (d_h × d_0), zero where none is observed, as a view."""
+    sizes, floats = params
+    outputs, k = sizes[3 + sizes[0]], sizes[1]
+    return matrix_at(floats, outputs * k, outputs, k)
+
+
+@part
+def entries_signal(targets, weights, image, out):
+    """Write V (Y − S) into ``out``, which may be ``image`` itself."""
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            out[i, j] = weights[i, j] * (targets[i, j] - image[i, j])
+
+
+@part
+def entries_change(weights, change, out):
+    """Write the derivative of `entries_signal` into ``out``, which may be ``change``."""
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            out[i, j] = -weights[i, j] * change[i, j]
+
+
+@part
+def measurements(params):
+    """Return A (measurement × entry), y and v (measurement × 1) as views."""
+    sizes, floats = params
+    entries = sizes[3 + sizes[0]] * sizes[1]
+    count = floats.size // (entries + 2)
+    operators = matrix_at(floats, 0, count, entries)
+    results = matrix_at(floats, count * entries, count, 1)
+    return operators, results, matrix_at(floats, count * (entries + 1), count, 1)
+
+
+@part
+def measured_signal(measured, kept, image, out):
+    """Write Σ_m v_m (c y_m − ⟨A_m, S⟩) A_m into ``out``, which may be ``image``; c is ``kept``."""
+    operators, results, weights = measured
+    rests = np.empty((results.shape[0], 1))
+    entries = operators.shape[1]
+    multiply(operators, image.reshape(entries, 1), rests, 0.0)
+    for m in range(rests.shape[0]):
+        rests[m, 0] = weights[m, 0] * (kept * results[m, 0] - rests[m, 0])
+    multiply_left_transposed(operators, rests, out.reshape(entries, 1), 0.0)
+
+
+# Losses other than the square one of data.
 
 
 @jit

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from typing import Any
@@ -27,6 +28,7 @@ from dlnds.errors import (
     known_options,
 )
 from dlnds.systems.linear import LinearNetwork
+from dlnds.systems.measurements import Measurements, completion, measurements
 from dlnds.systems.network import LayeredSystem, check_widths, departing, labelled_data
 from dlnds.systems.protocol import Limit, Theory, ended
 from dlnds.systems.varied import fitting_size
@@ -35,6 +37,17 @@ from dlnds.theory.coordinates import is_identity, layers_of, product
 from dlnds.theory.forms import LeadingPart, pack_params
 from dlnds.theory.moments import Problem, from_data, singular_modes
 
+__all__ = [
+    "BackwardNetwork",
+    "Loss",
+    "LossNetwork",
+    "Measurements",
+    "completion",
+    "cross_entropy",
+    "logistic",
+    "measurements",
+    "power",
+]
 FORMS = {
     "logistic": kernels.LOGISTIC,
     "cross_entropy": kernels.CROSS_ENTROPY,
@@ -42,6 +55,8 @@ FORMS = {
 }
 #: How many margins grow, of which it is one or none: what linear programs leave open is less.
 _SEPARATED = 0.5
+#: Observables of the tangent kernel of samples, and of the map that fits them.
+_OF_SAMPLES = {"ntk_eigenvalue", "ntk_alignment", "ntk_distance", "ntk_change", "alignment"}
 NORMALIZED = {True: "loss divided by the number of samples", False: "loss not divided"}
 
 
@@ -115,6 +130,35 @@ class Loss:
         """The factor and the power, as the kernels want them."""
         return np.array([self.factor, self.power])
 
+    @property
+    def numbers(self) -> tuple[int, Array, Array, Array]:
+        """The form of the loss, and its numbers, as the kernels want them."""
+        return FORMS[self.kind], self.targets, self.inputs, self.constants
+
+    @property
+    def own_inputs(self) -> Array:
+        """X."""
+        return self.inputs
+
+    @property
+    def fitting_size(self) -> float:
+        """How large maps are whose outputs are as large as the targets."""
+        return fitting_size(self.targets, self.inputs)
+
+    def attributes(self) -> dict[str, Any]:
+        """Return what the attributes of a Dataset say of the loss."""
+        power = {"power": self.power} if self.kind == "power" else {}
+        normalization = NORMALIZED[bool(self.normalize)]
+        return {"criterion": self.kind, **power, "normalization": normalization}
+
+    def settled(self, W: Array, rtol: float, way: float) -> bool:
+        """Tell whether W is known to be a minimum: never, minima are not known beforehand."""
+        return False
+
+    def is_far(self, W: Array) -> bool:
+        """Tell whether W may be on its way to infinity, which `recedes` tells for all."""
+        return False
+
     def fades(self, value: float) -> bool:
         """Tell whether no homogeneous network with a loss as small as this is critical.
 
@@ -124,8 +168,8 @@ class Loss:
         certain = self.kind == "cross_entropy" and bool((self.targets.max(axis=0) == 1.0).all())
         return (self.kind == "logistic" or certain) and value < math.log(2.0) * self.factor
 
-    def recedes(self, inputs: Array) -> bool:
-        """Tell whether no map W of these inputs, as many as the targets, is a minimum.
+    def recedes(self, features: Array | None = None) -> bool:
+        """Tell whether no map W of the inputs, or of as many features of them, is a minimum.
 
         A convex loss has one unless it falls along a ray W + tV for ever, and then it does from
         every W. Terms of the logistic loss and of the cross entropy fall where a margin grows, and
@@ -135,6 +179,7 @@ class Loss:
         if self.kind == "power":
             return False
         classes = np.eye(len(self.targets))
+        inputs = self.inputs if features is None else features
         if self.kind == "logistic":
             samples, own = np.nonzero(self.targets.T)
             margins = classes[own] * self.targets[own, samples, None]
@@ -453,7 +498,8 @@ class LossNetwork(LayeredSystem):
     widths
         d_0, …, d_h: inputs, hidden layers, outputs.
     criterion
-        The loss ℓ(W), made by `losses.logistic`, `losses.cross_entropy` or `losses.power`.
+        The loss ℓ(W), made by `losses.logistic`, `losses.cross_entropy` or `losses.power`, or by
+        `losses.completion` or `losses.measurements`.
 
     Raises
     ------
@@ -491,11 +537,11 @@ class LossNetwork(LayeredSystem):
     jacobian = staticmethod(kernels.loss_jacobian)
 
     widths: tuple[int, ...]
-    criterion: Loss
+    criterion: Loss | Measurements
 
     def __post_init__(self) -> None:
         widths = check_widths(self.widths)
-        if not isinstance(self.criterion, Loss):
+        if not isinstance(self.criterion, Loss | Measurements):
             raise TypeError(
                 f"criterion: needs a loss such as losses.logistic(X, y), got {self.criterion!r}"
             )
@@ -513,17 +559,11 @@ class LossNetwork(LayeredSystem):
     @property
     def params(self) -> Params:  # type: ignore[override]
         """Sizes and numbers for the kernels, a copy of its own for each caller."""
-        loss = self.criterion
-        data = (loss.targets, loss.inputs, loss.constants)
-        return pack_params(self.widths, FORMS[loss.kind], *data)
+        return pack_params(self.widths, *self.criterion.numbers)
 
     def attributes(self) -> dict[str, Any]:
         """Return what the attributes of a Dataset say of the network."""
-        loss = self.criterion
-        power = {"power": loss.power} if loss.kind == "power" else {}
-        normalization = NORMALIZED[bool(loss.normalize)]
-        words = {"criterion": loss.kind, **power, "normalization": normalization}
-        return {**super().attributes(), **words}
+        return {**super().attributes(), **self.criterion.attributes()}
 
     def _loss_of(self, maps: Array) -> Any:
         return self.criterion.values(maps)
@@ -532,15 +572,24 @@ class LossNetwork(LayeredSystem):
         return -self.criterion.gradient(W)
 
     def limit(self, x: Array, force: float = math.inf, rtol: float = 0.0) -> Limit:
-        """Return whether a run feels no force, at a critical point or on its way to infinity."""
-        if not force < tolerances.NO_FORCE:
-            return Limit()
-        far = self.criterion.fades(float(self._loss(x)))
-        return ended(False, force, "none" if far else "critical_point")
+        """Return whether a run feels no force, at a critical point or on its way to infinity.
 
-    @cached_property
+        Or whether it meets linear measurements as well as any matrix does.
+        """
+        settled = rtol > 0.0 and self._settled(x, rtol)
+        if not settled and not force < tolerances.NO_FORCE:
+            return Limit()
+        far = not settled and self.criterion.fades(float(self._loss(x)))
+        return ended(settled, force, "none" if far else "critical_point")
+
+    def _settled(self, x: Array, rtol: float) -> bool:
+        with np.errstate(over="ignore", invalid="ignore"):  # a diverged state is near to nothing
+            way = float(np.linalg.norm(self._forces(x)) * np.linalg.norm(x))
+            return self.criterion.settled(self._product_of(x), rtol, way)
+
+    @property
     def _fitting_size(self) -> float:  # type: ignore[override]
-        return fitting_size(self.criterion.targets, self.criterion.inputs)
+        return self.criterion.fitting_size
 
     def theory(self, x: Array) -> Theory:
         """Return what is known at a state: the generators of GL, and how runs leave it.
@@ -548,10 +597,17 @@ class LossNetwork(LayeredSystem):
         With the square loss as of a `LinearNetwork`; with others the leading part of −L at the
         origin and at points whose layers hold what has been learnt and nothing else.
         """
-        known = super().theory(x)._replace(recedes=lambda: self._recedes)
+        known = (
+            super()
+            .theory(x)
+            ._replace(recedes=lambda: self._recedes or self.criterion.is_far(self._product_of(x)))
+        )
         if self._square is not None:
             return departing(known, self._square, layers_of(self.widths, x))
         return known._replace(leading_parts=lambda: self._leading_parts(x))
+
+    def _product_of(self, x: Array) -> Array:
+        return product(layers_of(self.widths, x))
 
     @cached_property
     def _recedes(self) -> bool:
@@ -560,7 +616,7 @@ class LossNetwork(LayeredSystem):
         Without bottleneck all local minima of a network are of the map (T. Laurent, J. von Brecht,
         ICML 2018). With one the ray may leave the maps of its rank: that is not decided.
         """
-        return self.criterion.recedes(self.criterion.inputs)
+        return self.criterion.recedes()
 
     def loss_on(self, states: Array, X: ArrayLike, Y: ArrayLike) -> Array:
         """Return the loss of states (…, parameter), not checked, on other inputs and targets."""
@@ -573,11 +629,24 @@ class LossNetwork(LayeredSystem):
 
     @cached_property
     def _data(self) -> tuple[Problem, float]:
+        assert isinstance(self.criterion, Loss)
         return self.criterion.moments(self.widths)
+
+    def _observables(self, start: Array) -> Mapping[str, Callable[[Array], xr.Variable]]:
+        """Return what a run can record: of measurements residuals, and nothing of samples."""
+        known, criterion = super()._observables(start), self.criterion
+        if isinstance(criterion, Loss):
+            return known
+        rests = self._of_layers(
+            lambda layers: criterion.targets - criterion.measured(product(layers)), "measurement"
+        )
+        return {name: known[name] for name in known if name not in _OF_SAMPLES} | {
+            "residual": rests
+        }
 
     @property
     def _own_inputs(self) -> Array:
-        return self.criterion.inputs
+        return self.criterion.own_inputs
 
     def _leading_parts(self, x: Array) -> list[LeadingPart]:
         layers = layers_of(self.widths, x)
@@ -595,7 +664,7 @@ class BackwardNetwork(LossNetwork):
     def params(self) -> Params:  # type: ignore[override]
         """As of the network, with the other sign of the loss."""
         sizes, numbers = super().params
-        numbers[-2] = -self.criterion.factor
+        numbers[-2] = -numbers[-2]
         return sizes, numbers
 
 

@@ -19,6 +19,7 @@ from dlnds.systems.descent import GradientDescent
 from dlnds.systems.homogeneous import HomogeneousNetwork
 from dlnds.systems.linear import LinearNetwork
 from dlnds.systems.losses import Loss, LossNetwork
+from dlnds.systems.measurements import Measurements
 from dlnds.systems.product import ProductFlow
 from dlnds.systems.protocol import SystemProtocol
 
@@ -28,7 +29,10 @@ FORM, MOST = 1, 2**24
 #: What is stored, and nothing else is made of a file.
 _CLASSES: dict[str, type] = {
     kind.__name__: kind
-    for kind in (LinearNetwork, LossNetwork, Loss, HomogeneousNetwork, ProductFlow, GradientDescent)
+    for kind in (
+        *(LinearNetwork, LossNetwork, Loss, Measurements),
+        *(HomogeneousNetwork, ProductFlow, GradientDescent),
+    )
 }
 #: What runs carry of systems that are in use; it is computed once for all runs of one.
 _CARRIED: weakref.WeakKeyDictionary[SystemProtocol, tuple[Array, str] | None]

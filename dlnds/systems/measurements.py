@@ -1,0 +1,425 @@
+"""Losses of linear measurements of the end-to-end map: of some of its entries, or of any others."""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import scipy  # loads its modules when they are used
+from numpy.typing import ArrayLike
+
+from dlnds._kernels import linear as kernels
+from dlnds.arrays import Array, Integers
+from dlnds.errors import (
+    check_array,
+    check_choice,
+    check_integers,
+    check_memory,
+    finite,
+    known_options,
+)
+from dlnds.theory import tolerances
+from dlnds.theory.moments import Problem, singular_modes
+
+KINDS = ("completion", "measurements")
+#: How much larger than the smallest best ones maps are that may be on their way to infinity.
+_FAR = 1e3
+#: The accuracy to which such maps do not have the least loss.
+_EXACT = 1e-9
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Measurements:
+    """A loss ½ Σ_m v_m (⟨A_m, W⟩ − y_m)² of the end-to-end map W (d_h × d_0).
+
+    Made by `completion` and `measurements`, for `LossNetwork`.
+
+    Parameters
+    ----------
+    kind
+        ``"completion"`` or ``"measurements"``.
+    shape
+        d_h and d_0, the shape of W.
+    operators
+        All A_m (m × d_h × d_0); of a completion the rows and columns (2 × m) of the entries.
+    targets
+        y (m).
+    weights
+        v (m), not negative.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If shapes do not agree, an entry is none of W or is given with different values, nothing is
+        measured, or weights are negative.
+
+    Examples
+    --------
+    >>> import dlnds as dl
+    >>> loss = dl.losses.completion((2, 2), rows=[0, 0, 1], columns=[0, 1, 0], values=[1, 2, 3])
+    >>> float(loss.value([[1.0, 2.0], [3.0, 6.0]]))
+    0.0
+    >>> loss.gradient([[1.0, 0.0], [3.0, 9.0]]).tolist()
+    [[0.0, -2.0], [0.0, 0.0]]
+    """
+
+    kind: str
+    shape: tuple[int, int]
+    operators: Array
+    targets: Array
+    weights: Array
+
+    def __post_init__(self) -> None:
+        kind = check_choice("kind", self.kind, KINDS)
+        shape = check_integers("shape", self.shape, minimum=1, ordered=True)
+        if len(shape) != 2:
+            raise ValueError(f"shape: needs numbers of rows and columns, got {shape}")
+        if kind == "completion":
+            operators = _places("operators", self.operators, shape)
+            count = operators.shape[1]
+        else:
+            operators = check_array("operators", self.operators, ndim=3, shape=(None, *shape))
+            count = len(operators)
+        targets = check_array("targets", self.targets, ndim=1, shape=(count,))
+        weights = check_array("weights", self.weights, ndim=1, shape=(count,))
+        if (weights < 0.0).any() or not weights.any():
+            raise ValueError("weights: needs numbers of at least zero, not all zero")
+        check_memory("operators", 2 * shape[0] * shape[1] + 4 * operators.size)
+        if kind == "completion":
+            _check_repeated("targets", operators, targets)
+        fields = {"operators": operators, "targets": targets, "weights": weights}
+        for name, array in fields.items():
+            array.setflags(write=False)
+            object.__setattr__(self, name, array)
+        object.__setattr__(self, "kind", kind)
+        object.__setattr__(self, "shape", shape)
+
+    def __repr__(self) -> str:
+        """Give the kind and the sizes."""
+        outputs, inputs = self.shape
+        return f"Measurements({self.kind}, {len(self.targets)} of them, {inputs} -> {outputs})"
+
+    def attributes(self) -> dict[str, Any]:
+        """Return what the attributes of a Dataset say of the loss."""
+        least = self.irreducible
+        count = len(self.targets)
+        return {"criterion": self.kind, "n_measurements": count, "irreducible_loss": least}
+
+    @property
+    def numbers(self) -> tuple[int, Array, Array, Array]:
+        """The form of the loss, and its numbers, as the kernels want them."""
+        if self.kind == "completion":
+            means, totals = self._mask
+            return kernels.ENTRIES, means, totals, np.zeros(0)
+        rows = self.operators.reshape(-1, self.shape[1])
+        return kernels.MEASUREMENTS, rows, self.targets, self.weights
+
+    @cached_property
+    def _mask(self) -> tuple[Array, Array]:
+        """Values and weights of all entries, zero where none is observed."""
+        values, weights = np.zeros(self.shape), np.zeros(self.shape)
+        rows, columns = self._entries
+        values[rows, columns] = self.targets
+        np.add.at(weights, (rows, columns), self.weights)
+        return values, weights
+
+    @property
+    def _entries(self) -> Integers:
+        return self.operators.astype(np.int64)
+
+    def measured(self, maps: Array) -> Array:
+        """Return ⟨A_m, W⟩ (…, m) of maps (…, d_h, d_0), not checked."""
+        if self.kind == "completion":
+            rows, columns = self._entries
+            values: Array = maps[..., rows, columns]
+            return values
+        flats = maps.reshape(*maps.shape[:-2], math.prod(self.shape))
+        return flats @ self.operators.reshape(len(self.targets), -1).T
+
+    def _combined(self, factors: Array) -> Array:
+        """Return Σ_m c_m A_m."""
+        if self.kind == "completion":
+            out = np.zeros(self.shape)
+            np.add.at(out, tuple(self._entries), factors)
+            return out
+        return np.tensordot(factors, self.operators, 1)
+
+    @cached_property
+    def _best(self) -> Array:
+        """The smallest of the matrices (d_h × d_0) that meet the measurements best."""
+        if self.kind == "completion":
+            return self._mask[0]
+        roots = np.sqrt(self.weights)
+        rows = self.operators.reshape(len(self.targets), -1)
+        best: Array = scipy.linalg.lstsq(roots[:, None] * rows, roots * self.targets)[0]
+        return best.reshape(self.shape)
+
+    @cached_property
+    def _fitted(self) -> Array:
+        """What these have as results."""
+        return self.measured(self._best)
+
+    @cached_property
+    def irreducible(self) -> float:
+        """The least value of the loss over all matrices: not zero if no matrix meets all."""
+        rests = self.targets - self._fitted
+        least = 0.5 * float(np.sum(self.weights * rests**2))
+        noise = tolerances.rounding(self.operators.size) ** 2
+        total = float(np.sum(self.weights * self.targets**2))
+        return least if least > noise * total else 0.0
+
+    @cached_property
+    def fitting_size(self) -> float:
+        """How large maps are that meet the measurements."""
+        return float(np.linalg.norm(self._best, 2))
+
+    def settled(self, W: Array, rtol: float, way: float) -> bool:
+        """Tell whether W meets the measurements as well as any matrix, to the accuracy of a run.
+
+        The root of what the loss is above its least value is at most 10 ``rtol`` times that of
+        W = 0. ``way`` is ‖∇L‖ ‖x‖: what is left of the way of x, 2 excess / ‖∇L‖ near a minimum
+        that is approached exponentially, is as small against x. A run to infinity has its
+        own size before it however small the loss is.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):
+            excess = float(np.sum(self.weights * (self.measured(W) - self._fitted) ** 2))
+        near = excess <= (10.0 * rtol) ** 2 * float(np.sum(self.weights * self._fitted**2))
+        return near and excess <= 10.0 * rtol * way
+
+    def fades(self, value: float) -> bool:
+        """Tell whether no network with a loss as small as ``value`` is critical: never."""
+        return False
+
+    def recedes(self) -> bool:
+        """Tell whether no map is a minimum: never, for the loss is a sum of squares."""
+        return False
+
+    def is_far(self, W: Array) -> bool:
+        """Tell whether W may be on its way to infinity, where the rank or a sign keeps it.
+
+        It is so much larger than what meets the measurements, and its loss is not the least.
+        """
+        size = float(np.linalg.norm(W))
+        return size > _FAR * self.fitting_size and not self.settled(W, _EXACT, math.inf)
+
+    def problem(self, widths: tuple[int, ...]) -> Problem | None:
+        """Return the problem of a `LinearNetwork` with the same loss, or None.
+
+        That is if all entries are observed with the weight 1.
+        """
+        if self.kind != "completion" or not (self._mask[1] == 1.0).all():
+            return None
+        return Problem(widths, self._mask[0], None, singular_modes(self._mask[0]))
+
+    @property
+    def own_inputs(self) -> Array:
+        """The identity, of which each column belongs to one of W."""
+        return np.eye(self.shape[1])
+
+    def on(self, X: ArrayLike, Y: ArrayLike) -> "Measurements":
+        """Return the loss of other measurements ``X`` with results ``Y``, all of weight 1.
+
+        Rows and columns (2 × m) of other entries for a completion, such as those that were held
+        out, else operators (m × d_h × d_0).
+        """
+        if self.kind == "measurements":
+            A = check_array("X", X, ndim=3, shape=(None, *self.shape))
+            return measurements(A, check_array("Y", Y, ndim=1, shape=(len(A),)))
+        places = _places("X", X, self.shape)
+        y = check_array("Y", Y, ndim=1, shape=(places.shape[1],))
+        return completion(self.shape, places[0], places[1], y)
+
+    @finite("W")
+    def value(self, W: ArrayLike) -> Any:
+        """Return ℓ(W) of a map (d_h × d_0), or of each in a stack.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If W has another shape or is not finite.
+        """
+        return self.values(check_array("W", W, ndim=(2, 3, 4), shape=self.shape))
+
+    def values(self, maps: Array) -> Any:
+        """Return ℓ of maps (…, d_h, d_0), not checked: those of a diverged run are not finite."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            rests = self.measured(maps) - self.targets
+            return 0.5 * np.sum(self.weights * rests**2, axis=-1)
+
+    @finite("W")
+    def gradient(self, W: ArrayLike) -> Array:
+        """Return ∇ℓ(W) (d_h × d_0).
+
+        Raises
+        ------
+        ValueError, TypeError
+            If W has another shape or is not finite.
+        """
+        W = check_array("W", W, ndim=2, shape=self.shape)
+        return self._combined(self.weights * (self.measured(W) - self.targets))
+
+    @finite("V")
+    def second_derivative(self, W: ArrayLike, V: ArrayLike) -> Array:
+        """Return ∇²ℓ(W)[V] (d_h × d_0), Σ_m v_m ⟨A_m, V⟩ A_m, the same at all W.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If W or V has another shape or is not finite.
+        """
+        check_array("W", W, ndim=2, shape=self.shape)
+        change = check_array("V", V, ndim=2, shape=self.shape)
+        return self._combined(self.weights * self.measured(change))
+
+
+Measurements.__init__ = known_options(Measurements.__init__)  # type: ignore[method-assign]
+
+
+def _places(name: str, value: Any, shape: tuple[int, ...]) -> Array:
+    """Return rows and columns (2 × m) of entries, whole numbers within the shape."""
+    places = check_array(name, value, ndim=2, shape=(2, None))
+    for word, numbers, size in zip(("rows", "columns"), places, shape, strict=True):
+        _check_range(f"{name}: {word}", numbers, size)
+    return places
+
+
+def _check_range(name: str, numbers: Array, size: int) -> None:
+    if (numbers != np.floor(numbers)).any() or (numbers < 0).any() or (numbers >= size).any():
+        wrong = numbers[(numbers != np.floor(numbers)) | (numbers < 0) | (numbers >= size)][0]
+        raise ValueError(f"{name}: needs whole numbers from 0 to {size - 1}, got {wrong:g}")
+
+
+def _check_repeated(name: str, places: Array, values: Array) -> None:
+    """Refuse an entry that is given with different values."""
+    order = np.lexsort((values, *places[::-1]))
+    at, y = places[:, order].astype(np.int64), values[order]
+    wrong = (at[:, 1:] == at[:, :-1]).all(axis=0) & (y[1:] != y[:-1])
+    if wrong.any():
+        n = int(np.argmax(wrong))
+        raise ValueError(
+            f"{name}: entry ({at[0, n]}, {at[1, n]}) is given as {y[n]:g} and as {y[n + 1]:g}; "
+            "give their mean once, with the sum of the weights"
+        )
+
+
+@known_options
+def measurements(A: ArrayLike, y: ArrayLike, weights: ArrayLike | None = None) -> Measurements:
+    """Return the square loss of linear measurements ⟨A_m, W⟩ of the end-to-end map.
+
+    Parameters
+    ----------
+    A
+        The matrices A_m (m × d_h × d_0).
+    y
+        What the measurements gave (m).
+    weights
+        Weights v_m ≥ 0 of their squares (m); ``None`` weighs all by 1.
+
+    Returns
+    -------
+    Measurements
+        With ``value``, ``gradient`` and ``second_derivative``, for `LossNetwork`. ``irreducible``
+        is the least value over all matrices, which ``value`` contains: not zero if no matrix meets
+        all measurements.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If shapes do not agree, there are no measurements, or weights are negative.
+
+    Notes
+    -----
+    ℓ(W) = ½ Σ_m v_m (⟨A_m, W⟩ − y_m)², ⟨A, W⟩ = tr(Aᵀ W). For single entries `completion` is
+    faster, by the number of measurements.
+
+    References
+    ----------
+    ACHL19
+
+    Examples
+    --------
+    The trace of W, and its trace again with another result: 2 and 4 are met best by 3.
+
+    >>> import dlnds as dl
+    >>> loss = dl.losses.measurements([[[1.0, 0.0], [0.0, 1.0]]] * 2, [2.0, 4.0])
+    >>> float(loss.value([[1.0, 5.0], [0.0, 2.0]])), round(loss.irreducible, 12)
+    (1.0, 1.0)
+    """
+    operators = check_array("A", A, ndim=3)
+    y = check_array("y", y, ndim=1, shape=(len(operators),))
+    shape = operators.shape[1], operators.shape[2]
+    return Measurements("measurements", shape, operators, y, _weights(weights, y))
+
+
+@known_options
+def completion(
+    shape: tuple[int, int],
+    rows: ArrayLike,
+    columns: ArrayLike,
+    values: ArrayLike,
+    weights: ArrayLike | None = None,
+) -> Measurements:
+    """Return the square loss of some entries of the end-to-end map: matrix completion.
+
+    Parameters
+    ----------
+    shape
+        d_h and d_0, the shape of W.
+    rows, columns
+        Places of the observed entries (m), from 0.
+    values
+        Their values (m).
+    weights
+        Weights v_m ≥ 0 of their squares (m); ``None`` weighs all by 1.
+
+    Returns
+    -------
+    Measurements
+        With ``value``, ``gradient`` and ``second_derivative``, for `LossNetwork`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If no entry is observed, a place is none of the matrix, an entry is given with different
+        values, or weights are negative.
+
+    Notes
+    -----
+    ℓ(W) = ½ Σ v_ij (W_ij − Y_ij)² over the observed entries. An entry that is given several times
+    with one value has the sum of the weights. If all entries are observed with the weight 1 this is
+    the loss of a `LinearNetwork` with whitened inputs.
+
+    References
+    ----------
+    ACHL19; RC20
+
+    Examples
+    --------
+    The only matrix of rank one with these entries has 6 in the last place:
+
+    >>> import dlnds as dl
+    >>> loss = dl.losses.completion((2, 2), [0, 0, 1], [0, 1, 0], [1.0, 2.0, 3.0])
+    >>> net = dl.LossNetwork((2, 1, 2), loss)
+    >>> run = dl.flow(net, net.initial("balanced", scale=0.1, rng=0), save=["product"])
+    >>> round(float(run["product"][-1, 1, 1]), 4)
+    6.0
+    """
+    sizes = check_integers("shape", shape, minimum=1, ordered=True)
+    if len(sizes) != 2:
+        raise ValueError(f"shape: needs numbers of rows and columns, got {sizes}")
+    across = check_array("rows", rows, ndim=1)
+    down = check_array("columns", columns, ndim=1, shape=(len(across),))
+    _check_range("rows", across, sizes[0])
+    _check_range("columns", down, sizes[1])
+    y = check_array("values", values, ndim=1, shape=(len(across),))
+    places = np.stack([across, down])
+    _check_repeated("values", places, y)
+    return Measurements("completion", sizes, places, y, _weights(weights, y))
+
+
+def _weights(weights: ArrayLike | None, y: Array) -> Array:
+    """Return weights of as many measurements."""
+    if weights is None:
+        return np.ones(len(y))
+    return check_array("weights", weights, ndim=1, shape=y.shape)
