@@ -71,6 +71,12 @@ def test_every_study_shows_its_picture(site):
         assert f"sphx_glr_{study.stem}_001" in text, study.name
 
 
+def test_pages_with_pictures_show_them(site):
+    for name, least in (("start", 1), ("tutorial", 5), ("reading", 4), ("training", 1)):
+        text = (site / f"{name}.html").read_text(encoding="utf-8")
+        assert text.count('<img alt="_images/') >= least, name
+
+
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
     programs = {name: shutil.which(name) for name in ("chromium", "chromedriver")}

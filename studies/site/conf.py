@@ -1,5 +1,6 @@
 """Configuration of the documentation: ``nox -s docs`` builds it, without a network."""
 
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -15,6 +16,7 @@ import typeset  # noqa: E402
 import dlnds as dl  # noqa: E402
 
 matplotlib.use("agg")
+os.environ.pop("MPLBACKEND", None)  # pages are run by kernels that show their pictures themselves
 # These modules are public by shorter names than those that they are imported by.
 sys.modules.update({f"dlnds.{name}": getattr(dl, name) for name in ("events", "losses")})
 
@@ -42,7 +44,7 @@ nitpicky = False
 # Pages in Markdown; their code runs while the site is built, and an error ends the build.
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
-nb_execution_mode = "cache"
+nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 600
 nb_execution_in_temp = True

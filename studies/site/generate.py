@@ -84,7 +84,10 @@ def schemas() -> str:
                 f"`{node}` of kind [{kind}](#{kind}-file)" for node, kind in nodes.items()
             )
             text.append(f"A DataTree with at least these nodes: {kinds}.\n")
-        rows = [(f"`{v}`", _dims(dims), *_words(name, v)) for v, dims in variables.items()]
+        said = _words(name)
+        rows = [(f"`{v}`", _dims(dims), *said[v]) for v, dims in variables.items()]
+        others = [v for v in said if v not in variables and said[v][-1]]
+        rows += [(f"`{v}`", "if it is there", *said[v]) for v in others]
         if rows:
             text.append(_table(("variable", "dims", "what", "units", "flags"), rows))
     text += ["## All names\n", "What a variable or a dim of that name means in any file.\n"]
@@ -103,10 +106,16 @@ def _symbol(text: str) -> str:
     return f"`{text.strip('$')}`" if text else ""
 
 
-def _words(kind: str, name: str) -> tuple[str, str, str]:
-    """Return what `schema.finish` says of a variable of that kind of Dataset."""
-    words = schema.finish(xr.Dataset({name: 0}), kind, {})[name].attrs
-    flags = zip(words.get("flag_values", []), words.get("flag_meanings", "").split(), strict=True)
+def _words(kind: str) -> dict[str, tuple[str, str, str]]:
+    """Return what `schema.finish` says of variables in that kind of Dataset: what, units, flags."""
+    names = {*schema.DESCRIPTIONS, *schema.REQUIRED[kind]}
+    told = schema.finish(xr.Dataset(dict.fromkeys(sorted(names), 0)), kind, {})
+    return {str(name): _spoken(variable.attrs) for name, variable in told.items()}
+
+
+def _spoken(words: dict[str, Any]) -> tuple[str, str, str]:
+    meanings = words.get("flag_meanings", "").split()
+    flags = zip(words.get("flag_values", []), meanings, strict=True)
     return words["long_name"], words["units"], " · ".join(f"{n} `{word}`" for n, word in flags)
 
 
