@@ -43,6 +43,7 @@ from .runs.lyapunov import covariant_vectors as covariant_vectors
 from .runs.lyapunov import lyapunov_function as lyapunov_function
 from .runs.lyapunov import lyapunov_spectrum as lyapunov_spectrum
 from .runs.observe import observe as observe
+from .runs.sampling import sample as sample
 from .saddles.arcs import arc_states as arc_states
 from .saddles.arcs import critical_arcs as critical_arcs
 from .saddles.atlas import build_atlas as build_atlas

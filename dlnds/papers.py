@@ -89,6 +89,13 @@ PAPERS = {
             "eprint": "1910.05505",
         },
     ),
+    "FL24": Paper(
+        "Furman & Lau, arXiv:2402.03698",
+        "misc",
+        "Furman, Zach and Lau, Edmund",
+        "Estimating the local learning coefficient at scale",
+        {"year": "2024", "eprint": "2402.03698"},
+    ),
     "FUK98": Paper(
         "Fukumizu, ICONIP 1998",
         "inproceedings",
@@ -110,6 +117,13 @@ PAPERS = {
         "Towards understanding gradient flow dynamics of homogeneous neural networks beyond the "
         "origin",
         {"journal": "Journal of Machine Learning Research", "year": "2025", "eprint": "2502.15952"},
+    ),
+    "LFW23": Paper(
+        "Lau, Furman, Wang, Murfet & Wei, arXiv:2308.12108",
+        "misc",
+        "Lau, Edmund and Furman, Zach and Wang, George and Murfet, Daniel and Wei, Susan",
+        "The local learning coefficient: A singularity-aware complexity measure",
+        {"year": "2023", "eprint": "2308.12108"},
     ),
     "LG19": Paper(
         "Lampinen & Ganguli, arXiv:1809.10374",
@@ -163,6 +177,7 @@ MAKERS = {
     "canonical_form": "canonicalize",
     "fiber": "fiber_dimension",
     "learning_coefficient": "learning_coefficient",
+    "chain": "sample",
     "orbit": "orbit_basis",
     "tangent": "split_tangent",
     "quotient_run": "quotient_run",

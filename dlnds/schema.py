@@ -145,6 +145,7 @@ DESCRIPTIONS = {
     "duration": ("duration of the visit", ""),
     "earlier": ("earlier layer of the pair", ""),
     "edge": ("connection", ""),
+    "effective_size": ("independent draws that are worth the chain", r"$N_{\mathrm{eff}}$"),
     "eigen": ("number of the eigenvalue", ""),
     "eigenvalue": ("eigenvalue", r"$\lambda$"),
     "eigenvalue_imag": ("imaginary part of the eigenvalue", r"$\mathrm{Im}\,\lambda$"),
@@ -222,6 +223,7 @@ DESCRIPTIONS = {
     "loss": ("loss", r"$L$"),
     "loss_rate": ("rate of change of the loss", r"$-\|\nabla L\|^2$"),
     "lower_bound": ("least learning coefficient that is possible", r"$\lambda$"),
+    "mean_loss": ("mean loss", r"$\overline{L}$"),
     "mean_duration": ("mean duration of the visits", r"$t$"),
     "mean_entry": ("mean time of entry", r"$t$"),
     "mean_escape_time": ("mean escape time of the runs", r"$t$"),
@@ -268,6 +270,7 @@ DESCRIPTIONS = {
     "problem": ("numbers that the system is rebuilt from", ""),
     "product": ("end-to-end map", r"$W$"),
     "q": ("second parameter", r"$q$"),
+    "r_hat": ("spread of halves of chains over that within", r"$\hat R$"),
     "rank": ("rank", r"$r$"),
     "rank_gap": ("smallest singular value that is not zero", r"$s_k$"),
     "decision_gap": ("ratio of the singular values on both sides of the ranks", ""),
@@ -345,6 +348,7 @@ REQUIRED = {
         "classification": "kind rank loss order_of_descent tightened ()",
         "canonical_form": "state (parameter) group_element (entry) residual ()",
         "fiber": "fiber_dimension orbit_dimension nullity ()",
+        "chain": "loss (iteration) mean_loss standard_error effective_size stop_reason r_hat ()",
         "learning_coefficient": "learning_coefficient lower_bound order components rank () "
         "decision () decides (level)",
         "evaluation": "",
@@ -402,6 +406,8 @@ REQUIRED_NODES = {
 #: What names mean in one schema only.
 _OWN_DESCRIPTIONS = {
     ("evaluation", "loss"): "test loss",
+    ("chain", "sample"): "chain",
+    ("chain", "standard_error"): "standard error of the mean loss",
     ("learning_coefficient", "decision"): "where the coefficient comes from",
     ("learning_coefficient", "order"): "order of the pole",
     ("learning_coefficient", "order_is_exact"): "order is exact, not a bound",
@@ -453,6 +459,7 @@ _FLAGGED = {
     ("observed_connections", "kind"): OBSERVED_KINDS,
     ("observed_connections", "stop_reason"): STOP_REASONS,
     ("sweep", "status"): SWEEP_STATES,
+    ("chain", "stop_reason"): STOP_REASONS,
     ("run", "stop_reason"): STOP_REASONS,
     ("run", "limit_kind"): LIMIT_KINDS,
     ("run", "limit_decision"): LIMIT_DECISIONS,

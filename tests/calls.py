@@ -278,6 +278,10 @@ def _runs() -> Iterator[Call]:
     descent = dl.GradientDescent(net, 0.1)
     yield call("iterate", system=descent, start=x, n_steps=20, every=2, **what)
     yield call("iterate", system=descent, start=np.stack([x, 2 * x]), n_steps=5)
+    heat = {"temperature": 0.01, "step_size": 0.05, "n_steps": 40, "burn_in": 4, "every": 2}
+    drawn = {"save": ("state",), "rng": 0, "workers": 1, "progress": False}
+    yield call("sample", system=net, start=x, **heat, localization=1.0, center=x, **drawn)
+    yield call("sample", system=net, start=np.stack([x, 2 * x]), **heat, rng=0)
     layers = [list(net.unpack(x)), list(net.unpack(2 * x))]
     yield call("observe", system=net, run=run, names=["sharpness", "alignment"])
     taken = {"save": ("state",), "inputs": "whitened", "loss": net.loss([x, 2 * x])}
