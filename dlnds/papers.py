@@ -31,12 +31,27 @@ PAPERS = {
         "On the optimization of deep networks: Implicit acceleration by overparameterization",
         {"booktitle": "ICML", "year": "2018", "eprint": "1802.06509"},
     ),
+    "ACHL19": Paper(
+        "Arora, Cohen, Hu & Luo, arXiv:1905.13655",
+        "inproceedings",
+        "Arora, Sanjeev and Cohen, Nadav and Hu, Wei and Luo, Yuping",
+        "Implicit regularization in deep matrix factorization",
+        {"booktitle": "NeurIPS", "year": "2019", "eprint": "1905.13655"},
+    ),
     "AMG24": Paper(
         "Achour, Malgouyres & Gerchinovitz, arXiv:2107.13289",
         "article",
         "Achour, El Mehdi and Malgouyres, François and Gerchinovitz, Sébastien",
         "The loss landscape of deep linear neural networks: a second-order analysis",
         {"journal": "Journal of Machine Learning Research", "year": "2024", "eprint": "2107.13289"},
+    ),
+    "Ao24": Paper(
+        "Aoyagi, Neural Networks 172, 2024",
+        "article",
+        "Aoyagi, Miki",
+        "Consideration on the learning efficiency of multiple-layered neural networks with linear "
+        "units",
+        {"journal": "Neural Networks", "volume": "172", "year": "2024"},
     ),
     "AS20": Paper(
         "Advani, Saxe & Sompolinsky, arXiv:1710.03667",
@@ -51,14 +66,6 @@ PAPERS = {
         "Aoyagi, Miki and Watanabe, Sumio",
         "Stochastic complexities of reduced rank regression in Bayesian estimation",
         {"journal": "Neural Networks", "volume": "18", "number": "7", "year": "2005"},
-    ),
-    "Ao24": Paper(
-        "Aoyagi, Neural Networks 172, 2024",
-        "article",
-        "Aoyagi, Miki",
-        "Consideration on the learning efficiency of multiple-layered neural networks with linear "
-        "units",
-        {"journal": "Neural Networks", "volume": "172", "year": "2024"},
     ),
     "BDFS22": Paper(
         "Braun, Dominé, Fitzgerald & Saxe, NeurIPS 2022",
@@ -140,6 +147,20 @@ PAPERS = {
         "Geometry of fibers of the multiplication map of deep linear neural networks",
         {"year": "2024", "eprint": "2411.19920"},
     ),
+    "MGP23": Paper(
+        "Marcotte, Gribonval & Peyré, arXiv:2307.00144",
+        "inproceedings",
+        "Marcotte, Sibylle and Gribonval, Rémi and Peyré, Gabriel",
+        "Abide by the law and follow the flow: conservation laws for gradient flows",
+        {"booktitle": "NeurIPS", "year": "2023", "eprint": "2307.00144"},
+    ),
+    "RC20": Paper(
+        "Razin & Cohen, arXiv:2005.06398",
+        "inproceedings",
+        "Razin, Noam and Cohen, Nadav",
+        "Implicit regularization in deep learning may not be explainable by norms",
+        {"booktitle": "NeurIPS", "year": "2020", "eprint": "2005.06398"},
+    ),
     "SMG14": Paper(
         "Saxe, McClelland & Ganguli, arXiv:1312.6120",
         "inproceedings",
@@ -159,6 +180,13 @@ PAPERS = {
             "year": "2019",
             "eprint": "1810.10531",
         },
+    ),
+    "TKB20": Paper(
+        "Trager, Kohn & Bruna, arXiv:1910.01671",
+        "inproceedings",
+        "Trager, Matthew and Kohn, Kathlén and Bruna, Joan",
+        "Pure and spurious critical points: a geometric study of linear networks",
+        {"booktitle": "ICLR", "year": "2020", "eprint": "1910.01671"},
     ),
     "WA25": Paper(
         "Wendin & Altafini, arXiv:2511.10362",

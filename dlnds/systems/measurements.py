@@ -335,7 +335,7 @@ def measurements(A: ArrayLike, y: ArrayLike, weights: ArrayLike | None = None) -
 
     References
     ----------
-    ACHL19
+    ACHL19 (Arora, Cohen, Hu & Luo, arXiv:1905.13655)
 
     Examples
     --------
@@ -392,7 +392,7 @@ def completion(
 
     References
     ----------
-    ACHL19; RC20
+    ACHL19 (Arora, Cohen, Hu & Luo, arXiv:1905.13655); RC20 (Razin & Cohen, arXiv:2005.06398)
 
     Examples
     --------

@@ -50,7 +50,6 @@ nb_execution_timeout = 600
 nb_execution_in_temp = True
 nb_execution_show_tb = True
 nb_merge_streams = True
-nb_mime_priority_overrides = [("html", "text/html", None)]
 nb_ipywidgets_js = {}
 suppress_warnings = ["mystnb.unknown_mime_type"]
 
