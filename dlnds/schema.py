@@ -28,6 +28,8 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 POINT_KINDS = ("global_minimum", "strict_saddle", "nonstrict_saddle", "not_critical")
+#: With what a network of which not all critical points are known may come to.
+CLASSIFIED_KINDS = (*POINT_KINDS, "minimum", "undecided")
 EDGE_KINDS = ("add", "swap")
 #: Of transitions that runs made: ``other`` are those of several modes, or to where no run leads.
 OBSERVED_KINDS = (*EDGE_KINDS, "other")
@@ -100,7 +102,9 @@ DESCRIPTIONS = {
     "ntk_change": ("relative change of the tangent kernel", r"$\|K-K_0\|/\|K_0\|$"),
     "ntk_distance": ("distance of the tangent kernel from the start", r"$1-\cos(K,K_0)$"),
     "ntk_eigenvalue": ("eigenvalue of the tangent kernel", r"$\kappa$"),
+    "map_gradient": ("relative gradient of the loss by the map", ""),
     "measurement": ("measurement", ""),
+    "pure": ("critical for the loss on maps of its rank: 1 yes, 0 no", ""),
     "other_item": ("input", ""),
     "sharpness": ("largest eigenvalue of the Hessian", r"$\lambda_{\max}$"),
     "stable_rank": ("stable rank", r"$\|W\|_F^2/s_1^2$"),
@@ -435,7 +439,7 @@ _OWN_DESCRIPTIONS = {
 }
 _FLAGGED = {
     ("critical_points", "kind"): POINT_KINDS,
-    ("classification", "kind"): POINT_KINDS,
+    ("classification", "kind"): CLASSIFIED_KINDS,
     ("critical_point", "convergence"): CONVERGENCES,
     ("learning_coefficient", "decision"): COEFFICIENT_DECISIONS,
     ("arcs", "kind"): ARC_KINDS,

@@ -59,7 +59,7 @@ FOR_ENGINES = {name for name in vars(SystemProtocol) if not name.startswith("_")
     ),
 }
 #: What stands in a module with its own public name, but has that at the top, or is for engines.
-ELSEWHERE = {"LossNetwork", "BackwardNetwork", "against_time"}
+ELSEWHERE = {"has_criterion", "LossNetwork", "BackwardNetwork", "against_time"}
 #: Helpers of `schema` that write Datasets, and are given what was checked.
 FOR_WRITERS = {
     *("schema.finish", "schema.flag", "schema.samples", "schema.spoken", "schema.read"),

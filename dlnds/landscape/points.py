@@ -14,7 +14,9 @@ from numpy.typing import ArrayLike
 from dlnds import schema
 from dlnds.arrays import Array, Flags, Integers
 from dlnds.errors import check_integer, check_integers, check_number, known_options
+from dlnds.landscape import pure
 from dlnds.systems.linear import LinearNetwork, check_network
+from dlnds.systems.losses import has_criterion
 from dlnds.systems.product import ProductFlow, check_maps
 from dlnds.systems.protocol import check_state
 from dlnds.theory import moments, strings, symmetry, tolerances
@@ -148,15 +150,13 @@ def _kinds(sigma: Array, learnt: Flags, most: int, below: str) -> Any:
 
 
 @known_options
-def classify(
-    net: LinearNetwork, x: ArrayLike | xr.Dataset, *, rtol: float | None = None
-) -> xr.Dataset:
+def classify(net: Any, x: ArrayLike | xr.Dataset, *, rtol: float | None = None) -> xr.Dataset:
     """Return what kind of critical point a state is, and how clearly that was decided.
 
     Parameters
     ----------
     net
-        The network, with any input covariance and any target.
+        The `LinearNetwork`, with any input covariance and any target, or a `LossNetwork`.
     x
         State (parameter); or what knows how accurate its state is: a row of a run of this network,
         ``run.isel(time=-1)``, or what `find_critical_point` returns.
@@ -204,9 +204,21 @@ def classify(
     by its own size. Then nothing depends on how sizes are shared among layers, and other bases of
     hidden layers cost as many digits as their condition numbers have.
 
+    Of a `LossNetwork` no index sets are known, but its losses ℓ are convex: W with ∇ℓ(W) = 0 is a
+    global minimum, and other points of less than the smallest width's rank are no minima. In place
+    of what is told of index sets and pairs there are ``map_gradient``, ‖∇ℓ(W)‖ in terms of that at
+    W = 0, ``pure``, 1 if W is critical for ℓ on the maps of its rank, which is so if ∇ℓ(W) = 0 or
+    the rank is the smallest width (else it is critical for its layers alone: spurious), and
+    ``index`` and ``nullity`` of the Hessian where ∇ℓ(W) ≠ 0. Two kinds more are possible, where
+    the rank is the smallest width: ``minimum``, if the Hessian is positive across the states of one
+    map, of which it is not known whether it is global; and ``undecided``, if it has other zeros.
+    The order of descent at a saddle that the Hessian does not show is the degree of the leading
+    form, where its layers hold what has been learnt and nothing else; elsewhere a lower bound.
+
     References
     ----------
-    AMG24 (Achour, Malgouyres & Gerchinovitz, arXiv:2107.13289)
+    AMG24 (Achour, Malgouyres & Gerchinovitz, arXiv:2107.13289); TKB20 (Trager, Kohn & Bruna,
+    arXiv:1910.01671)
 
     Examples
     --------
@@ -216,6 +228,8 @@ def classify(
     >>> dl.schema.decode(point.kind).item(), int(point.order_of_descent)
     ('nonstrict_saddle', 3)
     """
+    if has_criterion(net):
+        return pure.classified(net, x, rtol)
     state, rtol, accuracy = check_point(net, x, rtol)
     found = strings.learnt(net.problem, net.unpack(state), rtol)
     loss = float(net.loss(state))
@@ -226,7 +240,7 @@ def classify(
         "excess": loss - net.lowest_loss,
         "relative_gradient": found.relative_gradient,
         "mode_residual": found.mode_residual,
-        "kind": schema.flag(schema.POINT_KINDS, "not_critical"),
+        "kind": schema.flag(schema.CLASSIFIED_KINDS, "not_critical"),
         "kind_is_clear": np.int8(found.clear),
         "tightened": np.int8(-1),
         "order_of_descent": np.int64(1),
@@ -287,7 +301,7 @@ def _decided(
     orders, exact = zip(*(_order(net, kind, ranks) for kind, ranks in pairs), strict=True)
     orders = orders if clear else (2,)
     return {
-        "kind": schema.flag(schema.POINT_KINDS, kinds[0]),
+        "kind": schema.flag(schema.CLASSIFIED_KINDS, kinds[0]),
         "kind_is_clear": np.int8(clear),
         "tightened": np.int8(pivots.all()),
         "order_of_descent": np.int64(min(orders)),

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import scipy  # loads its modules when they are used
@@ -654,6 +654,11 @@ class LossNetwork(LayeredSystem):
         signal, first = (-self.criterion.gradient(w) for w in (W, 0.0 * W))
         noise = tolerances.CRITICAL * float(np.linalg.norm(first))
         return saddles.residual_parts(self.widths, layers, signal, noise)
+
+
+def has_criterion(net: object) -> TypeGuard[LossNetwork]:
+    """Tell whether a network has a loss of its own."""
+    return isinstance(net, LossNetwork)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
