@@ -225,6 +225,7 @@ DESCRIPTIONS = {
     "limit_residual": ("norm of the gradient at the limit", r"$\|\nabla L(p_*)\|$"),
     "limit_state": ("limit", r"$p_*$"),
     "loss": ("loss", r"$L$"),
+    "data_loss": ("loss without weight decay", r"$\ell$"),
     "loss_rate": ("rate of change of the loss", r"$-\|\nabla L\|^2$"),
     "lower_bound": ("least learning coefficient that is possible", r"$\lambda$"),
     "mean_loss": ("mean loss", r"$\overline{L}$"),

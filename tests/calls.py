@@ -43,6 +43,7 @@ def calls_of(names: str, of: Any, **arguments: Any) -> Iterator[Call]:
 #: What a class answers to engines, who have checked what they ask: typed arrays, no user's input.
 FOR_ENGINES = {name for name in vars(SystemProtocol) if not name.startswith("_")} | {
     *("field", "map_modes", "orbit_dimensions", "unit_coordinates", "velocity", "with_covariance"),
+    *("of_fields", "undecayed"),
     *(
         "fades",
         "settled",
@@ -192,7 +193,7 @@ def _systems() -> Iterator[Call]:
     yield call("LinearNetwork.unwhiten", net, product=EYE)
     yield call("LinearNetwork.image", net, x=this["start"])
     yield from _of_layers("LinearNetwork", net)
-    yield call("LossNetwork", widths=(2, 3, 1), criterion=this["loss"])
+    yield call("LossNetwork", widths=(2, 3, 1), criterion=this["loss"], weight_decay=0.1)
     yield from _of_layers("LossNetwork", this["other_loss"])
     form = {"power": 2, "slope": 0.5, "normalize": True, "loss": "square"}
     yield call("HomogeneousNetwork", widths=(2, 3, 2), X=X, y=Y, **form)
@@ -214,7 +215,7 @@ def _systems() -> Iterator[Call]:
 
 def _of_weights(owner: str, net: Any, kind: str, delta: float | None = None) -> Iterator[Call]:
     x = net.initial(scale=0.5, rng=0)
-    names = "loss gradient hessian unpack adjacency unit_sizes conserved"
+    names = "loss data_loss gradient hessian unpack adjacency unit_sizes conserved"
     yield from calls_of(f"{owner}: {names}", net, x=x)
     yield call(f"{owner}.generators", net, x=x, orthogonal=True)
     yield call(f"{owner}.hessian_product", net, x=x, v=x[::-1].copy())

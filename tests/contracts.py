@@ -141,7 +141,7 @@ def check_varied(system, x, value, size):
 
     That of a map is where it comes back to x after one step, or after two.
     """
-    p, name = 0.0, "weight_decay"
+    p, name = float(system.attributes().get("weight_decay", [0.0])[0]), "weight_decay"
     if "step_size" in system.attributes():
         p, name = system.step_size, "step_size"
     elif system.kind != "gradient":

@@ -16,7 +16,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from dlnds._kernels import balance, dense, linear, runge_kutta
+from dlnds._kernels import balance, decayed, dense, linear, runge_kutta
 from dlnds._kernels.jit import DISABLED, jit
 
 #: Largest width, and most multiplications in an evaluation: what is compiled in two seconds.
@@ -35,20 +35,28 @@ def multiplications(widths: tuple[int, ...], k: int, whitened: bool) -> int:
 
 
 @functools.cache
-def field(widths: tuple[int, ...], k: int, whitened: bool) -> Callable[..., None]:
+def field(
+    widths: tuple[int, ...], k: int, whitened: bool, decays: bool = False
+) -> Callable[..., None]:
     """Return the field for ``widths``, Σ with ``k`` columns, and K only if not ``whitened``.
 
-    Without the compiler, the general one.
+    ``decays`` is whether there is weight decay. Without the compiler, the general one.
     """
     if DISABLED:
-        return linear.field_from_inputs if k <= widths[-1] else linear.field_from_outputs
+        general = linear.field_from_inputs if k <= widths[-1] else linear.field_from_outputs
+        return decayed.field(general) if decays else general
     plan = " ".join(map(str, (k, int(whitened), *widths)))
 
     @jit
     def field(t, x, params, out):
         evaluate(x, params[1], out, plan)
 
-    return field
+    @jit
+    def field_with_decay(t, x, params, out):
+        evaluate(x, params[1], out, plan)
+        decayed.subtract(params, x, out)
+
+    return field_with_decay if decays else field
 
 
 @functools.cache

@@ -60,12 +60,13 @@ def evaluate(
     (True, True)
     """
     if not has_maps(net):
-        check_weights(net, "net")
+        check_weights(net, "net", with_decay=True)
     known, dims, states = states_of(net, run)
     found = {"loss": (dims, _of_rows(states, lambda rows: net.loss_on(rows, X, Y)))}
     rest = getattr(net, "irreducible_loss", 0.0)
-    if "loss" in known and np.isfinite(rest):
-        found["train_loss"] = (dims, known["loss"].transpose(*dims).values + rest)
+    train = "data_loss" if "data_loss" in known else "loss"  # without weight decay
+    if train in known and np.isfinite(rest):
+        found["train_loss"] = (dims, known[train].transpose(*dims).values + rest)
     return _with_best(net, known, dims, found, "loss")
 
 
@@ -121,7 +122,7 @@ def generalization_error(
     >>> round(float(error.generalization_error[-1]), 6)
     0.51
     """
-    check_maps(net)
+    check_maps(net, with_decay=True)
     known, dims, states = states_of(net, run)
     goal = check_array("teacher", teacher, ndim=2)
     needed = net.original_maps(np.zeros((net.factors.widths[-1], net.factors.widths[0]))).shape

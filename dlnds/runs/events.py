@@ -178,7 +178,7 @@ def loss_below(net: LinearNetwork, level: float, *, terminal: bool = False) -> E
     >>> float(run.time[-1].round(6)), run.dlnds.decode("stop_reason").item()
     (0.693147, 'event')
     """
-    check_network(net)
+    check_network(net, with_decay=True)
     value = check_number("level", level)
     if value <= 0.0:
         raise ValueError(f"level: needs a positive loss, got {value:g}")
@@ -217,7 +217,7 @@ def mode_learnt(
     --------
     See `loss_below`.
     """
-    check_network(net)
+    check_network(net, with_decay=True)
     sigma = net.singular_values
     j = check_integer("mode", mode, minimum=0, maximum=len(sigma) - 1)
     part = check_number("fraction", fraction, minimum=0.0, maximum=1.0)

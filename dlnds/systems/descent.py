@@ -14,6 +14,7 @@ import xarray as xr
 from dlnds.arrays import Array
 from dlnds.errors import check_number, known_options
 from dlnds.systems.cycles import Of, cycle
+from dlnds.systems.network import WeightSystem
 from dlnds.systems.protocol import (
     Limit,
     Numerics,
@@ -162,7 +163,8 @@ class GradientDescent(SystemProtocol):
     def _unvaried(self) -> Parts:
         """Return the equation of the flow's equilibria, which is the same for all p."""
         system, about = self.system, {**self.system.attributes(), "vary": STEP}
-        if system.kind == "gradient":  # such have weight decay, here none
+        decays = isinstance(system, WeightSystem) and system.is_decayed
+        if system.kind == "gradient" and not decays:  # such have weight decay, here none
 
             def without(function: Any) -> Any:
                 return function and (lambda x, p: function(x, 0.0 * p))
@@ -174,6 +176,8 @@ class GradientDescent(SystemProtocol):
         given = system.params
         fun, jacobian = evaluations(system, lambda p: given)
         parts = {"fun": fun, "jacobian": jacobian, "observe": self._numbers}
+        if decays:
+            parts |= {"symmetric": True, "generators": lambda x, p: system.theory(x).generators()}
         return {**parts, "parameter": STEP, "attributes": about}
 
     def _numbers(self, x: Array, p: float) -> dict[str, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,12 +24,19 @@ from dlnds.errors import (
     known_options,
 )
 from dlnds.systems.losses import FORMS, NORMALIZED, Loss, logistic
-from dlnds.systems.network import WeightSystem, check_widths, departing, labelled_data
+from dlnds.systems.network import (
+    WeightSystem,
+    check_decay,
+    check_undecayed,
+    check_widths,
+    departing,
+    labelled_data,
+)
 from dlnds.systems.protocol import Limit, Numerics, Theory, ended, evaluations, varying
 from dlnds.systems.varied import with_decay
 from dlnds.theory import forms, tolerances
 from dlnds.theory.coordinates import block_places, layers_of
-from dlnds.theory.forms import LeadingPart, correlation, pack_params
+from dlnds.theory.forms import LeadingPart, correlation
 from dlnds.theory.moments import Problem
 
 #: Largest power of the activation.
@@ -56,11 +63,14 @@ class HomogeneousNetwork(WeightSystem):
         Whether the loss is divided by the number of samples.
     loss
         ``"square"``, ½‖Y − H‖_F², or ``"logistic"``, Σ log(1 + exp(−Y ∘ H)).
+    weight_decay
+        λ ≥ 0 of what is added to the loss, ½ Σ_i λ_i ‖W_i‖²: a number, or one for each layer.
 
     Raises
     ------
     ValueError, TypeError
-        If widths and data do not agree, p is no positive integer, p = 1 with α ≠ 1, or α > 1.
+        If widths and data do not agree, p is no positive integer, p = 1 with α ≠ 1, α > 1, or
+        decays are negative.
 
     Notes
     -----
@@ -89,14 +99,15 @@ class HomogeneousNetwork(WeightSystem):
     True
     """
 
-    field = staticmethod(kernels.field)
-    jvp = staticmethod(kernels.jvp)
-    jacobian = staticmethod(kernels.jacobian)
+    _field = staticmethod(kernels.field)
+    _jvp = staticmethod(kernels.jvp)
+    _jacobian = staticmethod(kernels.jacobian)
 
     widths: tuple[int, ...]
     criterion: Loss
     power: int
     slope: float
+    weight_decay: float | tuple[float, ...]
 
     @known_options
     def __init__(
@@ -109,6 +120,7 @@ class HomogeneousNetwork(WeightSystem):
         slope: float = 0.0,
         normalize: bool = True,
         loss: str = "square",
+        weight_decay: float | Sequence[float] = 0.0,
     ) -> None:
         widths = check_widths(widths)
         put = object.__setattr__
@@ -121,11 +133,38 @@ class HomogeneousNetwork(WeightSystem):
                 "Lipschitz; a linear network has power=1, slope=1"
             )
         put(self, "criterion", _criterion(widths, X, y, normalize, loss))
+        put(self, "weight_decay", check_decay(weight_decay, self.depth))
+
+    @classmethod
+    def of_fields(
+        cls,
+        widths: tuple[int, ...],
+        criterion: Loss,
+        power: int,
+        slope: float,
+        weight_decay: float | tuple[float, ...] = 0.0,
+    ) -> HomogeneousNetwork:
+        """Return a network of its fields, which are not what it is made of."""
+        return cls(
+            widths,
+            criterion.inputs,
+            criterion.targets,
+            power=power,
+            slope=slope,
+            normalize=criterion.normalize,
+            loss="logistic" if criterion.kind == "logistic" else "square",
+            weight_decay=weight_decay,
+        )
+
+    def undecayed(self) -> HomogeneousNetwork:
+        """Return the same network without weight decay."""
+        return self.of_fields(self.widths, self.criterion, self.power, self.slope)
 
     def __repr__(self) -> str:
         """Give the widths, the activation and the loss."""
-        words = f"max(z, {self.slope:g}z)^{self.power}, {self._loss_name}"
-        return f"HomogeneousNetwork({' -> '.join(map(str, self.widths))}, {words})"
+        activation = f"max(z, {self.slope:g}z)^{self.power}"
+        words = [" -> ".join(map(str, self.widths)), activation, self._loss_name]
+        return f"HomogeneousNetwork({', '.join(words + self._decay_words)})"
 
     @property
     def _loss_name(self) -> str:
@@ -149,7 +188,7 @@ class HomogeneousNetwork(WeightSystem):
         loss = self.criterion
         activation = np.array([float(self.power), self.slope])
         data = (loss.targets, loss.inputs, activation, loss.constants)
-        return pack_params(self.widths, FORMS[loss.kind], *data)
+        return self._with_decays(FORMS[loss.kind], *data)
 
     @property
     def numerics(self) -> Numerics:
@@ -180,6 +219,8 @@ class HomogeneousNetwork(WeightSystem):
         that feels no force may be on its way to infinity.
         """
         loss, settled = float(self._loss(x)), False
+        if self.is_decayed:
+            return ended(False, force, "critical_point")
         if self._loss_name == "square":
             settled = loss <= (10.0 * rtol) ** 2 * float(self._loss(np.zeros(self.dim)))
         return ended(settled, force, "none" if self.criterion.fades(loss) else "critical_point")
@@ -196,6 +237,8 @@ class HomogeneousNetwork(WeightSystem):
             alike=lambda: self._alike(x),
             recedes=lambda: self._recedes(x),
         )
+        if self.is_decayed:  # the penalty has minima, and leaves no weights to themselves
+            return known._replace(leading_parts=list, recedes=lambda: False)
         if self._square is None:
             return known
         return departing(known, self._square, layers_of(self.widths, x))
@@ -209,10 +252,10 @@ class HomogeneousNetwork(WeightSystem):
 
         Of each hidden unit the scaling, W_l[j, :] and −p W_{l+1}[:, j]; of a linear network those
         of GL. ``orthogonal`` takes those alone whose orbits the flow keeps: none but for a linear
-        network.
+        network. With weight decay these are all that keep the loss.
         """
         state = check_array("x", x, ndim=1, shape=(self.dim,))
-        return self._tangents(check_flag("orthogonal", orthogonal))(state)
+        return self._tangents(check_flag("orthogonal", orthogonal) or self.is_decayed)(state)
 
     def _tangents(self, orthogonal: bool) -> Callable[[Array], Array]:
         if self.is_linear:
@@ -301,7 +344,7 @@ class HomogeneousNetwork(WeightSystem):
         layers = layers_of(self.widths, states)
         return forms.network_outputs(layers, self.criterion.inputs, self.power, slope)
 
-    def _loss(self, states: Array) -> Any:
+    def _data_loss(self, states: Array) -> Any:
         return self._loss_under(self.criterion, states)
 
     def loss_on(self, states: Array, X: ArrayLike, Y: ArrayLike) -> Array:
@@ -319,7 +362,10 @@ class HomogeneousNetwork(WeightSystem):
         if self.is_linear:
             return super().varied(name)
         if check_choice("vary", name, ("weight_decay", "slope")) == "weight_decay":
+            if self.is_decayed:
+                return self.undecayed().varied(name)
             return with_decay(self, functools.cache(self._tangents), self._observed)
+        check_undecayed(self, "system")
         tangents = self._tangents(False)
         fun, jacobian = evaluations(self, varying(self.params, kernels.SLOPE))
         return {

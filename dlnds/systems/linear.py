@@ -16,8 +16,8 @@ import xarray as xr
 from numpy.typing import ArrayLike
 
 from dlnds import schema
+from dlnds._kernels import decayed, straight
 from dlnds._kernels import linear as kernels
-from dlnds._kernels import straight
 from dlnds.arrays import Array, Integers, Kernel, Params
 from dlnds.errors import (
     check_array,
@@ -32,6 +32,8 @@ from dlnds.errors import (
 from dlnds.systems import varied
 from dlnds.systems.network import (
     LayeredSystem,
+    check_decay,
+    check_undecayed,
     check_widths,
     departing,
     labelled_data,
@@ -49,7 +51,6 @@ from dlnds.theory import (
     tolerances,
 )
 from dlnds.theory.coordinates import flat, is_identity, layers_of, product
-from dlnds.theory.forms import pack_params
 
 #: Widths above which states are integrated as they are: turning them costs more than it gives.
 WIDEST_BASIS = 512
@@ -89,17 +90,23 @@ class LinearNetwork(LayeredSystem):
         reported.
     specialize
         Compile the field for these widths alone, see `specialized`.
+    weight_decay
+        λ ≥ 0 of the loss L + ½ Σ_i λ_i ‖W_i‖²: a number, or one for each layer.
 
     Raises
     ------
     ValueError, TypeError
         If widths are not positive integers, or too large to specialize, or shapes do not agree, or
-        numbers are not finite.
+        numbers are not finite, or decays are negative.
 
     Notes
     -----
     The state holds W_1, …, W_h, each row by row. Layers are numbered 1 to h, modes from 0. The flow
     Ẇ_i = W_{i+1:h}ᵀ (Σ − W K) Kᵀ W_{1:i−1}ᵀ conserves C_i = W_i W_iᵀ − W_{i+1}ᵀ W_{i+1}.
+
+    With weight decay λ, the same for all layers, C_i(t) = e^{−2λt} C_i(0). ``loss`` then has the
+    penalty in it, ``data_loss`` has not. Functions that rest on the landscape without decay refuse
+    such a network by name.
 
     References
     ----------
@@ -119,7 +126,7 @@ class LinearNetwork(LayeredSystem):
 
     _fields = (kernels.field_from_inputs, kernels.field_from_outputs)
     _jvps = (kernels.jvp_from_inputs, kernels.jvp_from_outputs)
-    jacobian = staticmethod(kernels.jacobian)
+    _jacobian = staticmethod(kernels.jacobian)
 
     widths: tuple[int, ...]
     target: Array
@@ -128,6 +135,7 @@ class LinearNetwork(LayeredSystem):
     irreducible_loss: float = 0.0
     normalization: str = "as given"
     specialize: bool = False
+    weight_decay: float | tuple[float, ...] = 0.0
 
     def __post_init__(self) -> None:
         widths = check_widths(self.widths)
@@ -148,8 +156,9 @@ class LinearNetwork(LayeredSystem):
             )
         if check_flag("specialize", self.specialize):
             _check_small(widths, target.shape[1], root is None)
+        decay: Any = check_decay(self.weight_decay, len(widths) - 1)
         fields = {"widths": widths, "target": target, "input_root": root, "whitening": whitening}
-        for name, value in fields.items():
+        for name, value in {**fields, "weight_decay": decay}.items():
             if isinstance(value, np.ndarray):
                 value.setflags(write=False)
             object.__setattr__(self, name, value)
@@ -164,6 +173,7 @@ class LinearNetwork(LayeredSystem):
         *,
         whiten: bool = True,
         normalize: bool = True,
+        weight_decay: float | Sequence[float] = 0.0,
     ) -> LinearNetwork:
         """Return the network that fits outputs Y to inputs X.
 
@@ -178,6 +188,8 @@ class LinearNetwork(LayeredSystem):
             Replace X by C^{-1/2} X, on the range of C if that is singular (d_0 becomes its rank).
         normalize
             Divide second moments by the number of samples.
+        weight_decay
+            λ of the layers of the network, which see whitened inputs.
 
         Raises
         ------
@@ -194,12 +206,19 @@ class LinearNetwork(LayeredSystem):
         """
         inputs, outputs = labelled_data(X, "Y", Y, ndim=2)
         parts = moments.from_data(inputs, outputs, check_flag("normalize", normalize))
-        return cls._from_parts(parts, hidden, whiten, _NORMALIZED[bool(normalize)])
+        words = _NORMALIZED[bool(normalize)]
+        return cls._from_parts(parts, hidden, whiten, words, weight_decay)
 
     @classmethod
     @known_options
     def from_moments(
-        cls, M: ArrayLike, C: ArrayLike, hidden: Sequence[int], *, whiten: bool = False
+        cls,
+        M: ArrayLike,
+        C: ArrayLike,
+        hidden: Sequence[int],
+        *,
+        whiten: bool = False,
+        weight_decay: float | Sequence[float] = 0.0,
     ) -> LinearNetwork:
         """Return the network of the moments M = E[y xᵀ] (d_h × d_0) and C = E[x xᵀ] (d_0 × d_0).
 
@@ -211,6 +230,8 @@ class LinearNetwork(LayeredSystem):
             Hidden widths d_1, …, d_{h−1}.
         whiten
             Replace x by C^{-1/2} x, on the range of C.
+        weight_decay
+            λ of the layers of the network.
 
         Raises
         ------
@@ -228,11 +249,16 @@ class LinearNetwork(LayeredSystem):
         cross = check_array("M", M, ndim=2)
         covariance = check_array("C", C, ndim=2, shape=(cross.shape[1], cross.shape[1]))
         parts = moments.from_moments(cross, covariance)
-        return cls._from_parts(parts, hidden, whiten, "as given")
+        return cls._from_parts(parts, hidden, whiten, "as given", weight_decay)
 
     @classmethod
     def _from_parts(
-        cls, parts: moments.Moments, hidden: Sequence[int], whiten: bool, normalization: str
+        cls,
+        parts: moments.Moments,
+        hidden: Sequence[int],
+        whiten: bool,
+        normalization: str,
+        weight_decay: Any,
     ) -> LinearNetwork:
         whiten = check_flag("whiten", whiten)
         hidden = check_integers("hidden", hidden, minimum=1, ordered=True)
@@ -246,6 +272,7 @@ class LinearNetwork(LayeredSystem):
             whitening=root if whiten else None,
             irreducible_loss=loss,
             normalization=normalization,
+            weight_decay=weight_decay,
         )
 
     def specialized(self) -> LinearNetwork:
@@ -348,7 +375,8 @@ class LinearNetwork(LayeredSystem):
     def __repr__(self) -> str:
         """Give the widths and how the inputs are treated."""
         inputs = "whitened" if self.whitened else "raw"
-        return f"LinearNetwork({' -> '.join(map(str, self.widths))}, {inputs} inputs)"
+        words = [" -> ".join(map(str, self.widths)), f"{inputs} inputs", *self._decay_words]
+        return f"LinearNetwork({', '.join(words)})"
 
     # What the engines ask.
 
@@ -361,14 +389,15 @@ class LinearNetwork(LayeredSystem):
     @cached_property
     def _packed(self) -> Params:
         if self.input_root is None:
-            return pack_params(self.widths, kernels.WHITENED, self.target)
-        return pack_params(self.widths, kernels.ROOT, self.target, self.input_root)
+            return self._with_decays(kernels.WHITENED, self.target)
+        return self._with_decays(kernels.ROOT, self.target, self.input_root)
 
     @property
     def field(self) -> Kernel:  # type: ignore[override]
         """Minus the gradient of the loss, computed from the narrower end of the network."""
         if self.specialize:
-            return straight.field(self.widths, self.target.shape[1], self.whitened)
+            k, decays = self.target.shape[1], self.is_decayed
+            return straight.field(self.widths, k, self.whitened, decays)
         return super().field
 
     @property
@@ -382,17 +411,18 @@ class LinearNetwork(LayeredSystem):
         if self.specialize:
             count = straight.multiplications(self.widths, self.target.shape[1], self.whitened)
             found = found._replace(
-                field_cost=0.3 * count,
-                error_scale=straight.error_scale(self.widths),
-                holds=straight.holds(self.widths),
+                field_cost=0.3 * count, error_scale=straight.error_scale(self.widths)
             )
+            if not self.is_decayed:
+                found = found._replace(holds=straight.holds(self.widths))
+        tangent = decayed.tangent(kernels.tangent) if self.is_decayed else kernels.tangent
         return found._replace(
-            tangent=None if self._wide_input else kernels.tangent,
+            tangent=None if self._wide_input else tangent,
             working_basis=self._working_basis,
             aligned=self._in_modes,
             deflate=self._deflate,
             straight=self._straight,
-            unaffected=UNAFFECTED,
+            unaffected=UNAFFECTED | ({"data_loss"} if self.is_decayed else set()),
         )
 
     def attributes(self) -> dict[str, Any]:
@@ -508,6 +538,8 @@ class LinearNetwork(LayeredSystem):
         sigma = self.singular_modes[1]
         if not self.whitened or self.depth < 2 or max(self.widths) > WIDEST_BASIS:
             return None
+        if self.is_decayed:  # nothing comes to rest at its target
+            return None
         layers = layers_of(self.widths, x)
         image = product(layers)
         strength = np.diagonal(image)
@@ -530,6 +562,8 @@ class LinearNetwork(LayeredSystem):
         residual network.
         """
         problem, layers = self.problem, layers_of(self.widths, x)
+        if self.is_decayed:
+            return super().theory(x)
         known = (
             super()
             .theory(x)
@@ -550,11 +584,11 @@ class LinearNetwork(LayeredSystem):
         as W K has directions that are. All critical points but the global minima are saddles,
         unless the target is zero.
         """
-        other = "saddle" if self.max_rank else "critical_point"
+        other = "saddle" if self.max_rank and not self.is_decayed else "critical_point"
         with np.errstate(over="ignore", invalid="ignore"):  # a diverged state is near to nothing
             image = self.problem.image(product(layers_of(self.widths, x)))
             learnt = self.problem.name_learnt(image) if np.isfinite(image).all() else ()
-            settled = rtol > 0.0 and self._settled(x, rtol)
+            settled = rtol > 0.0 and not self.is_decayed and self._settled(x, rtol)
         return ended(settled, force, other, schema.index_set_label(learnt))
 
     def _settled(self, x: Array, rtol: float) -> bool:
@@ -631,7 +665,10 @@ class LinearNetwork(LayeredSystem):
 
     def varied(self, name: str | int, **options: Any) -> dict[str, Any]:
         """Return the critical points as weight decay, the data, or the C_i are varied."""
-        if check_choice("vary", name, varied.KINDS) == "imbalance":
+        if check_choice("vary", name, varied.KINDS) == "weight_decay" and self.is_decayed:
+            return super().varied(name)
+        check_undecayed(self, "system")
+        if name == "imbalance":
             return varied.along_imbalances(self, self.problem, **options)
         if name == "target":
             return varied.along_targets(self, self.problem, self.velocity, **options)
@@ -791,10 +828,12 @@ class LinearNetwork(LayeredSystem):
 LinearNetwork.__init__ = known_options(LinearNetwork.__init__)  # type: ignore[method-assign]
 
 
-def check_network(net: object) -> None:
-    """Refuse what is no network."""
+def check_network(net: object, *, with_decay: bool = False) -> None:
+    """Refuse what is no network, and weight decay unless it is allowed."""
     if not isinstance(net, LinearNetwork):
         raise TypeError(f"net: needs a LinearNetwork, got {type(net).__name__}")
+    if not with_decay:
+        check_undecayed(net)
 
 
 def _carriers(layers: Sequence[Array], learnt: Integers) -> list[Integers] | None:

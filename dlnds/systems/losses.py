@@ -29,12 +29,12 @@ from dlnds.errors import (
 )
 from dlnds.systems.linear import LinearNetwork
 from dlnds.systems.measurements import Measurements, completion, measurements
-from dlnds.systems.network import LayeredSystem, check_widths, departing, labelled_data
+from dlnds.systems.network import LayeredSystem, check_decay, check_widths, departing, labelled_data
 from dlnds.systems.protocol import Limit, Theory, ended
 from dlnds.systems.varied import fitting_size
 from dlnds.theory import saddles, tolerances
 from dlnds.theory.coordinates import is_identity, layers_of, product
-from dlnds.theory.forms import LeadingPart, pack_params
+from dlnds.theory.forms import LeadingPart
 from dlnds.theory.moments import Problem, from_data, singular_modes
 
 __all__ = [
@@ -500,11 +500,14 @@ class LossNetwork(LayeredSystem):
     criterion
         The loss ℓ(W), made by `losses.logistic`, `losses.cross_entropy` or `losses.power`, or by
         `losses.completion` or `losses.measurements`.
+    weight_decay
+        λ ≥ 0 of the loss ℓ(W) + ½ Σ_i λ_i ‖W_i‖²: a number, or one for each layer.
 
     Raises
     ------
     ValueError, TypeError
-        If widths are not positive integers, or do not begin and end as the loss wants it.
+        If widths are not positive integers, or do not begin and end as the loss wants it, or decays
+        are negative.
 
     Notes
     -----
@@ -534,10 +537,11 @@ class LossNetwork(LayeredSystem):
 
     _fields = (kernels.loss_field_from_inputs, kernels.loss_field_from_outputs)
     _jvps = (kernels.loss_jvp_from_inputs, kernels.loss_jvp_from_outputs)
-    jacobian = staticmethod(kernels.loss_jacobian)
+    _jacobian = staticmethod(kernels.loss_jacobian)
 
     widths: tuple[int, ...]
     criterion: Loss | Measurements
+    weight_decay: float | tuple[float, ...] = 0.0
 
     def __post_init__(self) -> None:
         widths = check_widths(self.widths)
@@ -551,15 +555,18 @@ class LossNetwork(LayeredSystem):
                 f"widths: needs {inputs} inputs and {outputs} outputs as the loss has, got {widths}"
             )
         object.__setattr__(self, "widths", widths)
+        decay = check_decay(self.weight_decay, self.depth)
+        object.__setattr__(self, "weight_decay", decay)
 
     def __repr__(self) -> str:
         """Give the widths and the loss."""
-        return f"LossNetwork({' -> '.join(map(str, self.widths))}, {self.criterion.kind})"
+        words = [" -> ".join(map(str, self.widths)), self.criterion.kind, *self._decay_words]
+        return f"LossNetwork({', '.join(words)})"
 
     @property
     def params(self) -> Params:  # type: ignore[override]
         """Sizes and numbers for the kernels, a copy of its own for each caller."""
-        return pack_params(self.widths, *self.criterion.numbers)
+        return self._with_decays(*self.criterion.numbers)
 
     def attributes(self) -> dict[str, Any]:
         """Return what the attributes of a Dataset say of the network."""
@@ -576,10 +583,10 @@ class LossNetwork(LayeredSystem):
 
         Or whether it meets linear measurements as well as any matrix does.
         """
-        settled = rtol > 0.0 and self._settled(x, rtol)
+        settled = rtol > 0.0 and not self.is_decayed and self._settled(x, rtol)
         if not settled and not force < tolerances.NO_FORCE:
             return Limit()
-        far = not settled and self.criterion.fades(float(self._loss(x)))
+        far = not (settled or self.is_decayed) and self.criterion.fades(float(self._loss(x)))
         return ended(settled, force, "none" if far else "critical_point")
 
     def _settled(self, x: Array, rtol: float) -> bool:
@@ -597,6 +604,8 @@ class LossNetwork(LayeredSystem):
         With the square loss as of a `LinearNetwork`; with others the leading part of −L at the
         origin and at points whose layers hold what has been learnt and nothing else.
         """
+        if self.is_decayed:  # the penalty has minima, and leaves no weights to themselves
+            return super().theory(x)
         known = (
             super()
             .theory(x)

@@ -15,8 +15,8 @@ import xarray as xr
 from numpy.typing import ArrayLike
 
 from dlnds import schema
-from dlnds._kernels import balance, jit, runge_kutta
-from dlnds.arrays import Array, Flags, Integers, Kernel
+from dlnds._kernels import balance, decayed, jit, runge_kutta
+from dlnds.arrays import Array, Flags, Integers, Kernel, Params
 from dlnds.errors import (
     check_array,
     check_choice,
@@ -66,13 +66,15 @@ class WeightSystem(SystemProtocol):
     """
 
     kind = "gradient"
-    _always = ("loss", "loss_rate")
 
     widths: tuple[int, ...]
-    jvp: Kernel
-    jacobian: Kernel
+    weight_decay: float | tuple[float, ...]
+    #: Kernels without weight decay.
+    _field: Kernel
+    _jvp: Kernel
+    _jacobian: Kernel
 
-    def _loss(self, states: Array) -> Any:
+    def _data_loss(self, states: Array) -> Any:
         raise NotImplementedError
 
     def _conserved(self, states: Array) -> Array:
@@ -81,6 +83,67 @@ class WeightSystem(SystemProtocol):
     def _tangents(self, orthogonal: bool) -> Callable[[Array], Array]:
         """Return `generators` as a function of the flat state."""
         return symmetry.tangents(self.widths, orthogonal)
+
+    # Weight decay.
+
+    @cached_property
+    def decays(self) -> Array:
+        """λ_1, …, λ_h of the layers; read-only."""
+        values = np.broadcast_to(np.asarray(self.weight_decay, float), self.depth)
+        values.setflags(write=False)
+        return values
+
+    @cached_property
+    def is_decayed(self) -> bool:
+        """Whether the loss has a penalty on the weights."""
+        return bool(self.decays.any())
+
+    def undecayed(self) -> Any:
+        """Return the same network without weight decay."""
+        network: Any = self
+        return dataclasses.replace(network, weight_decay=0.0)
+
+    @property
+    def _decay_words(self) -> list[str]:
+        return [f"weight decay {self.weight_decay}"] if self.is_decayed else []
+
+    @cached_property
+    def _decay_of_weights(self) -> Array:
+        """λ_i of each weight (parameter)."""
+        return np.repeat(self.decays, [b * a for a, b in itertools.pairwise(self.widths)])
+
+    def _with_decays(self, form: int, *numbers: Array) -> Params:
+        """Return sizes and numbers for the kernels."""
+        decays = (self.decays,) if self.is_decayed else ()
+        return forms.pack_params(self.widths, form, *numbers, *decays)
+
+    @property
+    def field(self) -> Kernel:  # type: ignore[override]
+        """Minus the gradient of the loss."""
+        return decayed.field(self._field) if self.is_decayed else self._field
+
+    @property
+    def jvp(self) -> Kernel:  # type: ignore[override]
+        """Minus the Hessian times a direction."""
+        return decayed.jvp(self._jvp) if self.is_decayed else self._jvp
+
+    @property
+    def jacobian(self) -> Kernel:  # type: ignore[override]
+        """Minus the Hessian."""
+        return decayed.jacobian(self._jacobian) if self.is_decayed else self._jacobian
+
+    @property
+    def _always(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The losses."""
+        return ("loss", "loss_rate", *(["data_loss"] if self.is_decayed else []))
+
+    def _loss(self, states: Array) -> Any:
+        """Return the loss of unchecked states, with the penalty."""
+        loss = self._data_loss(states)
+        if not self.is_decayed:
+            return loss
+        with np.errstate(over="ignore", invalid="ignore"):  # of a diverged run
+            return loss + 0.5 * states**2 @ self._decay_of_weights
 
     @property
     def depth(self) -> int:
@@ -118,6 +181,7 @@ class WeightSystem(SystemProtocol):
         """Return what the attributes of a Dataset say of the network."""
         return {
             **super().attributes(),
+            **({"weight_decay": self.decays.copy()} if self.is_decayed else {}),
             "widths": np.array(self.widths, np.int64),
             "problem_digest": self.digest,
         }
@@ -131,6 +195,7 @@ class WeightSystem(SystemProtocol):
         return {
             "state": variable(lambda states: states, "parameter"),
             "loss": variable(self._loss),
+            **({"data_loss": variable(self._data_loss)} if self.is_decayed else {}),
             "conserved": variable(self._conserved, "component"),
             "unit_size": variable(self._unit_sizes, "unit"),
             "loss_rate": variable(lambda x: -np.sum(self._forces(x) ** 2, axis=-1)),
@@ -165,6 +230,9 @@ class WeightSystem(SystemProtocol):
     def varied(self, name: str | int, **options: Any) -> dict[str, Any]:
         """Return the critical points of L + (λ/2) Σ_i ‖W_i‖² as λ varies."""
         check_choice("vary", name, ("weight_decay",))
+        if self.is_decayed:
+            parts: dict[str, Any] = self.undecayed().varied(name)
+            return parts
         return with_decay(self, functools.cache(self._tangents), self._observed, self.widths)
 
     def _observed(self, states: Array) -> dict[str, Any]:
@@ -217,8 +285,16 @@ class WeightSystem(SystemProtocol):
 
     @finite("x")
     def loss(self, x: ArrayLike) -> Any:
-        """Return the loss of a state, or of each in a stack (…, parameter)."""
+        """Return the loss of a state, or of each in a stack (…, parameter).
+
+        With weight decay that is L + ½ Σ_i λ_i ‖W_i‖², of which `gradient` is the gradient.
+        """
         return self._loss(self._states(x))
+
+    @finite("x")
+    def data_loss(self, x: ArrayLike) -> Any:
+        """Return the loss without what weight decay adds, of a state or of each in a stack."""
+        return self._data_loss(self._states(x))
 
     @finite("x")
     def conserved(self, x: ArrayLike) -> Array:
@@ -399,21 +475,24 @@ class LayeredSystem(WeightSystem):
         return bool(self.params[0][1] > self.widths[-1])
 
     @property
-    def field(self) -> Kernel:  # type: ignore[override]
-        """Minus the gradient of the loss, computed from the narrower end of the network."""
+    def _field(self) -> Kernel:  # type: ignore[override]
+        """That of the field, computed from the narrower end of the network."""
         return self._fields[self._wide_input]
 
     @property
-    def jvp(self) -> Kernel:  # type: ignore[override]
-        """Minus the Hessian times a direction."""
+    def _jvp(self) -> Kernel:  # type: ignore[override]
         return self._jvps[self._wide_input]
 
     @property
     def numerics(self) -> Numerics:
-        """How to integrate the flow: its C_i are restored without changing the end-to-end map."""
-        return super().numerics._replace(
-            restore=balance.restore,
-            invariants=self._reference,
+        """How to integrate the flow: its C_i are restored without changing the end-to-end map.
+
+        With weight decay they fade, and so do errors in them.
+        """
+        found = super().numerics
+        if not self.is_decayed:
+            found = found._replace(restore=balance.restore, invariants=self._reference)
+        return found._replace(
             # What is called, and what is multiplied.
             field_cost=300.0 * self.depth + 3.0 * self.dim * min(self.widths[0], self.widths[-1]),
             reduce=self._without_unused,
@@ -438,7 +517,7 @@ class LayeredSystem(WeightSystem):
         return Reduction(small, flat(symmetry.turned(layers, [b.T for b in used])), lift, lift)
 
     def theory(self, x: Array) -> Theory:
-        """Return what is known at a state: the generators of GL."""
+        """Return what is known at a state: the generators of GL, or of turns with weight decay."""
         return Theory(generators=lambda: self.generators(x), alike=lambda: self._alike(x))
 
     @property
@@ -535,7 +614,7 @@ class LayeredSystem(WeightSystem):
     def _observed(self, states: Array) -> dict[str, Any]:
         return observed(layers_of(self.widths, states), self._loss_of, self._fitting_size)
 
-    def _loss(self, states: Array) -> Any:
+    def _data_loss(self, states: Array) -> Any:
         return self._loss_of(product(layers_of(self.widths, states)))
 
     def _conserved(self, states: Array) -> Array:
@@ -588,12 +667,12 @@ class LayeredSystem(WeightSystem):
 
         K_i W_i − W_i K_{i−1} for each unit matrix K_i of each hidden layer: the orbit of GL, which
         keeps the loss and what is critical. ``orthogonal`` takes skew K_i only, whose orbit the
-        flow keeps as well (WA25).
+        flow keeps as well (WA25). With weight decay these are all that keep the loss.
         """
         state = check_array("x", x, ndim=1, shape=(self.dim,))
         check_memory("x", self.dim * sum(d * d for d in self.widths[1:-1]))
         orthogonal = check_flag("orthogonal", orthogonal)
-        return symmetry.generators(layers_of(self.widths, state), orthogonal)
+        return symmetry.generators(layers_of(self.widths, state), orthogonal or self.is_decayed)
 
     # States to start from.
 
@@ -659,6 +738,30 @@ def variable(function: Callable[[Array], Any], *dims: str) -> Callable[[Array], 
     return lambda states: xr.Variable(("time", *dims), function(states))
 
 
+def check_decay(value: Any, depth: int) -> float | tuple[float, ...]:
+    """Return weight decay: one number of at least 0, or one for each layer if they differ."""
+    if np.ndim(value) == 0:
+        return check_number("weight_decay", value, minimum=0.0)
+    values = check_array("weight_decay", value, ndim=1)
+    if len(values) != depth:
+        raise ValueError(
+            f"weight_decay: needs one number or one for each of {depth} layers, got {len(values)}"
+        )
+    if values.min() < 0.0:
+        raise ValueError(f"weight_decay: needs numbers of at least 0, got {values.min():g}")
+    decays = tuple(values.tolist())
+    return decays[0] if len(set(decays)) == 1 else decays
+
+
+def check_undecayed(system: object, name: str = "net") -> None:
+    """Refuse networks with weight decay, whose critical points are others."""
+    if isinstance(system, WeightSystem) and system.is_decayed:
+        raise ValueError(
+            f"{name}: needs a network without weight decay, on whose landscape this rests; "
+            f"got weight_decay={system.weight_decay}"
+        )
+
+
 def check_widths(widths: Any) -> tuple[int, ...]:
     """Return the widths of at least one layer, whose weights fit into the memory."""
     sizes = check_integers("widths", widths, minimum=1, ordered=True)
@@ -694,13 +797,16 @@ def labelled_data(
     return inputs, targets
 
 
-def check_weights(system: object, name: str = "system") -> None:
-    """Refuse what has no layers of weights."""
+def check_weights(system: object, name: str = "system", *, with_decay: bool = False) -> None:
+    """Refuse what has no layers of weights, and weight decay unless it is allowed."""
     if not isinstance(system, WeightSystem):
         raise TypeError(f"{name}: needs a network, got {type(system).__name__}")
+    if not with_decay:
+        check_undecayed(system, name)
 
 
 def check_layered(net: object) -> None:
     """Refuse what is no network of layers."""
     if not isinstance(net, LayeredSystem):
         raise TypeError(f"net: needs a network of layers, got {type(net).__name__}")
+    check_undecayed(net)

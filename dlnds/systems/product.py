@@ -33,7 +33,7 @@ from dlnds.errors import (
 )
 from dlnds.systems import varied
 from dlnds.systems.linear import LinearNetwork
-from dlnds.systems.network import WeightSystem, check_matrices, variable
+from dlnds.systems.network import WeightSystem, check_matrices, check_undecayed, variable
 from dlnds.systems.protocol import (
     Limit,
     Numerics,
@@ -107,6 +107,7 @@ class ProductFlow(SystemProtocol):
     def __post_init__(self) -> None:
         if not isinstance(self.network, LinearNetwork):
             raise TypeError(f"network: needs a LinearNetwork, got {type(self.network).__name__}")
+        check_undecayed(self.network, "network")
         narrowest = min(self.network.widths)
         rank = check_integer("rank", self.rank, minimum=1)
         if rank > narrowest:
@@ -682,14 +683,18 @@ def check_packed(system: object, name: str = "system") -> None:
 
 
 def has_maps(system: object) -> TypeGuard[LinearNetwork | ProductFlow]:
-    """Tell whether a system is a linear network, or the flow of its maps."""
-    return isinstance(system, LinearNetwork | ProductFlow)
+    """Tell whether a system is a linear network without decay, or the flow of its maps."""
+    if isinstance(system, LinearNetwork):
+        return not system.is_decayed
+    return isinstance(system, ProductFlow)
 
 
-def check_maps(net: object) -> None:
-    """Refuse what is no network, and no flow of its maps."""
-    if not has_maps(net):
+def check_maps(net: object, *, with_decay: bool = False) -> None:
+    """Refuse what is no network, and no flow of its maps; weight decay unless it is allowed."""
+    if not isinstance(net, LinearNetwork | ProductFlow):
         raise TypeError(f"net: needs a LinearNetwork or ProductFlow, got {type(net).__name__}")
+    if not with_decay:
+        check_undecayed(net)
 
 
 ProductFlow.__init__ = known_options(ProductFlow.__init__)  # type: ignore[method-assign]

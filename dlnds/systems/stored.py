@@ -212,19 +212,4 @@ def _built(words: Any, numbers: Array, place: list[int]) -> Any:
         return numbers[begin : place[0]].reshape(words["shape"])
     fields = {name: _built(part, numbers, place) for name, part in words["fields"].items()}
     make: Callable[..., Any] = _CLASSES[words["class"]]
-    return (_homogeneous if make is HomogeneousNetwork else make)(**fields)
-
-
-def _homogeneous(
-    widths: tuple[int, ...], criterion: Loss, power: int, slope: float
-) -> HomogeneousNetwork:
-    """Return a homogeneous network of its fields, which are not what it is made of."""
-    return HomogeneousNetwork(
-        widths,
-        criterion.inputs,
-        criterion.targets,
-        power=power,
-        slope=slope,
-        normalize=criterion.normalize,
-        loss="logistic" if criterion.kind == "logistic" else "square",
-    )
+    return (HomogeneousNetwork.of_fields if make is HomogeneousNetwork else make)(**fields)
