@@ -114,6 +114,6 @@ def setup(app: object) -> None:
     """Write the pages that are made of the package itself, and set indices low."""
     app.add_post_transform(typeset.Typeset)
     generate.write(SITE)
-    app.connect("source-read", generate.spare_bars)
+    app.connect("source-read", generate.prepare_study)
     app.connect("autodoc-process-signature", generate.as_written)
     app.connect("autodoc-process-docstring", generate.mark_up, priority=400)

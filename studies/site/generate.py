@@ -183,14 +183,16 @@ def mark_up(
             lines[i] = "".join(parts)
 
 
-def spare_bars(app: object, page: str, source: list[str]) -> None:
-    """Turn the bars of |x| in the text of studies into mere bars: no substitutions are meant."""
+def prepare_study(app: object, page: str, source: list[str]) -> None:
+    """Let names in the text of studies be links, and bars mere bars: no substitutions are meant."""
     if page.startswith("gallery/"):
         lines = source[0].splitlines()
+        code = [line.startswith((" ", "..")) or line.strip() == "|" for line in lines]
         kept = [
-            line if line.startswith((" ", "..")) else line.replace("|", r"\|") for line in lines
+            line if is_code else line.replace("|", r"\|")
+            for line, is_code in zip(lines, code, strict=True)
         ]
-        source[0] = "\n".join(kept)
+        source[0] = "\n".join([".. currentmodule:: dlnds", "", *kept])
 
 
 class Plain(str):
