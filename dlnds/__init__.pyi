@@ -10,6 +10,11 @@ from .continuation.restart import extend_branch as extend_branch
 from .continuation.restart import merge_branches as merge_branches
 from .continuation.special import special_points as special_points
 from .errors import ConvergenceError as ConvergenceError
+from .landscape.components import fiber_components as fiber_components
+from .landscape.components import fiber_line as fiber_line
+from .landscape.components import fiber_orientation as fiber_orientation
+from .landscape.components import fiber_path as fiber_path
+from .landscape.components import flattest_minimum as flattest_minimum
 from .landscape.derivatives import hessian as hessian
 from .landscape.derivatives import hessian_product as hessian_product
 from .landscape.fibers import fiber_dimension as fiber_dimension

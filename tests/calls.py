@@ -330,6 +330,11 @@ def _points() -> Iterator[Call]:
     for name in ("classify", "canonicalize", "fiber_dimension"):
         yield call(name, net=net, x=saddle, rtol=1e-8)
     yield call("random_fiber_state", net=net, modes=(1,), rng=0)
+    yield call("fiber_components", net=net, rank=1)
+    yield call("fiber_orientation", net=net, x=saddle, rtol=1e-8)
+    yield call("fiber_path", net=net, x=saddle, y=saddle, n_points=3, rtol=1e-8)
+    yield call("fiber_line", net=net, x=x)
+    yield call("flattest_minimum", net=net)
     yield call("learning_coefficient", net=net, rank=1, at=None)
     yield call("learning_coefficient", net=net, at=net.critical_state((0, 1)), rtol=1e-8)
     newton = {"t": 0.0, "rtol": 1e-10, "max_iterations": 50}

@@ -231,8 +231,12 @@ def _bases_of_the_ends(
 
 
 def _random_basis(size: int, rng: np.random.Generator) -> Array:
-    """Return a random invertible matrix with singular values from 1/2 to 2."""
-    turns = [scipy.linalg.qr(rng.normal(size=(size, size)))[0] for _ in range(2)]
+    """Return a random invertible matrix with singular values from 1/2 to 2, of either orientation.
+
+    Factors of Householder reflections all have the same orientation: the signs of R make up for it.
+    """
+    parts = [np.linalg.qr(rng.normal(size=(size, size))) for _ in range(2)]
+    turns = [q * np.where(np.diagonal(r) < 0.0, -1.0, 1.0) for q, r in parts]
     basis: Array = (turns[0] * STRETCH ** rng.uniform(-1.0, 1.0, size=size)) @ turns[1]
     return basis
 

@@ -452,15 +452,16 @@ def check_point(
 
 
 def check_critical(
-    net: LinearNetwork, x: ArrayLike | xr.Dataset, rtol: float | None
+    net: LinearNetwork, x: ArrayLike | xr.Dataset, rtol: float | None, name: str = "x"
 ) -> tuple[Array, strings.Learnt, float]:
     """Return a state, what it has learnt, and its accuracy; refuse one that is not critical."""
-    state, rtol, accuracy = check_point(net, x, rtol)
+    state, rtol, accuracy = check_point(net, x, rtol, name)
     found = strings.learnt(net.problem, net.unpack(state), rtol)
     if not found.is_critical(rtol):
         raise ValueError(
-            f"x: needs a critical point, got a relative gradient of {found.relative_gradient:.3g} "
-            f"and mode strengths off 0 and 1 by {found.mode_residual:.3g}; rtol is "
+            f"{name}: needs a critical point, got a relative gradient of "
+            f"{found.relative_gradient:.3g} and mode strengths off 0 and 1 by "
+            f"{found.mode_residual:.3g}; rtol is "
             f"{tolerances.NEARLY if rtol is None else rtol:g} (find_critical_point goes to one "
             "near by)"
         )
