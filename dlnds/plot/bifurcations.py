@@ -1,5 +1,7 @@
 """Pictures of branches: curves through their tangents, their names, and what is special on them."""
 
+from __future__ import annotations
+
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -80,7 +82,7 @@ def branches(
     y: Quantity | None = None,
     xscale: str = "linear",
     yscale: str = "linear",
-    ax: "Axes | None" = None,
+    ax: Axes | None = None,
 ) -> Axes:
     r"""Draw a branch, or all of a diagram, with their names: stable parts are full lines.
 

@@ -1,5 +1,7 @@
 """What all pictures share: axes and their labels, colours of modes, marks of points, an atlas."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from typing import Any
 

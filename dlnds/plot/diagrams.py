@@ -1,5 +1,7 @@
 """Pictures of one variable against others: arcs, sweeps."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 

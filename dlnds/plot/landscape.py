@@ -1,5 +1,7 @@
 """Pictures of landscapes: the saddle-connection graph, the levels of the loss."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import matplotlib

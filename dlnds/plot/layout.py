@@ -1,5 +1,7 @@
 """Where the pictures of an atlas put its nodes, which of its edges they draw, which labels fit."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -53,7 +55,7 @@ class Edges(NamedTuple):
     probability: Array
     mean_time: Array
 
-    def take(self, chosen: Flags | Integers) -> "Edges":
+    def take(self, chosen: Flags | Integers) -> Edges:
         """Return some of the edges."""
         columns: Any = (column[chosen] for column in self)
         return Edges(*columns)

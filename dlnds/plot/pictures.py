@@ -1,5 +1,7 @@
 """Pictures over time and of lists of numbers, and which picture a Dataset has by its schema."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

@@ -1,5 +1,7 @@
 """Pictures of runs: the loss, singular values, and what else is observed of them, over time."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from typing import Any
 

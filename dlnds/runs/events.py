@@ -1,5 +1,7 @@
 """Events of runs: where they happen, and those of linear networks for ``flow(..., events=)``."""
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,5 +1,7 @@
 """Losses of linear measurements of the end-to-end map: of some of its entries, or of any others."""
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -217,7 +219,7 @@ class Measurements:
         """The identity, of which each column belongs to one of W."""
         return np.eye(self.shape[1])
 
-    def on(self, X: ArrayLike, Y: ArrayLike) -> "Measurements":
+    def on(self, X: ArrayLike, Y: ArrayLike) -> Measurements:
         """Return the loss of other measurements ``X`` with results ``Y``, all of weight 1.
 
         Rows and columns (2 × m) of other entries for a completion, such as those that were held

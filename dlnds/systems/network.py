@@ -1,5 +1,7 @@
 """What networks of layers share, whatever their loss: states, products, conservation, starts."""
 
+from __future__ import annotations
+
 import dataclasses
 import functools
 import hashlib
