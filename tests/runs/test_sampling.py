@@ -76,6 +76,17 @@ def test_a_single_layer_has_the_stationary_law_of_its_steps(step, localization):
     assert abs(float(chain.mean_loss) / T - exact) < 3.5 * error
 
 
+def test_weight_decay_is_part_of_the_loss_that_is_sampled():
+    decay, step, T = 0.5, 0.3, 0.01
+    net = dl.LinearNetwork(widths=(2, 2), target=np.eye(2), weight_decay=decay)
+    best = np.eye(2).ravel() / (1.0 + decay)
+    chain = dl.sample(net, best, temperature=T, step_size=step, n_steps=100_000, rng=0)
+    exact = 4 * in_a_well(1.0 + decay, step, 0.0)
+    error = float(chain.standard_error) / T
+    assert error < 0.02 * exact
+    assert abs((float(chain.mean_loss) - float(net.loss(best))) / T - exact) < 3.5 * error
+
+
 def test_effective_size_is_that_of_an_autoregression():
     """Squares of x ← φ x + ξ have the autocorrelations φ^{2k}: τ = (1 + φ²)/(1 − φ²)."""
     for step in (0.03, 0.3):
