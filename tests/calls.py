@@ -189,7 +189,7 @@ def _systems() -> Iterator[Call]:
     yield call("LinearNetwork.from_data", X=X, Y=Y, **data)
     yield call("LinearNetwork.from_moments", M=EYE, C=EYE.copy(), hidden=(3,), whiten=False)
     yield call("LinearNetwork.specialized", net)
-    yield call("LinearNetwork.critical_state", net, modes=(1,))
+    yield call("LinearNetwork.critical_state", net, modes=(1,), branch="upper")
     yield call("LinearNetwork.unwhiten", net, product=EYE)
     yield call("LinearNetwork.image", net, x=this["start"])
     yield from _of_layers("LinearNetwork", net)

@@ -45,6 +45,7 @@ from dlnds.theory import (
     coordinates,
     moments,
     orbits,
+    penalized,
     spectra,
     strings,
     symmetry,
@@ -364,7 +365,10 @@ class LinearNetwork(LayeredSystem):
 
     @property
     def lowest_loss(self) -> float:
-        """The loss at the global minima: zero unless a bottleneck leaves modes out."""
+        """The loss at the global minima: zero unless a bottleneck leaves modes out.
+
+        Without weight decay.
+        """
         return 0.5 * float(np.sum(self.singular_modes[1][self.max_rank :] ** 2))
 
     @property
@@ -563,7 +567,8 @@ class LinearNetwork(LayeredSystem):
         """
         problem, layers = self.problem, layers_of(self.widths, x)
         if self.is_decayed:
-            return super().theory(x)
+            known = super().theory(x)
+            return known._replace(spectrum=lambda: self._decayed_spectrum(layers))
         known = (
             super()
             .theory(x)
@@ -576,6 +581,12 @@ class LinearNetwork(LayeredSystem):
             )
         )
         return departing(known, problem, layers)
+
+    def _decayed_spectrum(self, layers: Sequence[Array]) -> spectra.KnownSpectrum | None:
+        if not self.whitened or isinstance(self.weight_decay, tuple):
+            return None
+        point = penalized.recognized(self.problem, layers, self.weight_decay)
+        return point and penalized.spectrum(self.problem, point, self.weight_decay)
 
     def limit(self, x: Array, force: float = math.inf, rtol: float = 0.0) -> Limit:
         """Return whether a run is over, and the index set whose critical value ``x`` is nearest to.
@@ -782,7 +793,10 @@ class LinearNetwork(LayeredSystem):
         frames = moments.canonical_frames(self.widths, left[:, :rank], right[:, :rank])
         return flat(moments.balanced_layers(frames, np.broadcast_to(sizes, (rank,))))
 
-    def critical_state(self, modes: Sequence[int]) -> Array:
+    @known_options
+    def critical_state(
+        self, modes: Sequence[int], *, branch: str | Sequence[str] = "upper"
+    ) -> Array:
         """Return the canonical critical point A_S that has learnt the given modes.
 
         Balanced, and aligned with W_S = U_S U_Sᵀ Σ K⁺: every layer has the singular values of W_S
@@ -792,12 +806,18 @@ class LinearNetwork(LayeredSystem):
         ----------
         modes
             The index set S, modes numbered from 0 with descending σ_j.
+        branch
+            With weight decay λ and h ≥ 3 layers each mode is on the ``"upper"`` or the ``"lower"``
+            root s of λ = s^{h−2} (σ_j − s^h), the size of all layers: one word, or one for each
+            mode. Two layers have s² = σ_j − λ alone, one has s = σ_j / (1 + λ).
 
         Raises
         ------
         ValueError, TypeError
             If a mode does not exist, comes twice, has σ_j = 0, or there are more than `max_rank`;
-            for a single layer if any positive mode is missing (it has one critical point).
+            for a single layer if any positive mode is missing (it has one critical point); with
+            weight decay if a mode has no such root, which the message says, or the network is not
+            whitened, or λ not the same for all layers.
 
         References
         ----------
@@ -806,7 +826,10 @@ class LinearNetwork(LayeredSystem):
 
         Examples
         --------
-        See `LinearNetwork`.
+        >>> import dlnds as dl
+        >>> net = dl.LinearNetwork((1, 1, 1, 1), [[2.0]], weight_decay=1.0)
+        >>> [net.critical_state((0,), branch=word)[0].round(9) for word in ("upper", "lower")]
+        [np.float64(1.0), np.float64(0.543689013)]
         """
         left, sigma, right = self.singular_modes
         chosen = list(check_integers("modes", modes, minimum=0, maximum=len(sigma) - 1))
@@ -820,12 +843,57 @@ class LinearNetwork(LayeredSystem):
             )
         if self.depth == 1 and len(chosen) < np.count_nonzero(sigma):
             raise ValueError("modes: a single layer has one critical point, with all modes learnt")
+        words = _branches(branch, len(chosen))
+        if self.is_decayed:
+            return self._decayed_state(chosen, words)
+        if "lower" in words:
+            raise ValueError("branch: 'lower' belongs to networks with weight decay")
         chosen.sort()
         U, s, V = self.map_modes(left[:, chosen], sigma[chosen], right[:, chosen])
         return moments.canonical_state(self.widths, U, s, V)
 
+    @property
+    def _equal_decay(self) -> float:
+        """The decay of all layers, of a whitened network; others have no closed forms."""
+        if not self.whitened or isinstance(self.weight_decay, tuple):
+            raise ValueError(
+                "net: needs whitened inputs and the same weight decay in all layers, got "
+                f"{'whitened' if self.whitened else 'raw'} inputs and {self.weight_decay}"
+            )
+        return self.weight_decay
+
+    def _decayed_state(self, chosen: list[int], words: list[str]) -> Array:
+        """Return the critical state with each mode on its root."""
+        left, sigma, right = self.singular_modes
+        decay, depth = self._equal_decay, self.depth
+        sizes = np.array(
+            [
+                penalized.root(sigma[j], decay, depth, upper=word == "upper")
+                for j, word in zip(chosen, words, strict=True)
+            ]
+        )
+        for j, size, word in zip(chosen, sizes, words, strict=True):
+            if np.isnan(size):
+                most = penalized.most_decay(sigma[j], depth)
+                lack = "below 3 layers" if decay < most else f"from a weight decay of {most:g}"
+                raise ValueError(f"modes: mode {j} has no {word} root {lack}, got λ = {decay:g}")
+        order = np.argsort(chosen)
+        places = np.array(chosen, np.int64)[order]
+        frames = moments.canonical_frames(self.widths, left[:, places], right[:, places])
+        return flat(moments.balanced_layers(frames, sizes[order]))
+
 
 LinearNetwork.__init__ = known_options(LinearNetwork.__init__)  # type: ignore[method-assign]
+
+
+def _branches(branch: Any, count: int) -> list[str]:
+    """Return the root of each mode, ``"upper"`` or ``"lower"``."""
+    words = [branch] * count if isinstance(branch, str) or not np.iterable(branch) else list(branch)
+    if len(words) != count:
+        raise ValueError(
+            f"branch: needs one word or one for each of {count} modes, got {len(words)}"
+        )
+    return [check_choice("branch", word, ("upper", "lower")) for word in words or []]
 
 
 def check_network(net: object, *, with_decay: bool = False) -> None:

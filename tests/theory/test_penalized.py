@@ -1,0 +1,109 @@
+"""Critical points under weight decay and their whole spectrum, against matrices."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+import dlnds as dl
+from dlnds.theory import penalized
+
+CASES = [
+    ((2, 2), [2.0, 1.0]),
+    ((2, 3, 2), [2.0, 1.0]),
+    ((4, 3, 3), [3.0, 1.5, 0.5]),
+    ((2, 3, 4, 2), [2.0, 1.2]),
+    ((3, 2, 3, 4), [2.0, 2.0, 1.2]),
+    ((3, 4, 3, 4, 2), [2.0, 1.0]),
+    ((2, 3, 3, 4, 3, 3), [2.5, 2.5]),
+]
+
+
+def target_of(widths, sigma):
+    target = np.zeros((widths[-1], widths[0]))
+    np.fill_diagonal(target, sigma)
+    return target
+
+
+def points_of(net):
+    """All index sets with all choices of roots."""
+    ranks = [net.max_rank] if net.depth == 1 else range(net.max_rank + 1)
+    words = ("upper",) if net.depth < 3 else ("upper", "lower")
+    for rank in ranks:
+        for modes in itertools.combinations(range(len(net.singular_values)), rank):
+            for branch in itertools.product(words, repeat=rank):
+                yield modes, branch
+
+
+@pytest.mark.parametrize("decay", [0.05, 0.3])
+@pytest.mark.parametrize(("widths", "sigma"), CASES)
+def test_the_spectrum_is_that_of_the_matrix(widths, sigma, decay):
+    net, count = dl.LinearNetwork(widths, target_of(widths, sigma), weight_decay=decay), 0
+    for modes, branch in points_of(net):
+        x = net.critical_state(modes, branch=branch)
+        size = np.linalg.norm(net.hessian(x), 2)
+        assert np.linalg.norm(net.gradient(x)) < 1e-14 * size * max(1.0, np.linalg.norm(x))
+        known, dense = (dl.linearize(net, x, method=way) for way in ("known", "dense"))
+        np.testing.assert_allclose(known.eigenvalue, dense.eigenvalue, rtol=0, atol=1e-13 * size)
+        assert int(known["index"]) == int(dense["index"])
+        assert int(known.nullity) == int(dense.nullity)
+        if net.depth > 1:
+            tangents = net.generators(x, orthogonal=True)
+            rank = np.linalg.matrix_rank(tangents, tol=1e-10) if len(tangents) else 0
+            assert int(known.orbit_dimension) == rank
+            assert int(known.degenerate_dimension) == 0
+        count += 1
+    r = len(sigma)
+    full = 3**r if net.depth > 2 else 2**r
+    assert count == 1 if net.depth == 1 else count <= full
+
+
+def test_turned_points_and_others_are_told_apart():
+    rng = np.random.default_rng(0)
+    net = dl.LinearNetwork((3, 4, 5, 2), rng.normal(size=(2, 3)), weight_decay=0.1)
+    layers = net.unpack(net.critical_state((0, 1), branch=("lower", "upper")))
+    turns = [np.linalg.qr(rng.normal(size=(d, d)))[0] for d in (4, 5)]
+    x = net.pack([turns[0] @ layers[0], turns[1] @ layers[1] @ turns[0].T, layers[2] @ turns[1].T])
+    point = penalized.recognized(net.problem, net.unpack(x), 0.1)
+    assert sorted(point.modes.tolist()) == [0, 1]
+    assert dl.linearize(net, x).attrs["method"] == "closed_form"
+    assert dl.linearize(net, x + 1e-6).attrs["method"] == "dense"
+    assert penalized.recognized(net.problem, net.unpack(x), 0.11) is None
+
+
+@pytest.mark.parametrize("depth", [3, 4, 5])
+def test_roots_meet_at_the_fold(depth):
+    sigma = 1.7
+    fold = ((depth - 2) * sigma / (2 * depth - 2)) ** (1 / depth)
+    most = penalized.most_decay(sigma, depth)
+    assert abs(most - fold ** (depth - 2) * (sigma - fold**depth)) < 1e-15
+    for part in (1e-12, 0.3, 0.999):
+        low, high = (penalized.root(sigma, part * most, depth, upper=up) for up in (False, True))
+        assert low < fold < high
+        for s in (low, high):
+            rounding = 8 * np.finfo(float).eps * sigma * s ** (depth - 2) * depth
+            assert abs(s ** (depth - 2) * (sigma - s**depth) - part * most) <= rounding
+    assert np.isnan(penalized.root(sigma, 1.001 * most, depth, upper=True))
+
+
+def test_two_layers_and_one_have_one_root():
+    two = dl.LinearNetwork((1, 1, 1), [[2.0]], weight_decay=0.5)
+    np.testing.assert_allclose(two.critical_state((0,)), np.sqrt(1.5))
+    one = dl.LinearNetwork((1, 1), [[2.0]], weight_decay=0.5)
+    np.testing.assert_allclose(one.critical_state((0,)), 2.0 / 1.5)
+
+
+@pytest.mark.parametrize(
+    ("net", "modes", "branch", "words"),
+    [
+        (dl.LinearNetwork((1, 1, 1), [[2.0]], weight_decay=2.0), (0,), "upper", "modes: mode 0"),
+        (dl.LinearNetwork((1, 1, 1), [[2.0]], weight_decay=0.5), (0,), "lower", "modes: mode 0"),
+        (dl.LinearNetwork((1, 1, 1), [[2.0]]), (0,), "lower", "branch: "),
+        (dl.LinearNetwork((1, 1, 1), [[2.0]]), (0,), "middle", "branch: "),
+        (dl.LinearNetwork((1, 1, 1), [[2.0]]), (0,), ("upper",) * 2, "branch: needs one word"),
+        (dl.LinearNetwork((1, 1, 1), [[2.0]], weight_decay=(0.1, 0.2)), (0,), "upper", "net: "),
+    ],
+)
+def test_states_that_do_not_exist_are_refused(net, modes, branch, words):
+    with pytest.raises(ValueError, match=f"^{words}"):
+        net.critical_state(modes, branch=branch)
