@@ -19,8 +19,8 @@ Critical points: which there are, and of what kind
     learning_coefficient
 Linearization: spectra, and what they count
     linearize, canonical_spectrum, inertia, hessian, hessian_product
-Symmetry: states modulo changes of the hidden bases
-    act, orbit_basis, orbit_distance, split_tangent, quotient_run
+Symmetry: states modulo changes of the hidden bases, and what is conserved
+    act, orbit_basis, orbit_distance, split_tangent, quotient_run, conservation_laws
 Between saddles: manifolds, arcs, and the graph of connections
     unstable_manifold, stable_manifold, grow_manifold, critical_arcs, arc_states, connections,
     edge_states, connecting_orbits, build_atlas

@@ -74,6 +74,7 @@ from .sweeps.sweep import collect as collect
 from .sweeps.sweep import sweep as sweep
 from .sweeps.sweep import verify as verify
 from .systems import losses as losses
+from .systems.conservation import conservation_laws as conservation_laws
 from .systems.descent import GradientDescent as GradientDescent
 from .systems.homogeneous import HomogeneousNetwork as HomogeneousNetwork
 from .systems.linear import LinearNetwork as LinearNetwork

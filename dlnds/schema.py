@@ -121,6 +121,7 @@ DESCRIPTIONS = {
     "decides": ("width decides the coefficient: 1 yes, 0 no", ""),
     "decision": ("what became of the orbit", ""),
     "coindex": ("number of positive eigenvalues", ""),
+    "bracket": ("number of fields in a bracket", ""),
     "column": ("column of the weight in its layer", ""),
     "complementary_rank": (
         "rank of the block through the data",
@@ -210,6 +211,7 @@ DESCRIPTIONS = {
     "label": ("name of the solution", ""),
     "is_smallest": ("proved to be the smallest: 1 yes, 0 no", ""),
     "is_symmetry": ("orbit of the symmetry: 1 yes, 0 no", ""),
+    "known": ("conserved quantities that are known", ""),
     "largest_zero": ("largest singular value that counts as zero", ""),
     "later": ("later layer of the pair", ""),
     "law_escape_time": ("escape time by the law, of balanced aligned starts", r"$t$"),
@@ -359,6 +361,7 @@ REQUIRED = {
         "canonical_form": "state (parameter) group_element (entry) residual ()",
         "fiber": "fiber_dimension orbit_dimension nullity ()",
         "chain": "loss (iteration) mean_loss standard_error effective_size stop_reason r_hat ()",
+        "conservation_laws": "count known () dimension (bracket) is_clear ()",
         "fiber_components": "count rank () orientation (component, level) "
         "state (component, parameter)",
         "fiber_orientation": "orientation margin (level) rank is_clear ()",
@@ -424,6 +427,8 @@ _OWN_DESCRIPTIONS = {
     ("evaluation", "loss"): "test loss",
     ("chain", "sample"): "chain",
     ("chain", "standard_error"): "standard error of the mean loss",
+    ("conservation_laws", "count"): "number of independent conserved quantities",
+    ("conservation_laws", "dimension"): "dimension of what brackets of so many fields span",
     ("fiber_components", "component"): "component of the fiber",
     ("fiber_components", "count"): "number of connected components",
     ("fiber_components", "state"): "a point of the component",

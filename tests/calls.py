@@ -330,6 +330,7 @@ def _points() -> Iterator[Call]:
     for name in ("classify", "canonicalize", "fiber_dimension"):
         yield call(name, net=net, x=saddle, rtol=1e-8)
     yield call("random_fiber_state", net=net, modes=(1,), rng=0)
+    yield call("conservation_laws", system=net, x=x, rng=0)
     yield call("fiber_components", net=net, rank=1)
     yield call("fiber_orientation", net=net, x=saddle, rtol=1e-8)
     yield call("fiber_path", net=net, x=saddle, y=saddle, n_points=3, rtol=1e-8)

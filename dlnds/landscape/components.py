@@ -15,7 +15,7 @@ from dlnds.arrays import Array, Integers
 from dlnds.errors import check_integer, check_memory, known_options
 from dlnds.landscape.points import MOST_POINTS, check_critical
 from dlnds.systems.linear import LinearNetwork, check_network
-from dlnds.systems.network import LayeredSystem, check_layered
+from dlnds.systems.network import LayeredSystem, check_layered, check_undecayed
 from dlnds.systems.protocol import check_state
 from dlnds.theory import components, moments, spectra, strings, tolerances
 from dlnds.theory.coordinates import flat
@@ -250,7 +250,8 @@ def fiber_line(net: LayeredSystem, x: ArrayLike) -> xr.Dataset:
     Raises
     ------
     ValueError
-        If there is none: of a single layer, or where all hidden widths are 1 and W is not zero.
+        If there is none: of a single layer, or where all hidden widths are 1 and W is not zero; or
+        if the network has weight decay.
 
     Notes
     -----
@@ -269,6 +270,7 @@ def fiber_line(net: LayeredSystem, x: ArrayLike) -> xr.Dataset:
     True
     """
     check_layered(net)
+    check_undecayed(net)
     state = check_state("x", net, x)
     layers = net.unpack(state)
     change, is_symmetry = _sheared(layers), True

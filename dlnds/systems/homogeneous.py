@@ -176,6 +176,11 @@ class HomogeneousNetwork(WeightSystem):
         return sum(self.power**k for k in range(self.depth))
 
     @property
+    def activation(self) -> tuple[int, float]:
+        """Power p and slope α of max(z, αz)^p between the layers."""
+        return self.power, self.slope
+
+    @property
     def is_linear(self) -> bool:
         """Whether the activation is the identity."""
         return self.power == 1

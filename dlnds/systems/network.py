@@ -152,6 +152,11 @@ class WeightSystem(SystemProtocol):
         """Number of layers h."""
         return len(self.widths) - 1
 
+    @property
+    def activation(self) -> tuple[int, float]:
+        """Power p and slope α of max(z, αz)^p between the layers: that of a linear network here."""
+        return 1, 1.0
+
     @cached_property
     def dim(self) -> int:  # type: ignore[override]
         """Number of weights."""
