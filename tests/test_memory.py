@@ -64,6 +64,7 @@ CASES = [
     ("t_eval", lambda: dl.flow(FLAT, np.ones(FLAT.dim), (0, 1), np.linspace(0.0, 1.0, 10**6))),
     ("n_steps", lambda: dl.iterate(MAP, X, MANY)),
     ("n_steps", lambda: dl.iterate(MAP, X, 10**13, every=3)),
+    ("n_steps", lambda: dl.sample(NET, X, temperature=1.0, step_size=0.1, n_steps=MANY)),
     ("interval", lambda: dl.lyapunov_spectrum(NET, X, (0, 1), interval=1e-9)),
     ("n_points", lambda: dl.connections(NET, n_points=MANY)),
     ("n_alpha", lambda: dl.critical_arcs(NET, SADDLE, n_alpha=MANY)),
