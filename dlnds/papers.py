@@ -197,46 +197,31 @@ PAPERS = {
         {"year": "2025", "eprint": "2511.10362"},
     ),
 }
-#: schema of a result: the function whose docstring tells the papers behind it.
+#: schema of a result: the function whose docstring tells the papers behind it, if it has another
+#: name than the schema.
 MAKERS = {
     "run": "flow",
-    "critical_points": "critical_points",
     "classification": "classify",
     "canonical_form": "canonicalize",
     "fiber": "fiber_dimension",
-    "learning_coefficient": "learning_coefficient",
     "chain": "sample",
     "orbit": "orbit_basis",
     "tangent": "split_tangent",
-    "quotient_run": "quotient_run",
     "linearization": "linearize",
-    "inertia": "inertia",
     "critical_point": "find_critical_point",
     "arcs": "critical_arcs",
     "arc_path": "arc_states",
     "manifold": "unstable_manifold",
     "fibres": "grow_manifold",
     "orbits": "grow_manifold",
-    "connecting_orbits": "connecting_orbits",
-    "branch": "branch",
-    "diagram": "diagram",
-    "connections": "connections",
     "edge_path": "edge_states",
-    "observed_connections": "observed_connections",
     "lyapunov": "lyapunov_spectrum",
-    "covariant_vectors": "covariant_vectors",
-    "lyapunov_function": "lyapunov_function",
-    "escape_directions": "escape_directions",
-    "escape_chain": "escape_chain",
     "path_comparison": "compare_with_path",
-    "zero_preserving": "zero_preserving",
     "assumptions": "check_assumptions",
     "modes": "LinearNetwork",
     "visits": "saddle_visits",
-    "sweep": "sweep",
     "atlas": "build_atlas",
     "evaluation": "evaluate",
-    "early_stopping": "early_stopping",
 }
 #: beginnings of names of variables: the paper that they are from.
 _VARIABLES = {"ntk_": "JGH18", "hidden_similarity": "SMG19"}
@@ -324,7 +309,8 @@ def _of_docstring(thing: Any) -> set[str]:
 def _of_dataset(data: xr.Dataset | xr.DataTree) -> set[str]:
     """Return the keys behind a Dataset, or behind all nodes of a tree."""
     nodes = [data] if isinstance(data, xr.Dataset) else [n.dataset for n in data.subtree]
-    made = [MAKERS[s] for node in nodes if (s := node.attrs.get("schema")) in MAKERS]
+    schemas = [str(node.attrs["schema"]) for node in nodes if "schema" in node.attrs]
+    made = [maker for s in schemas if hasattr(dlnds, maker := MAKERS.get(s, s))]
     if not made:
         raise TypeError("result: needs a Dataset that says in its attribute 'schema' what it is")
     named = {*made, *(str(node.attrs["system"]) for node in nodes if "system" in node.attrs)}

@@ -171,8 +171,9 @@ def test_what_was_recorded_is_cited():
 
 
 def test_every_kind_of_result_has_its_maker():
-    assert set(papers.MAKERS) == set(dl.schema.REQUIRED)
-    assert set(papers.MAKERS.values()) <= set(dl.__all__)
+    for schema in dl.schema.REQUIRED:
+        assert papers.MAKERS.get(schema, schema) in dl.__all__, f"name its maker: {schema}"
+    assert set(papers.MAKERS) <= set(dl.schema.REQUIRED)
 
 
 def test_bibtex_has_one_entry_a_paper_and_closed_braces():
