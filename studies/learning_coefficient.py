@@ -195,7 +195,7 @@ def draw(ranks: dict, cooling: dict, steps: np.ndarray, raised: dict) -> plt.Fig
 
 def main() -> None:
     """Run the study."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="shorter chains")
     parser.add_argument("--out", type=Path, default=Path("learning_coefficient.png"))
     options = parser.parse_args()

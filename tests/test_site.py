@@ -93,6 +93,10 @@ def test_studies_are_pages():
         heads = re.findall(r"^\*\*([\w ]+)\.\*\*", "\n".join(rest), re.MULTILINE)
         assert (heads[0], heads[-1]) == ("Question", "What the figure shows"), path.name
         assert "Theory" in heads, path.name
+        # The gallery runs studies without their docstring.
+        assert "__doc__.splitlines()[0]" not in path.read_text("utf-8"), (
+            f"{path.name}: partition it"
+        )
 
 
 def links(text):
