@@ -181,13 +181,13 @@ class Measurements:
 
         The root of what the loss is above its least value is at most 10 ``rtol`` times that of
         W = 0. ``way`` is ‖∇L‖ ‖x‖: what is left of the way of x, 2 excess / ‖∇L‖ near a minimum
-        that is approached exponentially, is as small against x. A run to infinity has its
-        own size before it however small the loss is.
+        that is approached exponentially, is at most √(10 ``rtol``) of x. A run to infinity has a
+        part of its own size before it however small the loss is, one in h in the example of RC20.
         """
         with np.errstate(over="ignore", invalid="ignore"):
             excess = float(np.sum(self.weights * (self.measured(W) - self._fitted) ** 2))
         near = excess <= (10.0 * rtol) ** 2 * float(np.sum(self.weights * self._fitted**2))
-        return near and excess <= 10.0 * rtol * way
+        return near and excess <= math.sqrt(10.0 * rtol) * way
 
     def fades(self, value: float) -> bool:
         """Tell whether no network with a loss as small as ``value`` is critical: never."""
