@@ -11,6 +11,7 @@ from dlnds import schema
 from dlnds.arrays import Array
 from dlnds.errors import check_memory, check_number
 from dlnds.systems.losses import LossNetwork
+from dlnds.systems.network import check_undecayed
 from dlnds.systems.protocol import check_state
 from dlnds.theory import tolerances
 from dlnds.theory.coordinates import product
@@ -23,6 +24,7 @@ _MARGIN = 1e3
 
 def classified(net: LossNetwork, x: ArrayLike | xr.Dataset, rtol: float | None) -> xr.Dataset:
     """Return what `classify` does, of a network with any loss; see there."""
+    check_undecayed(net)
     state = check_state("x", net, _state(net, x))
     layers, criterion = net.unpack(state), net.criterion
     W = product(layers)
