@@ -596,7 +596,7 @@ MUTANTS = (
     ),
     Mutant(
         "loss of a rebuilt homogeneous network always divided by the samples",
-        "systems/stored.py",
+        "systems/homogeneous.py",
         "normalize=criterion.normalize,",
         "normalize=True,",
         ("systems/test_stored.py",),
