@@ -176,6 +176,18 @@ def test_the_norm_diverges_where_no_matrix_of_the_sign_fits(h, W):
     assert run.attrs["stop_reason"] == "end_reached" or int(run.stop_reason) == 0
 
 
+def test_two_layers_keep_the_bound_while_the_determinant_is_above_rounding():
+    """ln det W falls like t there, so that plain weights lose its sign in the end."""
+    net = dl.LossNetwork((2, 2, 2), CROSSED)
+    start = balanced_start(net, np.array([[0.3, 0.1], [0.05, 0.2]]))
+    run = dl.flow(net, start, (0, 30), save=["product"])
+    maps, e = run["product"].values, np.sqrt(2.0 * run["loss"].values)
+    late = e < 1.0
+    assert late.any()
+    assert (np.linalg.det(maps) > -1e-14).all()
+    assert (np.abs(maps[late, 0, 0]) > (1.0 - e[late]) ** 2 / e[late]).all()
+
+
 def test_rank_one_completion_ends_at_the_only_matrix_of_rank_one():
     """[[1, 2], [3, ?]] has 6 there; the nuclear norm would prefer 1."""
     loss = dl.losses.completion((2, 2), [0, 0, 1], [0, 1, 0], [1.0, 2.0, 3.0])
