@@ -102,8 +102,10 @@ def grow_manifold(
         runs. ``tangent(fibre, parameter)`` is the direction that each starts in, and ``start_size``
         how far from the point. ``length`` of the path. ``end``, the index set of the critical value
         that it ends at, or near where ``end_kind`` is ``none``, and ``stop_reason``; a backward run
-        that has gone as far as ``reach`` ends at none. ``imbalance_residual(fibre)`` is the largest
-        ‖C_i − C_i(x)‖_F along it, which would be zero on the manifold.
+        that has gone as far as ``reach`` ends at none, and so does a forward one that did not leave
+        the value of the point itself: it is ``at_rest`` to the accuracy of the steps.
+        ``imbalance_residual(fibre)`` is the largest ‖C_i − C_i(x)‖_F along it, which would be zero
+        on the manifold.
 
         Of other systems schema ``orbits``: ``arclength(fibre, time)``, exactly, from the
         equilibrium in place of the loss; ``start_error``, how far the start is from the manifold by
@@ -415,10 +417,13 @@ def _grow(
             states = sampled["state"].values
     whole = np.zeros((len(rows), base.net.dim))
     whole[:, weights] = states[rows]
-    kind = int(run["limit_kind"])
+    kind, reason = int(run["limit_kind"]), int(run["stop_reason"])
     if kind and not base.stable:  # a minimum of a part may be a saddle of the whole
-        kind = schema.LIMIT_KINDS.index(base.net.limit(whole[-1], 0.0, rtol).kind)
-    return _Fibre(tangent.whole, size, time, whole, float(way[-1]), int(run["stop_reason"]), kind)
+        limit = base.net.limit(whole[-1], 0.0, rtol)
+        kind = schema.LIMIT_KINDS.index(limit.kind)
+        if limit.label == base.net.limit(base.state).label:  # the loss falls: none comes back
+            kind, reason = 0, schema.STOP_REASONS.index("at_rest")
+    return _Fibre(tangent.whole, size, time, whole, float(way[-1]), reason, kind)
 
 
 def _dataset(

@@ -577,3 +577,33 @@ def test_runs_from_points_moved_along_gl_learn_no_mode_but_the_one_they_begin_wi
             found.append(gained)
         # Of the order h one run for each open mode, of order 2 two in which mode 0 helps mode 1.
         assert sorted(found) == ([1, 2] if modes == (0,) else [0, 0, 0, 2])
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("power", [6, 9, 12])
+@pytest.mark.parametrize("depth", [2, 3])
+def test_no_orbit_of_any_size_ends_at_the_saddle_that_it_comes_from(depth, power):
+    # A swap turns the input of a unit of weights c σ^{1/h}: by a quarter of a circle, all but what
+    # the other layers, 1/c as large, do beside. The loss falls from σ_0²/2 = 2 to σ_1²/2 = 1/2.
+    net, c = network((2,) * (depth + 1), (2.0, 1.0)), 2.0**power
+    first, *between, last = net.unpack(net.critical_state((1,)))
+    x = np.concatenate([w.ravel() for w in (c * first, *between, last / c)])
+    grown = dl.grow_manifold(net, dl.unstable_manifold(net, x))
+    swaps = grown.isel(fibre=np.flatnonzero(dl.schema.decode(grown.end_kind) != "global_minimum"))
+    assert swaps.sizes["fibre"] == 2
+    for end, kind, reason, loss, length in zip(
+        swaps.end.values,
+        dl.schema.decode(swaps.end_kind).values,
+        dl.schema.decode(swaps.stop_reason).values,
+        swaps.loss.values[:, -1],
+        swaps.length.values,
+        strict=True,
+    ):
+        if reason == "limit_reached":
+            assert (end, kind) == ("{0}", "saddle")
+            assert loss == pytest.approx(0.5, abs=1e-7)
+            assert length == pytest.approx(0.5 * np.pi * c, rel=5e-3)
+        else:  # too stiff a start: it is told, and where it is
+            assert power > 6
+            assert (end, kind) == ("{1}", "none")
+            assert loss == pytest.approx(2.0, abs=1e-6)
