@@ -91,6 +91,13 @@ def _add_atlas(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         choices=("none", "center", "standardize"),
         help="what to do with each column first; a data set has its own way, a file none",
     )
+    add(
+        "--sep",
+        choices=("auto", ",", ";", "tab"),
+        default="auto",
+        help="what stands between columns; decimal commas are read unless that is a comma",
+    )
+    add("--drop-missing", action="store_true", help="leave out samples that lack a value")
     add("--raw-inputs", action="store_true", help="keep the input covariance: do not whiten")
     add("--runs", type=int, default=8, metavar="N", help="runs to count the visits of; 0 for none")
     add("--scale", type=float, default=1e-2, help="standard deviation of the random starts of runs")
@@ -189,7 +196,12 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
 def _atlas(options: argparse.Namespace) -> int:
     _check_out(options.out, options.data, options.html)
-    data = dl.read_csv(options.data, transform=options.transform)
+    data = dl.read_csv(
+        options.data,
+        transform=options.transform,
+        separator=options.sep,
+        drop_missing=options.drop_missing,
+    )
     net = dl.LinearNetwork.from_data(data.X, data.Y, options.hidden, whiten=not options.raw_inputs)
     atlas, run = _computed(options, data, net)
     saddle = _saddle(atlas, options.saddle)
@@ -259,8 +271,10 @@ def _heading(data: xr.Dataset, net: dl.LinearNetwork, atlas: xr.DataTree) -> str
     irreducible = net.irreducible_loss
     if irreducible < 1e-14 * float(np.sum(net.target**2)):
         irreducible = 0.0  # rounding
+    dropped = data.attrs.get("dropped_samples", 0)
     lines = [
-        f"{data.attrs['title']}: {_count(data.sizes['sample'], 'sample')}, "
+        f"{data.attrs['title']}: {_count(data.sizes['sample'], 'sample')}"
+        f"{f' ({dropped} without all values left out)' if dropped else ''}, "
         f"{_count(inputs, 'input')}, {_count(len(data.feature_out), 'output')}",
         f"network {' -> '.join(map(str, net.widths))} ({_count(net.dim, 'weight')}), "
         f"{'whitened' if net.whitened else 'raw'} inputs{shrunk}",

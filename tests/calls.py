@@ -446,7 +446,8 @@ def _stored() -> Iterator[Call]:
     dl.save(run, stored)
     yield call("load_problem", name="linnerud", hidden=(3,), whiten=True)
     yield call("problem_names")
-    yield call("read_csv", path="linnerud", transform="none")
+    form = {"separator": "auto", "drop_missing": False}
+    yield call("read_csv", path="linnerud", transform="none", **form)
     yield call("save", data=run, path=str(folder / "saved.nc"))
     yield call("load", path=stored)
     yield call("load_system", run=run)

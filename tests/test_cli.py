@@ -204,6 +204,17 @@ def test_broken_assumptions_are_said(tmp_path, capsys, monkeypatch):
     )
 
 
+def test_tables_of_spreadsheets_are_read(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = ["x:a;x:b;y:c", "1,5;0;3", ";1;2", "0;1;2", "1;1;4,5"]
+    (tmp_path / "d.csv").write_bytes("\r\n".join(rows).encode())
+    call = ["atlas", "--data", "d.csv", "--hidden", "3", "--quiet", "--runs", "0"]
+    assert cli.main(call) == 2
+    assert "--data: d.csv needs numbers, but column 'x:a' of sample 2" in capsys.readouterr().err
+    assert cli.main([*call, "--drop-missing"]) == 0
+    assert "d.csv: 3 samples (1 without all values left out), 2 inputs" in capsys.readouterr().out
+
+
 @pytest.mark.compiled
 def test_warm_compiles_everything(capsys):
     assert cli.main(["warm"]) == 0

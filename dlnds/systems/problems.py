@@ -13,9 +13,12 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from dlnds.errors import check_choice, known_options
+from dlnds.arrays import Integers
+from dlnds.errors import check_choice, check_flag, known_options
 from dlnds.systems.linear import LinearNetwork
 
+#: What may stand between columns, by what it is called.
+SEPARATORS = {",": ",", ";": ";", "tab": "\t"}
 TRANSFORMS = ("none", "center", "standardize")
 
 
@@ -74,7 +77,13 @@ def load_problem(
 
 
 @known_options
-def read_csv(path: str | os.PathLike[str], *, transform: str | None = None) -> xr.Dataset:
+def read_csv(
+    path: str | os.PathLike[str],
+    *,
+    transform: str | None = None,
+    separator: str = "auto",
+    drop_missing: bool = False,
+) -> xr.Dataset:
     """Return inputs and outputs from a CSV file, or of a data set of this package.
 
     Parameters
@@ -82,17 +91,23 @@ def read_csv(path: str | os.PathLike[str], *, transform: str | None = None) -> x
     path
         Name of a file, or of a data set (`problem_names`). The first line of a file names the
         columns: inputs start with ``x:``, outputs with ``y:``, and one column ``sample`` may name
-        the samples. Each further line is one sample; all values are numbers.
+        the samples. Each further line is one sample; all values are numbers. Lines may end as they
+        do on any system.
     transform
         ``"none"``, ``"center"`` (mean 0 over the samples) or ``"standardize"`` (mean 0, variance 1;
         constant columns stay 0). ``None`` takes what a data set says of itself, and none for a
         file.
+    separator
+        ``","``, ``";"`` or ``"tab"`` between columns; ``"auto"`` takes the one that the first line
+        has. With the last two, numbers may have decimal commas.
+    drop_missing
+        Leave out samples in which a value is missing (empty, NA or NaN), in place of an error.
 
     Returns
     -------
     xarray.Dataset
         ``X(feature_in, sample)`` and ``Y(feature_out, sample)``; origin, licence and transformation
-        in the attributes.
+        in the attributes, and of a file ``dropped_samples``, how many were left out.
 
     Raises
     ------
@@ -100,7 +115,8 @@ def read_csv(path: str | os.PathLike[str], *, transform: str | None = None) -> x
         If there is neither such a file nor such a data set.
     ValueError
         If a column has no prefix, there are no inputs or no outputs, a value is missing or no
-        number, or the file of a data set does not agree with its checksum.
+        number, decimal commas and points are mixed, or the file of a data set does not agree with
+        its checksum.
 
     Examples
     --------
@@ -111,6 +127,8 @@ def read_csv(path: str | os.PathLike[str], *, transform: str | None = None) -> x
     """
     if transform is not None:
         check_choice("transform", transform, TRANSFORMS)
+    check_choice("separator", separator, ("auto", *SEPARATORS))
+    drop_missing = check_flag("drop_missing", drop_missing)
     if not isinstance(path, str | os.PathLike):
         raise TypeError(f"path: needs the name of a file or of a data set, got {path!r}")
     catalogue = _catalogue()
@@ -128,46 +146,101 @@ def read_csv(path: str | os.PathLike[str], *, transform: str | None = None) -> x
             raise FileNotFoundError(
                 f"path: there is no file {file}, nor a data set of this name ({known})"
             )
-    data = _parse(file)
+    data = _parse(file, separator, drop_missing)
+    about |= data.attrs
     data = xr.Dataset({name: _transformed(data[name], transform or "none") for name in data})
     return data.assign_attrs({**about, "transform": transform or "none"})
 
 
-def _parse(file: Path) -> xr.Dataset:
+def _parse(file: Path, separator: str, drop_missing: bool) -> xr.Dataset:
+    mark = _separator(file, separator)
     try:
-        table = pd.read_csv(file, skipinitialspace=True, header=None, dtype=str, comment="#")
+        table = pd.read_csv(
+            file, sep=mark, skipinitialspace=True, header=None, dtype=str, comment="#",
+            encoding="utf-8-sig",
+        )  # fmt: skip
     except (ValueError, UnicodeDecodeError) as error:
         raise ValueError(f"path: {file} cannot be read as CSV: {error}") from error
     names, table = table.iloc[0].fillna("").tolist(), table.iloc[1:].reset_index(drop=True)
+    names = [name.strip() for name in names]
     _check_header(file, names)
+    places = [i for i, name in enumerate(names) if name != "sample"]
+    lacking = np.flatnonzero(table[places].isna().any(axis=1))
+    if len(lacking) and not drop_missing:
+        raise ValueError(_missing(file, names, table, lacking))
+    table = table[~table[places].isna().any(axis=1)]
     if not len(table):
         raise ValueError(f"path: {file} has no samples")
     samples = table.index + 1
     if "sample" in names:
         samples = pd.Index(table[names.index("sample")])
+    values = _numbers(file, names, table[places], mark)
     parts = {}
     for prefix, variable, dim in (("x:", "X", "feature_in"), ("y:", "Y", "feature_out")):
-        places = [i for i, name in enumerate(names) if name.startswith(prefix)]
-        values = table[places].apply(pd.to_numeric, errors="coerce").to_numpy(float)
-        for row, column in np.argwhere(~np.isfinite(values))[:1]:
-            got = table[places[column]][row]
-            raise ValueError(
-                f"path: {file} needs numbers, but column {names[places[column]]!r} of sample "
-                f"{row + 1} {'is empty' if pd.isna(got) else f'has {got!r}'}"
-            )
-        labels = [names[i].removeprefix(prefix) for i in places]
+        own = [i for i in places if names[i].startswith(prefix)]
+        labels = [names[i].removeprefix(prefix) for i in own]
         parts[variable] = xr.DataArray(
-            values.T, dims=(dim, "sample"), coords={dim: labels, "sample": samples.to_numpy()}
+            values[own].to_numpy(float).T,
+            dims=(dim, "sample"),
+            coords={dim: labels, "sample": samples.to_numpy()},
         )
-    return xr.Dataset(parts)
+    dropped = {"dropped_samples": len(lacking)} if drop_missing else {}
+    return xr.Dataset(parts, attrs=dropped)
+
+
+def _separator(file: Path, separator: str) -> str:
+    """Return what stands between columns: what is asked for, or what the first line has."""
+    if separator != "auto":
+        return SEPARATORS[separator]
+    with open(file, encoding="utf-8-sig", errors="replace") as lines:
+        first = next((line for line in lines if line.strip() and line.lstrip()[0] != "#"), "")
+    for mark in ("\t", ";"):
+        columns = [name.strip().strip('"') for name in first.split(mark)]
+        if len(columns) > 1 and all(n == "sample" or n[:2] in ("x:", "y:") for n in columns):
+            return mark
+    return ","
+
+
+def _missing(file: Path, names: list[str], table: pd.DataFrame, lacking: Integers) -> str:
+    """Return what is said of samples that lack values."""
+    row = int(lacking[0])
+    column = next(i for i, name in enumerate(names) if name != "sample" and pd.isna(table[i][row]))
+    listed = ", ".join(str(k + 1) for k in lacking[:10]) + (", …" if len(lacking) > 10 else "")
+    return (
+        f"path: {file} needs numbers, but column {names[column]!r} of sample {row + 1} is empty; "
+        f"values are missing in {len(lacking)} of {len(table)} samples ({listed}), which "
+        "drop_missing=True (--drop-missing) leaves out"
+    )
+
+
+def _numbers(file: Path, names: list[str], table: pd.DataFrame, mark: str) -> pd.DataFrame:
+    """Return a table of texts as numbers, with decimal points or commas."""
+    texts = table.to_numpy(str)
+    values = table
+    if mark != "," and (np.char.find(texts, ",") >= 0).any():
+        wrong, what = np.char.find(texts, ".") >= 0, "has decimal commas"
+        values = pd.DataFrame(np.char.replace(texts, ",", "."), table.index, table.columns)
+    else:
+        wrong, what = np.zeros(texts.shape, bool), "needs numbers"
+    if not wrong.any():
+        values = values.apply(pd.to_numeric, errors="coerce")
+        wrong, what = ~np.isfinite(values.to_numpy(float)), "needs numbers"
+    for row, column in np.argwhere(wrong)[:1]:
+        raise ValueError(
+            f"path: {file} {what}, but column {names[table.columns[column]]!r} of sample "
+            f"{table.index[row] + 1} has {str(texts[row, column])!r}"
+        )
+    return values
 
 
 def _check_header(file: Path, names: list[str]) -> None:
     for name in names:
         if name != "sample" and not name.startswith(("x:", "y:")):
             raise ValueError(f"path: column {name!r} of {file} starts neither with 'x:' nor 'y:'")
-        if ";" in name:
-            raise ValueError(f"path: {file} needs commas between its columns, got {name!r}")
+        if len(names) == 1 and any(mark in name for mark in SEPARATORS.values()):
+            raise ValueError(
+                f"path: {file} has no such separator between its columns, got {name!r}"
+            )
         if names.count(name) > 1:
             raise ValueError(f"path: {file} has the column {name!r} twice")
     for prefix in ("x:", "y:"):

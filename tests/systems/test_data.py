@@ -97,7 +97,10 @@ def test_csv_of_the_documented_form_is_read(tmp_path):
         ("x:a,y:b\n1,2\n3,four\n", "column 'y:b' of sample 2 has 'four'"),
         ("x:a,y:b\n1,inf\n", "column 'y:b' of sample 1 has 'inf'"),
         ("x:a,y:b\n1,2,3,4\n1,2\n", "cannot be read as CSV"),
-        ("x:a;y:b\n1;2\n", "needs commas"),
+        ("x:a|y:b\n1|2\n", "no column that starts with 'y:'"),
+        ("x:a;y:b\n1,5;2\n3.5;4\n", "decimal commas, but column 'x:a' of sample 2 has '3.5'"),
+        ("x:a;y:b\n1.234,5;2\n", "decimal commas, but column 'x:a' of sample 1 has '1.234,5'"),
+        ("x:a,y:b\n1,2\n,3\n4,NA\n", "missing in 2 of 3 samples \\(2, 3\\)"),
         ("x:a,y:b,x:a\n1,2,3\n", "has the column 'x:a' twice"),
         ("x:a,y:b\n1,2+3j\n", "has '2\\+3j'"),
     ],
@@ -106,6 +109,37 @@ def test_csv_of_another_form_is_refused_with_the_place(tmp_path, text, message):
     file = write(tmp_path, text)
     with pytest.raises(ValueError, match=r"^path: .*" + message):
         dl.read_csv(file)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sample\tx:a\ty:u\tx:b\nfirst\t1.5\t2\t3\nsecond\t4\t5e0\t-6\n",
+        "sample;x:a;y:u;x:b\nfirst;1,5;2;3\nsecond;4;5e0;-6\n",
+        "sample\tx:a\ty:u\tx:b\nfirst\t1,5\t2\t3\nsecond\t4\t5\t-6\n",
+        "sample;x:a;y:u;x:b\r\nfirst;1.5;2;3\r\nsecond;4;5;-6\r\n",
+        "\ufeffsample,x:a,y:u,x:b\r\nfirst,1.5,2,3\r\nsecond,4,5,-6\r\n",
+        "# made elsewhere\nsample ; x:a ; y:u ; x:b\nfirst ; 1,5 ; 2 ; 3\nsecond ; 4 ; 5 ; -6",
+    ],
+)
+def test_other_separators_commas_and_ends_of_lines_are_read(tmp_path, text):
+    (tmp_path / "data.csv").write_bytes(text.encode())
+    data = dl.read_csv(tmp_path / "data.csv")
+    assert data.X.values.tolist() == [[1.5, 4], [3, -6]]
+    assert data.Y.values.tolist() == [[2, 5]]
+    assert data.feature_in.values.tolist() == ["a", "b"]
+
+
+def test_samples_that_lack_values_are_left_out_if_asked(tmp_path):
+    file = write(tmp_path, "x:a,y:u\n1,2\n,3\n4,NA\n5,6\n")
+    data = dl.read_csv(file, drop_missing=True)
+    assert data.X.values.tolist() == [[1, 5]]
+    assert data.sample.values.tolist() == [1, 4]
+    assert data.attrs["dropped_samples"] == 2
+    with pytest.raises(ValueError, match=r"^path: .* has no samples"):
+        dl.read_csv(write(tmp_path, "x:a,y:u\n1,\n"), drop_missing=True)
+    with pytest.raises(ValueError, match=r"^path: .* no such separator"):
+        dl.read_csv(file, separator=";")
 
 
 def test_missing_files_and_binary_files_are_refused(tmp_path):
