@@ -32,10 +32,11 @@ def limit_at(system: SystemProtocol, x: Array, force: Array, rtol: float) -> Lim
 
     The Hessian has no negative eigenvalue, Newton's step to the minimum is small and leaves the
     Hessian as it is, and where that is flat the minima go on: by symmetry alone, if it is positive
-    across the orbit, else as they are followed. A small force alone says nothing: it
-    is small on a plateau, where the Hessian vanishes in directions in which the loss falls at
-    higher order, and on the way to infinity, where the Hessian fades with it. If the loss has no
-    minimum, as is known of it, the run goes on until all force is rounding, and has no limit.
+    across the orbit, else as they are followed. Where all minima are known, it is one of them. A
+    small force alone says nothing: it is small on a plateau, where the Hessian vanishes in
+    directions in which the loss falls at higher order, and on the way to infinity, where the
+    Hessian fades with it. If the loss has no minimum, as is known of it, the run goes on until all
+    force is rounding, and has no limit.
     """
     size = float(np.linalg.norm(x))
     if system.kind != "gradient" or not system.numerics.symmetric or system.dim > MOST:
@@ -45,7 +46,7 @@ def limit_at(system: SystemProtocol, x: Array, force: Array, rtol: float) -> Lim
     largest, known = float(np.abs(values).max()), system.theory(x)
     zero = tolerances.HESSIAN * largest
     flat = np.abs(values) <= zero
-    if values[0] < -zero or flat.all():
+    if values[0] < -zero or flat.all() or known.is_minimum() is False:
         return Limit()
     if not known.recedes() and _is_strict(system, (x, force), hessian, largest, rtol):
         return Limit("minimum", "definite_hessian")
@@ -81,28 +82,33 @@ def _is_strict(
     force is a power of the distance, at a plateau of any order.
     """
     (x, force), size = at, float(np.linalg.norm(at[0]))
-    across = _complement(system.theory(x).generators(), x.size)
+    across, least = _complement(system.theory(x).generators(), x.size)
     values, frame = scipy.linalg.eigh(across.T @ hessian @ across)
     if not values[0] > tolerances.rounding(x.size) * largest:
         return False
     frame = across @ (frame / np.sqrt(values))
     step = frame @ (frame.T @ force)
     still = float(np.linalg.norm(across.T @ force)) <= _ROUNDING * largest * size
-    if not still and float(np.linalg.norm(step)) > _NEAR * rtol * size:
+    far = float(np.linalg.norm(step))
+    if far > _NEAR * least or (not still and far > _NEAR * rtol * size):
         return False
     change = hessian + dense_jacobian(system, 0.0, x + step)[0]
     return bool(np.abs(scipy.linalg.eigvalsh(frame.T @ change @ frame)).max() <= _STEADY)
 
 
-def _complement(generators: Array, dim: int) -> Array:
-    """Return an orthonormal basis (parameter, direction) of what is normal to some vectors."""
-    sizes = np.linalg.norm(generators, axis=1)
-    moved = generators[sizes > 0.0] / sizes[sizes > 0.0, None]
-    if not len(moved):
-        return np.eye(dim)
-    _, spans, rows = np.linalg.svd(moved)
-    basis: Array = rows[np.count_nonzero(spans > tolerances.RANK * spans[0]) :].T
-    return basis
+def _complement(generators: Array, dim: int) -> tuple[Array, float]:
+    """Return an orthonormal basis (parameter, direction) of what is normal to some vectors.
+
+    And how far they reach in the direction in which they do least: what is normal to an orbit at a
+    state is so no farther from that. Beside a saddle of a higher order, whose own orbit is smaller,
+    the orbits of all that is left over pass for symmetry.
+    """
+    if not generators.any():
+        return np.eye(dim), np.inf
+    _, spans, rows = np.linalg.svd(generators)
+    rank = np.count_nonzero(spans > tolerances.RANK * spans[0])
+    basis: Array = rows[rank:].T
+    return basis, float(spans[rank - 1])
 
 
 def _reach(system: SystemProtocol, x: Array, largest: float) -> float:

@@ -455,6 +455,7 @@ def departing(known: Theory, problem: moments.Problem, layers: Sequence[Array]) 
         strict=lambda: saddles.known_strict(problem, layers),
         hessian_size=lambda: strings.hessian_scale(problem, layers),
         field_terms=lambda terms, order: forms.field_terms(problem, terms, order),
+        is_minimum=lambda: strings.is_minimum(problem, layers),
     )
 
 

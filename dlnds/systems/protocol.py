@@ -217,6 +217,8 @@ class Theory(NamedTuple):
     #: The least and the largest order at which the loss can fall at a critical point, zeros at a
     #: global minimum, if they are known without derivatives.
     descent: Callable[[], tuple[int, float] | None] = lambda: None
+    #: Whether a state is near a minimum, where all minima are known; None where they are not.
+    is_minimum: Callable[[], bool | None] = lambda: None
     #: Whether no minimum is near, or may not be, since the loss falls along a ray for ever.
     recedes: Callable[[], bool] = lambda: False
     #: How large second derivatives can be at such a state, even if they cancel; None if not known.

@@ -410,6 +410,20 @@ def order_of_descent(ranks: Integers, depth: int) -> int:
     return best
 
 
+def is_minimum(problem: Problem, layers: Sequence[Array]) -> bool | None:
+    """Tell whether layers are at a global minimum of the square loss; all others are saddles.
+
+    There the largest σ_j are learnt, as many as the widths let W have. None where there is nothing
+    to learn, so that states have nothing to be small beside.
+    """
+    if not problem.modes[1].any():
+        return None
+    found, sigma = learnt(problem, layers), problem.modes[1]
+    most = sigma[: min(*problem.widths, len(sigma))]
+    lacking = float(np.sum(most**2) - np.sum(sigma[list(found.modes)] ** 2))
+    return found.is_critical() and lacking <= tolerances.TIE * float(np.sum(most**2))
+
+
 def descent(problem: Problem, ranks: Integers) -> tuple[int, bool]:
     """Return the order of descent at a saddle, and whether it is more than a bound."""
     order = order_of_descent(ranks, problem.depth)

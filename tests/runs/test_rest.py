@@ -267,3 +267,29 @@ def test_no_place_near_a_plateau_beside_a_learnt_mode_is_a_minimum(kind, depth):
             layers[-1][1, 1] *= sign
             x = net.pack(layers)
             assert limit_at(net, x, -net.gradient(x), 1e-8).kind != "minimum"
+
+
+@pytest.mark.parametrize("depth", [2, 3, 4])
+@pytest.mark.parametrize("kind", ["linear", "loss", "homogeneous"])
+def test_no_saddle_of_the_square_loss_is_called_a_minimum(depth, kind):
+    widths, target = (2,) * (depth + 1), np.diag([2.0, 1.0])
+    linear = dl.LinearNetwork(widths, target)
+    net = {
+        "linear": linear,
+        "loss": dl.LossNetwork(
+            widths, dl.losses.power(np.eye(2), target, power=2.0, normalize=False)
+        ),
+        "homogeneous": dl.HomogeneousNetwork(
+            widths, np.eye(2), target, power=1, slope=1, normalize=False
+        ),
+    }[kind]
+    saddle = linear.critical_state((1,))
+    layers = list(linear.unpack(saddle))
+    layers[0], layers[-1] = 1024.0 * layers[0], layers[-1] / 1024.0
+    for start in (saddle, linear.pack(layers)):
+        for seed, size in enumerate((1e-12, 1e-10, 1e-6)):
+            noise = size * np.random.default_rng(seed).normal(size=net.dim)
+            run = dl.flow(net, start + noise, max_steps=1500)
+            word = dl.schema.decode(run.limit_kind).item()
+            if word in ("minimum", "global_minimum"):
+                assert float(run.loss[-1]) < 1e-10, (seed, size)
