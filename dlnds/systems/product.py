@@ -421,6 +421,11 @@ class ProductFlow(SystemProtocol):
         """Return ½‖Σ − W K‖_F² of a state or of each in a stack (…, parameter)."""
         return self.factors.loss(x)
 
+    @property
+    def irreducible_loss(self) -> float:
+        """What no map can remove from the loss on the data."""
+        return self.network.irreducible_loss
+
     def loss_on(self, states: Array, X: ArrayLike, Y: ArrayLike) -> Array:
         """Return the loss of states (…, parameter), not checked, on other inputs and targets."""
         return self.factors.loss_on(states, X, Y)

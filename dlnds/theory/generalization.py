@@ -7,11 +7,11 @@ import scipy.optimize
 import scipy.special
 
 from dlnds.arrays import Array
-from dlnds.theory.laws import growth_time, mode_strength
+from dlnds.theory.laws import mode_strength, passage_time
 from dlnds.theory.observables import inner
 
-#: Grid of ln(p/(σ − p)) on which errors are looked at, and the part by which the least one has to
-#: be less than that in the end.
+#: Grid of logarithms of odds on which errors are looked at, and the part by which the least one
+#: has to be less than that in the end.
 _ODDS, _PARTS, _WORTH = 30.0, 121, 1e-9
 #: Of many modes so many times are enough.
 _MOST = 4000
@@ -25,18 +25,16 @@ def error(maps: Array, teacher: Array, covariance: Array | None, noise: float) -
 
 
 def stopping_times(starts: Array, goals: Array, sigma: Array, depth: int) -> Array:
-    """Return when modes that grow from p_0 to σ pass p*, by the time law of a mode.
+    """Return when modes that go from p_0 to σ pass p*, by the time law of a mode.
 
-    0 where they begin beyond p*, infinity where they do not come to it.
+    0 where they begin at p* or go away from it, infinity where they do not come to it.
     """
     times = np.full(len(sigma), np.inf)
     for j, (start, goal, value) in enumerate(zip(starts, goals, sigma, strict=True)):
-        if goal <= start:
+        if min(start, value) < goal < max(start, value):
+            times[j] = passage_time(start, goal, value, depth)
+        elif goal == start or (goal < start) == (start < value):  # it goes away from there
             times[j] = 0.0
-        elif goal < value and depth == 1:
-            times[j] = np.log((value - start) / (value - goal))
-        elif goal < value and start > 0.0:
-            times[j] = growth_time(start, goal, value, depth)
     return times
 
 
@@ -63,14 +61,14 @@ def _strength(start: float, sigma: float, depth: int, times: Array) -> Array:
 def passages(starts: Array, sigma: Array, depth: int) -> Array:
     """Return times between which no mode changes much, ascending from 0 to infinity.
 
-    Those at which modes have parts of σ on an even grid of ln(p/(σ − p)).
+    Those at which modes have gone parts of the way from p_0 to σ, on an even grid of their odds.
     """
     parts = scipy.special.expit(np.linspace(-_ODDS, _ODDS, _PARTS))
     found = [np.array([0.0, np.inf])]
     for start, value in zip(starts, sigma, strict=True):
-        beyond = parts[parts * value > start] * value
-        same = np.full(len(beyond), start)
-        found.append(stopping_times(same, beyond, np.full(len(beyond), value), depth))
+        between = start + (value - start) * parts
+        same = np.full(len(between), start), np.full(len(between), value)
+        found.append(stopping_times(same[0], between, same[1], depth))
     times = np.unique(np.concatenate(found))
     return np.append(times[: -1 : 1 + len(times) // _MOST], np.inf)
 

@@ -66,6 +66,22 @@ def growth_time(start: float, end: float, sigma: float, depth: int) -> float:
     return float((values[1] - values[0]) / (depth * sigma**a))
 
 
+def passage_time(start: float, end: float, sigma: float, depth: int) -> float:
+    """Return the time in which a balanced mode goes from ``start`` to ``end`` on its way to σ ≥ 0.
+
+    Upwards as `growth_time`; downwards by F' = 1/(u^a (u − 1)). Infinite from zero if h > 1.
+    """
+    a = 2.0 - 2.0 / depth
+    if depth == 1:
+        return float(np.log((sigma - start) / (sigma - end)))
+    if start < end:
+        return growth_time(start, end, sigma, depth) if start > 0.0 else float("inf")
+    if sigma == 0.0:
+        return float((end**-a - start**-a) / (depth * a))
+    begin, finish = _settling(np.log([start / sigma - 1.0, end / sigma - 1.0]), a)
+    return float((begin - finish) / (depth * sigma**a))
+
+
 def _growing(odds: Array, a: float) -> Any:
     """Return F(u), F' = 1/(u^a (1 − u)), at u = 1/(1 + e^{−odds})."""
     if a == 1.0:

@@ -79,6 +79,8 @@ def test_other_networks_are_evaluated_with_their_own_losses():
     run = dl.flow(prod, prod.initial(scale=1.0, rng=0), (0, 0.1), [0.1])
     wanted = 0.5 * np.sum((more - prod.product(run.state.values[-1]) @ others) ** 2) / 8
     assert float(dl.evaluate(prod, run, others, more).loss[-1]) == pytest.approx(wanted, rel=1e-12)
+    own = dl.evaluate(prod, run, X, Y)
+    np.testing.assert_allclose(own.loss, own.train_loss, rtol=1e-12)
 
 
 def test_stacks_and_iterations_are_evaluated_row_by_row():
@@ -167,6 +169,33 @@ def test_who_never_learns_too_much_never_stops():
     wrong = dl.early_stopping(net, -np.eye(2), strength=0.1)
     assert float(wrong.best_time) == 0.0
     assert float(wrong.lowest_error) == float(wrong.error_at_start)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("sigma", [0.5, 0.0])
+def test_modes_that_fall_stop_where_they_pass_their_teacher(depth, sigma):
+    net = dl.LinearNetwork((1, *[1] * (depth - 1), 1), [[sigma]])
+    stop = dl.early_stopping(net, [[0.8]], strength=0.9)
+    truth = solve_ivp(
+        lambda t, p: depth * p ** (2.0 - 2.0 / depth) * (sigma - p),
+        (0.0, float(stop.best_time)), [0.9], "DOP853", rtol=1e-12, atol=1e-14,
+    )  # fmt: skip
+    assert truth.y[0, -1] == pytest.approx(0.8, rel=1e-6)
+    assert float(stop.stopping_time[0]) == pytest.approx(float(stop.best_time), rel=1e-5)
+    assert float(stop.lowest_error) < 1e-12
+    never = dl.early_stopping(net, [[0.2 * sigma - 0.1]], strength=0.9)
+    assert np.isinf(never.best_time)
+    assert np.isinf(never.stopping_time[0])
+
+
+def test_modes_above_and_below_stop_at_the_least_of_the_sum():
+    net = dl.LinearNetwork((2, 2), np.diag([1.0, 0.5]))
+    stop = dl.early_stopping(net, np.diag([2.0, 1.0]), strength=5.0)
+    times = np.linspace(0.0, 5.0, 50001)
+    p = np.array([1.0, 0.5])[:, None] + np.array([4.0, 4.5])[:, None] * np.exp(-times)
+    error = 0.5 * np.sum((p - np.array([2.0, 1.0])[:, None]) ** 2, axis=0)
+    assert float(stop.best_time) == pytest.approx(times[error.argmin()], abs=2e-4)
+    assert float(stop.lowest_error) == pytest.approx(error.min(), rel=1e-7)
 
 
 def test_one_layer_with_random_teachers_stops_as_computed():
