@@ -286,11 +286,14 @@ def _runs() -> Iterator[Call]:
     layers = [list(net.unpack(x)), list(net.unpack(2 * x))]
     yield call("observe", system=net, run=run, names=["sharpness", "alignment"])
     taken = {"save": ("state",), "inputs": "whitened", "loss": net.loss([x, 2 * x])}
+    taken["orientation"] = "out_in"
     yield call("as_run", system=net, times=[0.0, 1.0], layers=layers, **taken)
-    yield call("Recorder", net=net, save=("state",), inputs="whitened")
+    lie = {"inputs": "whitened", "orientation": "out_in"}
+    yield call("Recorder", net=net, save=("state",), **lie)
     record = dl.Recorder(net)
     record.record(0.0, layers[0])
-    yield call("Recorder.record", dl.Recorder(net), time=1.0, layers=layers[1])
+    loss = float(net.loss(2 * x))
+    yield call("Recorder.record", dl.Recorder(net), time=1.0, layers=layers[1], loss=loss)
     yield call("Recorder.run", record, save=("state", "imbalance"))
     source = [{"W1": a, "W2": b} for a, b in layers]
     listed = {"step_size": 0.1, "steps": [0, 5], "names": ["W1", "W2"], "orientation": "out_in"}

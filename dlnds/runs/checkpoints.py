@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,11 +18,18 @@ from numpy.typing import ArrayLike
 from dlnds.arrays import Array
 from dlnds.errors import check_array, check_choice, check_number, known_options
 from dlnds.runs.flow import LAST
-from dlnds.runs.formats import FORMATS, Entries, nested, opened
+from dlnds.runs.formats import FORMATS, TIME, Entries, nested, opened
 from dlnds.runs.layouts import ORIENTATIONS, Layout, layout, named, text
 
 #: What stands before the number of a step, the better words first.
 _WORDS = ("steps?|iter|iters|iterations?", "epochs?|checkpoints?|ckpts?")
+_ANY_WORD = "|".join(_WORDS)
+#: A number in a name: its sign, which a dash between words is not, digits, exponent, and a word.
+_NUMBER = re.compile(
+    r"(?P<sign>(?:^|(?<=[_=:(\s]))-)?(?P<digits>\d+(?:\.\d+)*)(?P<power>e\+?\d+)?(?P<word>[a-z]*)",
+    re.IGNORECASE,
+)
+_THOUSANDS = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6}
 
 
 class _Place(NamedTuple):
@@ -82,12 +90,13 @@ def read_checkpoints(
         ``.npz``, ``.safetensors``, or what ``torch.save`` writes of a state dict (``.pt``,
         ``.pth``, ``.ckpt``), in the folder, or else in folders in it, such as ``checkpoint-500``;
         files of other kinds in a folder are left aside. A file or dict may
-        hold the weights of several times under keys such as ``"step_100"``, or integers.
+        hold the weights of several times under keys such as ``"step_100"``, or numbers.
     step_size
         Times are numbers of steps, times this.
     steps
         The number of the step of each file or dict, in their order, where names do not tell:
-        files in a folder are in the order of the numbers in their names. A list of dicts has the
+        files in a folder are in the order of the numbers in their names. These are read as 500,
+        1e3, 10k, 1.5M or -2 are meant; others, such as 0.5 or 5m, are not. A list of dicts has the
         steps 0, 1, 2, ….
     names
         The names of W_1, …, W_h, with ``/`` between keys. Needed where the layers do not differ by
@@ -165,7 +174,7 @@ def _check_steps(numbers: Sequence[Any], places: Sequence[_Place]) -> Array:
     for number, place in zip(numbers, places, strict=True):
         if number is None:
             raise ValueError(f"source: {place.words} does not tell its step; give steps=")
-        if abs(number) > LAST:
+        if not abs(number) <= LAST:
             raise ValueError(f"source: the step of {place.words} is no number that floats count")
         if number in seen:
             raise ValueError(
@@ -180,7 +189,7 @@ class _Source(NamedTuple):
 
     words: str
     open: Callable[[], AbstractContextManager[Entries]]
-    number: int | None
+    number: float | None
 
 
 def _sources(source: Any) -> list[_Source]:
@@ -214,12 +223,18 @@ def _paths(path: Path, folders: bool = True) -> list[Path]:
         found = next(filter(None, kept), [])
         if not found:
             raise ValueError(f"source: the folder {path} has no file of the kinds {kinds}")
-        return sorted(found, key=lambda file: (_numbers(f"{file.parent.name} {file.stem}"), file))
+        return sorted(found, key=_rank)
     if not path.is_file():
         raise ValueError(f"source: there is no file {path}")
     if path.suffix.lower() not in FORMATS:
         raise ValueError(f"source: {path} is none of the kinds {kinds}; save it as .npz")
     return [path]
+
+
+def _rank(file: Path) -> tuple[list[float], Path]:
+    """Return what files are sorted by: the numbers in their names, and the names."""
+    parts = (file.parent.name, file.stem)
+    return [number.value for part in parts for number in _numbers(part)], file
 
 
 def _files(paths: Sequence[Path]) -> list[_Source]:
@@ -231,29 +246,68 @@ def _files(paths: Sequence[Path]) -> list[_Source]:
     return [_Source(*part) for part in parts]
 
 
-def _numbers(text: str) -> list[int]:
-    return [int(number) for number in re.findall(r"\d+", text)]
+class _Number(NamedTuple):
+    """A number in a name: what stands before it and behind, its value, or its text if in doubt."""
+
+    before: str
+    value: float
+    word: str
+    doubt: str
+
+    @property
+    def step(self) -> float | None:
+        """The number, unless it is in doubt."""
+        return None if self.doubt else self.value
 
 
-def _steps_in(names: Sequence[str]) -> list[int | None]:
+def _number(name: str, found: re.Match[str]) -> _Number:
+    """Return a number such as 500, -2, 1e3, 1.5k or 2Msteps; in doubt are 0.5, 1.2.3 and 5m."""
+    power, word = found["power"] or "", found["word"]
+    unit = re.fullmatch(rf"([kKM])((?i:{_ANY_WORD})?)", word)
+    letter, word = unit.groups() if unit else ("", word)
+    whole, *decimals = found["digits"].split(".")
+    value = float(".".join((whole, *decimals[:1])) + power) * _THOUSANDS[letter]
+    scaled = bool(power) != bool(letter)
+    clear = len(word) != 1 and (scaled or not (power or decimals))
+    clear = clear and len(decimals) <= 1 and value.is_integer()
+    sign = -1.0 if found["sign"] else 1.0
+    return _Number(name[: found.start()], sign * value, word, "" if clear else found.group())
+
+
+def _numbers(name: str) -> list[_Number]:
+    return [_number(name, found) for found in _NUMBER.finditer(name)]
+
+
+def _steps_in(names: Sequence[str]) -> list[float | None]:
     """Return the steps that names tell: behind a word for it, or their only number that varies."""
-    for word in _WORDS:
-        behind = [re.findall(rf"(?i)(?:{word})[^a-z0-9]*(\d+)", name) for name in names]
-        if all(len(found) == 1 for found in behind):
-            return [int(found[0]) for found in behind]
     rows = [_numbers(name) for name in names]
-    if {len(row) for row in rows} != {max(map(len, rows))}:  # some have none
-        return [row[0] if len(row) == 1 else None for row in rows]
+    if len({len(row) for row in rows}) > 1 or not rows[0]:  # some have none
+        return [row[0].step if len(row) == 1 else None for row in rows]
+    for word in _WORDS:
+        behind = [[n for n in row if _is_behind(word, n)] for row in rows]
+        if all(len(found) == 1 for found in behind):
+            return _told([found[0] for found in behind])
     columns = list(zip(*rows, strict=True))
-    varying = [column for column in columns if len(set(column)) > 1 or len(columns) == 1]
-    return list(varying[0]) if len(varying) == 1 else [None] * len(names)
+    varying = [c for c in columns if len({n[1:] for n in c}) > 1 or len(columns) == 1]
+    return _told(varying[0] if len(varying) == 1 else ()) or [None] * len(names)
+
+
+def _told(numbers: Sequence[_Number]) -> list[float | None]:
+    """Return the steps that numbers are, if all count the same."""
+    same = len({number.word.lower() for number in numbers}) == 1
+    return [number.step if same else None for number in numbers]
+
+
+def _is_behind(word: str, number: _Number) -> bool:
+    """Tell whether a number stands behind a word, with no letters or digits between."""
+    return re.search(rf"(?i)(?:{word})[^a-z0-9]*$", number.before) is not None
 
 
 class _Row(NamedTuple):
     """The weights of one time: where they are, the step, and which arrays."""
 
     place: _Place
-    step: int | None
+    step: float | None
     form: Layout
 
 
@@ -274,14 +328,25 @@ def _looked_through(
                 yield _Row(place, number, first.form)
 
 
-def _steps_of(entries: Entries, number: int | None) -> list[tuple[str | None, int | None]]:
+def _steps_of(entries: Entries, number: float | None) -> list[tuple[str | None, float | None]]:
     """Return the first keys of all times with their steps, or none, and the step of all."""
     firsts = dict.fromkeys(key[0] for key in entries if key)
-    pattern = rf"(?i)(?:{'|'.join(_WORDS)})[^a-z0-9]*(\d+)"
-    matches = {first: re.fullmatch(pattern, first) for first in firsts}
-    if not firsts or not all(matches.values()):
+    found = {first: _step_of(first) for first in firsts}
+    if not firsts or None in found.values():
         return [(None, number)]
-    return [(first, int(match[1])) for first, match in matches.items() if match]
+    return list(found.items())
+
+
+def _step_of(first: str) -> float | None:
+    """Return the step that a key is: a word for it and a number, NaN if that is in doubt."""
+    if first.startswith(TIME):
+        return float(first.removeprefix(TIME))
+    found = re.match(rf"(?i)(?:{_ANY_WORD})[^a-z0-9]*(?=\d)", first)
+    number = found and _NUMBER.search(first)
+    if not number or number.end() < len(first):
+        return None
+    step = _number(first, number).step
+    return math.nan if step is None else step
 
 
 def _difference(form: Layout, first: Layout, words: str) -> str:

@@ -28,6 +28,8 @@ _BROKEN = (
     *(zipfile.BadZipFile, struct.error, NotImplementedError),
 )
 _LONGEST_HEADER = 2**27
+#: What keys begin with that were floats, the times themselves.
+TIME = "time="
 
 
 class Entry(NamedTuple):
@@ -49,7 +51,7 @@ def opened(path: Path) -> Iterator[Entries]:
     except OSError as error:
         raise ValueError(f"cannot be opened ({error.strerror})") from error
     except _BROKEN as error:
-        words = error if isinstance(error, ValueError) else f"is no whole file ({error!r})"
+        words = error if isinstance(error, ValueError) else f"is no whole file ({error})"
         raise ValueError(str(words)) from error
 
 
@@ -87,26 +89,65 @@ def _npy(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
 
 def _safetensors(file: BinaryIO) -> Entries:
     """Return the arrays of a file of safetensors: sizes, a header in JSON, the numbers."""
-    (length,) = struct.unpack("<Q", file.read(8))
+    size = file.seek(0, 2)
+    file.seek(0)
+    length = struct.unpack("<Q", file.read(8))[0] if size >= 8 else size
     if length > _LONGEST_HEADER:
         raise ValueError("is no file of safetensors: its header is too long")
-    header = json.loads(file.read(length))
-    header.pop("__metadata__", None)
+    try:
+        header = json.loads(file.read(length))
+        header.pop("__metadata__", None)
+        parts = {str(name): _Part.of(about) for name, about in header.items()}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ValueError(
+            f"is no whole file of safetensors: its header is broken ({error})"
+        ) from error
+    _check_parts(parts, size - 8 - length)
     return {
-        tuple(name.split("/")): Entry(
-            tuple(about["shape"]), functools.partial(_safe, file, 8 + length, about)
-        )
-        for name, about in header.items()
+        tuple(name.split("/")): Entry(part.shape, functools.partial(_safe, file, 8 + length, part))
+        for name, part in parts.items()
     }
 
 
-def _safe(file: BinaryIO, start: int, about: Mapping[str, Any]) -> NDArray[Any]:
-    first, last = about["data_offsets"]
-    if about["dtype"] not in _SAFE:
-        raise ValueError(f"holds numbers of the dtype {about['dtype']}")
-    file.seek(start + first)
-    numbers = state_dicts.decoded(file.read(last - first), _SAFE[about["dtype"]])
-    return numbers.reshape(about["shape"])
+class _Part(NamedTuple):
+    """Where in a file of safetensors the numbers of an array are."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    first: int
+    last: int
+
+    @classmethod
+    def of(cls, about: Mapping[str, Any]) -> "_Part":
+        """Return what a header tells of an array."""
+        first, last = about["data_offsets"]
+        found = cls(str(about["dtype"]), tuple(about["shape"]), first, last)
+        if not all(isinstance(n, int) and n >= 0 for n in found.shape):
+            raise ValueError(f"of the shape {about['shape']}")
+        return found
+
+
+def _check_parts(parts: Mapping[str, _Part], size: int) -> None:
+    """Refuse arrays that are not as long as their shapes, beyond the file, or in one another."""
+    end = 0
+    for name, part in sorted(parts.items(), key=lambda pair: pair[1][2:]):
+        if not end <= part.first <= part.last <= size:
+            raise ValueError(f"is no whole file of safetensors: {name!r} has the bytes of others")
+        kind = _SAFE.get(part.dtype)
+        width = 2 if kind == "bfloat16" else kind and np.dtype(kind).itemsize
+        if width and part.last - part.first != math.prod(part.shape) * width:
+            raise ValueError(
+                f"is no whole file of safetensors: {name!r} is not as long as {part.shape}"
+            )
+        end = part.last
+
+
+def _safe(file: BinaryIO, start: int, part: _Part) -> NDArray[Any]:
+    if part.dtype not in _SAFE:
+        raise ValueError(f"holds numbers of the dtype {part.dtype}")
+    file.seek(start + part.first)
+    numbers = state_dicts.decoded(file.read(part.last - part.first), _SAFE[part.dtype])
+    return numbers.reshape(part.shape)
 
 
 def _torch(file: BinaryIO) -> Entries:
@@ -133,9 +174,9 @@ FORMATS: dict[str, Callable[[BinaryIO], Entries]] = {
 
 
 def nested(value: Any, path: Key = ()) -> Entries:
-    """Return the arrays in nested dicts and lists; integers as keys are steps."""
+    """Return the arrays in nested dicts and lists; integers as keys are steps, floats times."""
     if isinstance(value, Mapping):
-        pairs = [(f"step_{k}" if isinstance(k, int) else str(k), v) for k, v in value.items()]
+        pairs = [(_key(k), v) for k, v in value.items()]
     elif isinstance(value, list | tuple):
         pairs = [(str(number), item) for number, item in enumerate(value)]
     elif value is None or isinstance(value, str):
@@ -144,6 +185,13 @@ def nested(value: Any, path: Key = ()) -> Entries:
         return {path: Entry(tuple(np.shape(value)), functools.partial(numbers, value))}
     inner = (nested(item, (*path, *key.split("/"))) for key, item in pairs)
     return {key: entry for entries in inner for key, entry in entries.items()}
+
+
+def _key(key: Any) -> str:
+    """Return a key of a dict as a word."""
+    if isinstance(key, int | np.integer):
+        return f"step_{key}"
+    return f"{TIME}{float(key)!r}" if isinstance(key, float | np.floating) else str(key)
 
 
 def numbers(weights: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +23,7 @@ from dlnds.errors import (
 )
 from dlnds.runs.flow import finished
 from dlnds.runs.formats import nested, numbers
-from dlnds.runs.layouts import REMEDY, layout, named
+from dlnds.runs.layouts import ORIENTATIONS, REMEDY, layout, named
 from dlnds.runs.recording import BUFFER, Names, Run, joined, observe_rows, observed, one, recorded
 from dlnds.systems.linear import LinearNetwork
 from dlnds.systems.product import check_packed, has_maps
@@ -45,6 +45,7 @@ def as_run(
     save: Names = ("state",),
     inputs: str | None = None,
     loss: ArrayLike | None = None,
+    orientation: str | None = None,
 ) -> xr.Dataset:
     """Return somebody else's training run as a Dataset of this package.
 
@@ -74,14 +75,20 @@ def as_run(
         network, and decides how the layers lie where shapes leave that open. It may be ``loss``
         here or have ``irreducible_loss`` in it, and be ½, 1, or 1 / outputs (as torch's
         ``MSELoss``) times the squares of the residuals.
+    orientation
+        ``"out_in"`` if rows of a matrix are its outputs, or ``"in_out"``, where shapes leave that
+        open; layers are then in their order, too, unless they fit only in reverse.
 
     Returns
     -------
     xarray.Dataset
         Schema ``run`` with ``method`` ``"imported"``. The attribute ``arrangement`` says how the
-        layers were taken: ``as given``, ``transposed``, … ; with ``loss``, ``recorded_loss`` says
-        of what these are the values. Of a whitened problem whose target is symmetric no loss tells
-        a run from its mirror image, the transposed layers in reverse order: this is said, too.
+        layers were taken: ``as given``, ``transposed``, … . Where shapes fit in several ways, and
+        neither ``loss`` nor ``orientation`` tells, they are taken as W_i of d_i × d_{i−1}, and it
+        says ``as given, not checked``; with ``loss`` it says ``checked by the loss``, and
+        ``recorded_loss`` of what these are the values. Of a whitened problem whose target is
+        symmetric no loss tells a run from its mirror image, the transposed layers in reverse
+        order: this is said, too.
 
     Raises
     ------
@@ -111,15 +118,21 @@ def as_run(
     losses = None if loss is None else check_array("loss", loss, ndim=1, shape=grid.shape)
     if "state" in names:
         check_memory("times", grid.size * system.dim)
-    rows = _Rows(system, names, inputs, losses)
-    for time, snapshot in _paired(grid, layers):
-        rows.add(time, snapshot)
+    rows = _Rows(system, names, inputs, orientation)
+    if losses is not None:
+        rows.scale = float(np.abs(losses).max())
+    given = itertools.repeat(None) if losses is None else losses.tolist()
+    for (time, snapshot), value in zip(_paired(grid, layers), given, strict=False):
+        rows.add(time, snapshot, value)
     return rows.dataset()
 
 
 def _paired(grid: Array, layers: Any) -> Iterator[tuple[float, Any]]:
     """Give each time and its weights, of which there are as many."""
-    wrong = ValueError(f"layers: needs the weights at each of {len(grid)} times")
+    wrong = ValueError(
+        f"layers: needs the weights at each of {len(grid)} times; stacks W_i (time, row, column) "
+        "are given as zip(W_1, …, W_h)"
+    )
     if isinstance(layers, str | bytes | Mapping) or not np.iterable(layers):
         raise TypeError(f"layers: needs a sequence of weights, got {type(layers).__name__}")
     if isinstance(layers, Sized) and len(layers) != len(grid):
@@ -145,7 +158,7 @@ class Recorder:
     save
         What to record, as for `flow`. Without ``"state"`` weights are not kept, only what is
         observed of them.
-    inputs
+    inputs, orientation
         As for `as_run`.
 
     Raises
@@ -170,17 +183,23 @@ class Recorder:
 
     @known_options
     def __init__(
-        self, net: SystemProtocol, *, save: Names = ("state",), inputs: str | None = None
+        self,
+        net: SystemProtocol,
+        *,
+        save: Names = ("state",),
+        inputs: str | None = None,
+        orientation: str | None = None,
     ) -> None:
         check_system(net, "net")
         check_packed(net, "net")
         self._net: Any = net
         self._names = recorded(net, save)
-        self._rows = _Rows(net, self._names, inputs, None)
+        self._rows = _Rows(net, self._names, inputs, orientation)
         self._last = -math.inf
 
-    def record(self, time: float, layers: Any) -> None:
-        """Take the weights at a time, which may be changed afterwards.
+    @known_options
+    def record(self, time: float, layers: Any, *, loss: float | None = None) -> None:
+        """Take the weights at a time, which may be changed afterwards; a call does the same.
 
         Parameters
         ----------
@@ -189,17 +208,24 @@ class Recorder:
         layers
             The weights as for `as_run`, for example ``model.parameters()``, or the dict of a
             ``model.state_dict()``.
+        loss
+            The loss at this time, as for `as_run`; given at all times or at none. What it tells of
+            the layers is decided for many times together, at the latest by `run`.
 
         Raises
         ------
         ValueError, TypeError
-            If the time is not later, or weights have wrong shapes or are not finite.
+            If the time is not later, or weights have wrong shapes or are not finite, or have
+            other losses.
         """
         at = check_number("time", time)
         if at <= self._last:
             raise ValueError(f"time: needs more than the {self._last:g} before, got {at:g}")
-        self._rows.add(at, layers)
+        value = None if loss is None else check_number("loss", numbers(loss))
+        self._rows.add(at, layers, value)
         self._last = at
+
+    __call__ = record
 
     def run(self, *, save: Names | None = None) -> xr.Dataset:
         """Return what was recorded so far, as `as_run` does.
@@ -224,7 +250,8 @@ class Recorder:
         if "state" not in self._names:
             raise ValueError(f"save: weights are not kept, only {', '.join(self._names)}")
         snapshots = (self._net.unpack(state) for state in dataset["state"].values)
-        return as_run(self._net, dataset["time"].values, snapshots, save=names)
+        run = as_run(self._net, dataset["time"].values, snapshots, save=names)
+        return run.assign_attrs(dataset.attrs)
 
 
 class _Way(NamedTuple):
@@ -262,18 +289,20 @@ class _Reading:
         self.states: list[Array] = []
         self.chunks: list[Mapping[str, xr.Variable]] = []
         self.misfits: dict[str, float] = {}
+        self.scale = 1.0
         self.digest = hashlib.sha256()
         self.first = self.last = np.zeros(0)
 
     @property
     def misfit(self) -> float:
-        """How far the losses are off in the unit that suits them best."""
-        return min(self.misfits.values(), default=0.0)
+        """How far the losses are off in the unit that suits them best, in terms of the largest."""
+        return min(self.misfits.values(), default=0.0) / self.scale
 
     @property
     def unit(self) -> str:
         """What the given losses are, in the first unit that suits."""
-        return next(words for words, misfit in self.misfits.items() if misfit <= _AGREE)
+        allowed = _AGREE * self.scale
+        return next(words for words, misfit in self.misfits.items() if misfit <= allowed)
 
     def block(self, several: bool) -> Array:
         """Return the states that were not observed yet; with several ways, to compare these."""
@@ -284,6 +313,14 @@ class _Reading:
         return states
 
 
+class _Snapshot(NamedTuple):
+    """The matrices of one time, how they lie if that is said, and whether they were turned."""
+
+    matrices: list[Array]
+    lie: str | None
+    turned: bool
+
+
 class _Rows:
     """Rows of weights, observed as soon as there are as many as are observed together."""
 
@@ -292,7 +329,7 @@ class _Rows:
         system: SystemProtocol,
         names: tuple[str, ...],
         inputs: str | None,
-        losses: Array | None,
+        orientation: str | None,
     ) -> None:
         anywhere = np.random.default_rng(0).normal(size=(1, system.dim))
         observe_rows(system, names, anywhere)  # refuses unknown ones before files are read
@@ -301,32 +338,48 @@ class _Rows:
         problem = system if isinstance(system, LinearNetwork) else None
         self._root = None if problem is None else problem.whitening
         self._inputs = _check_inputs(inputs, problem)
-        self._losses = losses
+        if orientation is not None:
+            check_choice("orientation", orientation, ORIENTATIONS)
+        self._orientation = orientation
+        #: The largest loss, of all times if they are known before, else of those so far.
+        self.scale = 0.0
+        self._losses: list[float] = []
+        self._compared = self._mirrored = False
         self._units = _units(system.factors if has_maps(system) else None)
-        self._mirrored = losses is not None and _is_its_mirror_image(problem)
+        self._symmetric = _is_its_mirror_image(problem)
         self._times: list[float] = []
         self._count = 0
+        self._turned = False
+        self._checked = ""
         self._shapes: list[tuple[int, ...]] = []
         self._readings: list[_Reading] = []
         self._tried: list[str] = []
 
-    def add(self, time: float, snapshot: Any) -> None:
-        """Take the weights of one time."""
-        matrices = _matrices(snapshot, time)
-        shapes = [w.shape for w in matrices]
-        if not self._readings:
-            self._shapes, self._readings = shapes, [_Reading(way) for way in self._ways(shapes)]
-        if shapes != self._shapes:
+    def add(self, time: float, snapshot: Any, loss: float | None) -> None:
+        """Take the weights of one time, and their loss, at all times or at none."""
+        found = _matrices(snapshot, time, self._orientation, loss is not None)
+        shapes = [w.shape for w in found.matrices]
+        readings = self._readings
+        if not self._shapes:
+            readings = [_Reading(way) for way in self._ways(shapes, found, loss is not None)]
+        elif shapes != self._shapes:
             raise ValueError(
                 f"layers: at time {time:g}: have the shapes {_listed(shapes)}, "
                 f"after {_listed(self._shapes)}"
             )
+        elif (loss is not None) != self._compared:
+            raise ValueError("loss: is needed at all times or at none")
         states = [
-            self._state(reading.way.layers(matrices, self._root)) for reading in self._readings
+            self._state(reading.way.layers(found.matrices, self._root)) for reading in readings
         ]
-        for reading, state in zip(self._readings, states, strict=True):
+        if not self._shapes:
+            self._shapes, self._readings, self._compared = shapes, readings, loss is not None
+        for reading, state in zip(readings, states, strict=True):
             reading.states.append(state)
         self._times.append(time)
+        if loss is not None:
+            self._losses.append(loss)
+            self.scale = max(self.scale, abs(loss))
         if len(self._times) * self._system.dim >= BUFFER:
             self._observe()
 
@@ -338,7 +391,9 @@ class _Rows:
             raise ValueError(f"layers: {str(error).partition(': ')[2]}") from error
         return check_state("layers", self._system, state)
 
-    def _ways(self, shapes: Sequence[tuple[int, ...]]) -> list[_Way]:
+    def _ways(
+        self, shapes: Sequence[tuple[int, ...]], found: _Snapshot, compared: bool
+    ) -> list[_Way]:
         """Return the ways to take matrices of these shapes, one if no losses tell more."""
         own = [part.shape for part in self._system.unpack(np.zeros(self._system.dim))]
         wanted = {False: own}
@@ -348,26 +403,37 @@ class _Rows:
                 del wanted[self._inputs == "whitened"]
         options = itertools.product((False, True), (False, True)[: len(own)], wanted)
         ways = [way for way in itertools.starmap(_Way, options) if way.fits(shapes, wanted)]
+        ways = _as_said(ways, found.lie, {*shapes})
         if not ways:
             needed = " or ".join(_listed(form) for form in wanted.values())
+            said = f", {self._orientation}" if self._orientation else ""
             raise ValueError(
-                f"layers: needs W_1, …, W_{len(own)} of the shapes {needed}, got {_listed(shapes)}"
+                f"layers: needs W_1, …, W_{len(own)} of the shapes {needed}, "
+                f"got {_listed(shapes)}{said}"
             )
-        if self._losses is None:
+        self._turned = found.turned
+        if not compared:
+            self._checked = ", not checked" if len(ways) > 1 else ""
             return [_documented(ways)]
+        self._checked = ", checked by the loss"
+        self._mirrored = self._symmetric and found.lie is None
         return [way for way in ways if not (self._mirrored and way.backwards and not way.original)]
+
+    def _words(self, way: _Way) -> str:
+        """Return how the layers lie that the caller has."""
+        return way._replace(transposed=way.transposed != self._turned).words()
 
     def _observe(self) -> None:
         """Observe the rows so far, in each way whose losses are the given ones."""
         times, self._times = np.array(self._times), []
         blocks = [reading.block(several=len(self._readings) > 1) for reading in self._readings]
         pairs = list(zip(self._readings, blocks, strict=True))
-        if self._losses is not None:
+        if self._compared:
             for reading, states in pairs:
                 self._compare(reading, times, states)
             pairs = [(reading, states) for reading, states in pairs if reading.misfit <= _AGREE]
             refused = (reading for reading in self._readings if not reading.misfit <= _AGREE)
-            self._tried += [f"{r.way.words()}: off by {r.misfit:.2g}" for r in refused]
+            self._tried += [f"{self._words(r.way)}: off by {r.misfit:.2g}" for r in refused]
         self._count += len(times)
         self._readings = [reading for reading, _ in pairs]
         if not pairs:
@@ -382,21 +448,20 @@ class _Rows:
     def _compare(self, reading: _Reading, times: Array, states: Array) -> None:
         """Note how far the given losses are from those of the network at some states."""
         own = observed(self._system, ("loss",), times, states)["loss"].values
-        losses = self._losses if self._losses is not None else own
-        given = losses[self._count : self._count + len(times)]
-        scale = float(np.abs(losses).max()) or 1.0
+        given = np.array(self._losses[self._count : self._count + len(times)])
+        reading.scale = self.scale or 1.0
         for words, (factor, shift) in self._units.items():
-            off = np.abs(factor * (own + shift) - given).max() / scale
+            off = np.abs(factor * (own + shift) - given).max()
             reading.misfits[words] = float(np.maximum(reading.misfits.get(words, 0.0), off))
 
     def dataset(self) -> xr.Dataset:
         """Return the run of all rows so far."""
-        if self._times:
+        if self._times or not self._readings:  # none if their losses are refused
             self._observe()
         backwards = self._readings[::-1]  # of the same states, the first way names them
         readings = [*{reading.digest.digest(): reading for reading in backwards}.values()][::-1]
         if len(readings) > 1:
-            ways = ", ".join(reading.way.words() for reading in readings)
+            ways = ", ".join(self._words(reading.way) for reading in readings)
             raise ValueError(
                 f"loss: does not tell how the layers lie, which may be {ways}; leave it out to "
                 "take them as they are given"
@@ -409,26 +474,44 @@ class _Rows:
             limit=self._system.limit(reading.last).label,
         )
         mirrored = ", or the mirror image" if self._mirrored and not reading.way.original else ""
-        attrs = {"method": "imported", "arrangement": reading.way.words() + mirrored}
-        if self._losses is not None:
+        words = self._words(reading.way) + mirrored + self._checked
+        attrs = {"method": "imported", "arrangement": words}
+        if self._compared:
             attrs["recorded_loss"] = reading.unit
         dataset = one(run, run_coordinates(self._system, self._names))
         return finished(self._system, dataset, attrs)
 
 
-def _matrices(snapshot: Any, time: float) -> list[Array]:
-    """Return the matrices of one time."""
+def _matrices(snapshot: Any, time: float, orientation: str | None, compared: bool) -> _Snapshot:
+    """Return the matrices of one time; where nothing else tells, losses may."""
     with named("layers", f"at time {time:g}"):
         if isinstance(snapshot, Mapping):
             entries = nested(snapshot)
-            return list(layout(entries).read(entries))
+            form = layout(entries, None, orientation, otherwise="out_in" if compared else None)
+            said = orientation or (None if compared else form.told)
+            return _Snapshot([*form.read(entries)], said and "out_in", form.turned)
         if isinstance(snapshot, np.ndarray | str | bytes) or not np.iterable(snapshot):
-            raise TypeError(f"needs a sequence of matrices, got {type(snapshot).__name__}")
+            raise TypeError(
+                f"needs a sequence of matrices, got {type(snapshot).__name__}; stacks W_i "
+                "(time, row, column) are given as zip(W_1, …, W_h)"
+            )
         pairs = enumerate(snapshot, 1)
         arrays = [check_array(f"array {i}", numbers(part), ndim=(1, 2)) for i, part in pairs]
         if any(array.ndim == 1 and array.any() for array in arrays):
             raise ValueError(f"has vectors that are not zero; {REMEDY}")
-        return [array for array in arrays if array.ndim == 2]
+        return _Snapshot([array for array in arrays if array.ndim == 2], orientation, False)
+
+
+def _as_said(
+    ways: Sequence[_Way], lie: str | None, shapes: Container[tuple[int, ...]]
+) -> list[_Way]:
+    """Return the ways in which layers lie as is said, in their order if they can be."""
+    if shapes == {(1, 1)}:  # numbers do not lie
+        return [way for way in ways if not way.transposed]
+    if lie is None:
+        return [*ways]
+    kept = [way for way in ways if way.transposed == (lie == "in_out")]
+    return [way for way in kept if not way.backwards] or kept
 
 
 def _check_inputs(inputs: Any, problem: LinearNetwork | None) -> str | None:

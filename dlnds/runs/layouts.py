@@ -30,6 +30,16 @@ class Layout(NamedTuple):
     biases: tuple[Key, ...]
     bias_shapes: tuple[tuple[int, ...], ...]
 
+    @property
+    def told(self) -> str | None:
+        """The orientation that names tell."""
+        return _told(self.layers)
+
+    @property
+    def turned(self) -> bool:
+        """Whether rows are inputs although names do not tell so."""
+        return self.orientation == "in_out" and self.told is None
+
     def read(self, entries: Entries) -> tuple[Array, ...]:
         """Return W_1, …, W_h, each d_i × d_{i−1}."""
         for key, shape in zip(self.biases, self.bias_shapes, strict=True):
@@ -63,9 +73,15 @@ def text(key: Key) -> str:
 
 
 def layout(
-    entries: Entries, names: Sequence[str] | None = None, orientation: str | None = None
+    entries: Entries,
+    names: Sequence[str] | None = None,
+    orientation: str | None = None,
+    *,
+    otherwise: str | None = None,
 ) -> Layout:
     """Return where the linear layers are among arrays of one time.
+
+    ``otherwise`` is the orientation of those whose names and shapes leave that open.
 
     Raises
     ------
@@ -83,7 +99,7 @@ def layout(
         orders = [_named(shapes, names)]
         owners = [_owner(key) for key in orders[0]]
         biases = [key for key in biases if _owner(key) in owners and key not in orders[0]]
-    order, chosen = _decided(orders, shapes, orientation)
+    order, chosen = _decided(orders, shapes, orientation, otherwise)
     sizes = [tuple(shapes[key] for key in keys) for keys in (order, biases)]
     return Layout(tuple(order), sizes[0], chosen, tuple(biases), sizes[1])
 
@@ -114,7 +130,7 @@ def _owner(key: Key) -> list[str]:
 def _check_linear(shapes: Mapping[Key, tuple[int, ...]], layers: Sequence[Key]) -> None:
     """Refuse arrays that belong to no linear layer."""
     if not layers:
-        raise ValueError("holds no matrix of weights")
+        raise ValueError("holds no matrix of weights: arrays, not lists of numbers")
     for key in layers:
         if len(shapes[key]) != 2:
             raise ValueError(
@@ -166,6 +182,7 @@ def _decided(
     orders: Sequence[Sequence[Key]],
     shapes: Mapping[Key, tuple[int, ...]],
     orientation: str | None,
+    otherwise: str | None,
 ) -> tuple[Sequence[Key], str]:
     """Return the only order and orientation in which each layer fits the one before."""
     if len(orders) > _MOST_ORDERS:
@@ -185,9 +202,13 @@ def _decided(
             "if others are among them"
         )
     if all(keys == fits[0][0] for keys, _ in fits):
+        if {shapes[key] for key in orders[0]} == {(1, 1)}:
+            otherwise = otherwise or ORIENTATIONS[0]  # numbers, which do not lie
+        if otherwise is not None:
+            return fits[0][0], otherwise
         raise ValueError(
             "does not tell by names or shapes whether rows are outputs or inputs "
-            f"({found}); give orientation='out_in' or 'in_out', which loss= of as_run can check"
+            f"({found}); give orientation='out_in' or 'in_out', which loss= of as_run checks"
         )
     raise ValueError(
         f"does not tell the order of its layers ({found}); give names= of W_1, …, W_h, or "
@@ -199,11 +220,16 @@ def _orientations(keys: Sequence[Key], orientation: str | None) -> list[tuple[st
     """Return orientations to try together, those that names tell before others."""
     if orientation is not None:
         return [(orientation,)]
-    told = {_BY_NAME.get(_parts(key)[-1]) for key in keys}
-    word = told.pop() if len(told) == 1 else None
+    word = _told(keys)
     if word is None:
         return [ORIENTATIONS]
     return [(word,), tuple(other for other in ORIENTATIONS if other != word)]
+
+
+def _told(keys: Sequence[Key]) -> str | None:
+    """Return the orientation that names tell."""
+    told = {_BY_NAME.get(_parts(key)[-1]) for key in keys}
+    return told.pop() if len(told) == 1 else None
 
 
 def _is_chain(shapes: Sequence[tuple[int, ...]], orientation: str) -> bool:

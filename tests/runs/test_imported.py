@@ -329,7 +329,7 @@ def test_the_loss_puts_square_layers_right(words):
     given = [ARRANGED[words](snapshot) for snapshot in layers]
     found = dl.as_run(SQUARE, STEPS, given, loss=run.loss.values, save=SAVE)
     assert found.attrs.pop("recorded_loss") == "loss"
-    assert found.attrs["arrangement"] == words
+    assert found.attrs["arrangement"] == f"{words}, checked by the loss"
     assert found.drop_attrs(deep=False).identical(run.drop_attrs(deep=False))
     dl.schema.validate(found)
 
@@ -370,7 +370,7 @@ def test_a_symmetric_problem_has_runs_up_to_their_mirror_image():
         kept = (
             "as given" if words in ("as given", "transposed and in reverse order") else "transposed"
         )
-        assert found.arrangement == f"{kept}, or the mirror image"
+        assert found.arrangement == f"{kept}, or the mirror image, checked by the loss"
         for name in ("loss", "singular_value", "imbalance", "gradient_norm"):
             np.testing.assert_allclose(found[name], run[name], rtol=1e-12, atol=1e-12)
     given = [[*snapshot[1:], snapshot[0]] for snapshot in layers]
@@ -378,10 +378,88 @@ def test_a_symmetric_problem_has_runs_up_to_their_mirror_image():
         dl.as_run(net, STEPS, given, loss=run.loss)
 
 
+def test_what_shapes_leave_open_is_said():
+    layers = snapshots(SQUARE)
+    assert dl.as_run(SQUARE, STEPS, layers).arrangement == "as given, not checked"
+    turned = [[w.T for w in snapshot] for snapshot in layers]
+    run = dl.as_run(SQUARE, STEPS, layers, orientation="out_in")
+    found = dl.as_run(SQUARE, STEPS, turned, orientation="in_out")
+    assert (run.arrangement, found.arrangement) == ("as given", "transposed")
+    assert found.state.identical(run.state)
+    with pytest.raises(ValueError, match="^loss: is not that of .*transposed: off by"):
+        dl.as_run(SQUARE, STEPS, layers, orientation="in_out", loss=run.loss)
+    for function in (dl.Recorder, lambda net, **o: dl.as_run(net, STEPS, layers, **o)):
+        with pytest.raises(ValueError, match="^orientation: "):
+            function(SQUARE, orientation="sideways")
+    with pytest.raises(ValueError, match=r"^layers: needs W_1, .*\(2, 4\), in_out"):
+        dl.as_run(NET, STEPS, snapshots(NET), orientation="in_out")
+    single = dl.LinearNetwork((1, 1), [[2.0]])
+    assert dl.as_run(single, [0.0], [[np.ones((1, 1))]]).arrangement == "as given"
+
+
+def test_dicts_of_square_layers_are_decided_by_the_caller_or_the_loss():
+    layers = snapshots(SQUARE)
+    run = dl.as_run(SQUARE, STEPS, layers)
+    for words, orientation in [("as given", "out_in"), ("transposed", "in_out")]:
+        given = [named(ARRANGED[words](snapshot), "W{}") for snapshot in layers]
+        with pytest.raises(ValueError, match="^layers: at time 0: .* give orientation='out_in'"):
+            dl.as_run(SQUARE, STEPS, given)
+        said = dl.as_run(SQUARE, STEPS, given, orientation=orientation)
+        told = dl.as_run(SQUARE, STEPS, given, loss=run.loss)
+        assert told.arrangement == f"{words}, checked by the loss"
+        for found in (said, told):
+            assert found.state.identical(run.state)
+    weight = [named(snapshot) for snapshot in layers]
+    assert dl.as_run(SQUARE, STEPS, weight).arrangement == "as given"
+    net = naive.random_network((3, 4, 4, 3), 2)
+    back = [{f"W{3 - i}": w for i, w in enumerate(snapshot)} for snapshot in snapshots(net)]
+    assert dl.as_run(net, STEPS, back).arrangement == "transposed, not checked"
+
+
+@pytest.mark.parametrize("words", ARRANGED)
+def test_a_recorder_with_losses_puts_square_layers_right(words, monkeypatch):
+    monkeypatch.setattr("dlnds.runs.imported.BUFFER", 2 * SQUARE.dim)
+    layers = snapshots(SQUARE)
+    run = dl.as_run(SQUARE, STEPS, layers, loss=dl.as_run(SQUARE, STEPS, layers).loss)
+    record = dl.Recorder(SQUARE)
+    for step, snapshot, loss in zip(STEPS, layers, run.loss.values, strict=True):
+        record(step, ARRANGED[words](snapshot), loss=Tensor(loss))
+    found = record.run()
+    assert found.state.identical(run.state)
+    assert found.arrangement == f"{words}, checked by the loss"
+    assert record.run(save=("product",)).arrangement == found.arrangement
+    with pytest.raises(ValueError, match="^loss: is needed at all times or at none"):
+        record(2000, layers[0])
+
+
+def test_a_recorder_refuses_weights_of_other_losses():
+    record = dl.Recorder(SQUARE)
+    record(0.0, snapshots(SQUARE)[0], loss=1e3)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="^loss: is not that of the weights"):
+            record.run()
+    told = dl.Recorder(SQUARE, orientation="in_out")
+    told(0.0, {f"W{i}": w.T for i, w in enumerate(snapshots(SQUARE)[0])})
+    assert np.array_equal(told.run().state[0], SQUARE.pack(snapshots(SQUARE)[0]))
+
+
+def test_numbers_and_stacks_are_taken_or_explained():
+    net = dl.LinearNetwork((1, 1, 1), [[2.0]])
+    weights = {"W1": np.ones((1, 1)), "W2": 2.0 * np.ones((1, 1))}
+    _, layers = dl.read_checkpoints([weights])
+    assert [float(w[0, 0]) for w in layers[0]] == [1.0, 2.0]
+    assert dl.as_run(net, [0.0], [weights]).state.values.tolist() == [[1.0, 2.0]]
+    stacks = [np.stack(parts) for parts in zip(*snapshots(NET), strict=True)]
+    for times in (STEPS, STEPS[:3]):
+        with pytest.raises((ValueError, TypeError), match=r"^layers: .*zip\(W_1, …, W_h\)"):
+            dl.as_run(NET, times, stacks)
+
+
 def test_ways_that_are_the_same_need_no_decision():
     layers = [[c * np.diag([1.0, 2.0, 3.0])] * 3 for c in (0.1, 0.2)]
     run = dl.as_run(SQUARE, [0.0, 1.0], layers)
-    assert dl.as_run(SQUARE, [0.0, 1.0], layers, loss=run.loss).arrangement == "as given"
+    found = dl.as_run(SQUARE, [0.0, 1.0], layers, loss=run.loss)
+    assert found.arrangement == "as given, checked by the loss"
 
 
 def test_single_precision_is_enough_to_tell():
@@ -389,7 +467,7 @@ def test_single_precision_is_enough_to_tell():
     sigma = SQUARE.target.astype(np.float32)
     loss = [0.5 * np.sum((sigma - c @ b @ a) ** 2, dtype=np.float32) for a, b, c in layers]
     found = dl.as_run(SQUARE, STEPS, [[w.T for w in s] for s in layers], loss=loss)
-    assert found.arrangement == "transposed"
+    assert found.arrangement == "transposed, checked by the loss"
 
 
 def test_losses_of_other_networks_are_compared_too():
@@ -418,7 +496,7 @@ def test_weights_of_original_inputs_are_taken_to_whitened_ones():
     for factor, words in [(0.5, "loss"), (1.0, "2 (loss"), (1.0 / 3.0, "0.666667 (loss")]:
         loss = [on_data(W, factor) for W in maps]
         run = dl.as_run(WHITENED, STEPS, layers, loss=loss, save=("product",))
-        assert run.arrangement == "as given from original inputs"
+        assert run.arrangement == "as given from original inputs, checked by the loss"
         assert run.recorded_loss == f"{words} + irreducible_loss{')' * (factor != 0.5)}"
         np.testing.assert_allclose(WHITENED.unwhiten(run["product"].values), maps, rtol=1e-12)
     said = dl.as_run(WHITENED, STEPS, layers, inputs="original", save=("product",))
@@ -445,7 +523,8 @@ def test_the_shape_of_the_first_layer_tells_its_inputs():
 def test_raw_and_given_networks_have_one_kind_of_inputs():
     raw = dl.LinearNetwork.from_data(DATA[0], DATA[1], hidden=(4,), whiten=False)
     layers = [[np.ones((4, 3)), np.ones((3, 4))]]
-    assert dl.as_run(raw, [0.0], layers, inputs="original").arrangement == "as given"
+    run = dl.as_run(raw, [0.0], layers, inputs="original", orientation="out_in")
+    assert run.arrangement == "as given"
     for net, word in [(raw, "whitened"), (NET, "original")]:
         with pytest.raises(ValueError, match="^inputs: "):
             dl.as_run(net, [0.0], layers, inputs=word)
@@ -605,6 +684,13 @@ def test_options_are_checked_by_name():
         (["epoch=1-step=20", "epoch=1-step=40"], [20, 40]),
         (["ckpt-000100", "ckpt-000007"], [100, 7]),
         (["step_5_loss_0.25", "step_6_loss_0.31"], [5, 6]),
+        (["ckpt_2k", "ckpt_500"], [2000, 500]),
+        (["ckpt_1.5M", "ckpt_20K"], [1500000, 20000]),
+        (["net_10ksteps", "net_2ksteps"], [10000, 2000]),
+        (["step_1e3", "step_2e2"], [1000, 200]),
+        (["step_3", "step_-2"], [3, -2]),
+        (["7", "-9"], [7, -9]),
+        (["step-3", "step-2"], [3, 2]),
     ],
 )
 def test_steps_are_the_numbers_that_names_mean(stems, steps, tmp_path):
@@ -614,6 +700,41 @@ def test_steps_are_the_numbers_that_names_mean(stems, steps, tmp_path):
     times, weights = dl.read_checkpoints(tmp_path)
     assert times.tolist() == sorted(steps)
     assert np.array_equal(weights[0][0], layers[int(np.argmin(steps))][0])
+
+
+@pytest.mark.parametrize(
+    "stems",
+    [
+        ("ckpt_500", "ckpt_1m"),
+        ("ckpt_1m", "ckpt_2m"),
+        ("step_500", "step_1_000"),
+        ("epoch_0.5", "epoch_1.5"),
+        ("step_1e-2", "step_1e-3"),
+        ("5epochs", "100steps"),
+    ],
+)
+def test_numbers_in_doubt_are_no_steps(stems, tmp_path):
+    for stem in stems:
+        write_npz(tmp_path / f"{stem}.npz", named(snapshots(NET)[0]))
+    with pytest.raises(ValueError, match=r"^source: .*\.npz does not tell its step; give steps="):
+        dl.read_checkpoints(tmp_path)
+
+
+def test_floats_as_keys_are_times():
+    layers = snapshots(NET)[:2]
+    source = {0.9: named(layers[1]), np.float32(-0.5): named(layers[0])}
+    times, weights = dl.read_checkpoints(source)
+    assert times.tolist() == [-0.5, 0.9]
+    assert np.array_equal(weights[1][2], layers[1][2])
+    times, _ = dl.read_checkpoints({np.int64(-5): named(layers[0]), 1.5: named(layers[1])})
+    assert times.tolist() == [-5.0, 1.5]
+    for key in (np.nan, np.inf):
+        with pytest.raises(ValueError, match="^source: the step of 'time=.* is no number"):
+            dl.read_checkpoints({0.0: named(layers[0]), key: named(layers[1])})
+    with pytest.raises(ValueError, match="^source: the step of 'step_0.5' .* is no number"):
+        dl.read_checkpoints({"step_0.5": named(layers[0]), "step_1.5": named(layers[1])})
+    with pytest.raises(ValueError, match="^source: .*not lists of numbers"):
+        dl.read_checkpoints({"W1": [[1.0, 2.0]], "W2": [[1.0], [2.0]]})
 
 
 def test_each_checkpoint_may_have_a_folder(tmp_path):
@@ -652,6 +773,28 @@ def test_folders_and_headers_that_hold_nothing_are_named(tmp_path):
     path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(6))
     with pytest.raises(ValueError, match="^layers: .*the dtype F8_E4M3"):
         list(dl.read_checkpoints(path)[1])
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        [],
+        {"0.weight": {"dtype": "F32", "shape": [2, 3]}},
+        {"0.weight": {"dtype": "F32", "shape": [-2, -3], "data_offsets": [0, 24]}},
+        {"0.weight": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 20]}},
+        {"0.weight": {"dtype": "F32", "shape": [2, 3], "data_offsets": [8, 32]}},
+        {
+            "0.weight": {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]},
+            "1.weight": {"dtype": "F32", "shape": [2, 2], "data_offsets": [8, 24]},
+        },
+    ],
+)
+def test_broken_safetensors_are_refused_when_they_are_listed(header, tmp_path):
+    text = json.dumps(header).encode()
+    path = tmp_path / "step_1.safetensors"
+    path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(24))
+    with pytest.raises(ValueError, match="^source: .*step_1.*: is no whole file of safetensors"):
+        dl.read_checkpoints(tmp_path)
 
 
 def test_weights_that_vanish_after_they_were_listed_are_named(tmp_path):
@@ -774,7 +917,7 @@ def test_blocks_change_nothing(rows, monkeypatch):
     monkeypatch.setattr("dlnds.runs.imported.BUFFER", rows * SQUARE.dim)
     given = ([w.T for w in snapshot] for snapshot in layers)
     found = dl.as_run(SQUARE, STEPS, given, loss=run.loss, save=SAVE)
-    assert found.arrangement == "transposed"
+    assert found.arrangement == "transposed, checked by the loss"
     record = dl.Recorder(SQUARE, save=SAVE)
     for step, snapshot in zip(STEPS, layers, strict=True):
         record.record(step, snapshot)
