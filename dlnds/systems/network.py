@@ -534,10 +534,11 @@ class LayeredSystem(WeightSystem):
         raise NotImplementedError
 
     def _observables(self, start: Array) -> Mapping[str, Callable[[Array], xr.Variable]]:
-        def of_map(function: Callable[[Array], Any], *dims: str) -> Any:
-            return self._of_layers(
-                lambda layers: function(observables.singular_values(product(layers))), *dims
-            )
+        def rank(function: Callable[[Array], Any]) -> Any:
+            def values(layers: Sequence[Array]) -> Any:
+                return function(observables.singular_values(product(observables.scaled(layers))))
+
+            return self._of_layers(values)
 
         def of_kernel(function: Callable[..., Any], *dims: str) -> Any:
             def values(states: Array) -> Array:
@@ -548,9 +549,11 @@ class LayeredSystem(WeightSystem):
 
             return variable(values, *dims)
 
-        def change(now: tangent_kernel.Factors) -> tuple[Array, Array]:
-            first = tangent_kernel.factors(self._data[0], layers_of(self.widths, start))
-            return tangent_kernel.distances(now, first)
+        def of_change(number: int) -> Any:
+            first = layers_of(self.widths, start)
+            return self._of_layers(
+                lambda layers: tangent_kernel.distances(self._data[0], layers, first)[number]
+            )
 
         def with_target(now: tangent_kernel.Factors) -> Array:
             problem, targets = self._data
@@ -561,16 +564,18 @@ class LayeredSystem(WeightSystem):
             "product": self._of_layers(product, "row", "column"),
             "imbalance": self._of_layers(symmetry.imbalance),
             "balance_gap": self._of_layers(observables.balance_gap),
-            "singular_value": of_map(lambda values: values, "mode"),
-            "effective_rank": of_map(observables.effective_rank),
-            "stable_rank": of_map(observables.stable_rank),
+            "singular_value": self._of_layers(
+                lambda layers: observables.singular_values(product(layers)), "mode"
+            ),
+            "effective_rank": rank(observables.effective_rank),
+            "stable_rank": rank(observables.stable_rank),
             "alignment": self._of_layers(
                 lambda layers: observables.alignment(self._fitting_map, layers), "level", "mode"
             ),
             "ntk_eigenvalue": of_kernel(tangent_kernel.eigenvalues, "eigen"),
             "ntk_alignment": of_kernel(with_target),
-            "ntk_distance": of_kernel(lambda now: change(now)[0]),
-            "ntk_change": of_kernel(lambda now: change(now)[1]),
+            "ntk_distance": of_change(0),
+            "ntk_change": of_change(1),
             "hidden_similarity": variable(
                 lambda states: self._similarity(states, self._own_inputs),
                 *("layer", "item", "other_item"),

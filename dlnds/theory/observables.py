@@ -10,6 +10,8 @@ from dlnds.arrays import Array, Flags, Integers
 from dlnds.theory import tolerances
 from dlnds.theory.coordinates import transposed
 
+#: The exponent that zero is given, below those of all numbers.
+ZERO = -(2**20)
 #: Singular values that are rounding, in terms of the largest.
 _NOISE = 64.0 * float(np.finfo(float).eps)
 
@@ -17,6 +19,22 @@ _NOISE = 64.0 * float(np.finfo(float).eps)
 def inner(A: Array, B: Array) -> Array:
     """Return ⟨A, B⟩ = tr(AᵀB) of matrices, or of each in stacks."""
     return np.asarray(np.sum(A * B, axis=(-2, -1)))
+
+
+def exponents(matrices: Array) -> Integers:
+    """Return the powers of two just above the largest entry of matrices, or of each in stacks."""
+    largest = np.abs(matrices).max(axis=(-2, -1))
+    return np.where(largest > 0.0, np.frexp(largest)[1], ZERO)
+
+
+def shifted(matrices: Array, by: Integers) -> Array:
+    """Return matrices, or each in stacks, times powers of two: exactly, if in the range."""
+    return np.asarray(np.ldexp(matrices, by[..., None, None]))
+
+
+def scaled(layers: Sequence[Array]) -> list[Array]:
+    """Return layers times powers of two, so that products of them neither under- nor overflow."""
+    return [shifted(w, -exponents(w)) for w in layers]
 
 
 def singular_values(matrices: Array) -> Array:
@@ -74,7 +92,9 @@ def balance_gap(layers: Sequence[Array]) -> Array:
     Between 0 (balanced) and 1; 0 where both layers are zero, and for a single layer.
     """
     largest = np.zeros(layers[0].shape[:-2])
-    for w, after in itertools.pairwise(layers):
+    for pair in itertools.pairwise(layers):
+        size = np.maximum(*map(exponents, pair))
+        w, after = (shifted(layer, -size) for layer in pair)
         own, other = w @ transposed(w), transposed(after) @ after
         sizes = np.sqrt(inner(own, own)) + np.sqrt(inner(other, other))
         gap = np.sqrt(inner(own - other, own - other)) / np.where(sizes > 0.0, sizes, 1.0)

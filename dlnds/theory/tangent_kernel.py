@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy  # loads its modules when they are used
 
-from dlnds.arrays import Array
+from dlnds.arrays import Array, Integers
 from dlnds.theory import observables
 from dlnds.theory.coordinates import transposed
 from dlnds.theory.moments import Problem
@@ -32,23 +32,46 @@ class Term(NamedTuple):
 
 
 class Factors(NamedTuple):
-    """L_1, …, L_h and P_0, …, P_{h−1} of a state, or stacks of them."""
+    """L_1, …, L_h and P_0, …, P_{h−1} of a state, or stacks of them, in proportion.
+
+    Those of layers 2^{−e_i} W_i, with L_i times 2^{−e_i} and a power that is the same for all, so
+    that no product of them under- or overflows: K is 4^{exponent} times theirs.
+    """
 
     readings: list[Array]
     images: list[Array]
+    sizes: Integers
+    exponent: Integers
 
     def terms(self) -> list[Term]:
         """Return K as a sum."""
         return [Term(L, L, P, P) for L, P in zip(self.readings, self.images, strict=True)]
 
 
-def factors(problem: Problem, layers: Sequence[Array]) -> Factors:
-    """Return what the kernel of layers, or of stacks of them, is made of."""
+def factors(problem: Problem, layers: Sequence[Array], sizes: Integers | None = None) -> Factors:
+    """Return what the kernel of layers, or of stacks of them, is made of.
+
+    ``sizes`` (layer, …) are the e_i, if not those of the layers.
+    """
+    if sizes is None:
+        sizes = _sizes(layers)
+    least = sizes.min(axis=0)
+    layers = [observables.shifted(w, -e) for w, e in zip(layers, sizes, strict=True)]
     root = np.eye(problem.widths[0]) if problem.root is None else problem.root
     last = np.eye(problem.widths[-1])
     readings = itertools.accumulate(layers[:0:-1], np.matmul, initial=last)
     images = itertools.accumulate(layers[:-1], lambda done, w: w @ done, initial=root)
-    return Factors([*readings][::-1], [*images])
+    pairs = zip([*readings][::-1], sizes, strict=True)
+    weighted = [observables.shifted(L, least - e) for L, e in pairs]
+    return Factors(weighted, [*images], sizes, sizes.sum(axis=0) - least)
+
+
+def _sizes(layers: Sequence[Array]) -> Integers:
+    """Return the exponents (layer, …) of layers; of one that is zero the least of the others."""
+    found = np.stack([observables.exponents(w) for w in layers])
+    zero = found == observables.ZERO
+    least = np.where(zero, -observables.ZERO, found).min(axis=0)
+    return np.where(zero, np.where(zero.all(axis=0), 0, least), found)
 
 
 def product(some: Sequence[Term], others: Sequence[Term]) -> Array:
@@ -72,23 +95,32 @@ def change(now: Factors, before: Factors) -> list[Term]:
     return terms
 
 
-def distances(now: Factors, before: Factors) -> tuple[Array, Array]:
+def distances(
+    problem: Problem, layers: Sequence[Array], first_layers: Sequence[Array]
+) -> tuple[Array, Array]:
     """Return 1 − ⟨K, K_0⟩/(‖K‖ ‖K_0‖) and ‖K − K_0‖/‖K_0‖, from the change itself.
 
     Where the kernel hardly moves both are accurate to rounding of the change, not of the kernel.
     Where it grows by orders of magnitude the change has its size and hides the angle, which is
     that of the two kernels then. NaN where a kernel is zero.
     """
-    moved, start = change(now, before), before.terms()
-    size, first = (np.sqrt(product(terms, terms)) for terms in (now.terms(), start))
+    now, before = factors(problem, layers), factors(problem, first_layers)
+    norms = [np.sqrt(product(some.terms(), some.terms())) for some in (now, before)]
+    overlap = product(now.terms(), before.terms())
+    # The change is that of factors in the same units, those of the larger layers.
+    sizes = np.maximum(now.sizes, before.sizes)
+    here, there = (factors(problem, some, sizes) for some in (layers, first_layers))
+    moved, start = change(here, there), there.terms()
     squared, along = np.maximum(product(moved, moved), 0.0), product(moved, start)
-    overlap = product(now.terms(), start)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    units = [2 * (some.exponent - here.exponent) for some in (now, before)]
+    size, first = (np.ldexp(*pair) for pair in zip(norms, units, strict=True))
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         longer = (squared + 2.0 * along) / (size + first)
         angle = np.maximum(squared - longer**2, 0.0) / (2.0 * size * first)
-        far = np.maximum(1.0 - overlap / size / first, 0.0)
+        far = np.maximum(1.0 - overlap / norms[0] / norms[1], 0.0)
         near = np.abs(longer) <= np.minimum(size, first)
-        return np.where(near, angle, far), np.sqrt(squared) / first
+        ratio = np.ldexp(np.sqrt(squared) / norms[1], -units[1])
+        return np.where(near, angle, far), ratio
 
 
 def alignment(problem: Problem, now: Factors, targets: float) -> Array:
@@ -116,11 +148,12 @@ def eigenvalues(now: Factors) -> Array:
     if n * k > MOST_EIGENVALUES:
         places = np.ndindex(rows)
         found = [_largest([A[r] for A in outer], [B[r] for B in before]) for r in places]
-        return np.reshape(found, (*rows, FEW_EIGENVALUES))
+        values = np.reshape(found, (*rows, FEW_EIGENVALUES))
+        return np.ldexp(values, 2 * now.exponent[..., None])
     matrix = np.zeros((*rows, n * k, n * k))
     for A, B in zip(outer, before, strict=True):
         matrix += np.einsum("...ab,...cd->...acbd", A, B).reshape(matrix.shape)
-    return observables.eigenvalues(matrix)
+    return np.ldexp(observables.eigenvalues(matrix), 2 * now.exponent[..., None])
 
 
 def _largest(outer: list[Array], before: list[Array]) -> Array:

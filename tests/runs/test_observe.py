@@ -400,6 +400,40 @@ def test_the_balance_gap_lies_between_none_and_one():
     np.testing.assert_allclose(found, [0.0, 1.0, np.sqrt(0.5), 0.6, 0.0], atol=1e-15)
 
 
+@pytest.mark.parametrize(
+    ("widths", "scale"), [((2,) * 11, 2.0**-30), ((3, 4, 4, 2), 2.0**-400), ((3, 4, 2), 2.0**100)]
+)
+def test_what_is_measured_as_a_ratio_has_no_scale(widths, scale):
+    """K and W Wᵀ are homogeneous in the weights; powers of two round nothing."""
+    rng = np.random.default_rng(17)
+    net = dl.LinearNetwork(widths, rng.normal(size=(widths[-1], widths[0])))
+    x = rng.normal(size=(3, net.dim))
+    names = ["ntk_distance", "ntk_change", "ntk_alignment", "balance_gap", "effective_rank"]
+    names += ["stable_rank", "alignment"]
+    for name in names:
+        plain, small = (measured(net, name, *states) for states in (x, scale * x))
+        np.testing.assert_allclose(small, plain, rtol=1e-13, atol=1e-15, err_msg=name)
+    # a layer of another size: the map has the same ranks, K other weights of its terms
+    first, *rest = net.unpack(x[0])
+    far = net.pack([first * scale, *rest])
+    assert np.isfinite(measured(net, "ntk_alignment", far)).all()
+    assert measured(net, "stable_rank", far) == pytest.approx(measured(net, "stable_rank", x[0]))
+
+
+def test_a_kernel_of_one_large_layer_is_its_own():
+    """K = W_2W_2ᵀ ⊗ I + I ⊗ W_1ᵀW_1, of which a tiny W_1 leaves the first, and zero, too."""
+    rng = np.random.default_rng(18)
+    net = dl.LinearNetwork((3, 4, 2), rng.normal(size=(2, 3)))
+    W1, W2 = net.unpack(rng.normal(size=net.dim))
+    K, y = np.kron(W2 @ W2.T, np.eye(3)), net.target.ravel()
+    for small, large in itertools.product((0.0, 2.0**-500), (1.0, 2.0**-400, 2.0**100)):
+        x = net.pack([large * small * W1, large * W2])
+        wanted = y @ K @ y / np.linalg.norm(K) / (y @ y)
+        assert float(measured(net, "ntk_alignment", x)[0]) == pytest.approx(wanted, rel=1e-13)
+        values = measured(net, "ntk_eigenvalue", x)[0] / large / large
+        np.testing.assert_allclose(values, np.linalg.eigvalsh(K)[::-1], rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("name", problems(np.random.default_rng(11)))
 def test_hidden_rotations_change_nothing(name):
     rng = np.random.default_rng(11)
