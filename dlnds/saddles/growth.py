@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -15,7 +14,7 @@ from tqdm import tqdm
 
 from dlnds import schema
 from dlnds._kernels import jit
-from dlnds.arrays import Array, Flags, Integers
+from dlnds.arrays import Array, Flags
 from dlnds.errors import (
     check_flag,
     check_generator,
@@ -27,12 +26,13 @@ from dlnds.errors import (
 from dlnds.runs.events import Event
 from dlnds.runs.flow import LAST, SMALLEST_RTOL, flow
 from dlnds.saddles import hyperbolic, orbits
+from dlnds.saddles.modes import Modes, modes_at
 from dlnds.systems.linear import LinearNetwork, check_network
 from dlnds.systems.losses import against_time
 from dlnds.systems.product import has_maps
 from dlnds.systems.protocol import SystemProtocol
-from dlnds.theory import forms, places, tolerances
-from dlnds.theory.coordinates import Turning, block_places, flat
+from dlnds.theory import forms, tolerances
+from dlnds.theory.coordinates import flat
 from dlnds.theory.moments import balanced_layers
 from dlnds.theory.saddles import Directions
 
@@ -207,19 +207,22 @@ def _any_growth(
 
 
 class _Base(NamedTuple):
-    """A critical point and its directions, in coordinates that suit them.
+    """A critical point in coordinates that suit it, with its directions there."""
 
-    ``exact``: the point is canonical there, on hidden units 1..r.
-    """
-
-    net: LinearNetwork
-    parts: places.Parts
-    state: Array
+    modes: Modes
     directions: Directions
-    exact: bool
     stable: bool
     scale: float
-    lift: Callable[[Array], Array]
+
+    @property
+    def net(self) -> LinearNetwork:
+        """The network in these coordinates."""
+        return self.modes.net
+
+    @property
+    def state(self) -> Array:
+        """The critical point in them."""
+        return self.modes.state
 
 
 class _Tangent(NamedTuple):
@@ -247,27 +250,14 @@ class _Fibre(NamedTuple):
 
 
 def _base(net: LinearNetwork, manifold: xr.Dataset) -> _Base:
-    """Return where the point of a manifold is simplest, with its directions there.
-
-    These are known to `tolerances.CRITICAL`: they see no part of the problem by less than that.
-    """
-    layers = net.unpack(manifold["state"].values)
-    place = places.canonical_place(net.problem, layers)
-    exact = place is not None
-    place = place or places.mode_place(net.problem, layers)
-    problem = place.problem
-    whole = dataclasses.replace(net, target=problem.target, input_root=problem.root, whitening=None)
-    frame = Turning(net.widths, [b.T for b in place.bases])(manifold["frame"].values)
-    frame = np.where(np.abs(frame) > tolerances.NO_PART, frame, 0.0)
-    parts = places.parts_of(problem)
-    frame = parts.without(net.widths, frame, tolerances.CRITICAL)
+    """Return where the point of a manifold is simplest, with its directions there."""
+    modes = modes_at(net, net.unpack(manifold["state"].values))
+    frame = modes.directions(manifold["frame"].values)
     root = 1.0 if net.input_root is None else float(np.linalg.norm(net.input_root, 2))
     size = max(float(net.singular_modes[1][0]) / root, np.finfo(float).tiny)
     numbers = [manifold[name].values.astype(np.int64) for name in ("order", "mode", "mode_lost")]
     along = Directions(frame, manifold["rate"].values, *numbers)
-    stable, scale = manifold.attrs["side"] == "stable", size ** (1.0 / net.depth)
-    lift = Turning(net.widths, place.bases)
-    return _Base(whole, parts, place.state, along, exact, stable, scale, lift)
+    return _Base(modes, along, manifold.attrs["side"] == "stable", size ** (1.0 / net.depth))
 
 
 def _read(net: LinearNetwork, manifold: object) -> xr.Dataset:
@@ -303,7 +293,7 @@ def _at_random(base: _Base, count: int, rng: np.random.Generator) -> list[_Tange
     """Return random unit directions of the tangent cone."""
     frame, _, order, mode, lost = base.directions
     residual = order > 2
-    if base.exact:  # there the residual part is known for h = 2 too
+    if base.modes.exact:  # there the residual part is known for h = 2 too
         residual |= (mode >= 0) & (lost < 0)
     spanned, chosen = ~residual, []
     for _ in range(count if len(order) else 0):
@@ -311,7 +301,7 @@ def _at_random(base: _Base, count: int, rng: np.random.Generator) -> list[_Tange
         rest = np.zeros(base.net.dim)
         if residual.any():
             size = 1.0 if not spanned.any() else abs(rng.normal())
-            if base.exact:
+            if base.modes.exact:
                 rest = size * _cone_element(base, residual, rng)
             else:
                 rest = size * frame[rng.choice(np.flatnonzero(residual))]
@@ -359,35 +349,13 @@ def _start(base: _Base, tangent: _Tangent, rtol: float) -> tuple[Array, float]:
         rates = base.directions.rate[used & (base.directions.order == 2)]
         if bend > 0.0:
             size = min(size, float(np.sqrt(2.0 * rates.min() * rtol * base.scale / bend)))
-    elif not base.exact:
+    elif not base.modes.exact:
         size = min(size, float(np.sqrt(rtol)) * base.scale)
     away, point = size * v, x.copy()
-    if tangent.strict.any() or not base.exact:
+    if tangent.strict.any() or not base.modes.exact:
         reference = net.numerics.invariants(x) - net.numerics.invariants(away)
         jit.ready(net.numerics.restore, jit.RESTORE)(point, net.params, reference, True)
     return point + away, size
-
-
-def _part(base: _Base, start: Array) -> tuple[SystemProtocol, Integers]:
-    """Return the system of the parts of the problem that a run can see, and its weights' places.
-
-    In the whole system rounding would lead runs into the others.
-    """
-    net, parts = base.net, base.parts
-    used = np.flatnonzero(parts.used(net.widths, start))
-    inputs, columns, outputs = (np.flatnonzero(np.isin(labels, used)) for labels in parts)
-    if not (inputs.size and columns.size and outputs.size):
-        inputs, columns, outputs = (np.arange(labels.size) for labels in parts)
-    kept = [inputs, *(np.arange(d) for d in net.widths[1:-1]), outputs]
-    root = net.input_root
-    small = dataclasses.replace(
-        net,
-        widths=tuple(len(units) for units in kept),
-        target=net.target[np.ix_(outputs, columns)],
-        input_root=None if root is None else root[np.ix_(inputs, columns)],
-    )
-    system = against_time(small) if base.stable else small
-    return system, block_places(net.widths, kept)
 
 
 def _grow(
@@ -395,7 +363,8 @@ def _grow(
 ) -> _Fibre:
     """Return one run, first to find its path, then sampled along it."""
     start, size = _start(base, tangent, rtol)
-    system, weights = _part(base, start)
+    small, weights = base.modes.seen(start)
+    system: SystemProtocol = against_time(small) if base.stable else small
     start, at = start[weights], base.state[weights]
     beyond = Event(lambda x: float(np.linalg.norm(x - at)) - reach, "reach", 1, terminal=True)
     options: dict[str, Any] = {"rtol": rtol, "reduce_width": True}
@@ -434,7 +403,7 @@ def _dataset(
     states = np.reshape([fibre.states for fibre in fibres], sizes)
     times = np.reshape([fibre.time for fibre in fibres], sizes[:2])
     tangents = np.reshape([fibre.tangent for fibre in fibres], (len(fibres), net.dim))
-    lifted = base.lift(states.reshape(-1, net.dim)).reshape(sizes)
+    lifted = base.modes.lift(states.reshape(-1, net.dim)).reshape(sizes)
     nowhere = [base.stable and not fibre.end_kind for fibre in fibres]
     ends = ["" if gone else net.limit(x[-1]).label for gone, x in zip(nowhere, lifted, strict=True)]
     kinds = {"start_size": float, "length": float, "end_kind": np.int8, "stop_reason": np.int8}
@@ -443,7 +412,7 @@ def _dataset(
         "state": (("fibre", "time", "parameter"), lifted),
         "elapsed_time": (("fibre", "time"), -times if base.stable else times),
         "loss": (("fibre", "time"), base.net.loss(states) if fibres else times),
-        "tangent": (("fibre", "parameter"), base.lift(tangents)),
+        "tangent": (("fibre", "parameter"), base.modes.lift(tangents)),
         "imbalance_residual": ("fibre", _drift(base, states)),
         "end": ("fibre", np.array(ends, dtype=np.str_)),
         **schema.columns("fibre", **numbers),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,11 +26,14 @@ from dlnds.errors import (
 )
 from dlnds.landscape.newton import find_critical_point
 from dlnds.runs.events import Event
-from dlnds.runs.flow import flow
-from dlnds.runs.recording import recorded
+from dlnds.runs.flow import finished, flow
+from dlnds.runs.recording import observed, recorded
 from dlnds.saddles.directions import escape_directions, read_row
+from dlnds.saddles.modes import modes_at
 from dlnds.systems.network import WeightSystem, check_weights
-from dlnds.systems.protocol import check_state, dense_jacobian, field_of
+from dlnds.systems.product import has_maps
+from dlnds.systems.protocol import check_state, dense_jacobian, field_of, unchanged
+from dlnds.systems.stored import run_coordinates
 from dlnds.theory import tolerances
 from dlnds.theory.laws import time_on_ray
 
@@ -102,7 +105,8 @@ def escape_path(
         ``limit_residual``, ‖∇L‖ there, ``limit_active(unit)``, 1 for units with weights, and
         ``limit_kind``: ``saddle``, if the Hessian has a negative eigenvalue or the leading form in
         the weights of its zero units has an escape direction, ``global_minimum``, if nothing is
-        left of the loss, ``critical_point`` otherwise, or ``none``, if the run did not come to one.
+        left of the loss, ``critical_point`` otherwise, or ``none``, if the run did not come to one,
+        as where it is ``out_of_steps``: then ``limit_state`` is where it was last.
         Attributes: ``delta``, ``start_error``, an estimate of what is neglected at the start, in
         terms of δ and in time, and the ``order`` and the ``rate`` of the direction.
 
@@ -140,21 +144,61 @@ def escape_path(
     save = tuple(dict.fromkeys(("state", *recorded(system, save))))
     ray = _ray(system, read_row(system, direction))
     check_memory("system", 4 * system.dim**2)
-    size, (start, time, error) = _entered(system, ray, delta)
+    place = _small(system, ray)
+    size, (start, time, error) = _entered(place.system, place.ray, delta)
     grid = None if t_eval is None else check_ascending("t_eval", t_eval)
     if grid is not None and not grid[-1] > time:
         raise ValueError(f"t_eval: needs times after {time:.6g}, when the path is at this distance")
     rounding = float(np.finfo(float).eps) * size  # in modes that do not move: not followed
-    options: dict[str, Any] = {"rtol": rtol, "atol": rounding, "save": save, "max_steps": max_steps}
-    run = flow(system, start, (time, np.inf), events=_at_rest(system), **options)
-    end = _limit(system, np.array(run.state.values[-1]))
+    options: dict[str, Any] = {"rtol": rtol, "atol": rounding, "max_steps": max_steps}
+    run = flow(place.system, start, (time, np.inf), events=_at_rest(place.system), **options)
+    end = _limit(system, place, run)
     if grid is not None:
-        run = flow(system, start, (time, float(grid[-1])), grid, **options)
-    path = run.drop_vars(["event", "event_kind"], errors="ignore").assign(end)
+        run = flow(place.system, start, (time, float(grid[-1])), grid, **options)
+    run = _lifted(system, place, run, save)
+    path = run.assign(end)
     for word in ("events", "n_unresolved"):  # of what ended the search for the limit
         path.attrs.pop(word, None)
     attrs = {"delta": size, "start_error": error, "order": ray.order, "rate": ray.rate}
     return schema.finish(path.assign_coords(system.unit_coordinates()), "run", attrs)
+
+
+class Small(NamedTuple):
+    """The network in which a path is followed, the ray there, and the way back of its states."""
+
+    system: WeightSystem
+    ray: Ray
+    lift: Callable[[Array], Array]
+
+
+def _small(system: WeightSystem, ray: Ray) -> Small:
+    """Return the network of the modes that a ray sees; of other networks all of it."""
+    if not has_maps(system):
+        return Small(system, ray, unchanged)
+    net: Any = system
+    modes = modes_at(net, net.unpack(ray.point))
+    u = modes.directions(ray.u[None])[0]
+    small, weights = modes.seen(modes.state + u)
+
+    def lift(states: Array) -> Array:
+        whole = np.zeros((*states.shape[:-1], net.dim))
+        whole[..., weights] = states
+        return modes.lift(whole)
+
+    u = u[weights] / np.linalg.norm(u[weights])
+    return Small(small, ray._replace(point=modes.state[weights], u=u), lift)
+
+
+def _lifted(
+    system: WeightSystem, place: Small, run: xr.Dataset, names: tuple[str, ...]
+) -> xr.Dataset:
+    """Return a run in the whole network."""
+    states, clock = place.lift(run.state.values), np.stack([run.time, run.time_low], axis=1)
+    known = observed(system, names, clock, states)
+    ends = run[["stop_reason", "limit_kind", "limit_decision"]].variables
+    attrs = {**run.attrs, "limit": system.limit(states[-1]).label}
+    dataset = xr.Dataset({**known, **ends}, run_coordinates(system, names), attrs)
+    return finished(system, dataset, {})
 
 
 def _ray(system: WeightSystem, direction: xr.Dataset) -> Ray:
@@ -218,13 +262,17 @@ def _at_rest(system: WeightSystem) -> Event:
     return Event(excess, "at_rest", -1, terminal=True)
 
 
-def _limit(system: WeightSystem, end: Array) -> dict[str, Any]:
+def _limit(system: WeightSystem, place: Small, run: xr.Dataset) -> dict[str, Any]:
     """Return what a path comes to."""
-    kind = "none"
-    with contextlib.suppress(ConvergenceError):
-        x = find_critical_point(system, end, max_iterations=FEW_ITERATIONS).state.values
-        if np.linalg.norm(x - end) <= NEAR_LIMIT * np.linalg.norm(end):
-            end, kind = x, _kind(system, x)
+    state, kind = np.array(run.state.values[-1]), "none"
+    end = place.lift(state[None])[0]
+    if schema.decode(run.stop_reason).item() != "out_of_steps":
+        with contextlib.suppress(ConvergenceError):
+            found = find_critical_point(place.system, state, max_iterations=FEW_ITERATIONS)
+            x = found.state.values
+            if np.linalg.norm(x - state) <= NEAR_LIMIT * np.linalg.norm(state):
+                end = place.lift(x[None])[0]
+                kind = _kind(system, end)
     active = system.unit_sizes(end) > tolerances.ZERO_UNIT * np.linalg.norm(end)
     return {
         "limit_state": ("parameter", end),
@@ -275,7 +323,8 @@ def escape_chain(
         ``state(saddle, parameter)``, ``loss(saddle)``, ``n_active(saddle)``, the number of hidden
         units with weights, and the ``order`` and ``value(saddle)`` of the direction in which it is
         left, 0 at the last; ``ended_by``, why it goes no further: a ``minimum``, ``nothing_found``
-        by the search of directions, ``no_limit`` of a path, or ``max_paths``; nodes ``path_0``,
+        by the search of directions, ``no_limit`` of a path, which was at the last of the
+        states when it ended, or ``max_paths``; nodes ``path_0``,
         ``path_1``, …, what `escape_path` returns.
 
     Raises

@@ -514,3 +514,50 @@ def test_rays_are_found_where_the_balanced_one_is_the_worst_of_its_family():
     kkt = dl.escape_directions(net, carried.state)
     assert kkt.modes.values.tolist() == ["{1}", "{2}", "{1,2}"]
     assert float(kkt.value[0]) == pytest.approx(2.0 * 3.0**-1.5, rel=1e-9)
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize(("size", "inputs"), [(1e-6, "white"), (0.3, "turned"), (1e-6, "raw")])
+def test_paths_from_moved_points_learn_the_modes_of_their_ray_and_no_others(size, inputs):
+    """W_1 v = 0 = uᵀ W_h stays: of A_{0} along T the loss comes to Σ σ² / 2 over what is in none.
+
+    The modes are principal axes of the raw inputs, so that they have this symmetry too.
+    """
+    rng, sigma = np.random.default_rng(5), np.array([3.0, 2.0, 1.0])
+    U, V = (np.linalg.qr(rng.normal(size=(3, 3)))[0] for _ in range(2))
+    U, V = (np.eye(3), np.eye(3)) if inputs == "white" else (U, V)
+    root = (V * [1.0, 0.5, 2.0]) @ V.T if inputs == "raw" else None
+    net = dl.LinearNetwork((3, 3, 3, 3), (U * sigma) @ V.T, input_root=root)
+    group = [np.eye(3) + size * rng.normal(size=(3, 3)) for _ in range(2)]
+    kkt = dl.escape_directions(net, dl.act(net, group, net.critical_state((0,))), n_starts=20)
+    lost = []
+    for row in range(kkt.sizes["direction"]):
+        path = dl.escape_path(net, kkt.isel(direction=row))
+        dl.schema.validate(path)
+        W = net.product(path.state.values) @ (np.eye(3) if root is None else root)
+        strengths = np.abs(U.T @ W @ V)
+        seen = np.linalg.norm(net.unpack(kkt.state.values[row])[0] @ V, axis=0) > 1e-6
+        seen[0] = True
+        assert strengths[:, :, ~seen].max(initial=0.0) < 1e-12
+        assert strengths[:, ~seen].max(initial=0.0) < 1e-12
+        left = 0.5 * float(np.sum(sigma[~seen] ** 2))
+        assert float(path.limit_loss) == pytest.approx(left, abs=1e-7)
+        assert dl.schema.decode(path.limit_kind) == ("saddle" if left else "global_minimum")
+        lost.append(left)
+    assert {0.5, 2.0} <= set(lost)
+
+
+@pytest.mark.compiled
+def test_a_path_that_has_not_come_anywhere_has_no_limit():
+    """Along an orbit the loss falls, so that no path comes back to the value that it leaves."""
+    net = network((2, 2, 2, 2), (2.0, 1.0))
+    P = np.array([[10.0, 1.0], [0.0, 1.0]])
+    x = dl.act(net, [P, np.eye(2)], net.critical_state((0,)))
+    first = dl.escape_directions(net, x).isel(direction=0)
+    short = dl.escape_path(net, first, max_steps=50)
+    assert dl.schema.decode(short.stop_reason) == "out_of_steps"
+    assert dl.schema.decode(short.limit_kind) == "none"
+    np.testing.assert_array_equal(short.limit_state, short.state[-1])
+    whole = dl.escape_path(net, first)
+    assert dl.schema.decode(whole.limit_kind) == "global_minimum"
+    assert float(whole.limit_loss) == pytest.approx(0.0, abs=1e-12)
