@@ -517,7 +517,7 @@ def test_rays_are_found_where_the_balanced_one_is_the_worst_of_its_family():
 
 
 @pytest.mark.compiled
-@pytest.mark.parametrize(("size", "inputs"), [(1e-6, "white"), (0.3, "turned"), (1e-6, "raw")])
+@pytest.mark.parametrize(("size", "inputs"), [(1e-6, "white"), (0.03, "turned"), (1e-6, "raw")])
 def test_paths_from_moved_points_learn_the_modes_of_their_ray_and_no_others(size, inputs):
     """W_1 v = 0 = uᵀ W_h stays: of A_{0} along T the loss comes to Σ σ² / 2 over what is in none.
 
