@@ -183,7 +183,8 @@ def classify(net: Any, x: ArrayLike | xr.Dataset, *, rtol: float | None = None) 
         data, and ``tightened_pair``. ``ranks_are_clear`` is 0 if these may be others as well.
         ``decision_gap`` says how they were decided: the ratio of the relative singular values on
         both sides of the decision, or of the accuracy; the attributes ``smallest_kept`` and
-        ``largest_dropped`` are these values.
+        ``largest_dropped`` are these values. Where the state is not critical nothing is decided:
+        0, NaN, and no pairs nor these attributes.
 
     Raises
     ------
@@ -245,6 +246,8 @@ def classify(net: Any, x: ArrayLike | xr.Dataset, *, rtol: float | None = None) 
         "tightened": np.int8(-1),
         "order_of_descent": np.int64(1),
         "order_is_exact": np.int8(1),
+        "ranks_are_clear": np.int8(0),
+        "decision_gap": np.nan,
     }
     attrs = net.attributes() | ({} if rtol is None else {"rtol": rtol})
     if found.is_critical(rtol):

@@ -9,6 +9,7 @@ ranks of products tell, name the kind of a point up to the changes of bases that
 
 import functools
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -152,15 +153,17 @@ def _blur(layers: Sequence[Array], grains: Array) -> float:
 
 
 def _relative_gradient(layers: Sequence[Array], target: Array, size: float) -> float:
-    """Return the largest ‖∇_i‖ / (Π_{k≠i} ‖W_k‖ · max(‖Σ‖, Π ‖W_k‖)), spectral norms."""
-    norms = np.array([np.linalg.svd(w, compute_uv=False)[0] for w in layers])
-    scale, worst = max(size, float(np.prod(norms))), 0.0
-    signal = target - functools.reduce(lambda done, w: w @ done, layers)
-    for i, gradient in enumerate(sent_back(layers, signal)):
-        allowed = scale * float(np.prod(norms[:i]) * np.prod(norms[i + 1 :]))
-        if allowed > 0.0:
-            worst = max(worst, float(np.linalg.norm(gradient)) / allowed)
-    return worst
+    """Return the largest ‖∇_i‖ / (Π_{k≠i} ‖W_k‖ · max(‖Σ‖, Π ‖W_k‖)), spectral norms.
+
+    Of layers of norm 1, so that products of small ones do not underflow.
+    """
+    norms = [_size(w) for w in layers]
+    units = [w / (norm or 1.0) for w, norm in zip(layers, norms, strict=True)]
+    total = math.prod(norms)
+    scale, share = max(size, total), 1.0 if total >= size else total / size
+    image = functools.reduce(lambda done, w: w @ done, units)
+    signal = target / (scale or 1.0) - share * image
+    return max(float(np.linalg.norm(gradient)) for gradient in sent_back(units, signal))
 
 
 def hessian_scale(problem: Problem, layers: Sequence[Array]) -> float:

@@ -434,3 +434,23 @@ def test_whole_runs_and_those_of_other_networks_are_refused():
         dl.classify(naive.random_network((2, 3, 2), 1), run.isel(time=-1))
     with pytest.raises(TypeError, match="^x: needs a Dataset of the schema"):
         dl.classify(net, dl.critical_points(net))
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-80, 1e-120, 1e-200, 1e-300])
+@pytest.mark.parametrize("depth", [2, 3, 4])
+def test_small_weights_are_as_far_from_critical_in_any_unit(depth, size):
+    """W_i = c 11ᵀ = 2c vvᵀ: ∇_1 is −(2c)^{h−1} vvᵀΣ but for what W has, and ‖Σv‖ = √(5/2)."""
+    net = dl.LinearNetwork((2,) * (depth + 1), np.diag([2.0, 1.0]))
+    point = dl.classify(net, size * np.ones(net.dim))
+    assert word(point.kind) == "not_critical"
+    assert float(point.relative_gradient) == pytest.approx(np.sqrt(2.5) / 2.0, rel=1e-12)
+
+
+def test_what_is_told_of_critical_points_is_there_for_other_states_too():
+    net = dl.LinearNetwork((2, 2, 2, 2), np.diag([2.0, 1.0]))
+    moving, still = (dl.classify(net, x) for x in (np.ones(net.dim), np.zeros(net.dim)))
+    assert (word(moving.kind), word(still.kind)) == ("not_critical", "nonstrict_saddle")
+    assert (int(moving.ranks_are_clear), int(still.ranks_are_clear)) == (0, 1)
+    assert np.isnan(moving.decision_gap)
+    pairs = {"earlier", "later", "between_rank", "complementary_rank", "tightened_pair"}
+    assert set(still.variables) - set(moving.variables) == pairs
