@@ -77,14 +77,16 @@ def check_array(
     try:
         array = np.asarray(value)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{name}: needs a rectangular array of numbers ({error})") from None
+        words = f"{name}: needs a rectangular array of numbers{_hint(value)} ({error})"
+        raise ValueError(words) from None
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{name}: needs real numbers, got dtype {array.dtype}")
     array = np.array(array, dtype=np.float64, order="C")
     allowed = (ndim,) if isinstance(ndim, int) else ndim
     if array.ndim not in allowed:
         wanted = " or ".join(map(str, allowed))
-        raise ValueError(f"{name}: needs {wanted} dimensions, got shape {array.shape}")
+        got = f"got shape {array.shape}{_hint(value)}"
+        raise ValueError(f"{name}: needs {wanted} dimensions, {got}")
     ends = array.shape[array.ndim - len(shape) :]
     if any(want not in (None, got) for want, got in zip(shape, ends, strict=True)):
         wanted = ", ".join("any" if s is None else str(s) for s in shape)
@@ -92,6 +94,13 @@ def check_array(
     if array.size == 0:
         raise ValueError(f"{name}: is empty, got shape {array.shape}")
     return check_finite(name, array, "")
+
+
+def _hint(value: object) -> str:
+    """Return what to do with matrices in a list, which may be meant for a state."""
+    parts = value if isinstance(value, list | tuple) else ()
+    matrices = bool(parts) and all(isinstance(w, np.ndarray) and w.ndim == 2 for w in parts)
+    return "; if these are layers, net.pack makes one state of them" if matrices else ""
 
 
 def check_labels(name: str, data: xr.DataArray | xr.Dataset) -> None:

@@ -110,6 +110,11 @@ def _test_loss(test: object, run: xr.Dataset) -> tuple[xr.DataArray, float]:
     """Return the loss on other data at the rows of a run, and what theirs has not of the whole."""
     sizes, rest = run["loss"].sizes, 0.0
     if not isinstance(test, xr.DataArray):
+        if not isinstance(test, xr.Dataset):
+            raise TypeError(
+                "test: needs what `evaluate` or `generalization_error` returns, or a DataArray of "
+                f"dims {dict(sizes)}, got {type(test).__name__}"
+            )
         data = schema.read("test", test, "evaluation", {})
         test = data[next(name for name in _MEASURES if name in data.variables)]
         if "train_loss" in data.variables and data["train_loss"].sizes == sizes:

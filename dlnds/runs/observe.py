@@ -55,8 +55,10 @@ def observe(
         - ``sharpness``, the largest eigenvalue of the Hessian, and ``index``, how many of its
           eigenvalues are negative beyond rounding;
         - ``hidden_similarity(layer, item, other_item)`` H_iᵀH_i of the activities H_i = W_{1:i} X
-          of the inputs of the problem; for others give a function with `hidden_similarity` of the
-          network.
+          of the inputs of the problem. Those of a `LinearNetwork`, of which moments are all that is
+          known, are the columns of C^{1/2} (unit vectors if whitened), one for each feature; those
+          of a `LossNetwork` are its samples, and of measurements unit vectors. For others give a
+          function with `hidden_similarity` of the network.
 
         A `HomogeneousNetwork` has the first, layer, Hessian and ``conserved`` ones of these.
 
@@ -126,6 +128,9 @@ def states_of(system: SystemProtocol, run: xr.Dataset) -> tuple[xr.Dataset, tupl
         raise ValueError("run: has no states; run it with save=('state', …)")
     state = known["state"]
     rows = [dim for dim in ROWS if dim in state.dims]
+    if not rows and state.sizes.get("parameter") == system.dim:
+        one = "; a single row is selected as isel(time=[-1])"
+        raise ValueError(f"run: needs states along one of {', '.join(ROWS)}, got one{one}")
     if not rows or state.sizes.get("parameter") != system.dim:
         raise ValueError(f"run: needs states of {system.dim} parameters, got {dict(state.sizes)}")
     dims = (*(("sample",) if "sample" in state.dims else ()), rows[0])

@@ -141,10 +141,22 @@ class Own(str):
     __slots__ = ("function",)
     function: Callable[[Array], Any]
 
+    def _at(self, x: Array) -> Any:
+        """Return its value at a state."""
+        try:
+            value = self.function(x.copy())
+        except Exception as error:
+            words = f"{type(error).__name__}: {error}"
+            raise ValueError(f"save: {str(self)!r} fails at a state with {words}") from error
+        if value is None:
+            raise TypeError(f"save: {str(self)!r} needs to return numbers, got None")
+        return value
+
     def of(self, states: Array) -> xr.Variable:
         """Return its values at states (time, parameter)."""
+        found = [self._at(x) for x in states]
         try:
-            values = np.array([self.function(x.copy()) for x in states], float)
+            values = np.array(found, float)
         except (TypeError, ValueError) as error:
             raise type(error)(f"save: {str(self)!r} needs to return numbers: {error}") from error
         return xr.Variable(("time", *(f"{self}_{k}" for k in range(values.ndim - 1))), values)

@@ -39,7 +39,7 @@ from dlnds.systems.network import (
     labelled_data,
     variable,
 )
-from dlnds.systems.protocol import Limit, Numerics, Reduction, Theory, ended, unchanged
+from dlnds.systems.protocol import Limit, Numerics, Reduction, Theory, ended, unchanged, words_of
 from dlnds.systems.varied import fitting_size
 from dlnds.theory import (
     coordinates,
@@ -738,7 +738,10 @@ class LinearNetwork(LayeredSystem):
         outputs = np.atleast_2d(outputs)
         for name, data, rows in (("X", inputs, maps.shape[-1]), ("Y", outputs, maps.shape[-2])):
             if len(data) != rows:
-                raise ValueError(f"{name}: needs {rows} rows as the network has, got {len(data)}")
+                raise ValueError(
+                    f"{name}: needs {rows} rows as the network has, got {len(data)}; transpose "
+                    "data that have samples in rows"
+                )
         normalize = self.normalization != _NORMALIZED[False]
         target, root, rest = moments.from_data(inputs, outputs, normalize)
         return np.asarray(0.5 * np.sum((target - maps @ root) ** 2, axis=(-2, -1)) + rest)
@@ -899,7 +902,7 @@ def _branches(branch: Any, count: int) -> list[str]:
 def check_network(net: object, *, with_decay: bool = False) -> None:
     """Refuse what is no network, and weight decay unless it is allowed."""
     if not isinstance(net, LinearNetwork):
-        raise TypeError(f"net: needs a LinearNetwork, got {type(net).__name__}")
+        raise TypeError(f"net: needs a LinearNetwork, got {words_of(net)}")
     if not with_decay:
         check_undecayed(net)
 

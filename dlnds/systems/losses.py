@@ -207,7 +207,10 @@ class Loss:
             loss = power(X, Y, power=self.power, normalize=normalize)
         for name, got, needed in zip("YX", loss.shape, self.shape, strict=True):
             if got != needed:
-                raise ValueError(f"{name}: needs {needed} rows as the network has, got {got}")
+                raise ValueError(
+                    f"{name}: needs {needed} rows as the network has, got {got}; transpose data "
+                    "that have samples in rows"
+                )
         return loss
 
     def moments(self, widths: tuple[int, ...]) -> tuple[Problem, float]:

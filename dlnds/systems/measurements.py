@@ -223,11 +223,13 @@ class Measurements:
         """Return the loss of other measurements ``X`` with results ``Y``, all of weight 1.
 
         Rows and columns (2 × m) of other entries for a completion, such as those that were held
-        out, else operators (m × d_h × d_0).
+        out, as integers, else operators (m × d_h × d_0).
         """
         if self.kind == "measurements":
             A = check_array("X", X, ndim=3, shape=(None, *self.shape))
             return measurements(A, check_array("Y", Y, ndim=1, shape=(len(A),)))
+        if np.asarray(X).dtype.kind not in "iu":  # inputs of a network are no places
+            raise TypeError("X: needs rows and columns (2 × m integers) of entries, got others")
         places = _places("X", X, self.shape)
         y = check_array("Y", Y, ndim=1, shape=(places.shape[1],))
         return completion(self.shape, places[0], places[1], y)

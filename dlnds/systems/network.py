@@ -31,7 +31,14 @@ from dlnds.errors import (
     finite,
     known_options,
 )
-from dlnds.systems.protocol import Numerics, Reduction, SystemProtocol, Theory, products_at
+from dlnds.systems.protocol import (
+    Numerics,
+    Reduction,
+    SystemProtocol,
+    Theory,
+    products_at,
+    words_of,
+)
 from dlnds.systems.varied import observed, with_decay
 from dlnds.theory import (
     forms,
@@ -813,7 +820,7 @@ def labelled_data(
 def check_weights(system: object, name: str = "system", *, with_decay: bool = False) -> None:
     """Refuse what has no layers of weights, and weight decay unless it is allowed."""
     if not isinstance(system, WeightSystem):
-        raise TypeError(f"{name}: needs a network, got {type(system).__name__}")
+        raise TypeError(f"{name}: needs a network, got {words_of(system)}")
     if not with_decay:
         check_undecayed(system, name)
 
@@ -821,5 +828,5 @@ def check_weights(system: object, name: str = "system", *, with_decay: bool = Fa
 def check_layered(net: object) -> None:
     """Refuse what is no network of layers."""
     if not isinstance(net, LayeredSystem):
-        raise TypeError(f"net: needs a network of layers, got {type(net).__name__}")
+        raise TypeError(f"net: needs a network of layers, got {words_of(net)}")
     check_undecayed(net)

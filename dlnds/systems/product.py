@@ -42,6 +42,7 @@ from dlnds.systems.protocol import (
     Theory,
     check_state,
     ended,
+    words_of,
 )
 from dlnds.theory import fixed_rank, moments, spectra, strings, symmetry, tolerances
 from dlnds.theory.coordinates import flat, layers_of, product
@@ -697,7 +698,7 @@ def has_maps(system: object) -> TypeGuard[LinearNetwork | ProductFlow]:
 def check_maps(net: object, *, with_decay: bool = False) -> None:
     """Refuse what is no network, and no flow of its maps; weight decay unless it is allowed."""
     if not isinstance(net, LinearNetwork | ProductFlow):
-        raise TypeError(f"net: needs a LinearNetwork or ProductFlow, got {type(net).__name__}")
+        raise TypeError(f"net: needs a LinearNetwork or ProductFlow, got {words_of(net)}")
     if not with_decay:
         check_undecayed(net)
 

@@ -252,6 +252,13 @@ def _overflows(x: Array) -> bool:
         return not np.isfinite(x @ x)
 
 
+def words_of(system: object) -> str:
+    """Return what was given for a system, in a message: of a map, that its flow may be meant."""
+    flow = getattr(system, "system", None)
+    also = f", whose flow is its .system, a {type(flow).__name__}"
+    return type(system).__name__ + (also if isinstance(flow, SystemProtocol) else "")
+
+
 def check_state(name: str, system: SystemProtocol, x: ArrayLike) -> Array:
     """Return a state (parameter) of a system at which nothing overflows."""
     state = check_array(name, x, ndim=1, shape=(system.dim,))

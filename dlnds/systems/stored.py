@@ -26,6 +26,8 @@ from dlnds.systems.protocol import SystemProtocol
 #: The form of the description, and the most numbers of a problem that are stored: 128 MB.
 FORM, MOST = 1, 2**24
 
+#: Schemas of what carries a problem.
+CARRYING = ("run", "chain", "atlas", "branch")
 #: What is stored, and nothing else is made of a file.
 _CLASSES: dict[str, type] = {
     kind.__name__: kind
@@ -187,6 +189,12 @@ def _lack(attrs: Mapping[Any, Any]) -> Exception:
     if kind not in _CLASSES:
         functions = ", made of functions, which are code;" if kind == "System" else ","
         return TypeError(f"run: is of a {kind}{functions} that is not stored; make it again")
+    schema = attrs.get("schema")
+    if schema is not None and schema not in CARRYING:
+        return ValueError(
+            f"run: is a Dataset of the schema {schema!r}, which carries no problem; take the run, "
+            f"atlas or branch of the {kind} that it was made of"
+        )
     return ValueError(
         f"run: carries no problem: dlnds {version} wrote it before runs did, or its coordinate "
         f"{PROBLEM!r} was dropped; build the {kind} again, its digest has to be "

@@ -273,6 +273,7 @@ def test_what_a_run_lacks_or_does_not_fit_is_refused_by_name():
         ("test: needs a Dataset of the schema", lambda: dl.plot.loss(RUN, test=RUN)),
         ("test: needs real numbers of dims", lambda: dl.plot.loss(RUN, test=EXACT.loss)),
         ("test: ", lambda: dl.plot.loss(RUN, test=xr.DataArray("a"))),
+        ("test: .* or a DataArray of dims", lambda: dl.plot.loss(RUN, test=np.ones(3))),
     ]:
         with pytest.raises((ValueError, TypeError), match=f"^{name}"):
             call()

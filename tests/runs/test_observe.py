@@ -543,6 +543,66 @@ def test_rows_near_overflow_are_not_a_number():
     assert run.sizes["iteration"] > 2
 
 
+def failing(x):
+    return 1 / 0
+
+
+def test_the_step_size_of_a_map_is_nothing_that_is_observed():
+    net = dl.LinearNetwork((2, 3, 2), np.diag([2.0, 1.0]))
+    run = dl.iterate(dl.GradientDescent(net, 0.05), net.initial(rng=0), 10)
+    of_net = dl.observe(net, run, "sharpness").sharpness
+    assert dl.observe(dl.GradientDescent(net, 0.1), run, "sharpness").sharpness.identical(of_net)
+
+
+def test_functions_that_want_the_flow_say_where_a_map_has_it():
+    net = dl.LinearNetwork((2, 3, 2), np.diag([2.0, 1.0]))
+    descent = dl.GradientDescent(net, 0.1)
+    run = dl.iterate(descent, net.initial(rng=0), 10)
+    words = "got GradientDescent, whose flow is its .system, a LinearNetwork"
+    for call in (
+        lambda: dl.saddle_visits(descent, run),
+        lambda: dl.observed_connections(descent, run),
+        lambda: dl.evaluate(descent, run, np.eye(2), np.eye(2)),
+        lambda: dl.generalization_error(descent, run, np.eye(2)),
+        lambda: dl.early_stopping(descent, np.eye(2)),
+    ):
+        with pytest.raises(TypeError, match=f"^net: .*{words}"):
+            call()
+    assert dl.saddle_visits(dl.load_system(run).system, run).sizes["visit"]
+
+
+def test_layers_in_place_of_a_state_are_told_of_pack():
+    for widths in ((2, 3, 2), (2, 2, 2)):
+        net = dl.LinearNetwork(widths, np.diag([2.0, 1.0]))
+        layers = net.unpack(net.initial(rng=0))
+        for call in (dl.hessian, lambda net, x: dl.flow(net, x, (0, 1))):
+            with pytest.raises((ValueError, TypeError), match="pack"):
+                call(net, layers)
+
+
+def test_data_with_samples_in_rows_are_told_to_be_transposed():
+    X, Y = data(np.random.default_rng(0))
+    linear = dl.LinearNetwork.from_data(X, Y, hidden=(5,))
+    power = dl.LossNetwork((4, 5, 3), dl.losses.power(X, Y))
+    for net in (linear, power):
+        run = snapshots(net, net.initial(rng=0))
+        with pytest.raises(ValueError, match="^[XY]: needs .* rows .*transpose"):
+            dl.evaluate(net, run, X.T[:, :3], Y.T[:, :3])
+
+
+def test_held_out_entries_are_given_by_their_places():
+    criterion = dl.losses.completion((2, 2), [0, 1], [0, 1], [1.0, 2.0])
+    net = dl.LossNetwork((2, 2, 2), criterion)
+    W1, W2 = np.diag([2.0, 1.0]), np.array([[1.0, 0.5], [0.0, 1.0]])
+    run = snapshots(net, net.pack([W1, W2]))
+    W = W2 @ W1
+    found = dl.evaluate(net, run, [[0, 1], [1, 0]], [3.0, 4.0])
+    wanted = 0.5 * ((W[0, 1] - 3.0) ** 2 + (W[1, 0] - 4.0) ** 2)
+    assert float(found.loss[0]) == pytest.approx(wanted, rel=1e-14)
+    with pytest.raises(TypeError, match=r"^X: needs rows and columns \(2 × m integers\)"):
+        dl.evaluate(net, run, np.eye(2), [3.0, 4.0])
+
+
 def test_bad_input_is_named():
     net = dl.LinearNetwork((2, 3, 2), np.diag([2.0, 1.0]))
     other = dl.LinearNetwork((2, 3, 2), np.diag([2.0, 0.5]))
@@ -554,11 +614,19 @@ def test_bad_input_is_named():
         ("names: 'loss' has a meaning already", lambda: {"loss": lambda x: 1.0}),
         ("names: needs a function", lambda: {"mine": 3.0}),
         ("names: 'mine' needs to return numbers", lambda: {"mine": lambda x: "a"}),
+        ("names: 'mine' needs to return numbers, got None", lambda: {"mine": lambda x: None}),
+        ("names: 'mine' fails at a state with ZeroDivisionError: ", lambda: {"mine": failing}),
     ):
         with pytest.raises((ValueError, TypeError), match=message):
             dl.observe(net, run, call())
     with pytest.raises(ValueError, match="run: belongs to another network"):
         dl.observe(other, run, "sharpness")
+    with pytest.raises(ValueError, match=r"run: .*isel\(time=\[-1\]\)"):
+        dl.observe(net, run.isel(time=-1), "sharpness")
+    assert dl.observe(net, run.isel(time=[-1]), "sharpness").sizes["time"] == 1
+    for save in ({"mine": lambda x: None}, {"mine": failing}):
+        with pytest.raises((ValueError, TypeError), match="^save: 'mine' "):
+            dl.flow(net, start, (0, 1), [1.0], save=save)
     lean = dl.flow(net, start, (0, 1), [1.0], save=())
     with pytest.raises(ValueError, match="run: has no states"):
         dl.observe(net, lean, "sharpness")

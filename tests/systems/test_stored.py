@@ -219,7 +219,7 @@ def test_what_cannot_be_rebuilt_says_why_and_what_to_do(monkeypatch):
         (run_of(Own((2, 2), np.eye(2))), TypeError, "is of a Own, that is not stored"),
         (run.drop_vars("problem"), ValueError, f".*dlnds {dl.__version__} wrote.*be {net.digest}$"),
         (run[["loss"]], ValueError, ".* its coordinate 'problem' was dropped; build the LinearNet"),
-        (dl.build_atlas(net)["arcs"], ValueError, "carries no problem"),
+        (dl.build_atlas(net)["arcs"], ValueError, "is a Dataset of the schema 'arcs'"),
     ]:
         with pytest.raises(error, match=f"^run: {said}"):
             dl.load_system(one)
@@ -278,3 +278,15 @@ def test_what_was_changed_is_refused_and_nothing_else_is_made():
         with pytest.raises(ValueError, match=f"^run: {said}"):
             dl.load_system(one)
     assert_same(net, dl.load_system(with_text(text)))
+
+
+def test_results_that_carry_no_problem_are_not_called_old():
+    net = dl.LinearNetwork((2, 3, 2), np.diag([2.0, 1.0]))
+    run = dl.flow(net, net.initial(scale=1e-2, rng=0))
+    for result, schema in (
+        (dl.saddle_visits(net, run), "visits"),
+        (dl.evaluate(net, run, np.eye(2), np.eye(2)), "evaluation"),
+        (dl.critical_points(net), "critical_points"),
+    ):
+        with pytest.raises(ValueError, match=f"^run: .* schema '{schema}', .*take the run"):
+            dl.load_system(result)
