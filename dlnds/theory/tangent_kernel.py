@@ -51,27 +51,27 @@ class Factors(NamedTuple):
 def factors(problem: Problem, layers: Sequence[Array], sizes: Integers | None = None) -> Factors:
     """Return what the kernel of layers, or of stacks of them, is made of.
 
-    ``sizes`` (layer, …) are the e_i, if not those of the layers.
+    ``sizes`` (…, layer) are the e_i, if not those of the layers.
     """
     if sizes is None:
         sizes = _sizes(layers)
-    least = sizes.min(axis=0)
-    layers = [observables.shifted(w, -e) for w, e in zip(layers, sizes, strict=True)]
+    least, each = sizes.min(axis=-1), np.moveaxis(sizes, -1, 0)
+    layers = [observables.shifted(w, -e) for w, e in zip(layers, each, strict=True)]
     root = np.eye(problem.widths[0]) if problem.root is None else problem.root
     last = np.eye(problem.widths[-1])
     readings = itertools.accumulate(layers[:0:-1], np.matmul, initial=last)
     images = itertools.accumulate(layers[:-1], lambda done, w: w @ done, initial=root)
-    pairs = zip([*readings][::-1], sizes, strict=True)
+    pairs = zip([*readings][::-1], each, strict=True)
     weighted = [observables.shifted(L, least - e) for L, e in pairs]
-    return Factors(weighted, [*images], sizes, sizes.sum(axis=0) - least)
+    return Factors(weighted, [*images], sizes, sizes.sum(axis=-1) - least)
 
 
 def _sizes(layers: Sequence[Array]) -> Integers:
-    """Return the exponents (layer, …) of layers; of one that is zero the least of the others."""
-    found = np.stack([observables.exponents(w) for w in layers])
+    """Return the exponents (…, layer) of layers; of one that is zero the least of the others."""
+    found = np.stack([observables.exponents(w) for w in layers], axis=-1)
     zero = found == observables.ZERO
-    least = np.where(zero, -observables.ZERO, found).min(axis=0)
-    return np.where(zero, np.where(zero.all(axis=0), 0, least), found)
+    least = np.where(zero, -observables.ZERO, found).min(axis=-1, keepdims=True)
+    return np.where(zero, np.where(zero.all(axis=-1, keepdims=True), 0, least), found)
 
 
 def product(some: Sequence[Term], others: Sequence[Term]) -> Array:
