@@ -149,6 +149,7 @@ def read_checkpoints(
     rows = list(_looked_through(_sources(source), wanted, orientation))
     numbers: list[Any] = [row.step for row in rows]
     if steps is not None:
+        _check_order(source)
         numbers = check_array("steps", steps, ndim=1, shape=(len(rows),)).tolist()
     elif numbers == [None]:
         numbers = [0]
@@ -235,6 +236,20 @@ def _rank(file: Path) -> tuple[list[float], Path]:
     """Return what files are sorted by: the numbers in their names, and the names."""
     parts = (file.parent.name, file.stem)
     return [number.value for part in parts for number in _numbers(part)], file
+
+
+def _check_order(source: Any) -> None:
+    """Refuse a folder whose files are in no clear order, as 500 and 1m, which steps follow."""
+    path = Path(os.fspath(source)) if isinstance(source, str | os.PathLike) else None
+    if path is None or not path.is_dir():
+        return
+    rows = [_numbers(file.stem) for file in _paths(path)]
+    units = {number.doubt for row in rows for number in row if len(number.word) == 1}
+    if units and len({tuple(number.word for number in row) for row in rows}) > 1:
+        raise ValueError(
+            f"source: the order of the files in {path} is not clear, with numbers such as "
+            f"{min(units)}; give a list of files"
+        )
 
 
 def _files(paths: Sequence[Path]) -> list[_Source]:

@@ -720,6 +720,21 @@ def test_numbers_in_doubt_are_no_steps(stems, tmp_path):
         dl.read_checkpoints(tmp_path)
 
 
+def test_files_in_doubt_are_in_no_order_for_steps(tmp_path):
+    layers = snapshots(NET)[:2]
+    paths = [tmp_path / f"ckpt_{stem}.npz" for stem in ("500", "1m")]
+    for path, snapshot in zip(paths, layers, strict=True):
+        write_npz(path, named(snapshot))
+    with pytest.raises(ValueError, match="^source: the order of the files in .* such as 1m"):
+        dl.read_checkpoints(tmp_path, steps=[500, 1e6])
+    times, weights = dl.read_checkpoints(paths, steps=[500, 1e6])
+    assert times.tolist() == [500.0, 1e6]
+    assert np.array_equal(weights[0][0], layers[0][0])
+    write_npz(tmp_path / "ckpt_2m.npz", named(layers[0]))
+    paths[0].unlink()
+    assert dl.read_checkpoints(tmp_path, steps=[1e6, 2e6])[0].tolist() == [1e6, 2e6]
+
+
 def test_floats_as_keys_are_times():
     layers = snapshots(NET)[:2]
     source = {0.9: named(layers[1]), np.float32(-0.5): named(layers[0])}
