@@ -40,6 +40,7 @@ _CURVES = {
     "lyapunov_function": ("time", "value"),
     "path_comparison": ("time", "distance"),
     "critical_point": ("iteration", "residual"),
+    "chain": ("iteration", "loss"),
 }
 #: Those whose numbers go to zero.
 _DECAYING = ("lyapunov_function", "path_comparison", "critical_point")
@@ -56,6 +57,13 @@ _NO_PICTURE = {
     "fiber": "look at 'fiber_dimension' and 'nullity', or draw linearize(net, x)",
     "orbit": "look at 'orbit_dimension' and 'isotropy', or draw linearize(net, x)",
     "tangent": "look at 'vertical' and 'horizontal'",
+    "conservation_laws": "look at 'count' and 'known'",
+    "fiber_components": "look at 'count' and 'orientation'",
+    "fiber_orientation": "look at 'orientation'",
+    "fiber_path": "the loss does not change; draw numbers of 'state' over 'point'",
+    "fiber_line": "look at 'tangent'",
+    "flattest_minimum": "draw linearize(net, minimum.state)",
+    "learning_coefficient": "look at 'learning_coefficient' and 'order'",
     "inertia": "look at 'index' and 'nullity', or draw linearize(system, x)",
     "assumptions": "look at 'holds'",
     "zero_preserving": "look at 'kept' and 'unit_zero'",
@@ -324,8 +332,10 @@ def curves(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     if kind == "run":
         data = of_run("run", data, {y: ("parameter",)}, "has neither loss nor states")
     else:
-        dims = ("fibre", "time") if kind == "fibres" else (x,)
-        wanted = {name: dims for name in (x, y) if name != "point"}
+        leading = ("sample",) if kind == "chain" and "sample" in data.dims else ()
+        dims = ("fibre", "time") if kind == "fibres" else (*leading, x)
+        wanted = {x: dims if kind == "fibres" else (x,), y: dims}
+        wanted.pop("point", None)
         data = schema.read("data", data, kind, wanted, partial=wanted if kind == "fibres" else ())
     ax = canvas.axes(ax, (8.0, 4.5), data[x], data[y])
     if kind in _DECAYING:

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from dlnds import schema
 from dlnds.arrays import Array
-from dlnds.errors import check_integer, check_number, known_options
+from dlnds.errors import check_integer, check_memory, check_number, known_options
 from dlnds.runs.events import Event
 from dlnds.runs.flow import LAST, SMALLEST_RTOL
 from dlnds.saddles import orbits
@@ -144,6 +144,7 @@ def connecting_orbits(
     check_steady("system", system)
     number = check_integer("n_fibres", n_fibres, minimum=4)
     count = check_integer("n_points", n_points, minimum=2)
+    check_memory("n_points", number * count * system.dim)
     rtol = check_number("rtol", rtol, minimum=SMALLEST_RTOL / FINER, maximum=1e-2)
     steps = check_integer("max_steps", max_steps, minimum=1, maximum=LAST)
     first, last = _hyperbolic("source", system, source), _hyperbolic("target", system, target)

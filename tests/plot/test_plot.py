@@ -436,7 +436,10 @@ def test_visits_are_plateaus_at_the_rank_of_their_saddles():
     plateaus = [line for line in ax.lines if line.get_linewidth() == 5.0]
     ranks = [len(dl.schema.index_set_modes(label)) for label in VISITS.critical_point.values]
     for row, (line, rank) in enumerate(zip(plateaus, ranks, strict=True)):
-        np.testing.assert_array_equal(line.get_xdata(), [VISITS.entry[row], VISITS.exit[row]])
+        begin, end = line.get_xdata()
+        assert begin == VISITS.entry[row]
+        # the last rest is long, and runs into the frame
+        assert end == VISITS.exit[row] if row + 1 < len(ranks) else end <= VISITS.exit[row]
         np.testing.assert_array_equal(line.get_ydata(), [rank, rank])
     texts = [text.get_text() for text in ax.texts]
     assert texts[::2] == VISITS.critical_point.values.tolist() == ["{}", "{0}", "{0,1}", "{0,1,2}"]
@@ -682,7 +685,9 @@ def test_pairs_are_a_table_of_dimensions():
 def test_every_schema_has_a_picture_or_one_line_that_says_where_to_look():
     told = {
         *("classification", "canonical_form", "fiber", "orbit", "tangent", "inertia"),
-        *("assumptions", "zero_preserving"),
+        *("assumptions", "zero_preserving", "conservation_laws", "learning_coefficient"),
+        *("fiber_components", "fiber_orientation", "fiber_path", "fiber_line"),
+        "flattest_minimum",
     }
     found = {"modes": NET.modes}
     for one in itertools.chain.from_iterable(group() for group in calls.GROUPS.values()):
