@@ -392,13 +392,19 @@ def _samples(near: list[Piece]) -> tuple[Array, Array]:
 
 
 def _last_zero(near: list[Piece], part: float, step: Step) -> float:
-    """Return where a stretch that begins with zero, and ends at a part, is zero at last."""
+    """Return where a stretch that begins with zero, and ends at a part, is zero at last.
+
+    That is where it begins if it is still rounding twice as far: it leaves with slope zero.
+    """
     parts, values = _samples(near)
     zero = np.flatnonzero(values == 0.0)
     if not zero.size:
         return float(part)
-    k = int(zero[-1])
-    return float(parts[k] if k + 1 == len(parts) else _edge(parts[k], parts[k + 1], step))
+    k, first = int(zero[-1]), float(parts[0])
+    edge = float(parts[k] if k + 1 == len(parts) else _edge(parts[k], parts[k + 1], step))
+    beyond = float(step.value(np.array([min(1.0, 2.0 * edge - first)]))[0])
+    left = beyond and abs(beyond) <= step.blur(first, _GRAINS * EPS)
+    return first if left else edge
 
 
 def _first_zero(near: list[Piece], step: Step) -> float:

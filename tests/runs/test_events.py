@@ -420,3 +420,10 @@ def test_a_zero_at_the_last_time_is_not_lost_by_rounding(method):
     assert found(run) == ([10.0], ["rising"])
     above = dl.flow(straight(), [0.0], (0, 10), method=method, events=lambda t, x: x[0] - 10.001)
     assert found(above)[1] == []
+
+
+def test_a_zero_with_slope_zero_at_the_start_is_at_the_start():
+    """cos t − 1 is rounding up to t = 1e-8, and leaves 0 downwards; sin³ t does upwards."""
+    for event, word in ((lambda t, x: x[0] - 1.0, "falling"), (lambda t, x: x[1] ** 3, "rising")):
+        run = dl.flow(circle(), [1.0, 0.0], (0.0, 2.0), events=event)
+        assert found(run) == ([0.0], [word])
