@@ -12,6 +12,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm, Colormap, ListedColormap
+from matplotlib.legend import Legend
 from matplotlib.text import Annotation
 from matplotlib.ticker import MaxNLocator
 
@@ -48,6 +49,7 @@ _NODES: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
         "observed_connections",
         schema.by_dims("source target visited probability mean_escape_time (edge)"),
     ),
+    "modes": ("modes", schema.by_dims("left (output, mode) reading (feature, mode)")),
 }
 #: What may be unknown: times that runs did not show, times beyond all numbers.
 _PARTIAL = ("probability", "mean_escape_time", "escape_time")
@@ -141,13 +143,16 @@ class FittingLabels(Artist):
         Points (place, 2), in data, that no label may cover.
     halves
         Half the size of the squares around these, in points of print.
+    reserved
+        Half the size of the squares around the first anchor of each label, in points of print,
+        that no other label may touch; zero for none.
     tell
         Draws what is to be said of labels that do not fit, given their numbers and the renderer.
     """
 
     def __init__(
         self, labels: Sequence[Annotation], anchors: Sequence[Array], gaps: Any, places: Array,
-        halves: Any, tell: Callable[[list[int], Any], None] | None = None,
+        halves: Any, tell: Callable[[list[int], Any], None] | None = None, reserved: Any = 0.0,
     ):  # fmt: skip
         super().__init__()
         self.set_zorder(4)
@@ -155,6 +160,7 @@ class FittingLabels(Artist):
         self._labels, self._anchors, self._places = labels, anchors, places
         self._gaps = np.broadcast_to(gaps, len(labels))
         self._halves = np.broadcast_to(halves, len(places))
+        self._reserved = np.broadcast_to(reserved, len(labels))
         self._tell = tell
 
     def draw(self, renderer: Any) -> None:
@@ -164,16 +170,18 @@ class FittingLabels(Artist):
         places, half = ax.transData.transform(self._places), point * self._halves[:, None]
         obstacles = np.concatenate([places - half, places + half], axis=1)
         obstacles = obstacles[np.isfinite(obstacles).all(axis=1)]
-        if ax.get_legend() is not None:
-            legend = ax.get_legend().get_window_extent(renderer)
-            obstacles = np.vstack([obstacles, legend.extents])
+        legends = [legend.get_window_extent(renderer).extents for legend in ax.findobj(Legend)]
+        obstacles = np.vstack([obstacles, *legends])
         for label in self._labels:
             label.set_visible(True)  # what is not has no size
         boxes = [label.get_window_extent(renderer) for label in self._labels]
         sizes = [(box.width + 2.0 * point, box.height + 2.0 * point) for box in boxes]
         anchors = [ax.transData.transform(own) for own in self._anchors]
         frame = ax.bbox.extents
-        corners = layout.fit_labels(sizes, anchors, point * self._gaps, obstacles, frame)
+        near = np.where(self._reserved > 0.0, point * self._reserved, np.nan)[:, None]
+        first = np.array([own[0] for own in anchors]).reshape(-1, 2)
+        reserved = np.hstack([first - near, first + near])
+        corners = layout.fit_labels(sizes, anchors, point * self._gaps, obstacles, frame, reserved)
         for label, own, corner in zip(self._labels, anchors, corners, strict=True):
             label.set_visible(corner is not None)
             if corner is not None:

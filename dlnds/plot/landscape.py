@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.colors import ListedColormap, LogNorm
+from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.path import Path
 
@@ -40,7 +41,13 @@ _BENT = {
     "markeredgecolor": "0.4",
     "markeredgewidth": 0.8,
 }
-_PATH, _VISIT = "#d4d4d4", "#111111"
+_PATH, _VISIT, _FAINT = "#d4d4d4", "#111111", "#b0b0b0"
+#: The opacity of points that are not drawn strongly, and the area of the disk behind visited ones.
+_PALE, _DISK = 0.3, 90.0
+#: Names of so many modes are listed, cut to so many letters.
+_MOST_NAMED, _LETTERS = 8, 18
+#: Losses below so small a part of the largest are zero but for rounding.
+_ROUNDING = 1e-13
 
 
 @known_options
@@ -50,10 +57,14 @@ def graph(atlas: xr.DataTree, *, ax: Axes | None = None) -> Axes:
     Straight edges add a mode, bent ones swap two; their colour is the time of escape along them.
     The fastest way out of each saddle is drawn strong, the generic path on a broad line, and edges
     that runs took, if the atlas has ``visits``, are cased, the broader the more of them did. Of
-    more than 5,000 edges the others are left out. An atlas without ``connections``, such as that of
+    more than 64 points only the generic path, minima and what runs visited are strong, with the
+    three best ways out of each; the rest is faint. Of more than 5,000 edges the others are left
+    out. Where positive levels span more than a thousand times, the axis of the loss is logarithmic,
+    and linear below the lowest of them. An atlas without ``connections``, such as that of
     raw inputs, shows its decreasing arcs, by the mode they add. Within the column of a rank the
     points are spread so that they keep apart. Labels stand where they fit, also after the picture
-    was resized or zoomed.
+    was resized or zoomed; those of visited points come first, and no other label stands beside
+    these. An atlas of named data, with its ``modes``, lists what each mode reads and writes most.
 
     Parameters
     ----------
@@ -177,43 +188,82 @@ def frame(ax: Axes | None, figsize: tuple[float, float], points: xr.Dataset) -> 
     ax = canvas.axes(ax, figsize, points["rank"], points["loss"])
     ax.set_xticks(range(int(points["rank"].max()) + 1))
     ax.margins(0.05, 0.06)
+    levels = points["loss"].values
+    positive = levels[levels > _ROUNDING * levels.max(initial=0.0)]
+    if canvas.span(positive) == "log":
+        ax.set_yscale("symlog", linthresh=positive.min())  # the lowest level may be zero
     return ax
 
 
 def draw(ax: Axes, atlas: xr.DataTree, edges: layout.Edges) -> dict[str, Integers]:
     """Draw all of the graph but its bar of colours; return which edges its collections show.
 
-    These have the names as ``gid``, as do the points of each kind, ``points-0`` and so on, and the
-    labels, ``label-`` and the row of the point.
+    These have the names as ``gid``, as do the points of each kind, ``points-0`` and so on, with
+    ``-faint`` behind for faint ones, and the labels, ``label-`` and the row of the point.
     """
     points = atlas["points"].to_dataset()
     x = layout.columns(points)
     values, colours, _ = _scale(atlas, edges)
-    shown = _draw_edges(ax, x, points["loss"].values, edges, colours.to_rgba(values))
-    taken = edges.take(edges.visited > 0)
-    visited = np.union1d(taken.source, taken.target)
-    if len(visited):
-        ax.scatter(x[visited], points["loss"].values[visited], s=90.0, c=_VISIT, zorder=2.9)
-    areas = _draw_points(ax, points, x)
-    handles = ax.get_legend_handles_labels()[0] + _edge_legend(edges)
+    shown = _draw_edges(ax, points, x, edges, colours.to_rgba(values))
+    visited, strong = layout.visited(points, edges), layout.strong_points(points, edges)
+    areas = _draw_points(ax, points, x, strong)
+    if visited.any():
+        ax.scatter(
+            x[visited], points["loss"].values[visited], s=_DISK, c=_VISIT, zorder=2.9,
+            label=f"visited by runs ({visited.sum():,})",
+        )  # fmt: skip
+        areas[visited] = np.maximum(areas[visited], _DISK)
+    if not strong.all():
+        pale: Any = {"s": 16.0, "c": _VISIT, "alpha": _PALE, "linewidths": 0.0}
+        ax.scatter([], [], label=f"other points, faint ({(~strong).sum():,})", **pale)
+    handles = ax.get_legend_handles_labels()[0] + _edge_legend(points, edges)
     ax.legend(handles=handles, loc="upper right", fontsize=8, framealpha=0.9)
-    _add_labels(ax, points, x, areas, layout.importance(points, edges)[:_MOST_LABELS])
+    if names := mode_names(atlas):
+        blank = [Line2D([], [], linestyle="", label=name) for name in names]
+        ax.add_artist(Legend(ax, blank, names, loc="lower left", fontsize=7, handlelength=0,
+                             handletextpad=0, title="modes: most read → most written",
+                             title_fontsize=7))  # fmt: skip
+    rows = layout.importance(points, edges)[:_MOST_LABELS]
+    _add_labels(ax, points, x, areas, rows, visited, strong)
     return shown
 
 
+def mode_names(atlas: xr.DataTree) -> list[str]:
+    """Return for the first modes the input and the output of the largest weights, if named."""
+    if "modes" not in atlas.children:
+        return []
+    modes, names = atlas["modes"].to_dataset(), []
+    for dim, variable in (("feature", "reading"), ("output", "left")):
+        if dim not in modes.coords or modes[dim].dtype.kind not in "OUT":
+            return []
+        chosen = np.abs(modes[variable].transpose(dim, "mode").values).argmax(axis=0)
+        names.append([str(name) for name in modes[dim].values[chosen]])
+    count = min(_MOST_NAMED, atlas["points"].sizes["mode"], len(names[0]))
+    short = [
+        [name if len(name) <= _LETTERS else name[: _LETTERS - 1] + "…" for name in own]
+        for own in names
+    ]
+    return [f"{j}: {short[0][j]} → {short[1][j]}" for j in range(count)]
+
+
 def _draw_edges(
-    ax: Axes, x: Array, loss: Array, edges: layout.Edges, colours: Any
+    ax: Axes, points: xr.Dataset, x: Array, edges: layout.Edges, colours: Any
 ) -> dict[str, Integers]:
     """Draw the edges in layers, the weakest first; return which edges these show."""
-    lead, visited, known = layout.leading(edges), edges.visited > 0, edges.kind != "observed"
+    lead, visited, known = layout.best(points, edges), edges.visited > 0, edges.kind != "observed"
+    crowded = layout.is_crowded(points)
     plain = ~(lead | edges.generic | visited)
     broad = 1.5 + 4.0 * edges.visited / max(edges.visited.max(initial=0.0), 1.0)
-    weight = 1.0 if len(plain) < _MANY_EDGES else 0.5 if len(plain) <= MOST_EDGES else 0.2
+    weight = (
+        1.0 if crowded or len(plain) < _MANY_EDGES else 0.5 if len(plain) <= MOST_EDGES else 0.2
+    )
     strong = {"linewidths": 1.8 * weight, "alpha": weight**0.5}
+    weak: dict[str, Any] = {"linewidths": 0.8 * weight, "alpha": 0.6 * weight}
+    faint: dict[str, Any] = {"edgecolors": _FAINT, "linewidths": 0.4, "alpha": 0.25}
     plain &= len(plain) <= MOST_EDGES
     layers: dict[str, tuple[Flags, dict[str, Any]]] = {
         "generic": (edges.generic, {"edgecolors": _PATH, "linewidths": 9.0, "capstyle": "round"}),
-        "plain": (plain, {"linewidths": 0.8 * weight, "alpha": 0.6 * weight}),
+        "faint" if crowded else "plain": (plain, faint if crowded else weak),
         "lead": (lead & ~visited, strong),
         "path": (edges.generic & ~lead & ~visited, {"linewidths": 1.8}),
         "case": (visited & known, {"edgecolors": _VISIT, "linewidths": broad + 1.6}),
@@ -230,7 +280,10 @@ def _draw_edges(
         each = {"edgecolors": colours, **style}
         each = {name: v[rows] if np.ndim(v) else v for name, v in each.items()}
         curves = PathCollection(
-            _curves(x, loss, edges.take(rows)), facecolors="none", zorder=1.0 + 0.1 * height, **each
+            _curves(ax, x, points["loss"].values, edges.take(rows)),
+            facecolors="none",
+            zorder=1.0 + 0.1 * height,
+            **each,
         )
         curves.set_gid(f"edges-{name}")
         ax.add_collection(curves)
@@ -238,9 +291,17 @@ def _draw_edges(
     return shown
 
 
-def _curves(x: Array, loss: Array, edges: layout.Edges) -> list[Path]:
+def bends(ax: Axes, x: Array, loss: Array, edges: layout.Edges) -> Array:
+    """Return control points (edge, 2), in data, of parabolas on the scale of the axes."""
+    scale = ax.yaxis.get_transform()
+    control = layout.bends(x, scale.transform(loss), edges)
+    control[:, 1] = scale.inverted().transform(control[:, 1])
+    return control
+
+
+def _curves(ax: Axes, x: Array, loss: Array, edges: layout.Edges) -> list[Path]:
     begin, end = (np.stack([x[rows], loss[rows]], axis=1) for rows in (edges.source, edges.target))
-    points = np.stack([begin, layout.bends(x, loss, edges), end], axis=1)
+    points = np.stack([begin, bends(ax, x, loss, edges), end], axis=1)
     return [Path(three, [Path.MOVETO, Path.CURVE3, Path.CURVE3]) for three in points]
 
 
@@ -259,16 +320,22 @@ def _scale(atlas: xr.DataTree, edges: layout.Edges) -> tuple[Array, ScalarMappab
     return gained, canvas.mode_scale(learnt.shape[1]), "mode added along the arc"
 
 
-def _edge_legend(edges: layout.Edges) -> list[Line2D]:
+def _edge_legend(points: xr.Dataset, edges: layout.Edges) -> list[Line2D]:
     """Return what the legend says of the edges."""
-    lead, visited = layout.leading(edges), edges.visited > 0
+    lead, visited, known = layout.best(points, edges), edges.visited > 0, edges.kind != "observed"
+    crowded = layout.is_crowded(points)
     best = "fastest way out" if np.isfinite(edges.time).any() else "largest drop"
+    best += f", {layout.BEST} of each strong point" if crowded else " of each saddle"
+    others = ~(lead | edges.generic | visited)
+    faint = others & (crowded and len(edges.kind) <= MOST_EDGES)
     words: list[tuple[str, Flags, dict[str, Any]]] = [
         ("adds a mode", edges.kind == "add", {"color": "0.4", "linewidth": 0.8}),
         ("swaps two modes", edges.kind == "swap", _BENT),
-        (f"{best} of each saddle", lead, {"color": "0.3", "linewidth": 1.8}),
+        (best, lead, {"color": "0.3", "linewidth": 1.8}),
         ("generic path", edges.generic, {"color": _PATH, "linewidth": 7.0}),
         ("taken by runs", visited, {"color": _VISIT, "linewidth": 4.0}),
+        ("of these, by runs only", visited & ~known, {"color": _VISIT, "linestyle": ":"}),
+        ("other edges, faint", faint, {"color": _FAINT, "linewidth": 0.6}),
     ]
     named = [
         Line2D([], [], label=f"{word} ({chosen.sum():,})", **style)
@@ -276,29 +343,42 @@ def _edge_legend(edges: layout.Edges) -> list[Line2D]:
         if chosen.any()
     ]
     if len(edges.kind) > MOST_EDGES:
-        others = len(edges.kind) - int((lead | edges.generic | visited).sum())
-        named.append(Line2D([], [], linestyle="", label=f"{others:,} others are not drawn"))
+        label = f"{others.sum():,} others are not drawn"
+        named.append(Line2D([], [], linestyle="", label=label))
     return named
 
 
-def _draw_points(ax: Axes, points: xr.Dataset, x: Array) -> Array:
+def _draw_points(ax: Axes, points: xr.Dataset, x: Array, strong: Flags) -> Array:
     """Draw the points by kind, and return the areas of their marks."""
     kinds, loss, areas = layout.kinds(points), points["loss"].values, np.zeros(len(x))
     for number, (kind, (marker, colour, area)) in enumerate(canvas.KIND_STYLE.items()):
         rows = np.flatnonzero(kinds == kind)
         areas[rows] = size = area if len(rows) < 500 else 0.25 * area
         if len(rows):
-            marks = ax.scatter(
-                x[rows], loss[rows], s=size, c=colour, marker=marker, zorder=3,
-                linewidths=0.4 * (len(rows) < 500), edgecolors=None if marker == "x" else "white",
-                label=f"{schema.spoken(kind)} ({len(rows):,})",
-            )  # fmt: skip
-            marks.set_gid(f"points-{number}")
+            style: Any = {
+                "s": size, "marker": marker, "zorder": 3, "linewidths": 0.4 * (len(rows) < 500),
+                "edgecolors": None if marker == "x" else "white",
+            }  # fmt: skip
+            for end, part in (("-faint", rows[~strong[rows]]), ("", rows[strong[rows]])):
+                if len(part):
+                    shade: Any = {"c": colour, "alpha": _PALE if end else None}
+                    marks = ax.scatter(x[part], loss[part], **style, **shade)
+                    marks.set_gid(f"points-{number}{end}")
+            label = f"{schema.spoken(kind)} ({len(rows):,})"
+            ax.scatter([], [], c=colour, label=label, **style)
     return areas
 
 
-def _add_labels(ax: Axes, points: xr.Dataset, x: Array, areas: Array, rows: Integers) -> None:
-    """Label the points of these rows, the most important first."""
+def _add_labels(
+    ax: Axes,
+    points: xr.Dataset,
+    x: Array,
+    areas: Array,
+    rows: Integers,
+    alone: Flags,
+    strong: Flags,
+) -> None:
+    """Label the points of these rows, the most important first; some have no other label near."""
     texts, path = layout.path_labels(points), layout.generic_path(points)
     places = np.stack([x, points["loss"].values], axis=1)
     halo = [patheffects.withStroke(linewidth=2.5, foreground="white", alpha=0.85)]
@@ -306,14 +386,16 @@ def _add_labels(ax: Axes, points: xr.Dataset, x: Array, areas: Array, rows: Inte
         ax.annotate(
             texts[row], places[row], (0, 0), textcoords="offset pixels", va="bottom",
             fontsize=9 if path[row] else 7, path_effects=halo, zorder=5, in_layout=False,
-            gid=f"label-{row}",
+            gid=f"label-{row}", color="black" if strong[row] else "0.45",
         )
         for row in rows
     ]  # fmt: skip
     radii = 0.5 * np.sqrt(areas)
     anchors = list(places[rows, None])
     halves = 0.7 * radii  # of a square in a disk
-    ax.add_artist(canvas.FittingLabels(labels, anchors, radii[rows] + 1.5, places, halves))
+    gaps = radii[rows] + 1.5
+    apart = np.where(alone[rows], 2.0 * gaps, 0.0)
+    ax.add_artist(canvas.FittingLabels(labels, anchors, gaps, places, halves, reserved=apart))
 
 
 @known_options
@@ -366,7 +448,8 @@ def levels(atlas: xr.DataTree, *, ax: Axes | None = None) -> Axes:
         ax.add_collection(lines)
         canvas.bar(ax, colours, "mode added along the arc")
     x = points["rank"].values.astype(np.float64)
-    areas = _draw_points(ax, points, x)
+    path = layout.generic_path(points)
+    areas = _draw_points(ax, points, x, np.ones(len(x), bool))
     ax.legend(loc="lower left")
-    _add_labels(ax, points, x, areas, np.flatnonzero(layout.generic_path(points)))
+    _add_labels(ax, points, x, areas, np.flatnonzero(path), np.zeros(len(x), bool), path)
     return ax

@@ -15,6 +15,10 @@ from dlnds.arrays import Array, Flags, Integers
 
 #: Distance from the saddle whose escape times are drawn: the nearest one of those in the atlas.
 USUAL_SCALE = 1e-3
+#: Pictures of more points draw strongly what matters most, and the rest faintly.
+MOST_STRONG = 64
+#: So many edges out of each strong point are strong then.
+BEST = 3
 #: Multiples of the golden section are nowhere close to each other modulo 1.
 _GOLDEN = 0.5 * (np.sqrt(5.0) - 1.0)
 #: How far edges bend, in columns: always, and for a drop of the whole height.
@@ -164,7 +168,10 @@ def columns(points: xr.Dataset) -> Array:
 
 
 def bends(x: Array, loss: Array, some: Edges) -> Array:
-    """Return control points (edge, 2) of parabolas: all but additions bend, to hide none."""
+    """Return control points (edge, 2) of parabolas: all but additions bend, to hide none.
+
+    On a scaled axis ``loss`` is the height on it, and so is that of the control points.
+    """
     middle = 0.5 * np.stack(
         [x[some.source] + x[some.target], loss[some.source] + loss[some.target]]
     )
@@ -174,17 +181,48 @@ def bends(x: Array, loss: Array, some: Edges) -> Array:
     return middle.T
 
 
-def leading(some: Edges) -> Flags:
-    """Return which edge is the fastest way out of its source; of the largest drop if none is known.
+def is_crowded(points: xr.Dataset) -> bool:
+    """Tell whether there are too many points to draw them all strongly."""
+    return points.sizes["critical_point"] > MOST_STRONG
 
-    Where times are equal it is the one that comes first.
+
+def visited(points: xr.Dataset, some: Edges) -> Flags:
+    """Return which points runs came from or went to."""
+    rows = np.arange(points.sizes["critical_point"])
+    taken = some.take(some.visited > 0)
+    return np.isin(rows, np.concatenate([taken.source, taken.target]))
+
+
+def strong_points(points: xr.Dataset, some: Edges) -> Flags:
+    """Return which points are drawn strongly: of many those of the generic path and visited ones.
+
+    Minima are strong in all pictures.
+    """
+    if not is_crowded(points):
+        return np.ones(points.sizes["critical_point"], bool)
+    strong: Flags = generic_path(points) | visited(points, some)
+    strong |= kinds(points) == "global_minimum"
+    return strong
+
+
+def best(points: xr.Dataset, some: Edges) -> Flags:
+    """Return which edges stand out as ways: the best of each point, or few of each strong one."""
+    if not is_crowded(points):
+        return leading(some)
+    return leading(some, BEST) & strong_points(points, some)[some.source]
+
+
+def leading(some: Edges, count: int = 1) -> Flags:
+    """Return which edges are the fastest out of their source; of the largest drop if none is known.
+
+    These are so many of each source. Where times are equal the one that comes first is faster.
     """
     cost = some.time if np.isfinite(some.time).any() else -some.drop
     cost = np.where(np.isnan(cost), np.inf, cost)
     order = np.lexsort((cost, some.source))
-    first = np.unique(some.source[order], return_index=True)[1]
+    _, first, size = np.unique(some.source[order], return_index=True, return_counts=True)
     chosen: Flags = np.zeros(len(cost), bool)
-    chosen[order[first]] = True
+    chosen[order] = np.arange(len(cost)) - np.repeat(first, size) < count
     chosen &= some.kind != "observed"
     return chosen
 
@@ -192,12 +230,10 @@ def leading(some: Edges) -> Flags:
 def importance(points: xr.Dataset, some: Edges) -> Integers:
     """Return the rows of the points, the most important first.
 
-    These are the generic path, minima, what runs visited, and the others by their rank and loss.
+    These are what runs visited, the generic path, minima, and the others by their rank and loss.
     """
     minimum = kinds(points) == "global_minimum"
-    visited = np.zeros(len(minimum), bool)
-    visited[some.source[some.visited > 0]] = visited[some.target[some.visited > 0]] = True
-    groups = np.select([generic_path(points), minimum, visited], [0, 1, 2], 3)
+    groups = np.select([visited(points, some), generic_path(points), minimum], [0, 1, 2], 3)
     return np.lexsort((points["loss"].values, points["rank"].values, groups))
 
 
@@ -207,6 +243,7 @@ def fit_labels(
     gaps: Sequence[float],
     obstacles: Array,
     frame: tuple[float, float, float, float],
+    reserved: Array | None = None,
 ) -> list[tuple[float, float] | None]:
     """Return the lower left corners of labels beside their anchors, None for those that do not fit.
 
@@ -222,13 +259,23 @@ def fit_labels(
         Boxes (box, 4) that no label may touch: left, bottom, right, top.
     frame
         The box that labels must stay in.
+    reserved
+        For each label the box (label, 4) that no other label may touch, NaN for none, whether it
+        fits itself or not: no other one is read as its own.
     """
-    taken, corners = np.empty((len(obstacles) + len(sizes), 4)), []
-    taken[: len(obstacles)], count = obstacles, len(obstacles)
-    for size, anchor, gap in zip(np.array(sizes), anchors, gaps, strict=True):
-        beside = _PLACES[:, 0] * size + _PLACES[:, 1] * gap
+    if reserved is None:
+        reserved = np.full((len(sizes), 4), np.nan)
+    taken, corners = np.empty((len(reserved) + len(obstacles) + len(sizes), 4)), []
+    count = len(reserved) + len(obstacles)
+    taken[:count] = np.vstack([reserved, obstacles])
+    for row, (size, anchor, gap) in enumerate(zip(np.array(sizes), anchors, gaps, strict=True)):
+        taken[row] = np.nan  # what is reserved for this one
+        # Where no other label may be, this one is read as its own from a little further away.
+        away = (1.0,) if np.isnan(reserved[row]).any() else (1.0, 2.0)
+        beside = np.vstack([_PLACES[:, 0] * size + far * gap * _PLACES[:, 1] for far in away])
         tries = (_free(at + beside, size, taken[:count], frame) for at in np.atleast_2d(anchor))
         corner = next((low for low in tries if low is not None), None)
+        taken[row] = reserved[row]
         if corner is not None:
             taken[count] = *corner, *(corner + size)
             count += 1

@@ -5,8 +5,9 @@ const data = JSON.parse(byId("data").textContent);
 const graph = byId("graph"), tip = byId("tip"), panel = byId("panel"), details = byId("details");
 // The picture's marks stand by their kind, in the order of the points.
 const all = (selector) => [...document.querySelectorAll(selector)];
-const marks = data.kinds.map((_, kind) => all(`#points-${kind} use`));
-const nodes = data.points.kind.map((kind) => marks[kind].shift());
+const marks = data.kinds.map((_, kind) =>
+  ["", "-faint"].map((end) => all(`#points-${kind}${end} use`)));
+const nodes = data.points.kind.map((kind, n) => marks[kind][data.faint[n]].shift());
 const chosen = make("g", { id: "chosen" });
 document.querySelector("[id^=points-]").before(chosen);
 const rows = new Map(data.labels.map((label, n) => [label, n]));

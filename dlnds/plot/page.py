@@ -274,11 +274,12 @@ def _picture(atlas: xr.DataTree, edges: layout.Edges) -> tuple[str, dict[str, An
     words = "loss of the critical points over their rank, and what joins them"
     root = f'<svg id="graph" viewBox="{box}" role="group" aria-label="{words}">'
     x, loss = layout.columns(points), points["loss"].values
-    control = ax.transData.transform(layout.bends(x, loss, edges))[:, 0]
+    control = ax.transData.transform(landscape.bends(ax, x, loss, edges))[:, 0]
     places = ax.transData.transform(np.stack([x, loss], axis=1))[:, 0]
     bend = control - 0.5 * (places[edges.source] + places[edges.target])
     return f"{root}<style>{rules}</style>{text}", {
         "shown": {name: rows.tolist() for name, rows in shown.items() if len(rows)},
+        "faint": (~layout.strong_points(points, edges)).astype(int).tolist(),
         "bend": np.round(bend * 72.0 / figure.dpi, 1).tolist(),
         "ramp": [to_hex(colour) for colour in landscape.TIMES(np.linspace(0.0, 1.0, 65))],
     }
@@ -303,7 +304,8 @@ def _notes(atlas: xr.DataTree, edges: layout.Edges) -> str:
         law = "exp(λ t)" if power == 1 else f"da/dt = λ a^{power}"
         notes.append(f"Rates λ: swaps depart like exp(λ t), added modes grow like {law}.")
     if len(edges.kind) > landscape.MOST_EDGES:
-        drawn = layout.leading(edges) | edges.generic | (edges.visited > 0)
+        best = layout.best(atlas["points"].to_dataset(), edges)
+        drawn = best | edges.generic | (edges.visited > 0)
         others = int(np.count_nonzero(~drawn))
         notes.append(f"{others:,} other edges are drawn only when one of their points is chosen.")
     listed, total = len(_listed_arcs(atlas)), atlas["arcs"].sizes["arc"]

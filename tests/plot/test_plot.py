@@ -385,7 +385,7 @@ def test_what_runs_did_is_laid_over_the_graph():
     assert edges.kind.tolist().count("observed") == 1
     order = layout.importance(atlas["points"].to_dataset(), edges)
     labels = atlas["points"].critical_point.values[order].tolist()
-    assert labels[:5] == ["{}", "{0}", "{0,1}", "{0,1,2}", "{0,2}"]
+    assert labels[:5] == ["{}", "{0}", "{0,2}", "{0,1,2}", "{0,1}"]
 
 
 def test_without_connections_the_arcs_are_drawn_by_their_mode():
@@ -416,6 +416,106 @@ def test_of_many_edges_the_fastest_are_drawn(monkeypatch):
     edges = layout.edges(GRAPH)
     assert drawn_edges == (layout.leading(edges) | edges.generic).sum() == 7
     assert ax.get_legend().get_texts()[-1].get_text() == "11 others are not drawn"
+
+
+PATH_256 = ["{" + ",".join(map(str, range(rank))) + "}" for rank in range(9)]
+
+
+@functools.cache
+def visited_256():
+    """A crowded atlas of which runs took a way off the generic path."""
+    labels = ["{}", "{0}", "{1}", "{0,1}", "{0,1,2}", "{0,1,2,3,5}", "{0,1,2,3,4}"]
+    pairs = itertools.pairwise(labels)
+    return with_visits(of_256_points(), *((a, b, 2, 1.0, 5.0) for a, b in pairs))
+
+
+def layers(ax):
+    return {c.get_gid(): c for c in ax.collections if c.get_gid()}
+
+
+def test_of_many_points_only_those_that_matter_are_strong():
+    ax, atlas = dl.plot.graph(visited_256()), visited_256()
+    found, loss = layers(ax), atlas["points"].loss.to_series()
+    strong = {*PATH_256, "{1}", "{0,1,2,3,5}"}
+    solid = [c for name, c in found.items() if name.startswith("points-") and "faint" not in name]
+    levels = np.vstack([c.get_offsets() for c in solid])[:, 1]
+    np.testing.assert_allclose(np.sort(levels), np.sort(loss[list(strong)]), rtol=1e-12)
+    faint = [c for name, c in found.items() if name.startswith("points-") and "faint" in name]
+    assert sum(len(c.get_offsets()) for c in faint) == 256 - len(strong)
+    assert max(c.get_alpha() for c in faint) < 0.5
+    assert found["edges-faint"].get_alpha() < 0.5
+    starts = [path.vertices[0, 1] for path in found["edges-lead"].get_paths()]
+    assert starts
+    assert all(np.isclose(loss[list(strong)], level, rtol=1e-9).any() for level in starts)
+    assert max(starts.count(level) for level in starts) <= 3
+    edges = atlas["connections"].sizes["edge"]
+    drawn_once = ("faint", "lead", "path", "taken")
+    assert sum(len(found[f"edges-{name}"].get_paths()) for name in drawn_once) == edges
+
+
+def test_visited_points_are_labelled_and_no_other_label_stands_beside_them():
+    atlas = visited_256()
+    ax = dl.plot.graph(atlas)
+    texts = check_labels(ax)
+    own = ["{}", "{0}", "{1}", "{0,1}", "{0,1,2}", "{0…4}", "{0,1,2,3,5}"]
+    assert set(own) == set(texts[:7])
+    ax.figure.set_size_inches(6.0, 4.0)
+    check_labels(ax)
+    (disks,) = (c for c in ax.collections if c.get_zorder() == 2.9 and len(c.get_offsets()))
+    radius = 0.5 * np.sqrt(disks.get_sizes()[0]) * ax.figure.dpi / 72.0
+    boxes, texts = shown(ax)
+    for place, level in zip(ax.transData.transform(disks.get_offsets()), disks.get_offsets()[:, 1],
+                            strict=True):  # fmt: skip
+        for box, text in zip(boxes, texts, strict=True):
+            label = PATH_256[int(text[3]) + 1] if "…" in text else text
+            if not np.isclose(atlas["points"].loss.to_series()[label], level, rtol=1e-12):
+                gap = np.maximum(box.min - place, place - box.max).max()
+                assert gap > 1.5 * radius
+
+
+def test_everything_drawn_is_in_the_legend():
+    texts = [t.get_text() for t in dl.plot.graph(visited_256()).get_legend().get_texts()]
+    words = ("global minimum", "strict saddle", "non-strict saddle", "visited by runs (7)")
+    words += ("other points, faint", "adds a mode", "swaps two modes", "fastest way out, 3 of each")
+    words += (
+        "generic path (8)",
+        "taken by runs (6)",
+        "of these, by runs only",
+        "other edges, faint",
+    )
+    for word in words:
+        assert sum(text.startswith(word) for text in texts) == 1, word
+    assert len(texts) == len(words)
+
+
+def test_losses_over_decades_have_a_logarithmic_axis():
+    small = dl.LinearNetwork(widths=(3, 3, 3), target=np.diag([1.0, 0.1, 0.001]))
+    atlas = dl.build_atlas(small)
+    atlas["connections"] = dl.connections(small)
+    ax = dl.plot.graph(atlas)
+    check_labels(ax)
+    levels = np.sort(atlas["points"].loss.values)
+    heights = ax.transData.transform(np.stack([np.zeros(8), levels], axis=1))[:, 1]
+    # Decades are equally high: between the levels of {0,1} and {0} lie log10(1e4) = 4 of them.
+    loss = atlas["points"].loss.to_series()
+    a, b, c = (ax.transData.transform((0.0, loss[k]))[1] for k in ("{0,1}", "{0}", "{}"))
+    ratio = np.log10(loss["{0}"] / loss["{0,1}"]) / np.log10(loss["{}"] / loss["{0}"])
+    np.testing.assert_allclose((b - a) / (c - b), ratio, rtol=1e-9)
+    assert (np.diff(heights) >= 0.0).all()
+    assert dl.plot.graph(GRAPH).get_yscale() == "linear"
+
+
+def test_modes_of_named_data_are_named():
+    names = {"feature": ["width", "height", "weight"], "output": ["cat", "dog", "bird"]}
+    atlas = GRAPH.copy()
+    atlas["modes"] = NET.modes.assign_coords(names)
+    ax = dl.plot.graph(atlas)
+    (key,) = (c for c in ax.findobj(type(ax.get_legend())) if c is not ax.get_legend())
+    texts = [text.get_text() for text in key.get_texts()]
+    assert texts == ["0: width → cat", "1: height → dog", "2: weight → bird"]
+    check_labels(ax)
+    atlas["modes"] = NET.modes
+    assert len(dl.plot.graph(atlas).findobj(type(ax.get_legend()))) == 1
 
 
 @pytest.mark.slow
