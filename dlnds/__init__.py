@@ -16,7 +16,7 @@ Runs of others: training that was done elsewhere
 Critical points: which there are, and of what kind
     critical_points, find_critical_point, classify, canonicalize, random_fiber_state,
     fiber_dimension, fiber_components, fiber_orientation, fiber_path, fiber_line, flattest_minimum,
-    learning_coefficient
+    learning_coefficient, decay_diagram
 Linearization: spectra, and what they count
     linearize, canonical_spectrum, inertia, hessian, hessian_product
 Symmetry: states modulo changes of the hidden bases, and what is conserved

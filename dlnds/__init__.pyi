@@ -15,6 +15,7 @@ from .landscape.components import fiber_line as fiber_line
 from .landscape.components import fiber_orientation as fiber_orientation
 from .landscape.components import fiber_path as fiber_path
 from .landscape.components import flattest_minimum as flattest_minimum
+from .landscape.decay import decay_diagram as decay_diagram
 from .landscape.derivatives import hessian as hessian
 from .landscape.derivatives import hessian_product as hessian_product
 from .landscape.fibers import fiber_dimension as fiber_dimension

@@ -201,6 +201,7 @@ PAPERS = {
 #: name than the schema.
 MAKERS = {
     "run": "flow",
+    "decayed_points": "critical_points",
     "classification": "classify",
     "canonical_form": "canonicalize",
     "fiber": "fiber_dimension",

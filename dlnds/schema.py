@@ -357,6 +357,10 @@ REQUIRED = {
         "run": "stop_reason ()",
         "critical_points": "critical_point rank loss kind (critical_point) "
         "learnt (critical_point, mode)",
+        "decayed_points": "critical_point rank loss kind index (critical_point) "
+        "learnt size (critical_point, mode)",
+        "decay_diagram": "loss kind index (branch, weight_decay) "
+        "size (branch, weight_decay, mode) most_decay singular_value (mode) rank (branch)",
         "classification": "kind rank loss order_of_descent tightened ()",
         "canonical_form": "state (parameter) group_element (entry) residual ()",
         "fiber": "fiber_dimension orbit_dimension nullity ()",
@@ -429,6 +433,10 @@ _OWN_DESCRIPTIONS = {
     ("chain", "standard_error"): "standard error of the mean loss",
     ("conservation_laws", "count"): "number of independent conserved quantities",
     ("conservation_laws", "dimension"): "dimension of what brackets of so many fields span",
+    ("decayed_points", "size"): "singular value of a mode in every layer",
+    ("decay_diagram", "size"): "singular value of a mode in every layer",
+    ("decay_diagram", "branch"): "modes that are learnt, and on which roots",
+    ("decay_diagram", "most_decay"): "weight decay at which the roots of a mode end",
     ("fiber_components", "component"): "component of the fiber",
     ("fiber_components", "count"): "number of connected components",
     ("fiber_components", "state"): "a point of the component",
@@ -462,6 +470,8 @@ _OWN_DESCRIPTIONS = {
 }
 _FLAGGED = {
     ("critical_points", "kind"): POINT_KINDS,
+    ("decayed_points", "kind"): CLASSIFIED_KINDS,
+    ("decay_diagram", "kind"): CLASSIFIED_KINDS,
     ("classification", "kind"): CLASSIFIED_KINDS,
     ("critical_point", "convergence"): CONVERGENCES,
     ("learning_coefficient", "decision"): COEFFICIENT_DECISIONS,

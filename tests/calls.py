@@ -330,6 +330,9 @@ def _points() -> Iterator[Call]:
     at = {"net": deep, "x": this["deep_saddle"], "rtol": 1e-8}
     turn = np.linalg.qr(np.arange(9.0).reshape(3, 3) + np.eye(3))[0]
     yield call("critical_points", net=net, max_rank=2, modes=(0, 1))
+    decayed = dl.LinearNetwork((2, 2, 2, 2), np.diag([2.0, 1.0]), weight_decay=0.1)
+    yield call("critical_points", net=decayed, max_rank=1)
+    yield call("decay_diagram", net=net, bounds=(0.0, 2.0), n_points=3, max_rank=1, modes=(0, 1))
     for name in ("classify", "canonicalize", "fiber_dimension"):
         yield call(name, net=net, x=saddle, rtol=1e-8)
     yield call("random_fiber_state", net=net, modes=(1,), rng=0)

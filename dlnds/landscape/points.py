@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,9 +16,9 @@ from dlnds.errors import check_integer, check_integers, check_number, known_opti
 from dlnds.landscape import pure
 from dlnds.systems.linear import LinearNetwork, check_network
 from dlnds.systems.losses import has_criterion
-from dlnds.systems.product import ProductFlow, check_maps
+from dlnds.systems.product import ProductFlow, check_maps, has_maps
 from dlnds.systems.protocol import check_state
-from dlnds.theory import moments, strings, symmetry, tolerances
+from dlnds.theory import moments, names, penalized, strings, symmetry, tolerances
 from dlnds.theory.coordinates import flat
 from dlnds.theory.moments import count_pairs, exceeds
 
@@ -54,13 +53,18 @@ def critical_points(
     xarray.Dataset
         Schema ``critical_points``, dim ``critical_point`` labelled by the index set, by rank and
         then in the order of the modes: ``learnt(critical_point, mode)``, ``rank``, ``loss`` (above
-        the irreducible one) and ``kind`` of A_S.
+        the irreducible one) and ``kind`` of A_S. Under weight decay schema ``decayed_points``: one
+        row for each index set and choice of roots, such as ``"{0⁺,2⁻}"`` for the upper root of mode
+        0 and the lower one of mode 2; ``loss`` has the penalty, ``kind`` may be ``minimum`` (not
+        the global one) too, and there are ``index``, of the Hessian, and ``size(critical_point,
+        mode)``, the s_j of all layers.
 
     Raises
     ------
     ValueError
         If a mode does not exist or has σ_j = 0, or the list would be longer than 100,000; the
-        message names the count.
+        message names the count. With weight decay if the network is not whitened, or λ not the same
+        for all layers.
 
     Notes
     -----
@@ -69,6 +73,11 @@ def critical_points(
     or r = r_max. If r < r_max and S holds the r largest it is a strict saddle for h = 2, and for h
     ≥ 3 a saddle that the Hessian does not show. Equal singular values: any of them count as
     largest. A single layer has one critical point.
+
+    With weight decay λ and h ≥ 3 layers each mode of S has two roots s of λ = s^{h−2} (σ_j − s^h)
+    below its fold: 3^k points of k modes. Two layers have s² = σ_j − λ alone. Points with all
+    modes on upper roots and S the r largest are minima for h ≥ 3, for any r: the one of least loss
+    is global. Other points are strict saddles.
 
     References
     ----------
@@ -84,20 +93,14 @@ def critical_points(
     (['{}', '{0}', '{1}', '{0,1}'], [2.5, 0.5, 2.0, 0.0])
     >>> dl.schema.decode(points.kind).sel(critical_point="{1}").item()
     'strict_saddle'
+    >>> points = dl.critical_points(dl.LinearNetwork((1, 1, 1, 1), [[2.0]], weight_decay=1.1))
+    >>> points.critical_point.values.tolist(), dl.schema.decode(points.kind).values.tolist()
+    (['{}', '{0⁺}', '{0⁻}'], ['global_minimum', 'minimum', 'strict_saddle'])
     """
-    check_maps(net)
-    least, most = net.critical_ranks
-    allowed = _allowed_modes(net.problem.modes[1], modes)
-    if len(allowed) < least:
-        raise ValueError(
-            f"modes: needs at least {least} modes with σ_j > 0, got {len(allowed)}; there are no "
-            f"critical points of rank {least} without"
-        )
-    if max_rank is not None:
-        most = min(most, check_integer("max_rank", max_rank, minimum=0))
-    if most < least:
-        raise ValueError(f"max_rank: needs at least {least}, the rank of all, got {most}")
-    sets = _index_sets(allowed, range(least, min(most, len(allowed)) + 1))
+    check_maps(net, with_decay=True)
+    if not has_maps(net):
+        return _decayed_points(net, max_rank, modes)
+    sets = index_sets(net, max_rank, modes)
     sigma, below = net.problem.modes[1], "nonstrict_saddle" if net.depth >= 3 else "strict_saddle"
     learnt = np.zeros((len(sets), len(sigma)), bool)
     for row, chosen in zip(learnt, sets, strict=True):
@@ -117,6 +120,78 @@ def critical_points(
     return schema.finish(xr.Dataset(variables, coords), "critical_points", net.attributes())
 
 
+def _decayed_points(net: Any, max_rank: int | None, modes: Sequence[int] | None) -> xr.Dataset:
+    """Return the critical points of a decayed network."""
+    decay, sigma = net.equal_decay, net.problem.modes[1]
+    roots = penalized.counts(sigma, decay, net.depth)
+    labels, signs = decayed_branches(net, roots, max_rank, modes)
+    sizes = penalized.sizes(sigma, signs, decay, net.depth)
+    loss = penalized.losses(sigma, sizes, decay, net.depth)
+    index = penalized.indices(net.problem, signs, decay)
+    kinds = penalized.kinds(net.problem, net.max_rank, index, loss, decay)
+    along = ("critical_point", "mode")
+    variables = {
+        "learnt": (along, signs != 0),
+        "size": (along, sizes),
+        "rank": ("critical_point", np.count_nonzero(signs, axis=1)),
+        "loss": ("critical_point", loss),
+        "index": ("critical_point", index),
+        "kind": ("critical_point", schema.flag(schema.CLASSIFIED_KINDS, kinds)),
+    }
+    coords = {
+        "critical_point": labels,
+        "mode": np.arange(len(sigma)),
+        "singular_value": ("mode", sigma.copy()),
+    }
+    return schema.finish(xr.Dataset(variables, coords), "decayed_points", net.attributes())
+
+
+def decayed_branches(
+    net: LinearNetwork, roots: Sequence[int], max_rank: int | None, modes: Sequence[int] | None
+) -> tuple[Any, Integers]:
+    """Return the labels of index sets with all choices among so many roots of each mode.
+
+    And on which root each mode is (branch, mode): 1 on the upper, −1 on the lower one, or 0.
+    """
+    sets = index_sets(net, max_rank, modes, roots)
+    rows = [
+        (chosen, words)
+        for chosen in sets
+        for words in itertools.product(*((1, -1)[: roots[j]] for j in chosen))
+    ]
+    signs = np.zeros((len(rows), len(roots)), np.int64)
+    marks = {1: names.ROOTS[0], -1: names.ROOTS[2]} if net.depth >= 3 else {1: names.ROOTS[1]}
+    labels = []
+    for row, (chosen, words) in zip(signs, rows, strict=True):
+        row[list(chosen)] = words
+        texts = (f"{j}{marks[sign]}" for j, sign in zip(chosen, words, strict=True))
+        labels.append("{" + ",".join(texts) + "}")
+    return np.array(labels, np.str_), signs
+
+
+def index_sets(
+    net: LinearNetwork | ProductFlow,
+    max_rank: int | None,
+    modes: Sequence[int] | None,
+    roots: Sequence[int] | None = None,
+) -> list[tuple[int, ...]]:
+    """Return the sets of modes that are asked for, of modes that have roots."""
+    least, most = net.critical_ranks
+    allowed = _allowed_modes(net.problem.modes[1], modes)
+    if len(allowed) < least:
+        raise ValueError(
+            f"modes: needs at least {least} modes with σ_j > 0, got {len(allowed)}; there are no "
+            f"critical points of rank {least} without"
+        )
+    if max_rank is not None:
+        most = min(most, check_integer("max_rank", max_rank, minimum=0))
+    if most < least:
+        raise ValueError(f"max_rank: needs at least {least}, the rank of all, got {most}")
+    counts = {j: 1 if roots is None else roots[j] for j in allowed}
+    held = {j: count for j, count in counts.items() if count}
+    return _listed(held, range(least, min(most, len(held)) + 1))
+
+
 def _allowed_modes(sigma: Array, modes: Sequence[int] | None) -> tuple[int, ...]:
     """Return the modes that sets are made of."""
     positive = tuple(np.flatnonzero(sigma).tolist())
@@ -130,16 +205,22 @@ def _allowed_modes(sigma: Array, modes: Sequence[int] | None) -> tuple[int, ...]
     return tuple(sorted(chosen))
 
 
-def _index_sets(allowed: Sequence[int], ranks: Sequence[int]) -> list[tuple[int, ...]]:
-    """Return the sets of so many modes; refuse too long a list, by its length and what would do."""
-    totals = list(itertools.accumulate(math.comb(len(allowed), r) for r in ranks))
+def _listed(counts: dict[int, int], ranks: Sequence[int]) -> list[tuple[int, ...]]:
+    """Return the sets of so many modes, each of which has so many roots.
+
+    Refuse too long a list of points, by its length and what would do.
+    """
+    choices = [1]  # by rank
+    for count in counts.values():
+        choices = [a + count * b for a, b in zip([*choices, 0], [0, *choices], strict=True)]
+    totals = list(itertools.accumulate(choices[r] for r in ranks))
     if totals[-1] > MOST_POINTS:
         fits = sum(total <= MOST_POINTS for total in totals) - 1
         raise ValueError(
             f"max_rank: there are {totals[-1]:,} critical points, at most {MOST_POINTS:,} can be "
             f"listed; max_rank = {fits} gives {totals[fits]:,}, or name the modes of interest"
         )
-    return [chosen for r in ranks for chosen in itertools.combinations(allowed, r)]
+    return [chosen for r in ranks for chosen in itertools.combinations(counts, r)]
 
 
 def _kinds(sigma: Array, learnt: Flags, most: int, below: str) -> Any:

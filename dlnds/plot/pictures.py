@@ -53,6 +53,8 @@ _STEMS = {
 #: Schemas without a picture, and where to look instead.
 _NO_PICTURE = {
     "classification": "print it, or draw all points with plot.graph(build_atlas(net))",
+    "decayed_points": "look at 'loss' and 'kind'",
+    "decay_diagram": "draw 'loss' over 'weight_decay': found.loss.plot.line(x='weight_decay')",
     "canonical_form": "look at 'group_element' and 'residual', or draw linearize(net, x)",
     "fiber": "look at 'fiber_dimension' and 'nullity', or draw linearize(net, x)",
     "orbit": "look at 'orbit_dimension' and 'isotropy', or draw linearize(net, x)",

@@ -16,7 +16,7 @@ from dlnds.runs.flow import flow
 from dlnds.saddles.arcs import canonical_arcs
 from dlnds.saddles.graph import connections, count_edges
 from dlnds.saddles.visits import observed_connections, overlay
-from dlnds.systems.linear import LinearNetwork
+from dlnds.systems.linear import LinearNetwork, check_network
 from dlnds.systems.protocol import check_state
 from dlnds.systems.stored import problem_coordinate
 from dlnds.theory import spectra, strings
@@ -94,6 +94,7 @@ def build_atlas(
     """
     count = check_integer("n_runs", n_runs, minimum=0)
     generator = check_generator("rng", rng)
+    check_network(net)
     points = critical_points(net, max_rank, modes)
     check_memory("n_runs", count * net.dim)
     points = points.assign(_at_canonical_points(net, points))

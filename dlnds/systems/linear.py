@@ -856,7 +856,7 @@ class LinearNetwork(LayeredSystem):
         return moments.canonical_state(self.widths, U, s, V)
 
     @property
-    def _equal_decay(self) -> float:
+    def equal_decay(self) -> float:
         """The decay of all layers, of a whitened network; others have no closed forms."""
         if not self.whitened or isinstance(self.weight_decay, tuple):
             raise ValueError(
@@ -868,7 +868,7 @@ class LinearNetwork(LayeredSystem):
     def _decayed_state(self, chosen: list[int], words: list[str]) -> Array:
         """Return the critical state with each mode on its root."""
         left, sigma, right = self.singular_modes
-        decay, depth = self._equal_decay, self.depth
+        decay, depth = self.equal_decay, self.depth
         sizes = np.array(
             [
                 penalized.root(sigma[j], decay, depth, upper=word == "upper")

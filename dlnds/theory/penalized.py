@@ -12,7 +12,7 @@ import numpy as np
 
 from dlnds.arrays import Array, Integers
 from dlnds.theory import tolerances
-from dlnds.theory.moments import Problem, equal
+from dlnds.theory.moments import Problem, count_pairs, equal, exceeds
 from dlnds.theory.spectra import KnownSpectrum
 
 
@@ -135,3 +135,67 @@ def spectrum(problem: Problem, point: Point, decay: float) -> KnownSpectrum:
         found.append(np.repeat(both, free[1]))
     dimensions = (turning, turning + tied, True)
     return KnownSpectrum(np.concatenate(found), "closed_form", dimensions)
+
+
+def counts(sigma: Array, decay: float, depth: int) -> list[int]:
+    """Return how many roots s > 0 each mode has."""
+    most = [2 if depth >= 3 and decay else 1] * len(sigma)
+    return [
+        n if s and decay < most_decay(s, depth) else 0 for n, s in zip(most, sigma, strict=True)
+    ]
+
+
+def sizes(sigma: Array, signs: Integers, decay: float, depth: int) -> Array:
+    """Return the sizes of all modes (point, mode), NaN where a root does not exist.
+
+    ``signs`` (point, mode) are 1 on the upper root, −1 on the lower one, 0 where a mode is not
+    learnt. Without decay there is no lower root apart from zero.
+    """
+    roots = np.zeros((3, len(sigma)))
+    for j in np.flatnonzero(np.any(signs, axis=0)):
+        roots[1, j] = root(sigma[j], decay, depth, upper=True)
+        roots[-1, j] = root(sigma[j], decay, depth, upper=False) if decay else np.nan
+    return np.asarray(roots[signs, np.arange(len(sigma))])
+
+
+def losses(sigma: Array, sizes: Array, decay: float, depth: int) -> Array:
+    """Return ½ Σ (σ_j − s_j^h)² + ½ λ h Σ s_j² over the last axis."""
+    lacks, weights = sigma - sizes**depth, depth * sizes**2
+    return np.asarray(0.5 * np.sum(lacks**2 + decay * weights, axis=-1))
+
+
+def least_loss(sigma: Array, most: int, decay: float, depth: int) -> float:
+    """Return the least loss of all: each of the largest modes is learnt if that costs less."""
+    leading = (np.arange(len(sigma)) < most).astype(np.int64) * (sigma > 0.0)
+    learnt = np.nan_to_num(sizes(sigma, leading[None], decay, depth)[0])
+    either = [losses(sigma[:, None], s[:, None], decay, depth) for s in (learnt, 0.0 * learnt)]
+    return float(np.sum(np.minimum(*either)))
+
+
+def indices(problem: Problem, signs: Integers, decay: float) -> Integers:
+    """Return how many eigenvalues of the Hessian are negative, of many points (point, mode).
+
+    Those of lower roots; of pairs a, b of learnt modes, (σ_a − σ_b)(s_a^h + s_b^h)/(s_a² − s_b²),
+    negative if that of the larger σ is on its lower root, or if both are and σ_a = σ_b; of pairs of
+    a learnt mode and a larger one that is not; of two layers σ_q > λ of the residual network.
+    """
+    if problem.depth == 1:
+        return np.zeros(len(signs), np.int64)
+    sigma, learnt, lower = problem.modes[1], signs != 0, (signs < 0).astype(np.int64)
+    larger, alike = exceeds(sigma).astype(np.int64), equal(sigma).astype(np.int64)
+    below, counts = lower.sum(axis=1), np.sum((lower @ larger.T) * learnt, axis=1)
+    counts += below + (np.sum((lower @ alike) * lower, axis=1) - below) // 2
+    counts += count_pairs(learnt, larger.astype(bool))
+    if problem.depth == 2:
+        free = problem.widths[1] - learnt.sum(axis=1)
+        counts += free * np.sum(~learnt & (sigma > decay), axis=1)
+    return np.asarray(counts)
+
+
+def kinds(problem: Problem, most: int, index: Integers, loss: Array, decay: float) -> Array:
+    """Return the kinds of points of such an index and loss."""
+    sigma = problem.modes[1]
+    rounding = 16.0 * np.finfo(float).eps * np.sum(sigma**2)
+    lowest = loss <= least_loss(sigma, most, decay, problem.depth) + rounding
+    names = np.where(lowest, "global_minimum", "minimum" if decay else "nonstrict_saddle")
+    return np.where(index > 0, "strict_saddle", names)
