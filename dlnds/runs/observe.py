@@ -112,7 +112,11 @@ def observe(
         for name, variable in found.items()
     }
     for name, variable in more.items():
-        for dim in variable[0]:
+        for dim, size in zip(variable[0], variable[1].shape, strict=True):
+            if known.sizes.get(dim, size) != size:
+                raise ValueError(
+                    f"run: has {known.sizes[dim]} along {dim!r}, where {name!r} has {size}"
+                )
             if dim in known.variables and not known[dim].ndim:
                 raise ValueError(f"run: has {dim!r} as one number, which {name!r} has as a dim")
     return schema.finish(known.assign(more), "run", known.attrs)
@@ -124,6 +128,8 @@ def states_of(system: SystemProtocol, run: xr.Dataset) -> tuple[xr.Dataset, tupl
     known = schema.read("run", run, "run", {}, digest=digest)
     flags = {name: tuple(map(str, known[name].dims)) for name in ENDS if name in known}
     schema.read("run", known, "run", flags)
+    if "time" not in known.variables and "iteration" not in known.variables:
+        raise ValueError("run: needs 'time' or 'iteration', which say when its rows are")
     if "state" not in known:
         raise ValueError("run: has no states; run it with save=('state', …)")
     state = known["state"]

@@ -624,6 +624,11 @@ def test_bad_input_is_named():
     with pytest.raises(ValueError, match=r"run: .*isel\(time=\[-1\]\)"):
         dl.observe(net, run.isel(time=-1), "sharpness")
     assert dl.observe(net, run.isel(time=[-1]), "sharpness").sizes["time"] == 1
+    modes = dl.observe(net, run, "singular_value").isel(mode=[0])
+    with pytest.raises(ValueError, match="run: has 1 along 'mode', where 'alignment' has 2"):
+        dl.observe(net, modes, "alignment")
+    with pytest.raises(ValueError, match="run: needs 'time' or 'iteration'"):
+        dl.evaluate(net, run.drop_vars("time"), np.eye(2), np.eye(2))
     for save in ({"mine": lambda x: None}, {"mine": failing}):
         with pytest.raises((ValueError, TypeError), match="^save: 'mine' "):
             dl.flow(net, start, (0, 1), [1.0], save=save)
