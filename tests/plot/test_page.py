@@ -350,6 +350,18 @@ def test_labels_of_the_page_never_overlap(tmp_path):
         assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
 
 
+def test_the_script_finds_strong_and_faint_marks_of_many_points(tmp_path):
+    page, points = written(large(), tmp_path), large()["points"].to_dataset()
+    data = page.data()
+    ranks, learnt = points["rank"].values, points.learnt.values
+    path = (learnt == (np.arange(learnt.shape[1]) < ranks[:, None])).all(axis=1)
+    np.testing.assert_array_equal(np.array(data["faint"]) == 0, path)  # it ends at the minimum
+    groups = list(zip(data["points"]["kind"], data["faint"], strict=True))
+    for kind, faint in set(groups):
+        marks = page.find("use", inside=f"points-{kind}" + "-faint" * faint)
+        assert len(marks) == groups.count((kind, faint))
+
+
 def test_two_pages_of_one_atlas_are_the_same(tmp_path):
     assert written(small(), tmp_path).text == written(small().copy(deep=True), tmp_path).text
 
