@@ -33,7 +33,9 @@ def evaluate(
         Its run, or a stack of runs, with ``state``.
     X, Y
         Inputs (features × samples) in the original coordinates, also of a network whose inputs are
-        whitened, and targets (outputs × samples) or labels, as the network was made from.
+        whitened, and targets (outputs × samples) or labels, as the network was made from. Of
+        `losses.completion` X = [rows, columns], integers, and Y their values; of
+        `losses.measurements` the matrices and what they measure.
 
     Returns
     -------
