@@ -279,7 +279,8 @@ def grow(
     found, vectors = growth.local, manifold["frame"].values
     k = len(found.inner)
     if n_fibres is not None:
-        check_integer("n_fibres", n_fibres, minimum=1)
+        number = check_integer("n_fibres", n_fibres, minimum=1)
+        check_memory("n_fibres", number * count * growth.system.dim)
         if len(vectors) != k:
             raise ValueError(f"n_fibres: needs all {k} directions of the manifold")
     ring = n_fibres is not None and k == 2
