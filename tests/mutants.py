@@ -385,16 +385,16 @@ MUTANTS = (
     ),
     Mutant(
         "runs from saddles in the whole network",
-        "saddles/growth.py",
+        "saddles/modes.py",
         "used = np.flatnonzero(parts.used(net.widths, start))",
         "used = np.unique(parts.inputs)",
         ("saddles/test_manifolds.py",),
     ),
     Mutant(
         "directions that see what they do not use",
-        "saddles/growth.py",
-        "frame = parts.without(net.widths, frame, tolerances.CRITICAL)",
-        "frame = parts.without(net.widths, frame, 0.0)",
+        "saddles/modes.py",
+        "return self.parts.without(self.net.widths, turned, tolerances.CRITICAL)",
+        "return self.parts.without(self.net.widths, turned, 0.0)",
         ("saddles/test_manifolds.py",),
     ),
     Mutant(
