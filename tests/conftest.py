@@ -1,9 +1,11 @@
 import hashlib
 import os
+import sys
 import tempfile
 from pathlib import Path
 
 import hypothesis
+import pytest
 
 # Numba does not notice edits in functions that a cached function calls: a cache for each state of
 # the sources, set before anything imports Numba.
@@ -19,3 +21,11 @@ hypothesis.settings.register_profile(
     "dlnds", deadline=None, derandomize=True, max_examples=40, print_blob=True
 )
 hypothesis.settings.load_profile("dlnds")
+
+
+@pytest.fixture(autouse=True)
+def _no_figures_left():
+    """Close what a test has drawn, which would count against later ones of the same process."""
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
