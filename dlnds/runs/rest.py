@@ -41,12 +41,15 @@ def limit_at(system: SystemProtocol, x: Array, force: Array, rtol: float) -> Lim
     size = float(np.linalg.norm(x))
     if system.kind != "gradient" or not system.numerics.symmetric or system.dim > MOST:
         return Limit()
+    known = system.theory(x)
+    if known.is_minimum() is False:
+        return Limit()
     hessian = -dense_jacobian(system, 0.0, x)[0]
     values, frame = scipy.linalg.eigh(hessian)
-    largest, known = float(np.abs(values).max()), system.theory(x)
+    largest = float(np.abs(values).max())
     zero = tolerances.HESSIAN * largest
     flat = np.abs(values) <= zero
-    if values[0] < -zero or flat.all() or known.is_minimum() is False:
+    if values[0] < -zero or flat.all():
         return Limit()
     if not known.recedes() and _is_strict(system, (x, force), hessian, largest, rtol):
         return Limit("minimum", "definite_hessian")
