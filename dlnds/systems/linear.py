@@ -33,6 +33,7 @@ from dlnds.systems import varied
 from dlnds.systems.network import (
     LayeredSystem,
     check_decay,
+    check_rows,
     check_undecayed,
     check_widths,
     departing,
@@ -736,12 +737,8 @@ class LinearNetwork(LayeredSystem):
         maps = self.original_maps(product(layers_of(self.widths, states)))
         inputs, outputs = labelled_data(X, "Y", Y)
         outputs = np.atleast_2d(outputs)
-        for name, data, rows in (("X", inputs, maps.shape[-1]), ("Y", outputs, maps.shape[-2])):
-            if len(data) != rows:
-                raise ValueError(
-                    f"{name}: needs {rows} rows as the network has, got {len(data)}; transpose "
-                    "data that have samples in rows"
-                )
+        check_rows("X", len(inputs), maps.shape[-1])
+        check_rows("Y", len(outputs), maps.shape[-2])
         normalize = self.normalization != _NORMALIZED[False]
         target, root, rest = moments.from_data(inputs, outputs, normalize)
         return np.asarray(0.5 * np.sum((target - maps @ root) ** 2, axis=(-2, -1)) + rest)

@@ -29,7 +29,14 @@ from dlnds.errors import (
 )
 from dlnds.systems.linear import LinearNetwork
 from dlnds.systems.measurements import Measurements, completion, measurements
-from dlnds.systems.network import LayeredSystem, check_decay, check_widths, departing, labelled_data
+from dlnds.systems.network import (
+    LayeredSystem,
+    check_decay,
+    check_rows,
+    check_widths,
+    departing,
+    labelled_data,
+)
 from dlnds.systems.protocol import Limit, Theory, ended
 from dlnds.systems.varied import fitting_size
 from dlnds.theory import saddles, tolerances
@@ -206,11 +213,7 @@ class Loss:
         else:
             loss = power(X, Y, power=self.power, normalize=normalize)
         for name, got, needed in zip("YX", loss.shape, self.shape, strict=True):
-            if got != needed:
-                raise ValueError(
-                    f"{name}: needs {needed} rows as the network has, got {got}; transpose data "
-                    "that have samples in rows"
-                )
+            check_rows(name, got, needed)
         return loss
 
     def moments(self, widths: tuple[int, ...]) -> tuple[Problem, float]:

@@ -817,6 +817,15 @@ def labelled_data(
     return inputs, targets
 
 
+def check_rows(name: str, got: int, needed: int) -> None:
+    """Refuse data for a network that have not as many rows as it has features or outputs."""
+    if got != needed:
+        raise ValueError(
+            f"{name}: needs {needed} rows as the network has, got {got}; transpose data that have "
+            "samples in rows"
+        )
+
+
 def check_weights(system: object, name: str = "system", *, with_decay: bool = False) -> None:
     """Refuse what has no layers of weights, and weight decay unless it is allowed."""
     if not isinstance(system, WeightSystem):
