@@ -16,12 +16,6 @@ PITCHFORK = dl.diagram(lambda x, p: p * x - x**3, [0.0], -0.5, bounds=(-1.0, 1.0
 NET = dl.LinearNetwork(widths=(3, 3, 3, 3), target=np.diag([3.0, 2.0, 1.0]))
 
 
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
-
-
 def curves(ax):
     """The lines that are branches: neither marks nor what the legend shows."""
     lines = [line for line in ax.lines if len(line.get_xdata()) > 1]

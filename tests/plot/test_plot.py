@@ -20,12 +20,6 @@ ATLAS = dl.build_atlas(NET)
 RUN = dl.flow(NET, NET.initial(scale=0.1, rng=0), (0, 30), save=("singular_value",))
 
 
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
-
-
 def test_levels_show_every_point_and_every_arc():
     ax = dl.plot.levels(ATLAS)
     collections = ax.collections

@@ -1,6 +1,5 @@
 """Pictures of what is observed along runs, and of runs laid on others."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import xarray as xr
@@ -15,12 +14,6 @@ RUN = dl.flow(NET, START, (0, 5), save=SAVED)
 TURNING = dl.flow(NET, NET.initial(scale=0.3, rng=0), (0, 2), save=("loss", "alignment"))
 EXACT = dl.exact_flow(NET, START, np.linspace(0.0, 4.0, 9), save=("loss", "singular_value"))
 STEPS = dl.iterate(dl.GradientDescent(NET, 0.1), START, n_steps=50, save=SAVED)
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 def curves(ax, rows):
