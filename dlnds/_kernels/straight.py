@@ -91,9 +91,11 @@ def holds(widths: tuple[int, ...]) -> Callable[..., Any]:
     return holds
 
 
-@intrinsic(prefer_literal=True)
+@intrinsic
 def are_kept(typing_context, x, reference, plan):
     """Tell whether the C_i are those of ``reference``, as far as `balance.restore` asks."""
+    if not isinstance(plan, types.StringLiteral):
+        return None
 
     def write(context, builder, signature, arguments):
         widths = list(map(int, signature.args[2].literal_value.split()))
@@ -103,9 +105,11 @@ def are_kept(typing_context, x, reference, plan):
     return types.boolean(x, reference, plan), write
 
 
-@intrinsic(prefer_literal=True)
+@intrinsic
 def measure(typing_context, x, out, plan):
     """Write the error scale at ``x`` into ``out``, as `evaluate` does the field."""
+    if not isinstance(plan, types.StringLiteral):
+        return None
 
     def write(context, builder, signature, arguments):
         widths = list(map(int, signature.args[2].literal_value.split()))
@@ -116,9 +120,15 @@ def measure(typing_context, x, out, plan):
     return types.void(x, out, plan), write
 
 
-@intrinsic(prefer_literal=True)
+@intrinsic
 def evaluate(typing_context, x, floats, out, plan):
-    """Write the field at ``x`` into ``out``; ``plan`` is text, which Numba takes as constant."""
+    """Write the field at ``x`` into ``out``; ``plan`` is text, which Numba takes as constant.
+
+    Numba asks first with the type of any text, then with that of this one: the other order, which
+    `prefer_literal` gives, is lost where a field is sent to another process.
+    """
+    if not isinstance(plan, types.StringLiteral):
+        return None
 
     def write(context, builder, signature, arguments):
         k, whitened, *widths = map(int, signature.args[3].literal_value.split())

@@ -1,6 +1,7 @@
 """Fields compiled for given widths, and sums of rows, against their definitions."""
 
 import ctypes
+import json
 import os
 import pickle
 import subprocess
@@ -187,6 +188,28 @@ def test_another_process_finds_the_specialized_field_in_the_cache(tmp_path):
         for _ in range(2)
     ]
     assert hits == [["0", "0"], ["1", "1"]]
+
+
+@pytest.mark.skipif(jit.DISABLED, reason="nothing is compiled")
+def test_compiled_fields_can_be_sent_to_another_process(tmp_path):
+    net = naive.random_network((4, 3, 2), 0).specialized()
+    x = naive.state_of(net, 0)
+    expected = net.gradient(x)
+    dl.flow(net, x, (0.0, 1.0))  # what is compiled is sent with its signature
+    (tmp_path / "sent").write_bytes(pickle.dumps((net, x)))
+    code = (
+        "import pickle, sys; from pathlib import Path\n"
+        "net, x = pickle.loads(Path(sys.argv[1]).read_bytes())\n"
+        "print(net.gradient(x).tolist())\n"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "sent")],
+        env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    np.testing.assert_array_equal(json.loads(found), expected)
 
 
 @pytest.mark.skipif(not jit.DISABLED, reason="the compiler is on")
