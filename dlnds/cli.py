@@ -237,8 +237,6 @@ def _computed(
     run = run.assign_attrs(start_scale=options.scale, rng_entropy=str(options.seed))
     keep = np.unique(np.linspace(0, run.sizes["time"] - 1, 1000).round().astype(int))
     atlas["run"] = run.isel(time=keep)
-    names = {"output": data.feature_out.values, "feature": data.feature_in.values}
-    atlas["modes"] = schema.finish(net.modes.assign_coords(names), "modes", {})
     atlas.attrs.update({key: str(value) for key, value in data.attrs.items()}, data=options.data)
     return atlas, run
 

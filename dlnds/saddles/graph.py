@@ -14,7 +14,7 @@ from dlnds import schema
 from dlnds.arrays import Array, Flags, Integers
 from dlnds.errors import check_array, check_integer, check_memory, known_options
 from dlnds.landscape.points import critical_points
-from dlnds.systems.linear import LinearNetwork, check_network
+from dlnds.systems.linear import NAMELESS, LinearNetwork, check_network
 from dlnds.theory import laws
 from dlnds.theory.connecting import connecting_sets
 from dlnds.theory.coordinates import flat
@@ -190,7 +190,7 @@ def _whitened(net: LinearNetwork) -> tuple[LinearNetwork, float]:
     if net.input_root is None:
         return net, 1.0
     target = net.target @ net.input_root.T / speed
-    return dataclasses.replace(net, target=target, input_root=None, whitening=None), speed
+    return dataclasses.replace(net, target=target, input_root=None, **NAMELESS), speed
 
 
 def _distances(scales: ArrayLike) -> Array:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dlnds.arrays import Array, Integers
-from dlnds.systems.linear import LinearNetwork
+from dlnds.systems.linear import NAMELESS, LinearNetwork
 from dlnds.theory import places, tolerances
 from dlnds.theory.coordinates import Turning, block_places
 
@@ -60,6 +60,6 @@ def modes_at(net: LinearNetwork, layers: Sequence[Array]) -> Modes:
     exact = place is not None
     place = place or places.mode_place(net.problem, layers)
     problem = place.problem
-    whole = dataclasses.replace(net, target=problem.target, input_root=problem.root, whitening=None)
+    whole = dataclasses.replace(net, target=problem.target, input_root=problem.root, **NAMELESS)
     lift = Turning(net.widths, place.bases)
     return Modes(whole, places.parts_of(problem), place.state, exact, lift)

@@ -64,6 +64,9 @@ UNAFFECTED = frozenset(
 #: Multiplications of a field that is compiled for its widths in half a second.
 QUICK_MULTIPLICATIONS = 10_000
 
+#: What a network in coordinates other than those of the data does not have.
+NAMELESS: dict[str, Any] = {"whitening": None, "features": (), "outputs": ()}
+
 _NORMALIZED = {True: "moments divided by the number of samples", False: "moments not divided"}
 
 
@@ -94,12 +97,14 @@ class LinearNetwork(LayeredSystem):
         Compile the field for these widths alone, see `specialized`.
     weight_decay
         λ ≥ 0 of the loss L + ½ Σ_i λ_i ‖W_i‖²: a number, or one for each layer.
+    features, outputs
+        Names of the original inputs and of the outputs, which label ``modes``; ``()`` for none.
 
     Raises
     ------
     ValueError, TypeError
         If widths are not positive integers, or too large to specialize, or shapes do not agree, or
-        numbers are not finite, or decays are negative.
+        numbers are not finite, or decays are negative, or names are no texts or not as many.
 
     Notes
     -----
@@ -138,6 +143,8 @@ class LinearNetwork(LayeredSystem):
     normalization: str = "as given"
     specialize: bool = False
     weight_decay: float | tuple[float, ...] = 0.0
+    features: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         widths = check_widths(self.widths)
@@ -160,7 +167,12 @@ class LinearNetwork(LayeredSystem):
             _check_small(widths, target.shape[1], root is None)
         decay: Any = check_decay(self.weight_decay, len(widths) - 1)
         fields = {"widths": widths, "target": target, "input_root": root, "whitening": whitening}
-        for name, value in {**fields, "weight_decay": decay}.items():
+        original = widths[0] if root is not None or whitening is None else len(whitening)
+        names = {
+            "features": schema.names("features", self.features, original),
+            "outputs": schema.names("outputs", self.outputs, widths[-1]),
+        }
+        for name, value in {**fields, "weight_decay": decay, **names}.items():
             if isinstance(value, np.ndarray):
                 value.setflags(write=False)
             object.__setattr__(self, name, value)
@@ -183,7 +195,7 @@ class LinearNetwork(LayeredSystem):
         ----------
         X, Y
             Inputs (d_0 × samples) and outputs (d_h × samples), samples in columns; DataArrays with
-            a dim ``sample`` are transposed as needed.
+            a dim ``sample`` are transposed as needed. Names of their rows label ``modes``.
         hidden
             Hidden widths d_1, …, d_{h−1}; ``()`` for a single layer.
         whiten
@@ -209,7 +221,8 @@ class LinearNetwork(LayeredSystem):
         inputs, outputs = labelled_data(X, "Y", Y, ndim=2)
         parts = moments.from_data(inputs, outputs, check_flag("normalize", normalize))
         words = _NORMALIZED[bool(normalize)]
-        return cls._from_parts(parts, hidden, whiten, words, weight_decay)
+        names = {"features": schema.row_names(X), "outputs": schema.row_names(Y)}
+        return cls._from_parts(parts, hidden, whiten, words, weight_decay, **names)
 
     @classmethod
     @known_options
@@ -261,6 +274,7 @@ class LinearNetwork(LayeredSystem):
         whiten: bool,
         normalization: str,
         weight_decay: Any,
+        **names: Any,
     ) -> LinearNetwork:
         whiten = check_flag("whiten", whiten)
         hidden = check_integers("hidden", hidden, minimum=1, ordered=True)
@@ -275,6 +289,7 @@ class LinearNetwork(LayeredSystem):
             irreducible_loss=loss,
             normalization=normalization,
             weight_decay=weight_decay,
+            **names,
         )
 
     def specialized(self) -> LinearNetwork:
@@ -341,7 +356,8 @@ class LinearNetwork(LayeredSystem):
 
         ``left(output, mode)`` are outputs, ``right(input, mode)`` inputs in whitened coordinates,
         and ``reading(feature, mode)`` what a mode reads from the original inputs: the map that has
-        learnt all modes is left · diag(singular_value) · readingᵀ.
+        learnt all modes is left · diag(singular_value) · readingᵀ. Outputs and features have their
+        names, if the network knows them.
         """
         left, sigma, right = self.singular_modes
         root = self.whitening if self.whitened else self.input_root
@@ -352,7 +368,9 @@ class LinearNetwork(LayeredSystem):
             "right": (("input", "mode"), right),
             "reading": (("feature", "mode"), reading),
         }
-        return schema.finish(xr.Dataset(variables), "modes", self.attributes())
+        names = {"output": self.outputs, "feature": self.features}
+        labels = {dim: list(words) for dim, words in names.items() if words}
+        return schema.finish(xr.Dataset(variables, labels), "modes", self.attributes())
 
     @property
     def max_rank(self) -> int:
@@ -505,7 +523,7 @@ class LinearNetwork(LayeredSystem):
         np.fill_diagonal(target, self.singular_modes[1])
         if root is not None:
             root = np.tril(inner.T @ root @ self._full_modes[1])
-        return dataclasses.replace(self, target=target, input_root=root, whitening=None)
+        return dataclasses.replace(self, target=target, input_root=root, **NAMELESS)
 
     def _deflate(self, x: Array, rtol: float) -> Reduction | None:
         """Return the network of the modes that are still to be learnt, if the others have been.
@@ -527,7 +545,7 @@ class LinearNetwork(LayeredSystem):
             self,
             widths=tuple(len(units) for units in kept),
             target=self.target[np.ix_(kept[-1], kept[0])],
-            whitening=None,
+            **NAMELESS,
         )
         places, resting = coordinates.block_places(self.widths, kept), np.array(turn.state)
 
@@ -705,8 +723,9 @@ class LinearNetwork(LayeredSystem):
                 "system: vary='covariance' needs an input covariance of full rank, as from_data "
                 f"makes, got {got}"
             )
-        words = {"normalization": self.normalization, "specialize": self.specialize}
-        return LinearNetwork(self.widths, self.target, root, **words)  # type: ignore[arg-type]
+        kept = ("normalization", "specialize", "features", "outputs")
+        words = {name: getattr(self, name) for name in kept}
+        return LinearNetwork(self.widths, self.target, root, **words)
 
     # States and what they mean.
 

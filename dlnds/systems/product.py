@@ -32,7 +32,7 @@ from dlnds.errors import (
     known_options,
 )
 from dlnds.systems import varied
-from dlnds.systems.linear import LinearNetwork
+from dlnds.systems.linear import NAMELESS, LinearNetwork
 from dlnds.systems.network import WeightSystem, check_matrices, check_undecayed, variable
 from dlnds.systems.protocol import (
     Limit,
@@ -200,7 +200,7 @@ class ProductFlow(SystemProtocol):
             widths=(inputs, *(d - self.rank + rank for d in self.network.widths[1:-1]), outputs),
             target=factors.target,
             input_root=factors.input_root,
-            whitening=None,
+            **NAMELESS,
         )
         return ProductFlow(network, rank)
 

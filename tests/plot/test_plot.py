@@ -500,9 +500,8 @@ def test_losses_over_decades_have_a_logarithmic_axis():
 
 
 def test_modes_of_named_data_are_named():
-    names = {"feature": ["width", "height", "weight"], "output": ["cat", "dog", "bird"]}
-    atlas = GRAPH.copy()
-    atlas["modes"] = NET.modes.assign_coords(names)
+    names = {"features": ("width", "height", "weight"), "outputs": ("cat", "dog", "bird")}
+    atlas = dl.build_atlas(dl.LinearNetwork(NET.widths, NET.target, **names))
     ax = dl.plot.graph(atlas)
     (key,) = (c for c in ax.findobj(type(ax.get_legend())) if c is not ax.get_legend())
     texts = [text.get_text() for text in key.get_texts()]

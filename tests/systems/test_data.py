@@ -5,7 +5,9 @@ import itertools
 import tomllib
 
 import numpy as np
+import pandas as pd
 import pytest
+import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -244,7 +246,6 @@ def test_rounding_noise_is_no_mode(tmp_path):
 
 
 def test_a_turned_table_is_told_to_have_its_samples_in_rows():
-    pd = pytest.importorskip("pandas")
     rng = np.random.default_rng(0)
     X, Y = (pd.DataFrame(rng.normal(size=(n, 20))) for n in (3, 2))
     for inputs, outputs in ((X, Y.T), (X.T, Y)):
@@ -253,3 +254,19 @@ def test_a_turned_table_is_told_to_have_its_samples_in_rows():
     other = Y[Y.columns[::-1]]
     with pytest.raises(ValueError, match="^Y: needs the samples of the inputs in the same order"):
         dl.LinearNetwork.from_data(X, other, hidden=(4,))
+
+
+@pytest.mark.parametrize("whiten", [True, False])
+def test_names_of_features_and_outputs_label_the_modes(whiten):
+    """Of arrays in any order of dims and of tables, also on the range of dependent inputs."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(2, 9))[[0, 1, 1]]
+    inputs = xr.DataArray(X, {"feature_in": ["a", "b", "c"]}, ("feature_in", "sample"))
+    for data in (inputs, inputs.T, pd.DataFrame(X, index=["a", "b", "c"])):
+        net = dl.LinearNetwork.from_data(data, X[:2], hidden=(4,), whiten=whiten)
+        modes = net.modes
+        assert modes.feature.values.tolist() == ["a", "b", "c"]
+        assert "output" not in modes.coords
+        again = dl.load_system(dl.build_atlas(net))
+        assert again.modes.identical(modes)
+    assert dl.LinearNetwork.from_data(X, X, (4,), whiten=whiten).features == ()

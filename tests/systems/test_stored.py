@@ -32,6 +32,7 @@ def linear_networks():
         yield dl.LinearNetwork.from_moments(M, C, (), whiten=whiten)
     yield dl.LinearNetwork((3, 2, 2), np.arange(6.0).reshape(2, 3)[:, ::-1], irreducible_loss=0.3)
     yield dl.LinearNetwork((2, 3, 2), np.eye(2)).specialized()
+    yield dl.LinearNetwork((2, 3, 2), np.eye(2), features=("a", "b"), outputs=("c", "d"))
 
 
 def systems():
