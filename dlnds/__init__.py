@@ -9,6 +9,8 @@ Data and files: problems of this package and yours, and results on disk
     load_problem, problem_names, read_csv, save, load, load_system
 Runs: trajectories, and what is recorded along them
     flow, iterate, exact_flow, sample, events, observe, weights
+Convergence: at which rate runs surely converge
+    convergence_bounds
 Other data: what runs do on data that they were not trained on
     evaluate, generalization_error, early_stopping
 Runs of others: training that was done elsewhere

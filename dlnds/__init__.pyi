@@ -37,6 +37,7 @@ from .papers import cite as cite
 from .plot.page import save_page as save_page
 from .runs import events as events
 from .runs.checkpoints import read_checkpoints as read_checkpoints
+from .runs.convergence import convergence_bounds as convergence_bounds
 from .runs.evaluation import early_stopping as early_stopping
 from .runs.evaluation import evaluate as evaluate
 from .runs.evaluation import generalization_error as generalization_error

@@ -24,6 +24,13 @@ class Paper(NamedTuple):
 
 #: The keys that docstrings cite.
 PAPERS = {
+    "ACGH18": Paper(
+        "Arora, Cohen, Golowich & Hu, arXiv:1810.02281",
+        "inproceedings",
+        "Arora, Sanjeev and Cohen, Nadav and Golowich, Noah and Hu, Wei",
+        "A convergence analysis of gradient descent for deep linear neural networks",
+        {"booktitle": "ICLR", "year": "2019", "eprint": "1810.02281"},
+    ),
     "ACH18": Paper(
         "Arora, Cohen & Hazan, arXiv:1802.06509",
         "inproceedings",
@@ -125,6 +132,14 @@ PAPERS = {
         "origin",
         {"journal": "Journal of Machine Learning Research", "year": "2025", "eprint": "2502.15952"},
     ),
+    "KNS16": Paper(
+        "Karimi, Nutini & Schmidt, arXiv:1608.04636",
+        "inproceedings",
+        "Karimi, Hamed and Nutini, Julie and Schmidt, Mark",
+        "Linear convergence of gradient and proximal-gradient methods under the Polyak-Łojasiewicz "
+        "condition",
+        {"booktitle": "ECML PKDD", "year": "2016", "eprint": "1608.04636"},
+    ),
     "LFW23": Paper(
         "Lau, Furman, Wang, Murfet & Wei, arXiv:2308.12108",
         "misc",
@@ -153,6 +168,13 @@ PAPERS = {
         "Marcotte, Sibylle and Gribonval, Rémi and Peyré, Gabriel",
         "Abide by the law and follow the flow: conservation laws for gradient flows",
         {"booktitle": "NeurIPS", "year": "2023", "eprint": "2307.00144"},
+    ),
+    "MVM23": Paper(
+        "Min, Vidal & Mallada, ICML 2023",
+        "inproceedings",
+        "Min, Hancheng and Vidal, René and Mallada, Enrique",
+        "On the convergence of gradient flow on multi-layer linear models",
+        {"booktitle": "ICML", "year": "2023"},
     ),
     "RC20": Paper(
         "Razin & Cohen, arXiv:2005.06398",

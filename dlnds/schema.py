@@ -67,6 +67,11 @@ END_DECISIONS = ("none", "trapped", "within_accuracy")
 #: What became of an orbit that may lead from one equilibrium to another.
 CONNECTION_DECISIONS = _words("attracted bracketed within_accuracy elsewhere away open")
 
+#: Whether a bound on a rate is proven, or what it lacks.
+RATE_DECISIONS = _words(
+    "proven bottleneck no_margin too_unbalanced no_imbalance singular_inputs not_two_layers no_flow"
+)
+
 #: Where a learning coefficient comes from.
 COEFFICIENT_DECISIONS = _words("formula smooth_point largest_component upper_bound")
 
@@ -173,6 +178,14 @@ DESCRIPTIONS = {
     "event": ("number of the event, -1 if none", ""),
     "event_kind": ("what the event does there", ""),
     "exact_loss": ("loss by the closed form", r"$L$"),
+    "deficiency_margin": ("what the singular value never falls below", r"$c$"),
+    "excess_bound": ("what the excess loss is at most", r"$L-L_{\min}$"),
+    "excess_error": ("excess loss that is nothing but the error of the run", ""),
+    "excess_loss": ("loss above the global minimum", r"$L-L_{\min}$"),
+    "imbalance_change": ("change of the imbalance", r"$\max_i\|C_i-C_i(0)\|_F$"),
+    "rate_bound": ("lower bound on the rate", r"$2\mu$"),
+    "rate_margin": ("rate above the bound", ""),
+    "smallest_singular_value": ("smallest singular value of the map of the data", r"$s_n(WK)$"),
     "excess": ("loss above the global minimum", r"$L-L_{\min}$"),
     "exit": ("time of exit", r"$t$"),
     "exponent": ("Lyapunov exponent", r"$\lambda_j$"),
@@ -375,6 +388,8 @@ REQUIRED = {
         "learning_coefficient": "learning_coefficient lower_bound order components rank () "
         "decision () decides (level)",
         "evaluation": "",
+        "convergence_bounds": "excess_loss rate (time) rate_bound excess_bound (bound, time) "
+        "decision (bound) excess_error ()",
         "early_stopping": "optimal_strength stopping_time (mode) best_time lowest_error ()",
         "orbit": "frame (direction, parameter) orbit_dimension ()",
         "tangent": "vertical horizontal (parameter)",
@@ -443,6 +458,9 @@ _OWN_DESCRIPTIONS = {
     ("fiber_line", "tangent"): "direction of the line",
     ("fiber_path", "point"): "sample of the path",
     ("flattest_minimum", "lower_bound"): "no global minimum has a smaller sharpness",
+    ("convergence_bounds", "bound"): "what the bound rests on",
+    ("convergence_bounds", "decision"): "whether the bound is proven, or what it lacks",
+    ("convergence_bounds", "rate"): "rate at which the excess loss decays",
     ("learning_coefficient", "decision"): "where the coefficient comes from",
     ("learning_coefficient", "order"): "order of the pole",
     ("learning_coefficient", "order_is_exact"): "order is exact, not a bound",
@@ -474,6 +492,7 @@ _FLAGGED = {
     ("decay_diagram", "kind"): CLASSIFIED_KINDS,
     ("classification", "kind"): CLASSIFIED_KINDS,
     ("critical_point", "convergence"): CONVERGENCES,
+    ("convergence_bounds", "decision"): RATE_DECISIONS,
     ("learning_coefficient", "decision"): COEFFICIENT_DECISIONS,
     ("arcs", "kind"): ARC_KINDS,
     ("arcs", "shape"): ARC_SHAPES,
@@ -835,6 +854,7 @@ def read(
 #: Variables that hold texts, and those whose rows ascend.
 _TEXTS = frozenset(
     {
+        "bound",
         "critical_point",
         "end",
         "label",

@@ -298,6 +298,7 @@ def _runs() -> Iterator[Call]:
     source = [{"W1": a, "W2": b} for a, b in layers]
     listed = {"step_size": 0.1, "steps": [0, 5], "names": ["W1", "W2"], "orientation": "out_in"}
     yield call("read_checkpoints", source=source, **listed)
+    yield call("convergence_bounds", net=net, run=run)
     yield call("evaluate", net=net, run=run, X=X, Y=Y)
     teacher = {"teacher": EYE.copy(), "covariance": EYE.copy(), "noise": 0.1}
     yield call("generalization_error", net=net, run=run, **teacher)
@@ -485,6 +486,8 @@ def _pictures() -> Iterator[Call]:
     seen = dl.observe(this["net"], run, ("alignment", "ntk_distance", "ntk_change", "sharpness"))
     yield call("plot.alignment", run=seen, level=1, ax=None)
     yield call("plot.ntk", run=seen, ax=None)
+    bounds = dl.convergence_bounds(this["net"], run)
+    yield call("plot.convergence", bounds=bounds, show="excess_loss", ax=None)
     yield call("plot.sharpness", run=seen, step_size=0.1, ax=None)
     yield call("plot.spectrum", linearization=this["spectrum"], ax=None)
     yield call("plot.arcs", arcs=this["arcs"], source="{1}", ax=None)

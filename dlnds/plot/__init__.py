@@ -12,6 +12,7 @@ from dlnds.plot.pictures import lyapunov as lyapunov
 from dlnds.plot.pictures import spectrum as spectrum
 from dlnds.plot.pictures import visits as visits
 from dlnds.plot.runs import alignment as alignment
+from dlnds.plot.runs import convergence as convergence
 from dlnds.plot.runs import loss as loss
 from dlnds.plot.runs import ntk as ntk
 from dlnds.plot.runs import sharpness as sharpness

@@ -17,7 +17,7 @@ from dlnds.plot import canvas, layout
 from dlnds.plot.bifurcations import branches
 from dlnds.plot.diagrams import arcs, heatmap
 from dlnds.plot.landscape import connections, critical_points, graph
-from dlnds.plot.runs import evaluation, lines, loss, of_run
+from dlnds.plot.runs import convergence, evaluation, lines, loss, of_run
 
 #: Of more lines or bars none are named, or the last are left out.
 _MOST_NAMES = 12
@@ -465,6 +465,7 @@ _PICTURES: dict[str, Callable[..., Axes]] = {
     "atlas": graph,
     "run": loss,
     "evaluation": evaluation,
+    "convergence_bounds": convergence,
     "critical_points": critical_points,
     "connections": connections,
     "observed_connections": transitions,

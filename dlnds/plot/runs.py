@@ -29,6 +29,8 @@ _ROWS = ("step", "iteration", "time")
 _MEASURES = ("loss", "generalization_error")
 #: Colours of the loss on the data of the run, and on others.
 _TRAINED, _TESTED = "#d73027", "#4575b4"
+#: Colours of what bounds rest on.
+_BOUNDS = {"partial_products": "#4575b4", "margin": "#1b7837", "imbalance": "#d73027"}
 _LINESTYLES = ("-", "--", "-.", ":")
 #: What is drawn of the tangent kernel, and how; what may grow without bound has an axis of its own.
 _KERNEL = {"ntk_distance": "#4575b4", "ntk_alignment": "#1b7837", "ntk_change": "#d73027"}
@@ -150,6 +152,68 @@ def evaluation(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
         handles.append(_handle(canvas.label(data[best]), {"color": "0.5", "linestyle": "--"}))
     _legend(ax, handles)
     return ax
+
+
+@known_options
+def convergence(bounds: xr.Dataset, *, show: str = "rate", ax: Axes | None = None) -> Axes:
+    """Draw the rate of a run and what it is at least, or the excess loss and what it is at most.
+
+    Of the run the rows whose excess loss is more than its error.
+
+    Parameters
+    ----------
+    bounds
+        What `convergence_bounds` returns.
+    show
+        ``"rate"`` or ``"excess_loss"``.
+    ax
+        Axes to draw into.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    ValueError, TypeError
+        If these are no bounds.
+
+    Examples
+    --------
+    >>> import dlnds as dl
+    >>> net = dl.LinearNetwork((2, 2, 2), [[2.0, 0.0], [0.0, 1.0]])
+    >>> run = dl.flow(net, net.initial("aligned", scale=[1.2, 0.9]))
+    >>> ax = dl.plot.convergence(dl.convergence_bounds(net, run))
+    >>> [text.get_text() for text in ax.get_legend().get_texts()]
+    ['measured', 'partial products', 'margin', 'imbalance']
+    """
+    name = check_choice("show", show, ("rate", "excess_loss"))
+    rows = next((dim for dim in _ROWS if dim in getattr(bounds, "dims", ())), "time")
+    before = ("sample",) if "sample" in getattr(bounds, "dims", ()) else ()
+    least = {"rate": "rate_bound", "excess_loss": "excess_bound"}[name]
+    own = dict.fromkeys((name, "excess_loss"), (*before, rows))
+    wanted = {**own, least: (*before, "bound", rows), "excess_error": before, "bound": ("bound",)}
+    data = schema.read("bounds", bounds, "convergence_bounds", wanted, partial=wanted)
+    ax = canvas.axes(ax, (8.0, 4.5), clock(data), data[name])
+    exact = data[name].where(data["excess_loss"] > data["excess_error"])
+    styles = {"measured": (exact, {"color": "black", "linewidth": 1.8})}
+    for bound in data["bound"].values:
+        style = {"color": _BOUNDS.get(str(bound), "0.5"), "linewidth": 1.5, "linestyle": "--"}
+        styles[str(bound).replace("_", " ")] = (data[least].sel(bound=bound), style)
+    shown = {word: pair for word, pair in styles.items() if pair[0].notnull().any()}
+    for values, style in shown.values():
+        lines(ax, clock(data), values.where(values > 0.0), **style)
+    ax.set_yscale("log" if name == "excess_loss" else canvas.span(_positive(shown)))
+    if name == "excess_loss" and exact.notnull().any():  # bounds go on where the run is inexact
+        ax.set_ylim(bottom=float(exact.min()))
+    _legend(ax, [_handle(word, style) for word, (_, style) in shown.items()], columns=4)
+    return ax
+
+
+def _positive(shown: Mapping[str, tuple[xr.DataArray, Any]]) -> Array:
+    """Return all positive numbers that are drawn."""
+    values = np.concatenate([values.values.ravel() for values, _ in shown.values()])
+    return values[values > 0.0]
 
 
 def _draw_levels(ax: Axes, points: xr.Dataset, rest: float) -> None:

@@ -47,6 +47,7 @@ from dlnds.theory import (
     moments,
     orbits,
     penalized,
+    rates,
     spectra,
     strings,
     symmetry,
@@ -339,6 +340,11 @@ class LinearNetwork(LayeredSystem):
     def _data(self) -> tuple[moments.Problem, float]:
         rest = 0.0 if np.isnan(self.irreducible_loss) else 2.0 * self.irreducible_loss
         return self.problem, float(np.sum(self.target**2)) + rest
+
+    @property
+    def quadratic(self) -> rates.Quadratic:
+        """What bounds of rates need of the loss."""
+        return rates.of_problem(self.problem)
 
     @property
     def factors(self) -> LinearNetwork:

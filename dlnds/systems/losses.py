@@ -43,6 +43,7 @@ from dlnds.theory import saddles, tolerances
 from dlnds.theory.coordinates import is_identity, layers_of, product
 from dlnds.theory.forms import LeadingPart
 from dlnds.theory.moments import Problem, from_data, singular_modes
+from dlnds.theory.rates import Quadratic, of_problem
 
 __all__ = [
     "BackwardNetwork",
@@ -201,6 +202,11 @@ class Loss:
         That is of the square loss; not checked.
         """
         return self.moments(widths)[0] if (self.kind, self.power) == ("power", 2.0) else None
+
+    def quadratic(self, widths: tuple[int, ...]) -> Quadratic | None:
+        """Return what bounds of rates need of the square loss; of others nothing is known."""
+        known = self.problem(widths)
+        return None if known is None else of_problem(known)
 
     def on(self, X: ArrayLike, Y: ArrayLike) -> Loss:
         """Return the same loss on other data, whose numbers of features and outputs are checked."""
@@ -641,6 +647,11 @@ class LossNetwork(LayeredSystem):
     @cached_property
     def _square(self) -> Problem | None:
         return self.criterion.problem(self.widths)
+
+    @cached_property
+    def quadratic(self) -> Quadratic | None:
+        """What bounds of rates need of the loss, None if it is no square one."""
+        return self.criterion.quadratic(self.widths)
 
     @cached_property
     def _data(self) -> tuple[Problem, float]:

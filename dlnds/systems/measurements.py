@@ -23,6 +23,7 @@ from dlnds.errors import (
 )
 from dlnds.theory import tolerances
 from dlnds.theory.moments import Problem, singular_modes
+from dlnds.theory.rates import Quadratic, of_problem
 
 KINDS = ("completion", "measurements")
 #: How much larger than the smallest best ones maps are that may be on their way to infinity.
@@ -140,10 +141,10 @@ class Measurements:
         return flats @ self.operators.reshape(len(self.targets), -1).T
 
     def _combined(self, factors: Array) -> Array:
-        """Return Σ_m c_m A_m."""
+        """Return Σ_m c_m A_m of factors c (…, m)."""
         if self.kind == "completion":
-            out = np.zeros(self.shape)
-            np.add.at(out, tuple(self._entries), factors)
+            out = np.zeros((*factors.shape[:-1], *self.shape))
+            np.add.at(out, (..., *self._entries), factors)
             return out
         return np.tensordot(factors, self.operators, 1)
 
@@ -213,6 +214,33 @@ class Measurements:
         if self.kind != "completion" or not (self._mask[1] == 1.0).all():
             return None
         return Problem(widths, self._mask[0], None, singular_modes(self._mask[0]))
+
+    def quadratic(self, widths: tuple[int, ...]) -> Quadratic:
+        """Return what bounds of rates need of the loss."""
+        known = self.problem(widths)
+        if known is not None:
+            return of_problem(known)
+        root = math.sqrt(self._convexity) * np.eye(self.shape[1])
+        found = Quadratic(widths, root, None, 0.0, self._excess, self._descent)
+        return found._replace(lowest=math.nan) if found.is_bottleneck else found
+
+    @cached_property
+    def _convexity(self) -> float:
+        """The smallest second derivative that is not zero: ‖∇ℓ‖² is twice that times the excess."""
+        if self.kind == "completion":
+            weights = self._mask[1]
+            return float(weights[weights > 0.0].min())
+        rows = np.sqrt(self.weights)[:, None] * self.operators.reshape(len(self.targets), -1)
+        values = np.linalg.svd(rows, compute_uv=False)
+        return float(values[values > tolerances.rounding(max(rows.shape)) * values[0]][-1] ** 2)
+
+    def _excess(self, maps: Array) -> Any:
+        """Return ℓ above its least value, of maps (…, d_h, d_0)."""
+        return 0.5 * np.sum(self.weights * (self.measured(maps) - self._fitted) ** 2, axis=-1)
+
+    def _descent(self, maps: Array) -> Array:
+        """Return −∇ℓ of maps (…, d_h, d_0)."""
+        return self._combined(self.weights * (self._fitted - self.measured(maps)))
 
     @property
     def own_inputs(self) -> Array:

@@ -44,6 +44,7 @@ from dlnds.theory import (
     forms,
     moments,
     observables,
+    rates,
     saddles,
     spectra,
     strings,
@@ -534,6 +535,11 @@ class LayeredSystem(WeightSystem):
     def theory(self, x: Array) -> Theory:
         """Return what is known at a state: the generators of GL, or of turns with weight decay."""
         return Theory(generators=lambda: self.generators(x), alike=lambda: self._alike(x))
+
+    @property
+    def quadratic(self) -> rates.Quadratic | None:
+        """What bounds of rates need of the loss, None if it is no square one."""
+        return None
 
     @property
     def _data(self) -> tuple[moments.Problem, float]:

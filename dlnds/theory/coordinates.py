@@ -57,7 +57,7 @@ def images(layers: Sequence[Array], first: Array) -> list[Array]:
 
 def readings(layers: Sequence[Array]) -> list[Array]:
     """Return L_1, …, L_h, with L_i = W_{i+1:h}."""
-    last = np.eye(len(layers[-1]))
+    last = np.eye(layers[-1].shape[-2])
     return [*itertools.accumulate(layers[:0:-1], np.matmul, initial=last)][::-1]
 
 

@@ -270,3 +270,33 @@ def test_what_a_run_lacks_or_does_not_fit_is_refused_by_name():
     ]:
         with pytest.raises((ValueError, TypeError), match=f"^{name}"):
             call()
+
+
+def test_rates_are_drawn_above_their_bounds_and_losses_below():
+    net = dl.LinearNetwork((2, 3, 2), np.diag([2.0, 1.0]))
+    start = net.initial("aligned", scale=[1.2, 0.9])
+    noise = 0.05 * np.random.default_rng(0).normal(size=net.dim)
+    for run in (dl.flow(net, start + noise), dl.flow(net, np.stack([start + noise, start]))):
+        data = dl.convergence_bounds(net, run)
+        exact = (data.excess_loss > data.excess_error).values
+        for show, least in (("rate", "rate_bound"), ("excess_loss", "excess_bound")):
+            ax = dl.plot.convergence(data, show=show)
+            drawn = {
+                colour: np.array([c.get_ydata() for c in ax.lines if c.get_color() == colour])
+                for colour in ("black", "#4575b4", "#1b7837", "#d73027")
+            }
+            shown = drawn.pop("black").reshape(exact.shape)
+            np.testing.assert_array_equal(shown[exact], data[show].values[exact])
+            assert np.isnan(shown[~exact]).all()
+            for bound, values in zip(data.bound.values, drawn.values(), strict=True):
+                wanted = data[least].sel(bound=bound).values
+                if np.isfinite(wanted).any():
+                    np.testing.assert_array_equal(values.reshape(exact.shape), wanted)
+                else:
+                    assert not values.size
+    assert data.dlnds.plot().get_ylabel().startswith("rate at which the excess loss decays")
+    descent = dl.iterate(dl.GradientDescent(net, 0.05), start, n_steps=20)
+    ax = dl.plot.convergence(dl.convergence_bounds(net, descent))
+    assert texts(ax)[:3] == ["measured", "partial products"]
+    with pytest.raises(ValueError, match="^show: "):
+        dl.plot.convergence(data, show="loss")

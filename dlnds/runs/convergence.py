@@ -1,0 +1,212 @@
+"""Rates at which runs surely converge, beside those at which they do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from dlnds import schema
+from dlnds.arrays import Array
+from dlnds.errors import known_options
+from dlnds.runs.observe import states_of
+from dlnds.systems.network import check_layered
+from dlnds.theory import rates
+from dlnds.theory.coordinates import layers_of, product
+from dlnds.theory.rates import Quadratic
+from dlnds.theory.symmetry import imbalances
+
+#: The symbol of what is the rate of a loss elsewhere.
+_RATE = {"symbol": r"$-\mathrm{d}\ln(L-L_{\min})/\mathrm{d}t$"}
+#: What runs of other than gradient flow say of their method.
+_NO_FLOW = ("imported", "iteration")
+
+
+@known_options
+def convergence_bounds(net: Any, run: xr.Dataset) -> xr.Dataset:
+    """Return proven lower bounds on the rate −d ln(L − L_min)/dt along a run, beside its own.
+
+    Parameters
+    ----------
+    net
+        A `LinearNetwork`, or a `LossNetwork` with linear measurements or the power 2.
+    run
+        Its run, or a stack of runs, with ``state``.
+
+    Returns
+    -------
+    xarray.Dataset
+        Schema ``convergence_bounds``, rows of the run, and a dim ``bound``:
+
+        - ``excess_loss`` L − L_min and its ``rate`` ‖∇L‖²/(L − L_min), NaN at a minimum;
+        - ``rate_bound(bound)``, ``rate_margin(bound)`` = rate − rate_bound, and ``excess_bound
+          (bound)``, which ``excess_loss`` does not exceed from the first row on;
+        - ``excess_error``, below which the excess loss is nothing but the error of the run;
+        - ``decision(bound)``: ``proven``, or why a bound is not there (NaN);
+        - ``deficiency_margin``, which ``smallest_singular_value`` of W K never falls below, and
+          ``imbalance_change``, the largest ‖C_i − C_i(0)‖_F, which is zero but for the errors of
+          the run: what held, and by how much.
+
+        Bounds are
+
+        - ``partial_products``, of the weights in each row. It holds of any states, also those of
+          gradient descent: the rate is that of the flow from there;
+        - ``margin``, of the first row alone: Σ is nearer to W K than any map of lower rank, and
+          the layers are balanced, or not too far from it;
+        - ``imbalance``, of the first row alone: two layers with an imbalance, a margin, or both.
+
+        Decisions are ``bottleneck`` (a hidden layer is narrower than both ends: W cannot go
+        everywhere, and no such inequality holds), ``no_margin``, ``too_unbalanced`` and
+        ``no_imbalance`` (the first row has not what it takes), ``singular_inputs``,
+        ``not_two_layers``, and ``no_flow``: the bounds of the first row are of gradient flow, not
+        of descent or a run of others.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the run is of another system or has no states, or for weight decay or another loss: of
+        these nothing is proven.
+
+    Notes
+    -----
+    With L_i = W_{i+1:h} and R_i = W_{1:i−1} the Polyak–Łojasiewicz inequality is
+    ‖∇L‖² ≥ 2 μ (L − L_min), μ = Σ_i σ(L_i)² σ(R_i K)², σ the d_h-th and the k-th singular value;
+    L = ½‖Σ − W K‖², K (d_0 × k). Twice the smallest of d_h k eigenvalues of the tangent kernel
+    (``ntk_eigenvalue`` of `observe`) is between the two. Linear measurements have
+    K = √m I, with m their smallest second derivative that is not zero.
+
+    ``margin``: ‖Σ − W K‖ never grows, so that σ_n(W) ≥ c for all times, n = min(d_h, k), and
+    balanced layers then have μ ≥ h c^{2−2/h} σ_k(K)² if d_0 = d_h, c^{2−2/h} σ_k(K)² if not. The
+    C_i, which are conserved, are allowed for by what they can change.
+
+    ``imbalance``: with C = W_1 W_1ᵀ − W_2ᵀ W_2, a = [λ_{d_0}(C)]_+ and N = [λ_1(−C)]_+ the
+    eigenvalue x = λ_{d_0}(W_1ᵀ W_1) has (x − a)(x + N) ≥ σ_{d_0}(W)², and that of W_2 W_2ᵀ the
+    same with −C; μ is at least their sum times σ_k(K)². Equality for one input and one output.
+
+    Between two rows the path is at most √(Δt ΔL) long; ``excess_bound`` of ``partial_products``
+    takes the least rate so near to them, and is nearer the more rows there are. All are of the
+    exact flow, of which the excess is known up to ``excess_error``, about ½ (rtol ‖W K‖)².
+
+    References
+    ----------
+    ACGH18 (Arora, Cohen, Golowich & Hu, arXiv:1810.02281) for the margin; MVM23 (Min, Vidal &
+    Mallada, ICML 2023) for the imbalance; KNS16 (Karimi, Nutini & Schmidt, arXiv:1608.04636) for
+    the inequality.
+
+    Examples
+    --------
+    >>> import dlnds as dl
+    >>> net = dl.LinearNetwork((2, 2, 2, 2), [[2.0, 0.0], [0.0, 1.0]])
+    >>> run = dl.flow(net, net.initial("aligned", scale=[1.2, 0.9]))
+    >>> found = dl.convergence_bounds(net, run)
+    >>> found.rate[0].round(3).item(), found.rate_bound[:, 0].values.round(3).tolist()
+    (8.205, [3.937, 3.145, nan])
+    >>> dl.schema.decode(found.decision).values.tolist()
+    ['proven', 'proven', 'not_two_layers']
+    """
+    check_layered(net)
+    loss = net.quadratic
+    if loss is None:
+        raise ValueError(
+            f"net: needs the square loss or linear measurements, got {net!r}; of other losses no "
+            "constant is known by which they exceed their least value"
+        )
+    known, dims, states = _rows(net, run)
+    layers = layers_of(net.widths, states)
+    excess, rate = rates.measured(loss, layers)
+    is_flow = known.attrs.get("method") not in _NO_FLOW
+    found = _bounds(loss, layers, excess, is_flow)
+    bounds = np.stack([least for least, _ in found.values()], axis=-2)
+    words = np.stack([word for _, word in found.values()], axis=-1)
+    certified = np.full_like(bounds, np.nan)
+    if is_flow:
+        certified = _certified(loss, layers, excess, known["time"].values, bounds)
+    of_bounds = (*dims[:-1], "bound", dims[-1])
+    variables = {
+        "excess_loss": (dims, excess),
+        "rate": (dims, rate, _RATE),
+        "rate_bound": (of_bounds, bounds),
+        "rate_margin": (of_bounds, rate[..., None, :] - bounds),
+        "excess_bound": (of_bounds, certified),
+        "decision": (of_bounds[:-1], schema.flag(schema.RATE_DECISIONS, words)),
+        **_kept(loss, layers, excess, dims, float(known.attrs.get("rtol", 0.0))),
+    }
+    kept = [name for name in ("time", "iteration", "sample") if name in known.variables]
+    coords = {name: known[name].variable for name in kept}
+    return schema.finish(
+        xr.Dataset(variables, {**coords, "bound": [*found]}), "convergence_bounds", net.attributes()
+    )
+
+
+def _rows(net: Any, run: xr.Dataset) -> tuple[xr.Dataset, tuple[str, ...], Array]:
+    """Return a run, the dims of its rows and its states, all of which are numbers in order."""
+    known, dims, _ = states_of(net, run)
+    wanted = {"state": (*dims, "parameter")}
+    if "time" in known.variables:
+        wanted["time"] = tuple(dim for dim in dims if dim in known["time"].dims)
+    beyond = ("state", "time") if "sample" in dims else ()  # rows that a run did not reach
+    known = schema.read("run", known, "run", wanted, partial=beyond)
+    return known, dims, known["state"].values
+
+
+def _bounds(
+    loss: Quadratic, layers: Sequence[Array], excess: Array, is_flow: bool
+) -> dict[str, tuple[Array, Array]]:
+    """Return rates (…, time) of all bounds, and the word (…) that says why one is not there."""
+    first, start = [w[..., 0, :, :] for w in layers], excess[..., 0]
+    _, margin = rates.deficiency_margin(loss, start)
+    shape, nothing = excess.shape, np.full_like(excess, np.nan)
+    lacks = "bottleneck" if loss.is_bottleneck else ""
+
+    def kept(lack: str, function: Callable[[], Array], empty: Any) -> tuple[Array, Array]:
+        lack = lacks or ("" if is_flow else "no_flow") or lack
+        if lack:
+            return nothing, np.full(start.shape, lack, object)
+        rate = function()
+        words = np.where(rate > 0.0, "proven", empty)
+        return np.broadcast_to(np.where(rate > 0.0, rate, np.nan)[..., None], shape), words
+
+    local = nothing if lacks else rates.partial_products(loss, layers)
+    uneven = loss.root.shape[0] != loss.root.shape[1]
+    return {
+        "partial_products": (local, np.full(start.shape, lacks or "proven", object)),
+        "margin": kept(
+            "no_margin" if loss.target is None else "singular_inputs" if uneven else "",
+            lambda: rates.from_margin(loss, first, start, margin),
+            np.where(margin > 0.0, "too_unbalanced", "no_margin"),
+        ),
+        "imbalance": kept(
+            "" if len(layers) == 2 else "not_two_layers",
+            lambda: rates.from_imbalance(loss, first, margin),
+            "no_imbalance",
+        ),
+    }
+
+
+def _certified(
+    loss: Quadratic, layers: Sequence[Array], excess: Array, times: Array, bounds: Array
+) -> Array:
+    """Return what the excess (…, bound, time) is at most, from the first row on."""
+    local = bounds[..., 0, :-1] + 0.0  # NaN where it is not there
+    if not loss.is_bottleneck:
+        local = rates.between_rows(loss, layers, excess, times)
+    every = [local, *(bounds[..., i, :-1] for i in range(1, bounds.shape[-2]))]
+    return np.stack([rates.decayed(excess, times, rate) for rate in every], axis=-2)
+
+
+def _kept(
+    loss: Quadratic, layers: Sequence[Array], excess: Array, dims: tuple[str, ...], rtol: float
+) -> dict[str, Any]:
+    """Return what the bounds of the first row rest on, along the run."""
+    image = product(layers) @ loss.root
+    margin, _ = rates.deficiency_margin(loss, excess[..., 0])
+    sizes = np.linalg.norm(image, axis=(-2, -1))
+    changes = [np.linalg.norm(C - C[..., :1, :, :], axis=(-2, -1)) for C in imbalances(layers)]
+    return {
+        "deficiency_margin": (dims[:-1], margin),
+        "smallest_singular_value": (dims, rates.smallest(image, loss.least)),
+        "excess_error": (dims[:-1], 0.5 * (rtol * np.nanmax(sizes, axis=-1)) ** 2),
+        "imbalance_change": (dims, np.max([np.zeros_like(excess), *changes], axis=0)),
+    }

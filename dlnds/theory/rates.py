@@ -1,0 +1,204 @@
+"""Lower bounds on the rate −d ln(L − L_min)/dt of gradient flow: Polyak–Łojasiewicz inequalities.
+
+With L_i = W_{i+1:h} and R_i = W_{1:i−1} of a `Quadratic`, ‖∇L‖² = Σ_i ‖L_iᵀ G R_iᵀ‖² is at least
+2 (L − L_min) Σ_i σ(L_i)² σ(R_i K)², σ the d_h-th and the k-th singular value: zero of layers that
+are narrower. All functions take layers, or stacks (…, row, column) of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy  # loads its modules when they are used
+
+from dlnds.arrays import Array
+from dlnds.theory.coordinates import images, product, readings, transposed
+from dlnds.theory.moments import Problem
+from dlnds.theory.observables import eigenvalues, inner, singular_values
+from dlnds.theory.symmetry import imbalances
+
+
+class Quadratic(NamedTuple):
+    """A square loss ℓ of maps W: ‖A G B‖² ≥ 2 σ(A)² σ(BᵀK)² (ℓ − ℓ_min) of its G = −∇ℓ(W).
+
+    ``excess`` is ℓ − ℓ_min of maps (…, d_h, d_0), over all maps, and ``signal`` G. ``root`` is
+    K (d_0 × k); the ``target`` Σ (d_h × k) is there if ℓ − ℓ_min = ½‖Σ − W K‖². ``lowest`` is what
+    a bottleneck leaves of the excess, NaN where that is not known.
+    """
+
+    widths: tuple[int, ...]
+    root: Array
+    target: Array | None
+    lowest: float
+    excess: Callable[[Array], Any]
+    signal: Callable[[Array], Array]
+
+    @property
+    def is_bottleneck(self) -> bool:
+        """Whether some hidden layer is so narrow that W cannot be every map of the data."""
+        return min((*self.widths[1:-1], self.least)) < self.least
+
+    @property
+    def least(self) -> int:
+        """min(d_h, k), the rank of maps of the data."""
+        return min(self.widths[-1], int(self.root.shape[1]))
+
+
+def of_problem(problem: Problem) -> Quadratic:
+    """Return the loss ½‖Σ − W K‖²."""
+    root = np.eye(problem.widths[0]) if problem.root is None else problem.root
+    lowest = 0.5 * float(np.sum(problem.modes[1][min(problem.widths) :] ** 2))
+    return Quadratic(problem.widths, root, problem.target, lowest, problem.loss, problem.signal)
+
+
+def smallest(matrices: Array, count: int) -> Array:
+    """Return the singular value of this number, from 1, zero where there are fewer."""
+    values = singular_values(matrices)
+    if count > values.shape[-1]:
+        return np.zeros(values.shape[:-1])
+    return np.asarray(values[..., count - 1])
+
+
+def measured(loss: Quadratic, layers: Sequence[Array]) -> tuple[Array, Array]:
+    """Return L − L_min and ‖∇L‖²/(L − L_min), NaN at a minimum."""
+    W = product(layers)
+    G, excess = loss.signal(W), loss.excess(W) - loss.lowest
+    pairs = zip(readings(layers), images(layers, np.eye(loss.widths[0])), strict=True)
+    forces = [transposed(L) @ G @ transposed(R) for L, R in pairs]
+    squares = np.sum([inner(force, force) for force in forces], axis=0)
+    return excess, squares / np.where(excess > 0.0, excess, np.nan)
+
+
+def partial_products(
+    loss: Quadratic, layers: Sequence[Array], distance: Array | float = 0.0
+) -> Array:
+    """Return 2 Σ_i σ(L_i)² σ(R_i K)², the least of it within a distance of the layers.
+
+    Products of layers that each move by at most d change by Π(‖W_j‖ + d) − Π‖W_j‖ at most.
+    """
+    rows, k = loss.widths[-1], loss.root.shape[1]
+    norms = np.stack([singular_values(w)[..., 0] for w in layers])
+    root = np.linalg.norm(loss.root, 2)
+    total: Array = np.zeros(layers[0].shape[:-2])
+    pairs = zip(readings(layers), images(layers, loss.root), strict=True)
+    for i, (L, P) in enumerate(pairs):
+        after, before = (
+            np.prod(n + distance, axis=0) - np.prod(n, axis=0) for n in (norms[i + 1 :], norms[:i])
+        )
+        left = np.maximum(smallest(L, rows) - after, 0.0)
+        right = np.maximum(smallest(P, k) - root * before, 0.0)
+        total = total + 2.0 * left**2 * right**2
+    return total
+
+
+def deficiency_margin(loss: Quadratic, excess: Array) -> tuple[Array, Array]:
+    """Return what σ_n(W K) and σ_n(W), n = min(d_h, k), stay above along a run: 0 if nothing.
+
+    ‖Σ − W K‖ never grows, so that σ_n(W K) ≥ c = σ_n(Σ) − ‖Σ − W(0) K‖ (ACGH18: the deficiency
+    margin). σ_n(W) ≥ c/‖K‖, and with a square K also σ_n(Σ K⁻¹) − ‖Σ − W(0) K‖/σ_k(K).
+    """
+    nothing = np.zeros_like(excess)
+    if loss.target is None:
+        return nothing, nothing
+    root, rest = loss.root, np.sqrt(2.0 * excess)
+    gains = np.linalg.svd(root, compute_uv=False)
+    of_image = smallest(loss.target, loss.least) - rest
+    of_map = of_image / gains[0]
+    if root.shape[0] == root.shape[1]:
+        best = scipy.linalg.solve(root.T, loss.target.T).T
+        of_map = np.maximum(of_map, smallest(best, loss.least) - rest / gains[-1])
+    return np.maximum(of_image, 0.0), np.maximum(of_map, 0.0)
+
+
+def from_margin(loss: Quadratic, layers: Sequence[Array], excess: Array, margin: Array) -> Array:
+    """Return the rate that σ_n(W) ≥ c and small C_i keep, of a square K: 2 h c^{2−2/h} σ_k(K)².
+
+    Without the h if d_0 ≠ d_h. With ‖C_j‖ ≤ δ and ‖W_j‖ ≤ S, W Wᵀ = (W_h W_hᵀ)^h + E with
+    ‖E‖ ≤ δ S^{2h−2} h(h−1)/2, and L_i L_iᵀ, of q = h − i layers, is (W_h W_hᵀ)^q up to
+    δ S^{2q−2} q(q−1)/2; R_iᵀ R_i likewise with W_1ᵀ W_1.
+    """
+    h = len(layers)
+    sizes = [singular_values(C)[..., 0] for C in imbalances(layers)]
+    delta = np.max(sizes, axis=0) if sizes else np.zeros_like(margin)
+    size = _largest_layer(loss, excess, delta, h)
+
+    def error(q: int) -> Array:
+        return delta * size ** max(q - 1, 0) * (0.5 * q * (q - 1))
+
+    base = np.maximum(margin**2 - error(h), 0.0) ** (1.0 / h)
+    powers = [np.maximum(base**q - error(q), 0.0) for q in range(h)]
+    d_0, d_h = loss.widths[0], loss.widths[-1]
+    terms = [powers[h - i] * powers[i - 1] for i in range(1, h + 1)]
+    total = np.sum(terms, axis=0) if d_0 == d_h else powers[h - 1]
+    return np.asarray(2.0 * np.linalg.svd(loss.root, compute_uv=False)[-1] ** 2 * total)
+
+
+def _largest_layer(loss: Quadratic, excess: Array, delta: Array, depth: int) -> Array:
+    """Return what ‖W_j‖² of all layers stay below: s of W_h, and (h − 1) δ more of the others.
+
+    s^h ≤ ‖W‖² + δ (s + (h−1) δ)^{h−1} h(h−1)/2, of which the largest s is found by bisection in
+    units of a size that is too large.
+    """
+    assert loss.target is not None
+    best = scipy.linalg.solve(loss.root.T, loss.target.T).T
+    gain = np.linalg.svd(loss.root, compute_uv=False)[-1]
+    map_size = np.linalg.norm(best, 2) + np.sqrt(2.0 * excess) / gain
+    factor = 0.5 * depth * (depth - 1) * delta
+    low = np.zeros_like(delta)
+    high = map_size ** (2.0 / depth) + 2.0**depth * factor + (depth - 1) * delta
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        over = middle**depth > map_size**2 + factor * (middle + (depth - 1) * delta) ** (depth - 1)
+        low, high = np.where(over, low, middle), np.where(over, middle, high)
+    largest: Array = high + (depth - 1) * delta
+    return largest
+
+
+def from_imbalance(loss: Quadratic, layers: Sequence[Array], margin: Array) -> Array:
+    """Return the rate that C = W_1 W_1ᵀ − W_2ᵀ W_2 of two layers and σ_n(W) ≥ c keep (MVM23).
+
+    2 σ_k(K)² (x + y): x = λ_{d_0}(W_1ᵀ W_1) has (x − a)(x + N) ≥ σ_{d_0}(W)² with
+    a = [λ_{d_0}(C)]_+ and N = [λ_1(−C)]_+; y = λ_{d_h}(W_2 W_2ᵀ) the same with −C and d_h.
+    """
+    d_0, d_h = loss.widths[0], loss.widths[-1]
+    (C,) = imbalances(layers)
+    up = eigenvalues(C)
+    down = -up[..., ::-1]
+    kept = [margin if loss.least == d else 0.0 * margin for d in (d_0, d_h)]
+    total = _least_gain(up, down, d_0, kept[0]) + _least_gain(down, up, d_h, kept[1])
+    return np.asarray(2.0 * np.linalg.svd(loss.root, compute_uv=False)[-1] ** 2 * total)
+
+
+def _least_gain(own: Array, other: Array, count: int, margin: Array) -> Array:
+    """Return the least x ≥ a with (x − a)(x + N) ≥ c²."""
+    nothing = np.zeros_like(margin)
+    a = np.maximum(own[..., count - 1], 0.0) if count <= own.shape[-1] else nothing
+    N = np.maximum(other[..., 0], 0.0)
+    root = np.hypot(a + N, 2.0 * margin)
+    # x = (a − N + root)/2, without the difference of nearly equal numbers where N is larger
+    rest = np.where(a < N, root + N - a, 1.0)
+    return np.asarray(np.where(a < N, 2.0 * (margin**2 + a * N) / rest, 0.5 * (a - N + root)))
+
+
+def decayed(excess: Array, times: Array, rates: Array) -> Array:
+    """Return the excess (…, time) that decays from its first value at rates between rows."""
+    steps = np.diff(times, axis=-1) * rates
+    passed = np.cumsum(np.concatenate([0.0 * steps[..., :1], steps], axis=-1), axis=-1)
+    return np.asarray(excess[..., :1] * np.exp(-passed))
+
+
+def between_rows(loss: Quadratic, layers: Sequence[Array], excess: Array, times: Array) -> Array:
+    """Return lower bounds of the rate between rows (…, time − 1), by `partial_products`.
+
+    From one row to the next the path is at most √(Δt ΔL) long (Cauchy–Schwarz of ‖∇L‖), so that all
+    of it is within half of that of one of its ends.
+    """
+    drops = np.maximum(-np.diff(excess, axis=-1), 0.0)
+    reach = 0.5 * np.sqrt(np.diff(times, axis=-1) * drops)
+    sides = [
+        partial_products(loss, [w[..., part, :, :] for w in layers], reach)
+        for part in (slice(None, -1), slice(1, None))
+    ]
+    return np.minimum(*sides)

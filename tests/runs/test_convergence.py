@@ -1,0 +1,346 @@
+"""Rates that hold: what is proven of them, measured on random networks and where it is exact."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+import dlnds as dl
+from dlnds.theory import rates
+from dlnds.theory.coordinates import product
+from dlnds.theory.tolerances import rounding
+
+BOUNDS = ["partial_products", "margin", "imbalance"]
+WIDTHS = [(3, 2), (2, 2, 2), (3, 5, 2), (2, 4, 3), (2, 3, 3, 2), (4, 3, 5, 3), (2, 3, 2, 4, 2)]
+SIGMA = np.diag([2.0, 1.5, 1.0])
+
+
+def network(widths, raw, rng):
+    """Return a network of a random target, with a random root of the covariance if it is raw."""
+    target = matrix(widths[-1], widths[0], rng)
+    return dl.LinearNetwork(widths, target, matrix(widths[0], widths[0], rng) if raw else None)
+
+
+def matrix(rows, columns, rng):
+    """Return a random matrix with singular values between 1 and 2."""
+    U, _, V = np.linalg.svd(rng.normal(size=(rows, columns)), full_matrices=False)
+    return (U * rng.uniform(1.0, 2.0, size=len(V))) @ V
+
+
+def at(net, *states):
+    """Return the bounds at states that are of no run."""
+    run = dl.as_run(net, np.arange(len(states) + 0.0), [net.unpack(x) for x in states])
+    return dl.convergence_bounds(net, run)
+
+
+def words(found):
+    return dl.schema.decode(found.decision).values.tolist()
+
+
+def partials(net, x):
+    """Return L_i and R_i K of all layers, one product after the other."""
+    layers, h = net.unpack(x), net.depth
+    root = np.eye(net.widths[0]) if net.input_root is None else net.input_root
+    after = [product([np.eye(w.shape[0]), *layers[i + 1 :]]) for i, w in enumerate(layers)]
+    before = [product([root, *layers[:i]]) for i in range(h)]
+    return list(zip(after, before, strict=True))
+
+
+def least(matrix, count):
+    values = np.linalg.svd(matrix, compute_uv=False)
+    return values[count - 1] if count <= len(values) else 0.0
+
+
+@pytest.mark.parametrize("raw", [False, True])
+@pytest.mark.parametrize("widths", WIDTHS)
+def test_rates_are_above_the_bound_of_partial_products(widths, raw):
+    rng = np.random.default_rng(len(widths) + 10 * raw)
+    net = network(widths, raw, rng)
+    states = rng.normal(size=(20, net.dim)) * 10.0 ** rng.uniform(-1, 0.3, size=(20, 1))
+    found = at(net, *states)
+    for row, x in enumerate(states):
+        pairs = partials(net, x)
+        terms = [least(L, widths[-1]) ** 2 * least(P, widths[0]) ** 2 for L, P in pairs]
+        sizes = [np.sum(L**2) * np.sum(P**2) for L, P in pairs]
+        noise = rounding(net.dim) * sum(sizes)
+        bound = float(found.rate_bound.sel(bound="partial_products")[row])
+        np.testing.assert_allclose(bound, 2.0 * sum(terms), rtol=0.0, atol=noise)
+        rate = np.sum(net.gradient(x) ** 2) / net.loss(x)
+        np.testing.assert_allclose(found.rate[row], rate, rtol=rounding(net.dim))
+        assert rate >= bound - noise
+        assert bound > noise
+
+
+def test_partial_products_are_exact_where_the_residual_is_what_layers_see_least():
+    rng = np.random.default_rng(0)
+    for widths in [(2, 2, 2), (2, 3, 2), (3, 4, 3), (3, 6, 3)]:
+        layers = [rng.normal(size=(b, a)) for a, b in itertools.pairwise(widths)]
+        u = np.linalg.svd(layers[1])[0][:, widths[-1] - 1]
+        v = np.linalg.svd(layers[0])[2][widths[0] - 1]
+        net = dl.LinearNetwork(widths, product(layers) + np.outer(u, v))
+        found = at(net, net.pack(layers))
+        bound = found.rate_bound.sel(bound="partial_products")
+        np.testing.assert_allclose(found.rate, bound, rtol=1e-11)
+
+
+def test_orthogonal_layers_have_exactly_the_bound():
+    rng = np.random.default_rng(1)
+    for depth, d in itertools.product((1, 2, 3, 5), (2, 4)):
+        layers = [1.3 * np.linalg.qr(rng.normal(size=(d, d)))[0] for _ in range(depth)]
+        net = dl.LinearNetwork((d,) * (depth + 1), rng.normal(size=(d, d)))
+        found = at(net, net.pack(layers))
+        exact = 2.0 * depth * 1.3 ** (2 * depth - 2)
+        np.testing.assert_allclose(found.rate, exact, rtol=1e-13)
+        np.testing.assert_allclose(found.rate_bound[0], exact, rtol=1e-13)
+
+
+def test_the_tangent_kernel_is_between_the_rate_and_the_bound():
+    rng = np.random.default_rng(2)
+    for widths in WIDTHS:
+        net = network(widths, True, rng)
+        run = dl.flow(net, net.initial(scale=0.7, rng=0), t_span=(0.0, 1.0))
+        found = dl.convergence_bounds(net, run)
+        kernel = 2.0 * dl.observe(net, run, "ntk_eigenvalue").ntk_eigenvalue.min("eigen")
+        assert (kernel <= found.rate * (1 + 1e-9)).all()
+        assert (found.rate_bound[0] <= kernel + 1e-12 * found.rate).all()
+
+
+def starts(net, rng):
+    """Return starts with a margin, with an imbalance of two layers, and with neither."""
+    top = net.critical_state(range(net.max_rank))
+    near = [top + size * rng.normal(size=net.dim) for size in (1e-3, 0.05, 0.2)]
+    layers = list(net.unpack(net.initial(scale=0.3, rng=rng)))
+    b, a = layers[0].shape
+    layers[0] = 2.0 * np.linalg.qr(rng.normal(size=(max(a, b),) * 2))[0][:b, :a]
+    return [*near, net.pack(layers), net.initial(scale=1.0, rng=rng)]
+
+
+@pytest.mark.parametrize("raw", [False, True])
+@pytest.mark.parametrize("widths", WIDTHS)
+def test_bounds_of_the_start_hold_along_the_run(widths, raw):
+    rng = np.random.default_rng(len(widths) + 10 * raw)
+    net = network(widths, raw, rng)
+    seen = set()
+    for start in starts(net, rng):
+        run = dl.flow(net, start, t_span=(0.0, 30.0), rtol=1e-10)
+        found = dl.convergence_bounds(net, run)
+        seen |= set(np.array(BOUNDS)[found.decision.values == 0])
+        exact = found.excess_loss > 1e4 * found.excess_error
+        there = found.isel(time=exact.values)
+        assert not (there.rate_margin < -1e-6 * there.rate).any()
+        assert not (there.excess_loss > there.excess_bound * (1 + 1e-4)).any()
+        lowest = found.smallest_singular_value.min()
+        assert lowest >= found.deficiency_margin - 1e-8
+        assert found.imbalance_change.max() < 1e-7
+    assert seen == {*BOUNDS[:2], *(BOUNDS[2:] if len(widths) == 3 else [])}
+
+
+def test_scalar_chains_begin_at_their_bound():
+    for p0, c, sigma in [(0.3, 0.0, 2.0), (0.3, 1.5, 2.0), (0.01, -0.7, 1.0), (1.9, 0.2, 2.0)]:
+        net = dl.LinearNetwork((1, 1, 1), [[sigma]])
+        first = np.sqrt(0.5 * (c + np.hypot(c, 2.0 * p0)))
+        run = dl.flow(net, [first, p0 / first], t_span=(0.0, 3.0), save=["state", "product"])
+        found = dl.convergence_bounds(net, run)
+        law = 2.0 * np.hypot(c, 2.0 * run["product"].values[:, 0, 0])  # p' = (σ − p) √(c² + 4p²)
+        np.testing.assert_allclose(found.rate, law, rtol=1e-7)
+        np.testing.assert_allclose(found.rate_bound[0], law, rtol=1e-7)
+        np.testing.assert_allclose(found.rate_bound[2, 0], law[0], rtol=1e-12)
+        assert found.rate_margin[2, -1] > 0.0
+    for depth in (2, 3, 4):
+        net = dl.LinearNetwork((1,) * (depth + 1), [[2.0]])
+        run = dl.flow(net, np.full(depth, 0.5 ** (1 / depth)), t_span=(0.0, 1.0))
+        found = dl.convergence_bounds(net, run)
+        exact = 2.0 * depth * 0.5 ** (2.0 - 2.0 / depth)
+        np.testing.assert_allclose([found.rate[0], found.rate_bound[1, 0]], exact, rtol=1e-12)
+
+
+def test_one_input_and_one_output_begin_at_the_bound_of_the_imbalance():
+    rng = np.random.default_rng(3)
+    for width in (1, 2, 5):
+        W1, W2 = rng.normal(size=(width, 1)), rng.normal(size=(1, width))
+        net = dl.LinearNetwork((1, width, 1), 2.0 * W2 @ W1)  # so that nothing is lost of p
+        found = dl.convergence_bounds(net, dl.flow(net, net.pack([W1, W2]), t_span=(0.0, 0.1)))
+        exact = 2.0 * (np.sum(W1**2) + np.sum(W2**2))
+        np.testing.assert_allclose([found.rate[0], found.rate_bound[2, 0]], exact, rtol=1e-11)
+
+
+def test_an_imbalance_keeps_eigenvalues_of_layers_of_any_widths():
+    """(x − a)(x + N) ≥ σ² of random layers, near to equality for some."""
+    rng = np.random.default_rng(4)
+    nearest = np.inf
+    for _ in range(3000):
+        n, d, m = rng.integers(1, 6, size=3)
+        W1 = rng.normal(size=(d, n)) * 10.0 ** rng.uniform(-2, 1)
+        W2 = rng.normal(size=(m, d)) @ np.diag(10.0 ** rng.uniform(-1, 1, size=d))
+        size = np.sum(W1**2) + np.sum(W2**2)
+        values = np.linalg.eigvalsh(W1 @ W1.T - W2.T @ W2)[::-1]
+        x = least(W1, n) ** 2
+        a, N = max(values[n - 1], 0.0) if n <= d else 0.0, max(-values[-1], 0.0)
+        excess = (x - a) * (x + N) - least(W2 @ W1, n) ** 2
+        assert excess >= -rounding(6) * size**2
+        nearest = min(nearest, excess / size**2 if n > 1 and least(W2 @ W1, n) > 0.1 else np.inf)
+    assert nearest < 1e-2
+
+
+def test_layers_that_are_nearly_balanced_keep_what_their_map_has():
+    """The bound of the margin at states whose map is the target: c is all of it."""
+    rng = np.random.default_rng(5)
+    kept = 0
+    for widths, delta in itertools.product(WIDTHS[1:], (0.0, 1e-6, 1e-3, 3e-2)):
+        net = network(widths, False, rng)
+        kind = {"kind": "delta_balanced", "delta": delta} if delta else {"kind": "balanced"}
+        x = net.initial(**kind, scale=1.0, rng=rng)
+        layers = net.unpack(x)
+        W = product(layers)
+        loss = dl.LinearNetwork(widths, W).quadratic
+        c, n, h = least(W, min(W.shape)), min(W.shape), len(layers)
+        bound = float(rates.from_margin(loss, layers, np.array(0.0), np.array(c)))
+        balanced = 2.0 * (h if W.shape[0] == W.shape[1] else 1) * c ** (2.0 - 2.0 / h)
+        actual = float(rates.partial_products(loss, layers))
+        assert bound <= min(actual, balanced) * (1 + 1e-9)
+        kept += bound > 0.5 * balanced
+        if not delta:
+            np.testing.assert_allclose(bound, balanced, rtol=1e-6)
+            assert n == loss.least
+    assert kept >= 12
+
+
+def test_what_is_certified_holds_for_rows_far_apart_and_is_sharp_for_near_ones():
+    net = dl.LinearNetwork((3, 4, 3), SIGMA)
+    start = net.critical_state((0, 1, 2)) + 0.1 * np.random.default_rng(6).normal(size=net.dim)
+    times = np.linspace(0.0, 2.0, 801)
+    run = dl.flow(net, start, t_eval=times, t_span=(0.0, 2.0), rtol=1e-11)
+    fine = dl.convergence_bounds(net, run)
+    bounds = fine.rate_bound[0].values
+    passed = np.sum(0.5 * (bounds[1:] + bounds[:-1]) * np.diff(times))
+    sharp = fine.excess_loss[0] * np.exp(-passed)
+    for step in (800, 100, 10, 1):
+        found = dl.convergence_bounds(net, run.isel(time=slice(None, None, step)))
+        last = float(found.excess_bound[0, -1])
+        assert last >= float(sharp) >= float(found.excess_loss[-1])
+        assert (found.excess_bound[0] >= found.excess_loss * (1 - 1e-9)).all()
+    assert last < 1.05 * sharp
+
+
+def test_no_inequality_holds_at_a_bottleneck():
+    """At a saddle that has learnt the weaker modes the rate is zero, and layers have full rank."""
+    net = dl.LinearNetwork((3, 2, 3), SIGMA)
+    x = net.critical_state((1, 2))
+    found = at(net, x)
+    assert words(found) == ["bottleneck"] * 3
+    assert found.rate_bound.isnull().all()
+    np.testing.assert_allclose(found.excess_loss, 0.5 * (2.0**2 - 1.0**2), rtol=1e-13)
+    assert abs(found.rate) < 1e-28
+    assert min(least(w, 2) for w in net.unpack(x)) > 0.9
+    wide = at(dl.LinearNetwork((3, 3, 3), SIGMA), np.zeros(18))
+    np.testing.assert_array_equal([wide.rate[0], wide.rate_bound[0, 0]], 0.0)
+
+
+def test_bounds_say_what_they_lack():
+    net = dl.LinearNetwork((2, 2, 2), np.diag([2.0, 1.0]))
+    small = net.pack([np.diag([0.1, 0.01]), np.diag([0.01, 0.1])])  # one unit this way, one that
+    small = dl.convergence_bounds(net, dl.flow(net, small))
+    assert words(small) == ["proven", "no_margin", "no_imbalance"]
+    top = net.critical_state((0, 1))
+    layers = net.unpack(top)
+    uneven = net.pack([1e-2 * layers[0], 1e2 * layers[1]]) * (1 + 1e-3)
+    far = dl.convergence_bounds(net, dl.flow(net, uneven, t_span=(0.0, 1e-3)))
+    assert words(far) == ["proven", "too_unbalanced", "proven"]
+    near = top * (1 + 1e-3)
+    descent = dl.iterate(dl.GradientDescent(net, 0.05), near, n_steps=5)
+    steps = dl.convergence_bounds(net, descent)
+    assert words(steps) == ["proven", "no_flow", "no_flow"]
+    assert steps.excess_bound.isnull().all()
+    deep = dl.LinearNetwork((2, 2, 2, 2), np.diag([2.0, 1.0]))
+    run = dl.flow(deep, deep.critical_state((0, 1)) * 1.01)
+    assert words(dl.convergence_bounds(deep, run)) == ["proven", "proven", "not_two_layers"]
+    X = np.random.default_rng(0).normal(size=(3, 9))
+    X[2] = X[0]
+    raw = dl.LinearNetwork.from_data(X, X[:2], hidden=(4,), whiten=False)
+    found = dl.convergence_bounds(raw, dl.flow(raw, raw.initial(scale=1.0, rng=0), t_span=(0, 5)))
+    assert words(found)[1] == "singular_inputs"
+    assert (found.rate_margin[0] >= -1e-9 * found.rate).all()
+
+
+def test_measurements_have_the_bound_with_their_least_weight():
+    rng = np.random.default_rng(7)
+    A, y = rng.normal(size=(5, 3, 3)), rng.normal(size=5)
+    v = rng.uniform(0.2, 2.0, size=5)
+    entries = dl.losses.completion((3, 3), [0, 1, 2, 0], [0, 1, 2, 1], [1.0, 2.0, 3.0, 0.5], v[:4])
+    twice = dl.losses.measurements(np.concatenate([A, A[:2]]), [*y, *(y[:2] + 1.0)])
+    for loss, m in [
+        (entries, v[:4].min()),
+        (dl.losses.measurements(A, y, v), None),
+        (twice, None),  # which no matrix meets: the excess is above what is irreducible
+    ]:
+        net = dl.LossNetwork((3, 6, 3), loss)
+        layers = [2.0 * np.eye(6)[:, :3], 0.2 * rng.normal(size=(3, 6))]
+        run = dl.flow(net, net.pack(layers), t_span=(0.0, 3.0), rtol=1e-10)
+        found = dl.convergence_bounds(net, run)
+        assert words(found) == ["proven", "no_margin", "proven"]
+        excess = run.loss - loss.irreducible
+        np.testing.assert_allclose(found.excess_loss, excess, rtol=1e-9, atol=1e-12)
+        norms = np.sqrt(found.rate * found.excess_loss), np.sqrt(-run.loss_rate)
+        size = np.linalg.norm(loss.targets) * np.linalg.norm(A) * abs(run.state).max()
+        assert (abs(norms[0] - norms[1]) <= rounding(net.dim) * size).all()
+        assert (found.rate_margin[[0, 2]] > 0.0).all()
+        assert (found.excess_loss <= found.excess_bound[[0, 2]] * (1 + 1e-9)).all()
+        if m is None:
+            weights = np.ones(len(loss.targets)) if loss is twice else v
+            rows = np.sqrt(weights)[:, None] * loss.operators.reshape(len(weights), -1)
+            m = np.linalg.eigvalsh(rows.T @ rows)[-5]  # of rank five, both
+        W1, W2 = layers
+        exact = 2.0 * m * (least(W2, 3) ** 2 + least(W1, 3) ** 2)
+        np.testing.assert_allclose(found.rate_bound[0, 0], exact, rtol=1e-10)
+    narrow = dl.LossNetwork((3, 1, 3), entries)
+    found = at(narrow, narrow.initial(rng=0))
+    assert words(found) == ["bottleneck"] * 3
+    assert np.isnan(found.rate).all()  # what is reached is not known
+
+
+def test_the_square_loss_of_samples_and_of_all_entries_is_that_of_a_linear_network():
+    rng = np.random.default_rng(8)
+    X, Y = rng.normal(size=(2, 7)), rng.normal(size=(3, 7))
+    net = dl.LinearNetwork.from_data(X, Y, hidden=(4,), whiten=False)
+    power = dl.LossNetwork((2, 4, 3), dl.losses.power(X, Y, power=2.0))
+    places = np.indices((3, 2)).reshape(2, -1)
+    full = dl.LossNetwork((2, 4, 3), dl.losses.completion((3, 2), *places, net.target.ravel()))
+    plain = dl.LinearNetwork((2, 4, 3), net.target)
+    x = net.initial(scale=1.0, rng=0)
+    for one, other in [(net, power), (plain, full)]:
+        names = ["rate", "rate_bound", "excess_loss"]
+        a, b = at(one, x)[names], at(other, x)[names]
+        for name in names:
+            np.testing.assert_allclose(a[name], b[name], rtol=1e-11)
+
+
+def test_a_stack_of_runs_has_the_bounds_of_each():
+    net = dl.LinearNetwork((2, 3, 2), np.diag([2.0, 1.0]))
+    starts = np.stack([net.initial(scale=1.0, rng=seed) for seed in range(3)])
+    runs = dl.flow(net, starts, t_span=(0.0, 2.0))
+    found = dl.convergence_bounds(net, runs)
+    for sample in range(3):
+        alone = dl.convergence_bounds(net, dl.flow(net, starts[sample], t_span=(0.0, 2.0)))
+        part = found.isel(sample=sample)
+        count = alone.sizes["time"]
+        for name in ("rate", "rate_bound", "excess_bound", "excess_loss"):
+            values = part[name].transpose(..., "step").values[..., :count]
+            np.testing.assert_allclose(values, alone[name], rtol=1e-9)
+        assert part.decision.values.tolist() == alone.decision.values.tolist()
+
+
+def test_wrong_networks_and_runs_are_named():
+    net = dl.LinearNetwork((2, 3, 2), np.diag([2.0, 1.0]))
+    run = dl.flow(net, net.initial(scale=1.0, rng=0), t_span=(0.0, 1.0))
+    logistic = dl.LossNetwork((1, 2, 1), dl.losses.logistic([[1.0, -1.0]], [1, -1]))
+    decayed = dl.LinearNetwork((2, 3, 2), np.diag([2.0, 1.0]), weight_decay=0.1)
+    other = dl.LinearNetwork((2, 3, 2), np.diag([2.0, 0.5]))
+    for words, kind, system, data in [
+        ("net: needs the square loss", ValueError, logistic, run),
+        ("net: needs a network without weight decay", ValueError, decayed, run),
+        ("net: needs a network of layers", TypeError, dl.ProductFlow(net, rank=1), run),
+        ("run: ", ValueError, other, run),
+        ("run: has no states", ValueError, net, run.drop_vars("state")),
+    ]:
+        with pytest.raises(kind, match=f"^{words}"):
+            dl.convergence_bounds(system, data)
