@@ -13,8 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm, Colormap, ListedColormap
 from matplotlib.legend import Legend
+from matplotlib.lines import Line2D
 from matplotlib.text import Annotation
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import Bbox, ScaledTranslation
 
 from dlnds import schema
 from dlnds.arrays import Array
@@ -34,6 +36,10 @@ _WIDE = 1e3
 #: The part of a colour map, from dark to light, that can be seen as a line on white.
 _LIGHT = 0.9
 
+#: How far below axes their legend begins, and how wide an entry of it is, in inches.
+_BELOW, _ENTRY = 0.5, 2.8
+#: Lines from points to labels further away.
+_LEADER: Any = {"color": "0.15", "linewidth": 0.7, "solid_capstyle": "butt", "zorder": 4}
 #: What pictures read of the nodes of an atlas: their schemas, and variables with their dims.
 _NODES: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
     "points": (
@@ -128,6 +134,31 @@ def bar(ax: Axes, colours: ScalarMappable, label: str, words: Sequence[str] = ()
         drawn.set_ticks(range(0, count, max(1, count // 10)), labels=words or None)
 
 
+def legend(ax: Axes, handles: Sequence[Any]) -> None:
+    """Add a legend that hides nothing: below the axes, if the figure makes room for it."""
+    figure: Any = ax.figure
+    if figure.get_layout_engine() is None:
+        ax.legend(handles=handles, fontsize=7, framealpha=0.9)
+        return
+    width = ax.get_position().width * figure.get_figwidth()
+    below = ax.transAxes + ScaledTranslation(0.0, -_BELOW, figure.dpi_scale_trans)
+    ax.legend_ = _Below(
+        ax, handles, [handle.get_label() for handle in handles], fontsize=8, frameon=False,
+        loc="upper left", bbox_to_anchor=(0.0, 0.0), bbox_transform=below, borderaxespad=0.0,
+        ncols=max(1, int(width / _ENTRY)),
+    )  # fmt: skip
+
+
+class _Below(Legend):
+    """A legend below its axes: it makes them lower, but not narrower."""
+
+    def get_tightbbox(self, renderer: Any = None) -> Bbox:
+        """Return where it is, as if it were narrow."""
+        ax: Any = self.axes
+        box: Any = super().get_tightbbox(renderer)
+        return Bbox([[ax.bbox.x0, box.y0], [ax.bbox.x0 + 1.0, box.y1]])
+
+
 class FittingLabels(Artist):
     """Decides at each drawing, just before the labels are drawn, which of them fit and where.
 
@@ -145,7 +176,8 @@ class FittingLabels(Artist):
         Half the size of the squares around these, in points of print.
     reserved
         Half the size of the squares around the first anchor of each label, in points of print,
-        that no other label may touch; zero for none.
+        that no other label may touch; zero for none. Those that have such a square may stand
+        further away, at the end of a line.
     tell
         Draws what is to be said of labels that do not fit, given their numbers and the renderer.
     """
@@ -162,6 +194,7 @@ class FittingLabels(Artist):
         self._halves = np.broadcast_to(halves, len(places))
         self._reserved = np.broadcast_to(reserved, len(labels))
         self._tell = tell
+        self.lines: list[Line2D] = []
 
     def draw(self, renderer: Any) -> None:
         """Show the labels that fit."""
@@ -171,7 +204,6 @@ class FittingLabels(Artist):
         obstacles = np.concatenate([places - half, places + half], axis=1)
         obstacles = obstacles[np.isfinite(obstacles).all(axis=1)]
         legends = [legend.get_window_extent(renderer).extents for legend in ax.findobj(Legend)]
-        obstacles = np.vstack([obstacles, *legends])
         for label in self._labels:
             label.set_visible(True)  # what is not has no size
         boxes = [label.get_window_extent(renderer) for label in self._labels]
@@ -180,12 +212,29 @@ class FittingLabels(Artist):
         frame = ax.bbox.extents
         near = np.where(self._reserved > 0.0, point * self._reserved, np.nan)[:, None]
         first = np.array([own[0] for own in anchors]).reshape(-1, 2)
-        reserved = np.hstack([first - near, first + near])
-        corners = layout.fit_labels(sizes, anchors, point * self._gaps, obstacles, frame, reserved)
+        reserved = np.vstack([np.hstack([first - near, first + near]), *legends])
+        gaps = point * self._gaps
+        corners = layout.fit_labels(
+            sizes, anchors, gaps, obstacles, frame, reserved, self._reserved > 0.0
+        )
         for label, own, corner in zip(self._labels, anchors, corners, strict=True):
             label.set_visible(corner is not None)
             if corner is not None:
                 label.xyann = tuple(corner - own[0] + point)
+        self._draw_lines(renderer, sizes, anchors, gaps, corners)
         if self._tell is not None:
             hidden = [k for k, corner in enumerate(corners) if corner is None]
             self._tell(hidden, renderer)
+
+    def _draw_lines(self, renderer: Any, sizes: Any, anchors: Any, gaps: Any, corners: Any) -> None:
+        """Draw the lines to labels that do not stand beside their points."""
+        self.lines = []
+        for label, size, own, gap, corner in zip(
+            self._labels, sizes, anchors, gaps, corners, strict=True
+        ):
+            if corner is not None and (ends := layout.line_to(own, np.array(corner), size, gap)):
+                x, y = np.transpose(ends)
+                self.lines.append(Line2D(x, y, **_LEADER))
+                self.lines[-1].set_gid(str(label.get_gid()).replace("label", "line"))
+                self.lines[-1].set_figure(self.figure)
+                self.lines[-1].draw(renderer)

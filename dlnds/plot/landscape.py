@@ -46,6 +46,8 @@ _PATH, _VISIT, _FAINT = "#d4d4d4", "#111111", "#b0b0b0"
 _PALE, _DISK = 0.3, 90.0
 #: Names of so many modes are listed, cut to so many letters.
 _MOST_NAMED, _LETTERS = 8, 18
+#: Their letters take at most so many inches, sidewards and down.
+_LETTER = np.array([0.065, 0.15])
 #: Losses below so small a part of the largest are zero but for rounding.
 _ROUNDING = 1e-13
 
@@ -64,7 +66,9 @@ def graph(atlas: xr.DataTree, *, ax: Axes | None = None) -> Axes:
     raw inputs, shows its decreasing arcs, by the mode they add. Within the column of a rank the
     points are spread so that they keep apart. Labels stand where they fit, also after the picture
     was resized or zoomed; those of visited points come first, and no other label stands beside
-    these. An atlas of named data, with its ``modes``, lists what each mode reads and writes most.
+    these; where there is no room beside such a point, a line leads to its label. An atlas of named
+    data lists what each mode reads and writes most, with a minus before what lowers it, in a corner
+    without points.
 
     Parameters
     ----------
@@ -176,11 +180,32 @@ def pairs(graph: xr.Dataset, *, ax: Axes | None = None) -> Axes:
 
 def _graph(atlas: xr.DataTree, ax: Axes | None) -> Axes:
     edges, points = layout.edges(atlas), atlas["points"].to_dataset()
-    ax = frame(ax, (11.0, 7.5), points)
+    ax = frame(ax, (11.0, 8.2), points)
     draw(ax, atlas, edges)
+    if names := mode_names(atlas, _MOST_NAMED, _LETTERS):
+        _list_modes(ax, points, names)
     if len(edges.kind):
         canvas.bar(ax, *_scale(atlas, edges)[1:])
     return ax
+
+
+def _list_modes(ax: Axes, points: xr.Dataset, names: list[str]) -> None:
+    """Write the names of modes into a corner without points, if there is one."""
+    words = [f"{j}: {name}" for j, name in enumerate(names)]
+    figure: Any = ax.figure
+    whole = ax.get_position().size * figure.get_size_inches()
+    size = np.array([max(32, *map(len, words)), 3 + len(words)]) * _LETTER / whole
+    ax.autoscale_view()
+    places = np.stack([layout.columns(points), points["loss"].values], axis=1)
+    places = (ax.transData - ax.transAxes).transform(places)
+    corners: Any = (("lower left", places < size), ("upper right", places > 1.0 - size))
+    for corner, inside in corners:
+        if not inside.all(axis=1).any():
+            blank = [Line2D([], [], linestyle="")] * len(words)
+            ax.add_artist(Legend(ax, blank, words, loc=corner, fontsize=7, handlelength=0,
+                                 handletextpad=0, title="modes: most read → most written",
+                                 title_fontsize=7))  # fmt: skip
+            return
 
 
 def frame(ax: Axes | None, figsize: tuple[float, float], points: xr.Dataset) -> Axes:
@@ -210,40 +235,42 @@ def draw(ax: Axes, atlas: xr.DataTree, edges: layout.Edges) -> dict[str, Integer
     if visited.any():
         ax.scatter(
             x[visited], points["loss"].values[visited], s=_DISK, c=_VISIT, zorder=2.9,
-            label=f"visited by runs ({visited.sum():,})",
+            label=f"visited by runs ({visited.sum():,})", gid="visited",
         )  # fmt: skip
+        shown["visited"] = np.flatnonzero(visited)
         areas[visited] = np.maximum(areas[visited], _DISK)
     if not strong.all():
         pale: Any = {"s": 16.0, "c": _VISIT, "alpha": _PALE, "linewidths": 0.0}
         ax.scatter([], [], label=f"other points, faint ({(~strong).sum():,})", **pale)
     handles = ax.get_legend_handles_labels()[0] + _edge_legend(points, edges)
-    ax.legend(handles=handles, loc="upper right", fontsize=8, framealpha=0.9)
-    if names := mode_names(atlas):
-        blank = [Line2D([], [], linestyle="", label=name) for name in names]
-        ax.add_artist(Legend(ax, blank, names, loc="lower left", fontsize=7, handlelength=0,
-                             handletextpad=0, title="modes: most read → most written",
-                             title_fontsize=7))  # fmt: skip
+    canvas.legend(ax, handles)
     rows = layout.importance(points, edges)[:_MOST_LABELS]
     _add_labels(ax, points, x, areas, rows, visited, strong)
     return shown
 
 
-def mode_names(atlas: xr.DataTree) -> list[str]:
-    """Return for the first modes the input and the output of the largest weights, if named."""
+def mode_names(atlas: xr.DataTree, most: int, letters: int) -> list[str]:
+    """Return for the first modes the input and the output of the largest weights, if named.
+
+    A minus stands before the input where the output falls with it.
+    """
     if "modes" not in atlas.children:
         return []
-    modes, names = atlas["modes"].to_dataset(), []
+    modes, names, sign = atlas["modes"].to_dataset(), [], np.ones(1)
     for dim, variable in (("feature", "reading"), ("output", "left")):
         if dim not in modes.coords or modes[dim].dtype.kind not in "OUT":
             return []
-        chosen = np.abs(modes[variable].transpose(dim, "mode").values).argmax(axis=0)
-        names.append([str(name) for name in modes[dim].values[chosen]])
-    count = min(_MOST_NAMED, atlas["points"].sizes["mode"], len(names[0]))
-    short = [
-        [name if len(name) <= _LETTERS else name[: _LETTERS - 1] + "…" for name in own]
-        for own in names
-    ]
-    return [f"{j}: {short[0][j]} → {short[1][j]}" for j in range(count)]
+        weights = modes[variable].transpose(dim, "mode").values
+        chosen = np.abs(weights).argmax(axis=0)
+        sign = sign * np.sign(np.take_along_axis(weights, chosen[None], axis=0)[0])
+        names.append([_cut(str(name), letters) for name in modes[dim].values[chosen]])
+    count = min(most, atlas["points"].sizes["mode"])
+    signs = ["−" if negative else "" for negative in sign < 0.0]
+    return [f"{s}{a} → {b}" for s, a, b in zip(signs, *names, strict=True)][:count]
+
+
+def _cut(name: str, letters: int) -> str:
+    return name if len(name) <= letters else name[: letters - 1] + "…"
 
 
 def _draw_edges(

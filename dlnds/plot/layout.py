@@ -25,6 +25,21 @@ _GOLDEN = 0.5 * (np.sqrt(5.0) - 1.0)
 BEND = (0.05, 0.3)
 #: Which part of the distance between two columns a column fills.
 _WIDTH = 0.76
+#: Labels at the end of a line are tried so far away, in gaps and in heights of the label.
+_FARTHEST, _AWAY, _NEAR = 3.0, np.arange(0.0, 40.0, 0.5), 16
+#: Where they are tried at each distance, in distances and in sizes of the label: above or below, on
+#: lines as steep as can be, and so that these stand at their ends, like flags, or in their middle.
+_FLAGS = np.array(
+    [
+        [(lean, side), (-part, 0.5 * side - 0.5)]
+        for part in (1.0, 0.0, 0.5)
+        for lean in (0.0, -0.35, 0.35, -1.0, 1.0)
+        for side in (1.0, -1.0)
+    ]
+)
+_STEEP = 2  # of these
+#: The number of boxes that cover such a line.
+_PIECES = 24
 #: Where labels are tried: left bottom corners beside the anchor, in sizes of the label and in gaps.
 _PLACES = np.array(
     [
@@ -230,11 +245,11 @@ def leading(some: Edges, count: int = 1) -> Flags:
 def importance(points: xr.Dataset, some: Edges) -> Integers:
     """Return the rows of the points, the most important first.
 
-    These are what runs visited, the generic path, minima, and the others by their rank and loss.
+    These are what runs visited, the generic path, minima, and the others, each from the left.
     """
     minimum = kinds(points) == "global_minimum"
     groups = np.select([visited(points, some), generic_path(points), minimum], [0, 1, 2], 3)
-    return np.lexsort((points["loss"].values, points["rank"].values, groups))
+    return np.lexsort((columns(points), groups))
 
 
 def fit_labels(
@@ -244,8 +259,12 @@ def fit_labels(
     obstacles: Array,
     frame: tuple[float, float, float, float],
     reserved: Array | None = None,
+    led: Flags | None = None,
 ) -> list[tuple[float, float] | None]:
     """Return the lower left corners of labels beside their anchors, None for those that do not fit.
+
+    Some may also stand further away, where a line to their first anchor meets no other label, and
+    not the inner half of what is reserved; over obstacles, if there is no other place.
 
     Parameters
     ----------
@@ -261,12 +280,16 @@ def fit_labels(
         The box that labels must stay in.
     reserved
         For each label the box (label, 4) that no other label may touch, NaN for none, whether it
-        fits itself or not: no other one is read as its own.
+        fits itself or not: no other one is read as its own. Further rows are for all labels.
+    led
+        Which labels may stand further away.
     """
     if reserved is None:
         reserved = np.full((len(sizes), 4), np.nan)
-    taken, corners = np.empty((len(reserved) + len(obstacles) + len(sizes), 4)), []
-    count = len(reserved) + len(obstacles)
+    led = np.zeros(len(sizes), bool) if led is None else led
+    room = len(sizes) + _PIECES * np.count_nonzero(led)
+    taken, corners = np.empty((len(reserved) + len(obstacles) + room, 4)), []
+    count = begin = len(reserved) + len(obstacles)
     taken[:count] = np.vstack([reserved, obstacles])
     for row, (size, anchor, gap) in enumerate(zip(np.array(sizes), anchors, gaps, strict=True)):
         taken[row] = np.nan  # what is reserved for this one
@@ -275,6 +298,12 @@ def fit_labels(
         beside = np.vstack([_PLACES[:, 0] * size + far * gap * _PLACES[:, 1] for far in away])
         tries = (_free(at + beside, size, taken[:count], frame) for at in np.atleast_2d(anchor))
         corner = next((low for low in tries if low is not None), None)
+        if corner is None and led[row]:
+            at, solid = np.atleast_2d(anchor)[0], np.r_[: len(reserved), begin:count]
+            corner = _led(at, size, gap, taken[:count], solid, len(sizes), frame)
+            if corner is not None:
+                taken[count : count + _PIECES] = pieces(at, end_of_line(at, corner, size))
+                count += _PIECES
         taken[row] = reserved[row]
         if corner is not None:
             taken[count] = *corner, *(corner + size)
@@ -283,12 +312,71 @@ def fit_labels(
     return corners
 
 
+def _led(
+    at: Array,
+    size: Array,
+    gap: float,
+    taken: Array,
+    solid: Integers,
+    labels: int,
+    frame: tuple[float, ...],
+) -> Array | None:
+    """Return the nearest corner further away from which a line comes home freely.
+
+    What is not solid is covered rather than gone around. Lines may pass by the marks of so many
+    labels, around which the first boxes are reserved.
+    """
+    others = taken[solid]
+    others[:labels] = _halved(others[:labels])
+    others = others[~((others[:, :2] <= at) & (at <= others[:, 2:])).all(axis=1)]
+    near = (taken, _FLAGS[:_STEEP], _NEAR), (taken[solid], _FLAGS[:_STEEP], None)
+    for boxes, flags, last in (*near, (taken[solid], _FLAGS, None)):
+        for far in _FARTHEST * gap + _AWAY[:last] * size[1]:
+            low = at + far * flags[:, 0] + size * flags[:, 1]
+            for corner in low[_apart(np.hstack([low, low + size]), boxes, frame)]:
+                if _apart(pieces(at, end_of_line(at, corner, size)), others, frame).all():
+                    return np.asarray(corner)
+    return None
+
+
+def _halved(boxes: Array) -> Array:
+    """Return boxes of half the size in the middle of these."""
+    return 0.5 * boxes + 0.25 * np.tile(boxes[:, :2] + boxes[:, 2:], 2)
+
+
+def end_of_line(at: Array, corner: Array, size: Array) -> Array:
+    """Return the point of a label that is nearest to its anchor."""
+    return np.clip(at, corner, corner + size)
+
+
+def line_to(anchors: Array, corner: Array, size: Any, gap: float) -> tuple[Array, Array] | None:
+    """Return the ends of the line from a point's mark to its label, None if that stands beside."""
+    ends = [end_of_line(at, corner, np.array(size)) for at in np.atleast_2d(anchors)]
+    ways = np.array(ends) - np.atleast_2d(anchors)
+    lengths = np.linalg.norm(ways, axis=1)
+    if lengths.min() <= 0.9 * _FARTHEST * gap:
+        return None
+    return anchors[0] + gap / lengths[0] * ways[0], ends[0]
+
+
+def pieces(begin: Array, end: Array) -> Array:
+    """Return boxes that cover a line."""
+    places = begin + np.linspace(0.0, 1.0, _PIECES + 1)[:, None] * (end - begin)
+    both = np.minimum(places[:-1], places[1:]), np.maximum(places[:-1], places[1:])
+    return np.hstack(both)
+
+
 def _free(low: Array, size: Array, taken: Array, frame: tuple[float, ...]) -> Array | None:
     """Return the first of some corners at which a box touches no other one, if there is such."""
-    boxes = np.hstack([low, low + size])
-    near = (taken[:, 2:] > low.min(axis=0)) & (taken[:, :2] < boxes[:, 2:].max(axis=0))
+    free = _apart(np.hstack([low, low + size]), taken, frame)
+    return low[np.argmax(free)] if free.any() else None
+
+
+def _apart(boxes: Array, taken: Array, frame: tuple[float, ...]) -> Flags:
+    """Return which boxes touch no other one, and lie in the frame."""
+    near = (taken[:, 2:] > boxes[:, :2].min(axis=0)) & (taken[:, :2] < boxes[:, 2:].max(axis=0))
     others = taken[near.all(axis=1)]
     apart = (boxes[:, None, :2] >= others[:, 2:]) | (boxes[:, None, 2:] <= others[:, :2])
     free: Flags = np.all(np.any(apart, axis=2), axis=1)
     free &= (boxes[:, :2] >= frame[:2]).all(axis=1) & (boxes[:, 2:] <= frame[2:]).all(axis=1)
-    return low[np.argmax(free)] if free.any() else None
+    return free

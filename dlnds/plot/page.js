@@ -8,6 +8,7 @@ const all = (selector) => [...document.querySelectorAll(selector)];
 const marks = data.kinds.map((_, kind) =>
   ["", "-faint"].map((end) => all(`#points-${kind}${end} use`)));
 const nodes = data.points.kind.map((kind, n) => marks[kind][data.faint[n]].shift());
+const disks = new Map(all("#visited use").map((disk, i) => [data.shown.visited[i], disk]));
 const chosen = make("g", { id: "chosen" });
 document.querySelector("[id^=points-]").before(chosen);
 const rows = new Map(data.labels.map((label, n) => [label, n]));
@@ -87,6 +88,20 @@ function numbers(n) {
   return list;
 }
 
+// What modes read and write most, if the data have names.
+function named(modes) {
+  if (!data.modes.length || !modes.length) return [];
+  const lines = modes.map((j) => make("li", {}, `${j}: ${data.modes[j]}`));
+  return [make("h3", {}, "Modes: most read → most written"), make("ul", { class: "modes" }, ...lines)];
+}
+const learnt = (n) => (data.labels[n].match(/\d+/g) ?? []).map(Number);
+
+function change(e) {
+  const text = ofOrbit(e, "word") ?? "runs only", gained = text.match(/\d+$/);
+  if (!gained || !data.modes.length) return text;
+  return make("span", {}, text, make("small", {}, data.modes[gained]));
+}
+
 function word(name, n) {
   const value = data.points[name][n];
   if (name === "kind") return data.kinds[value];
@@ -97,7 +112,7 @@ function word(name, n) {
 }
 
 function hover(n, x, y) {
-  tip.replaceChildren(make("h2", {}, data.labels[n]), numbers(n));
+  tip.replaceChildren(make("h2", {}, data.labels[n]), numbers(n), ...named(learnt(n)));
   tip.hidden = false;
   const box = tip.getBoundingClientRect();
   const left = x + 14 + box.width < innerWidth ? x + 14 : x - 14 - box.width;
@@ -114,8 +129,9 @@ function pick(n) {
   graph.classList.add("dimmed");
   nodes[n].classList.add("picked");
   for (const p of [n, ...mine.flatMap((e) => [data.edges.source[e], data.edges.target[e]])]) {
-    nodes[p].classList.add("near");
-    byId("label-" + p)?.classList.add("near");
+    for (const part of [nodes[p], disks.get(p), byId("label-" + p), byId("line-" + p)]) {
+      part?.classList.add("near");
+    }
   }
   draw(mine);
   byId("hint").hidden = true;
@@ -146,7 +162,7 @@ function clear() {
 }
 
 function describe(n) {
-  const parts = [make("h2", {}, data.labels[n]), numbers(n)];
+  const parts = [make("h2", {}, data.labels[n]), numbers(n), ...named(learnt(n))];
   parts.push(...connections(data.words.edges + " from here", "from", leaving[n], data.edges.target));
   parts.push(...arcs(n));
   parts.push(...connections(data.words.edges + " to here, dashed", "into", reaching[n], data.edges.source));
@@ -178,7 +194,7 @@ function connections(title, id, edges, ends) {
   if (timed) titles.push("length", "rate", "escape time");
   if (seen) titles.push("runs", "probability", "mean time");
   const lines = sorted.map((e) => {
-    const cells = [go(ends[e]), ofOrbit(e, "word") ?? "runs only", brief(dropOf(e))];
+    const cells = [go(ends[e]), change(e), brief(dropOf(e))];
     if (timed) cells.push(...[ofOrbit(e, "length"), ofOrbit(e, "rate"), timeOf(orbit(e))].map(brief));
     if (seen) cells.push(...(data.edges.visited[e] ?? [0, null, null]).map(brief));
     const row = make("tr", { "data-e": e }, ...cells.map((cell) => make("td", {}, cell)));
@@ -288,6 +304,8 @@ nodes.forEach((node, n) => {
   node.addEventListener("blur", () => { tip.hidden = true; });
 });
 
+byId("names").append(...named([...data.modes.keys()]));
+
 byId("find").addEventListener("change", (event) => {
   const modes = (event.target.value.match(/\d+/g) ?? []).map(Number).sort((a, b) => a - b);
   const n = rows.get(`{${modes.join(",")}}`);
@@ -297,6 +315,7 @@ byId("find").addEventListener("change", (event) => {
 });
 
 // Moving the picture; marks keep their size.
+// On a narrow screen the picture begins with its left part, as high as the screen allows.
 const whole = graph.viewBox.baseVal;
 let view = { x: whole.x, y: whole.y, width: whole.width, height: whole.height };
 const full = { ...view };
@@ -336,6 +355,10 @@ addEventListener("pointerup", () => { grip = null; });
 graph.addEventListener("click", (event) => {
   if (!moved && !nodes.includes(event.target)) clear();
 });
+const start = graph.getBoundingClientRect(), part = start.width / start.height;
+if (innerWidth <= 900 && part < full.width / full.height) {
+  look({ ...full, width: full.height * part });
+}
 const centre = () => [view.x + view.width / 2, view.y + view.height / 2];
 byId("closer").addEventListener("click", () => zoom(0.6, ...centre()));
 byId("farther").addEventListener("click", () => zoom(1 / 0.6, ...centre()));

@@ -29,12 +29,15 @@ MOST_POINTS = 5000
 MOST_ARCS = 100_000
 #: Significant digits of the numbers on the page.
 DIGITS = 7
+#: Names of inputs and outputs are cut to so many letters.
+_LETTERS = 40
 #: What a page tells of each point, if the atlas has it.
 _COLUMNS = (
     *("rank", "loss", "kind", "index", "nullity", "order_of_descent", "fiber_dimension"),
     *("departure_rate", "convergence_rate"),
 )
 #: The picture's texts stay texts, in letters of a known width, and two pictures are the same.
+_SIZE = (10.0, 7.25)
 _SVG: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "dlnds",
@@ -174,6 +177,7 @@ def _data(atlas: xr.DataTree, edges: layout.Edges, orbit: Integers) -> dict[str,
         "columns": [{"name": name, "title": _title(points[name])} for name in columns],
         "points": {name: _plain(points[name].values) for name in kept},
         "kinds": [schema.spoken(kind) for kind in schema.POINT_KINDS],
+        "modes": landscape.mode_names(atlas, points.sizes["mode"], _LETTERS),
         "edges": {
             "source": edges.source.tolist(),
             "target": edges.target.tolist(),
@@ -255,8 +259,8 @@ def _picture(atlas: xr.DataTree, edges: layout.Edges) -> tuple[str, dict[str, An
     """Return the picture of the graph as SVG, and what the script needs to know of it."""
     points = atlas["points"].to_dataset()
     with matplotlib.rc_context(_SVG):
-        figure = Figure(figsize=(10.0, 6.25), layout="constrained")
-        ax = landscape.frame(figure.add_subplot(), (10.0, 6.25), points)
+        figure = Figure(figsize=_SIZE, layout="constrained")
+        ax = landscape.frame(figure.add_subplot(), _SIZE, points)
         shown = landscape.draw(ax, atlas, edges)
         for label in ax.texts:
             label.set_path_effects([])  # would make curves of letters

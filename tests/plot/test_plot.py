@@ -10,10 +10,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import xarray as xr
+from matplotlib.legend import Legend
 
 import dlnds as dl
+from dlnds.plot import canvas, layout
 from dlnds.plot import landscape as graphs
-from dlnds.plot import layout
 
 NET = dl.LinearNetwork(widths=(3, 4, 4, 3), target=np.diag([3.0, 2.0, 1.0]))
 ATLAS = dl.build_atlas(NET)
@@ -288,16 +289,47 @@ def shown(ax):
     return [t.get_window_extent(renderer) for t in texts], [t.get_text() for t in texts]
 
 
+def lines_to_labels(ax):
+    (fitting,) = (artist for artist in ax.artists if isinstance(artist, canvas.FittingLabels))
+    return fitting.lines
+
+
+def check_lines(ax):
+    """Each line goes from its point to its label, and no line or other label is in its way."""
+    renderer = ax.figure.canvas.get_renderer()
+    labels = {text.get_gid(): text for text in ax.texts if text.get_visible()}
+    boxes = {name: text.get_window_extent(renderer) for name, text in labels.items()}
+    lines = {line.get_gid().replace("line", "label"): line for line in lines_to_labels(ax)}
+    for name, line in lines.items():
+        begin, end = line.get_xydata()
+        path, own = line.get_path(), boxes[name]
+        assert np.linalg.norm(begin - ax.transData.transform(labels[name].xy)) < 0.1 * ax.bbox.width
+        assert np.linalg.norm(end - np.clip(end, own.min, own.max)) < 3.0
+        others = [box for other, box in boxes.items() if other != name]
+        assert not any(path.intersects_bbox(box, filled=False) for box in others)
+        others = [other.get_path() for key, other in lines.items() if key != name]
+        assert not any(path.intersects_path(other) for other in others)
+
+
 def check_labels(ax):
     ax.figure.canvas.draw()
     boxes, texts = shown(ax)
     low, high = (np.array([getattr(box, end) for box in boxes]) for end in ("min", "max"))
-    legend = ax.get_legend().get_window_extent()
-    low, high = np.vstack([low, legend.min]), np.vstack([high, legend.max])
+    legends = [legend.get_window_extent() for legend in ax.findobj(Legend)]
+    own = ax.get_legend().get_window_extent()
+    assert own.y1 < ax.bbox.y0  # hides nothing
+    inside = [box for box in legends if box.y1 > ax.bbox.y0]
+    low = np.vstack([low, *(box.min for box in inside)])
+    high = np.vstack([high, *(box.max for box in inside)])
     apart = (high[:, None] <= low).any(axis=-1)
     assert (apart | apart.T)[~np.eye(len(low), dtype=bool)].all()
     marks = ax.transData.transform(drawn(ax)[0])[:, None]
-    assert not ((marks > low[:-1]) & (marks < high[:-1])).all(axis=-1).any()
+    marked = ((marks > low) & (marks < high)).all(axis=-1).any(axis=0)[: len(texts)]
+    led = {line.get_gid() for line in lines_to_labels(ax)}
+    own = [
+        text.get_gid().replace("label", "line") in led for text in ax.texts if text.get_visible()
+    ]
+    assert not marked[~np.array(own)].any()
     assert (low >= ax.bbox.min).all()
     assert (high <= ax.bbox.max).all()
     return texts
@@ -453,8 +485,8 @@ def test_visited_points_are_labelled_and_no_other_label_stands_beside_them():
     texts = check_labels(ax)
     own = ["{}", "{0}", "{1}", "{0,1}", "{0,1,2}", "{0…4}", "{0,1,2,3,5}"]
     assert set(own) == set(texts[:7])
-    ax.figure.set_size_inches(6.0, 4.0)
-    check_labels(ax)
+    ax.figure.set_size_inches(6.0, 6.0)
+    assert set(own) == set(check_labels(ax)[:7])
     (disks,) = (c for c in ax.collections if c.get_zorder() == 2.9 and len(c.get_offsets()))
     radius = 0.5 * np.sqrt(disks.get_sizes()[0]) * ax.figure.dpi / 72.0
     boxes, texts = shown(ax)
@@ -465,6 +497,21 @@ def test_visited_points_are_labelled_and_no_other_label_stands_beside_them():
             if not np.isclose(atlas["points"].loss.to_series()[label], level, rtol=1e-12):
                 gap = np.maximum(box.min - place, place - box.max).max()
                 assert gap > 1.5 * radius
+
+
+def test_lines_lead_to_labels_that_have_no_room():
+    """In a small picture of 15 visited points, some of which lie side by side."""
+    beside = ["{1}", "{0,2}", "{0,1,3}", "{0,1,2,4}", "{0,1,2,3,5}", "{0,1,2,3,4,6}"]
+    pairs = itertools.pairwise(PATH_256)
+    ways = [*pairs, *zip(PATH_256, beside, strict=False)]
+    ax = plt.figure(figsize=(5.0, 7.0), layout="constrained").add_subplot()
+    dl.plot.graph(with_visits(of_256_points(), *((a, b, 2, 1.0, 5.0) for a, b in ways)), ax=ax)
+    texts = check_labels(ax)
+    long = [label for label in PATH_256 if len(label) > 10]
+    short = [f"{{0…{len(dl.schema.index_set_modes(label)) - 1}}}" for label in long]
+    assert {*PATH_256, *beside, *short} - {*long} == {*texts[:15]}
+    assert len(lines_to_labels(ax)) > 3
+    check_lines(ax)
 
 
 def test_everything_drawn_is_in_the_legend():
@@ -503,12 +550,22 @@ def test_modes_of_named_data_are_named():
     names = {"features": ("width", "height", "weight"), "outputs": ("cat", "dog", "bird")}
     atlas = dl.build_atlas(dl.LinearNetwork(NET.widths, NET.target, **names))
     ax = dl.plot.graph(atlas)
-    (key,) = (c for c in ax.findobj(type(ax.get_legend())) if c is not ax.get_legend())
+    (key,) = (c for c in ax.findobj(Legend) if c is not ax.get_legend())
     texts = [text.get_text() for text in key.get_texts()]
     assert texts == ["0: width → cat", "1: height → dog", "2: weight → bird"]
     check_labels(ax)
     atlas["modes"] = NET.modes
-    assert len(dl.plot.graph(atlas).findobj(type(ax.get_legend()))) == 1
+    assert len(dl.plot.graph(atlas).findobj(Legend)) == 1
+
+
+def test_names_of_modes_say_what_rises_and_what_falls():
+    """Of W = diag(2, −1) the second output falls with the second input, whatever the bases."""
+    for sign in (1.0, -1.0):
+        target = np.diag([2.0, -1.0]) * sign
+        net = dl.LinearNetwork((2, 2, 2), target, features=("a", "b"), outputs=("c", "d"))
+        names = graphs.mode_names(dl.build_atlas(net), 8, 18)
+        assert names == (["a → c", "−b → d"] if sign > 0 else ["−a → c", "b → d"])
+        assert graphs.mode_names(dl.build_atlas(net), 1, 18) == names[:1]
 
 
 @pytest.mark.slow
