@@ -79,7 +79,7 @@ def decay_diagram(
     sigma, depth = net.problem.modes[1], net.depth
     # All roots that there are somewhere between the bounds.
     first = penalized.counts(sigma, max(float(ends[0]), np.finfo(float).tiny), depth)
-    labels, signs = decayed_branches(net, first, max_rank, modes)
+    labels, signs = decayed_branches(net.undecayed(), first, max_rank, modes)
     check_memory("n_points", signs.size * len(decays))
     columns = [_at(net, signs, decay) for decay in decays.tolist()]
     variables: dict[str, Any] = {
@@ -106,7 +106,7 @@ def _at(net: LinearNetwork, signs: Any, decay: float) -> dict[str, Any]:
     sizes = penalized.sizes(sigma, signs, decay, net.depth)
     loss = penalized.losses(sigma, sizes, decay, net.depth)
     index = penalized.indices(net.problem, signs, decay)
-    kinds = penalized.kinds(net.problem, net.max_rank, index, loss, decay)
+    kinds = penalized.kinds(net.problem, min(net.widths), index, loss, decay)
     none = np.isnan(loss)
     return {
         "loss": loss,

@@ -128,7 +128,7 @@ def _decayed_points(net: Any, max_rank: int | None, modes: Sequence[int] | None)
     sizes = penalized.sizes(sigma, signs, decay, net.depth)
     loss = penalized.losses(sigma, sizes, decay, net.depth)
     index = penalized.indices(net.problem, signs, decay)
-    kinds = penalized.kinds(net.problem, net.max_rank, index, loss, decay)
+    kinds = penalized.kinds(net.problem, min(net.widths), index, loss, decay)
     along = ("critical_point", "mode")
     variables = {
         "learnt": (along, signs != 0),
@@ -160,12 +160,9 @@ def decayed_branches(
         for words in itertools.product(*((1, -1)[: roots[j]] for j in chosen))
     ]
     signs = np.zeros((len(rows), len(roots)), np.int64)
-    marks = {1: names.ROOTS[0], -1: names.ROOTS[2]} if net.depth >= 3 else {1: names.ROOTS[1]}
-    labels = []
     for row, (chosen, words) in zip(signs, rows, strict=True):
         row[list(chosen)] = words
-        texts = (f"{j}{marks[sign]}" for j, sign in zip(chosen, words, strict=True))
-        labels.append("{" + ",".join(texts) + "}")
+    labels = [names.of_roots(chosen, words, net.depth) for chosen, words in rows]
     return np.array(labels, np.str_), signs
 
 

@@ -74,7 +74,8 @@ def as_run(
         The loss at each time, as it was recorded in training. It is compared with that of the
         network, and decides how the layers lie where shapes leave that open. It may be ``loss``
         here or have ``irreducible_loss`` in it, and be ½, 1, or 1 / outputs (as torch's
-        ``MSELoss``) times the squares of the residuals.
+        ``MSELoss``) times the squares of the residuals. Of a network with weight decay it may be
+        either that with the penalty or ``data_loss``, which optimizers that decay weights report.
     orientation
         ``"out_in"`` if rows of a matrix are its outputs, or ``"in_out"``, where shapes leave that
         open; layers are then in their order, too, unless they fit only in reverse.
@@ -345,7 +346,9 @@ class _Rows:
         self.scale = 0.0
         self._losses: list[float] = []
         self._compared = self._mirrored = False
-        self._units = _units(system.factors if has_maps(system) else None)
+        #: Losses of the system that given ones may be.
+        self._own = ("loss", *(["data_loss"] if "weight_decay" in system.attributes() else []))
+        self._units = _units(system.factors if has_maps(system) else problem, self._own)
         self._symmetric = _is_its_mirror_image(problem)
         self._times: list[float] = []
         self._count = 0
@@ -447,11 +450,11 @@ class _Rows:
 
     def _compare(self, reading: _Reading, times: Array, states: Array) -> None:
         """Note how far the given losses are from those of the network at some states."""
-        own = observed(self._system, ("loss",), times, states)["loss"].values
+        own = observed(self._system, self._own, times, states)
         given = np.array(self._losses[self._count : self._count + len(times)])
         reading.scale = self.scale or 1.0
-        for words, (factor, shift) in self._units.items():
-            off = np.abs(factor * (own + shift) - given).max()
+        for words, (name, factor, shift) in self._units.items():
+            off = np.abs(factor * (own[name].values + shift) - given).max()
             reading.misfits[words] = float(np.maximum(reading.misfits.get(words, 0.0), off))
 
     def dataset(self) -> xr.Dataset:
@@ -534,15 +537,18 @@ def _is_its_mirror_image(problem: LinearNetwork | None) -> bool:
     return float(np.linalg.norm(problem.target - problem.target.T)) <= tolerances.EXACT * size
 
 
-def _units(problem: LinearNetwork | None) -> dict[str, tuple[float, float]]:
-    """Return what losses recorded elsewhere may be: factors, and what is added before."""
+def _units(
+    problem: LinearNetwork | None, names: Sequence[str]
+) -> dict[str, tuple[str, float, float]]:
+    """Return what losses recorded elsewhere may be: of which name, factors, and what is added."""
     if problem is None:
-        return {"loss": (1.0, 0.0)}
-    found: dict[tuple[float, float], str] = {}
-    for factor in (1.0, 2.0, 2.0 / problem.widths[-1]):
-        for shift, what in ((0.0, "loss"), (problem.irreducible_loss, "(loss + irreducible_loss)")):
+        return {name: (name, 1.0, 0.0) for name in names}
+    found: dict[tuple[str, float, float], str] = {}
+    rest = problem.irreducible_loss
+    for name, factor in itertools.product(names, (1.0, 2.0, 2.0 / problem.widths[-1])):
+        for shift, what in ((0.0, name), (rest, f"({name} + irreducible_loss)")):
             words = what.strip("()") if factor == 1.0 else f"{factor:.6g} {what}"
-            found.setdefault((factor, shift), words)
+            found.setdefault((name, factor, shift), words)
     return {words: unit for unit, words in found.items()}
 
 

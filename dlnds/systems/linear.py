@@ -45,6 +45,7 @@ from dlnds.systems.varied import fitting_size
 from dlnds.theory import (
     coordinates,
     moments,
+    names,
     orbits,
     penalized,
     rates,
@@ -380,8 +381,24 @@ class LinearNetwork(LayeredSystem):
 
     @property
     def max_rank(self) -> int:
-        """r_max, the largest rank of a critical point: min(d_0, …, d_h, rank Σ)."""
+        """r_max, the largest rank of a critical point: min(d_0, …, d_h, rank Σ).
+
+        With weight decay of whitened inputs only modes that it leaves a root are counted.
+        """
+        return min(self._most_learnt, self._n_roots)
+
+    @property
+    def _most_learnt(self) -> int:
+        """How many modes a map of these widths can learn."""
         return min(*self.widths, int(np.count_nonzero(self.singular_modes[1])))
+
+    @property
+    def _n_roots(self) -> int:
+        """How many modes may have sizes under weight decay; of raw inputs this is not known."""
+        sigma = self.singular_modes[1]
+        if not self.whitened or not self.is_decayed:
+            return len(sigma)
+        return int(np.count_nonzero(penalized.counts(sigma, self.mean_decay, self.depth)))
 
     @property
     def critical_ranks(self) -> tuple[int, int]:
@@ -392,9 +409,17 @@ class LinearNetwork(LayeredSystem):
     def lowest_loss(self) -> float:
         """The loss at the global minima: zero unless a bottleneck leaves modes out.
 
-        Without weight decay.
+        With weight decay λ_i, and its penalty: that of the same λ, their geometric mean, in all
+        layers. What a map costs at least is ½ h λ Σ_j p_j^{2/h}, p_j its singular values. If a
+        layer has no decay it is an infimum, and no minimum. Of raw inputs there is no closed form:
+        NaN.
         """
-        return 0.5 * float(np.sum(self.singular_modes[1][self.max_rank :] ** 2))
+        sigma = self.singular_modes[1]
+        if not self.mean_decay:
+            return 0.5 * float(np.sum(sigma[self._most_learnt :] ** 2))
+        if not self.whitened:
+            return math.nan
+        return penalized.least_loss(sigma, min(self.widths), self.mean_decay, self.depth)
 
     @property
     def assumptions(self) -> xr.Dataset:
@@ -618,14 +643,29 @@ class LinearNetwork(LayeredSystem):
 
         Mode j counts as learnt if u_jᵀ W K v_j is nearer to σ_j than to 0; of equal ones as many
         as W K has directions that are. All critical points but the global minima are saddles,
-        unless the target is zero.
+        unless the target is zero. With weight decay of whitened inputs: those whose product is
+        above the lower root, from which an aligned mode goes to the upper one; for three layers and
+        more these have the marks of their roots, as in `critical_points`.
         """
         other = "saddle" if self.max_rank and not self.is_decayed else "critical_point"
         with np.errstate(over="ignore", invalid="ignore"):  # a diverged state is near to nothing
             image = self.problem.image(product(layers_of(self.widths, x)))
-            learnt = self.problem.name_learnt(image) if np.isfinite(image).all() else ()
             settled = rtol > 0.0 and not self.is_decayed and self._settled(x, rtol)
-        return ended(settled, force, other, schema.index_set_label(learnt))
+        return ended(settled, force, other, self._label(x, image))
+
+    def _label(self, x: Array, image: Array) -> str:
+        """Return the index set whose critical value a state is nearest to."""
+        if not np.isfinite(image).all():
+            return schema.index_set_label(())
+        if not (self.whitened and self.mean_decay):
+            return schema.index_set_label(self.problem.name_learnt(image))
+        λ, h, sigma = self.mean_decay, self.depth, self.singular_modes[1]
+        means = (self.decays / λ) ** 0.5  # the same map of layers that decay alike
+        layers = [c * w for c, w in zip(means, layers_of(self.widths, x), strict=True)]
+        if name := str(names.decayed(self.problem, layers, λ, h)):
+            return name
+        on_roots = penalized.attracted(sigma, self.problem.strength(image), λ, h)
+        return names.of_roots(np.flatnonzero(on_roots).tolist(), [1] * int(on_roots.sum()), h)
 
     def _settled(self, x: Array, rtol: float) -> bool:
         """Tell whether ``x`` is a global minimum to the accuracy of the run.
@@ -860,9 +900,10 @@ class LinearNetwork(LayeredSystem):
         chosen = list(check_integers("modes", modes, minimum=0, maximum=len(sigma) - 1))
         if len(set(chosen)) != len(chosen):
             raise ValueError(f"modes: needs different modes, got {tuple(chosen)}")
-        if len(chosen) > self.max_rank or not sigma[chosen].all():
+        most = self._most_learnt
+        if len(chosen) > most or not sigma[chosen].all():
             raise ValueError(
-                f"modes: needs at most {self.max_rank} modes with σ_j > 0, got {tuple(chosen)}; "
+                f"modes: needs at most {most} modes with σ_j > 0, got {tuple(chosen)}; "
                 f"the narrowest layer has {min(self.widths)} units, the target rank "
                 f"{np.count_nonzero(sigma)}"
             )

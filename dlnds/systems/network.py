@@ -104,6 +104,11 @@ class WeightSystem(SystemProtocol):
         return values
 
     @cached_property
+    def mean_decay(self) -> float:
+        """The geometric mean of λ_1, …, λ_h: W_i → c_i W_i with Π c_i = 1 make each of it."""
+        return float(np.prod(self.decays ** (1.0 / self.depth)))
+
+    @cached_property
     def is_decayed(self) -> bool:
         """Whether the loss has a penalty on the weights."""
         return bool(self.decays.any())

@@ -64,6 +64,12 @@ def decayed(
     return _texts(sigma, together, counts, known)
 
 
+def of_roots(modes: Sequence[int], signs: Sequence[int], depth: int) -> str:
+    """Return the name of modes on their larger (1) or smaller (−1) roots, ``"{0⁺,2⁻}"``."""
+    marks = {1: ROOTS[0], -1: ROOTS[2]} if depth >= 3 else {1: ROOTS[1]}
+    return "{" + ",".join(f"{j}{marks[s]}" for j, s in zip(modes, signs, strict=True)) + "}"
+
+
 def _inputs(problem: Problem) -> tuple[Array, Array]:
     """Return the unit vectors K v_j / ‖K v_j‖ (d_0 × m) that modes read, and these norms."""
     right = problem.modes[2]

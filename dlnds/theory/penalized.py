@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dlnds.arrays import Array, Integers
+from dlnds.arrays import Array, Flags, Integers
 from dlnds.theory import tolerances
 from dlnds.theory.moments import Problem, count_pairs, equal, exceeds
 from dlnds.theory.spectra import KnownSpectrum
@@ -143,6 +143,17 @@ def counts(sigma: Array, decay: float, depth: int) -> list[int]:
     return [
         n if s and decay < most_decay(s, depth) else 0 for n, s in zip(most, sigma, strict=True)
     ]
+
+
+def attracted(sigma: Array, strengths: Array, decay: float, depth: int) -> Flags:
+    """Tell of which modes an aligned product goes to the larger root: p is above the smaller one.
+
+    Two layers: above half of σ − λ, as without decay.
+    """
+    signs = np.where(counts(sigma, decay, depth), -1 if depth >= 3 else 1, 0)
+    size = sizes(sigma, signs[None], decay, depth)[0]
+    least = size**depth * (1.0 if depth >= 3 else 0.5)
+    return np.asarray((signs != 0) & (strengths > least))
 
 
 def sizes(sigma: Array, signs: Integers, decay: float, depth: int) -> Array:

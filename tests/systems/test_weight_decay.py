@@ -147,6 +147,88 @@ def test_runs_end_at_minima_of_the_penalized_loss():
     assert abs(float(run.data_loss[-1]) - 0.5 * np.sum((sigma - top**3) ** 2)) < 1e-7
 
 
+@pytest.mark.parametrize("decay", [0.3, (0.1, 0.9, 0.2), (0.5, 0.0, 0.2)])
+@pytest.mark.parametrize("widths", [(3, 4, 4, 2), (3, 1, 4, 2)])
+def test_the_lowest_loss_has_the_penalty_and_no_state_is_below(widths, decay):
+    """Runs come to it; with a layer that does not decay it is an infimum, far away."""
+    sigma, rng = np.array([3.0, 1.0]), np.random.default_rng(0)
+    net = dl.LinearNetwork(widths, np.diag(sigma) @ np.eye(2, 3), weight_decay=decay)
+    mean = np.prod(np.broadcast_to(decay, 3)) ** (1.0 / 3.0)
+    ends = [
+        min(0.5 * s**2, 0.5 * (s - r[-1] ** 3) ** 2 + 1.5 * mean * r[-1] ** 2)
+        for s, r in zip(sigma, (roots(s, mean) for s in sigma), strict=True)
+    ]
+    best = sum(ends) if min(widths) > 1 else ends[0] + 0.5 * sigma[1] ** 2
+    assert abs(net.lowest_loss - best) < 1e-12
+    assert net.loss(rng.normal(size=(1000, net.dim))).min() > best
+    if mean:
+        starts = [net.initial(scale=1.0, rng=seed) for seed in range(4)]
+        found = [float(dl.flow(net, x, (0.0, 200.0)).loss[-1]) for x in starts]
+        assert min(found) > best - 1e-12
+        assert min(found) < best + 1e-9
+    else:
+        W = net.unpack(net.undecayed().critical_state(range(min(2, min(widths)))))
+        far = [net.pack([W[0] / t, W[1] * t**2, W[2] / t]) for t in (1e2, 1e4)]
+        excess = net.loss(np.stack(far)) - best
+        assert 0.0 < excess[1] < 2e-4 * excess[0]
+
+
+def test_decays_of_layers_are_alike_in_other_units():
+    net = MAKE["linear"](weight_decay=(0.1, 0.9, 0.3))
+    mean = 0.027 ** (1.0 / 3.0)
+    alike, x = MAKE["linear"](weight_decay=mean), net.initial(scale=0.7, rng=1)
+    scaled = [w * np.sqrt(c / mean) for c, w in zip((0.1, 0.9, 0.3), net.unpack(x), strict=True)]
+    np.testing.assert_allclose(net.loss(x), alike.loss(alike.pack(scaled)), rtol=1e-14)
+    assert net.lowest_loss == pytest.approx(alike.lowest_loss, rel=1e-14)
+    assert np.isnan(MAKE["raw"](weight_decay=0.1).lowest_loss)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 4])
+def test_the_largest_rank_is_that_of_the_critical_points(depth):
+    sigma = np.array([3.0, 2.0, 0.5])
+    for decay in (0.01, 0.4, 1.0, 1.5, 4.0):
+        net = dl.LinearNetwork((3,) * (depth + 1), np.diag(sigma), weight_decay=decay)
+        assert net.max_rank == int(dl.critical_points(net)["rank"].max())
+        bounds = (0.1, 4.0)  # whatever the decay of the network
+        plain = dl.decay_diagram(net.undecayed(), bounds, n_points=3)
+        assert dl.decay_diagram(net, bounds, n_points=3).loss.equals(plain.loss)
+
+
+def test_runs_under_decay_end_at_index_sets_with_roots():
+    """Near the fold a mode is learnt by a quarter; below the smaller root it is not."""
+    sigma, decay = 2.0, 1.18
+    net = dl.LinearNetwork((1, 1, 1, 1), [[sigma]], weight_decay=decay)
+    lower, upper = roots(sigma, decay)
+    assert upper**3 < 0.35 * sigma
+    assert dl.flow(net, [1.05 * lower] * 3, (0.0, 0.1)).limit == "{0⁺}"
+    assert dl.flow(net, [0.95 * lower] * 3, (0.0, 0.1)).limit == "{}"
+    assert dl.flow(net, [1.05 * lower] * 3).limit == "{0⁺}"
+    assert dl.flow(net, [lower] * 3, (0.0, 1e-3)).limit == "{0⁻}"
+    two = dl.LinearNetwork((1, 1, 1), [[sigma]], weight_decay=1.5)
+    assert dl.flow(two, [0.3, 0.3]).limit == "{0}"
+    both = dl.LinearNetwork((1, 1, 1), [[sigma]], weight_decay=(1.0, 2.25))
+    assert dl.flow(both, [0.3, 0.3]).limit == "{0}"
+
+
+@pytest.mark.parametrize("name", ["linear", "raw", "logistic", "cubic"])
+def test_losses_of_training_may_lack_the_penalty(name):
+    net = MAKE[name](weight_decay=0.3)
+    run = dl.flow(net, net.initial(scale=0.5, rng=0), (0.0, 2.0))
+    layers = [net.unpack(x) for x in run.state.values]
+    rest = getattr(net, "irreducible_loss", 0.0)
+    recorded = {"loss": run.loss, "data_loss": run.data_loss}
+    if name == "raw":
+        recorded["1 (data_loss + irreducible_loss)"] = run.data_loss + rest  # of two outputs, twice
+        recorded = {k.replace("1 (", "").strip(")"): v for k, v in recorded.items()}
+        recorded["2 data_loss"] = 2.0 * run.data_loss
+    for words, values in recorded.items():
+        found = dl.as_run(net, run.time, layers, loss=values)
+        assert found.attrs["recorded_loss"] == words
+        np.testing.assert_allclose(found.loss, run.loss, rtol=1e-12)
+    with pytest.raises(ValueError, match="^loss: is not that of the weights"):
+        dl.as_run(net, run.time, layers, loss=1.7 * run.data_loss)
+
+
 @pytest.mark.parametrize("name", MAKE)
 def test_no_decay_changes_no_bit(name):
     plain, net = MAKE[name](), MAKE[name](weight_decay=(0.0, 0.0, 0.0))
