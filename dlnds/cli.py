@@ -34,9 +34,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
+#: So many modes are named, cut to so many letters.
+_MOST_MODES, _LETTERS = 12, 40
 #: Arguments by which errors are named, and the options that they come from.
 _OPTIONS = {
-    **{"path": "--data", "rng": "--seed", "n_runs": "--runs", "max_rank": "--max-rank"},
+    **{
+        "path": "--data",
+        "X": "--data",
+        "Y": "--data",
+        "rng": "--seed",
+        "n_runs": "--runs",
+        "max_rank": "--max-rank",
+    },
     **{"max_steps": "--max-steps", "time_limit": "--time-limit"},
     **{name: f"--{name}" for name in ("hidden", "modes", "out", "scale", "transform", "saddle")},
 }
@@ -52,6 +61,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dlnds",
         description="Dynamical-systems analysis of gradient flow in deep linear networks.",
+        epilog="'dlnds atlas' shows what there is, with data of this package; "
+        "'dlnds COMMAND --help' tells more of each.",
     )
     parser.add_argument("--version", action="version", version=f"dlnds {dl.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -71,7 +82,8 @@ def _add_atlas(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "file and pictures beside it.",
         epilog="CSV: the first line names the columns, inputs 'x:NAME', outputs 'y:NAME', "
         "optionally one column 'sample' with names; each further line is one sample, all values "
-        "are numbers.",
+        "are numbers. For example: dlnds atlas --data mine.csv --transform standardize "
+        "--hidden 8 8 --out mine.nc --html",
         formatter_class=_HelpFormatter,
     )
     add = atlas.add_argument
@@ -95,7 +107,9 @@ def _add_atlas(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--sep",
         choices=("auto", ",", ";", "tab"),
         default="auto",
-        help="what stands between columns; decimal commas are read unless that is a comma",
+        metavar="SEP",
+        help="what stands between columns: a comma, a semicolon, tab, or auto; decimal commas are "
+        "read unless that is a comma",
     )
     add("--drop-missing", action="store_true", help="leave out samples that lack a value")
     add("--raw-inputs", action="store_true", help="keep the input covariance: do not whiten")
@@ -103,7 +117,13 @@ def _add_atlas(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     add("--scale", type=float, default=1e-2, help="standard deviation of the random starts of runs")
     add("--seed", type=int, default=0, help="seed of the random starts")
     add("--max-steps", type=_positive, default=20_000, help="steps after which a run is cut off")
-    add("--saddle", nargs="*", type=int, metavar="J", help="index set whose arcs to draw, else {}")
+    add(
+        "--saddle",
+        nargs="*",
+        type=int,
+        metavar="J",
+        help="modes of the saddle whose arcs to draw, else {}",
+    )
     add("--rows", type=int, default=40, help="rows of the table to print; 0 or less prints all")
     add("--html", action="store_true", help="write the atlas as a page for the browser, too")
     add("--quiet", action="store_true", help="no progress bars")
@@ -191,7 +211,8 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Show defaults where there are any."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default in (None, False) else super()._get_help_string(action)
+        silent = action.default is None or action.default is False
+        return action.help if silent else super()._get_help_string(action)
 
 
 def _atlas(options: argparse.Namespace) -> int:
@@ -215,6 +236,7 @@ def _atlas(options: argparse.Namespace) -> int:
         pictures.append(options.out.with_suffix(".html"))
         dl.save_page(atlas, pictures[-1])
     print(_heading(data, net, atlas))
+    print(_modes(atlas))
     print(_table(atlas["points"].to_dataset(), options.rows))
     print(_story(run))
     if "visits" in atlas.children:
@@ -256,8 +278,10 @@ def _check_out(out: Path, data: str | Path, with_page: bool) -> None:
     """Refuse, before anything is computed, a file that cannot or should not be written."""
     if out.suffix != ".nc":
         raise ValueError(f"out: needs a file name that ends in .nc, got {out}")
-    if out.is_dir() or not out.parent.is_dir():
-        raise ValueError(f"out: {out} is a folder, or lies in none that exists")
+    if out.is_dir():
+        raise ValueError(f"out: {out} is a folder, needs a file")
+    if not out.parent.is_dir():
+        raise ValueError(f"out: there is no folder {out.parent}")
     written = [out, out.with_suffix(".html")] if with_page else [out]
     if any(path.exists() and Path(data).exists() and path.samefile(data) for path in written):
         raise ValueError(f"out: would overwrite the data in {data}")
@@ -272,18 +296,36 @@ def _heading(data: xr.Dataset, net: dl.LinearNetwork, atlas: xr.DataTree) -> str
     dropped = data.attrs.get("dropped_samples", 0)
     lines = [
         f"{data.attrs['title']}: {_count(data.sizes['sample'], 'sample')}"
-        f"{f' ({dropped} without all values left out)' if dropped else ''}, "
+        f"{f' ({dropped} with missing values left out)' if dropped else ''}, "
         f"{_count(inputs, 'input')}, {_count(len(data.feature_out), 'output')}",
         f"network {' -> '.join(map(str, net.widths))} ({_count(net.dim, 'weight')}), "
         f"{'whitened' if net.whitened else 'raw'} inputs{shrunk}",
         "singular values " + " ".join(f"{s:.4g}" for s in net.singular_values),
         f"irreducible loss {irreducible:.6g} (not in the losses below)",
     ]
+    if not net.singular_values.any():
+        lines.append(
+            "no linear map is better than none: there is no mode to learn (constant data?)"
+        )
     if net.lowest_loss > 0.0:
         lines.append(
             f"lowest loss {net.lowest_loss:.6g}: the widths let W have rank {net.max_rank} only"
         )
     return "\n".join([*lines, *_summary(net, atlas), ""])
+
+
+def _modes(atlas: xr.DataTree) -> str:
+    """Return what the strongest modes read and write most, with a minus before what lowers it."""
+    from dlnds.plot import landscape  # here, since other commands need no matplotlib
+
+    names = landscape.mode_names(atlas, _MOST_MODES, _LETTERS)
+    left = len(atlas["modes"]["mode"]) - len(names)
+    lines = [f"{j}: {name}" for j, name in enumerate(names)]
+    rest = [f"... and {left:,} more"] if left else []
+    text = "\n".join(["modes: most read → most written", *lines, *rest, ""])
+    text = text.replace("→", "->").replace("−", "-")
+    encoding = sys.stdout.encoding or "utf-8"
+    return text.encode(encoding, "replace").decode(encoding)  # names may have any letters
 
 
 def _summary(net: dl.LinearNetwork, atlas: xr.DataTree) -> list[str]:
@@ -391,8 +433,8 @@ def _visits(seen: xr.Dataset) -> str:
     orbits = seen.isel(edge=kinds != "other")
     lines = [
         f"{_count(runs, 'run')} from such starts: "
-        f"{_count(seen.sizes['critical_point'], 'critical point')} visited by "
-        f"{_count(len(kinds), 'transition')}, {orbits.sizes['edge']:,} of them connections"
+        f"{_count(seen.sizes['critical_point'], 'critical point')} visited, "
+        f"{_count(len(kinds), 'transition')}, {orbits.sizes['edge']:,} along a connection"
         + (f"; {failed:,} cut off" if failed else "")
     ]
     for sequence, times in Counter(seen["sequence"].values.tolist()).most_common(1):
@@ -413,7 +455,8 @@ def _learning(sequence: str) -> str:
     for before, after in itertools.pairwise([set(), *sets] if sets and sets[0] else sets):
         gained, lost = ("+".join(map(str, sorted(s))) for s in (after - before, before - after))
         parts.append(f"{gained or 'nothing'} for {lost}" if lost else gained)
-    return "modes " + ", ".join(parts) if parts else "no mode"
+    words = "mode" if len(parts) == 1 and parts[0].isdecimal() else "modes"
+    return f"{words} {', '.join(parts)}" if parts else "no mode"
 
 
 def _draw(atlas: xr.DataTree, out: Path, net: dl.LinearNetwork, saddle: str) -> list[Path]:

@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("landscape_atlas.png"))
     options = parser.parse_args()
     modes, runs = (3, 2) if options.quick else (8, 8)
-    figure, axes = plt.subplots(2, 2, figsize=(20, 14), layout="constrained")
+    figure, axes = plt.subplots(2, 2, figsize=(18, 15), layout="constrained")
     for ax, name in zip(axes.ravel(), dl.problem_names(), strict=True):
         start = time.perf_counter()
         atlas = atlas_of(name, modes, runs)

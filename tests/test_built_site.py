@@ -13,6 +13,7 @@ pytestmark = pytest.mark.site
 PAGES = (
     *("index", "start", "tutorial", "gallery/index", "gallery/one_hidden_node"),
     *("generated/api", "generated/api/dlnds.flow", "generated/theory", "generated/files"),
+    *("generated/benchmarks", "animals"),
 )
 
 
@@ -75,6 +76,12 @@ def test_pages_with_pictures_show_them(site):
     for name, least in (("start", 1), ("tutorial", 5), ("reading", 4), ("training", 1)):
         text = (site / f"{name}.html").read_text(encoding="utf-8")
         assert text.count('<img alt="_images/') >= least, name
+
+
+def test_the_page_of_an_atlas_opens_from_the_manual(site, pages):
+    for name in ("index", "reading"):
+        assert "animals.html" in pages[site / f"{name}.html"].links, name
+    assert (site / "animals.html").is_file()
 
 
 @pytest.fixture(scope="module")

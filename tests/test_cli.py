@@ -133,7 +133,7 @@ def test_runs_are_told_in_a_few_lines():
     runs = dl.flow(net, np.stack(starts), save=["mode_strength"])
     text = cli._visits(dl.observed_connections(net, runs.isel(sample=[0])))
     assert text.splitlines()[:2] == [
-        "1 run from such starts: 2 critical points visited by 1 transition, 1 of them connections",
+        "1 run from such starts: 2 critical points visited, 1 transition, 1 along a connection",
         "most often (1 of 1) they learn modes 1, 0 for 1",
     ]
     assert text.splitlines()[2].startswith("on connections a mode grows in 1.00 to 1.00 times")
@@ -141,6 +141,7 @@ def test_runs_are_told_in_a_few_lines():
     assert "; 2 cut off" in cli._visits(dl.observed_connections(net, cut))
     assert cli._learning("{} {0,2} {0,1,2}") == "modes 0+2, 1"
     assert cli._learning("{}") == "no mode"
+    assert cli._learning("{} {0}") == "mode 0"
 
 
 @pytest.mark.parametrize(
@@ -151,7 +152,7 @@ def test_runs_are_told_in_a_few_lines():
         ("--out atlas.csv", "--out: needs a file name that ends in .nc"),
         ("--hidden 99999999 99999999", "--hidden: this takes"),
         ("--hidden 0", "--hidden: needs at least 1"),
-        ("--out none/atlas.nc", "--out: none/atlas.nc is a folder, or lies in none that exists"),
+        ("--out none/atlas.nc", "--out: there is no folder none"),
         ("--data linnerud --modes 7", "--modes: needs at least 0 and at most 2"),
         ("--data linnerud --seed -1", "--seed: "),
         ("--data linnerud --runs -1", "--runs: needs at least 0"),
@@ -204,6 +205,29 @@ def test_broken_assumptions_are_said(tmp_path, capsys, monkeypatch):
     )
 
 
+def test_modes_are_named_in_any_terminal(tmp_path):
+    """Outputs 2 a and −b: the second falls with its input. The terminal knows ASCII only."""
+    (tmp_path / "d.csv").write_text("x:a,x:é,y:c,y:d\n2,0,4,0\n0,2,0,-2\n", encoding="utf-8")
+    arguments = ["atlas", "--data", "d.csv", "--hidden", "2", "--quiet", "--runs", "0"]
+    command = ("env", "PYTHONIOENCODING=ascii", sys.executable, "-m", "dlnds")
+    told = call(*arguments, cwd=tmp_path, command=command)
+    assert told.returncode == 0, told.stderr
+    assert "most read -> most written\n0: a -> c\n1: -? -> d\n" in told.stdout
+
+
+def test_constant_columns_are_said(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "d.csv").write_text("x:a,x:b,y:c\n1,2,3\n1,3,3\n1,5,3\n")
+    call = ["atlas", "--data", "d.csv", "--hidden", "2", "--quiet", "--runs", "0"]
+    assert cli.main([*call, "--transform", "center"]) == 0
+    assert "there is no mode to learn" in capsys.readouterr().out
+    (tmp_path / "d.csv").write_text("x:a,y:c\n1,2\n1,3\n")
+    assert cli.main([*call, "--transform", "center"]) == 2
+    assert capsys.readouterr().err.startswith(
+        "dlnds: --data: all inputs are zero, as constant ones"
+    )
+
+
 def test_tables_of_spreadsheets_are_read(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rows = ["x:a;x:b;y:c", "1,5;0;3", ";1;2", "0;1;2", "1;1;4,5"]
@@ -212,7 +236,7 @@ def test_tables_of_spreadsheets_are_read(tmp_path, capsys, monkeypatch):
     assert cli.main(call) == 2
     assert "--data: d.csv needs numbers, but column 'x:a' of sample 2" in capsys.readouterr().err
     assert cli.main([*call, "--drop-missing"]) == 0
-    assert "d.csv: 3 samples (1 without all values left out), 2 inputs" in capsys.readouterr().out
+    assert "d.csv: 3 samples (1 with missing values left out), 2 inputs" in capsys.readouterr().out
 
 
 @pytest.mark.compiled

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -159,8 +160,10 @@ def _parse(file: Path, separator: str, drop_missing: bool) -> xr.Dataset:
             file, sep=mark, skipinitialspace=True, header=None, dtype=str, comment="#",
             encoding="utf-8-sig",
         )  # fmt: skip
+    except pd.errors.EmptyDataError as error:
+        raise ValueError(f"path: {file} is empty") from error
     except (ValueError, UnicodeDecodeError) as error:
-        raise ValueError(f"path: {file} cannot be read as CSV: {error}") from error
+        raise ValueError(f"path: {_unread(file, str(error))}") from error
     names, table = table.iloc[0].fillna("").tolist(), table.iloc[1:].reset_index(drop=True)
     names = [name.strip() for name in names]
     _check_header(file, names)
@@ -188,6 +191,15 @@ def _parse(file: Path, separator: str, drop_missing: bool) -> xr.Dataset:
     return xr.Dataset(parts, attrs=dropped)
 
 
+def _unread(file: Path, error: str) -> str:
+    """Return what is said of a file that is no table."""
+    uneven = re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", error)
+    if uneven is None:
+        return f"{file} cannot be read as CSV: {error.strip()}"
+    before, line, got = uneven.groups()
+    return f"line {line} of {file} has {got} values, those before have {before}"
+
+
 def _separator(file: Path, separator: str) -> str:
     """Return what stands between columns: what is asked for, or what the first line has."""
     if separator != "auto":
@@ -207,7 +219,7 @@ def _missing(file: Path, names: list[str], table: pd.DataFrame, lacking: Integer
     column = next(i for i, name in enumerate(names) if name != "sample" and pd.isna(table[i][row]))
     listed = ", ".join(str(k + 1) for k in lacking[:10]) + (", …" if len(lacking) > 10 else "")
     return (
-        f"path: {file} needs numbers, but column {names[column]!r} of sample {row + 1} is empty; "
+        f"path: {file} needs numbers, but column {names[column]!r} of sample {row + 1} has none; "
         f"values are missing in {len(lacking)} of {len(table)} samples ({listed}), which "
         "drop_missing=True (--drop-missing) leaves out"
     )
@@ -234,18 +246,26 @@ def _numbers(file: Path, names: list[str], table: pd.DataFrame, mark: str) -> pd
 
 
 def _check_header(file: Path, names: list[str]) -> None:
+    needed = "its first line has to name inputs 'x:NAME' and outputs 'y:NAME'"
     for name in names:
         if name != "sample" and not name.startswith(("x:", "y:")):
-            raise ValueError(f"path: column {name!r} of {file} starts neither with 'x:' nor 'y:'")
+            raise ValueError(
+                f"path: column {name!r} of {file} starts neither with 'x:' nor 'y:'; {needed}"
+            )
         if len(names) == 1 and any(mark in name for mark in SEPARATORS.values()):
             raise ValueError(
                 f"path: {file} has no such separator between its columns, got {name!r}"
+            )
+        if len(names) == 1:
+            raise ValueError(
+                f"path: {file} has one column, {name!r}; {needed}, with commas, semicolons or tabs "
+                "between them"
             )
         if names.count(name) > 1:
             raise ValueError(f"path: {file} has the column {name!r} twice")
     for prefix in ("x:", "y:"):
         if not any(name.startswith(prefix) for name in names):
-            raise ValueError(f"path: {file} has no column that starts with {prefix!r}")
+            raise ValueError(f"path: {file} has no column that starts with {prefix!r}; {needed}")
 
 
 def _transformed(data: xr.DataArray, transform: str) -> xr.DataArray:

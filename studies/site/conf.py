@@ -33,6 +33,7 @@ exclude_patterns = [
     "_build",
     "notation.md",
     "benchmarks.md",
+    "generated/whole",
     "gallery/*.py",
     "gallery/*.ipynb",
     "gallery/*.zip",
@@ -87,6 +88,7 @@ warnings.filterwarnings("ignore", message=".*FigureCanvasAgg is non-interactive.
 html_theme = "pydata_sphinx_theme"
 html_title = f"dlnds {release}"
 html_static_path = ["_static"]
+html_extra_path = ["generated/whole"]  # pages that are no part of the manual's frame
 html_css_files = ["site.css"]
 html_context = {"default_mode": "auto"}
 html_show_sourcelink = False

@@ -234,8 +234,19 @@ def pages() -> Iterator[tuple[str, str]]:
     yield "benchmarks.md", benchmarks()
 
 
+def animals(folder: Path) -> None:
+    """Write the page of an atlas, which readers of the site can explore."""
+    data = dl.read_csv("semantic")
+    net = dl.LinearNetwork.from_data(data.X, data.Y, hidden=(16, 16))
+    atlas = dl.build_atlas(net, n_runs=30, rng=0)
+    atlas.attrs["title"] = data.attrs["title"]
+    folder.mkdir(parents=True, exist_ok=True)
+    dl.save_page(atlas, folder / "animals.html")
+
+
 def write(folder: Path) -> None:
     """Write all of these pages, touch none that is as it was, and take away what was before."""
+    animals(folder / "generated" / "whole")
     stay = {f"dlnds.{name}" for _, names in subjects().values() for name in listed(names)}
     for path in (folder / "generated" / "api").glob("*.rst"):
         if path.stem not in stay:

@@ -12,7 +12,8 @@ _INDEX = re.compile(
     r"(?P<low>\{[^{}]*\}|(?:min|max|[A-Za-z0-9∞])(?![A-Za-z0-9_]))"
     r"|(?<=\S)\^(?P<high>\{[^{}]*\}|[−-]?\d+|[A-Za-z])"
 )
-_KEPT = (nodes.literal, nodes.FixedTextElement, nodes.raw, addnodes.desc_signature)
+_CODE = (nodes.literal, nodes.literal_block, nodes.doctest_block, nodes.raw, nodes.math_block)
+_KEPT = (*_CODE, nodes.math, addnodes.desc_signature)
 
 
 class Typeset(SphinxPostTransform):
