@@ -448,6 +448,7 @@ _OWN_DESCRIPTIONS = {
     ("chain", "standard_error"): "standard error of the mean loss",
     ("conservation_laws", "count"): "number of independent conserved quantities",
     ("conservation_laws", "dimension"): "dimension of what brackets of so many fields span",
+    ("classification", "size"): "singular value of a mode in every layer",
     ("decayed_points", "size"): "singular value of a mode in every layer",
     ("decay_diagram", "size"): "singular value of a mode in every layer",
     ("decay_diagram", "branch"): "modes that are learnt, and on which roots",

@@ -333,6 +333,7 @@ def _points() -> Iterator[Call]:
     yield call("critical_points", net=net, max_rank=2, modes=(0, 1))
     decayed = dl.LinearNetwork((2, 2, 2, 2), np.diag([2.0, 1.0]), weight_decay=0.1)
     yield call("critical_points", net=decayed, max_rank=1)
+    yield call("classify", net=decayed, x=decayed.critical_state((0,)), rtol=1e-8)
     yield call("decay_diagram", net=net, bounds=(0.0, 2.0), n_points=3, max_rank=1, modes=(0, 1))
     for name in ("classify", "canonicalize", "fiber_dimension"):
         yield call(name, net=net, x=saddle, rtol=1e-8)
@@ -486,6 +487,8 @@ def _pictures() -> Iterator[Call]:
     seen = dl.observe(this["net"], run, ("alignment", "ntk_distance", "ntk_change", "sharpness"))
     yield call("plot.alignment", run=seen, level=1, ax=None)
     yield call("plot.ntk", run=seen, ax=None)
+    over = dl.decay_diagram(this["net"], n_points=5)
+    yield call("plot.decay_diagram", diagram=over, show="size", ax=None)
     bounds = dl.convergence_bounds(this["net"], run)
     yield call("plot.convergence", bounds=bounds, show="excess_loss", ax=None)
     yield call("plot.sharpness", run=seen, step_size=0.1, ax=None)

@@ -46,6 +46,7 @@ OWN_NUMBERS = {f"Residual.{name}" for name in ("value", "matrix", "slope", "orbi
 MAY_BE_NAN = {
     "assumptions": {"smallest_gap"},
     "branch": {"test_value", "accuracy", "transverse_eigenvalue", "transverse_eigenvalue_imag"},
+    "classification": {"decision_gap"},  # of what is not critical
     "convergence_bounds": {"rate", "rate_bound", "rate_margin", "excess_bound"},
     "decay_diagram": {"loss", "size"},
     "early_stopping": {"best_time", "stopping_time"},

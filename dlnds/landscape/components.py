@@ -13,7 +13,8 @@ from numpy.typing import ArrayLike
 from dlnds import schema
 from dlnds.arrays import Array, Integers
 from dlnds.errors import check_integer, check_memory, known_options
-from dlnds.landscape.points import MOST_POINTS, check_critical
+from dlnds.landscape.index_sets import MOST_POINTS
+from dlnds.landscape.points import check_critical
 from dlnds.systems.linear import LinearNetwork, check_network
 from dlnds.systems.network import LayeredSystem, check_layered, check_undecayed
 from dlnds.systems.protocol import check_state

@@ -1,18 +1,25 @@
-"""Branches of critical points over weight decay, in closed form."""
+"""Critical points under weight decay: all of them, their branches, and of what kind one is."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
+from numpy.typing import ArrayLike
 
 from dlnds import schema
+from dlnds.arrays import Array, Integers
 from dlnds.errors import check_array, check_integer, check_memory, known_options
-from dlnds.landscape.points import decayed_branches
+from dlnds.landscape import pure
+from dlnds.landscape.index_sets import decayed_branches
+from dlnds.landscape.states import read_point
 from dlnds.systems.linear import LinearNetwork, check_network
-from dlnds.theory import penalized
+from dlnds.systems.losses import has_criterion
+from dlnds.theory import names, penalized, tolerances
+from dlnds.theory.moments import groups
 
 
 @known_options
@@ -75,6 +82,7 @@ def decay_diagram(
     if not 0.0 <= ends[0] < ends[1]:
         raise ValueError(f"bounds: needs two ascending numbers of at least 0, got {tuple(ends)}")
     n_points = check_integer("n_points", n_points, minimum=2)
+    check_memory("n_points", n_points)
     decays = np.linspace(ends[0], ends[1], n_points)
     sigma, depth = net.problem.modes[1], net.depth
     # All roots that there are somewhere between the bounds.
@@ -114,3 +122,139 @@ def _at(net: LinearNetwork, signs: Any, decay: float) -> dict[str, Any]:
         "index": np.where(none, -1, index),
         "kind": schema.flag(schema.CLASSIFIED_KINDS, np.where(none, "not_critical", kinds)),
     }
+
+
+def table(net: Any, max_rank: int | None, modes: Sequence[int] | None) -> xr.Dataset:
+    """Return the critical points of a decayed network."""
+    decay, sigma = net.equal_decay, net.problem.modes[1]
+    roots = penalized.counts(sigma, decay, net.depth)
+    labels, signs = decayed_branches(net, roots, max_rank, modes)
+    sizes = penalized.sizes(sigma, signs, decay, net.depth)
+    loss = penalized.losses(sigma, sizes, decay, net.depth)
+    index = penalized.indices(net.problem, signs, decay)
+    kinds = penalized.kinds(net.problem, min(net.widths), index, loss, decay)
+    along = ("critical_point", "mode")
+    variables = {
+        "learnt": (along, signs != 0),
+        "size": (along, sizes),
+        "rank": ("critical_point", np.count_nonzero(signs, axis=1)),
+        "loss": ("critical_point", loss),
+        "index": ("critical_point", index),
+        "kind": ("critical_point", schema.flag(schema.CLASSIFIED_KINDS, kinds)),
+    }
+    coords = {
+        "critical_point": labels,
+        "mode": np.arange(len(sigma)),
+        "singular_value": ("mode", sigma.copy()),
+    }
+    return schema.finish(xr.Dataset(variables, coords), "decayed_points", net.attributes())
+
+
+def classified(net: Any, x: ArrayLike | xr.Dataset, rtol: float | None) -> xr.Dataset:
+    """Return what `classify` does, of a network with weight decay; see there."""
+    state, rtol, accuracy = read_point(net, x, rtol)
+    limit = tolerances.NEARLY if rtol is None else rtol
+    force = _relative_gradient(net, state)
+    in_closed_form = not has_criterion(net) and net.whitened and net.mean_decay > 0.0
+    find = _of_roots if in_closed_form else _of_hessian
+    found = find(net, state, limit, max(force, accuracy))
+    kind, clear, order, exact = found.pop("decided")
+    if not force <= limit or kind == "not_critical":
+        kind, clear, order, exact = "not_critical", True, 1, True
+        found = {name: found[name] for name in found if name not in ("index", "nullity", "size")}
+    variables = {
+        **found,
+        "loss": float(net.loss(state)),
+        "relative_gradient": force,
+        "tightened": np.int8(-1),
+        "kind": schema.flag(schema.CLASSIFIED_KINDS, kind),
+        "kind_is_clear": np.int8(clear),
+        "order_of_descent": np.int64(order),
+        "order_is_exact": np.int8(exact),
+    }
+    attrs = net.attributes() | ({} if rtol is None else {"rtol": rtol})
+    coords = {} if has_criterion(net) else {"singular_value": ("mode", net.singular_values)}
+    coords = coords if "learnt" in found else {}
+    return schema.finish(xr.Dataset(variables, coords), "classification", attrs)
+
+
+def _relative_gradient(net: Any, state: Array) -> float:
+    """Return ‖∇L‖ in terms of what decay pulls with, or would with weights of a usual size."""
+    usual = float(net.decays.max()) * net.fitting_size ** (1.0 / net.depth)
+    pull = float(np.linalg.norm(np.repeat(net.decays, _sizes(net)) * state))
+    size = max(pull, usual)
+    return float(np.linalg.norm(net.gradient(state))) / size if size else 0.0
+
+
+def _sizes(net: Any) -> list[int]:
+    """Return the number of weights of each layer."""
+    return [b * a for a, b in itertools.pairwise(net.widths)]
+
+
+def _of_roots(net: LinearNetwork, state: Array, limit: float, force: float) -> dict[str, Any]:
+    """Return what is known of the critical point that has the same modes on the same roots."""
+    decay, h, sigma = net.mean_decay, net.depth, net.problem.modes[1]
+    factors = np.sqrt(net.decays / decay)
+    layers = [c * w for c, w in zip(factors, net.unpack(state), strict=True)]
+    match = penalized.matched(net.problem, layers, decay)
+    signs = match.signs[None]
+    sizes = penalized.sizes(sigma, signs, decay, h)
+    loss = penalized.losses(sigma, sizes, decay, h)
+    index = penalized.indices(net.problem, signs, decay)
+    kind = str(penalized.kinds(net.problem, min(net.widths), index, loss, decay)[0])
+    kind = "undecided" if match.at_fold and not index[0] else kind
+    gap = match.second / max(match.residual, force, tolerances.RANK)
+    clear = gap > tolerances.CLEAR_GAP and kind != "undecided"
+    modes = np.flatnonzero(match.signs)
+    order = {"strict_saddle": 2, "undecided": 3}.get(kind, 0)
+    near = match.residual <= max(limit, tolerances.MODE)
+    return {
+        "learnt": ("mode", match.signs != 0),
+        "size": ("mode", sizes[0]),
+        "critical_point": names.of_roots(modes.tolist(), match.signs[modes].tolist(), h),
+        "ambiguous": np.int8(_is_ambiguous(sigma, match.signs)),
+        "rank": np.int64(len(modes)),
+        "excess": float(net.loss(state)) - net.lowest_loss,
+        "mode_residual": match.residual,
+        "decision_gap": gap,
+        "index": np.int64(index[0]),
+        "decided": (kind if near else "not_critical", clear, order, clear),
+    }
+
+
+def _is_ambiguous(sigma: Array, signs: Integers) -> bool:
+    """Tell whether equal singular values are not all on the same roots."""
+    return any(np.ptp(signs[group]) > 0 for group in groups(sigma))
+
+
+def _of_hessian(net: Any, state: Array, limit: float, force: float) -> dict[str, Any]:
+    """Return what the Hessian tells, and for one or two layers whether a minimum is global."""
+    W = net.product(state)
+    zero = min(max(tolerances.RANK, 1e3 * force), limit)
+    index, nullity, sure = pure.counted(net, state, zero)
+    spans = np.linalg.svd(net.generators(state), compute_uv=False)
+    orbit = int(np.count_nonzero(spans > tolerances.RANK * spans.max(initial=0.0)))
+    values = np.linalg.svd(W, compute_uv=False)
+    rank = int(np.count_nonzero(values > zero * values[0]))
+    found = {"rank": np.int64(rank), "index": np.int64(index), "nullity": np.int64(nullity)}
+    if index:
+        return found | {"decided": ("strict_saddle", sure, 2, sure)}
+    if _is_global(net, W, max(tolerances.HESSIAN, 10.0 * force)):
+        return found | {"decided": ("global_minimum", True, 0, True)}
+    if nullity <= orbit:
+        return found | {"decided": ("minimum", sure, 0, sure)}
+    return found | {"decided": ("undecided", False, 3, False)}
+
+
+def _is_global(net: Any, W: Array, slack: float) -> bool:
+    """Tell whether a critical point of a convex loss is known to be a global minimum.
+
+    One layer: all are. Two: the penalty of the layers of W is at least λ ‖W‖_*, and just that at
+    critical points, where −∇ℓ(W) = λ U Vᵀ + a rest; with ‖∇ℓ(W)‖ ≤ λ this is the condition for a
+    minimum of the convex ℓ(W) + λ ‖W‖_*.
+    """
+    if net.depth == 1:
+        return True
+    signal = net.criterion.gradient(W) if has_criterion(net) else net.problem.signal(W)
+    least = net.mean_decay * (1.0 + slack)
+    return bool(net.depth == 2 and net.mean_decay and np.linalg.norm(signal, 2) <= least)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,18 +11,16 @@ from numpy.typing import ArrayLike
 
 from dlnds import schema
 from dlnds.arrays import Array, Flags, Integers
-from dlnds.errors import check_integer, check_integers, check_number, known_options
-from dlnds.landscape import pure
+from dlnds.errors import known_options
+from dlnds.landscape import decay, pure
+from dlnds.landscape.index_sets import index_sets
+from dlnds.landscape.states import read_point
 from dlnds.systems.linear import LinearNetwork, check_network
 from dlnds.systems.losses import has_criterion
 from dlnds.systems.product import ProductFlow, check_maps, has_maps
-from dlnds.systems.protocol import check_state
-from dlnds.theory import moments, names, penalized, strings, symmetry, tolerances
+from dlnds.theory import moments, strings, symmetry, tolerances
 from dlnds.theory.coordinates import flat
 from dlnds.theory.moments import count_pairs, exceeds
-
-#: Most critical points that one table may hold.
-MOST_POINTS = 100_000
 
 
 @known_options
@@ -99,7 +96,7 @@ def critical_points(
     """
     check_maps(net, with_decay=True)
     if not has_maps(net):
-        return _decayed_points(net, max_rank, modes)
+        return decay.table(net, max_rank, modes)
     sets = index_sets(net, max_rank, modes)
     sigma, below = net.problem.modes[1], "nonstrict_saddle" if net.depth >= 3 else "strict_saddle"
     learnt = np.zeros((len(sets), len(sigma)), bool)
@@ -118,106 +115,6 @@ def critical_points(
         "singular_value": ("mode", sigma.copy()),
     }
     return schema.finish(xr.Dataset(variables, coords), "critical_points", net.attributes())
-
-
-def _decayed_points(net: Any, max_rank: int | None, modes: Sequence[int] | None) -> xr.Dataset:
-    """Return the critical points of a decayed network."""
-    decay, sigma = net.equal_decay, net.problem.modes[1]
-    roots = penalized.counts(sigma, decay, net.depth)
-    labels, signs = decayed_branches(net, roots, max_rank, modes)
-    sizes = penalized.sizes(sigma, signs, decay, net.depth)
-    loss = penalized.losses(sigma, sizes, decay, net.depth)
-    index = penalized.indices(net.problem, signs, decay)
-    kinds = penalized.kinds(net.problem, min(net.widths), index, loss, decay)
-    along = ("critical_point", "mode")
-    variables = {
-        "learnt": (along, signs != 0),
-        "size": (along, sizes),
-        "rank": ("critical_point", np.count_nonzero(signs, axis=1)),
-        "loss": ("critical_point", loss),
-        "index": ("critical_point", index),
-        "kind": ("critical_point", schema.flag(schema.CLASSIFIED_KINDS, kinds)),
-    }
-    coords = {
-        "critical_point": labels,
-        "mode": np.arange(len(sigma)),
-        "singular_value": ("mode", sigma.copy()),
-    }
-    return schema.finish(xr.Dataset(variables, coords), "decayed_points", net.attributes())
-
-
-def decayed_branches(
-    net: LinearNetwork, roots: Sequence[int], max_rank: int | None, modes: Sequence[int] | None
-) -> tuple[Any, Integers]:
-    """Return the labels of index sets with all choices among so many roots of each mode.
-
-    And on which root each mode is (branch, mode): 1 on the upper, −1 on the lower one, or 0.
-    """
-    sets = index_sets(net, max_rank, modes, roots)
-    rows = [
-        (chosen, words)
-        for chosen in sets
-        for words in itertools.product(*((1, -1)[: roots[j]] for j in chosen))
-    ]
-    signs = np.zeros((len(rows), len(roots)), np.int64)
-    for row, (chosen, words) in zip(signs, rows, strict=True):
-        row[list(chosen)] = words
-    labels = [names.of_roots(chosen, words, net.depth) for chosen, words in rows]
-    return np.array(labels, np.str_), signs
-
-
-def index_sets(
-    net: LinearNetwork | ProductFlow,
-    max_rank: int | None,
-    modes: Sequence[int] | None,
-    roots: Sequence[int] | None = None,
-) -> list[tuple[int, ...]]:
-    """Return the sets of modes that are asked for, of modes that have roots."""
-    least, most = net.critical_ranks
-    allowed = _allowed_modes(net.problem.modes[1], modes)
-    if len(allowed) < least:
-        raise ValueError(
-            f"modes: needs at least {least} modes with σ_j > 0, got {len(allowed)}; there are no "
-            f"critical points of rank {least} without"
-        )
-    if max_rank is not None:
-        most = min(most, check_integer("max_rank", max_rank, minimum=0))
-    if most < least:
-        raise ValueError(f"max_rank: needs at least {least}, the rank of all, got {most}")
-    counts = {j: 1 if roots is None else roots[j] for j in allowed}
-    held = {j: count for j, count in counts.items() if count}
-    return _listed(held, range(least, min(most, len(held)) + 1))
-
-
-def _allowed_modes(sigma: Array, modes: Sequence[int] | None) -> tuple[int, ...]:
-    """Return the modes that sets are made of."""
-    positive = tuple(np.flatnonzero(sigma).tolist())
-    if modes is None:
-        return positive
-    chosen = check_integers("modes", modes, minimum=0, maximum=len(sigma) - 1)
-    if not set(chosen) <= set(positive):
-        raise ValueError(f"modes: needs modes with σ_j > 0, which are 0 to {len(positive) - 1}")
-    if len(set(chosen)) != len(chosen):
-        raise ValueError(f"modes: needs different modes, got {chosen}")
-    return tuple(sorted(chosen))
-
-
-def _listed(counts: dict[int, int], ranks: Sequence[int]) -> list[tuple[int, ...]]:
-    """Return the sets of so many modes, each of which has so many roots.
-
-    Refuse too long a list of points, by its length and what would do.
-    """
-    choices = [1]  # by rank
-    for count in counts.values():
-        choices = [a + count * b for a, b in zip([*choices, 0], [0, *choices], strict=True)]
-    totals = list(itertools.accumulate(choices[r] for r in ranks))
-    if totals[-1] > MOST_POINTS:
-        fits = sum(total <= MOST_POINTS for total in totals) - 1
-        raise ValueError(
-            f"max_rank: there are {totals[-1]:,} critical points, at most {MOST_POINTS:,} can be "
-            f"listed; max_rank = {fits} gives {totals[fits]:,}, or name the modes of interest"
-        )
-    return [chosen for r in ranks for chosen in itertools.combinations(counts, r)]
 
 
 def _kinds(sigma: Array, learnt: Flags, most: int, below: str) -> Any:
@@ -291,6 +188,13 @@ def classify(net: Any, x: ArrayLike | xr.Dataset, *, rtol: float | None = None) 
     ``index`` and ``nullity`` of the Hessian where ∇ℓ(W) ≠ 0. Two kinds more are possible, where
     the rank is the smallest width: ``minimum``, if the Hessian is positive across the states of one
     map, of which it is not known whether it is global; and ``undecided``, if it has other zeros.
+    With weight decay points are named as by `critical_points`, and ``size(mode)`` are the s_j of
+    all layers (their geometric mean, if layers decay differently), for whitened inputs; ``index``
+    is that of the Hessian, and ``minimum`` is one that is not global. ``relative_gradient`` is in
+    terms of λ ‖x‖, and ``decision_gap`` of how far the sizes are from those roots and others: a
+    state near a fold is not clear, at it ``undecided``. Of raw inputs, and other losses, the
+    Hessian decides; a minimum is known to be global for one layer, or for two if ‖∇ℓ(W)‖ ≤ λ.
+
     The order of descent at a saddle that the Hessian does not show is the degree of the leading
     form, where its layers hold what has been learnt and nothing else; elsewhere a lower bound.
 
@@ -307,6 +211,10 @@ def classify(net: Any, x: ArrayLike | xr.Dataset, *, rtol: float | None = None) 
     >>> dl.schema.decode(point.kind).item(), int(point.order_of_descent)
     ('nonstrict_saddle', 3)
     """
+    if not has_criterion(net):
+        check_network(net, with_decay=True)
+    if net.is_decayed:
+        return decay.classified(net, x, rtol)
     if has_criterion(net):
         return pure.classified(net, x, rtol)
     state, rtol, accuracy = check_point(net, x, rtol)
@@ -509,27 +417,9 @@ def _entry_coordinates(sizes: Sequence[int]) -> dict[str, Any]:
 def check_point(
     net: LinearNetwork, x: ArrayLike | xr.Dataset, rtol: float | None, name: str = "x"
 ) -> tuple[Array, float | None, float]:
-    """Return a state, a tolerance for whether it is critical, and its relative accuracy if known.
-
-    A run is as accurate as where it takes itself for over, at ten times its tolerance.
-    """
+    """Return a state of a network without decay, and what `read_point` does."""
     check_network(net)
-    if rtol is not None:
-        rtol = check_number("rtol", rtol, minimum=1e-15, maximum=0.1)
-    if not isinstance(x, xr.Dataset):
-        return check_state(name, net, x), rtol, 0.0
-    if "state" in x and x["state"].ndim > 1:
-        sizes = dict(x["state"].sizes)
-        raise ValueError(f"{name}: needs one row of a run, such as x.isel(time=-1), got {sizes}")
-    wanted: dict[str, Any] = {"state": ("parameter",)}
-    row = schema.read(
-        name, x, ("run", "critical_point"), wanted, optional={"error": ()}, digest=net.digest
-    )
-    state = check_state(name, net, row["state"].values)
-    if row.attrs["schema"] == "run":
-        return state, rtol, 10.0 * float(row.attrs.get("rtol", 0.0))
-    error, size = float(row["error"]), float(np.linalg.norm(state))
-    return state, rtol, error / size if size else 0.0
+    return read_point(net, x, rtol, name)
 
 
 def check_critical(

@@ -9,10 +9,10 @@ from numpy.typing import ArrayLike
 
 from dlnds import schema
 from dlnds.arrays import Array
-from dlnds.errors import check_memory, check_number
+from dlnds.errors import check_memory
+from dlnds.landscape.states import read_point
 from dlnds.systems.losses import LossNetwork
 from dlnds.systems.network import check_undecayed
-from dlnds.systems.protocol import check_state
 from dlnds.theory import tolerances
 from dlnds.theory.coordinates import product
 
@@ -25,10 +25,10 @@ _MARGIN = 1e3
 def classified(net: LossNetwork, x: ArrayLike | xr.Dataset, rtol: float | None) -> xr.Dataset:
     """Return what `classify` does, of a network with any loss; see there."""
     check_undecayed(net)
-    state = check_state("x", net, _state(net, x))
+    state, _, _ = read_point(net, x, rtol)
     layers, criterion = net.unpack(state), net.criterion
     W = product(layers)
-    limit = tolerances.NEARLY if rtol is None else check_number("rtol", rtol, minimum=1e-15)
+    limit = tolerances.NEARLY if rtol is None else rtol
     G, first = criterion.gradient(W), float(np.linalg.norm(criterion.gradient(0.0 * W)))
     strength = max(first, float(np.linalg.norm(G))) or 1.0
     force = _relative_gradient(net, state, strength)
@@ -51,7 +51,7 @@ def classified(net: LossNetwork, x: ArrayLike | xr.Dataset, rtol: float | None) 
     if critical and slope <= zero:
         decided = ("global_minimum", is_clear, 0, is_clear)
     elif critical:
-        spectrum = _spectrum(net, state, zero)
+        spectrum = counted(net, state, zero)
         variables |= {"index": np.int64(spectrum[0]), "nullity": np.int64(spectrum[1])}
         sure = bool(is_clear and rank_is_clear and spectrum[2])
         decided = _saddle_or_minimum(net, state, rank, spectrum[0], spectrum[1], sure)
@@ -62,19 +62,6 @@ def classified(net: LossNetwork, x: ArrayLike | xr.Dataset, rtol: float | None) 
     variables["order_is_exact"] = np.int8(exact)
     attrs = net.attributes() | ({} if rtol is None else {"rtol": limit})
     return schema.finish(xr.Dataset(variables), "classification", attrs)
-
-
-def _state(net: LossNetwork, x: ArrayLike | xr.Dataset) -> ArrayLike:
-    """Return the state of a row of a run or of a critical point, or a state itself."""
-    if not isinstance(x, xr.Dataset):
-        return x
-    if "state" in x and x["state"].ndim > 1:
-        sizes = dict(x["state"].sizes)
-        raise ValueError(f"x: needs one row of a run, such as x.isel(time=-1), got {sizes}")
-    wanted: dict[str, Any] = {"state": ("parameter",)}
-    row = schema.read("x", x, ("run", "critical_point"), wanted, digest=net.digest)
-    state: Array = row["state"].values
-    return state
 
 
 def _relative_gradient(net: LossNetwork, state: Array, strength: float) -> float:
@@ -100,7 +87,7 @@ def _far(value: float, limit: float) -> bool:
     return not limit / _CLEAR < value < limit * _CLEAR
 
 
-def _spectrum(net: LossNetwork, state: Array, zero: float) -> tuple[int, int, bool]:
+def counted(net: Any, state: Array, zero: float) -> tuple[int, int, bool]:
     """Return index and nullity of the Hessian, and whether they are clear."""
     check_memory("x", 3 * net.dim**2)
     values = scipy.linalg.eigvalsh(net.hessian(state))

@@ -1,6 +1,7 @@
 """Pictures of Datasets. Every function draws into ``ax``, or into new axes, and returns them."""
 
 from dlnds.plot.bifurcations import branches as branches
+from dlnds.plot.decay import decay_diagram as decay_diagram
 from dlnds.plot.diagrams import arcs as arcs
 from dlnds.plot.diagrams import heatmap as heatmap
 from dlnds.plot.landscape import graph as graph

@@ -15,6 +15,7 @@ from dlnds import schema
 from dlnds.errors import known_options, nearest
 from dlnds.plot import canvas, layout
 from dlnds.plot.bifurcations import branches
+from dlnds.plot.decay import decay_diagram
 from dlnds.plot.diagrams import arcs, heatmap
 from dlnds.plot.landscape import connections, critical_points, graph
 from dlnds.plot.runs import convergence, evaluation, lines, loss, of_run
@@ -54,7 +55,6 @@ _STEMS = {
 _NO_PICTURE = {
     "classification": "print it, or draw all points with plot.graph(build_atlas(net))",
     "decayed_points": "look at 'loss' and 'kind'",
-    "decay_diagram": "draw 'loss' over 'weight_decay': found.loss.plot.line(x='weight_decay')",
     "canonical_form": "look at 'group_element' and 'residual', or draw linearize(net, x)",
     "fiber": "look at 'fiber_dimension' and 'nullity', or draw linearize(net, x)",
     "orbit": "look at 'orbit_dimension' and 'isotropy', or draw linearize(net, x)",
@@ -466,6 +466,7 @@ _PICTURES: dict[str, Callable[..., Axes]] = {
     "run": loss,
     "evaluation": evaluation,
     "convergence_bounds": convergence,
+    "decay_diagram": decay_diagram,
     "critical_points": critical_points,
     "connections": connections,
     "observed_connections": transitions,

@@ -790,7 +790,8 @@ class LinearNetwork(LayeredSystem):
         return self.problem.strength(self.problem.image(product(layers_of(self.widths, states))))
 
     @cached_property
-    def _fitting_size(self) -> float:  # type: ignore[override]
+    def fitting_size(self) -> float:  # type: ignore[override]
+        """How large maps are that fit."""
         return fitting_size(self.target, self.input_root)
 
     def loss_on(self, states: Array, X: ArrayLike, Y: ArrayLike) -> Array:

@@ -607,7 +607,8 @@ class LossNetwork(LayeredSystem):
             return self.criterion.settled(self._product_of(x), rtol, way)
 
     @property
-    def _fitting_size(self) -> float:  # type: ignore[override]
+    def fitting_size(self) -> float:  # type: ignore[override]
+        """How large maps are that fit."""
         return self.criterion.fitting_size
 
     def theory(self, x: Array) -> Theory:

@@ -476,10 +476,10 @@ class LayeredSystem(WeightSystem):
     """Gradient flow of the layers W_1, …, W_h under a loss of their product W = W_h…W_1.
 
     A network adds ``_loss_of``, the loss of unchecked maps W (…, d_h, d_0), ``_signal_of``, minus
-    its gradient at one, and ``_fitting_size``, how large those are that fit.
+    its gradient at one, and ``fitting_size``, how large those are that fit.
     """
 
-    _fitting_size: float
+    fitting_size: float
     #: Kernels of the field and its derivative, from the inputs and from the outputs.
     _fields: tuple[Kernel, Kernel]
     _jvps: tuple[Kernel, Kernel]
@@ -643,7 +643,7 @@ class LayeredSystem(WeightSystem):
         return observables.hidden_similarity(layers_of(self.widths, states), inputs)
 
     def _observed(self, states: Array) -> dict[str, Any]:
-        return observed(layers_of(self.widths, states), self._loss_of, self._fitting_size)
+        return observed(layers_of(self.widths, states), self._loss_of, self.fitting_size)
 
     def _data_loss(self, states: Array) -> Any:
         return self._loss_of(product(layers_of(self.widths, states)))

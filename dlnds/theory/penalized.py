@@ -12,7 +12,8 @@ import numpy as np
 
 from dlnds.arrays import Array, Flags, Integers
 from dlnds.theory import tolerances
-from dlnds.theory.moments import Problem, count_pairs, equal, exceeds
+from dlnds.theory.coordinates import product
+from dlnds.theory.moments import Problem, count_pairs, equal, exceeds, groups
 from dlnds.theory.spectra import KnownSpectrum
 
 
@@ -95,6 +96,78 @@ def recognized(problem: Problem, layers: Sequence[Array], decay: float) -> Point
     left = list(range(len(sigma)))
     modes = [left.pop(int(np.argmin(np.abs(sigma[left] - value)))) for value in strengths]
     return Point(np.array(modes), sizes)
+
+
+class Match(NamedTuple):
+    """The roots (mode) that layers are nearest to: 1 the larger, −1 the smaller one, 0 none.
+
+    ``residual`` is how far they are, in terms of σ_0^{1/h}, and ``second`` how far at least from
+    others. ``at_fold`` tells whether some root is a double one.
+    """
+
+    signs: Integers
+    residual: float
+    second: float
+    at_fold: bool
+
+
+def matched(problem: Problem, layers: Sequence[Array], decay: float) -> Match:
+    """Return the critical point that layers are near to, by the sizes of modes in all of them.
+
+    Of equal σ_j the first modes get the larger roots.
+    """
+    (left, sigma, right), h = problem.modes, len(layers)
+    scale, rest = float(sigma[0]) ** (1.0 / h) or 1.0, product(layers)
+    signs, chosen = np.zeros(len(sigma), np.int64), np.zeros(len(sigma))
+    misses, second, at_fold = [0.0], np.inf, False
+    for group in groups(sigma):
+        candidates = _candidates(float(sigma[group].mean()), decay, h)
+        U, V = left[:, group], right[:, group]
+        inner = U.T @ rest @ V
+        rest = rest - U @ inner @ V.T
+        own = _padded(layers[0] @ V if h > 1 else inner, len(group))
+        apart = np.abs(own[:, None] - candidates.sizes)
+        nearest = np.argmin(apart, axis=1)
+        chosen[group], signs[group] = candidates.sizes[nearest], candidates.signs[nearest]
+        at_fold |= candidates.at_fold and bool(chosen[group].any())
+        misses.append(
+            float(np.abs(_padded(inner, len(group)) - chosen[group] ** h).max()) / scale**h
+        )
+        second = min(second, float(np.sort(apart, axis=1)[:, 1:2].min(initial=np.inf)) / scale)
+    misses.append(float(np.linalg.norm(rest)) / scale**h)
+    sizes = np.sort(chosen)[::-1]
+    for w in layers:
+        count = max(len(sizes), min(w.shape))
+        lacks = _padded(w, count) - np.pad(sizes, (0, count - len(sizes)))
+        misses.append(float(np.abs(lacks).max()) / scale)
+    return Match(signs, max(misses), second, at_fold)
+
+
+def _padded(matrix: Array, count: int) -> Array:
+    """Return so many singular values, descending, zero where there are no more."""
+    values = np.linalg.svd(matrix, compute_uv=False)[:count]
+    return np.pad(values, (0, count - len(values)))
+
+
+class _Candidates(NamedTuple):
+    """The sizes that a mode may have, their signs, and whether two roots are one."""
+
+    sizes: Array
+    signs: Integers
+    at_fold: bool
+
+
+def _candidates(sigma: float, decay: float, depth: int) -> _Candidates:
+    """Return the sizes that a mode may have."""
+    if depth == 1:
+        return _Candidates(np.array([sigma / (1.0 + decay)]), np.array([1]), False)
+    most = most_decay(sigma, depth)
+    if depth > 2 and abs(decay - most) <= tolerances.EXACT * most:
+        fold = ((depth - 2.0) * sigma / (2.0 * depth - 2.0)) ** (1.0 / depth)
+        return _Candidates(np.array([0.0, fold]), np.array([0, 1]), True)
+    signs = np.array([0, 1, -1][: 1 + counts(np.array([sigma]), decay, depth)[0]])
+    found = [root(sigma, decay, depth, upper=sign > 0) for sign in signs[1:]]
+    return _Candidates(np.array([0.0, *found]), signs, False)
 
 
 def spectrum(problem: Problem, point: Point, decay: float) -> KnownSpectrum:

@@ -154,3 +154,152 @@ def test_too_many_and_others_are_refused():
     data = dl.LinearNetwork((2, 2, 2), np.eye(2), np.diag([2.0, 1.0]))
     with pytest.raises(ValueError, match="^net: "):
         dl.decay_diagram(data)
+
+
+def turned(net, x, rng):
+    """The same point with other bases of hidden units."""
+    group = [np.linalg.qr(rng.normal(size=(d, d)))[0] for d in net.widths[1:-1]]
+    return dl.act(net.undecayed(), group, x) if group else x
+
+
+@pytest.mark.parametrize("decay", [0.05, 0.3, 0.8])
+@pytest.mark.parametrize(("widths", "sigma"), CASES)
+def test_states_are_classified_as_the_rows_of_the_table(widths, sigma, decay):
+    net, rng = network(widths, sigma, decay), np.random.default_rng(0)
+    points = dl.critical_points(net)
+    least = float(points.loss.min())
+    for row in rows(points.isel(critical_point=slice(None, None, 3))):
+        exact = turned(net, state_of(net, row), rng)
+        near = exact + 1e-7 * rng.normal(size=net.dim)
+        alone = len(set(sigma)) == len(sigma)
+        for x in (exact, near):
+            found = dl.classify(net, x)
+            assert dl.schema.decode(found.kind).item() == dl.schema.decode(row.kind).item()
+            assert int(found["index"]) == int(row["index"])
+            assert int(found["rank"]) == int(row["rank"])
+            if alone:
+                assert found.critical_point.item() == row.critical_point.item()
+                np.testing.assert_array_equal(found.learnt, row.learnt)
+                assert int(found.ambiguous) == 0
+            assert sorted(found["size"].values) == pytest.approx(sorted(row["size"].values))
+            assert abs(float(found.excess) - (float(row.loss) - least)) < 1e-12
+            assert int(found.kind_is_clear) == 1
+            index = int(found["index"])
+            assert int(found.order_of_descent) == (2 if index else 0)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 4])
+def test_ends_of_runs_under_decay_are_minima_of_the_table(depth):
+    net = network((2, *[3] * (depth - 1), 2), [2.0, 1.2], 0.35)
+    points = dl.critical_points(net)
+    seen = set()
+    for seed in range(6):
+        run = dl.flow(net, net.initial(scale=0.4 + 0.2 * seed, rng=seed), (0.0, 120.0))
+        found = dl.classify(net, run.isel(time=-1))
+        row = points.sel(critical_point=found.critical_point.item())
+        assert found.kind.item() == row.kind.item()
+        assert dl.schema.decode(found.kind).item() in ("minimum", "global_minimum")
+        assert found.critical_point.item() == run.limit
+        seen.add(found.critical_point.item())
+        away = dl.classify(net, run.isel(time=1))
+        assert dl.schema.decode(away.kind).item() == "not_critical"
+        assert not {"index", "size"} & {*away.variables}
+    assert len(seen) > (depth > 2)  # for three layers and more some modes die
+
+
+def test_points_with_other_decays_of_layers_are_those_of_the_mean():
+    """The index is that of the Hessian, whose eigenvalues are others."""
+    decays, rng = (0.1, 0.9, 0.3), np.random.default_rng(1)
+    mean = float(np.prod(decays) ** (1.0 / 3.0))
+    alike = network((2, 3, 3, 2), [2.0, 1.2], mean)
+    net = dl.LinearNetwork((2, 3, 3, 2), alike.target, weight_decay=decays)
+    for row in rows(dl.critical_points(alike)):
+        layers = alike.unpack(turned(alike, state_of(alike, row), rng))
+        x = net.pack([w * np.sqrt(mean / c) for c, w in zip(decays, layers, strict=True)])
+        assert np.linalg.norm(net.gradient(x)) < 1e-13
+        found = dl.classify(net, x)
+        assert found.critical_point.item() == row.critical_point.item()
+        assert found.kind.item() == row.kind.item()
+        values = np.linalg.eigvalsh(net.hessian(x))
+        assert int(found["index"]) == np.sum(values < -1e-10) == int(row["index"])
+        np.testing.assert_allclose(found["size"], row["size"], rtol=1e-12)
+
+
+def test_at_a_fold_nothing_is_decided_and_near_it_nothing_is_clear():
+    sigma, top = 2.0, (2.0 / 4.0) ** (1.0 / 3.0)
+    most = top * (sigma - top**3)
+    net = dl.LinearNetwork((1, 1, 1, 1), [[sigma]], weight_decay=most)
+    found = dl.classify(net, [top] * 3)
+    assert (dl.schema.decode(found.kind).item(), int(found.kind_is_clear)) == ("undecided", 0)
+    assert int(found.order_is_exact) == 0
+    near = dl.LinearNetwork((1, 1, 1, 1), [[sigma]], weight_decay=most * (1 - 1e-7))
+    run = dl.classify(near, [top] * 3)  # half way between two roots
+    assert int(run.kind_is_clear) == 0
+    beyond = dl.LinearNetwork((1, 1, 1, 1), [[sigma]], weight_decay=most * (1 + 1e-4))
+    ghost = dl.classify(beyond, [top] * 3)  # a small gradient, and no point
+    assert float(ghost.relative_gradient) < 1e-3
+    assert dl.schema.decode(ghost.kind).item() == "not_critical"
+
+
+DATA = np.random.default_rng(3)
+X, Y = DATA.normal(size=(3, 12)), DATA.normal(size=(2, 12))
+PLACES = ([0, 0, 1, 1], [0, 1, 1, 2])
+OTHERS = {
+    "raw": lambda h, c: dl.LinearNetwork.from_data(X, Y, (3,) * (h - 1), whiten=False, **c),
+    "logistic": lambda h, c: dl.LossNetwork(
+        (3, *(3,) * (h - 1), 2), dl.losses.logistic(X, np.sign(Y)), **c
+    ),
+    "completion": lambda h, c: dl.LossNetwork(
+        (3, *(3,) * (h - 1), 2), dl.losses.completion((2, 3), *PLACES, [1.0, 2.0, 3.0, -1.0]), **c
+    ),
+}
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_decayed_losses_are_classified_by_their_hessian(name, depth):
+    net = OTHERS[name](depth, {"weight_decay": 0.02})
+    starts = [net.initial(scale=0.7, rng=seed) for seed in range(4)]
+    ends = [dl.flow(net, x, (0.0, 3000.0), rtol=1e-10).isel(time=-1) for x in starts]
+    least = min(float(end.loss) for end in ends)
+    for end in ends:
+        found = dl.classify(net, end)
+        kind = dl.schema.decode(found.kind).item()
+        if depth < 3:
+            assert kind == "global_minimum"
+            assert float(end.loss) < least + 1e-9 * (1.0 + least)
+        else:
+            assert kind in ("minimum", "undecided")
+        values = np.linalg.eigvalsh(net.hessian(end.state.values))
+        assert int(found["index"]) == 0
+        assert int(found["nullity"]) == np.sum(np.abs(values) < 1e-6 * values.max())
+    if depth > 1:
+        zero = dl.classify(net, np.zeros(net.dim))
+        steep = np.linalg.norm(net.product(ends[0].state.values)) > 0.0
+        kind = dl.schema.decode(zero.kind).item()
+        assert kind == ("strict_saddle" if depth == 2 and steep else "minimum")
+        assert int(zero["rank"]) == 0
+    assert dl.schema.decode(dl.classify(net, starts[0]).kind).item() == "not_critical"
+
+
+def test_a_second_minimum_is_not_called_global():
+    """One hidden unit, diag(1, 2), the weight w of the zeros: W = diag(0, ·) is another minimum."""
+    entries = dl.losses.completion((2, 2), [0, 0, 1, 1], [0, 1, 0, 1], [1, 0, 0, 2], [1, 5, 5, 1])
+    net = dl.LossNetwork((2, 1, 2), entries, weight_decay=0.01)
+    points = [dl.flow(net, x) for x in ([1.0, 0.1, 1.0, 0.1], [0.1, 1.0, 0.1, 1.0])]
+    kinds = [dl.schema.decode(dl.classify(net, p.isel(time=-1)).kind).item() for p in points]
+    assert float(points[0].loss[-1]) > float(points[1].loss[-1]) + 1.0
+    assert kinds == ["minimum", "minimum"]  # of neither is it known: ‖∇ℓ‖ > λ
+
+
+def test_classified_points_of_decay_are_named_where_they_are_refused():
+    net = network((2, 3, 2), [2.0, 1.0], 0.1)
+    with pytest.raises(ValueError, match="^x: "):
+        dl.classify(net, np.ones(3))
+    with pytest.raises(ValueError, match="^rtol: "):
+        dl.classify(net, np.ones(net.dim), rtol=2.0)
+    run = dl.flow(net.undecayed(), net.initial(rng=0), (0.0, 1.0))
+    with pytest.raises(ValueError, match="^x: belongs to another network"):
+        dl.classify(net, run.isel(time=-1))
+    with pytest.raises(TypeError, match="^net: "):
+        dl.classify(dl.HomogeneousNetwork((2, 3, 1), X[:2], Y[:1], weight_decay=0.1), np.ones(9))

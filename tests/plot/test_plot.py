@@ -837,7 +837,7 @@ def test_every_schema_has_a_picture_or_one_line_that_says_where_to_look():
         *("classification", "canonical_form", "fiber", "orbit", "tangent", "inertia"),
         *("assumptions", "zero_preserving", "conservation_laws", "learning_coefficient"),
         *("fiber_components", "fiber_orientation", "fiber_path", "fiber_line"),
-        *("flattest_minimum", "decayed_points", "decay_diagram"),
+        *("flattest_minimum", "decayed_points"),
     }
     found = {"modes": NET.modes}
     for one in itertools.chain.from_iterable(group() for group in calls.GROUPS.values()):
