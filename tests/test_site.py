@@ -29,6 +29,8 @@ def test_every_public_name_stands_under_one_subject(generate):
     """The map is ``dl.__doc__``, in ``dlnds/__init__.py``: a new name belongs there."""
     listed = [name for _, names in generate.subjects().values() for name in names]
     assert sorted(listed) == sorted(dl.__all__), "put the name under a subject of dl.__doc__"
+    losses = {f"losses.{name}" for name in dl.losses.__all__ if name[0].islower()}
+    assert losses < set(generate.listed(listed))
 
 
 def public_callables(generate):

@@ -30,6 +30,8 @@ KIND_STYLE = {
     "not_critical": ("x", "black", 30.0),
     "critical_point": ("o", "#4575b4", 16.0),  # of unknown kind
 }
+#: Levels below so small a part of the largest are zero but for rounding.
+_ROUNDING = 1e-13
 #: Of positive numbers that span more than that, the logarithm is drawn.
 _WIDE = 1e3
 
@@ -111,6 +113,16 @@ def span(values: Any, wide: float = _WIDE) -> str:
     numbers = numbers[np.isfinite(numbers)]
     spread = numbers.size and numbers.min() > 0.0 and numbers.max() > wide * numbers.min()
     return "log" if spread else "linear"
+
+
+def scale_levels(ax: Axes, levels: Array) -> None:
+    """Make the axis of wide levels logarithmic, and linear below the decade of the lowest.
+
+    The lowest level itself may be zero.
+    """
+    positive = levels[levels > _ROUNDING * levels.max(initial=0.0)]
+    if span(positive) == "log":
+        ax.set_yscale("symlog", linthresh=10.0 ** np.floor(np.log10(positive.min())))
 
 
 def mode_colours(count: int) -> Colormap:

@@ -204,7 +204,9 @@ def arcs(
 
     The legend lists by kind what moves along them, with the modes j or i→j; darker lines are of
     leading modes. Where descending arcs end at a critical point, its index set is written. Rising
-    arcs are cut off at twice the largest drop above the point.
+    arcs are cut off at twice the largest drop above the point. Where drops span more than a
+    thousand times, the change of the loss is drawn in its place, logarithmic on both sides of the
+    smallest; where the ends do, the loss on a logarithmic axis.
 
     Parameters
     ----------
@@ -235,15 +237,20 @@ def arcs(
     moving = schema.by_dims("mode_lost mode_read (arc)")
     arcs = schema.read("arcs", canvas.node("arcs", arcs, "arcs"), "arcs", moving, empty=("arc",))
     chosen, label = _from_source(arcs, source)
+    falls = chosen["drop"].values > 0.0
+    drops, ends = chosen["drop"].values[falls], chosen["loss"].values[falls][:, [0, -1]]
+    if is_wide := canvas.span(drops) == "log":
+        chosen = _as_changes(chosen)
     ax = canvas.axes(ax, (10.0, 5.5), chosen["alpha"], chosen["loss"])
+    canvas.scale_levels(ax, drops if is_wide else ends)
     for kind, part in _groups(chosen, "kind", schema.ARC_KINDS):
         ax.plot([], [], " ", label=f"{kind} ({part.sizes['arc']})")
         for shape, group in _groups(part, "shape", schema.ARC_SHAPES):
             _draw_group(ax, group, _ARC_COLOURS[kind][shape], _ARC_DASHES.get(shape, "-"))
             name = _ARC_NAMES.get((kind, shape), schema.spoken(shape))
             ax.lines[-1].set_label(f"{name}{_moving_modes(group)}")
-    if (drop := chosen["drop"].values.max(initial=0.0)) > 0.0:
-        top = float(chosen["loss"][0, 0]) + 2.0 * drop
+    if drops.size:
+        top = float(chosen["loss"][0, 0]) + 2.0 * drops.max()
         ax.set_ylim(top=min(top, ax.get_ylim()[1]))
     _label_ends(ax, chosen)
     ax.set_xlim(0.0, 1.0)
@@ -269,6 +276,13 @@ def _from_source(arcs: xr.Dataset, source: str | None) -> tuple[xr.Dataset, str]
     if source not in labels:
         raise ValueError(f"source: no arc starts at {source!r}{nearest(source, labels[:20])}")
     return arcs.isel(arc=np.flatnonzero(arcs["source"].values == source)), source
+
+
+def _as_changes(arcs: xr.Dataset) -> xr.Dataset:
+    """Return arcs with the change of the loss in place of the loss."""
+    loss = arcs["loss"].transpose("arc", "alpha")
+    words = {"long_name": "change of the loss", "symbol": r"$L - L(0)$"}
+    return arcs.assign(loss=(loss - loss.isel(alpha=0)).assign_attrs(words))
 
 
 def _groups(arcs: xr.Dataset, name: str, words: Sequence[str]) -> Iterator[tuple[str, xr.Dataset]]:
@@ -309,9 +323,12 @@ def _label_ends(ax: Axes, arcs: xr.Dataset) -> None:
     ends = sorted(zip(losses.tolist(), targets.tolist(), strict=True))
     if not ends:
         return
-    low, high = ax.get_ylim()
+    scale = ax.yaxis.get_transform()
+    low, high = scale.transform(np.array(ax.get_ylim()))
     steps = min(0.035, 1.0 / len(ends)) * (high - low) * np.arange(len(ends))
-    places = isotonic_regression([loss for loss, _ in ends] - steps).x + steps  # a gap apart
+    heights = scale.transform(np.array([loss for loss, _ in ends]))
+    places = isotonic_regression(heights - steps).x + steps  # a gap apart
+    places = scale.inverted().transform(places)
     for (loss, target), place in zip(ends, places.tolist(), strict=True):
         ax.annotate(
             target, (1.0, loss), (1.04, place), xycoords=("axes fraction", "data"),

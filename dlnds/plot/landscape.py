@@ -48,8 +48,6 @@ _PALE, _DISK = 0.3, 90.0
 _MOST_NAMED, _LETTERS = 8, 18
 #: Their letters take at most so many inches, sidewards and down.
 _LETTER = np.array([0.065, 0.15])
-#: Losses below so small a part of the largest are zero but for rounding.
-_ROUNDING = 1e-13
 
 
 @known_options
@@ -213,10 +211,7 @@ def frame(ax: Axes | None, figsize: tuple[float, float], points: xr.Dataset) -> 
     ax = canvas.axes(ax, figsize, points["rank"], points["loss"])
     ax.set_xticks(range(int(points["rank"].max()) + 1))
     ax.margins(0.05, 0.06)
-    levels = points["loss"].values
-    positive = levels[levels > _ROUNDING * levels.max(initial=0.0)]
-    if canvas.span(positive) == "log":
-        ax.set_yscale("symlog", linthresh=positive.min())  # the lowest level may be zero
+    canvas.scale_levels(ax, points["loss"].values)
     return ax
 
 

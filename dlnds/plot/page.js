@@ -234,14 +234,20 @@ function arcs(n) {
 
 function chart(mine, start) {
   const alpha = data.alpha, curves = mine.map((a) => data.curves[data.arcs.curve[a]]);
-  const values = curves.flat().filter((v) => v !== null).map((v) => v + start);
+  // Where drops span more than a thousand times, their changes, logarithmic beyond the smallest.
+  const drops = mine.map((a) => data.arcs.drop[a]).filter((drop) => drop > 0);
+  const least = Math.min(...drops), wide = Math.max(...drops) > 1000 * least;
+  const scaled = (v) => (wide ? Math.sign(v) * Math.log10(1 + Math.abs(v) / least) : v);
+  const shift = wide ? 0 : start;
+  const values = curves.flat().filter((v) => v !== null).map((v) => v + shift);
   const low = Math.min(...values), high = Math.max(...values, low + 1e-12);
   const first = Math.min(...alpha), last = Math.max(...alpha);
   const px = (v) => 48 + 280 * (v - first) / (last - first || 1);
-  const py = (v) => 150 - 136 * (v - low) / (high - low);
+  const span = scaled(high) - scaled(low) || 1;
+  const py = (v) => 150 - 136 * (scaled(v) - scaled(low)) / span;
   const lines = curves.map((changes, i) => {
     const places = changes.flatMap((v, k) =>
-      v === null ? [] : [`${px(alpha[k]).toFixed(2)} ${py(v + start).toFixed(2)}`]);
+      v === null ? [] : [`${px(alpha[k]).toFixed(2)} ${py(v + shift).toFixed(2)}`]);
     const name = data.arcKinds[data.arcs.kind[mine[i]]];
     const line = make("path", { d: "M" + places.join("L"), class: name, "data-a": mine[i] });
     line.append(make("title", {}, `${goal(mine[i])} ${name}`));
@@ -251,8 +257,8 @@ function chart(mine, start) {
   const picture = make("svg", { id: "chart", viewBox: "0 0 340 185", role: "img",
     "aria-label": "loss along the arcs from this point" },
     make("rect", { x: 48, y: 10, width: 280, height: 144 }), ...lines,
-    text(44, 22, "end", show(high)), text(44, 150, "end", show(low)),
-    text(44, 84, "end", "loss"), text(48, 168, "middle", show(first)),
+    text(44, 22, "end", show(high, 3)), text(44, 150, "end", show(low, 3)),
+    text(44, 84, "end", wide ? "change" : "loss"), text(48, 168, "middle", show(first)),
     text(328, 168, "end", show(last)), text(188, 180, "middle", data.words.alpha));
   return { picture, lines };
 }

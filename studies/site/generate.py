@@ -29,14 +29,15 @@ def subjects() -> dict[str, tuple[str, list[str]]]:
 
 
 def members(module: ModuleType) -> list[str]:
-    """Return what a public module offers: its own functions and classes."""
+    """Return what a public module offers: its own functions and classes, and those it names so."""
+    named = getattr(module, "__all__", ())
     return [
         name
         for name, thing in inspect.getmembers(module)
         if not name.startswith("_")
         and getattr(dl, name, None) is not thing
         and (inspect.isfunction(thing) or inspect.isclass(thing))
-        and thing.__module__.startswith(module.__name__)
+        and (thing.__module__.startswith(module.__name__) or name in named)
         and "Examples\n" in (thing.__doc__ or "")
     ]
 

@@ -546,6 +546,22 @@ def test_losses_over_decades_have_a_logarithmic_axis():
     assert dl.plot.graph(GRAPH).get_yscale() == "linear"
 
 
+def test_arcs_of_small_drops_can_be_told_apart():
+    """At the origin drops are ½σ²; beside mode 0 the ends are at the halves of what is left."""
+    sigma = np.array([1.0, 0.1, 0.001])
+    arcs = dl.build_atlas(dl.LinearNetwork((3, 3, 3, 3), np.diag(sigma)))["arcs"].to_dataset()
+    ax = dl.plot.arcs(arcs, source="{}")
+    height = ax.transData.transform([(0.0, -0.5 * s**2) for s in sigma])[:, 1]
+    # A decade is equally high wherever it lies: σ² falls by 2 of them, then by 4.
+    np.testing.assert_allclose((height[2] - height[1]) / (height[1] - height[0]), 2.0, rtol=1e-9)
+    falling = [line for line in ax.lines if len(line.get_ydata()) and line.get_ydata()[-1] < 0]
+    ends = sorted(line.get_ydata()[-1] for line in falling)
+    np.testing.assert_allclose(ends, -0.5 * sigma**2, rtol=1e-6)
+    assert ax.get_ylabel().startswith("change of the loss")
+    assert dl.plot.arcs(arcs, source="{1,2}").get_yscale() == "symlog"
+    assert dl.plot.arcs(ATLAS["arcs"].to_dataset(), source="{}").get_yscale() == "linear"
+
+
 def test_modes_of_named_data_are_named():
     names = {"features": ("width", "height", "weight"), "outputs": ("cat", "dog", "bird")}
     atlas = dl.build_atlas(dl.LinearNetwork(NET.widths, NET.target, **names))
