@@ -31,6 +31,7 @@ def _groups() -> list[list[tuple[Any, Any]]]:
     from dlnds._kernels import (
         balance,
         bordered,
+        graded,
         homogeneous,
         implicit,
         jit,
@@ -47,6 +48,15 @@ def _groups() -> list[list[tuple[Any, Any]]]:
         (linear.loss_jvp_from_inputs, jit.JVP),
         (linear.loss_jvp_from_outputs, jit.JVP),
         (linear.loss_jacobian, jit.JACOBIAN),
+        (product.loss_field, jit.FIELD),
+        (product.loss_jvp, jit.JVP),
+        (product.loss_jacobian, jit.JACOBIAN),
+        (graded.field, jit.FIELD),
+        (graded.jvp, jit.JVP),
+        (graded.jacobian, jit.JACOBIAN),
+        (graded.canonical, jit.FIELD),
+        (graded.restore, jit.RESTORE),
+        (graded.error_scale, jit.FIELD),
     ]
     loops = [
         (runge_kutta.advance, runge_kutta.ADVANCE),

@@ -5,12 +5,14 @@ of `linear` for them; the depth h follows, and then the last of those integers a
 N = AᵀA = BᵀB, (WWᵀ)^a = A N^{2a−1} Aᵀ for a > 0, so that no power of a singular matrix is taken.
 For minus the gradient R of the loss by W, and Φ = AᵀRB, the flow of W is that of
 
-    Ȧ = R B F + A (½ T + D),    Ḃᵀ = F AᵀR + (½ T − D) Bᵀ,    F = N^{1−2/h},
+    Ȧ = R B F + A P,    Ḃᵀ = F AᵀR + M Bᵀ,    F = N^{1−2/h},    P + M = T,
 
-T = Σ_{1<j<h} N^{p_j} Φ N^{q_j}, p_j = 2(h−j)/h − 1, q_j = 2(j−1)/h − 1. The symmetric D that keeps
-AᵀA = BᵀB solves 2(N D + D N) = F Δ − Δ F + ½ (J N − N J), Δ = Φ − Φᵀ, J = T − Tᵀ. RB and AᵀR are
-the field of the two layers as a network of their own, which is this one for h = 2. For h = 1 the
-sum over j is −N^{-1} Φ N^{-1}: the flow projected to the tangent space of the matrices of rank k.
+T = Σ_{1<j<h} N^{p_j} Φ N^{q_j}, p_j = 2(h−j)/h − 1, q_j = 2(j−1)/h − 1. AᵀA = BᵀB is kept if
+½ (P − M) has a certain symmetric part; its skew part only turns the columns. It is chosen so that
+N P + P N = T N + ½ E and N M + M N = N T − ½ E, E = F Δ − Δ F, Δ = Φ − Φᵀ: then large columns come
+to small ones no faster than these move by themselves. RB and AᵀR are the field of the two layers as
+a network of their own, which is this one for h = 2. For h = 1 the sum over j is −N^{-1} Φ N^{-1}:
+the flow projected to the tangent space of the matrices of rank k.
 """
 
 import numpy as np
@@ -25,13 +27,15 @@ from dlnds._kernels.dense import (
     multiply_right_transposed,
     scaled_sum,
 )
-from dlnds._kernels.jit import jit, part
+from dlnds._kernels.jit import jit, part, variant
 
 #: Sweeps of Jacobi's method after which it is taken to have converged, as it does in under ten.
 SWEEPS = 40
 #: Eigenvalues below this are taken as this: products of negative powers of them stay finite.
 SMALLEST = 1e-90
-#: Square workspaces: Q, N, Φ, T, D, F, and three to work with.
+#: Of the two layers as a network; kernels of other losses are variants at the end.
+layers_jacobian = linear.jacobian
+#: Square workspaces: Q, N, Φ, T, P, M, F, and two to work with.
 SPACES = 9
 
 
@@ -87,6 +91,8 @@ def diagonalize(N, Q):
 @part
 def quotient(x, y, c):
     """Return (x^c − y^c)/(x − y), or c x^{c−1}, for positive x and y, near or far."""
+    if x < y:  # (x − y)/y is −1 for all x far below y
+        x, y = y, x
     apart = np.log1p((x - y) / y)
     if apart == 0.0:
         return c * x ** (c - 1.0)
@@ -130,13 +136,6 @@ def turned_out(Q, a, work, out):
     """Compute ``Q a Qᵀ``."""
     multiply(Q, a, work, 0.0)
     multiply_right_transposed(work, Q, out, 0.0)
-
-
-@part
-def two_terms(change, D, first, last):
-    """Write ½ T + D and ½ T − D."""
-    scaled_sum(0.5, change, 1.0, D, first)
-    scaled_sum(0.5, change, -1.0, D, last)
 
 
 @jit
@@ -194,11 +193,11 @@ def force_change(x, v, params, out):
 def prepare(x, V, params, s):
     """Write into the workspaces ``s`` what the factors of the flow are at ``x``.
 
-    The eigenvectors Q of N, its eigenvalues, Φ and T and D in that basis, and F in the basis of
-    the state. N is the mean of AᵀA and BᵀB.
+    The eigenvectors Q of N, its eigenvalues, Φ, T, P and M in that basis, and F in the basis of the
+    state. N is the mean of AᵀA and BᵀB.
     """
     A, Bt, h = linear.layer(x, params, 2), linear.layer(x, params, 1), depth_of(params)
-    Q, N, phi, T, D, power, work = s[0], s[1], s[2], s[3], s[4], s[5], s[6]
+    Q, N, phi, T, P, M, power, work = s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7]
     multiply_left_transposed(A, A, N, 0.0)
     multiply_right_transposed(Bt, Bt, N, 1.0)
     scaled_sum(0.5, N, 0.0, N, N)
@@ -208,19 +207,22 @@ def prepare(x, V, params, s):
         N[a, a] = max(N[a, a], SMALLEST)
     multiply_left_transposed(A, linear.layer(V, params, 2), T, 0.0)
     turned_in(Q, T, work, phi)
-    fill(0.0, D)
+    fill(0.0, P)
     for a in range(k):
-        D[a, a] = N[a, a] ** (1.0 - 2.0 / h)
+        P[a, a] = N[a, a] ** (1.0 - 2.0 / h)
         for b in range(k):
             T[a, b] = inner_sum(h, N[a, a], N[b, b]) * phi[a, b]
-    turned_out(Q, D, work, power)
+    turned_out(Q, P, work, power)
     for a in range(k):
-        for b in range(a):
-            right = (D[a, a] - D[b, b]) * (phi[a, b] - phi[b, a])
-            right += 0.5 * (N[b, b] - N[a, a]) * (T[a, b] - T[b, a])
-            D[a, b] = D[b, a] = 0.5 * right / (N[a, a] + N[b, b])
+        M[a, a] = P[a, a]  # of F, on the diagonals
     for a in range(k):
-        D[a, a] = 0.0
+        for b in range(k):
+            half = 0.5 * (M[a, a] - M[b, b]) * (phi[a, b] - phi[b, a])
+            if a != b:
+                P[a, b] = (T[a, b] * N[b, b] + half) / (N[a, a] + N[b, b])
+                M[a, b] = (N[a, a] * T[a, b] - half) / (N[a, a] + N[b, b])
+    for a in range(k):
+        P[a, a] = M[a, a] = 0.5 * T[a, a]
 
 
 @part
@@ -241,12 +243,11 @@ def workspaces(params):
 
 @part
 def factors_of(s):
-    """Return F, ½ T + D and ½ T − D in the basis of the state, from what `prepare` wrote."""
+    """Return F, P and M in the basis of the state, from what `prepare` wrote."""
     factors = np.empty((3, s.shape[1], s.shape[1]))
-    assign(s[5], factors[0])
-    two_terms(s[3], s[4], s[7], s[8])
-    turned_out(s[0], s[7], s[6], factors[1])
-    turned_out(s[0], s[8], s[6], factors[2])
+    assign(s[6], factors[0])
+    turned_out(s[0], s[4], s[7], factors[1])
+    turned_out(s[0], s[5], s[7], factors[2])
     return factors
 
 
@@ -281,32 +282,34 @@ def change_of_inner(h, N, phi, nu, left, right, d_T):
 
 
 @part
-def change_of_balance(h, N, phi, T, D, nu, d_phi, d_T, d_F, d_D):
-    """Write the change of D: that of the equation which it solves."""
-    k = N.shape[0]
-    c = 1.0 - 2.0 / h
+def change_of_shares(h, s, nu, d_phi, d_T, d_F, d_P, d_M):
+    """Write the changes of P and M: those of the equations which they solve."""
+    N, phi, T, P, M = s[1], s[2], s[3], s[4], s[5]
+    k, c = N.shape[0], 1.0 - 2.0 / h
     for a in range(k):
-        for b in range(a + 1):
-            right = (N[a, a] ** c - N[b, b] ** c) * (d_phi[a, b] - d_phi[b, a])
-            right += 0.5 * (N[b, b] - N[a, a]) * (d_T[a, b] - d_T[b, a])
+        for b in range(k):
+            half = 0.5 * (N[a, a] ** c - N[b, b] ** c) * (d_phi[a, b] - d_phi[b, a])
+            first, last = d_T[a, b] * N[b, b], N[a, a] * d_T[a, b]
             for i in range(k):
-                right += d_F[a, i] * (phi[i, b] - phi[b, i]) - (phi[a, i] - phi[i, a]) * d_F[i, b]
-                right += 0.5 * ((T[a, i] - T[i, a]) * nu[i, b] - nu[a, i] * (T[i, b] - T[b, i]))
-                right -= 2.0 * (nu[a, i] * D[i, b] + D[a, i] * nu[i, b])
-            d_D[a, b] = d_D[b, a] = 0.5 * right / (N[a, a] + N[b, b])
+                one = d_F[a, i] * (phi[i, b] - phi[b, i])
+                half += 0.5 * (one - (phi[a, i] - phi[i, a]) * d_F[i, b])
+                first += T[a, i] * nu[i, b] - nu[a, i] * P[i, b] - P[a, i] * nu[i, b]
+                last += nu[a, i] * T[i, b] - nu[a, i] * M[i, b] - M[a, i] * nu[i, b]
+            d_P[a, b] = (first + half) / (N[a, a] + N[b, b])
+            d_M[a, b] = (last - half) / (N[a, a] + N[b, b])
 
 
 @part
 def differentiate(x, v, V, dV, params, s, d, factors, out):
     """Write the change of the field along ``v``, with that of the two-layer field, ``dV``.
 
-    ``factors`` are F, ½ T + D and ½ T − D in the basis of the state. Powers of N change by the
-    differences of Daleckii and Krein in its eigenvectors.
+    ``factors`` are F, P and M in the basis of the state. Powers of N change by the differences of
+    Daleckii and Krein in its eigenvectors.
     """
     A, Bt, h = linear.layer(x, params, 2), linear.layer(x, params, 1), depth_of(params)
     dA, dBt = linear.layer(v, params, 2), linear.layer(v, params, 1)
-    Q, N, phi, T, D, work = s[0], s[1], s[2], s[3], s[4], s[6]
-    nu, d_phi, d_T, d_F, d_D, other = d[0], d[1], d[2], d[3], d[4], d[5]
+    Q, N, phi, work = s[0], s[1], s[2], s[7]
+    nu, d_phi, d_T, d_F, d_P, d_M, other = d[0], d[1], d[2], d[3], d[4], d[5], d[6]
     k = N.shape[0]
     multiply_left_transposed(A, dA, d_T, 0.0)
     multiply_right_transposed(Bt, dBt, d_T, 1.0)
@@ -321,13 +324,12 @@ def differentiate(x, v, V, dV, params, s, d, factors, out):
         for b in range(k):
             d_T[a, b] = inner_sum(h, N[a, a], N[b, b]) * d_phi[a, b]
             d_F[a, b] = quotient(N[a, a], N[b, b], 1.0 - 2.0 / h) * nu[a, b]
-    change_of_inner(h, N, phi, nu, d[6], d[7], d_T)
-    change_of_balance(h, N, phi, T, D, nu, d_phi, d_T, d_F, d_D)
-    two_terms(d_T, d_D, nu, d_phi)
+    change_of_inner(h, N, phi, nu, d[7], d[8], d_T)
+    change_of_shares(h, s, nu, d_phi, d_T, d_F, d_P, d_M)
     turned_out(Q, d_F, work, other)
-    turned_out(Q, nu, work, d_F)
-    turned_out(Q, d_phi, work, d_D)
-    combine(V, x, other, d_F, d_D, params, out, 0.0)
+    turned_out(Q, d_P, work, nu)
+    turned_out(Q, d_M, work, d_phi)
+    combine(V, x, other, nu, d_phi, params, out, 0.0)
     combine(dV, v, factors[0], factors[1], factors[2], params, out, 1.0)
 
 
@@ -350,7 +352,7 @@ def jacobian(t, x, params, out):
     prepare(x, V, params, s)
     factors = factors_of(s)
     columns = np.empty((n, n))  # symmetric
-    linear.jacobian(t, x, params, columns)
+    layers_jacobian(t, x, params, columns)
     axis, column = np.zeros(n), np.empty(n)
     for j in range(n):
         axis[j] = 1.0
@@ -358,3 +360,22 @@ def jacobian(t, x, params, out):
         axis[j] = 0.0
         for i in range(n):
             out[i, j] = column[i]
+
+
+loss_force = linear.loss_field_from_inputs
+
+
+@part
+def loss_force_change(x, v, params, out):
+    """Write the derivative of the field of the two layers under another loss along ``v``."""
+    linear.loss_jvp_from_inputs(0.0, x, v, params, out)
+
+
+_OTHER = {
+    "force": loss_force,
+    "force_change": loss_force_change,
+    "layers_jacobian": linear.loss_jacobian,
+}
+loss_field = variant(field, "loss_field", _OTHER)
+loss_jvp = variant(jvp, "loss_jvp", _OTHER)
+loss_jacobian = variant(jacobian, "loss_jacobian", _OTHER)

@@ -14,8 +14,7 @@ from dlnds.arrays import Array
 from dlnds.errors import check_array, check_finite, check_number, known_options
 from dlnds.runs.observe import states_of
 from dlnds.systems.linear import LinearNetwork, check_network
-from dlnds.systems.network import check_weights
-from dlnds.systems.product import ProductFlow, check_maps, has_maps
+from dlnds.systems.product import ProductFlow, check_maps, check_packed
 from dlnds.theory import generalization, tolerances
 
 
@@ -61,8 +60,7 @@ def evaluate(
     >>> bool(test.loss[-1] > test.train_loss[-1]), bool(test.best_time < run.time[-1])
     (True, True)
     """
-    if not has_maps(net):
-        check_weights(net, "net", with_decay=True)
+    check_packed(net, "net")
     known, dims, states = states_of(net, run)
     found = {"loss": (dims, _of_rows(states, lambda rows: net.loss_on(rows, X, Y)))}
     rest = getattr(net, "irreducible_loss", 0.0)
@@ -127,7 +125,8 @@ def generalization_error(
     check_maps(net, with_decay=True)
     known, dims, states = states_of(net, run)
     goal = check_array("teacher", teacher, ndim=2)
-    needed = net.original_maps(np.zeros((net.factors.widths[-1], net.factors.widths[0]))).shape
+    widths = net.square_factors.widths
+    needed = net.original_maps(np.zeros((widths[-1], widths[0]))).shape
     if goal.shape != needed:
         raise ValueError(f"teacher: needs the shape {needed}, got {goal.shape}")
     spread = None if covariance is None else _covariance(covariance, goal.shape[1])

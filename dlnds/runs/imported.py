@@ -348,7 +348,7 @@ class _Rows:
         self._compared = self._mirrored = False
         #: Losses of the system that given ones may be.
         self._own = ("loss", *(["data_loss"] if "weight_decay" in system.attributes() else []))
-        self._units = _units(system.factors if has_maps(system) else problem, self._own)
+        self._units = _units(system.square_factors if has_maps(system) else problem, self._own)
         self._symmetric = _is_its_mirror_image(problem)
         self._times: list[float] = []
         self._count = 0

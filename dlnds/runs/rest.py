@@ -35,13 +35,18 @@ def limit_at(system: SystemProtocol, x: Array, force: Array, rtol: float) -> Lim
     across the orbit, else as they are followed. Where all minima are known, it is one of them. A
     small force alone says nothing: it is small on a plateau, where the Hessian vanishes in
     directions in which the loss falls at higher order, and on the way to infinity, where the
-    Hessian fades with it. If the loss has no minimum, as is known of it, the run goes on until all
+    Hessian fades with it. What is a gradient in another metric is judged by its likeness in this
+    one. If the loss has no minimum, as is known of it, the run goes on until all
     force is rounding, and has no limit.
     """
-    size = float(np.linalg.norm(x))
-    if system.kind != "gradient" or not system.numerics.symmetric or system.dim > MOST:
+    if system.kind == "gradient" and not system.numerics.symmetric:
+        if (likeness := system.theory(x).likeness()) is None:
+            return Limit()
+        system, x = likeness
+        force = field_of(system, 0.0)(x)
+    if system.kind != "gradient" or system.dim > MOST:
         return Limit()
-    known = system.theory(x)
+    size, known = float(np.linalg.norm(x)), system.theory(x)
     if known.is_minimum() is False:
         return Limit()
     hessian = -dense_jacobian(system, 0.0, x)[0]

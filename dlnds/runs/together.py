@@ -14,7 +14,7 @@ import xarray as xr
 from dlnds._kernels import jit
 from dlnds._kernels import runge_kutta as kernels
 from dlnds.arrays import Array, Integers
-from dlnds.runs.recording import Run, clock_variables, joined, observed_in
+from dlnds.runs.recording import Back, Run, clock_variables, joined, observed_in
 from dlnds.runs.stepping import (
     GROWTH,
     PAUSE,
@@ -25,7 +25,7 @@ from dlnds.runs.stepping import (
     explicit_parts,
     integrate,
 )
-from dlnds.systems.protocol import Reduction
+from dlnds.systems.protocol import Reduction, unchanged
 from dlnds.theory.coordinates import Turning, are_identities
 
 
@@ -89,10 +89,15 @@ class _Stack:
         self.active, self.reasons = np.arange(len(starts)), [""] * len(starts)
         self.frame, states = task.system, starts
         self.lift: Turning | None = None
+        self.back: Back = unchanged  # the way back that is the same for all members
         turn = task.system.numerics.working_basis
         if turn and (place := turn(starts)):
-            self.frame, states, lift = place.system, place.state, _turning(place)
-            self.lift = Turning(lift.widths, [np.array(basis) for basis in lift.bases])
+            self.frame, states = place.system, place.state
+            if isinstance(place.lift, Turning):
+                bases = [np.array(basis) for basis in place.lift.bases]
+                self.lift = Turning(place.lift.widths, bases)
+            else:
+                self.back = place.lift
         self.parts: Any = explicit_parts(self.frame)
         self.references = self.frame.numerics.invariants(states)
         self._make_room(np.array(states))
@@ -138,7 +143,7 @@ class _Stack:
         """Take the rows out of the buffers, to the coordinates of the system."""
         members, most = self.active, int(self.saved[self.active].max())
         times, states = (part[members, :most] for part in self.buffer)
-        lifted = self.lift.of(members)(states) if self.lift else states
+        lifted = self.lift.of(members)(states) if self.lift else self.back(states)
         for k, *parts in zip(members, times, states, lifted, strict=True):
             for kept, part in zip(self.rows[k], parts, strict=True):
                 kept.append(part[: self.saved[k]])
@@ -225,7 +230,7 @@ class _Stack:
     def finish(self) -> list[Run | None]:
         """Return the runs; None where one has to start again on its own."""
         states = self.works[0]
-        lifted = self.lift(states[:, None])[:, 0] if self.lift else states
+        lifted = self.lift(states[:, None])[:, 0] if self.lift else self.back(states)
         for k, reason in enumerate(self.reasons):
             clock, rows = self.clocks[k], self.rows[k]
             last = [part[-1, 0] for part in rows.times if len(part)][-1:]

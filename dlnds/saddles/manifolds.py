@@ -165,8 +165,8 @@ class _Local(NamedTuple):
 def _manifold(net: SystemProtocol, x: ArrayLike, rtol: float, stable: bool) -> xr.Dataset:
     if not has_maps(net):
         return hyperbolic.local_manifold(net, x, rtol, stable=stable)
-    state, found, _ = check_critical(net.factors, x, rtol)
-    local_of: Any = _local if net.factors is net else _of_maps
+    state, found, _ = check_critical(net.square_factors, x, rtol)
+    local_of: Any = _local if net.square_factors is net else _of_maps
     local: _Local = local_of(net, state, found, rtol, stable)
     frame, rate, order, mode, lost = local.directions
     variables = {
@@ -219,7 +219,7 @@ def _of_maps(
     prod: ProductFlow, x: Array, found: strings.Learnt, rtol: float, stable: bool
 ) -> _Local:
     """Return the directions on the matrices of one rank: those of the Riemannian Hessian."""
-    if prod.network.whitened and not found.freedom and not stable:
+    if prod.square.whitened and not found.freedom and not stable:
         joint, method = _swaps(prod, x, found), "closed_form"
     else:
         values, vectors = prod.hessian_modes(x)
@@ -232,7 +232,7 @@ def _of_maps(
 
 def _swaps(prod: ProductFlow, x: Array, found: strings.Learnt) -> Directions:
     """Return the unstable directions of a whitened problem: a mode turns towards a larger one."""
-    left, sigma, right = prod.network.singular_modes
+    left, sigma, right = prod.square.singular_modes
     rest = [q for q in range(len(sigma)) if q not in found.modes]
     pairs = [(q, j) for j in found.modes for q in rest if exceeds(sigma)[j, q]]
     changes = [

@@ -348,7 +348,7 @@ class LinearNetwork(LayeredSystem):
         return rates.of_problem(self.problem)
 
     @property
-    def factors(self) -> LinearNetwork:
+    def square_factors(self) -> LinearNetwork:
         """The network of the layers that a state holds, as of a `ProductFlow`: itself."""
         return self
 

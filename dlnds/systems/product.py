@@ -32,7 +32,10 @@ from dlnds.errors import (
     known_options,
 )
 from dlnds.systems import varied
+from dlnds.systems.graded import GradedFlow
 from dlnds.systems.linear import NAMELESS, LinearNetwork
+from dlnds.systems.losses import LossNetwork
+from dlnds.systems.measurements import Measurements
 from dlnds.systems.network import WeightSystem, check_matrices, check_undecayed, variable
 from dlnds.systems.protocol import (
     Limit,
@@ -60,7 +63,7 @@ class ProductFlow(SystemProtocol):
     Parameters
     ----------
     network
-        The network: its data, depth and widths, whitened or raw.
+        The network: its data, depth and widths, whitened or raw; or a `LossNetwork`, with any loss.
     rank
         k, the rank of W, at most the smallest width.
 
@@ -78,13 +81,20 @@ class ProductFlow(SystemProtocol):
     h = 1 it is the gradient flow in the metric that the manifold has from the space around it,
     which can reach a smaller rank in finite time, where no run gets further; for h ≥ 2 it cannot,
     and if Σ has a smaller rank than k the k-th singular value decays for ever.
+    Observables are those of a network's map, and ``log_singular_value`` and ``determinant_sign``:
+    ln s of W and the sign of det W (0 below full rank), which the flow keeps. Under another loss
+    than the square one a run is integrated in columns whose sizes are held as logarithms: it keeps
+    both also where s underflows, as in the example of RC20 at h = 2, ln det W ~ −(6t)^{2/3}/2. The
+    columns of its ``state`` are turned along the run. What rests on the critical points of the
+    square loss (`critical_state`, `critical_points`, …) takes the flow of a `LinearNetwork` only.
     The field is no Euclidean gradient in these factors. So eigenvalues of its Jacobian are not
     those of a Hessian, though at critical points, where minus the Jacobian is the Riemannian
     Hessian, they are real.
 
     References
     ----------
-    BRTW22 (Bah, Rauhut, Terstiege & Westdickenberg, arXiv:1910.05505)
+    BRTW22 (Bah, Rauhut, Terstiege & Westdickenberg, arXiv:1910.05505); RC20 (Razin & Cohen,
+    arXiv:2005.06398)
 
     Examples
     --------
@@ -94,20 +104,30 @@ class ProductFlow(SystemProtocol):
     >>> run = dl.flow(prod, prod.initial(scale=0.1, rng=0))
     >>> run.limit, bool(abs(run.loss[-1] - 0.5) < 1e-12)
     ('{0}', True)
+
+    Three entries that no matrix with det W > 0 has: the norm diverges.
+
+    >>> loss = dl.losses.completion((2, 2), [0, 1, 1], [1, 0, 1], [1.0, 1.0, 0.0])
+    >>> prod = dl.ProductFlow(dl.LossNetwork((2, 2, 2), loss), rank=2)
+    >>> names = ["product", "log_singular_value", "determinant_sign"]
+    >>> run = dl.flow(prod, prod.factor([[0.3, 0.1], [0.05, 0.2]]), (0, 1e4), save=names)
+    >>> round(float(run["product"][-1, 0, 0]), 2), float(run.determinant_sign[-1])
+    (39.02, 1.0)
+    >>> round(float(run.log_singular_value[-1].sum()))
+    -774
     """
 
     kind = "gradient"
     _always = ("loss", "loss_rate")
-    field = staticmethod(kernels.field)
-    jvp = staticmethod(kernels.jvp)
-    jacobian = staticmethod(kernels.jacobian)
 
-    network: LinearNetwork
+    network: LinearNetwork | LossNetwork
     rank: int
 
     def __post_init__(self) -> None:
-        if not isinstance(self.network, LinearNetwork):
-            raise TypeError(f"network: needs a LinearNetwork, got {type(self.network).__name__}")
+        if not isinstance(self.network, LinearNetwork | LossNetwork):
+            raise TypeError(
+                f"network: needs a LinearNetwork or LossNetwork, got {type(self.network).__name__}"
+            )
         check_undecayed(self.network, "network")
         narrowest = min(self.network.widths)
         rank = check_integer("rank", self.rank, minimum=1)
@@ -118,12 +138,53 @@ class ProductFlow(SystemProtocol):
             )
         object.__setattr__(self, "rank", rank)
 
+    @property
+    def is_square(self) -> bool:
+        """Whether the loss is the square one, whose critical points are known."""
+        return isinstance(self.network, LinearNetwork)
+
+    @property
+    def square(self) -> LinearNetwork:
+        """The network, for what rests on the square loss; others are refused."""
+        if not isinstance(self.network, LinearNetwork):
+            raise TypeError(f"network: needs a LinearNetwork for this, got {self.network!r}")
+        return self.network
+
     @cached_property
-    def factors(self) -> LinearNetwork:
-        """The network of the two layers Bᵀ and A, with the same data: it has the same states."""
-        inputs, outputs = self.network.widths[0], self.network.widths[-1]
-        widths = (inputs, self.rank, outputs)
-        return dataclasses.replace(self.network, widths=widths, specialize=False)
+    def factors(self) -> LinearNetwork | LossNetwork:
+        """The network of the two layers Bᵀ and A, with the same loss: it has the same states."""
+        if isinstance(self.network, LossNetwork):
+            return dataclasses.replace(self.network, widths=self._widths)
+        return self.square_factors
+
+    @cached_property
+    def square_factors(self) -> LinearNetwork:
+        """The same of the square loss; others are refused."""
+        return dataclasses.replace(self.square, widths=self._widths, specialize=False)
+
+    @property
+    def _widths(self) -> tuple[int, int, int]:
+        return self.network.widths[0], self.rank, self.network.widths[-1]
+
+    @property
+    def field(self) -> Kernel:  # type: ignore[override]
+        """Ȧ and Ḃᵀ."""
+        return kernels.field if self.is_square else kernels.loss_field
+
+    @property
+    def jvp(self) -> Kernel:  # type: ignore[override]
+        """The derivative of the field along a direction."""
+        return kernels.jvp if self.is_square else kernels.loss_jvp
+
+    @property
+    def jacobian(self) -> Kernel:  # type: ignore[override]
+        """The derivatives of the field along all axes."""
+        return kernels.jacobian if self.is_square else kernels.loss_jacobian
+
+    @cached_property
+    def graded(self) -> GradedFlow:
+        """The flow in coordinates that keep columns of any size apart."""
+        return GradedFlow(self, self._widths)
 
     @property
     def depth(self) -> int:
@@ -132,8 +193,8 @@ class ProductFlow(SystemProtocol):
 
     @property
     def problem(self) -> moments.Problem:
-        """That of the network."""
-        return self.network.problem
+        """That of the network, if the loss is the square one."""
+        return self.square.problem
 
     @property
     def critical_ranks(self) -> tuple[int, int]:
@@ -142,8 +203,8 @@ class ProductFlow(SystemProtocol):
 
     @property
     def lowest_loss(self) -> float:
-        """The smallest loss of a map of rank k: that of the k largest modes."""
-        return self.factors.lowest_loss
+        """The smallest square loss of a map of rank k: that of the k largest modes."""
+        return self.square_factors.lowest_loss
 
     def __repr__(self) -> str:
         """Give the network and the rank."""
@@ -167,18 +228,26 @@ class ProductFlow(SystemProtocol):
 
     @property
     def numerics(self) -> Numerics:
-        """How to integrate the flow: as of two layers, with AᵀA − BᵀB = 0 restored."""
+        """How to integrate the flow: as of two layers, with AᵀA − BᵀB = 0 restored.
+
+        Under another loss than the square one in `graded` coordinates.
+        """
         layers = self.factors.numerics
-        return layers._replace(
+        common = layers._replace(
             invariants=lambda states: np.zeros((*states.shape[:-1], self.rank**2)),
             field_cost=layers.field_cost + 60.0 * self.rank**3,
             tangent=None,
             symmetric=False,
             reduce=lambda x: None,
+        )
+        if not self.is_square:
+            kept = frozenset({"log_singular_value", "determinant_sign"})
+            return common._replace(working_basis=self.graded.reduction, unaffected=kept)
+        return common._replace(
             working_basis=self._working_basis,
             aligned=self._working_basis,
             deflate=self._deflate,
-            unaffected=layers.unaffected | {"rank_gap", "entropy"},
+            unaffected=layers.unaffected | {"rank_gap", "entropy", "log_singular_value"},
         )
 
     def _working_basis(self, states: Array) -> Reduction | None:
@@ -189,14 +258,14 @@ class ProductFlow(SystemProtocol):
 
     @cached_property
     def _in_mode_basis(self) -> ProductFlow:
-        basis = self.factors.in_mode_basis
-        return self if basis is self.factors else self._with_factors(basis)
+        basis = self.square_factors.in_mode_basis
+        return self if basis is self.square_factors else self._with_factors(basis)
 
     def _with_factors(self, factors: Any) -> ProductFlow:
         """Return the flow with such factors: hidden layers have as many units beyond its rank."""
         inputs, rank, outputs = factors.widths
         network = dataclasses.replace(
-            self.network,
+            self.square,
             widths=(inputs, *(d - self.rank + rank for d in self.network.widths[1:-1]), outputs),
             target=factors.target,
             input_root=factors.input_root,
@@ -215,10 +284,13 @@ class ProductFlow(SystemProtocol):
     def limit(self, x: Array, force: float = math.inf, rtol: float = 0.0) -> Limit:
         """Return whether a run is over, and the index set of the modes that W has learnt.
 
-        Critical points of rank k are minima or saddles; there are some if Σ has rank k.
+        Critical points of rank k are minima or saddles; there are some if Σ has rank k. Under
+        another loss, what the network with this map would be told.
         """
-        other = "saddle" if self.factors.max_rank == self.rank else "critical_point"
-        layers = self.factors.limit(x, rtol=rtol)
+        if not self.is_square:
+            return self.factors.limit(x, force, rtol)
+        other = "saddle" if self.square_factors.max_rank == self.rank else "critical_point"
+        layers = self.square_factors.limit(x, rtol=rtol)
         with np.errstate(over="ignore", invalid="ignore"):
             settled = self._settled(x, rtol, layers)
         return ended(settled, force, other, layers.label)
@@ -229,10 +301,10 @@ class ProductFlow(SystemProtocol):
         ‖W K − U_k Σ_k V_kᵀ‖ is at most 10 ``rtol`` ‖Σ‖ and a tenth of σ_k, or what rounding leaves.
         Where that map is not the only one, or Σ has a smaller rank, the loss decides.
         """
-        left, sigma, right = self.network.singular_modes
+        left, sigma, right = self.square.singular_modes
         k = self.rank
         gap = sigma[k - 1] - sigma[k] if k < len(sigma) else sigma[k - 1]
-        if self.factors.max_rank < k or gap <= tolerances.TIE * sigma[0]:
+        if self.square_factors.max_rank < k or gap <= tolerances.TIE * sigma[0]:
             return layers.kind == "global_minimum"
         best = (left[:, :k] * sigma[:k]) @ right[:, :k].T
         rounding = 64.0 * np.finfo(float).eps * sigma[0] ** 2 / gap
@@ -242,10 +314,13 @@ class ProductFlow(SystemProtocol):
 
     def theory(self, x: Array) -> Theory:
         """Return what is known at a state: the orbit of GL(k), and the Riemannian Hessian."""
+        if not self.is_square:
+            likeness = self.factors, x
+            return Theory(generators=lambda: self.generators(x), likeness=lambda: likeness)
         return Theory(
             generators=lambda: self.generators(x),
             spectrum=lambda: self._known_spectrum(x),
-            dimensions=lambda: self.factors.orbit_dimensions(x),
+            dimensions=lambda: self.square_factors.orbit_dimensions(x),
         )
 
     def _known_spectrum(self, x: Array) -> KnownSpectrum | None:
@@ -255,17 +330,15 @@ class ProductFlow(SystemProtocol):
         orthonormal in g_W. The zeros of the turns and of unequal factors are left to the engine.
         """
         layers = layers_of(self.factors.widths, x)
-        found = strings.learnt(self.factors.problem, layers, tolerances.EXACT)
+        found = strings.learnt(self.square_factors.problem, layers, tolerances.EXACT)
         size = float(np.sum(x**2))
         if not found.is_critical(tolerances.EXACT) or len(found.modes) < self.rank:
             return None
         if float(symmetry.imbalance(layers)) > tolerances.EXACT * size:
             return None
-        dimensions = self.factors.orbit_dimensions(x)
-        if self.network.whitened:
-            values, left_out = spectra.map_eigenvalues(
-                self.network.problem, list(found.modes), self.depth
-            )
+        dimensions = self.square_factors.orbit_dimensions(x)
+        if self.square.whitened:
+            values, left_out = spectra.map_eigenvalues(self.problem, list(found.modes), self.depth)
             if left_out <= tolerances.EXACT * values.max():
                 return KnownSpectrum(-values, "closed_form", dimensions)
         return KnownSpectrum(-self.hessian_modes(x)[0], "gram", dimensions)
@@ -280,8 +353,9 @@ class ProductFlow(SystemProtocol):
         basis = fixed_rank.orthonormal_basis(w)
         check_memory("x", 3 * basis.size)
         flat_basis = basis.reshape(len(basis), -1)
-        G, C = self._gradient(state), self._covariance
-        images = [fixed_rank.inverse_operator(w, fixed_rank.hessian(w, Z, G, Z @ C)) for Z in basis]
+        G = self._gradient(state)
+        hessians = (fixed_rank.hessian(w, Z, G, self._curved(state, Z)) for Z in basis)
+        images = [fixed_rank.inverse_operator(w, H) for H in hessians]
         matrix = np.stack(images).reshape(len(basis), -1) @ flat_basis.T
         values, vectors = np.linalg.eigh(0.5 * (matrix + matrix.T))
         return values, np.tensordot(vectors.T, basis, axes=1)
@@ -299,21 +373,31 @@ class ProductFlow(SystemProtocol):
 
     def varied(self, name: str | int, **options: Any) -> dict[str, Any]:
         """Return the critical points as weight decay of the layers, or the data, are varied."""
-        problem = self.factors.problem
+        if isinstance(self.network, LossNetwork):
+            check_choice("vary", name, ("weight_decay",))
+            criterion = self.network.criterion
+            return self._decayed(criterion.values, criterion.fitting_size)
+        problem = self.square_factors.problem
         if check_choice("vary", name, varied.KINDS[:3]) == "target":
             return varied.along_targets(self, problem, self.velocity, **options)
         if name == "covariance":
             raw = ProductFlow(self.network.with_covariance(), self.rank)
-            return varied.along_covariances(raw, raw.factors.problem, raw.velocity, **options)
-        size = varied.fitting_size(problem.target, problem.root)
-        parts = varied.with_decay(
+            return varied.along_covariances(
+                raw, raw.square_factors.problem, raw.velocity, **options
+            )
+        parts = self._decayed(problem.loss, varied.fitting_size(problem.target, problem.root))
+        return parts | {"label": varied.decay_labels(problem, problem.widths, self.depth)}
+
+    def _decayed(self, loss_of: Callable[[Array], Any], size: float) -> dict[str, Any]:
+        """Return the critical points as weight decay of the layers of the network varies."""
+        widths = self.factors.widths
+        return varied.with_decay(
             self,
-            functools.cache(functools.partial(symmetry.tangents, problem.widths)),
-            lambda x: varied.observed(layers_of(problem.widths, x), problem.loss, size),
-            problem.widths,
+            functools.cache(functools.partial(symmetry.tangents, widths)),
+            lambda x: varied.observed(layers_of(widths, x), loss_of, size),
+            widths,
             share=0.5 * self.depth,  # −hλW, by two factors
         )
-        return parts | {"label": varied.decay_labels(problem, problem.widths, self.depth)}
 
     def attributes(self) -> dict[str, Any]:
         """Return what the attributes of a Dataset say of the flow."""
@@ -330,18 +414,16 @@ class ProductFlow(SystemProtocol):
         return hashlib.sha256(f"{self.network.digest} {self.rank}".encode()).hexdigest()
 
     def _observables(self, start: Array) -> Mapping[str, Callable[[Array], xr.Variable]]:
-        shared = [
-            "state",
-            "loss",
-            "product",
-            "imbalance",
-            "mode_strength",
-            "effective_rank",
-            "stable_rank",
-        ]
+        shared = ["state", "loss", "product", "imbalance", "effective_rank", "stable_rank"]
+        if isinstance(self.network, LinearNetwork):
+            shared.append("mode_strength")
+        elif isinstance(self.network.criterion, Measurements):
+            shared.append("residual")
         return {
             **{name: functools.partial(self._of_factors, name) for name in shared},
             "singular_value": variable(self._padded_singular_values, "mode"),
+            "log_singular_value": variable(self._log_singular_values, "mode"),
+            "determinant_sign": variable(self._determinant_signs),
             "rank_gap": variable(lambda x: self._singular_values(x)[:, -1]),
             "entropy": variable(self._entropy),
             "loss_rate": variable(lambda x: -self._slope(x)),
@@ -424,8 +506,8 @@ class ProductFlow(SystemProtocol):
 
     @property
     def irreducible_loss(self) -> float:
-        """What no map can remove from the loss on the data."""
-        return self.network.irreducible_loss
+        """What no map can remove from the loss on the data, and `loss` leaves out."""
+        return self.square.irreducible_loss if self.is_square else 0.0
 
     def loss_on(self, states: Array, X: ArrayLike, Y: ArrayLike) -> Array:
         """Return the loss of states (…, parameter), not checked, on other inputs and targets."""
@@ -433,7 +515,7 @@ class ProductFlow(SystemProtocol):
 
     def original_maps(self, maps: Array) -> Array:
         """Return maps W (…, d_h, d_0), not checked, in the original inputs."""
-        return self.factors.original_maps(maps)
+        return self.square.original_maps(maps)
 
     # The manifold and its metric; tangent vectors are matrices Z (d_h × d_0).
 
@@ -448,15 +530,20 @@ class ProductFlow(SystemProtocol):
     def _matrix(self, name: str, value: ArrayLike) -> Array:
         return check_array(name, value, ndim=2, shape=self._ends)
 
-    @cached_property
-    def _covariance(self) -> Array:
-        """C = K Kᵀ."""
-        root = self.network.input_root
-        return np.eye(self.network.widths[0]) if root is None else root @ root.T
-
     def _gradient(self, state: Array) -> Array:
-        residual, root = self.problem.residual(self._product(state)), self.problem.root
+        """Return ∇ℓ(W)."""
+        W = self._product(state)
+        if isinstance(self.network, LossNetwork):
+            return self.network.criterion.gradient(W)
+        residual, root = self.problem.residual(W), self.problem.root
         return -residual if root is None else -residual @ root.T
+
+    def _curved(self, state: Array, Z: Array) -> Array:
+        """Return ∇²ℓ(W)[Z], Z C for the square loss, C = K Kᵀ."""
+        if isinstance(self.network, LossNetwork):
+            return self.network.criterion.second_derivative(self._product(state), Z)
+        root = self.problem.root
+        return Z if root is None else Z @ root @ root.T
 
     @finite("Z")
     def operator(self, x: ArrayLike, Z: ArrayLike) -> Array:
@@ -510,12 +597,12 @@ class ProductFlow(SystemProtocol):
         Notes
         -----
         g(Hess Z_1, Z_2) is half the Lie derivative of g along ξ = grad ℓ. With Y = 𝒜^{-1} Z and
-        G = ∇ℓ(W) it is ⟨Z_1, Z_2 C⟩ + ½⟨Y_1, 𝒜'[Z_2] G⟩ + ½⟨Y_2, 𝒜'[Z_1] G⟩ − ½⟨Y_1, 𝒜'[ξ] Y_2⟩.
+        G = ∇ℓ(W) it is ⟨Z_1, ∇²ℓ[Z_2]⟩ + ½⟨Y_1, 𝒜'[Z_2] G⟩ + ½⟨Y_2, 𝒜'[Z_1] G⟩ − ½⟨Y_1, 𝒜'[ξ] Y_2⟩.
         """
         w, state = self._point(x)
         tangent = fixed_rank.projection(w, self._matrix("Z", Z))
         G = self._gradient(state)
-        return fixed_rank.hessian(w, tangent, G, tangent @ self._covariance)
+        return fixed_rank.hessian(w, tangent, G, self._curved(state, tangent))
 
     def velocity(self, x: ArrayLike, signal: ArrayLike) -> Array:
         """Return the field at a state if minus the gradient of the loss by W is ``signal``.
@@ -525,7 +612,8 @@ class ProductFlow(SystemProtocol):
         state = check_array("x", x, ndim=1, shape=(self.dim,))
         target = self._product(state) + self._matrix("signal", signal)  # then R is the residual
         out, params = np.empty(self.dim), pack_params(self.factors.widths, WHITENED, target)
-        jit.ready(self.field, jit.FIELD)(0.0, state, self._with_depth(params), out)
+        field: Kernel = jit.ready(kernels.field, jit.FIELD)
+        field(0.0, state, self._with_depth(params), out)
         return out
 
     @property
@@ -544,6 +632,12 @@ class ProductFlow(SystemProtocol):
         inner = first @ np.swapaxes(last, -1, -2)
         return np.linalg.svd(inner, compute_uv=False)
 
+    def _log_singular_values(self, states: Array) -> Array:
+        return self.graded.log_singular_values(self.graded.of_factors(states))
+
+    def _determinant_signs(self, states: Array) -> Array:
+        return self.graded.determinant_signs(self.graded.of_factors(states))
+
     def _padded_singular_values(self, states: Array) -> Array:
         values = self._singular_values(states)
         missing = min(self.network.widths[0], self.network.widths[-1]) - self.rank
@@ -554,7 +648,8 @@ class ProductFlow(SystemProtocol):
         if not len(states):
             return np.zeros(0)
         params, own = self.params, jit.ready(self.field, jit.FIELD)
-        plain: Kernel = jit.ready(kernels.force, jit.FIELD)
+        force_of = kernels.force if self.is_square else kernels.loss_force
+        plain: Kernel = jit.ready(force_of, jit.FIELD)
         slopes, velocity, force = np.empty(len(states)), np.empty(self.dim), np.empty(self.dim)
         for i, x in enumerate(states):
             own(0.0, x, params, velocity)
@@ -640,10 +735,11 @@ class ProductFlow(SystemProtocol):
         ValueError, TypeError
             If a mode does not exist, comes twice or has σ_j = 0, or there are not k of them.
         """
+        factors = self.square_factors
         chosen = check_integers("modes", modes, minimum=0)
         if len(chosen) != self.rank:
             raise ValueError(f"modes: needs {self.rank} modes, got {len(chosen)}")
-        return self.factors.critical_state(chosen)
+        return factors.critical_state(chosen)
 
     @known_options
     def initial(self, kind: str = "gaussian", *, scale: ArrayLike = 1e-3, rng: Any = None) -> Array:
@@ -676,7 +772,7 @@ class ProductFlow(SystemProtocol):
         if not sizes.min() > 0.0:
             raise ValueError(f"scale: needs numbers above 0, got {sizes.min()}")
         if kind == "aligned":
-            return self.factors.initial("aligned", scale=sizes**half)
+            return self.square_factors.initial("aligned", scale=sizes**half)
         with np.errstate(over="ignore"):
             parts = [generator.normal(size=(d, self.rank)) * sizes**half for d in self._ends]
         return self._packed("scale", [check_finite("scale", part) for part in parts])
@@ -692,13 +788,15 @@ def has_maps(system: object) -> TypeGuard[LinearNetwork | ProductFlow]:
     """Tell whether a system is a linear network without decay, or the flow of its maps."""
     if isinstance(system, LinearNetwork):
         return not system.is_decayed
-    return isinstance(system, ProductFlow)
+    return isinstance(system, ProductFlow) and system.is_square
 
 
 def check_maps(net: object, *, with_decay: bool = False) -> None:
     """Refuse what is no network, and no flow of its maps; weight decay unless it is allowed."""
     if not isinstance(net, LinearNetwork | ProductFlow):
         raise TypeError(f"net: needs a LinearNetwork or ProductFlow, got {words_of(net)}")
+    if isinstance(net, ProductFlow) and not net.is_square:
+        raise TypeError(f"net: needs the ProductFlow of a LinearNetwork, got {net!r}")
     if not with_decay:
         check_undecayed(net)
 

@@ -221,6 +221,9 @@ class Theory(NamedTuple):
     is_minimum: Callable[[], bool | None] = lambda: None
     #: Whether no minimum is near, or may not be, since the loss falls along a ray for ever.
     recedes: Callable[[], bool] = lambda: False
+    #: A flow with the same minima that is minus a gradient as numbers are compared, and its state,
+    #: where the system itself is none.
+    likeness: Callable[[], tuple[SystemProtocol, Array] | None] = lambda: None
     #: How large second derivatives can be at such a state, even if they cancel; None if not known.
     hessian_size: Callable[[], float | None] = lambda: None
     #: Taylor coefficients of the field along a curve of such coefficients, up to an order.
