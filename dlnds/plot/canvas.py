@@ -17,6 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Annotation
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox, ScaledTranslation
+from scipy.optimize import isotonic_regression
 
 from dlnds import schema
 from dlnds.arrays import Array
@@ -123,6 +124,27 @@ def scale_levels(ax: Axes, levels: Array) -> None:
     positive = levels[levels > _ROUNDING * levels.max(initial=0.0)]
     if span(positive) == "log":
         ax.set_yscale("symlog", linthresh=10.0 ** np.floor(np.log10(positive.min())))
+        if ax.has_data():
+            ax.autoscale_view(scalex=False)
+
+
+def label_heights(ax: Axes, heights: Sequence[float], texts: Sequence[str]) -> None:
+    """Write texts beside the axes, each at its height or, at the end of a line, a little away."""
+    ends = sorted(zip(heights, texts, strict=True))
+    if not ends:
+        return
+    scale = ax.yaxis.get_transform()
+    low, high = scale.transform(np.array(ax.get_ylim()))
+    steps = min(0.035, 1.0 / len(ends)) * (high - low) * np.arange(len(ends))
+    wanted = scale.transform(np.array([height for height, _ in ends]))
+    places = isotonic_regression(wanted - steps).x + steps  # a gap apart
+    places = scale.inverted().transform(places)
+    for (height, text), place in zip(ends, places.tolist(), strict=True):
+        ax.annotate(
+            text, (1.0, height), (1.04, place), xycoords=("axes fraction", "data"),
+            textcoords=("axes fraction", "data"), va="center", fontsize=8, annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": "0.6", "linewidth": 0.6},
+        )  # fmt: skip
 
 
 def mode_colours(count: int) -> Colormap:

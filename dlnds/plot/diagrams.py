@@ -10,7 +10,6 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize, to_rgb
-from scipy.optimize import isotonic_regression
 
 from dlnds import schema
 from dlnds.arrays import Array
@@ -320,18 +319,4 @@ def _label_ends(ax: Axes, arcs: xr.Dataset) -> None:
     """Write beside the axes the index sets where descending arcs end."""
     rows = (arcs["drop"].values > 0.0) & (arcs["target"].values != "")
     losses, targets = arcs["loss"].values[rows, -1], arcs["target"].values[rows]
-    ends = sorted(zip(losses.tolist(), targets.tolist(), strict=True))
-    if not ends:
-        return
-    scale = ax.yaxis.get_transform()
-    low, high = scale.transform(np.array(ax.get_ylim()))
-    steps = min(0.035, 1.0 / len(ends)) * (high - low) * np.arange(len(ends))
-    heights = scale.transform(np.array([loss for loss, _ in ends]))
-    places = isotonic_regression(heights - steps).x + steps  # a gap apart
-    places = scale.inverted().transform(places)
-    for (loss, target), place in zip(ends, places.tolist(), strict=True):
-        ax.annotate(
-            target, (1.0, loss), (1.04, place), xycoords=("axes fraction", "data"),
-            textcoords=("axes fraction", "data"), va="center", fontsize=8, annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": "0.6", "linewidth": 0.6},
-        )  # fmt: skip
+    canvas.label_heights(ax, losses.tolist(), targets.tolist())

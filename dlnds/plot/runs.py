@@ -51,6 +51,9 @@ def loss(
 ) -> Axes:
     """Draw the loss of a run, or of several, over time, against the critical levels.
 
+    Levels of the generic path are dashed and labelled beside the axes. Where they span more than a
+    thousand times, the axis is logarithmic, and linear below the lowest.
+
     Parameters
     ----------
     run
@@ -93,8 +96,6 @@ def loss(
         points = canvas.node("points", points, "points")
     clocks, styles = _clocks(runs), _styles(runs, linestyle)
     ax = canvas.axes(ax, (8.0, 4.5), clocks[0], runs[0]["loss"])
-    if points is not None:
-        _draw_levels(ax, points, rest)
     handles = []
     for one, over, (word, style) in zip(runs, clocks, styles.items(), strict=True):
         lines(ax, over, one["loss"] + rest, color=_TRAINED, **style)
@@ -103,6 +104,8 @@ def loss(
         style = {"color": _TESTED, "linewidth": 1.8}
         lines(ax, clocks[0], tested, **style)
         handles.append(_handle(canvas.label(tested), style))
+    if points is not None:
+        _draw_levels(ax, points, rest)
     if len(handles) > 1:
         ax.legend(handles=handles, fontsize=9)
     return ax
@@ -217,21 +220,16 @@ def _positive(shown: Mapping[str, tuple[xr.DataArray, Any]]) -> Array:
 
 
 def _draw_levels(ax: Axes, points: xr.Dataset, rest: float) -> None:
-    """Draw the critical levels, and the labels of the generic path where there is room."""
+    """Draw the critical levels, and the labels of those of the generic path."""
     losses, labels = points["loss"].values + rest, layout.path_labels(points)
     if len(losses) <= 300:
         for level in losses:
             ax.axhline(level, color="0.9", linewidth=0.5, zorder=0)
-    below = -np.inf
-    for row in reversed(np.flatnonzero(layout.generic_path(points))):
-        level = losses[row]
+    rows = np.flatnonzero(layout.generic_path(points))
+    for level in losses[rows]:
         ax.axhline(level, color="0.45", linewidth=0.8, linestyle="--", zorder=1)
-        if level - below > 0.03 * (losses.max() - rest):
-            ax.annotate(
-                labels[row], (1.0, level), (4, 0), xycoords=("axes fraction", "data"),
-                textcoords="offset points", va="center", fontsize=8,
-            )  # fmt: skip
-            below = level
+    canvas.scale_levels(ax, losses[rows])
+    canvas.label_heights(ax, losses[rows].tolist(), [labels[row] for row in rows])
 
 
 @known_options

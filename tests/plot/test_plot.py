@@ -7,6 +7,7 @@ import calls
 import hypothesis
 import hypothesis.strategies as st
 import matplotlib.pyplot as plt
+import matplotlib.text
 import numpy as np
 import pytest
 import xarray as xr
@@ -124,11 +125,24 @@ def test_pictures_go_where_they_are_told():
     np.testing.assert_array_equal(axes[1, 1].lines[1].get_ydata(), spectrum.eigenvalue)
 
 
-def test_long_paths_have_short_labels_where_there_is_room():
+def test_long_paths_have_short_labels_that_keep_apart():
     net = dl.LinearNetwork(widths=(7, 7, 7), target=np.diag([4.0, 3.5, 3.0, 2.5, 2.0, 0.2, 0.1]))
     run = dl.flow(net, net.initial(scale=0.1, rng=0), (0, 5))
-    labels = [t.get_text() for t in dl.plot.loss(run, points=dl.critical_points(net)).texts]
-    assert labels == ["{0…6}", "{0,1,2,3}", "{0,1,2}", "{0,1}", "{0}", "{}"]
+    ax = dl.plot.loss(run, points=dl.critical_points(net))
+    labels = ["{0…6}", "{0…5}", "{0…4}", "{0,1,2,3}", "{0,1,2}", "{0,1}", "{0}", "{}"]
+    assert [text.get_text() for text in ax.texts] == labels
+    ax.figure.canvas.draw()
+    boxes = [matplotlib.text.Text.get_window_extent(text) for text in ax.texts]
+    assert all(one.y1 <= other.y0 + 1.0 for one, other in itertools.pairwise(boxes))
+
+
+def test_small_levels_have_a_logarithmic_axis_that_begins_below_them():
+    net = dl.LinearNetwork(widths=(3, 3, 3), target=np.diag([1.0, 0.1, 0.01]))
+    run = dl.flow(net, net.initial(scale=0.1, rng=0))
+    ax = dl.plot.loss(run, points=dl.critical_points(net))
+    assert ax.get_yscale() == "symlog"
+    assert -1e-5 < ax.get_ylim()[0] < 0.0
+    assert ax.get_ylim()[1] > run.loss.max()
 
 
 def test_complex_spectra_are_drawn_in_the_plane():
