@@ -162,6 +162,19 @@ PAPERS = {
         "Geometry of fibers of the multiplication map of deep linear neural networks",
         {"year": "2024", "eprint": "2411.19920"},
     ),
+    "LZB22": Paper(
+        "Liu, Zhu & Belkin, arXiv:2003.00307",
+        "article",
+        "Liu, Chaoyue and Zhu, Libin and Belkin, Mikhail",
+        "Loss landscapes and optimization in over-parameterized non-linear systems and neural "
+        "networks",
+        {
+            "journal": "Applied and Computational Harmonic Analysis",
+            "volume": "59",
+            "year": "2022",
+            "eprint": "2003.00307",
+        },
+    ),
     "MGP23": Paper(
         "Marcotte, Gribonval & Peyré, arXiv:2307.00144",
         "inproceedings",

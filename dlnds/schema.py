@@ -69,7 +69,8 @@ CONNECTION_DECISIONS = _words("attracted bracketed within_accuracy elsewhere awa
 
 #: Whether a bound on a rate is proven, or what it lacks.
 RATE_DECISIONS = _words(
-    "proven bottleneck no_margin too_unbalanced no_imbalance singular_inputs not_two_layers no_flow"
+    "proven bottleneck no_ball no_margin too_unbalanced no_imbalance singular_inputs "
+    "not_two_layers no_flow"
 )
 
 #: Where a learning coefficient comes from.

@@ -30,7 +30,12 @@ _MEASURES = ("loss", "generalization_error")
 #: Colours of the loss on the data of the run, and on others.
 _TRAINED, _TESTED = "#d73027", "#4575b4"
 #: Colours of what bounds rest on.
-_BOUNDS = {"partial_products": "#4575b4", "margin": "#1b7837", "imbalance": "#d73027"}
+_BOUNDS = {
+    "partial_products": "#4575b4",
+    "ball": "#e08214",
+    "margin": "#1b7837",
+    "imbalance": "#d73027",
+}
 _LINESTYLES = ("-", "--", "-.", ":")
 #: What is drawn of the tangent kernel, and how; what may grow without bound has an axis of its own.
 _KERNEL = {"ntk_distance": "#4575b4", "ntk_alignment": "#1b7837", "ntk_change": "#d73027"}
@@ -188,7 +193,7 @@ def convergence(bounds: xr.Dataset, *, show: str = "rate", ax: Axes | None = Non
     >>> run = dl.flow(net, net.initial("aligned", scale=[1.2, 0.9]))
     >>> ax = dl.plot.convergence(dl.convergence_bounds(net, run))
     >>> [text.get_text() for text in ax.get_legend().get_texts()]
-    ['measured', 'partial products', 'margin', 'imbalance']
+    ['measured', 'partial products', 'ball', 'margin', 'imbalance']
     """
     name = check_choice("show", show, ("rate", "excess_loss"))
     rows = next((dim for dim in _ROWS if dim in getattr(bounds, "dims", ())), "time")

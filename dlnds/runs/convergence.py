@@ -53,15 +53,17 @@ def convergence_bounds(net: Any, run: xr.Dataset) -> xr.Dataset:
 
         - ``partial_products``, of the weights in each row. It holds of any states, also those of
           gradient descent: the rate is that of the flow from there;
+        - ``ball``, of each row for all later times: the way that is left to a minimum, at most
+          2 √((L − L_min)/μ), is so short that the weights keep the rate μ;
         - ``margin``, of the first row alone: Σ is nearer to W K than any map of lower rank, and
           the layers are balanced, or not too far from it;
         - ``imbalance``, of the first row alone: two layers with an imbalance, a margin, or both.
 
         Decisions are ``bottleneck`` (a hidden layer is narrower than both ends: W cannot go
-        everywhere, and no such inequality holds), ``no_margin``, ``too_unbalanced`` and
-        ``no_imbalance`` (the first row has not what it takes), ``singular_inputs``,
-        ``not_two_layers``, and ``no_flow``: the bounds of the first row are of gradient flow, not
-        of descent or a run of others.
+        everywhere, and no such inequality holds), ``no_ball`` (in no row), ``no_margin``,
+        ``too_unbalanced`` and ``no_imbalance`` (the first row has not what it takes),
+        ``singular_inputs``, ``not_two_layers``, and ``no_flow``: what holds for later times is of
+        gradient flow, not of descent or a run of others.
 
     Raises
     ------
@@ -91,9 +93,9 @@ def convergence_bounds(net: Any, run: xr.Dataset) -> xr.Dataset:
 
     References
     ----------
-    ACGH18 (Arora, Cohen, Golowich & Hu, arXiv:1810.02281) for the margin; MVM23 (Min, Vidal &
-    Mallada, ICML 2023) for the imbalance; KNS16 (Karimi, Nutini & Schmidt, arXiv:1608.04636) for
-    the inequality.
+    KNS16 (Karimi, Nutini & Schmidt, arXiv:1608.04636) for the inequality; LZB22 (Liu, Zhu & Belkin,
+    arXiv:2003.00307) for the ball; ACGH18 (Arora, Cohen, Golowich & Hu, arXiv:1810.02281) for the
+    margin; MVM23 (Min, Vidal & Mallada, ICML 2023) for the imbalance.
 
     Examples
     --------
@@ -102,9 +104,9 @@ def convergence_bounds(net: Any, run: xr.Dataset) -> xr.Dataset:
     >>> run = dl.flow(net, net.initial("aligned", scale=[1.2, 0.9]))
     >>> found = dl.convergence_bounds(net, run)
     >>> found.rate[0].round(3).item(), found.rate_bound[:, 0].values.round(3).tolist()
-    (8.205, [3.937, 3.145, nan])
+    (8.205, [3.937, nan, 3.145, nan])
     >>> dl.schema.decode(found.decision).values.tolist()
-    ['proven', 'proven', 'not_two_layers']
+    ['proven', 'proven', 'proven', 'not_two_layers']
     """
     check_layered(net)
     loss = net.quadratic
@@ -117,12 +119,13 @@ def convergence_bounds(net: Any, run: xr.Dataset) -> xr.Dataset:
     layers = layers_of(net.widths, states)
     excess, rate = rates.measured(loss, layers)
     is_flow = known.attrs.get("method") not in _NO_FLOW
-    found = _bounds(loss, layers, excess, is_flow)
+    partials = rates.partials(loss, layers)
+    found = _bounds(loss, layers, partials, excess, is_flow)
     bounds = np.stack([least for least, _ in found.values()], axis=-2)
     words = np.stack([word for _, word in found.values()], axis=-1)
     certified = np.full_like(bounds, np.nan)
     if is_flow:
-        certified = _certified(loss, layers, excess, known["time"].values, bounds)
+        certified = _certified(partials, excess, known["time"].values, found)
     of_bounds = (*dims[:-1], "bound", dims[-1])
     variables = {
         "excess_loss": (dims, excess),
@@ -152,48 +155,59 @@ def _rows(net: Any, run: xr.Dataset) -> tuple[xr.Dataset, tuple[str, ...], Array
 
 
 def _bounds(
-    loss: Quadratic, layers: Sequence[Array], excess: Array, is_flow: bool
+    loss: Quadratic,
+    layers: Sequence[Array],
+    partials: rates.Partials,
+    excess: Array,
+    is_flow: bool,
 ) -> dict[str, tuple[Array, Array]]:
     """Return rates (…, time) of all bounds, and the word (…) that says why one is not there."""
     first, start = [w[..., 0, :, :] for w in layers], excess[..., 0]
     _, margin = rates.deficiency_margin(loss, start)
-    shape, nothing = excess.shape, np.full_like(excess, np.nan)
     lacks = "bottleneck" if loss.is_bottleneck else ""
 
     def kept(lack: str, function: Callable[[], Array], empty: Any) -> tuple[Array, Array]:
-        lack = lacks or ("" if is_flow else "no_flow") or lack
-        if lack:
-            return nothing, np.full(start.shape, lack, object)
-        rate = function()
-        words = np.where(rate > 0.0, "proven", empty)
-        return np.broadcast_to(np.where(rate > 0.0, rate, np.nan)[..., None], shape), words
+        if lacks or lack:
+            return np.full_like(excess, np.nan), np.full(start.shape, lacks or lack, object)
+        rate = np.broadcast_to(function(), excess.shape)
+        words = np.where((rate > 0.0).any(axis=-1), "proven", empty)
+        return np.where((rate > 0.0) & np.isfinite(excess), rate, np.nan), words
 
-    local = nothing if lacks else rates.partial_products(loss, layers)
-    uneven = loss.root.shape[0] != loss.root.shape[1]
+    no_flow, uneven = "" if is_flow else "no_flow", loss.root.shape[0] != loss.root.shape[1]
+    no_target = "no_margin" if loss.target is None else "singular_inputs" if uneven else ""
+    local = np.full_like(excess, np.nan) if lacks else partials.rate()
     return {
         "partial_products": (local, np.full(start.shape, lacks or "proven", object)),
+        "ball": kept(
+            no_flow,
+            lambda: np.maximum.accumulate(rates.from_ball(partials, excess), axis=-1),
+            "no_ball",
+        ),
         "margin": kept(
-            "no_margin" if loss.target is None else "singular_inputs" if uneven else "",
-            lambda: rates.from_margin(loss, first, start, margin),
+            no_flow or no_target,
+            lambda: rates.from_margin(loss, first, start, margin)[..., None],
             np.where(margin > 0.0, "too_unbalanced", "no_margin"),
         ),
         "imbalance": kept(
-            "" if len(layers) == 2 else "not_two_layers",
-            lambda: rates.from_imbalance(loss, first, margin),
+            no_flow or ("" if len(layers) == 2 else "not_two_layers"),
+            lambda: rates.from_imbalance(loss, first, margin)[..., None],
             "no_imbalance",
         ),
     }
 
 
 def _certified(
-    loss: Quadratic, layers: Sequence[Array], excess: Array, times: Array, bounds: Array
+    partials: rates.Partials, excess: Array, times: Array, found: dict[str, tuple[Array, Array]]
 ) -> Array:
     """Return what the excess (…, bound, time) is at most, from the first row on."""
-    local = bounds[..., 0, :-1] + 0.0  # NaN where it is not there
-    if not loss.is_bottleneck:
-        local = rates.between_rows(loss, layers, excess, times)
-    every = [local, *(bounds[..., i, :-1] for i in range(1, bounds.shape[-2]))]
-    return np.stack([rates.decayed(excess, times, rate) for rate in every], axis=-2)
+    between = {name: rate[..., :-1] for name, (rate, _) in found.items()}
+    local, ball = between["partial_products"], between["ball"]
+    if np.isfinite(local).any():
+        between["partial_products"] = rates.between_rows(partials, excess, times)
+    if np.isfinite(ball).any():  # before there is one the loss falls
+        between["ball"] = np.where(np.isfinite(excess[..., :-1]), np.nan_to_num(ball), np.nan)
+    every = [rates.decayed(excess, times, rate) for rate in between.values()]
+    return np.stack(every, axis=-2)
 
 
 def _kept(

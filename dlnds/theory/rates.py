@@ -19,6 +19,9 @@ from dlnds.theory.moments import Problem
 from dlnds.theory.observables import eigenvalues, inner, singular_values
 from dlnds.theory.symmetry import imbalances
 
+#: Distances that are tried, in terms of the least.
+_DISTANCES = 1.0 + np.geomspace(1e-9, 1e3, 97)
+
 
 class Quadratic(NamedTuple):
     """A square loss ℓ of maps W: ‖A G B‖² ≥ 2 σ(A)² σ(BᵀK)² (ℓ − ℓ_min) of its G = −∇ℓ(W).
@@ -71,26 +74,59 @@ def measured(loss: Quadratic, layers: Sequence[Array]) -> tuple[Array, Array]:
     return excess, squares / np.where(excess > 0.0, excess, np.nan)
 
 
-def partial_products(
-    loss: Quadratic, layers: Sequence[Array], distance: Array | float = 0.0
-) -> Array:
-    """Return 2 Σ_i σ(L_i)² σ(R_i K)², the least of it within a distance of the layers.
+class Partials(NamedTuple):
+    """σ(L_i) and σ(R_i K) (layer, …), ‖W_j‖ (layer, …), and ‖K‖."""
 
-    Products of layers that each move by at most d change by Π(‖W_j‖ + d) − Π‖W_j‖ at most.
-    """
+    left: Array
+    right: Array
+    norms: Array
+    root: float
+
+    def rate(self, distance: Array | float = 0.0) -> Array:
+        """Return 2 Σ_i σ(L_i)² σ(R_i K)², the least of it within a distance of the layers.
+
+        Products of layers that each move by at most d change by Π(‖W_j‖ + d) − Π‖W_j‖ at most.
+        """
+        n, moved = self.norms, self.norms + distance
+        total: Array = np.zeros(n.shape[1:])
+        for i, (left, right) in enumerate(zip(self.left, self.right, strict=True)):
+            after = np.prod(moved[i + 1 :], axis=0) - np.prod(n[i + 1 :], axis=0)
+            before = np.prod(moved[:i], axis=0) - np.prod(n[:i], axis=0)
+            sizes = np.maximum(left - after, 0.0), np.maximum(right - self.root * before, 0.0)
+            total = total + 2.0 * sizes[0] ** 2 * sizes[1] ** 2
+        return total
+
+    def at(self, rows: slice) -> Partials:
+        """Return those of some rows."""
+        return Partials(*(part[..., rows] for part in self[:3]), self.root)
+
+
+def partials(loss: Quadratic, layers: Sequence[Array]) -> Partials:
+    """Return the smallest singular values of the partial products of layers."""
     rows, k = loss.widths[-1], loss.root.shape[1]
+    stack, pairs = layers[0].shape[:-2], (readings(layers), images(layers, loss.root))
+    left, right = (
+        np.stack([np.broadcast_to(smallest(part, count), stack) for part in parts])
+        for parts, count in zip(pairs, (rows, k), strict=True)
+    )
     norms = np.stack([singular_values(w)[..., 0] for w in layers])
-    root = np.linalg.norm(loss.root, 2)
-    total: Array = np.zeros(layers[0].shape[:-2])
-    pairs = zip(readings(layers), images(layers, loss.root), strict=True)
-    for i, (L, P) in enumerate(pairs):
-        after, before = (
-            np.prod(n + distance, axis=0) - np.prod(n, axis=0) for n in (norms[i + 1 :], norms[:i])
-        )
-        left = np.maximum(smallest(L, rows) - after, 0.0)
-        right = np.maximum(smallest(P, k) - root * before, 0.0)
-        total = total + 2.0 * left**2 * right**2
-    return total
+    return Partials(left, right, norms, float(np.linalg.norm(loss.root, 2)))
+
+
+def from_ball(partials: Partials, excess: Array) -> Array:
+    """Return the rate that each row keeps for all later times, zero if none is known.
+
+    While the rate is at least μ the path is at most 2 √((L − L_min)/μ) long, since
+    d√(L − L_min)/dt ≤ −½ √μ ‖∇L‖. If it is so within that distance it stays so. Distances are tried
+    from what the rate of the row itself would do with.
+    """
+    now, kept = partials.rate(), np.zeros_like(excess)
+    least = 2.0 * np.sqrt(excess / np.where(now > 0.0, now, np.inf))
+    for factor in _DISTANCES:
+        rate = partials.rate(factor * least)
+        enough = (now > 0.0) & ((factor * least) ** 2 * rate >= 4.0 * excess)
+        kept = np.maximum(kept, np.where(enough, rate, 0.0))
+    return kept
 
 
 def deficiency_margin(loss: Quadratic, excess: Array) -> tuple[Array, Array]:
@@ -189,16 +225,13 @@ def decayed(excess: Array, times: Array, rates: Array) -> Array:
     return np.asarray(excess[..., :1] * np.exp(-passed))
 
 
-def between_rows(loss: Quadratic, layers: Sequence[Array], excess: Array, times: Array) -> Array:
-    """Return lower bounds of the rate between rows (…, time − 1), by `partial_products`.
+def between_rows(partials: Partials, excess: Array, times: Array) -> Array:
+    """Return lower bounds of the rate between rows (…, time − 1).
 
     From one row to the next the path is at most √(Δt ΔL) long (Cauchy–Schwarz of ‖∇L‖), so that all
     of it is within half of that of one of its ends.
     """
     drops = np.maximum(-np.diff(excess, axis=-1), 0.0)
     reach = 0.5 * np.sqrt(np.diff(times, axis=-1) * drops)
-    sides = [
-        partial_products(loss, [w[..., part, :, :] for w in layers], reach)
-        for part in (slice(None, -1), slice(1, None))
-    ]
+    sides = [partials.at(rows).rate(reach) for rows in (slice(None, -1), slice(1, None))]
     return np.minimum(*sides)

@@ -283,7 +283,7 @@ def test_rates_are_drawn_above_their_bounds_and_losses_below():
             ax = dl.plot.convergence(data, show=show)
             drawn = {
                 colour: np.array([c.get_ydata() for c in ax.lines if c.get_color() == colour])
-                for colour in ("black", "#4575b4", "#1b7837", "#d73027")
+                for colour in ("black", "#4575b4", "#e08214", "#1b7837", "#d73027")
             }
             shown = drawn.pop("black").reshape(exact.shape)
             np.testing.assert_array_equal(shown[exact], data[show].values[exact])
