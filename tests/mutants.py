@@ -183,7 +183,7 @@ MUTANTS = (
     Mutant(
         "the loss above a bottleneck not lost",
         "systems/linear.py",
-        "return 0.5 * float(np.sum(self.singular_modes[1][self.max_rank :] ** 2))",
+        "return 0.5 * float(np.sum(sigma[self._most_learnt :] ** 2))",
         "return 0.0",
         ("systems/test_linear.py", "runs/test_flow.py"),
     ),

@@ -98,7 +98,8 @@ class Partials(NamedTuple):
 
     def at(self, rows: slice) -> Partials:
         """Return those of some rows."""
-        return Partials(*(part[..., rows] for part in self[:3]), self.root)
+        left, right, norms = (part[..., rows] for part in (self.left, self.right, self.norms))
+        return Partials(left, right, norms, self.root)
 
 
 def partials(loss: Quadratic, layers: Sequence[Array]) -> Partials:
