@@ -255,7 +255,7 @@ def _losses() -> Iterator[Call]:
     yield call("losses.power", X=X, Y=Y, power=4.0, normalize=True)
     entries = {"shape": (1, 2), "rows": [0], "columns": [1], "values": [2.0]}
     yield call("losses.completion", **entries, weights=[1.0])
-    yield call("losses.measurements", A=W[None], y=[1.0], weights=[2.0])
+    yield call("losses.measurements", A=W[None], y=[1.0], weights=[2.0], shape=W.shape)
     parts = {"operators": W[None], "targets": [1.0], "weights": [1.0]}
     yield call("losses.Measurements", kind="measurements", shape=(1, 2), **parts)
     yield from calls_of("losses.Measurements: value gradient", this["measured"], W=W)

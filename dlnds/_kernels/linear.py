@@ -23,7 +23,9 @@ factor c before the sum over samples and the power p:
 - power: (c/p) Σ |Y − S|^p.
 
 Losses of linear measurements of W have S = W, k = d_0. Entries, ½ Σ V (Y − W)² with weights V, have
-these in the place of K; others, ½ Σ_m v_m (y_m − ⟨A_m, W⟩)², the floats A, y and v alone.
+these in the place of K; others, ½ Σ_m v_m (y_m − ⟨A_m, W⟩)², the floats A, y and v alone. Of sparse
+A_m the floats are their number, where each begins and ends, places and values of their entries in
+W, and y and v.
 
 Differences of nearly equal probabilities are never taken, so that signals are accurate to rounding
 however large the margins are.
@@ -52,7 +54,7 @@ from dlnds._kernels.dense import (
 from dlnds._kernels.jit import inlined, jit, part, variant
 
 #: Forms of the square loss come first: with an input root, and of a whitened problem.
-ROOT, WHITENED, LOGISTIC, CROSS_ENTROPY, POWER, ENTRIES, MEASUREMENTS = range(7)
+ROOT, WHITENED, LOGISTIC, CROSS_ENTROPY, POWER, ENTRIES, MEASUREMENTS, SPARSE = range(8)
 #: Whether the loss is the square one; kernels of other losses are variants at the end.
 SQUARE = True
 
@@ -145,6 +147,8 @@ def write_loss_signal(params, image, out):
         entries_signal(target(params), entry_weights(params), image, out)
     elif params[0][2] == MEASUREMENTS:
         measured_signal(measurements(params), 1.0, image, out)
+    elif params[0][2] == SPARSE:
+        sparse_signal(params[1], 1.0, image, out)
     else:
         loss_signal(params[0][2], target(params), params[1][-2:], image, out)
 
@@ -156,6 +160,8 @@ def write_loss_signal_change(params, image, change, out):
         entries_change(entry_weights(params), change, out)
     elif params[0][2] == MEASUREMENTS:
         measured_signal(measurements(params), 0.0, change, out)
+    elif params[0][2] == SPARSE:
+        sparse_signal(params[1], 0.0, change, out)
     else:
         loss_signal_change(params[0][2], target(params), params[1][-2:], image, change, out)
 
@@ -364,22 +370,49 @@ def add_curvature(params, inputs, lefts, out):
 
 
 @part
+def measured_slope(params, one, inputs, lefts, out):
+    """Write the gradient of ⟨A, W⟩ by the weights, with the layers L_iᵀ A P_{i−1}ᵀ."""
+    for i in range(1, params[0][0] + 1):
+        before, after = input_side(inputs, params, i - 1), output_side(lefts, params, i)
+        half = np.empty((after.shape[1], one.shape[1]))
+        multiply_left_transposed(after, one, half, 0.0)
+        multiply_right_transposed(half, before, layer(out, params, i), 0.0)
+
+
+@part
 def add_measured_curvature(params, inputs, lefts, out):
-    """Add −Σ_m v_m g_m g_mᵀ, the layers of g_m, the gradient of ⟨A_m, W⟩, are L_iᵀ A_m P_{i−1}ᵀ."""
+    """Add −Σ_m v_m g_m g_mᵀ, g_m the gradient of ⟨A_m, W⟩."""
     sizes = params[0]
-    depth, outputs, k = sizes[0], sizes[3 + sizes[0]], sizes[1]
+    outputs, k = sizes[3 + sizes[0]], sizes[1]
     operators, results, weights = measurements(params)
     count = results.shape[0]
     slopes, weighted = np.empty((count, out.shape[0])), np.empty((count, out.shape[0]))
     for m in range(count):
-        one = operators[m].reshape(outputs, k)
-        for i in range(1, depth + 1):
-            before, after = input_side(inputs, params, i - 1), output_side(lefts, params, i)
-            half = np.empty((after.shape[1], k))
-            multiply_left_transposed(after, one, half, 0.0)
-            multiply_right_transposed(half, before, layer(slopes[m], params, i), 0.0)
+        measured_slope(params, operators[m].reshape(outputs, k), inputs, lefts, slopes[m])
         for place in range(out.shape[0]):
             weighted[m, place] = -weights[m, 0] * slopes[m, place]
+    multiply_left_transposed(slopes, weighted, out, 1.0)
+
+
+@part
+def add_sparse_curvature(params, inputs, lefts, out):
+    """Add the same of sparse A_m: the layers of g_m are sums over their entries."""
+    sizes = params[0]
+    starts, places, values, _, weights = sparse_measurements(params[1])
+    count = weights.size
+    slopes, weighted = np.zeros((count, out.shape[0])), np.empty((count, out.shape[0]))
+    for m in range(count):
+        for n in range(int(starts[m]), int(starts[m + 1])):
+            row, column = divmod(int(places[n]), sizes[1])
+            for i in range(1, sizes[0] + 1):
+                before, after = input_side(inputs, params, i - 1), output_side(lefts, params, i)
+                slope = layer(slopes[m], params, i)
+                for p in range(slope.shape[0]):
+                    factor = values[n] * after[row, p]
+                    for q in range(slope.shape[1]):
+                        slope[p, q] += factor * before[q, column]
+        for place in range(out.shape[0]):
+            weighted[m, place] = -weights[m] * slopes[m, place]
     multiply_left_transposed(slopes, weighted, out, 1.0)
 
 
@@ -433,6 +466,8 @@ def jacobian(t, x, params, out):
     if not SQUARE:
         if sizes[2] == MEASUREMENTS:
             add_measured_curvature(params, inputs, lefts, out)
+        elif sizes[2] == SPARSE:
+            add_sparse_curvature(params, inputs, lefts, out)
         else:
             add_curvature(params, inputs, lefts, out)
 
@@ -608,6 +643,39 @@ def measured_signal(measured, kept, image, out):
     for m in range(rests.shape[0]):
         rests[m, 0] = weights[m, 0] * (kept * results[m, 0] - rests[m, 0])
     multiply_left_transposed(operators, rests, out.reshape(entries, 1), 0.0)
+
+
+@part
+def sparse_measurements(floats):
+    """Return where each A_m begins and ends, places and values of their entries, y and v."""
+    count = int(floats[0])
+    entries = int(floats[count + 1])
+    values, results = 2 + count + entries, 2 + count + 2 * entries
+    return (
+        floats[1 : 2 + count],
+        floats[2 + count : values],
+        floats[values:results],
+        floats[results : results + count],
+        floats[results + count : results + 2 * count],
+    )
+
+
+@part
+def sparse_signal(floats, kept, image, out):
+    """Write what `measured_signal` does of sparse A_m."""
+    starts, places, values, results, weights = sparse_measurements(floats)
+    rests, columns = np.empty(results.size), image.shape[1]
+    for m in range(rests.size):
+        rest = kept * results[m]
+        for n in range(int(starts[m]), int(starts[m + 1])):
+            row, column = divmod(int(places[n]), columns)
+            rest -= values[n] * image[row, column]
+        rests[m] = weights[m] * rest
+    fill(0.0, out)
+    for m in range(rests.size):
+        for n in range(int(starts[m]), int(starts[m + 1])):
+            row, column = divmod(int(places[n]), columns)
+            out[row, column] += rests[m] * values[n]
 
 
 # Losses other than the square one of data.

@@ -25,7 +25,11 @@ from dlnds.theory import tolerances
 from dlnds.theory.moments import Problem, singular_modes
 from dlnds.theory.rates import Quadratic, of_problem
 
-KINDS = ("completion", "measurements")
+KINDS = ("completion", "measurements", "sparse_measurements")
+#: Entries of all operators together up to which sparse ones are taken as dense to solve with them.
+_DENSE = 10**6
+#: How exactly sparse equations are solved, by iteration.
+_SOLVED: dict[str, Any] = {"atol": 1e-15, "btol": 1e-15, "iter_lim": 20_000}
 #: How much larger than the smallest best ones maps are that may be on their way to infinity.
 _FAR = 1e3
 #: The accuracy to which such maps do not have the least loss.
@@ -41,11 +45,12 @@ class Measurements:
     Parameters
     ----------
     kind
-        ``"completion"`` or ``"measurements"``.
+        ``"completion"``, ``"measurements"`` or ``"sparse_measurements"``.
     shape
         d_h and d_0, the shape of W.
     operators
-        All A_m (m × d_h × d_0); of a completion the rows and columns (2 × m) of the entries.
+        All A_m (m × d_h × d_0); of a completion the rows and columns (2 × m) of the entries; of
+        sparse ones (4 × entries) the number of the measurement, row, column and value of entries.
     targets
         y (m).
     weights
@@ -81,6 +86,9 @@ class Measurements:
         if kind == "completion":
             operators = _places("operators", self.operators, shape)
             count = operators.shape[1]
+        elif kind == "sparse_measurements":
+            count = len(check_array("targets", self.targets, ndim=1))
+            operators = _entries("operators", self.operators, (count, *shape))
         else:
             operators = check_array("operators", self.operators, ndim=3, shape=(None, *shape))
             count = len(operators)
@@ -115,8 +123,32 @@ class Measurements:
         if self.kind == "completion":
             means, totals = self._mask
             return kernels.ENTRIES, means, totals, np.zeros(0)
-        rows = self.operators.reshape(-1, self.shape[1])
-        return kernels.MEASUREMENTS, rows, self.targets, self.weights
+        if self.kind == "measurements":
+            rows = self.operators.reshape(-1, self.shape[1])
+            return kernels.MEASUREMENTS, rows, self.targets, self.weights
+        A, none = self._rows, np.zeros((0, self.shape[1]))
+        parts = np.concatenate([[len(self.targets)], A.indptr, A.indices, A.data])
+        return kernels.SPARSE, none, parts, np.concatenate([self.targets, self.weights])
+
+    @cached_property
+    def _rows(self) -> Any:
+        """All A_m, one a row (m × d_h d_0), of a loss that is no completion; sparse or dense."""
+        shape = len(self.targets), math.prod(self.shape)
+        if self.kind == "measurements":
+            return self.operators.reshape(shape)
+        measurement, row, column = self.operators[:3].astype(np.int64)
+        places = measurement, row * self.shape[1] + column
+        return scipy.sparse.csr_array((self.operators[3], places), shape=shape)
+
+    @property
+    def _weighted_rows(self) -> Any:
+        """√v_m A_m, dense if they are small enough."""
+        rows = self._rows
+        if scipy.sparse.issparse(rows):
+            if math.prod(rows.shape) > _DENSE:
+                return scipy.sparse.diags_array(np.sqrt(self.weights)) @ rows
+            rows = rows.toarray()
+        return np.sqrt(self.weights)[:, None] * rows
 
     @cached_property
     def _mask(self) -> tuple[Array, Array]:
@@ -137,8 +169,9 @@ class Measurements:
             rows, columns = self._entries
             values: Array = maps[..., rows, columns]
             return values
-        flats = maps.reshape(*maps.shape[:-2], math.prod(self.shape))
-        return flats @ self.operators.reshape(len(self.targets), -1).T
+        flats = maps.reshape(-1, math.prod(self.shape))
+        results: Array = flats @ self._rows.T
+        return results.reshape(*maps.shape[:-2], len(self.targets))
 
     def _combined(self, factors: Array) -> Array:
         """Return Σ_m c_m A_m of factors c (…, m)."""
@@ -146,16 +179,19 @@ class Measurements:
             out = np.zeros((*factors.shape[:-1], *self.shape))
             np.add.at(out, (..., *self._entries), factors)
             return out
-        return np.tensordot(factors, self.operators, 1)
+        combined: Array = factors.reshape(-1, len(self.targets)) @ self._rows
+        return combined.reshape(*factors.shape[:-1], *self.shape)
 
     @cached_property
     def _best(self) -> Array:
         """The smallest of the matrices (d_h × d_0) that meet the measurements best."""
         if self.kind == "completion":
             return self._mask[0]
-        roots = np.sqrt(self.weights)
-        rows = self.operators.reshape(len(self.targets), -1)
-        best: Array = scipy.linalg.lstsq(roots[:, None] * rows, roots * self.targets)[0]
+        rows, results = self._weighted_rows, np.sqrt(self.weights) * self.targets
+        if scipy.sparse.issparse(rows):
+            best: Array = scipy.sparse.linalg.lsqr(rows, results, **_SOLVED)[0]
+        else:
+            best = scipy.linalg.lstsq(rows, results)[0]
         return best.reshape(self.shape)
 
     @cached_property
@@ -230,9 +266,14 @@ class Measurements:
         if self.kind == "completion":
             weights = self._mask[1]
             return float(weights[weights > 0.0].min())
-        rows = np.sqrt(self.weights)[:, None] * self.operators.reshape(len(self.targets), -1)
-        values = np.linalg.svd(rows, compute_uv=False)
-        return float(values[values > tolerances.rounding(max(rows.shape)) * values[0]][-1] ** 2)
+        rows = self._weighted_rows
+        if scipy.sparse.issparse(rows):  # squares, which are known less well
+            gram = rows @ rows.T if rows.shape[0] <= rows.shape[1] else rows.T @ rows
+            squares = scipy.linalg.eigvalsh(gram.toarray())[::-1]
+        else:
+            squares = np.linalg.svd(rows, compute_uv=False) ** 2
+        noise = tolerances.rounding(max(rows.shape)) ** (1 if scipy.sparse.issparse(rows) else 2)
+        return float(squares[squares > noise * squares[0]][-1])
 
     def _excess(self, maps: Array) -> Any:
         """Return ℓ above its least value, of maps (…, d_h, d_0)."""
@@ -251,16 +292,21 @@ class Measurements:
         """Return the loss of other measurements ``X`` with results ``Y``, all of weight 1.
 
         Rows and columns (2 × m) of other entries for a completion, such as those that were held
-        out, as integers, else operators (m × d_h × d_0).
+        out, as integers, else operators (m × d_h × d_0), or sparse (m × d_h d_0).
         """
-        if self.kind == "measurements":
-            A = check_array("X", X, ndim=3, shape=(None, *self.shape))
-            return measurements(A, check_array("Y", Y, ndim=1, shape=(len(A),)))
+        if self.kind != "completion":
+            return self._on(X, Y)
         if np.asarray(X).dtype.kind not in "iu":  # inputs of a network are no places
             raise TypeError("X: needs rows and columns (2 × m integers) of entries, got others")
         places = _places("X", X, self.shape)
         y = check_array("Y", Y, ndim=1, shape=(places.shape[1],))
         return completion(self.shape, places[0], places[1], y)
+
+    def _on(self, X: Any, Y: ArrayLike) -> Measurements:
+        if scipy.sparse.issparse(X):
+            return _of_sparse(("X", X), ("Y", Y), None, self.shape)
+        A = check_array("X", X, ndim=3, shape=(None, *self.shape))
+        return measurements(A, check_array("Y", Y, ndim=1, shape=(len(A),)))
 
     @finite("W")
     def value(self, W: ArrayLike) -> Any:
@@ -335,18 +381,37 @@ def _check_repeated(name: str, places: Array, values: Array) -> None:
         )
 
 
+def _entries(name: str, value: Any, shape: tuple[int, ...]) -> Array:
+    """Return measurements, rows, columns and values (4 × entries) of entries of operators."""
+    entries = check_array(name, value, ndim=2, shape=(4, None))
+    words = ("measurements", "rows", "columns")
+    for word, numbers, size in zip(words, entries, shape, strict=False):
+        _check_range(f"{name}: {word}", numbers, size)
+    return entries
+
+
 @known_options
-def measurements(A: ArrayLike, y: ArrayLike, weights: ArrayLike | None = None) -> Measurements:
+def measurements(
+    A: Any,
+    y: ArrayLike,
+    weights: ArrayLike | None = None,
+    *,
+    shape: tuple[int, int] | None = None,
+) -> Measurements:
     """Return the square loss of linear measurements ⟨A_m, W⟩ of the end-to-end map.
 
     Parameters
     ----------
     A
-        The matrices A_m (m × d_h × d_0).
+        The matrices A_m (m × d_h × d_0). Or a matrix or array of `scipy.sparse` (m × d_h d_0) with
+        one A_m, row by row, in each row: what is stored and computed then goes with the entries
+        that are not zero.
     y
         What the measurements gave (m).
     weights
         Weights v_m ≥ 0 of their squares (m); ``None`` weighs all by 1.
+    shape
+        d_h and d_0, which sparse A need; of others they are known.
 
     Returns
     -------
@@ -377,11 +442,46 @@ def measurements(A: ArrayLike, y: ArrayLike, weights: ArrayLike | None = None) -
     >>> loss = dl.losses.measurements([[[1.0, 0.0], [0.0, 1.0]]] * 2, [2.0, 4.0])
     >>> float(loss.value([[1.0, 5.0], [0.0, 2.0]])), round(loss.irreducible, 12)
     (1.0, 1.0)
+
+    Differences of neighbours in a row, as a sparse matrix:
+
+    >>> import scipy.sparse
+    >>> A = scipy.sparse.diags_array([1.0, -1.0], offsets=[0, 1], shape=(3, 4))
+    >>> dl.losses.measurements(A, [1.0, 0.0, 2.0], shape=(1, 4))
+    Measurements(sparse_measurements, 3 of them, 4 -> 1)
     """
+    if scipy.sparse.issparse(A):
+        return _of_sparse(("A", A), ("y", y), weights, shape)
     operators = check_array("A", A, ndim=3)
     y = check_array("y", y, ndim=1, shape=(len(operators),))
-    shape = operators.shape[1], operators.shape[2]
-    return Measurements("measurements", shape, operators, y, _weights(weights, y))
+    known = operators.shape[1], operators.shape[2]
+    if shape is not None and check_integers("shape", shape, minimum=1, ordered=True) != known:
+        raise ValueError(f"A: needs matrices of the shape {tuple(shape)}, got {known}")
+    return Measurements("measurements", known, operators, y, _weights(weights, y))
+
+
+def _of_sparse(
+    operators: tuple[str, Any],
+    results: tuple[str, ArrayLike],
+    weights: ArrayLike | None,
+    shape: tuple[int, int] | None,
+) -> Measurements:
+    """Return the loss of sparse operators, one a row, given by arguments of these names."""
+    (name, A), (word, given) = operators, results
+    if shape is None:
+        raise ValueError("shape: needs the numbers of rows and columns of W, with sparse A")
+    sizes = check_integers("shape", shape, minimum=1, ordered=True)
+    if A.ndim != 2 or A.shape[1] != math.prod(sizes) or len(sizes) != 2:
+        raise ValueError(f"{name}: needs rows of entries of W, {sizes}, got the shape {A.shape}")
+    y = check_array(word, given, ndim=1, shape=(A.shape[0],))
+    entries = A.tocsr(copy=True)
+    entries.sum_duplicates()
+    entries = entries.tocoo()
+    if not entries.nnz:
+        raise ValueError(f"{name}: needs entries that are not zero")
+    values = check_array(name, entries.data, ndim=1)
+    parts = np.array([entries.row, *divmod(entries.col, sizes[1]), values], dtype=float)
+    return Measurements("sparse_measurements", sizes, parts, y, _weights(weights, y))
 
 
 @known_options

@@ -6,12 +6,14 @@ import contracts
 import naive
 import numpy as np
 import pytest
+import scipy.sparse
 from hypothesis import given
 from hypothesis import strategies as st
 
 import dlnds as dl
 
 EPS = np.finfo(float).eps
+KINDS = ["completion", "measurements", "sparse_measurements"]
 SAVE = ["state", "residual"]
 #: W_12 = W_21 = 1, W_22 = 0 of a 2 × 2 matrix: zero loss forces det W = −1 (RC20).
 CROSSED = dl.losses.completion((2, 2), [0, 1, 1], [1, 0, 1], [1.0, 1.0, 0.0])
@@ -34,6 +36,11 @@ def make_loss(kind, shape, seed):
         A = np.array([unit(shape, *place) for place in zip(rows, columns, strict=True)])
         return dl.losses.completion(shape, rows, columns, y, v), A, y, v
     A = rng.normal(size=(count, *shape))
+    if kind == "sparse_measurements":
+        A *= rng.random(A.shape) < 0.5
+        A[0] = 1.0
+        sparse = scipy.sparse.csr_array(A.reshape(count, -1))
+        return dl.losses.measurements(sparse, y, v, shape=shape), A, y, v
     return dl.losses.measurements(A, y, weights=v), A, y, v
 
 
@@ -45,7 +52,7 @@ def balanced_start(net, W):
 
 
 cases = st.tuples(
-    st.sampled_from(["completion", "measurements"]),
+    st.sampled_from(KINDS),
     st.lists(st.integers(1, 4), min_size=2, max_size=5),
     st.integers(0, 2**32 - 2),
 )
@@ -101,7 +108,7 @@ def test_second_derivative_along_a_line_is_the_formula_with_the_terms_of_w(case)
     )
 
 
-@pytest.mark.parametrize("kind", ["completion", "measurements"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("widths", [(3, 4), (4, 2, 3), (2, 3, 3, 4)])
 def test_the_contract_of_systems(kind, widths):
     loss = make_loss(kind, (widths[-1], widths[0]), 3)[0]
@@ -118,6 +125,49 @@ def test_entries_are_the_measurements_of_unit_matrices():
     x = naive.state_of(nets[0], 2)
     H = [net.hessian(x) for net in nets]
     np.testing.assert_allclose(*H, rtol=0, atol=64 * EPS * np.abs(H[0]).max())
+
+
+@pytest.mark.parametrize("widths", [(4, 3), (4, 2, 3), (4, 3, 3, 3)])
+def test_sparse_operators_are_the_dense_ones_to_rounding(widths):
+    sparse, A, y, v = make_loss("sparse_measurements", (3, 4), 5)
+    dense = dl.losses.measurements(A, y, v)
+    assert sparse.irreducible == pytest.approx(dense.irreducible, rel=1e-12)
+    assert sparse.fitting_size == pytest.approx(dense.fitting_size, rel=1e-12)
+    nets = [dl.LossNetwork(widths, loss) for loss in (sparse, dense)]
+    x = naive.state_of(nets[0], 2)
+    for name in ("gradient", "hessian"):
+        found = [getattr(net, name)(x) for net in nets]
+        np.testing.assert_allclose(*found, rtol=0, atol=64 * EPS * np.abs(found[0]).max())
+    runs = [dl.flow(net, x, (0, 2), t_eval=[1, 2], save=["residual"]) for net in nets]
+    np.testing.assert_allclose(runs[0]["residual"], runs[1]["residual"], rtol=0, atol=1e-6)
+    bounds = [loss.quadratic(widths).root for loss in (sparse, dense)]
+    np.testing.assert_allclose(*bounds, rtol=1e-12)
+
+
+def test_what_is_stored_twice_in_a_sparse_matrix_is_its_sum():
+    A = scipy.sparse.coo_array(([1.0, 2.0, 0.5], ([0, 0, 1], [1, 1, 3])), shape=(2, 4))
+    loss = dl.losses.measurements(A, [1.0, 2.0], shape=(2, 2))
+    W = np.array([[1.0, 2.0], [3.0, 4.0]])
+    assert loss.value(W) == pytest.approx(0.5 * (3.0 * 2.0 - 1.0) ** 2, rel=1e-15)
+    assert loss.gradient(W).tolist() == [[0.0, 15.0], [0.0, 0.0]]
+
+
+def test_thousands_of_sparse_measurements_are_met():
+    """3000 differences of entries of a 60 × 60 matrix of rank 2: 86 MB as dense operators."""
+    rng, n, m = np.random.default_rng(0), 60, 3000
+    Y = rng.normal(size=(n, 2)) @ rng.normal(size=(2, n)) / np.sqrt(n)
+    columns = np.stack([rng.permutation(n * n)[:2] for _ in range(m)])
+    A = scipy.sparse.csr_array(
+        (np.tile([1.0, -1.0], m), (np.repeat(np.arange(m), 2), columns.ravel())), shape=(m, n * n)
+    )
+    loss = dl.losses.measurements(A, A @ Y.ravel(), shape=(n, n))
+    assert loss.operators.nbytes == 4 * 2 * m * 8
+    assert loss.irreducible == 0.0
+    net = dl.LossNetwork((n, 2, n), loss)
+    run = dl.flow(net, net.initial("balanced", scale=0.3, rng=1), save=["product"])
+    assert run.limit_decision.item() == dl.schema.LIMIT_DECISIONS.index("small_residual")
+    rest = run["product"].values[-1] - Y
+    np.testing.assert_allclose(rest - rest.mean(), 0.0, atol=1e-4)
 
 
 def everything(Y):
@@ -281,7 +331,7 @@ def test_an_entry_that_is_given_twice_has_the_sum_of_the_weights():
         np.testing.assert_allclose(net.gradient(x), [0.0, -1.5 * 2.6], rtol=1e-15)
 
 
-@pytest.mark.parametrize("kind", ["completion", "measurements"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_runs_carry_their_problem_and_can_be_judged_on_other_measurements(kind, tmp_path):
     loss, A, y, _ = make_loss(kind, (2, 3), 1)
     net = dl.LossNetwork((3, 2, 2), loss)
@@ -341,6 +391,22 @@ def test_repr():
         ("widths", lambda: dl.LossNetwork((2, 3), CROSSED)),
         ("X", lambda: CROSSED.on([[0], [2]], [1.0])),
         ("Y", lambda: CROSSED.on([[0], [1]], [1.0, 2.0])),
+        ("shape", lambda: dl.losses.measurements(scipy.sparse.eye_array(4), np.ones(4))),
+        ("shape", lambda: dl.losses.measurements(scipy.sparse.eye_array(4), np.ones(4), shape=4)),
+        ("A", lambda: dl.losses.measurements(scipy.sparse.eye_array(4), np.ones(4), shape=(2, 3))),
+        ("A", lambda: dl.losses.measurements(scipy.sparse.csr_array((1, 4)), [1.0], shape=(2, 2))),
+        (
+            "A",
+            lambda: dl.losses.measurements(np.nan * scipy.sparse.eye_array(1), [1], shape=(1, 1)),
+        ),
+        ("y", lambda: dl.losses.measurements(scipy.sparse.eye_array(4), np.ones(3), shape=(2, 2))),
+        ("A", lambda: dl.losses.measurements([[[1.0]]], [1.0], shape=(1, 2))),
+        (
+            "operators: rows",
+            lambda: dl.losses.Measurements(
+                "sparse_measurements", (1, 1), [[0.0], [1.0], [0.0], [1.0]], [1.0], [1.0]
+            ),
+        ),
     ],
 )
 def test_what_is_wrong_is_named(name, call):
