@@ -34,6 +34,20 @@ class Mutant(NamedTuple):
 
 MUTANTS = (
     Mutant(
+        "stabilized steps with fewer stages than their length needs",
+        "_kernels/stabilized.py",
+        "while k < most and tables.reach[k] < reach:",
+        "while k < most and tables.reach[k] < 0.5 * reach:",
+        ("kernels/test_stabilized.py", "runs/test_stabilized_runs.py"),
+    ),
+    Mutant(
+        "derivative halfway of stabilized steps taken elsewhere",
+        "_kernels/stabilized.py",
+        "        if j == halfway:\n",
+        "        if j == halfway - 1:\n",
+        ("kernels/test_stabilized.py", "runs/test_stabilized_runs.py"),
+    ),
+    Mutant(
         "equal singular values counted as distinct",
         "theory/spectra.py",
         "distinct=~equal(sigma),",

@@ -39,6 +39,7 @@ def _groups() -> list[list[tuple[Any, Any]]]:
         linear,
         product,
         runge_kutta,
+        stabilized,
         tangent,
     )
 
@@ -63,6 +64,7 @@ def _groups() -> list[list[tuple[Any, Any]]]:
         (runge_kutta.advance_each, runge_kutta.ADVANCE_EACH),
     ]
     alone = [
+        (stabilized.step, runge_kutta.STABILIZED),
         (implicit.advance, implicit.ADVANCE),
         (implicit.factorize_all, implicit.FACTORIZE),
         (implicit.solve_dense, implicit.SOLVE),

@@ -513,7 +513,7 @@ def prepare(parts, method, now, work):
 
 
 @inlined
-def pause(task, now, remaining, space, grown):
+def pause(task, now, remaining, sparse, space, grown):
     """Return why there is no step now, or `ACCEPTED`."""
     if space.memory[0].short >= PATIENCE and task.patience < np.inf:
         return SWITCH
@@ -639,6 +639,12 @@ def accepted_step(method, task, now, remaining, unread, work, space):
 
 
 @inlined
+def next_step(method, tasks, clock, remaining, unread, work, space):
+    """Make a step; return a code and the step."""
+    return accepted_step(method, tasks[0], clock[0], remaining, unread, work, space)
+
+
+@inlined
 def finish(method, now, reference, work, space):
     """Do what is left of an accepted step: dense output, and what is conserved."""
     memory = space.memory[0]
@@ -659,7 +665,7 @@ def finish(method, now, reference, work, space):
 advance = variant(
     runge_kutta.advance,
     "advance_implicitly",
-    {f.__name__: f for f in (named, prepare, pause, accepted_step, finish)},
+    {f.__name__: f for f in (named, prepare, pause, next_step, finish)},
 )
 
 _VECTOR, _MATRIX, _FIELD = types.float64[::1], types.float64[:, ::1], types.FunctionType(FIELD)

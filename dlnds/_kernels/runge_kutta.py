@@ -3,7 +3,8 @@
 The explicit method is the pair 8(5,3) of Dormand and Prince in the form of Hairer, Nørsett and
 Wanner, *Solving Ordinary Differential Equations I* (1993), section II.5 and II.6: twelve stages,
 the thirteenth is the derivative at the end of the step, three more serve the dense output of order
-7. The tableau is data; tests check it as algebra.
+7. The tableau is data; tests check it as algebra. Where stability limits it, steps may be made by
+the stabilized method instead (`stabilized`), which is handed to the loop.
 
 The loop, `advance`, is written once. Other methods compile it with their own meaning of `named`,
 `prepare`, `pause`, `accepted_step` and `finish`. Nothing here knows which system it integrates.
@@ -109,12 +110,15 @@ NOTHING = 1e-150
 
 # What `advance` returns.
 BUFFER_FULL, END_REACHED, OUT_OF_STEPS, STEP_TOO_SMALL, NOT_FINITE, ACCEPTED = 0, 1, 2, 3, 4, 5
-OUTGROWN, SWITCH = 6, 7
+OUTGROWN, SWITCH, STABILIZE, REFUSED = 6, 7, 8, 9
 
 # Step times eigenvalue up to which a decaying mode is damped well (by 0.18; beyond 6.4 it grows).
 # A run is called stiff after so many steps that this has shortened, with no more than so many
 # others in a row between them. Smaller relative changes are rounding.
 DAMPED, STIFF_STEPS, CALM_STEPS, ROUNDING = 5.5, 12, 6, 1e-12
+#: How many steps as long as stability allows must be left for stabilized ones to be tried, how many
+#: must lie between two times that are read, and how many a run of stabilized steps is worth.
+WORTH_IT, SPARSE, CHEAPER = 40.0, 2.0, 10.0
 #: Invariants are all looked at after each step if they are few, else every so many steps.
 FEW, LOOK_EVERY = 200, 8
 #: How much of the largest eigenvalue seen is still reckoned with a step later.
@@ -132,26 +136,32 @@ def record(floats, integers):
 
 
 #: Where a run ends, its tolerances, how many steps must be left for another method to be asked for
-#: (infinitely many if there is none), and the steps at most, from the beginning.
-TASK = record("end rtol atol patience", "max_steps")
+#: (infinitely many if there is none), the evaluations that stabilized steps may take before it is,
+#: the steps at most, from the beginning, and the last row of the table that stabilized steps may
+#: use: 0 if they are not to be made, < 0 if the table is not at hand.
+TASK = record("end rtol atol patience budget", "max_steps stages")
 #: Where a run is. Times are compensated pairs, so that small steps add up at a large time: now, and
 #: before the last step. The last step, the next, the longest inside which something may be read,
 #: what that errs by, in terms of the error scales, and the largest eigenvalue seen. What was
 #: counted: Jacobians, evaluations of the field, steps, times of ``wanted`` that are saved; steps in
 #: a row (see above) that stability limited, and that it did not; whether the state is still to be
 #: saved, whether the dense output of every step is made, not only where it is saved, and whether
-#: components are compared in terms of their error scales where stability is judged.
+#: components are compared in terms of their error scales where stability is judged; whether steps
+#: are stabilized (−1: never more), and at which evaluation they began.
 CLOCK = record(
     "time time_low before before_low last_step step readable between rate",
-    "evaluations jacobians steps saved stiff calm unsaved always_dense weighted",
+    "evaluations jacobians steps saved stiff calm unsaved always_dense weighted stabilized entered",
 )
 #: State, that before the last step, dense output of that step (7 rows), and stages (16 rows), the
 #: first of which is the derivative at the state.
 Work = namedtuple("Work", "state previous coefficients stages")
 #: Times to save, if not each step, and the rows to save in: compensated times, and states.
 Rows = namedtuple("Rows", "wanted times states")
-#: What an explicit method asks of a system.
-Explicit = namedtuple("Explicit", "params field error_scale restore holds")
+#: What an explicit method asks of a system; the tables of the stabilized method, and its step.
+Explicit = namedtuple("Explicit", "params field error_scale restore holds tables stabilized_step")
+#: For each number of stages: how far it reaches (see `stabilized`), the first row of its recurrence
+#: (and one more number), the weights of its last stages.
+Tables = namedtuple("Tables", "reach firsts recurrence last")
 #: A step that is tried: its end, the error scales at start and end, the error allowed.
 Trial = namedtuple("Trial", "state here scale tolerance")
 
@@ -368,6 +378,17 @@ def ahead_to_read(now, rows):
 
 
 @part
+def between_reads(now, rows):
+    """Return how far apart lie the next times that are read."""
+    if now.always_dense == 1:
+        return 0.0
+    following = now.saved + 1
+    return (
+        rows.wanted[following] - rows.wanted[now.saved] if following < rows.wanted.size else np.inf
+    )
+
+
+@part
 def save(now, work, rows, row):
     """Save what is due, from ``row`` on; return the next row and whether all fitted."""
     if rows.wanted.size == 0 and now.unsaved == 1:
@@ -420,8 +441,8 @@ def outgrown(scale, grown):
 @inlined
 def named(parts):
     """Return what the method asks of a system under its names, which Python cannot pass."""
-    params, field, error_scale, restore, holds = parts
-    return Explicit(params, field, error_scale, restore, holds)
+    params, field, error_scale, restore, holds, tables, stabilized_step = parts
+    return Explicit(params, field, error_scale, restore, holds, tables, stabilized_step)
 
 
 @inlined
@@ -435,11 +456,20 @@ def prepare(parts, method, now, work):
 
 
 @inlined
-def pause(task, now, remaining, trial, grown):
+def pause(task, now, remaining, sparse, trial, grown):
     """Return why there is no step now, or `ACCEPTED`."""
     if now.steps >= task.max_steps:
         return OUT_OF_STEPS
-    if now.stiff >= STIFF_STEPS and remaining * now.rate > task.patience * DAMPED:
+    far = remaining * now.rate
+    if now.stiff >= STIFF_STEPS and now.stabilized == 0 and sparse and far > WORTH_IT * DAMPED:
+        if task.stages < 0:
+            return STABILIZE
+        if task.stages > 0:
+            now.stabilized, now.stiff, now.entered = 1, 0, now.evaluations
+    worn = now.stabilized == 1 and now.evaluations - now.entered > task.budget
+    if worn and far > CHEAPER * task.patience * DAMPED:
+        return SWITCH
+    if now.stiff >= STIFF_STEPS and far > task.patience * DAMPED:
         now.stiff = 0
         return SWITCH
     return OUTGROWN if outgrown(trial.scale, grown) else ACCEPTED
@@ -514,6 +544,20 @@ def error_inside(method, now, h, unread, work, trial):
     return dense_error(work.state, work.coefficients, last, trial.tolerance)
 
 
+@inlined
+def next_step(method, tasks, clock, remaining, unread, work, trial):
+    """Make a step by the method that is in use; return a code and the step."""
+    code, h, now = REFUSED, 0.0, clock[0]
+    if now.stabilized == 1:
+        parts = method.params, method.field, method.error_scale
+        code, h = method.stabilized_step(
+            parts, method.tables, tasks, clock, remaining, unread, work, trial
+        )
+    if code == REFUSED:
+        code, h = accepted_step(method, tasks[0], now, remaining, unread, work, trial)
+    return code, h
+
+
 @part
 def mind_stability(now, work, trial):
     """Keep the next step within the stability of the method, and count steps limited by that.
@@ -548,7 +592,8 @@ def mind_stability(now, work, trial):
 @inlined
 def move_on(now, work, trial):
     """Make the end of the step the state."""
-    mind_stability(now, work, trial)
+    if now.stabilized != 1:
+        mind_stability(now, work, trial)
     copy(work.state, work.previous)
     copy(trial.state, work.state)
     copy(work.stages[12], work.stages[0])
@@ -575,7 +620,8 @@ def advance(parts, tasks, clock, reference, grown, work, rows):
     clock and work goes on where the last one stopped: after ``BUFFER_FULL`` with emptied buffers,
     after ``OUT_OF_STEPS`` with more of them, after ``OUTGROWN`` (the error scale exceeds
     ``grown``) with larger ones, after ``SWITCH`` (stability limits steps, or does not any more)
-    by another method. ``parts`` are those of the method, ``reference`` what states are restored to.
+    by another method, after ``STABILIZE`` with what stabilized steps need. ``parts`` are those of
+    the method, ``reference`` what states are restored to.
     """
     method, task, now = named(parts), tasks[0], clock[0]
     row = np.int64(0)  # 0 is of another type, for which `save` would be compiled once more
@@ -591,11 +637,12 @@ def advance(parts, tasks, clock, reference, grown, work, rows):
         if not remaining > 0.0:
             return END_REACHED, row
         unread = ahead_to_read(now, rows)
-        code, h, planned = pause(task, now, remaining, trial, grown), 0.0, now.step
+        sparse = between_reads(now, rows) * now.rate > SPARSE * DAMPED
+        code, h, planned = pause(task, now, remaining, sparse, trial, grown), 0.0, now.step
         if code == ACCEPTED and blows_up(work.state, now):
             code = STEP_TOO_SMALL
         if code == ACCEPTED:
-            code, h = accepted_step(method, task, now, remaining, unread, work, trial)
+            code, h = next_step(method, tasks, clock, remaining, unread, work, trial)
         if code != ACCEPTED:  # in particular: nothing changes any more before t overflows
             return code, row
         last = h in (remaining, unread)
@@ -666,7 +713,16 @@ def driver(parts):
     return returned(types.Tuple(parts), tasks, CLOCKS, _VECTOR, _VECTOR, WORK, rows)
 
 
-_EXPLICIT = (PARAMS, _FIELD, _FIELD, types.FunctionType(RESTORE), types.FunctionType(RESTORE))
+TABLES = types.NamedTuple((_VECTOR, types.int64[::1], _MATRIX, _MATRIX), Tables)
+#: ``stabilized_step(parts, tables, tasks, clock, remaining, unread, work, trial)``
+STABILIZED = types.Tuple((types.int64, types.float64))(
+    *(types.Tuple((PARAMS, _FIELD, _FIELD)), TABLES, numba.from_dtype(TASK)[::1], CLOCKS),
+    *(types.float64, types.float64, WORK, types.NamedUniTuple(_VECTOR, 4, Trial)),
+)
+_EXPLICIT = (
+    *(PARAMS, _FIELD, _FIELD, types.FunctionType(RESTORE), types.FunctionType(RESTORE)),
+    *(TABLES, types.FunctionType(STABILIZED)),
+)
 ADVANCE = driver(_EXPLICIT)
 _STACK, _NUMBERS = types.float64[:, :, ::1], types.int64[::1]
 ADVANCE_EACH = types.void(
@@ -715,6 +771,16 @@ def keep(x, params, reference, thorough):
     It also is what tells whether they hold where that takes as long as to restore them.
     """
     return False
+
+
+#: What stands for the tables where they are not at hand.
+NO_TABLES = Tables(np.empty(0), np.empty(0, np.int64), np.empty((0, 3)), np.empty((0, 15)))
+
+
+@jit
+def no_stabilized_step(parts, tables, tasks, clock, remaining, unread, work, trial):
+    """Stand for the stabilized method where it is not at hand."""
+    return REFUSED, 0.0
 
 
 @jit

@@ -298,10 +298,16 @@ def error_inside(method, now, h, unread, work, trial):
 accepted_step = variant(
     runge_kutta.accepted_step, "accepted_step", {"error_inside": error_inside}, inlined
 )
+
+
+@inlined
+def next_step(method, tasks, clock, remaining, unread, work, trial):
+    """Make a step; return a code and the step."""
+    return accepted_step(method, tasks[0], clock[0], remaining, unread, work, trial)
+
+
 #: The loop of a run, without what tangent vectors do not need.
-drive = variant(
-    runge_kutta.advance, "drive", {f.__name__: f for f in (named, accepted_step, finish)}
-)
+drive = variant(runge_kutta.advance, "drive", {f.__name__: f for f in (named, next_step, finish)})
 
 
 @part

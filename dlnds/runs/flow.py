@@ -99,8 +99,9 @@ def flow(
     method
         ``"dop853"``, the explicit pair of order 8; ``"radau"``, implicit collocation of order 9
         with the exact Jacobian (differences of the field, where a small `System` gives none);
-        ``"auto"`` steps explicitly and changes to implicit steps, and
-        back, where stability would cost more steps than accuracy needs.
+        ``"auto"`` steps by the first and changes, and back, where stability would cost more steps
+        than accuracy needs: to stabilized explicit steps of order 4 (ROCK4), which have many cheap
+        stages, or to implicit ones where these take less.
     rtol
         Allowed local error, relative to the size of the weights: for networks each weight is judged
         by the sizes of the two units that it joins, so that what is not learnt yet is judged by its

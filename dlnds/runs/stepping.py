@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from dlnds import schema
-from dlnds._kernels import implicit, jit
+from dlnds._kernels import implicit, jit, stabilized
 from dlnds._kernels import runge_kutta as kernels
 from dlnds.arrays import Array
 from dlnds.runs.events import Watch
@@ -39,6 +39,8 @@ _DECAYED, _LOOKS = 1e-2, 8
 GROWTH = 64.0
 #: How often a run without end must be found stiff: most that are will have come to their limit.
 _RELUCTANCE = 8
+#: Explicit steps that an implicit one costs up to which no steps are stabilized.
+SMALL = 5.0
 #: Components above which Newton's equations are solved without a matrix.
 DENSE_LIMIT = 320
 
@@ -122,15 +124,26 @@ class Choice:
             return np.inf
         return 0.0 if self.implicit or self.endless else 40.0 * cost_ratio(system)
 
-    def ask(self, system: SystemProtocol) -> None:
+    def stages(self, system: SystemProtocol) -> int:
+        """Return the last row of the table that stabilized steps may use, 0 for no such steps."""
+        if not self.free or self.implicit:
+            return 0
+        small = has_derivative(system) and cost_ratio(system) < SMALL
+        return 0 if small else len(stabilized.TABLE) - 1
+
+    def budget(self, system: SystemProtocol) -> float:
+        """Return the evaluations that stabilized steps may take, those of ten implicit ones."""
+        return 120.0 * cost_ratio(system) if has_derivative(system) else np.inf
+
+    def ask(self, system: SystemProtocol, *, stabilized: bool = False) -> None:
         """Hear that the other method would pay, after a dozen steps that show it.
 
         A run without end may come to its limit soon; so it goes on with explicit steps until these
-        have cost as much as some implicit ones.
+        have cost as much as some implicit ones, as those that were stabilized have.
         """
         self._asked += 1
         needed = max(_RELUCTANCE, int(cost_ratio(system) / 3.0)) if self.endless else 1
-        if self.implicit or self._asked >= needed:
+        if self.implicit or stabilized or self._asked >= needed:
             self.implicit, self._asked = not self.implicit, 0
 
     def start_over(self) -> bool:
@@ -161,15 +174,22 @@ def jacobian_form(system: SystemProtocol) -> int:
     return implicit.DIFFERENCES if system.jvp is None else implicit.PRODUCTS
 
 
-def explicit_parts(system: SystemProtocol) -> tuple[Any, ...]:
-    """Return what the loop of the explicit method asks of a system."""
-    numerics = system.numerics
+def explicit_parts(system: SystemProtocol, *, stabilize: bool = False) -> tuple[Any, ...]:
+    """Return what the loop of the explicit methods asks of a system.
+
+    What stabilized steps need, which few runs make, is at hand only if asked for.
+    """
+    numerics, tables, step = system.numerics, kernels.NO_TABLES, kernels.no_stabilized_step
+    if stabilize:
+        tables, step = stabilized.tables(), stabilized.step
     return (
         system.params,
         jit.ready(system.field, jit.FIELD),
         jit.ready(numerics.error_scale, jit.FIELD),
         jit.ready(numerics.restore, jit.RESTORE),
         jit.ready(numerics.holds, jit.RESTORE),
+        tables,
+        jit.ready(step, kernels.STABILIZED),
     )
 
 
@@ -220,6 +240,7 @@ class Stepper:
         self.task = task
         self.place = Coordinates(task.system, start, reduce_width=task.reduce_width)
         self.choice = Choice(task.method, endless=task.endless)
+        self.stabilize = False  # whether what stabilized steps need is at hand
         floor = (task.atol + kernels.NOTHING) / task.rtol
         self.watch = Watch(task.events, task.span[0], start, floor)
         self.recorder = Recorder(
@@ -240,7 +261,8 @@ class Stepper:
         rows = 4 if task.events else int(np.clip(BUFFER // x.size, 2, 4096))
         self.buffer = kernels.Rows(task.t_eval, np.empty((rows, 2)), np.empty((rows, x.size)))
         self.work, self.reference = kernels.work_of(x), system.numerics.invariants(x)
-        self.grown, self.parts = self.place.bounds(x), {False: explicit_parts(system)}
+        self.grown, self.parts = self.place.bounds(x), {}
+        self.parts[False] = explicit_parts(system, stabilize=self.stabilize)
         if self.clock.evaluations:
             self.parts[False][1](self.time, x, system.params, self.work.stages[0])
             self.clock.evaluations += 1
@@ -280,7 +302,9 @@ class Stepper:
     def _steps(self, most: int) -> tuple[int, Rows]:
         """Step until the kernel pauses; return why it did, and the rows to save."""
         task, system = self.task, self.place.system
-        self.orders[0] = (task.span[1], task.rtol, task.atol, self.choice.patience(system), most)
+        stages = self.choice.stages(system) * (1 if self.stabilize else -1)
+        limits = self.choice.patience(system), self.choice.budget(system), most, stages
+        self.orders[0] = (task.span[1], task.rtol, task.atol, *limits)
         loop: Any = jit.entry(kernels.advance, kernels.ADVANCE)
         parts = self.parts[False]
         if self.choice.implicit:
@@ -298,6 +322,10 @@ class Stepper:
     def _react(self, code: int) -> None:
         """Change coordinates or method, as a pause of the kernels asks for."""
         system, x = self.place.system, self.work.state
+        if code == kernels.STABILIZE:
+            self.stabilize = True
+            self.parts[False] = explicit_parts(system, stabilize=True)
+            return
         if self.task.method != "dop853":
             smaller = system.numerics.deflate(x, self.task.rtol)
             if smaller is not None:
@@ -312,7 +340,9 @@ class Stepper:
             else:
                 self._move(better)
         elif code == kernels.SWITCH:
-            self.choice.ask(system)
+            self.choice.ask(system, stabilized=self.clock.stabilized == 1)
+            if self.choice.implicit:
+                self.clock.stabilized = min(0, self.clock.stabilized)
 
     def _move(self, place: Reduction) -> None:
         self.recorder.gather(self.place.lift, self.place.embed)

@@ -99,6 +99,7 @@ class _Stack:
             else:
                 self.back = place.lift
         self.parts: Any = explicit_parts(self.frame)
+        self.stabilize = False
         self.references = self.frame.numerics.invariants(states)
         self._make_room(np.array(states))
         self._set_bounds(self.active)
@@ -127,10 +128,14 @@ class _Stack:
     def advance(self) -> None:
         """Step all active members until each has to pause, and see to what it pauses for."""
         task, members = self.task, self.active
-        patience = Choice(task.method, endless=False).patience(self.frame)
+        choice = Choice(task.method, endless=False)
+        patience, budget = choice.patience(self.frame), choice.budget(self.frame)
+        stages = choice.stages(self.frame) * (1 if self.stabilize else -1)
         for k, steps in zip(members, self.clocks["steps"][members], strict=True):
             most = min(task.max_steps, int(steps) + PAUSE)
-            self.orders[k] = (task.span[1], task.rtol, task.atol, patience, most)
+            self.orders[k] = (
+                *(task.span[1], task.rtol, task.atol, patience, budget, most, stages),
+            )
         loop: Any = jit.entry(kernels.advance_each, kernels.ADVANCE_EACH)
         loop(
             *(self.parts, self.orders, self.clocks, self.references, self.grown, self.works),
@@ -161,7 +166,7 @@ class _Stack:
             self.reasons[k] = reason
             if reason:
                 continue
-            if code != kernels.BUFFER_FULL:
+            if code not in (kernels.BUFFER_FULL, kernels.STABILIZE):
                 smaller = task.method != "dop853" and self.frame.numerics.deflate(
                     states[k], task.rtol
                 )
@@ -170,6 +175,8 @@ class _Stack:
             going.append(k)
             if code == kernels.OUTGROWN:
                 grown.append(k)
+            if code == kernels.STABILIZE and not self.stabilize:
+                self.stabilize, self.parts = True, explicit_parts(self.frame, stabilize=True)
         self.active = np.array(going, np.int64)
         if grown:
             self._turn(np.array(grown))

@@ -1,9 +1,9 @@
 """States and layers: what is in which place, products of layers, and bases of hidden units."""
 
+import functools
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import reduce
 
 import numpy as np
 
@@ -18,6 +18,11 @@ def n_weights(widths: Sequence[int]) -> int:
 
 def places_of(widths: Sequence[int]) -> tuple[slice, ...]:
     """Return where the layers W_1, …, W_h are in a state, each row by row."""
+    return _places(tuple(widths))
+
+
+@functools.lru_cache(maxsize=1024)
+def _places(widths: tuple[int, ...]) -> tuple[slice, ...]:
     sizes = (b * a for a, b in itertools.pairwise(widths))
     ends = itertools.accumulate(sizes, initial=0)
     return tuple(itertools.starmap(slice, itertools.pairwise(ends)))
@@ -46,8 +51,8 @@ def flat(parts: Iterable[Array]) -> Array:
 def product(layers: Sequence[Array]) -> Array:
     """Return W = W_h…W_1 of layers, or of stacks of them, from the narrower end."""
     if layers[0].shape[-1] <= layers[-1].shape[-2]:
-        return reduce(lambda done, w: w @ done, layers)
-    return reduce(lambda done, w: done @ w, layers[::-1])
+        return functools.reduce(lambda done, w: w @ done, layers)
+    return functools.reduce(lambda done, w: done @ w, layers[::-1])
 
 
 def images(layers: Sequence[Array], first: Array) -> list[Array]:
