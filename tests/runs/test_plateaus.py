@@ -177,8 +177,10 @@ def test_escapes_from_tiny_aligned_starts_keep_the_exact_law(depth):
         assert np.abs(run.conserved - run.conserved[0]).max() <= 1e-9
         counts.append(run.n_steps)
     assert counts[-1] < 900
-    growth = np.diff(counts)  # the same for each factor 1e3
-    assert growth.max() < 1.5 * growth.min() + 20
+    # Like log 1/ε: about the same for each factor 1e3, but for which methods cross which plateaus.
+    # With a power of ε the last would be all of it, which is three times the mean.
+    growth = np.diff(counts)
+    assert growth.max() < 2.0 * growth.mean() + 20
 
 
 @pytest.mark.compiled
