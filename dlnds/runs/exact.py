@@ -37,7 +37,8 @@ def exact_flow(
         A whitened network.
     start
         State (parameter) at time 0: any (one layer); aligned with the target and 0-balanced (any
-        depth); aligned (two layers); or W_2ᵀW_2 − W_1W_1ᵀ = λI (two layers, balanced for λ = 0).
+        depth); aligned (two layers); or W_2ᵀW_2 − W_1W_1ᵀ = cI (two layers, balanced for c = 0).
+        With weight decay any (one layer), or 0-balanced (two layers that decay alike).
     t_eval
         Times, ascending, from 0 on.
     save
@@ -59,8 +60,9 @@ def exact_flow(
     -----
     Aligned and balanced: ṗ = h p^{2−2/h} (σ − p) for each mode, solved by
     t = [F(p/σ) − F(p_0/σ)] / (h σ^a), F(u) = u^{1−a}/(1−a) ₂F₁(1, 1−a; 2−a; u), a = 2 − 2/h,
-    inverted to about 1e-10. Two layers: with Q = [W_1ᵀ; W_2] and F = [[−λ/2, Σᵀ], [Σ, λ/2]],
-    QQᵀ = e^{Ft} Q_0 [I + Q_0ᵀ ∫_0^t e^{2Fs} ds Q_0]⁻¹ Q_0ᵀ e^{Ft}, in the eigenbasis of F.
+    inverted to about 1e-10. Two layers: with Q = [W_1ᵀ; W_2] and F = [[−c/2, Σᵀ], [Σ, c/2]],
+    QQᵀ = e^{Ft} Q_0 [I + Q_0ᵀ ∫_0^t e^{2Fs} ds Q_0]⁻¹ Q_0ᵀ e^{Ft}, in the eigenbasis of F. Weight
+    decay λ takes λI from F; an imbalance would decay, and F with it.
 
     References
     ----------
@@ -76,7 +78,7 @@ def exact_flow(
     >>> run.loss.round(4).values.tolist()
     [2.497, 0.5087, 0.0041, 0.0]
     """
-    check_network(net)
+    check_network(net, with_decay=True)
     if not net.whitened:
         raise ValueError("net: needs a whitened network; closed forms are known for these only")
     state = check_state("start", net, start)
@@ -99,12 +101,20 @@ def exact_flow(
 def _solve(net: LinearNetwork, state: Array, times: Array) -> tuple[Array, str]:
     """Return the states at the times, and modulo what they are known."""
     if net.depth == 1:
-        end = net.target.ravel()
-        return end + np.multiply.outer(np.exp(-times), state - end), ""
+        rate = 1.0 + net.mean_decay
+        end = net.target.ravel() / rate
+        return end + np.multiply.outer(np.exp(-rate * times), state - end), ""
     layers, small = net.unpack(state), tolerances.ALIGNED * float(np.sum(state**2))
     frames = _aligned_frames(net, layers, small)
     imbalances = net.imbalances(state)
     balanced = all(np.abs(c).max() <= small for c in imbalances)
+    if net.is_decayed and not (net.depth == 2 and balanced and np.ptp(net.decays) == 0.0):
+        raise ValueError(
+            "start: no closed form is known; with weight decay it needs two layers that are "
+            "0-balanced and decay alike, or one layer"
+        )
+    if net.is_decayed and frames is not None:
+        return _two_layer_modes(net, layers, frames, times), ""
     if frames is not None and balanced:
         return _balanced_modes(net, layers, frames, times), ""
     if net.depth != 2:
@@ -118,7 +128,7 @@ def _solve(net: LinearNetwork, state: Array, times: Array) -> tuple[Array, str]:
     if np.abs(excess - level * np.eye(len(excess))).max() > small:
         raise ValueError(
             "start: no closed form is known; two layers must be aligned with the target, or have "
-            "W_2ᵀW_2 − W_1W_1ᵀ = λI"
+            "W_2ᵀW_2 − W_1W_1ᵀ = cI"
         )
     return _riccati(net, layers, level, times), "O(d_1)"
 
@@ -201,6 +211,7 @@ def _two_layer_modes(
     for j, pair in enumerate(start.T):
         sigma, level = net.singular_modes[1][j], pair[1] ** 2 - pair[0] ** 2
         generator = np.array([[-0.5 * level, sigma], [sigma, 0.5 * level]])
+        generator -= net.mean_decay * np.eye(2)
         modes = _riccati_factors(generator, pair[:, None], times)[:, :, 0]
         larger = int(np.argmax(np.abs(pair)))  # which never changes its sign
         weights[:, :, j] = (
@@ -218,6 +229,7 @@ def _riccati(net: LinearNetwork, layers: tuple[Array, ...], level: float, times:
             [net.target, 0.5 * level * np.eye(len(net.target))],
         ]
     )
+    generator -= net.mean_decay * np.eye(len(generator))
     start = np.concatenate([layers[0].T, layers[1]])
     factors = _riccati_factors(generator, start, times)
     turned = [Z @ scipy.linalg.orthogonal_procrustes(Z, start)[0] for Z in factors]

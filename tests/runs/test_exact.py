@@ -158,3 +158,44 @@ def test_raw_inputs_have_no_closed_form():
     net = naive.random_network((2, 3, 2), 0, "full")
     with pytest.raises(ValueError, match="^net: needs a whitened network"):
         dl.exact_flow(net, np.zeros(net.dim), [1.0])
+
+
+@pytest.mark.parametrize("decay", [0.3, 1.0, 1.5, 4.0])
+@pytest.mark.parametrize("widths", [(2, 3), (2, 2, 2), (3, 2, 2), (2, 1, 3), (2, 5, 4)])
+def test_balanced_layers_that_decay_alike(widths, decay):
+    """κ = σ − λ of either sign, or zero: modes are learnt, or die, or fall like 1/(2t)."""
+    target = np.diag([2.0, 1.0, 0.5, 0.0])[: widths[-1], : widths[0]]
+    net = dl.LinearNetwork(widths, target, weight_decay=decay)
+    for x in (net.initial("balanced", scale=0.6, rng=0), net.initial("aligned", scale=0.7)):
+        exact = dl.exact_flow(net, x, GRID, save=("product", "state", "data_loss"))
+        run = dl.flow(net, x, (0.0, GRID[-1]), GRID, rtol=1e-12, save=("product", "state"))
+        for name in ("product", "loss", "data_loss"):
+            np.testing.assert_allclose(exact[name], run[name], rtol=0, atol=1e-9)
+        if "defined_modulo" not in exact.attrs:
+            np.testing.assert_allclose(exact.state, run.state, rtol=0, atol=1e-9)
+    assert "defined_modulo" not in exact.attrs
+    late = dl.exact_flow(net, x, [1e3, 1e6])
+    assert abs(float(late.loss[-1]) - net.lowest_loss) < 1e-6
+    assert (late.loss.diff("time") <= 0.0).all()
+
+
+def test_a_mode_at_the_pitchfork_falls_by_its_law():
+    net = dl.LinearNetwork((1, 1, 1), [[2.0]], weight_decay=2.0)
+    t = np.array([0.0, 1.0, 1e3, 1e8])
+    exact = dl.exact_flow(net, [0.6, 0.6], t, save=("product",))
+    law = 0.36 / (1.0 + 0.72 * t)
+    near = 1e-12 + 16.0 * np.finfo(float).eps * 4.0 * t  # of an eigenvalue that is zero
+    assert (abs(exact["product"].values.ravel() / law - 1.0) < near).all()
+
+
+def test_without_closed_form_decays_are_refused():
+    net = dl.LinearNetwork((2, 2, 2), np.eye(2), weight_decay=0.1)
+    other = dl.LinearNetwork((2, 2, 2), np.eye(2), weight_decay=(0.1, 0.2))
+    deep = dl.LinearNetwork((2, 2, 2, 2), np.eye(2), weight_decay=0.1)
+    for system, x in [
+        (net, net.initial(scale=1.0, rng=0)),
+        (other, other.initial("aligned", scale=0.5)),
+        (deep, deep.initial("aligned", scale=0.5)),
+    ]:
+        with pytest.raises(ValueError, match="^start: no closed form is known; with weight decay"):
+            dl.exact_flow(system, x, GRID)

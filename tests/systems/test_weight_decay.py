@@ -274,7 +274,6 @@ REFUSING = {
     "saddle_visits": lambda net, x: dl.saddle_visits(net, dl.flow(net, x, (0, 1))),
     "escape_directions": lambda net, x: dl.escape_directions(net),
     "escape_time": lambda net, x: dl.escape_time(net, x, 0.1),
-    "exact_flow": lambda net, x: dl.exact_flow(net, x, [0.0, 1.0]),
     "ProductFlow": lambda net, x: dl.ProductFlow(net, 1),
     "target": lambda net, x: dl.equilibria(net, vary="target", path=(M, 2.0 * M)),
     "build_atlas": lambda net, x: dl.build_atlas(net),
