@@ -256,6 +256,41 @@ def test_it_can_be_zoomed_and_read_in_the_dark(opened, tmp_path):
     assert shown() == [0.0, 0.0, 720.0, 522.0]
 
 
+def test_modes_are_named_beside_the_graph_in_tips_and_in_lists(browser, tmp_path):
+    """Input j is output j but for the sign of the second: each mode reads and writes one."""
+    names = {"features": ("a", "b", "c"), "outputs": ("d", "e", "f")}
+    net = dl.LinearNetwork((3, 3, 3), np.diag([3.0, -2.0, 1.0]), **names)
+    atlas = dl.build_atlas(net)
+    dl.save_page(atlas, tmp_path / "atlas.html")
+    browser.get((tmp_path / "atlas.html").as_uri())
+    every = ["0: a → d", "1: −b → e", "2: c → f"]
+    assert [line.text for line in all_of(browser, "#names li")] == every
+    actions(browser).move_to_element(node(browser, atlas, "{1}")).perform()
+    assert [line.text for line in all_of(browser, "#tip li")] == every[1:2]
+    actions(browser).click(node(browser, atlas, "{1}")).perform()
+    assert [line.text for line in all_of(browser, "#details li")] == every[1:2]
+    kinds = {row[0]: row[1].split("\n") for row in rows(browser, "from")}
+    assert kinds["{1,2}"] == ["add 2", "c → f"]
+    assert kinds["{0}"] == ["swap 1 for 0", "a → d"]
+
+
+def test_on_a_phone_the_picture_begins_at_a_size_that_can_be_read(browser, tmp_path):
+    dl.save_page(dl.build_atlas(NETWORKS[16]), tmp_path / "atlas.html")
+    phone = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+    try:
+        browser.get((tmp_path / "atlas.html").as_uri())
+        script = "return document.querySelector('#label-0 text').getBoundingClientRect().height"
+        readable = browser.execute_script(script)
+        one(browser, "#whole").click()
+        whole = browser.execute_script(script)
+        assert whole < 0.7 * readable  # the whole picture is 390 pixels wide, its letters are small
+        assert readable > 9.0
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
 def test_texts_of_data_sets_run_nothing(browser, tmp_path):
     nasty = "<img src=x onerror='document.title=1'><script>document.title=1</script>"
     atlas = dl.build_atlas(NETWORKS[16])
