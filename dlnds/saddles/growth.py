@@ -115,7 +115,8 @@ def grow_manifold(
         direction of time that the orbit was grown in) and a Lyapunov function falls around it from
         where the orbit is; ``within_accuracy``, if it is a saddle and the orbit is too near to its
         other manifold to tell to which side it will leave; ``none``. ``stop_reason`` says why the
-        last piece of it ended: ``event`` at an equilibrium, at ``reach`` or at ``length``.
+        last piece of it ended: ``event`` at an equilibrium, at ``reach`` or at ``length``;
+        ``at_rest`` at one of those that a symmetry makes of one, as with weight decay.
         ``spacing(fibre)``, of fans: the largest distance to the path of the next orbit, which stays
         above what was asked for where neighbours part, as on both sides of another manifold.
 

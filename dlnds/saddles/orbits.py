@@ -63,10 +63,11 @@ class Growth(NamedTuple):
 
 
 class Arrival(NamedTuple):
-    """What an orbit comes to, if anything, and what decided that."""
+    """What an orbit comes to, if anything, and what decided that; ``rests`` if it is there."""
 
     at: Equilibrium | None = None
     decision: str = "none"
+    rests: bool = False
 
 
 class Orbit(NamedTuple):
@@ -130,9 +131,9 @@ def follow(growth: Growth, y: Array, watched: Sequence[Event] = ()) -> Orbit:
         slow = reason == "event" and run["event"].values[-1] == len(limits)
         if slow:
             arrival = arrived(growth, x[:-1])
-        if not slow or arrival.at is not None or left < 1:
+        if not slow or arrival.at is not None or arrival.rests or left < 1:
             reason = "out_of_steps" if slow and arrival.at is None else reason
-            reason = "at_rest" if reason == "end_reached" else reason
+            reason = "at_rest" if reason == "end_reached" or arrival.rests else reason
             return Orbit(y, error, pieces, np.concatenate(passed), reason, arrival)
 
 
@@ -170,7 +171,9 @@ def arrived(growth: Growth, x: Array) -> Arrival:
     the orbit is, for sure: ``trapped``. A saddle if the orbit was as near to its stable manifold as
     its accuracy allows to tell when it came: since, the distance has grown like e^{λt} while the
     other coordinates fell like e^{−μt}, the fastest and the slowest rate. Where the expansion of
-    that manifold is not as accurate, nothing is said yet.
+    that manifold is not as accurate, nothing is said yet. One among others, as the states that a
+    symmetry makes of one, attracts none of them: there the orbit rests once it is as near as it is
+    accurate.
     """
     system, backward = growth.system.system, growth.system.backward
     try:
@@ -179,6 +182,8 @@ def arrived(growth: Growth, x: Array) -> Arrival:
         at = at._replace(unit=growth.local.at.unit)
     except (ConvergenceError, ValueError):
         return Arrival()
+    if at.central and not at.unstable:
+        return Arrival(rests=bool(np.linalg.norm(x - state) <= UNCLEAR * growth.accuracy))
     if at.central or not at.stable:
         return Arrival()
     if not at.unstable:

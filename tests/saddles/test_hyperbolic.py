@@ -535,3 +535,16 @@ def test_lorenz_branches_change_the_sides_at_the_homoclinic_orbit():
         return float(found.miss[0] * np.sign(found.state[0, 0, 0]))
 
     assert miss(13.925) * miss(13.928) < 0.0
+
+
+def test_orbits_under_weight_decay_rest_at_minima_that_turns_make_of_one():
+    net = dl.LinearNetwork((2, 3, 3, 2), np.diag([2.0, 1.2]), weight_decay=0.2)
+    saddle = net.critical_state((1,))
+    grown = dl.grow_manifold(net, dl.unstable_manifold(net, saddle), n_points=3, rng=0)
+    assert set(dl.schema.decode(grown.stop_reason).values.tolist()) == {"at_rest"}
+    assert grown.sizes["fibre"] == 2  # to both sides
+    for end in grown.state.values[:, -1]:
+        found = dl.classify(net, end)
+        assert found.critical_point.item() == "{0⁺}"  # the larger mode in place of the other
+        assert dl.schema.decode(found.kind).item() == "minimum"
+        assert abs(float(found.loss) - float(net.loss(net.critical_state((0,))))) < 1e-12
