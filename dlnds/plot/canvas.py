@@ -67,8 +67,9 @@ _PARTIAL = ("probability", "mean_escape_time", "escape_time")
 def atlas(data: object) -> xr.DataTree:
     """Return what is drawn of an atlas, its dims in order; refuse what is none."""
     if not isinstance(data, xr.DataTree) or data.attrs.get("schema") != "atlas":
-        got = getattr(data, "attrs", {}).get("schema", type(data).__name__)
-        raise TypeError(f"atlas: needs what build_atlas returns, got {got!r}")
+        own = getattr(data, "attrs", {}).get("schema")
+        other = f"{own!r}; try its .dlnds.plot()" if own else repr(type(data).__name__)
+        raise TypeError(f"atlas: needs what build_atlas returns, got {other}")
     nodes: dict[str, xr.Dataset] = {"/": data.to_dataset()}
     for name in _NODES:
         if name in data.children:
