@@ -54,7 +54,7 @@ _STEMS = {
 #: Schemas without a picture, and where to look instead.
 _NO_PICTURE = {
     "classification": "print it, or draw all points with plot.graph(build_atlas(net))",
-    "decayed_points": "look at 'loss' and 'kind'",
+    "decayed_points": "draw plot.decay_diagram, or plot.loss of a run with points=",
     "canonical_form": "look at 'group_element' and 'residual', or draw linearize(net, x)",
     "fiber": "look at 'fiber_dimension' and 'nullity', or draw linearize(net, x)",
     "orbit": "look at 'orbit_dimension' and 'isotropy', or draw linearize(net, x)",

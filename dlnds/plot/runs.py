@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from dlnds import schema
-from dlnds.arrays import Array
+from dlnds.arrays import Array, Flags
 from dlnds.errors import (
     check_choice,
     check_integer,
@@ -65,7 +65,7 @@ def loss(
         What `flow` returns.
     points
         What `critical_points` returns: the levels are drawn as lines, those of the sets of leading
-        modes with their labels.
+        modes with their labels; with weight decay those of minima.
     exact
         Another run, such as that of `exact_flow` or of `flow` beside gradient descent: a thin line
         on the wide one of the run.
@@ -97,8 +97,7 @@ def loss(
     """
     runs = _runs(run, exact, "loss", (), "has no loss, since its system has no energy")
     tested, rest = (None, 0.0) if test is None else _test_loss(test, runs[0])
-    if points is not None:
-        points = canvas.node("points", points, "points")
+    levels = None if points is None else _levels(points)
     clocks, styles = _clocks(runs), _styles(runs, linestyle)
     ax = canvas.axes(ax, (8.0, 4.5), clocks[0], runs[0]["loss"])
     handles = []
@@ -109,8 +108,8 @@ def loss(
         style = {"color": _TESTED, "linewidth": 1.8}
         lines(ax, clocks[0], tested, **style)
         handles.append(_handle(canvas.label(tested), style))
-    if points is not None:
-        _draw_levels(ax, points, rest)
+    if levels is not None:
+        _draw_levels(ax, levels, rest)
     if len(handles) > 1:
         ax.legend(handles=handles, fontsize=9)
     return ax
@@ -224,17 +223,38 @@ def _positive(shown: Mapping[str, tuple[xr.DataArray, Any]]) -> Array:
     return values[values > 0.0]
 
 
-def _draw_levels(ax: Axes, points: xr.Dataset, rest: float) -> None:
-    """Draw the critical levels, and the labels of those of the generic path."""
-    losses, labels = points["loss"].values + rest, layout.path_labels(points)
+class _Levels(NamedTuple):
+    """Losses of critical points, their labels, and which of them are labelled."""
+
+    losses: Array
+    labels: list[str]
+    shown: Flags
+
+
+def _levels(points: object) -> _Levels:
+    """Return the levels of a table: those of the generic path stand out, or minima under decay."""
+    if getattr(points, "attrs", {}).get("schema") != "decayed_points":
+        table = canvas.node("points", points, "points")
+        shown = layout.generic_path(table)
+        return _Levels(table["loss"].values, layout.path_labels(table), shown)
+    wanted = schema.by_dims("critical_point loss kind (critical_point)")
+    table = schema.read("points", points, "decayed_points", wanted)
+    minima = schema.decode(table["kind"]).isin(("minimum", "global_minimum"))
+    labels = [str(label) for label in table["critical_point"].values]
+    return _Levels(table["loss"].values, labels, minima.values)
+
+
+def _draw_levels(ax: Axes, levels: _Levels, rest: float) -> None:
+    """Draw the critical levels, and the labels of those that stand out."""
+    losses = levels.losses + rest
     if len(losses) <= 300:
         for level in losses:
             ax.axhline(level, color="0.9", linewidth=0.5, zorder=0)
-    rows = np.flatnonzero(layout.generic_path(points))
+    rows = np.flatnonzero(levels.shown)
     for level in losses[rows]:
         ax.axhline(level, color="0.45", linewidth=0.8, linestyle="--", zorder=1)
     canvas.scale_levels(ax, losses[rows])
-    canvas.label_heights(ax, losses[rows].tolist(), [labels[row] for row in rows])
+    canvas.label_heights(ax, losses[rows].tolist(), [levels.labels[row] for row in rows])
 
 
 @known_options

@@ -66,3 +66,16 @@ def test_too_many_branches_are_not_named_and_others_are_refused():
         dl.plot.decay_diagram(DIAGRAM, show="index")
     with pytest.raises(TypeError, match="^diagram: "):
         dl.plot.decay_diagram(dl.critical_points(NET))
+
+
+def test_minima_under_decay_are_levels_of_losses():
+    net = dl.LinearNetwork((3, 4, 4, 2), NET.target, weight_decay=0.4)
+    points = dl.critical_points(net)
+    run = dl.flow(net, net.initial(scale=0.8, rng=0), (0.0, 30.0))
+    ax = dl.plot.loss(run, points=points)
+    dashed = [line.get_ydata()[0] for line in ax.lines if line.get_linestyle() == "--"]
+    minima = dl.schema.decode(points.kind).isin(["minimum", "global_minimum"]).values
+    np.testing.assert_array_equal(np.sort(dashed), np.sort(points.loss.values[minima]))
+    labels = {text.get_text() for text in ax.texts}
+    assert labels == set(points.critical_point.values[minima].tolist())
+    assert abs(np.array(dashed) - float(run.loss[-1])).min() < 1e-9
