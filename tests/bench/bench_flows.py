@@ -377,7 +377,16 @@ def first_runs():
         note(f"{method}: cold {cold:.2f} s of CPU, warm {warm:.2f} s")
 
 
-PARTS = (one_run, thousand_runs, wide_network, skinny_network, plateaus, first_runs)
+def chains():
+    """A million Langevin steps of a network of 48 weights, in four chains."""
+    net = dl.LinearNetwork((4, 6, 4), np.diag([3.0, 2.0, 1.0, 0.5]))
+    starts = np.stack([net.initial(scale=0.5, rng=seed) for seed in range(4)])
+    options = {"temperature": 1e-3, "step_size": 1e-4, "n_steps": 250_000, "rng": 0}
+    spent = median_time(lambda: dl.sample(net, starts, **options), 3)
+    report("10^6 Langevin steps at 48 weights", spent, 5.0, "s", at_most=True)
+
+
+PARTS = (one_run, thousand_runs, wide_network, skinny_network, plateaus, chains, first_runs)
 
 if __name__ == "__main__":
     print(f"dlnds {dl.__version__}, numpy {np.__version__}, {os.cpu_count()} cores", flush=True)
