@@ -529,8 +529,10 @@ class LossNetwork(LayeredSystem):
     is over where its Hessian shows one. There is none if some direction of W lowers the loss for
     ever, as for labels that a network can fit; a linear program tells, and a run to infinity has no
     limit: give `flow` a last time then. Where hidden layers are narrower than both ends, W may not
-    be able to go there, which is not decided: no minimum is told. What rests on the critical points
-    of the square loss (`critical_points`, `saddle_visits`, …) takes a `LinearNetwork` only.
+    be able to go there, which is not decided: no minimum is told. Weights hold what is 1e-16 of the
+    largest singular value of W, or less, as rounding, and may lose the sign of det W, which
+    balanced layers keep: the `ProductFlow` of the network does not. What rests on the critical
+    points of the square loss (`critical_points`, `saddle_visits`, …) takes a `LinearNetwork` only.
 
     References
     ----------
