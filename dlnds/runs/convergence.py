@@ -115,7 +115,7 @@ def convergence_bounds(net: Any, run: xr.Dataset) -> xr.Dataset:
             f"net: needs the square loss or linear measurements, got {net!r}; of other losses no "
             "constant is known by which they exceed their least value"
         )
-    known, dims, states = _rows(net, run)
+    known, dims, states = states_of(net, run)
     layers = layers_of(net.widths, states)
     excess, rate = rates.measured(loss, layers)
     is_flow = known.attrs.get("method") not in _NO_FLOW
@@ -141,17 +141,6 @@ def convergence_bounds(net: Any, run: xr.Dataset) -> xr.Dataset:
     return schema.finish(
         xr.Dataset(variables, {**coords, "bound": [*found]}), "convergence_bounds", net.attributes()
     )
-
-
-def _rows(net: Any, run: xr.Dataset) -> tuple[xr.Dataset, tuple[str, ...], Array]:
-    """Return a run, the dims of its rows and its states, all of which are numbers in order."""
-    known, dims, _ = states_of(net, run)
-    wanted = {"state": (*dims, "parameter")}
-    if "time" in known.variables:
-        wanted["time"] = tuple(dim for dim in dims if dim in known["time"].dims)
-    beyond = ("state", "time") if "sample" in dims else ()  # rows that a run did not reach
-    known = schema.read("run", known, "run", wanted, partial=beyond)
-    return known, dims, known["state"].values
 
 
 def _bounds(

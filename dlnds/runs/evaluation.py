@@ -65,6 +65,7 @@ def evaluate(
     found = {"loss": (dims, _of_rows(states, lambda rows: net.loss_on(rows, X, Y)))}
     rest = getattr(net, "irreducible_loss", 0.0)
     train = "data_loss" if "data_loss" in known else "loss"  # without weight decay
+    known = schema.read("run", known, "run", {}, optional={train: dims}, partial=(train,))
     if train in known and np.isfinite(rest):
         found["train_loss"] = (dims, known[train].transpose(*dims).values + rest)
     return _with_best(net, known, dims, found, "loss")

@@ -140,7 +140,11 @@ def states_of(system: SystemProtocol, run: xr.Dataset) -> tuple[xr.Dataset, tupl
     if not rows or state.sizes.get("parameter") != system.dim:
         raise ValueError(f"run: needs states of {system.dim} parameters, got {dict(state.sizes)}")
     dims = (*(("sample",) if "sample" in state.dims else ()), rows[0])
-    return known, dims, state.transpose(*dims, "parameter").values
+    numbers = {"state": (*dims, "parameter")}
+    if "time" in known.variables:
+        numbers["time"] = tuple(dim for dim in dims if dim in known["time"].dims)
+    known = schema.read("run", known, "run", numbers, partial=numbers)  # rows may not be reached
+    return known, dims, known["state"].values
 
 
 def _observed(system: SystemProtocol, names: list[str], states: Array) -> dict[str, xr.Variable]:
