@@ -527,9 +527,23 @@ MUTANTS = (
     Mutant(
         "maps of one layer that decay with depth",
         "runs/exact.py",
-        "np.multiply.outer(np.exp(-times), state - end)",
-        "np.multiply.outer(np.exp(-2.0 * times), state - end)",
+        "np.multiply.outer(np.exp(-rate * times), state - end)",
+        "np.multiply.outer(np.exp(-2.0 * rate * times), state - end)",
         ("runs/test_exact.py",),
+    ),
+    Mutant(
+        "decay left out of two layers that are not aligned",
+        "runs/exact.py",
+        "    generator -= net.mean_decay * np.eye(len(generator))\n",
+        "",
+        ("runs/test_exact.py",),
+    ),
+    Mutant(
+        "orbits that come to one of many equilibria go on",
+        "saddles/orbits.py",
+        "return Arrival(rests=bool(np.linalg.norm(x - state) <= UNCLEAR * growth.accuracy))",
+        "return Arrival(rests=True)",
+        ("saddles/test_hyperbolic.py",),
     ),
     Mutant(
         "kernels of flax read as weights of torch",
