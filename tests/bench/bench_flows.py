@@ -151,6 +151,27 @@ def wide_network():
     report_ratios("dlnds", times, {"diffrax Dopri8": 1.5, "scipy DOP853": 1.5})
 
 
+@threadpoolctl.threadpool_limits.wrap(limits=1, user_api="blas")
+def completion():
+    """A deep factorization of a matrix, some of whose entries are known."""
+    print("100 x 100 of rank 5, 30 % known, depth 3, start 1e-3, T = 300, error 1e-4", flush=True)
+    rng = np.random.default_rng(0)
+    target = rng.normal(size=(100, 5)) @ rng.normal(size=(5, 100))
+    target *= 10.0 / np.linalg.norm(target, 2)
+    known = rng.random(target.shape) < 0.3
+    loss = dl.losses.completion(target.shape, *np.nonzero(known), target[known])
+    net = dl.LossNetwork((100,) * 4, loss)
+    start, grid = net.initial(scale=1e-3, rng=0), np.array([0.0, 300.0])
+    truth = reference(net, start, grid)
+    note(f"loss {net.loss(truth[-1]) / net.loss(start):.1e} of the first at the end")
+    tools = {"dlnds": flow_tool(net, start, grid)}
+    if available("diffrax", "diffrax", "jax"):
+        tools["diffrax Dopri8"] = peers.diffrax_tool(net, start, grid, target, 1.0 * known)
+    times = alternate(at_equal_error(tools, truth, 1e-4), 3)
+    milliseconds(times)
+    report_ratios("dlnds", times, {"diffrax Dopri8": 3})
+
+
 def skinny_products(net):
     """Return the matrix products of one right-hand side as (a, b, out), in their memory order."""
     rng, products = np.random.default_rng(0), []
@@ -386,7 +407,10 @@ def chains():
     report("10^6 Langevin steps at 48 weights", spent, 5.0, "s", at_most=True)
 
 
-PARTS = (one_run, thousand_runs, wide_network, skinny_network, plateaus, chains, first_runs)
+PARTS = (
+    *(one_run, thousand_runs, wide_network, completion, skinny_network, plateaus, chains),
+    first_runs,
+)
 
 if __name__ == "__main__":
     print(f"dlnds {dl.__version__}, numpy {np.__version__}, {os.cpu_count()} cores", flush=True)

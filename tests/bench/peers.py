@@ -263,10 +263,11 @@ def heyoka_ensemble_tool(net, starts, grid, *, compact):
 # diffrax
 
 
-def diffrax_tool(net, starts, grid):
+def diffrax_tool(net, starts, grid, target=None, weights=1.0):
     """Dopri8 in double precision, compiled; a stack of starts is mapped by `vmap`.
 
-    Forward mode, since no gradient is wanted: reverse mode was never faster.
+    Of the square loss, or of one that weights the entries of another ``target``. Forward mode,
+    since no gradient is wanted: reverse mode was never faster.
     """
     import diffrax
     import jax
@@ -276,14 +277,15 @@ def diffrax_tool(net, starts, grid):
 
     shapes = list(zip(net.widths[1:], net.widths[:-1], strict=True))
     cuts = np.cumsum([rows * columns for rows, columns in shapes])[:-1]
-    target, times = jnp.asarray(net.target), jnp.asarray(grid)
+    target = jnp.asarray(net.target if target is None else target)
+    times, weights = jnp.asarray(grid), jnp.asarray(weights)
 
     def value(t, x, _):
         layers = [part.reshape(s) for part, s in zip(jnp.split(x, cuts), shapes, strict=True)]
         products = [layers[0]]
         for layer in layers[1:]:
             products.append(layer @ products[-1])
-        signal, parts = target - products[-1], []
+        signal, parts = weights * (target - products[-1]), []
         for i in range(len(layers) - 1, 0, -1):
             parts.append((signal @ products[i - 1].T).ravel())
             signal = layers[i].T @ signal
