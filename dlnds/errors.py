@@ -231,6 +231,28 @@ def check_integers(
     return tuple(check_integer(name, v, minimum=minimum, maximum=maximum) for v in value)
 
 
+def check_names(name: str, given: Any, count: int) -> tuple[str, ...]:
+    """Return so many texts, or none; refuse others."""
+    found = tuple(given) if isinstance(given, Sequence) and not isinstance(given, str) else (given,)
+    if not all(isinstance(text, str) for text in found):
+        raise TypeError(f"{name}: needs texts, got {given!r}")
+    if len(found) not in (0, count):
+        raise ValueError(f"{name}: needs {count} names or none, got {len(found)}")
+    return found
+
+
+def row_names(data: Any) -> tuple[str, ...]:
+    """Return what arrays and tables of samples call their rows, if that is text; else nothing."""
+    labels: Any = ()
+    if isinstance(data, xr.DataArray) and data.ndim == 2:
+        dim = data.transpose(..., "sample").dims[0] if "sample" in data.dims else data.dims[0]
+        labels = data.coords[dim].values if dim in data.coords else ()
+    elif hasattr(data, "iloc") and data.ndim == 2:  # of pandas
+        labels = data.axes[0]
+    names = tuple(str(label) for label in labels)
+    return names if all(isinstance(label, str) for label in labels) else ()
+
+
 def check_generator(name: str, value: Any) -> np.random.Generator:
     """Return a generator for a seed, a seed sequence, or a generator (SPEC 7)."""
     if isinstance(value, np.random.RandomState):

@@ -651,28 +651,6 @@ def samples(
     return check_array(name, data, ndim=ndim)
 
 
-def row_names(data: Any) -> tuple[str, ...]:
-    """Return what arrays and tables of samples call their rows, if that is text; else nothing."""
-    labels: Any = ()
-    if isinstance(data, xr.DataArray) and data.ndim == 2:
-        dim = data.transpose(..., "sample").dims[0] if "sample" in data.dims else data.dims[0]
-        labels = data.coords[dim].values if dim in data.coords else ()
-    elif hasattr(data, "iloc") and data.ndim == 2:  # of pandas
-        labels = data.axes[0]
-    names = tuple(str(label) for label in labels)
-    return names if all(isinstance(label, str) for label in labels) else ()
-
-
-def names(name: str, given: Any, count: int) -> tuple[str, ...]:
-    """Return so many texts, or none; refuse others."""
-    found = tuple(given) if isinstance(given, Sequence) and not isinstance(given, str) else (given,)
-    if not all(isinstance(text, str) for text in found):
-        raise TypeError(f"{name}: needs texts, got {given!r}")
-    if len(found) not in (0, count):
-        raise ValueError(f"{name}: needs {count} names or none, got {len(found)}")
-    return found
-
-
 def _sample_labels(data: Any) -> list[Any]:
     """Return what arrays and tables call their samples; nothing if they do not."""
     if isinstance(data, xr.DataArray):

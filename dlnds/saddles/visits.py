@@ -651,7 +651,10 @@ def overlay(graph: xr.Dataset, observed: xr.Dataset) -> xr.Dataset:
     ([1, 0, 1, 0, 0], ['{}', '{}', '{0}', '{1}', '{1}'])
     """
     whole, digest, empty = schema.REQUIRED["connections"], ["problem_digest"], ["edge"]
-    graph = schema.read("graph", graph, "connections", whole, attributes=digest, empty=empty)
+    table = {"leads": ("start_point", "end_point")}
+    graph = schema.read(
+        "graph", graph, "connections", whole, optional=table, attributes=digest, empty=empty
+    )
     observed = schema.read(
         "observed",
         observed,

@@ -25,9 +25,11 @@ from dlnds.errors import (
     check_flag,
     check_integers,
     check_memory,
+    check_names,
     check_number,
     finite,
     known_options,
+    row_names,
 )
 from dlnds.systems import varied
 from dlnds.systems.network import (
@@ -171,8 +173,8 @@ class LinearNetwork(LayeredSystem):
         fields = {"widths": widths, "target": target, "input_root": root, "whitening": whitening}
         original = widths[0] if root is not None or whitening is None else len(whitening)
         names = {
-            "features": schema.names("features", self.features, original),
-            "outputs": schema.names("outputs", self.outputs, widths[-1]),
+            "features": check_names("features", self.features, original),
+            "outputs": check_names("outputs", self.outputs, widths[-1]),
         }
         for name, value in {**fields, "weight_decay": decay, **names}.items():
             if isinstance(value, np.ndarray):
@@ -223,7 +225,7 @@ class LinearNetwork(LayeredSystem):
         inputs, outputs = labelled_data(X, "Y", Y, ndim=2)
         parts = moments.from_data(inputs, outputs, check_flag("normalize", normalize))
         words = _NORMALIZED[bool(normalize)]
-        names = {"features": schema.row_names(X), "outputs": schema.row_names(Y)}
+        names = {"features": row_names(X), "outputs": row_names(Y)}
         return cls._from_parts(parts, hidden, whiten, words, weight_decay, **names)
 
     @classmethod

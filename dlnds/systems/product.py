@@ -781,7 +781,9 @@ class ProductFlow(SystemProtocol):
 def check_packed(system: object, name: str = "system") -> None:
     """Refuse what has no layers, or factors, to make a state of."""
     if not isinstance(system, WeightSystem | ProductFlow):
-        raise TypeError(f"{name}: needs a network, whose states are layers of weights")
+        raise TypeError(
+            f"{name}: needs a network, whose states are layers of weights, got {words_of(system)}"
+        )
 
 
 def has_maps(system: object) -> TypeGuard[LinearNetwork | ProductFlow]:
