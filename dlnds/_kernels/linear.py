@@ -143,7 +143,9 @@ def write_signal_change(params, image, change, out):
 @part
 def write_loss_signal(params, image, out):
     """Write R = −∂ℓ/∂S of another loss, as `write_signal` does."""
-    if params[0][2] == ENTRIES:
+    if params[0][2] <= WHITENED:
+        scaled_sum(1.0, target(params), -1.0, image, out)
+    elif params[0][2] == ENTRIES:
         entries_signal(target(params), entry_weights(params), image, out)
     elif params[0][2] == MEASUREMENTS:
         measured_signal(measurements(params), 1.0, image, out)
@@ -156,7 +158,9 @@ def write_loss_signal(params, image, out):
 @part
 def write_loss_signal_change(params, image, change, out):
     """Write the derivative of `write_loss_signal`, as `write_signal_change` does."""
-    if params[0][2] == ENTRIES:
+    if params[0][2] <= WHITENED:
+        scaled_sum(-1.0, change, 0.0, change, out)
+    elif params[0][2] == ENTRIES:
         entries_change(entry_weights(params), change, out)
     elif params[0][2] == MEASUREMENTS:
         measured_signal(measurements(params), 0.0, change, out)

@@ -23,6 +23,9 @@ from dlnds.systems.protocol import (
 )
 from dlnds.theory.coordinates import layers_of
 
+#: Rates of columns that rest, in terms of that of one that fades.
+_STILL = 1e-12
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class GradedFlow(SystemProtocol):
@@ -75,8 +78,23 @@ class GradedFlow(SystemProtocol):
         What is small moves in terms of itself for ever.
         """
         state = self.factors(x)
-        felt = np.abs(field_of(self.flow, 0.0)(state)).max() if force < math.inf else force
-        return self.flow.limit(state, felt, rtol)
+        if force < math.inf:
+            force = 0.0 if self._rests(x) else np.abs(field_of(self.flow, 0.0)(state)).max()
+        return self.flow.limit(state, force, rtol)
+
+    def _rests(self, x: Array) -> bool:
+        """Tell whether nothing moves but one column that has faded, and fades for ever.
+
+        Its rate is that of the others' residual, which does not change any more. Several may turn
+        to where they grow.
+        """
+        size, logs = self.flow.dim, x[self.flow.dim :]
+        faded = np.flatnonzero(logs < logs.max() - kernels.DEEPEST)
+        if len(faded) != 1:
+            return False
+        rates, own = field_of(self, 0.0)(x)[:size], self._columns == faded[0]
+        fading = -float(x[:size][own] @ rates[own])
+        return fading > 0.0 and float(np.abs(rates[~own]).max()) <= _STILL * fading
 
     def theory(self, x: Array) -> Theory:
         """Return what is known at a state: the likeness of the flow."""

@@ -48,7 +48,7 @@ from dlnds.systems.protocol import (
     words_of,
 )
 from dlnds.theory import fixed_rank, moments, spectra, strings, symmetry, tolerances
-from dlnds.theory.coordinates import flat, layers_of, product
+from dlnds.theory.coordinates import Turning, flat, layers_of, product
 from dlnds.theory.forms import pack_params
 from dlnds.theory.spectra import KnownSpectrum
 
@@ -230,7 +230,8 @@ class ProductFlow(SystemProtocol):
     def numerics(self) -> Numerics:
         """How to integrate the flow: as of two layers, with AᵀA − BᵀB = 0 restored.
 
-        Under another loss than the square one in `graded` coordinates.
+        Under another loss than the square one in `graded` coordinates, and where det W has a sign
+        that plain factors lose.
         """
         layers = self.factors.numerics
         common = layers._replace(
@@ -239,10 +240,16 @@ class ProductFlow(SystemProtocol):
             tangent=None,
             symmetric=False,
             reduce=lambda x: None,
+            straight=lambda: None,
+            deflate=lambda x, rtol: None,
+            aligned=lambda x: None,
         )
         if not self.is_square:
             kept = frozenset({"log_singular_value", "determinant_sign"})
             return common._replace(working_basis=self.graded.reduction, unaffected=kept)
+        if self.depth == 2 and set(self._widths) == {self.rank}:
+            kept = frozenset({"log_singular_value"})
+            return common._replace(working_basis=self._signed_basis, unaffected=kept)
         return common._replace(
             working_basis=self._working_basis,
             aligned=self._working_basis,
@@ -255,6 +262,18 @@ class ProductFlow(SystemProtocol):
         turn: Any = self.factors.numerics.working_basis
         found: Reduction | None = turn(states)
         return found and found._replace(system=self._in_mode_basis)
+
+    def _signed_basis(self, states: Array) -> Reduction:
+        """Return the same in `graded` coordinates."""
+        found = self._working_basis(states)
+        if found is None:
+            return self.graded.reduction(states)
+        turn: Any = found.lift
+        inner, outer = (basis.reshape(-1, self.rank, self.rank)[0] for basis in turn.bases[::2])
+        ends = Turning(self._widths, [inner, np.eye(self.rank), outer])
+        there = Turning(self._widths, [inner.T, np.eye(self.rank), outer.T])
+        place = self._in_mode_basis.graded.reduction(there(states[..., None, :])[..., 0, :])
+        return place._replace(lift=lambda rows: ends(place.lift(rows)))
 
     @cached_property
     def _in_mode_basis(self) -> ProductFlow:

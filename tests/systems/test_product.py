@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import dlnds as dl
 from dlnds._kernels import jit
 from dlnds._kernels import product as kernels
+from dlnds.runs.flow import MANY
 
 EPS = np.finfo(float).eps
 
@@ -69,6 +70,41 @@ def test_derivatives_are_exact_at_equal_and_close_singular_values(sizes, depth):
     turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
     root = np.sqrt(sizes)
     contracts.check_system(prod, prod.pack((U * root @ turn, V * root @ turn)))
+
+
+@pytest.mark.parametrize("small", [1e-8, 1e-20, 1e-40])
+def test_derivatives_are_those_of_two_layers_at_singular_values_far_apart(small):
+    prod = flow_of((3, 3, 3), 3)
+    rng, root = np.random.default_rng(0), np.sqrt([1.0, 0.5, small])
+    U, V = (np.linalg.qr(rng.normal(size=(3, 3)))[0] * root for _ in range(2))
+    x = np.concatenate([V.T.ravel(), U.ravel()])
+    J = contracts.call(prod.jacobian, jit.JACOBIAN, (prod.dim,) * 2, 0.0, x, prod.params)
+    np.testing.assert_allclose(J, -prod.factors.hessian(x), rtol=0, atol=1e-13)
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("h", [2, 3, 4])
+def test_a_start_with_the_wrong_sign_ends_at_a_saddle_and_keeps_it(h):
+    """det W(0) < 0 < det Σ: W cannot reach Σ, and comes to Σ without its last mode."""
+    target = np.array([[1.5, 0.4], [-0.3, 1.2]])
+    prod = dl.ProductFlow(dl.LinearNetwork((2,) * (h + 1), target), rank=2)
+    x = prod.factor([[0.5, 0.2], [0.1, -0.3]])
+    run = dl.flow(prod, x, save=["log_singular_value"])
+    assert run.limit_kind.item() == dl.schema.LIMIT_KINDS.index("saddle")
+    loss = 0.5 * np.linalg.svd(target)[1][1] ** 2
+    assert float(run.loss[-1]) == pytest.approx(loss, rel=1e-12)
+    run = dl.flow(prod, x, (0, 100), save=["log_singular_value", "determinant_sign"])
+    assert (run.determinant_sign == -1.0).all()
+    assert (np.diff(run.log_singular_value[-9:, 1]) < 0.0).all()
+
+
+def test_stacks_of_any_size_are_of_the_flow_itself():
+    """One that is compiled for two layers as a network of their own is another for h > 2."""
+    prod = dl.ProductFlow(dl.LinearNetwork((2, 2, 2, 2), np.diag([2.0, 1.0])), rank=1)
+    x = prod.initial(scale=0.5, rng=0)
+    alone = dl.flow(prod, x, (0, 1), t_eval=[1.0])
+    many = dl.flow(prod, np.tile(x, (MANY, 1)), (0, 1), t_eval=[1.0])
+    np.testing.assert_array_equal(many.state[-1], alone.state)
 
 
 @settings(max_examples=25)
