@@ -410,13 +410,27 @@ class ProductFlow(SystemProtocol):
     def _decayed(self, loss_of: Callable[[Array], Any], size: float) -> dict[str, Any]:
         """Return the critical points as weight decay of the layers of the network varies."""
         widths = self.factors.widths
-        return varied.with_decay(
+        parts = varied.with_decay(
             self,
             functools.cache(functools.partial(symmetry.tangents, widths)),
             lambda x: varied.observed(layers_of(widths, x), loss_of, size),
             widths,
             share=0.5 * self.depth,  # −hλW, by two factors
         )
+        kept = {name: self._where_of_rank(parts[name]) for name in ("fun", "jacobian")}
+        return {**parts, **kept}
+
+    def _where_of_rank(self, function: Callable[[Array, float], Array]) -> Any:
+        """Return a function of states that is NaN where W has lost its rank.
+
+        There the factors go on, through zero to their mirror image, and the maps of rank k do not.
+        """
+
+        def value(x: Array, p: float) -> Array:
+            s, found = self._singular_values(x), function(x, p)
+            return found if s[-1] > tolerances.FACTOR_RANK * s[0] else np.full_like(found, np.nan)
+
+        return value
 
     def attributes(self) -> dict[str, Any]:
         """Return what the attributes of a Dataset say of the flow."""
