@@ -313,7 +313,7 @@ def flattest_minimum(net: LinearNetwork) -> xr.Dataset:
     -----
     At a perfect fit, W K = Σ, the Hessian is JᵀJ. Of a unit vector w with W K w = c u, ‖u‖ = 1, the
     inequality of means on Σ_i ‖L_iᵀ u‖² ‖W_{1:i−1} K w‖² gives λ_max ≥ h (‖K w‖² c^{2h−2})^{1/h}.
-    With whitened inputs the best is h σ_1^{2−2/h}, which balanced minima attain, of any widths.
+    With whitened inputs the best is h σ_0^{2−2/h}, which balanced minima attain, of any widths.
     Otherwise the best of the singular vectors w of K and of Σ is taken: a bound that need not be
     attained. Where the narrowest layer leaves a residual nothing is proved, although no smaller
     value than the balanced one is known for whitened inputs.

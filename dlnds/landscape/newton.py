@@ -106,7 +106,7 @@ def find_critical_point(
 
     Where f has order m, Newton steps gain (m − 1)/m only: if trials gain little, the other
     directions go m times as far, which lands at the zero up to rounding. There f ~ z^m, so that z
-    is known to about 1e-16^{1/m} only: m = h − 1 for h layers at A_S and S = {1..r}, r < r_max.
+    is known to about 1e-16^{1/m} only: m = h − 1 for h layers at A_S and S = {0..r−1}, r < r_max.
 
     Where ‖f‖ has a minimum that is no zero, a gradient flow is followed downwards, by steps
     (|J| + μ)^{-1}f, until a trial has a smaller ‖f‖ than all states before; other systems take

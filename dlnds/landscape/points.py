@@ -169,12 +169,13 @@ def classify(net: Any, x: ArrayLike | xr.Dataset, *, rtol: float | None = None) 
 
     Notes
     -----
-    With r = |S| and r_max = min(d_0, …, d_h, rank Σ): if r = r_max, S = {1..r} is a global minimum
-    and any other S a strict saddle. If r < r_max, S ≠ {1..r} is a strict saddle; for S = {1..r} a
-    pair of layers is tightened if W_{j+1:i−1} or W_{1:j−1} Σᵀ W_{i+1:h} has rank r, and the saddle
-    is non-strict if all pairs are. The order of descent is the size k of the smallest set of layers
-    whose k cyclic blocks all have rank above r; it is exact if rank Σ = min(d_0, d_h), at A_S, and
-    for k = 2. Equal singular values count as equal: any of them are the largest.
+    With r = |S| and r_max = min(d_0, …, d_h, rank Σ): if r = r_max, the leading modes, S =
+    {0..r−1}, are a global minimum and any other S a strict saddle. If r < r_max, S ≠ {0..r−1} is a
+    strict saddle; for S = {0..r−1} a pair of layers is tightened if W_{j+1:i−1} or W_{1:j−1} Σᵀ
+    W_{i+1:h} has rank r, and the saddle is non-strict if all pairs are. The order of descent is at
+    least the size k of the smallest set of layers whose k cyclic blocks all have rank above r, and
+    is k if rank Σ = min(d_0, d_h), at A_S, and for k = 2. Equal singular values count as equal: any
+    of them are the largest.
 
     A singular value of a product is relative to what the product changes by if each layer changes
     by its own size. Then nothing depends on how sizes are shared among layers, and other bases of

@@ -72,7 +72,7 @@ def grow_manifold(
     n_points
         Samples of each run, at about equal distances along its path.
     reach
-        Distance from the critical point at which backward runs end; ``None`` takes √h σ_1^{1/h},
+        Distance from the critical point at which backward runs end; ``None`` takes √h σ_0^{1/h},
         which is what it takes to learn the first mode. Forward ones go on to their limit. Of other
         systems all runs end there; ``None`` takes 100 times the norm of the equilibrium, at least
         100. A hundredth of it is the unit of lengths, if it is given and smaller than the larger of
@@ -128,7 +128,7 @@ def grow_manifold(
     Notes
     -----
     A start x + δ v is off the manifold by about ‖½ D²f(v, v)‖ δ²/(2λ), with the smallest rate λ
-    along v: δ makes that ``rtol`` σ_1^{1/h}, at most 0.02 σ_1^{1/h}; x is moved along its orbit so
+    along v: δ makes that ``rtol`` σ_0^{1/h}, at most 0.02 σ_0^{1/h}; x is moved along its orbit so
     that the start has the C_i of x. At balanced points of whitened problems channels of the
     residual network are on the manifold at any size, and random directions of order h ≥ 3 are drawn
     from all of its cone: balanced layers with a random positive semidefinite Z_{1:h}.

@@ -59,6 +59,10 @@ def test_rows_are_what_matrices_say(widths, sigma, decay):
         minimum = not np.any(values < -1e-11 * size)
         assert (kind in ("minimum", "global_minimum")) == minimum
         assert (kind == "global_minimum") == (minimum and float(row.loss) <= least + 1e-13)
+        if net.depth > 2:  # the strongest modes, however many, all on their larger roots
+            learnt, strengths = row.learnt.values.astype(bool), net.singular_values
+            ranked = strengths[learnt].min(initial=np.inf) >= strengths[~learnt].max(initial=0.0)
+            assert minimum == (ranked and "⁻" not in row.critical_point.item())
     assert "global_minimum" in kinds
 
 

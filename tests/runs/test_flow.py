@@ -110,16 +110,18 @@ def test_tolerance_follows_the_weights_so_that_no_run_rests_at_the_saddle(scale)
     assert run.mode_strength.values[-1, 0] == pytest.approx(1.0, rel=1e-6)
 
 
-def test_scaling_weights_and_target_scales_the_run():
-    """h = 2: W → cW, Σ → c²Σ, t → t/c². Steps do not depend on the units of anything."""
+@pytest.mark.parametrize("h", [1, 2, 3])
+def test_scaling_weights_and_target_scales_the_run(h):
+    """W → cW, Σ → c^h Σ, t → c^{2−2h} t. Steps do not depend on the units of anything."""
     target, c = np.array([[2.0, 0.3], [0.1, 1.0]]), 2.0**-20
-    small = dl.LinearNetwork((2, 3, 2), c**2 * target)
-    large = dl.LinearNetwork((2, 3, 2), target)
+    widths, longer = (2, *(3,) * (h - 1), 2), c ** (2 - 2 * h)
+    small = dl.LinearNetwork(widths, c**h * target)
+    large = dl.LinearNetwork(widths, target)
     x = naive.state_of(large, 0, 0.1)
-    slow, fast = dl.flow(small, c * x, (0, 8 / c**2)), dl.flow(large, x, (0, 8))
+    slow, fast = dl.flow(small, c * x, (0, 8 * longer)), dl.flow(large, x, (0, 8))
     assert slow.attrs["n_steps"] == fast.attrs["n_steps"]
     np.testing.assert_array_equal(slow.state, c * fast.state)
-    np.testing.assert_array_equal(slow.time, fast.time / c**2)
+    np.testing.assert_array_equal(slow.time, fast.time * longer)
 
 
 def test_rows_are_steps_or_the_wanted_times_and_the_end():

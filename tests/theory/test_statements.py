@@ -233,6 +233,13 @@ def square(widths):
     return dl.LinearNetwork(widths=widths, target=np.array([[2.0, 0.3], [-0.4, 1.0]]))
 
 
+def test_unused_width_is_exact_along_the_flow():
+    def move(net, x):
+        return dl.flow(net, x, (0.0, 2.0), [2.0], rtol=1e-12).state.values[-1]
+
+    check_reduction(move, square)
+
+
 def test_unused_width_is_exact_under_gradient_descent():
     def move(net, x):
         return dl.iterate(dl.GradientDescent(net, 0.05), x, 40).state.values[-1]
