@@ -82,8 +82,8 @@ def _add_atlas(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "file and pictures beside it.",
         epilog="CSV: the first line names the columns, inputs 'x:NAME', outputs 'y:NAME', "
         "optionally one column 'sample' with names; each further line is one sample, all values "
-        "are numbers. For example: dlnds atlas --data mine.csv --transform standardize "
-        "--hidden 8 8 --out mine.nc --html",
+        "are numbers; lines that begin with '#' are comments. For example: dlnds atlas --data "
+        "mine.csv --transform standardize --hidden 8 8 --out mine.nc --html",
         formatter_class=_HelpFormatter,
     )
     add = atlas.add_argument
@@ -108,8 +108,8 @@ def _add_atlas(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         choices=("auto", ",", ";", "tab"),
         default="auto",
         metavar="SEP",
-        help="what stands between columns: a comma, a semicolon, tab, or auto; decimal commas are "
-        "read unless that is a comma",
+        help="what stands between columns: a comma, a semicolon, tab, or auto; numbers may have "
+        "decimal commas, in quotes where commas stand between columns",
     )
     add("--drop-missing", action="store_true", help="leave out samples that lack a value")
     add("--raw-inputs", action="store_true", help="keep the input covariance: do not whiten")

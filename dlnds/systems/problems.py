@@ -17,10 +17,13 @@ import xarray as xr
 from dlnds.arrays import Integers
 from dlnds.errors import check_choice, check_flag, known_options
 from dlnds.systems.linear import LinearNetwork
+from dlnds.systems.tables import SEPARATORS, read_table
 
-#: What may stand between columns, by what it is called.
-SEPARATORS = {",": ",", ";": ";", "tab": "\t"}
 TRANSFORMS = ("none", "center", "standardize")
+#: What stands in cells without a value, in small letters.
+_MISSING = ("", "na", "nan", "n/a", "#n/a", "#na", "<na>", "null", "none")
+#: A number as people write it who set commas between thousands.
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")
 
 
 def _data_folder() -> Path:
@@ -92,15 +95,18 @@ def read_csv(
     path
         Name of a file, or of a data set (`problem_names`). The first line of a file names the
         columns: inputs start with ``x:``, outputs with ``y:``, and one column ``sample`` may name
-        the samples. Each further line is one sample; all values are numbers. Lines may end as they
-        do on any system.
+        the samples. Each further line is one sample; all values are numbers. Whole lines that
+        begin with ``#`` are comments, within a line it is text; a name that begins a line with
+        ``#`` needs quotes. Names and numbers may have quotes, separators may end each line, and
+        lines end as they do on any system. The text is UTF-8, or UTF-16 with its mark.
     transform
         ``"none"``, ``"center"`` (mean 0 over the samples) or ``"standardize"`` (mean 0, variance 1;
         constant columns stay 0). ``None`` takes what a data set says of itself, and none for a
         file.
     separator
-        ``","``, ``";"`` or ``"tab"`` between columns; ``"auto"`` takes the one that the first line
-        has. With the last two, numbers may have decimal commas.
+        ``","``, ``";"`` or ``"tab"`` between columns; ``"auto"`` takes the one that makes names of
+        the first line, or that of a line ``sep=;`` before it. Numbers may have decimal commas; in
+        quotes, where commas stand between columns.
     drop_missing
         Leave out samples in which a value is missing (empty, NA or NaN), in place of an error.
 
@@ -116,7 +122,8 @@ def read_csv(
         If there is neither such a file nor such a data set.
     ValueError
         If a column has no prefix, there are no inputs or no outputs, a value is missing or no
-        number, decimal commas and points are mixed, or the file of a data set does not agree with
+        number, decimal commas and points are mixed, commas may be decimal ones or stand between
+        thousands, the text has another encoding, or the file of a data set does not agree with
         its checksum.
 
     Examples
@@ -154,24 +161,15 @@ def read_csv(
 
 
 def _parse(file: Path, separator: str, drop_missing: bool) -> xr.Dataset:
-    mark = _separator(file, separator)
-    try:
-        table = pd.read_csv(
-            file, sep=mark, skipinitialspace=True, header=None, dtype=str, comment="#",
-            encoding="utf-8-sig",
-        )  # fmt: skip
-    except pd.errors.EmptyDataError as error:
-        raise ValueError(f"path: {file} is empty") from error
-    except (ValueError, UnicodeDecodeError) as error:
-        raise ValueError(f"path: {_unread(file, str(error))}") from error
-    names, table = table.iloc[0].fillna("").tolist(), table.iloc[1:].reset_index(drop=True)
-    names = [name.strip() for name in names]
+    mark, names, rows = read_table(file, separator)
     _check_header(file, names)
     places = [i for i, name in enumerate(names) if name != "sample"]
-    lacking = np.flatnonzero(table[places].isna().any(axis=1))
+    table = pd.DataFrame(rows, columns=range(len(names)), dtype=str)
+    missing = table[places].map(str.casefold).isin(_MISSING)
+    lacking = np.flatnonzero(missing.any(axis=1))
     if len(lacking) and not drop_missing:
-        raise ValueError(_missing(file, names, table, lacking))
-    table = table[~table[places].isna().any(axis=1)]
+        raise ValueError(_missing(file, names, missing, lacking))
+    table = table[~missing.any(axis=1)]
     if not len(table):
         raise ValueError(f"path: {file} has no samples")
     samples = table.index + 1
@@ -191,36 +189,14 @@ def _parse(file: Path, separator: str, drop_missing: bool) -> xr.Dataset:
     return xr.Dataset(parts, attrs=dropped)
 
 
-def _unread(file: Path, error: str) -> str:
-    """Return what is said of a file that is no table."""
-    uneven = re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", error)
-    if uneven is None:
-        return f"{file} cannot be read as CSV: {error.strip()}"
-    before, line, got = uneven.groups()
-    return f"line {line} of {file} has {got} values, those before have {before}"
-
-
-def _separator(file: Path, separator: str) -> str:
-    """Return what stands between columns: what is asked for, or what the first line has."""
-    if separator != "auto":
-        return SEPARATORS[separator]
-    with open(file, encoding="utf-8-sig", errors="replace") as lines:
-        first = next((line for line in lines if line.strip() and line.lstrip()[0] != "#"), "")
-    for mark in ("\t", ";"):
-        columns = [name.strip().strip('"') for name in first.split(mark)]
-        if len(columns) > 1 and all(n == "sample" or n[:2] in ("x:", "y:") for n in columns):
-            return mark
-    return ","
-
-
-def _missing(file: Path, names: list[str], table: pd.DataFrame, lacking: Integers) -> str:
+def _missing(file: Path, names: list[str], missing: pd.DataFrame, lacking: Integers) -> str:
     """Return what is said of samples that lack values."""
-    row = int(lacking[0])
-    column = next(i for i, name in enumerate(names) if name != "sample" and pd.isna(table[i][row]))
+    row, place = np.argwhere(missing.to_numpy())[0]
+    column = [name for name in names if name != "sample"][place]
     listed = ", ".join(str(k + 1) for k in lacking[:10]) + (", …" if len(lacking) > 10 else "")
     return (
-        f"path: {file} needs numbers, but column {names[column]!r} of sample {row + 1} has none; "
-        f"values are missing in {len(lacking)} of {len(table)} samples ({listed}), which "
+        f"path: {file} needs numbers, but column {column!r} of sample {row + 1} has none; "
+        f"values are missing in {len(lacking)} of {len(missing)} samples ({listed}), which "
         "drop_missing=True (--drop-missing) leaves out"
     )
 
@@ -228,12 +204,15 @@ def _missing(file: Path, names: list[str], table: pd.DataFrame, lacking: Integer
 def _numbers(file: Path, names: list[str], table: pd.DataFrame, mark: str) -> pd.DataFrame:
     """Return a table of texts as numbers, with decimal points or commas."""
     texts = table.to_numpy(str)
-    values = table
-    if mark != "," and (np.char.find(texts, ",") >= 0).any():
-        wrong, what = np.char.find(texts, ".") >= 0, "has decimal commas"
+    values, wrong, what = table, np.zeros(texts.shape, bool), "needs numbers"
+    commas = np.char.find(texts, ",") >= 0
+    if commas.any():
+        what = "has decimal commas"
+        wrong = np.char.find(texts, ".") >= 0
+        if mark == "," and all(_THOUSANDS.fullmatch(text) for text in texts[commas]):
+            what = "needs numbers without commas between thousands (or is it a decimal one?)"
+            wrong = commas
         values = pd.DataFrame(np.char.replace(texts, ",", "."), table.index, table.columns)
-    else:
-        wrong, what = np.zeros(texts.shape, bool), "needs numbers"
     if not wrong.any():
         values = values.apply(pd.to_numeric, errors="coerce")
         wrong, what = ~np.isfinite(values.to_numpy(float)), "needs numbers"

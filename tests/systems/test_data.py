@@ -109,6 +109,16 @@ def test_csv_of_the_documented_form_is_read(tmp_path):
         ("x:a,y:b\n1,2\n,3\n4,NA\n", "missing in 2 of 3 samples \\(2, 3\\)"),
         ("x:a,y:b,x:a\n1,2,3\n", "has the column 'x:a' twice"),
         ("x:a,y:b\n1,2+3j\n", "has '2\\+3j'"),
+        ("# only this\n\n", "is empty"),
+        ("sep=;\n", "is empty"),
+        ("sep=|\nx:a|y:b\n1|2\n", "says 'sep=\\|', but needs ',', ';' or a tab"),
+        ("x:a,y:b\n1 # one,2\n", "column 'x:a' of sample 1 has '1 # one'"),
+        ("#x:a,y:b\n1,2\n", "column '1' .* starts neither"),
+        ('# "\nx:a,y:b\n1,2\n"3,4\n5,6', "a quote that opens in line 4 is never closed"),
+        ('x:a,y:b\n"1,234",1\n"2,500",2\n', "thousands .* of sample 1 has '1,234'"),
+        ('x:a,y:b\n"1,5",1\n2.5,2\n', "decimal commas, but column 'x:a' of sample 2 has '2.5'"),
+        ('x:a,y:b\n"1,5,5",1\n', "column 'x:a' of sample 1 has '1,5,5'"),
+        ("x:a;y:b;\n1;2;3\n", "line 2 of .* has 3 values, those before have 2"),
     ],
 )
 def test_csv_of_another_form_is_refused_with_the_place(tmp_path, text, message):
@@ -126,6 +136,12 @@ def test_csv_of_another_form_is_refused_with_the_place(tmp_path, text, message):
         "sample;x:a;y:u;x:b\r\nfirst;1.5;2;3\r\nsecond;4;5;-6\r\n",
         "\ufeffsample,x:a,y:u,x:b\r\nfirst,1.5,2,3\r\nsecond,4,5,-6\r\n",
         "# made elsewhere\nsample ; x:a ; y:u ; x:b\nfirst ; 1,5 ; 2 ; 3\nsecond ; 4 ; 5 ; -6",
+        "sample;x:a;y:u;x:b;;\nfirst;1,5;2;3;;\nsecond;4;5;-6;;\n",
+        "sample,x:a,y:u,x:b\nfirst,1.5,2,3,\nsecond,4,5,-6,\n",
+        "sep=;\r\nsample;x:a;y:u;x:b\r\nfirst;1,5;2;3\r\nsecond;4;5;-6\r\n",
+        '"sep=\t"\nsample\tx:a\ty:u\tx:b\nfirst\t1,5\t2\t3\nsecond\t4\t5\t-6\n',
+        'sample,x:a,y:u,x:b\nfirst,"1,5","2,0",3\nsecond,4,"5",-6\n',
+        '"sample" ; "x:a" ; "y:u" ; "x:b"\n"first" ; "1,500" ; 2 ; 3\nsecond ; 4 ; 5 ; -6',
     ],
 )
 def test_other_separators_commas_and_ends_of_lines_are_read(tmp_path, text):
@@ -134,6 +150,45 @@ def test_other_separators_commas_and_ends_of_lines_are_read(tmp_path, text):
     assert data.X.values.tolist() == [[1.5, 4], [3, -6]]
     assert data.Y.values.tolist() == [[2, 5]]
     assert data.feature_in.values.tolist() == ["a", "b"]
+
+
+@pytest.mark.parametrize("quote", ["", '"'])
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+def test_a_hash_within_a_line_is_text(tmp_path, mark, quote):
+    names = [f"{quote}{name}{quote}" for name in ("sample", "x:a#1", "y: #b")]
+    rows = [names, [f"{quote}A #2{quote}", "1", "2"], ["B#", "2", "3"], ['"#C"', "4", "1"]]
+    lines = [mark.join(row) for row in rows]
+    data = dl.read_csv(write(tmp_path, "\n".join(["# first", *lines[:2], "#x,y,z", *lines[2:]])))
+    assert data.sample.values.tolist() == ["A #2", "B#", "#C"]
+    assert (data.feature_in.item(), data.feature_out.item()) == ("a#1", " #b")
+    assert data.X.values.tolist() == [[1, 2, 4]]
+    assert data.Y.values.tolist() == [[2, 3, 1]]
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+def test_what_is_in_quotes_may_be_anything(tmp_path, mark):
+    """Separators, quotes that are doubled, ends of lines, and lines that look like comments."""
+    header = mark.join(['"x:a; cm, or\tinch"', '"y:the ""b"""', "sample"])
+    text = header + "\n" + mark.join(["1", "2", '"one\n# two\n"'])
+    data = dl.read_csv(write(tmp_path, text))
+    assert data.feature_in.values.tolist() == ["a; cm, or\tinch"]
+    assert data.feature_out.values.tolist() == ['the "b"']
+    assert data.sample.values.tolist() == ["one\n# two"]
+    assert (data.X.item(), data.Y.item()) == (1, 2)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "latin-1"])
+def test_encodings_are_read_or_named(tmp_path, encoding):
+    """UTF-16 is known by its mark, which Python writes for "utf-16" alone."""
+    file = tmp_path / "data.csv"
+    file.write_bytes("x:größe;y:b\n1,5;2\n".encode(encoding))
+    if encoding in ("utf-16-le", "latin-1"):
+        with pytest.raises(ValueError, match=r"^path: .*data.csv is no text .* save it as UTF-8"):
+            dl.read_csv(file)
+    else:
+        assert dl.read_csv(file).feature_in.values.tolist() == ["größe"]
+    file.write_bytes(b"\xfe\xff" + "x:größe;y:b\n1,5;2\n".encode("utf-16-be"))
+    assert dl.read_csv(file).feature_in.values.tolist() == ["größe"]
 
 
 def test_samples_that_lack_values_are_left_out_if_asked(tmp_path):
