@@ -24,6 +24,18 @@ class Paper(NamedTuple):
 
 #: The keys that docstrings cite.
 PAPERS = {
+    "Abd02": Paper(
+        "Abdulle, SIAM Journal on Scientific Computing 23, 2002",
+        "article",
+        "Abdulle, Assyr",
+        "Fourth order Chebyshev methods with recurrence relation",
+        {
+            "journal": "SIAM Journal on Scientific Computing",
+            "volume": "23",
+            "number": "6",
+            "year": "2002",
+        },
+    ),
     "ACGH18": Paper(
         "Arora, Cohen, Golowich & Hu, arXiv:1810.02281",
         "inproceedings",
@@ -103,6 +115,13 @@ PAPERS = {
             "eprint": "1910.05505",
         },
     ),
+    "Deu04": Paper(
+        "Deuflhard, Springer 2004",
+        "book",
+        "Deuflhard, Peter",
+        "Newton methods for nonlinear problems: Affine invariance and adaptive algorithms",
+        {"publisher": "Springer", "year": "2004"},
+    ),
     "FL24": Paper(
         "Furman & Lau, arXiv:2402.03698",
         "misc",
@@ -117,12 +136,53 @@ PAPERS = {
         "Effect of batch learning in multilayer neural networks",
         {"booktitle": "ICONIP", "year": "1998"},
     ),
+    "GPTCLP07": Paper(
+        "Ginelli et al., arXiv:0706.0510",
+        "article",
+        "Ginelli, Francesco and Poggi, Pietro and Turchi, Alessio and Chaté, Hugues and "
+        "Livi, Roberto and Politi, Antonio",
+        "Characterizing dynamics with covariant Lyapunov vectors",
+        {
+            "journal": "Physical Review Letters",
+            "volume": "99",
+            "year": "2007",
+            "eprint": "0706.0510",
+        },
+    ),
+    "HNW93": Paper(
+        "Hairer, Nørsett & Wanner, Springer 1993",
+        "book",
+        "Hairer, Ernst and Nørsett, Syvert P. and Wanner, Gerhard",
+        "Solving ordinary differential equations I: Nonstiff problems",
+        {"publisher": "Springer", "edition": "second", "year": "1993"},
+    ),
+    "HTF09": Paper(
+        "Hastie, Tibshirani & Friedman, Springer 2009",
+        "book",
+        "Hastie, Trevor and Tibshirani, Robert and Friedman, Jerome",
+        "The elements of statistical learning: Data mining, inference, and prediction",
+        {"publisher": "Springer", "edition": "second", "year": "2009"},
+    ),
+    "HW96": Paper(
+        "Hairer & Wanner, Springer 1996",
+        "book",
+        "Hairer, Ernst and Wanner, Gerhard",
+        "Solving ordinary differential equations II: Stiff and differential-algebraic problems",
+        {"publisher": "Springer", "edition": "second", "year": "1996"},
+    ),
     "JGH18": Paper(
         "Jacot, Gabriel & Hongler, arXiv:1806.07572",
         "inproceedings",
         "Jacot, Arthur and Gabriel, Franck and Hongler, Clément",
         "Neural tangent kernel: Convergence and generalization in neural networks",
         {"booktitle": "NeurIPS", "year": "2018", "eprint": "1806.07572"},
+    ),
+    "JT19": Paper(
+        "Ji & Telgarsky, arXiv:1810.02032",
+        "inproceedings",
+        "Ji, Ziwei and Telgarsky, Matus",
+        "Gradient descent aligns the layers of deep linear networks",
+        {"booktitle": "ICLR", "year": "2019", "eprint": "1810.02032"},
     ),
     "KH25": Paper(
         "Kumar & Haupt, arXiv:2502.15952",
@@ -139,6 +199,13 @@ PAPERS = {
         "Linear convergence of gradient and proximal-gradient methods under the Polyak-Łojasiewicz "
         "condition",
         {"booktitle": "ECML PKDD", "year": "2016", "eprint": "1608.04636"},
+    ),
+    "Kuz04": Paper(
+        "Kuznetsov, Springer 2004",
+        "book",
+        "Kuznetsov, Yuri A.",
+        "Elements of applied bifurcation theory",
+        {"publisher": "Springer", "edition": "third", "year": "2004"},
     ),
     "LFW23": Paper(
         "Lau, Furman, Wang, Murfet & Wei, arXiv:2308.12108",
@@ -196,6 +263,13 @@ PAPERS = {
         "Implicit regularization in deep learning may not be explainable by norms",
         {"booktitle": "NeurIPS", "year": "2020", "eprint": "2005.06398"},
     ),
+    "RV07": Paper(
+        "Roy & Vetterli, EUSIPCO 2007",
+        "inproceedings",
+        "Roy, Olivier and Vetterli, Martin",
+        "The effective rank: A measure of effective dimensionality",
+        {"booktitle": "EUSIPCO", "year": "2007"},
+    ),
     "SMG14": Paper(
         "Saxe, McClelland & Ganguli, arXiv:1312.6120",
         "inproceedings",
@@ -223,6 +297,13 @@ PAPERS = {
         "Pure and spurious critical points: a geometric study of linear networks",
         {"booktitle": "ICLR", "year": "2020", "eprint": "1910.01671"},
     ),
+    "Ver18": Paper(
+        "Vershynin, Cambridge University Press 2018",
+        "book",
+        "Vershynin, Roman",
+        "High-dimensional probability: An introduction with applications in data science",
+        {"publisher": "Cambridge University Press", "year": "2018"},
+    ),
     "WA25": Paper(
         "Wendin & Altafini, arXiv:2511.10362",
         "misc",
@@ -231,9 +312,24 @@ PAPERS = {
         "perspective",
         {"year": "2025", "eprint": "2511.10362"},
     ),
+    "YF01": Paper(
+        "Yamashita & Fukushima, Computing Supplementa 15, 2001",
+        "article",
+        "Yamashita, Nobuo and Fukushima, Masao",
+        "On the rate of convergence of the Levenberg–Marquardt method",
+        {"journal": "Computing Supplementa", "volume": "15", "year": "2001"},
+    ),
+    "Zen21": Paper(
+        "Zeng, arXiv:2101.09180",
+        "misc",
+        "Zeng, Zhonggang",
+        "A Newton's iteration converges quadratically to nonisolated solutions too",
+        {"year": "2021", "eprint": "2101.09180"},
+    ),
 }
 #: schema of a result: the function whose docstring tells the papers behind it, if it has another
-#: name than the schema.
+#: name than the schema. What other functions make of the same schema says so by itself, in the
+#: attribute ``made_by``.
 MAKERS = {
     "run": "flow",
     "decayed_points": "critical_points",
@@ -260,7 +356,12 @@ MAKERS = {
     "evaluation": "evaluate",
 }
 #: beginnings of names of variables: the paper that they are from.
-_VARIABLES = {"ntk_": "JGH18", "hidden_similarity": "SMG19"}
+_VARIABLES = {
+    "ntk_": "JGH18",
+    "hidden_similarity": "SMG19",
+    "stable_rank": "Ver18",
+    "effective_rank": "RV07",
+}
 
 
 def cite(result: Any, *, form: str = "text") -> str:
@@ -281,7 +382,8 @@ def cite(result: Any, *, form: str = "text") -> str:
     Notes
     -----
     A function rests on the papers that its References name. A Dataset rests on those of the
-    function that makes its kind, of its system, and of what was recorded.
+    function that made it (``attrs["made_by"]``, or else that of its schema), of its system, and of
+    what was recorded.
 
     Examples
     --------
@@ -302,7 +404,7 @@ A survey from a network perspective. 2025. arXiv:2511.10362
 def reference(key: str) -> str:
     """Return the reference of a paper as a line of text."""
     _, _, authors, title, where = PAPERS[key]
-    place = [where[k] for k in ("journal", "booktitle") if k in where]
+    place = [where[k] for k in ("journal", "booktitle", "publisher") if k in where]
     number = "".join([where.get("volume", ""), f"({where['number']})" if "number" in where else ""])
     parts = ", ".join([*place, *([number] if number else []), where["year"]])
     arxiv = f". arXiv:{where['eprint']}" if "eprint" in where else ""
@@ -342,11 +444,16 @@ def _of_docstring(thing: Any) -> set[str]:
     return set(re.findall("|".join(PAPERS), references))
 
 
+def _maker(node: xr.Dataset) -> str:
+    """Return the name of the function that made a Dataset."""
+    schema = str(node.attrs.get("schema", ""))
+    return str(node.attrs.get("made_by", MAKERS.get(schema, schema)))
+
+
 def _of_dataset(data: xr.Dataset | xr.DataTree) -> set[str]:
     """Return the keys behind a Dataset, or behind all nodes of a tree."""
     nodes = [data] if isinstance(data, xr.Dataset) else [n.dataset for n in data.subtree]
-    schemas = [str(node.attrs["schema"]) for node in nodes if "schema" in node.attrs]
-    made = [maker for s in schemas if hasattr(dlnds, maker := MAKERS.get(s, s))]
+    made = [maker for node in nodes if hasattr(dlnds, maker := _maker(node))]
     if not made:
         raise TypeError("result: needs a Dataset that says in its attribute 'schema' what it is")
     named = {*made, *(str(node.attrs["system"]) for node in nodes if "system" in node.attrs)}

@@ -7,8 +7,10 @@ import operator
 import re
 from pathlib import Path
 
+import calls
 import numpy as np
 import pytest
+import xarray as xr
 
 import dlnds as dl
 from dlnds import papers
@@ -143,22 +145,28 @@ def test_keys_of_papers_are_resolved_where_they_are_cited():
         flat = " ".join(references.split())
         for key in set(re.findall(rf"\b({keys})\b", flat)):
             assert f"{key} ({papers.PAPERS[key].short})" in flat, f"{name}: {key}"
-        unknown = set(re.findall(r"\b[A-Z][A-Za-z]{1,4}\d{2}\b", flat)) - set(papers.PAPERS)
+        unknown = set(re.findall(r"\b[A-Z][A-Za-z]{1,7}\d{2}\b", flat)) - set(papers.PAPERS)
         assert not unknown, f"{name}: {unknown} are not in dlnds/papers.py"
 
 
-def test_a_result_is_cited_like_what_makes_it():
-    net = dl.LinearNetwork(widths=(2, 2, 2), target=np.diag([2.0, 1.0]))
-    run = dl.flow(net, net.initial(scale=1e-2, rng=0))
-    for made, parts in (
-        (dl.critical_points(net), (dl.critical_points, dl.LinearNetwork)),
-        (run, (dl.flow, dl.LinearNetwork)),
-        (dl.saddle_visits(net, run), (dl.saddle_visits, dl.LinearNetwork)),
-    ):
-        apart = {line for part in parts for line in dl.cite(part).splitlines()}
-        assert set(dl.cite(made).splitlines()) == apart
-    assert "WA25: " in dl.cite(net)
-    assert dl.cite(net) == dl.cite(dl.LinearNetwork)
+def lines(thing):
+    return set(dl.cite(thing).splitlines())
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("group", sorted({*calls.GROUPS} - {"pictures"}))
+def test_a_result_is_cited_like_what_made_it(group):
+    """It rests on what its function does, and on nothing but that, its system and its inputs."""
+    for call in calls.table(group):
+        made, given = call.function(**call.arguments), call.arguments.values()
+        data = [thing for thing in (made, *given) if isinstance(thing, xr.Dataset | xr.DataTree)]
+        if not isinstance(made, xr.Dataset) or "schema" not in made.attrs or call.name == "load":
+            continue
+        systems = [getattr(dl, str(one.attrs["system"])) for one in data if "system" in one.attrs]
+        own, found = lines(call.function), lines(made)
+        assert found <= own.union(lines(dl.observe), *map(lines, (*data[1:], *systems))), call.name
+        if call.name != "observe":  # which rests on what was asked for
+            assert own <= found, call.name
 
 
 def test_a_tree_is_cited_like_its_nodes():
@@ -174,6 +182,8 @@ def test_what_was_recorded_is_cited():
     run = dl.flow(net, net.initial(scale=1e-2, rng=0), save=["state"])
     assert "JGH18" not in dl.cite(run)
     assert "JGH18" in dl.cite(dl.observe(net, run, "ntk_distance"))
+    names = ["ntk_distance", "hidden_similarity", "stable_rank", "effective_rank"]
+    assert lines(dl.observe(net, run, names)) == lines(dl.observe) | lines(run)
 
 
 def test_every_kind_of_result_has_its_maker():

@@ -246,6 +246,10 @@ def branch(
     two components come near without meeting: that is no branch point, and the step is shortened.
     The ``accuracy`` of branch points covers the distance of components that rounding may join.
 
+    References
+    ----------
+    Kuz04 (Kuznetsov, Springer 2004), chapter 10, for continuation, test functions and normal forms
+
     Examples
     --------
     >>> import dlnds as dl

@@ -118,6 +118,10 @@ def diagram(
     a pitchfork from one half to the other, see `branch`. Of Hopf points nothing is followed, and
     periodic orbits do not count for ``complete``.
 
+    References
+    ----------
+    Kuz04 (Kuznetsov, Springer 2004), chapter 10, for continuation, test functions and normal forms
+
     Examples
     --------
     >>> import dlnds as dl

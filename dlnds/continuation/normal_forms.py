@@ -76,7 +76,7 @@ def of_hopf_point(problem: Problem, point: Point, frequency: float = 0.0) -> str
 
     By the sign of the first Lyapunov coefficient, Re wᴴ (C(v, v, v̄) − 2 B(v, J⁻¹ B(v, v̄)) +
     B(v̄, (2iω − J)⁻¹ B(v, v))), with J v = iω v, Jᵀ w = −iω w, and B and C the second and third
-    derivatives of F [Kuznetsov, Elements of Applied Bifurcation Theory, section 5.4].
+    derivatives of F [Kuz04, section 5.4].
     """
     problem = problem._replace(rows=None)  # eigenvectors are of the Jacobian as it is
     z, jacobian, n = point.z, problem.matrix(point.z), len(point.x)

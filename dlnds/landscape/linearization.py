@@ -457,7 +457,8 @@ def canonical_spectrum(net: LinearNetwork, modes: Sequence[int]) -> xr.Dataset:
         "index": np.int64(np.count_nonzero(found < 0.0)),
         "nullity": np.int64(net.dim - len(found)),
     }
-    return schema.finish(xr.Dataset(variables), "linearization", net.attributes())
+    attrs = {**net.attributes(), "made_by": "canonical_spectrum"}
+    return schema.finish(xr.Dataset(variables), "linearization", attrs)
 
 
 @known_options

@@ -117,11 +117,9 @@ def find_critical_point(
 
     References
     ----------
-    Z. Zeng, *A Newton's iteration converges quadratically to nonisolated solutions too*,
-    arXiv:2101.09180. N. Yamashita, M. Fukushima, *On the rate of convergence of the
-    Levenberg–Marquardt method*, Computing Suppl. 15, 2001. P. Deuflhard, *Newton Methods for
-    Nonlinear Problems*, Springer, 2004. WA25 (Wendin & Altafini, arXiv:2511.10362), AMG24 (Achour,
-    Malgouyres & Gerchinovitz, arXiv:2107.13289) for the critical points.
+    Zen21 (Zeng, arXiv:2101.09180), YF01 (Yamashita & Fukushima, Computing Supplementa 15, 2001) and
+    Deu04 (Deuflhard, Springer 2004) for the steps; WA25 (Wendin & Altafini, arXiv:2511.10362) and
+    AMG24 (Achour, Malgouyres & Gerchinovitz, arXiv:2107.13289) for the critical points
 
     Examples
     --------

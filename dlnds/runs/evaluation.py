@@ -139,7 +139,8 @@ def generalization_error(
         return generalization.error(net.original_maps(net.product(rows)), goal, spread, tau)
 
     found = {"generalization_error": (dims, _of_rows(states, error))}
-    return _with_best(net, known, dims, found, "generalization_error")
+    best = _with_best(net, known, dims, found, "generalization_error")
+    return best.assign_attrs(made_by="generalization_error")
 
 
 def _covariance(value: ArrayLike, size: int) -> Array:

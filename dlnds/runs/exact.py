@@ -92,7 +92,8 @@ def exact_flow(
         **observe_rows(net, names, states, state[None]),
         "stop_reason": ((), np.int8(schema.STOP_REASONS.index("end_reached"))),
     }
-    attrs = {**net.attributes(), "method": "exact", "limit": net.limit(states[-1]).label}
+    attrs = {"method": "exact", "made_by": "exact_flow", "limit": net.limit(states[-1]).label}
+    attrs |= net.attributes()
     if modulo:
         attrs["defined_modulo"] = modulo
     return schema.finish(xr.Dataset(variables, run_coordinates(net, names)), "run", attrs)

@@ -94,8 +94,8 @@ def flow(
     t_eval
         Times to save, ascending; ``None`` saves every accepted step. The last row is the end of the
         run in any case, and no limit ends a run before the last of these times. Rows inside steps
-        err by at most about ten times what the ends of explicit ones may, in circular motion by
-        twice, and as Notes say in implicit ones.
+        err by at most about ten times what the ends of explicit ones may (twenty times where the
+        state goes round in circles), and as Notes say in implicit ones.
     method
         ``"dop853"``, the explicit pair of order 8; ``"radau"``, implicit collocation of order 9
         with the exact Jacobian (differences of the field, where a small `System` gives none);
@@ -164,9 +164,9 @@ def flow(
 
     Notes
     -----
-    Explicit: Dormand–Prince 8(5,3) with dense output of order 7 (Hairer, Nørsett, Wanner, section
-    II.5). Its steps are limited by the modes already learnt, so that a plateau at depth h costs
-    ~ε^{−(h−2)} of them. Two things keep their number proportional to log 1/ε.
+    Explicit: Dormand–Prince 8(5,3) with dense output of order 7 [HNW93, section II.5]. Its steps
+    are limited by the modes already learnt, so that a plateau at depth h costs ~ε^{−(h−2)} of them.
+    Two things keep their number proportional to log 1/ε.
 
     *Structure.* Networks are integrated in the singular basis of the target with hidden units
     sorted by size, and once modes are learnt to the accuracy of the run and no weight above 1e-10
@@ -185,6 +185,12 @@ def flow(
     one more complex factorization a step. Loss monotone and drift of the C_i below 1e-10 in all.
 
     Systems of more than 320 weights are solved in Krylov spaces of products with the Jacobian.
+
+    References
+    ----------
+    HNW93 (Hairer, Nørsett & Wanner, Springer 1993) for explicit steps, Abd02 (Abdulle, SIAM Journal
+    on Scientific Computing 23, 2002) for stabilized ones, HW96 (Hairer & Wanner, Springer 1996),
+    section IV.8, for implicit ones
 
     Examples
     --------
@@ -308,7 +314,9 @@ def iterate(
     else:
         rows = max((run.variables["time"].values for run in runs), key=lambda rows: rows[-1])
         dataset = side_by_side(runs, rows, coords)
-    return finished(system, _over_iterations(system, dataset), {"method": "iteration"})
+    return finished(
+        system, _over_iterations(system, dataset), {"method": "iteration", "made_by": "iterate"}
+    )
 
 
 def _iterated(

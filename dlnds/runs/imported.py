@@ -478,7 +478,7 @@ class _Rows:
         )
         mirrored = ", or the mirror image" if self._mirrored and not reading.way.original else ""
         words = self._words(reading.way) + mirrored + self._checked
-        attrs = {"method": "imported", "arrangement": words}
+        attrs = {"method": "imported", "made_by": "as_run", "arrangement": words}
         if self._compared:
             attrs["recorded_loss"] = reading.unit
         dataset = one(run, run_coordinates(self._system, self._names))

@@ -218,7 +218,7 @@ def covariant_vectors(
 
     References
     ----------
-    Ginelli et al., Physical Review Letters 99, 130601 (2007)
+    GPTCLP07 (Ginelli et al., arXiv:0706.0510)
 
     Examples
     --------

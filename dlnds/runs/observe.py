@@ -87,8 +87,8 @@ def observe(
     References
     ----------
     JGH18 (Jacot, Gabriel & Hongler, arXiv:1806.07572) for the kernel, SMG19 (Saxe, McClelland &
-    Ganguli, arXiv:1810.10531) for similarity; R. Vershynin, High-Dimensional Probability, section
-    7.6, for the stable rank; O. Roy, M. Vetterli, EUSIPCO 2007, for the effective rank.
+    Ganguli, arXiv:1810.10531) for similarity; Ver18 (Vershynin, Cambridge University Press 2018),
+    section 7.6, for the stable rank; RV07 (Roy & Vetterli, EUSIPCO 2007) for the effective rank
 
     Examples
     --------

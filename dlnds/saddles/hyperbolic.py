@@ -298,6 +298,7 @@ def local_manifold(
         **system.attributes(),
         "rtol": rtol,
         "side": "stable" if stable else "unstable",
+        "made_by": "stable_manifold" if stable else "unstable_manifold",
         "dimension": at.unstable,
         "strict_dimension": at.unstable,
         "central_dimension": at.central,

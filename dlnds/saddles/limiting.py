@@ -159,7 +159,8 @@ def escape_path(
     path = run.assign(end)
     for word in ("events", "n_unresolved"):  # of what ended the search for the limit
         path.attrs.pop(word, None)
-    attrs = {"delta": size, "start_error": error, "order": ray.order, "rate": ray.rate}
+    found = {"delta": size, "start_error": error, "order": ray.order, "rate": ray.rate}
+    attrs = {**found, "made_by": "escape_path"}
     return schema.finish(path.assign_coords(system.unit_coordinates()), "run", attrs)
 
 

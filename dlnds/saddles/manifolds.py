@@ -180,6 +180,7 @@ def _manifold(net: SystemProtocol, x: ArrayLike, rtol: float, stable: bool) -> x
         **net.attributes(),
         "rtol": rtol,
         "side": "stable" if stable else "unstable",
+        "made_by": "stable_manifold" if stable else "unstable_manifold",
         "dimension": local.dimensions.whole,
         "quotient_dimension": local.dimensions.quotient,
         "strict_dimension": local.strict,

@@ -365,8 +365,7 @@ def logistic(
 
     References
     ----------
-    Z. Ji, M. Telgarsky, Gradient descent aligns the layers of deep linear networks, ICLR 2019,
-    arXiv:1810.02032.
+    JT19 (Ji & Telgarsky, arXiv:1810.02032)
 
     Examples
     --------
@@ -423,7 +422,7 @@ def cross_entropy(
 
     References
     ----------
-    T. Hastie, R. Tibshirani, J. Friedman, The Elements of Statistical Learning, section 4.4.
+    HTF09 (Hastie, Tibshirani & Friedman, Springer 2009), section 4.4
 
     Examples
     --------
