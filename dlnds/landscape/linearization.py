@@ -42,6 +42,11 @@ ENDS = ("negative", "smallest", "largest")
 _DENSE = 1000
 #: Turns of an equilibration, each of which halves what is left in decades.
 _SWEEPS = 20
+#: How far eigenvalues may be off what they are at the critical point, in terms of what Newton's
+#: step changes in the Hessian: at a zero of any order it goes a part of the way that changes half.
+_MOVED = 2.0
+#: Eigenvalues, in terms of their rounding, from which on rounding of the force moves nothing far.
+_RESOLVED = 30.0
 
 
 class _Spectrum(NamedTuple):
@@ -144,9 +149,13 @@ def linearize(
 
         The attribute ``is_clear`` is 0 where index or nullity could be others as well: ranks of
         products of layers are not clear, or an eigenvalue that counts is less than ten times one
-        that does not. The attributes ``zero_tolerance``, ``largest_zero`` and ``smallest_nonzero``
-        (moduli) show how clear the decision on zero was; ``method`` is how the eigenvalues are
-        known, and ``complete`` is 0 if there are more of them.
+        that does not. Within 1e-3 ‖x‖ of a critical point they are those of that: what Newton's
+        step to it changes in the Hessian counts as zero too, and is clear from ten times that on if
+        the zeros are those of the symmetries, otherwise from 1e4 times.
+
+        The attributes ``zero_tolerance``, ``largest_zero`` and ``smallest_nonzero`` (moduli) show
+        how clear the decision on zero was; ``method`` is how the eigenvalues are known, and
+        ``complete`` is 0 if there are more of them.
 
     Raises
     ------
@@ -315,7 +324,7 @@ def _iterative(
 
 def _dataset(system: SystemProtocol, t: float, x: Array, found: _Spectrum) -> xr.Dataset:
     symmetric, values = system.numerics.symmetric, found.values
-    decision, index, clear = _judged(system, x, found)
+    decision, index, clear = _judged(system, t, x, found)
     growth = -values if symmetric else values.real
     unstable = ~decision.zero & (growth > (0.0 if symmetric else found.zero_tolerance))
     variables: dict[str, Any] = {"eigenvalue": ("eigen", values.real.copy())}
@@ -351,11 +360,12 @@ def _dataset(system: SystemProtocol, t: float, x: Array, found: _Spectrum) -> xr
 
 
 def _judged(
-    system: SystemProtocol, x: Array, found: _Spectrum
+    system: SystemProtocol, t: float, x: Array, found: _Spectrum
 ) -> tuple[Decision, int | None, bool]:
     """Return which eigenvalues are zero, the index if it is known otherwise, and if that is clear.
 
-    Where ranks of products of layers are not clear, the tolerance decides.
+    Where ranks of products of layers are not known, or not clear, the tolerance decides, and near
+    a critical point what the way there changes.
     """
     decision = spectra.decided(found.values, found.zero_tolerance)
     clear = decision.smallest_nonzero >= tolerances.CLEAR_GAP * decision.largest_zero
@@ -363,11 +373,61 @@ def _judged(
         return decision, None, clear
     known = system.theory(x).inertia()
     if known is None or not known[2]:
+        blur = _blur(system, t, x, found)
+        if blur > found.zero_tolerance:
+            decision = spectra.decided(found.values, blur)
+            orbit = found.complete and decision.nullity == _orbit_dimension(system, x)
+            gap = tolerances.CLEAR_GAP if orbit else tolerances.WIDE_GAP
+            clear = decision.smallest_nonzero >= gap * blur
         return decision, None, clear and known is None
     index, nullity, _ = known
     if found.complete:
         decision = spectra.counted(found.values, index, nullity)
     return decision, index, True
+
+
+def _blur(system: SystemProtocol, t: float, x: Array, found: _Spectrum) -> float:
+    """Return how far eigenvalues may be off those at a critical point near by; 0 if none is near.
+
+    Of large systems what symmetry tells: the Hessian times what it moves is no more than the force.
+    """
+    if found.method == "iterative" and system.dim > _DENSE:
+        pull, size = float(np.linalg.norm(field_of(system, t)(x))), float(np.linalg.norm(x))
+        near = pull <= tolerances.HESSIAN * float(np.abs(found.values).max(initial=0.0)) * size
+        return _MOVED * pull / size if near and size else 0.0
+    change = _change(system, t, x, found.resolution)
+    return 0.0 if change is None else _MOVED * float(np.linalg.norm(change))
+
+
+def _change(system: SystemProtocol, t: float, x: Array, resolution: float) -> Array | None:
+    """Return what Newton's step to a critical point changes in the Hessian, None if none is near.
+
+    Forces within rounding lead far where the Hessian is flat; there they are left out.
+    """
+    force, size = field_of(system, t)(x), float(np.linalg.norm(x))
+    matrix, _ = dense_jacobian(system, t, x)
+    top = float(np.linalg.norm(matrix))
+    if not 0.0 < float(np.linalg.norm(force)) <= tolerances.NEARLY * top * size:
+        return None
+    values, frame = scipy.linalg.eigh(matrix, check_finite=False)
+    pull, floor = frame.T @ force, max(resolution, tolerances.rounding(1) * top)
+    moved = (np.abs(pull) > tolerances.rounding(1) * top * size) | (
+        np.abs(values) > _RESOLVED * floor
+    )
+    slopes = np.copysign(np.maximum(np.abs(values), floor), values)
+    step = -frame @ np.where(moved, pull / slopes, 0.0)
+    if not float(np.linalg.norm(step)) <= tolerances.NEARLY * size:
+        return None
+    changed: Array = dense_jacobian(system, t, x + step)[0] - matrix
+    return changed
+
+
+def _orbit_dimension(system: SystemProtocol, x: Array) -> int:
+    """Return the dimension of the orbit of the symmetries, along which the Hessian is zero."""
+    moves = system.theory(x).generators()
+    if not moves.any():
+        return 0
+    return spectra.rank(np.linalg.svd(moves, compute_uv=False), tolerances.RANK)
 
 
 def _vectors(frame: Any, symmetric: bool) -> dict[str, Any]:
@@ -485,7 +545,8 @@ def inertia(
     xarray.Dataset
         Schema ``inertia``: ``index``, ``nullity`` and ``coindex``, the numbers of negative, zero
         and positive eigenvalues; the attribute ``zero_tolerance``, and ``is_clear``, which is 0 if
-        ten times that gives other counts, or ranks of products of layers tell others.
+        ten times that gives other counts, or ranks of products of layers tell others. Near
+        critical points the counts are those of these, as `linearize` explains.
 
     Raises
     ------
@@ -513,13 +574,17 @@ def inertia(
     t = check_number("t", t)
     check_memory("x", 5 * system.dim**2)
     matrix, zero = dense_jacobian(system, t, state)
-    known = None
+    known, moved = None, False
     if zero_tolerance is None:
         terms = terms_at(system, t, state)
+        change = _change(system, t, state, zero * float(np.linalg.norm(terms)))
         scale = _equilibrating(terms)
         matrix *= scale[:, None] * scale
         zero *= float(np.linalg.norm(terms * (scale[:, None] * scale)))
         known = system.theory(state).inertia()
+        if change is not None and not (known and known[2]):
+            blur = _MOVED * float(np.linalg.norm(change * (scale[:, None] * scale)))
+            zero, moved = max(zero, blur), blur > zero
     else:
         zero = check_number("zero_tolerance", zero_tolerance, minimum=0.0)
     index, coindex = (_count_below(sign * matrix, zero) for sign in (-1.0, 1.0))
@@ -528,7 +593,8 @@ def inertia(
     if known is not None:
         clear = known == (index, nullity, True)
     else:
-        wider = tolerances.CLEAR_GAP * zero
+        free = moved and nullity != _orbit_dimension(system, state)
+        wider = (tolerances.WIDE_GAP if free else tolerances.CLEAR_GAP) * zero
         clear = [_count_below(sign * matrix, wider) for sign in (-1.0, 1.0)] == [index, coindex]
     attrs = {**system.attributes(), "zero_tolerance": zero, "is_clear": int(clear)}
     return schema.finish(xr.Dataset(counts), "inertia", attrs)

@@ -223,7 +223,7 @@ class Search:
 
     def run(self, max_iterations: int) -> None:
         """Take steps until the critical point is reached, and one more if that gains."""
-        polished = True
+        polished = self.model.residual <= self.model.rounding
         while self.residuals[-1] > 0.0:
             distance, steps = self.distances[-1], len(self.residuals) - 1
             reached = distance <= self.rtol * self.model.size

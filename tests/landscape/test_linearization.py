@@ -383,3 +383,84 @@ def test_parts_of_other_spectra_are_their_first_and_last_eigenvalues():
         for name in ("eigenvalue", "eigenvalue_imag", "eigenvector", "eigenvector_imag"):
             np.testing.assert_array_equal(some[name], whole[name].isel(eigen=part))
         assert int(some["index"]) == 2
+
+
+# Near critical points: what the way there can change is no index.
+
+
+def decayed_saddle(sigma, learnt, decay, units):
+    """A critical point of two layers, s_j² = σ_j − λ for learnt modes, turned in hidden units."""
+    s = np.where(learnt, np.sqrt(np.abs(sigma - decay)), 0.0)
+    turn = np.linalg.qr(np.random.default_rng(5).normal(size=(units, units)))[0][:, : len(sigma)]
+    return np.concatenate([(turn * s).ravel(), (turn * s).T.ravel()])
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("seed", range(6))
+def test_ends_of_decayed_runs_have_the_zeros_of_turns_and_no_index(seed):
+    """r modes above the decay are learnt; turns of d_1 units move them r d_1 − r (r + 1)/2 ways."""
+    rng = np.random.default_rng(seed)
+    sigma, decay = np.array([3.0, 1.7, 0.6]), rng.uniform(0.1, 0.5)
+    units = int(rng.integers(3, 5))
+    net = dl.LinearNetwork((3, units, 3), np.diag(sigma), weight_decay=decay)
+    x = dl.flow(net, net.initial(scale=0.5, rng=seed), save=["state"]).state.values[-1]
+    found, counts = dl.linearize(net, x), dl.inertia(net, x)
+    assert int(found["index"]) == int(counts["index"]) == 0
+    assert int(found.nullity) == int(counts.nullity) == 3 * units - 6
+    assert found.attrs["is_clear"] == counts.attrs["is_clear"] == 1
+    assert "departure_rate" not in found
+
+
+@pytest.mark.parametrize("learnt", [(1, 1, 1), (1, 0, 1), (0, 1, 0)])
+def test_the_index_beside_a_critical_point_is_that_of_it_or_not_clear(learnt):
+    """Whatever the distance; at small ones it is clear, and far off that of the state itself."""
+    sigma, decay = np.array([3.0, 1.7, 0.6]), 0.2
+    net = dl.LinearNetwork((3, 4, 3), np.diag(sigma), weight_decay=decay)
+    x = decayed_saddle(sigma, np.array(learnt, bool), decay, 4)
+    values = np.linalg.eigvalsh(net.hessian(x))
+    index, nullity = np.count_nonzero(values < -1e-6), np.count_nonzero(np.abs(values) < 1e-6)
+    way = np.random.default_rng(1).normal(size=net.dim)
+    for distance in 10.0 ** -np.arange(2.0, 15.0):
+        y = x + distance / np.linalg.norm(way) * way
+        for found in (dl.linearize(net, y), dl.inertia(net, y)):
+            if distance >= 1e-2:
+                own = np.linalg.eigvalsh(net.hessian(y))
+                assert int(found["index"]) == np.count_nonzero(own < 0.0)
+                continue
+            assert (int(found["index"]), int(found.nullity)) == (index, nullity) or not (
+                found.attrs["is_clear"]
+            )
+            assert found.attrs["is_clear"] or distance > 1e-6
+
+
+def completion(shape, rank, part, seed):
+    rng = np.random.default_rng(seed)
+    target = rng.normal(size=(shape[0], rank)) @ rng.normal(size=(rank, shape[1]))
+    rows, columns = np.nonzero(rng.uniform(size=shape) < part)
+    return dl.losses.completion(shape, rows, columns, target[rows, columns])
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("seed", range(8))
+def test_completions_that_fit_have_no_index(seed):
+    """There the Hessian is that of squares, with as many zeros as the measurements leave."""
+    net = dl.LossNetwork((4, 4, 3), completion((3, 4), 2, 0.7, seed))
+    run = dl.flow(net, net.initial(scale=0.5, rng=seed), save=["state"])
+    x = run.state.values[-1]
+    assert float(run.loss[-1]) < 1e-12
+    rests = naive.differences(lambda y: net.criterion.measured(net.product(y)), x, 1e-3)
+    found = dl.linearize(net, x)
+    assert int(found["index"]) == int(dl.inertia(net, x)["index"]) == 0
+    assert int(found.nullity) == net.dim - np.linalg.matrix_rank(rests, tol=1e-6)
+    assert found.attrs["is_clear"] == 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_spectrum_far_from_critical_points_is_that_of_the_state(seed):
+    target = np.random.default_rng(seed).normal(size=(2, 3))
+    net = dl.LinearNetwork((3, 4, 2), target, weight_decay=0.1 * seed)
+    x = naive.state_of(net, seed)
+    values, found = np.linalg.eigvalsh(net.hessian(x)), dl.linearize(net, x)
+    assert int(found["index"]) == np.count_nonzero(values < -1e-12 * values[-1])
+    assert int(found.nullity) == np.count_nonzero(np.abs(values) < 1e-12 * values[-1])
+    assert found.attrs["is_clear"] == 1

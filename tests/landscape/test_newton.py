@@ -210,6 +210,19 @@ def test_what_is_critical_stays(kind):
             assert int(point["rank"]) == expected
 
 
+@pytest.mark.parametrize("distance", [1e-11, 1e-13])
+def test_what_is_within_the_tolerance_is_polished_to_rounding(distance):
+    """A step squares the distance: nothing but rounding is left of it, and the zeros are zeros."""
+    net = dl.LinearNetwork((2, 2, 2), np.diag([2.0, 1.0]), weight_decay=0.1)
+    minimum = np.tile(np.diag(np.sqrt([1.9, 0.9])).ravel(), 2)
+    way = np.random.default_rng(0).normal(size=net.dim)
+    found = dl.find_critical_point(net, minimum + distance / np.linalg.norm(way) * way)
+    assert float(found.residual[-1]) <= 1e-14 < float(found.residual[0])
+    assert (int(found["rank"]), int(found.nullity)) == (7, 1)
+    spectrum = dl.linearize(net, found.state.values)
+    assert (int(spectrum["index"]), spectrum.attrs["is_clear"]) == (0, 1)
+
+
 def lorenz(t, x, params, out):
     out[0] = 10.0 * (x[1] - x[0])
     out[1] = x[0] * (28.0 - x[2]) - x[1]
