@@ -25,23 +25,26 @@ _MARGIN = 1e3
 def classified(net: LossNetwork, x: ArrayLike | xr.Dataset, rtol: float | None) -> xr.Dataset:
     """Return what `classify` does, of a network with any loss; see there."""
     check_undecayed(net)
-    state, _, _ = read_point(net, x, rtol)
-    layers, criterion = net.unpack(state), net.criterion
+    given, _, _ = read_point(net, x, rtol)
+    criterion, limit = net.criterion, tolerances.NEARLY if rtol is None else rtol
+    state, force = _resting(net, given, limit, rtol or tolerances.CRITICAL)
+    layers = net.unpack(state)
     W = product(layers)
-    limit = tolerances.NEARLY if rtol is None else rtol
-    G, first = criterion.gradient(W), float(np.linalg.norm(criterion.gradient(0.0 * W)))
-    strength = max(first, float(np.linalg.norm(G))) or 1.0
-    force = _relative_gradient(net, state, strength)
+    G, first = criterion.gradient(W), criterion.gradient(0.0 * W)
+    strength = _strength(G, first)
     # What is lost of a singular value, and of the gradient of the map: rounding and the distance.
     zero = min(max(rtol or tolerances.RANK, _MARGIN * force), limit)
-    rank, rank_is_clear = _rank(layers, W, zero)
+    inputs, outputs = criterion.seen()
+    rank, rank_is_clear = _rank(layers, outputs.T @ W @ inputs, zero)
+    whole, whole_is_clear = _rank(layers, W, zero)
     slope = float(np.linalg.norm(G)) / strength
-    smooth, is_clear = rank == min(net.widths), _far(slope, zero)
+    widths = (inputs.shape[1], *net.widths[1:-1], outputs.shape[1])
+    smooth, is_clear = rank == min(widths), _far(slope, zero)
     critical = force <= limit and not (slope <= zero and criterion.recedes())
     variables: dict[str, Any] = {
-        "rank": np.int64(rank),
-        "ranks_are_clear": np.int8(rank_is_clear),
-        "loss": float(net.loss(state)),
+        "rank": np.int64(whole),
+        "ranks_are_clear": np.int8(rank_is_clear and whole_is_clear),
+        "loss": float(net.loss(given)),
         "relative_gradient": force,
         "map_gradient": slope,
         "pure": np.int8(-1 if not critical else smooth or slope <= zero),
@@ -49,12 +52,13 @@ def classified(net: LossNetwork, x: ArrayLike | xr.Dataset, rtol: float | None) 
     }
     decided = ("not_critical", True, 1, True)
     if critical and slope <= zero:
+        is_clear = is_clear and _has_fallen(G, first, strength, limit)
         decided = ("global_minimum", is_clear, 0, is_clear)
     elif critical:
         spectrum = counted(net, state, zero)
         variables |= {"index": np.int64(spectrum[0]), "nullity": np.int64(spectrum[1])}
         sure = bool(is_clear and rank_is_clear and spectrum[2])
-        decided = _saddle_or_minimum(net, state, rank, spectrum[0], spectrum[1], sure)
+        decided = _saddle_or_minimum(net, state, widths, rank, spectrum[0], spectrum[1], sure)
     kind, clear, order, exact = decided
     variables["kind"] = schema.flag(schema.CLASSIFIED_KINDS, kind)
     variables["kind_is_clear"] = np.int8(clear)
@@ -64,8 +68,40 @@ def classified(net: LossNetwork, x: ArrayLike | xr.Dataset, rtol: float | None) 
     return schema.finish(xr.Dataset(variables), "classification", attrs)
 
 
-def _relative_gradient(net: LossNetwork, state: Array, strength: float) -> float:
+def _resting(net: LossNetwork, state: Array, limit: float, zero: float) -> tuple[Array, float]:
+    """Return a state and its relative gradient, without layers that vanish up to rounding.
+
+    If it is critical without them, and is not with them: the force on others is in terms of these.
+    """
+    force = _relative_gradient(net, state)
+    sizes = np.array([float(np.linalg.norm(w)) for w in net.unpack(state)])
+    small = sizes <= zero * sizes.max()
+    if force <= limit or not small.any():
+        return state, force
+    kept = zip(net.unpack(state), small, strict=True)
+    rest = net.pack([0.0 * w if gone else w for w, gone in kept])
+    other = _relative_gradient(net, rest)
+    return (rest, other) if other <= limit else (state, force)
+
+
+def _strength(G: Array, first: Array) -> float:
+    """Return the size of gradients of the map, now and at W = 0."""
+    return max(float(np.linalg.norm(first)), float(np.linalg.norm(G))) or 1.0
+
+
+def _has_fallen(G: Array, first: Array, strength: float, limit: float) -> bool:
+    """Tell whether each entry of the gradient is small in terms of what it was itself at W = 0.
+
+    Where entries are of unlike size, one that has not moved may be nothing beside others.
+    """
+    counts = np.abs(first) > tolerances.RANK * strength
+    return bool((np.abs(G[counts]) <= limit * np.abs(first[counts])).all())
+
+
+def _relative_gradient(net: LossNetwork, state: Array) -> float:
     """Return the largest ‖∇_i L‖ / (Π_{k≠i} ‖W_k‖ · strength), zero where that is 0/0."""
+    W = net.product(state)
+    strength = _strength(net.criterion.gradient(W), net.criterion.gradient(0.0 * W))
     sizes = [float(np.linalg.norm(w)) for w in net.unpack(state)]
     found = 0.0
     for i, part in enumerate(net.unpack(net.gradient(state))):
@@ -99,20 +135,27 @@ def counted(net: Any, state: Array, zero: float) -> tuple[int, int, bool]:
 
 
 def _saddle_or_minimum(
-    net: LossNetwork, state: Array, rank: int, index: int, nullity: int, sure: bool
+    net: LossNetwork,
+    state: Array,
+    widths: tuple[int, ...],
+    rank: int,
+    index: int,
+    nullity: int,
+    sure: bool,
 ) -> tuple[str, bool, int, bool]:
     """Return kind, whether it is clear, order of descent and whether it is exact, where ∇ℓ ≠ 0.
 
     A local minimum of smaller rank than the widths allow has ∇ℓ(W) = 0, for convex ℓ. Where the
-    rank is full the states of one map are a manifold of n − r (d_0 + d_h − r) dimensions.
+    rank is full the states of one map are a manifold of n − r (d_0 + d_h − r) dimensions,
+    with d_0 and d_h of the ``widths`` that the loss sees: weights of others are free.
     """
     if index:
         return "strict_saddle", sure, 2, sure
-    if rank < min(net.widths):
+    if rank < min(widths):
         parts = net.theory(state).leading_parts()
         order = min((part.degree for part in parts), default=3)
         return "nonstrict_saddle", sure, order, bool(sure and parts)
-    fiber = net.dim - rank * (net.widths[0] + net.widths[-1] - rank)
+    fiber = net.dim - rank * (widths[0] + widths[-1] - rank)
     if nullity <= fiber:
         return "minimum", sure, 0, sure
     return "undecided", False, 3, False

@@ -40,7 +40,7 @@ from dlnds.systems.network import (
 from dlnds.systems.protocol import Limit, Theory, ended
 from dlnds.systems.varied import fitting_size
 from dlnds.theory import saddles, tolerances
-from dlnds.theory.coordinates import is_identity, layers_of, product
+from dlnds.theory.coordinates import is_identity, kernel, layers_of, product, span
 from dlnds.theory.forms import LeadingPart
 from dlnds.theory.moments import Problem, from_data, singular_modes
 from dlnds.theory.rates import Quadratic, of_problem
@@ -142,6 +142,16 @@ class Loss:
     def numbers(self) -> tuple[int, Array, Array, Array]:
         """The form of the loss, and its numbers, as the kernels want them."""
         return FORMS[self.kind], self.targets, self.inputs, self.constants
+
+    def seen(self) -> tuple[Array, Array]:
+        """Return orthonormal bases (columns) of the inputs that data have, and of seen outputs.
+
+        Softmax does not see what all outputs have in common.
+        """
+        outputs = np.eye(len(self.targets))
+        if self.kind == "cross_entropy" and len(outputs) > 1:
+            outputs = kernel(np.ones((1, len(outputs))), 1)
+        return span(self.inputs), outputs
 
     @property
     def own_inputs(self) -> Array:

@@ -22,6 +22,7 @@ from dlnds.errors import (
     known_options,
 )
 from dlnds.theory import tolerances
+from dlnds.theory.coordinates import span
 from dlnds.theory.moments import Problem, singular_modes
 from dlnds.theory.rates import Quadratic, of_problem
 
@@ -282,6 +283,15 @@ class Measurements:
     def _descent(self, maps: Array) -> Array:
         """Return −∇ℓ of maps (…, d_h, d_0)."""
         return self._combined(self.weights * (self._fitted - self.measured(maps)))
+
+    def seen(self) -> tuple[Array, Array]:
+        """Return orthonormal bases (columns) of the inputs and the outputs that are measured.
+
+        As many random sums of operators as W is wide or high span what all of them do.
+        """
+        factors = np.random.default_rng(0).normal(size=(max(self.shape), len(self.targets)))
+        sums = self._combined(np.where(self.weights > 0.0, factors, 0.0))
+        return span(*np.swapaxes(sums, 1, 2)), span(*sums)
 
     @property
     def own_inputs(self) -> Array:

@@ -108,3 +108,72 @@ def test_what_is_wrong_is_named():
     ):
         with pytest.raises(ValueError, match=f"^{name}"):
             call()
+
+
+@pytest.mark.parametrize("size", [1e-20, 1e-12, 0.0])
+def test_a_layer_that_vanishes_up_to_rounding_is_none(size):
+    """The other one reads nothing that is learnt: both gradients vanish where it is zero."""
+    Y = np.array([[2.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    net, square = dl.LossNetwork((3, 1, 2), everything(Y)), dl.LinearNetwork((3, 1, 2), Y)
+    x = np.array([0.0, 0.0, 1.0, size, 0.0])
+    assert kind(dl.classify(square, x)) == kind(dl.classify(net, x)) == "strict_saddle"
+    moving = dl.classify(net, np.add(x, [0, 0, 0, 1e-3, 0]))  # a thousandth is a layer
+    assert kind(moving) == "not_critical"
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_what_newton_finds_at_a_bottleneck_is_what_it_is_for_the_square_loss(seed):
+    rng = np.random.default_rng(seed)
+    widths = (int(rng.integers(2, 5)), 1 + seed % 2, int(rng.integers(2, 5)))
+    Y = rng.normal(size=(widths[-1], widths[0]))
+    net, square = dl.LossNetwork(widths, everything(Y)), dl.LinearNetwork(widths, Y)
+    x = dl.find_critical_point(square, square.initial(scale=1.0, rng=seed)).state.values
+    known, found = dl.classify(square, x), dl.classify(net, x)
+    words = [dl.schema.decode(point.kind).item() for point in (known, found)]
+    same = words[0] == words[1] or (words == ["global_minimum", "minimum"])
+    assert same or not (known.kind_is_clear and found.kind_is_clear), words
+    assert words[1] != "not_critical"
+
+
+@pytest.mark.parametrize("seen", [(0, 1), (0, 2), (2,)])
+@pytest.mark.parametrize("side", ["inputs", "outputs"])
+def test_weights_that_the_loss_does_not_see_are_free_at_a_minimum(seen, side):
+    """diag(2, 1) in some columns, or rows, of W of rank one: of rank one it is diag(2, 0)."""
+    Y = np.zeros((2, 3))
+    Y[np.arange(len(seen)), seen] = [2.0, 1.0][: len(seen)]
+    rows, columns = (a[:, list(seen)].ravel() for a in np.indices(Y.shape))
+    values, shape, widths = Y[rows, columns], Y.shape, (3, 1, 2)
+    if side == "outputs":
+        rows, columns, shape, widths = columns, rows, shape[::-1], (2, 1, 3)
+    net = dl.LossNetwork(widths, dl.losses.completion(shape, rows, columns, values))
+    layers = [np.zeros((1, widths[0])), np.zeros((widths[2], 1))]
+    place = (0, seen[0]) if side == "inputs" else (seen[0], 0)
+    layers[0][0, place[1]] = layers[1][place[0], 0] = np.sqrt(2.0)
+    free = layers[0][0] if side == "inputs" else layers[1][:, 0]
+    free[[k for k in range(3) if k not in seen]] = 0.3  # any number
+    found = dl.classify(net, net.pack(layers))
+    assert kind(found) == ("minimum" if len(seen) == 2 else "global_minimum")
+    other = layers[0] if side == "inputs" else layers[1].T
+    other[:, seen[-1]] += 0.1 if len(seen) == 2 else 0.0
+    if len(seen) == 2:
+        assert kind(dl.classify(net, net.pack(layers))) == "not_critical"
+
+
+def test_what_outputs_of_a_softmax_have_in_common_is_free_too():
+    """Three classes of a rank one map: a constant added to all outputs changes no probability."""
+    rng = np.random.default_rng(0)
+    labels = np.abs(rng.normal(size=(3, 40))) + 0.1
+    loss = dl.losses.cross_entropy(rng.normal(size=(4, 40)), labels / labels.sum(axis=0))
+    net = dl.LossNetwork((4, 1, 3), loss)
+    x = dl.flow(net, net.initial(scale=0.5, rng=1), (0.0, 2e3), save=["state"]).state.values[-1]
+    point = dl.find_critical_point(net, x)
+    assert kind(dl.classify(net, point)) == "minimum"
+
+
+@pytest.mark.parametrize("ratio", [1e5, 1e6, 1e8])
+def test_an_entry_that_is_not_met_is_not_lost_beside_a_large_one(ratio):
+    loss = dl.losses.completion((2, 2), [0, 0, 1], [0, 1, 0], [ratio, 2.0, 3.0])
+    net = dl.LossNetwork((2, 2), loss)
+    far = dl.classify(net, [ratio, 0.0, 0.0, 0.0])
+    assert not int(far.kind_is_clear) or dl.schema.decode(far.kind).item() == "not_critical"
+    assert kind(dl.classify(net, [ratio, 2.0, 3.0, 7.0])) == "global_minimum"
