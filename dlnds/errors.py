@@ -25,7 +25,19 @@ Result = TypeVar("Result")
 
 
 class ConvergenceError(RuntimeError):
-    """A single solve that failed; the message carries the numbers."""
+    """A single solve that failed; the message carries the numbers.
+
+    Examples
+    --------
+    >>> import dlnds as dl
+    >>> def above_zero(t, x, params, out):
+    ...     out[0] = 1.0 + x[0] ** 2
+    >>> try:
+    ...     dl.find_critical_point(dl.System(above_zero, dim=1), [0.3])
+    ... except dl.ConvergenceError as error:
+    ...     print(str(error).partition(";")[0])
+    no critical point: the norm of the field has a minimum that is no zero
+    """
 
 
 def known_options(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:

@@ -544,12 +544,29 @@ def index_set_labels(sets: Iterable[Iterable[int]]) -> NDArray[np.str_]:
 
 
 def index_set_modes(label: str) -> tuple[int, ...]:
-    """Return the modes of an index-set label, ascending; the inverse of `index_set_label`.
+    """Return the modes of an index-set label, ascending.
+
+    Parameters
+    ----------
+    label
+        An index set as Datasets name it, such as ``"{0,2}"``; ``"{}"`` is the empty one.
+
+    Returns
+    -------
+    tuple of int
+        The modes, counted from 0.
 
     Raises
     ------
     ValueError
         If the text is no index-set label.
+
+    Examples
+    --------
+    >>> import dlnds as dl
+    >>> points = dl.critical_points(dl.LinearNetwork(widths=(2, 2, 2), target=[[2.0, 0], [0, 1.0]]))
+    >>> [dl.schema.index_set_modes(label) for label in points.critical_point.values]
+    [(), (0,), (1,), (0, 1)]
     """
     if not isinstance(label, str) or not re.fullmatch(r"\{(\d+(,\d+)*)?\}", label):
         raise ValueError(f"label: needs an index set such as '{{0,2}}', got {label!r}")

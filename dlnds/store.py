@@ -146,7 +146,13 @@ def load(path: str | os.PathLike[str]) -> Any:
 
     Examples
     --------
-    See `save`.
+    >>> import tempfile, dlnds as dl
+    >>> points = dl.critical_points(dl.LinearNetwork(widths=(2, 2, 2), target=[[2.0, 0], [0, 1.0]]))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     dl.save(points, f"{folder}/points.nc")
+    ...     again = dl.load(f"{folder}/points.nc")
+    >>> again.identical(points)
+    True
     """
     path = _as_path(path)
     if not path.is_file():

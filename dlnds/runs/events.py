@@ -217,7 +217,12 @@ def mode_learnt(
 
     Examples
     --------
-    See `loss_below`.
+    >>> import dlnds as dl
+    >>> net = dl.LinearNetwork(widths=(2, 2, 2), target=[[2.0, 0], [0, 1.0]])
+    >>> learnt = [dl.events.mode_learnt(net, j) for j in (0, 1)]
+    >>> run = dl.flow(net, net.initial("aligned", scale=0.01), events=learnt)
+    >>> [run.time[run.event == j].values.round(2).tolist() for j in (0, 1)]
+    [[2.48], [4.61]]
     """
     check_network(net, with_decay=True)
     sigma = net.singular_values
