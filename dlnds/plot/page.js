@@ -364,11 +364,15 @@ graph.addEventListener("click", (event) => {
 const start = graph.getBoundingClientRect(), part = start.width / start.height;
 if (innerWidth <= 900 && part < full.width / full.height) {
   look({ ...full, width: full.height * part });
+  byId("more").hidden = false;
 }
 const centre = () => [view.x + view.width / 2, view.y + view.height / 2];
 byId("closer").addEventListener("click", () => zoom(0.6, ...centre()));
 byId("farther").addEventListener("click", () => zoom(1 / 0.6, ...centre()));
-byId("whole").addEventListener("click", () => look({ ...full }));
+byId("whole").addEventListener("click", () => {
+  look({ ...full });
+  byId("more").hidden = true;
+});
 
 if (data.scales.length) {
   for (const [k, value] of data.scales.entries()) {

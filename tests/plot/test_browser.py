@@ -282,7 +282,9 @@ def test_on_a_phone_the_picture_begins_at_a_size_that_can_be_read(browser, tmp_p
         browser.get((tmp_path / "atlas.html").as_uri())
         script = "return document.querySelector('#label-0 text').getBoundingClientRect().height"
         readable = browser.execute_script(script)
+        assert one(browser, "#more").is_displayed()  # and says that it is not the whole one
         one(browser, "#whole").click()
+        assert not one(browser, "#more").is_displayed()
         whole = browser.execute_script(script)
         assert whole < 0.7 * readable  # the whole picture is 390 pixels wide, its letters are small
         assert readable > 9.0
