@@ -36,6 +36,13 @@ PAPERS = {
             "year": "2002",
         },
     ),
+    "ABP22": Paper(
+        "Atanasov, Bordelon & Pehlevan, arXiv:2111.00034",
+        "inproceedings",
+        "Atanasov, Alexander and Bordelon, Blake and Pehlevan, Cengiz",
+        "Neural networks as kernel learners: The silent alignment effect",
+        {"booktitle": "ICLR", "year": "2022", "eprint": "2111.00034"},
+    ),
     "ACGH18": Paper(
         "Arora, Cohen, Golowich & Hu, arXiv:1810.02281",
         "inproceedings",
@@ -114,6 +121,21 @@ PAPERS = {
             "year": "2022",
             "eprint": "1910.05505",
         },
+    ),
+    "COB19": Paper(
+        "Chizat, Oyallon & Bach, arXiv:1812.07956",
+        "inproceedings",
+        "Chizat, Lénaïc and Oyallon, Edouard and Bach, Francis",
+        "On lazy training in differentiable programming",
+        {"booktitle": "NeurIPS", "year": "2019", "eprint": "1812.07956"},
+    ),
+    "DAPB25": Paper(
+        "Dominé, Anguita, Proca, Braun, Kunin, Mediano & Saxe, arXiv:2409.14623",
+        "inproceedings",
+        "Dominé, Clémentine C. J. and Anguita, Nicolas and Proca, Alexandra M. and Braun, Lukas "
+        "and Kunin, Daniel and Mediano, Pedro A. M. and Saxe, Andrew M.",
+        "From lazy to rich: Exact learning dynamics in deep linear networks",
+        {"booktitle": "ICLR", "year": "2025", "eprint": "2409.14623"},
     ),
     "Deu04": Paper(
         "Deuflhard, Springer 2004",

@@ -2,9 +2,9 @@
 =============================================================
 
 **Question.** A network that keeps its tangent kernel K learns as a linear model does (lazy); one
-that turns it learns features (rich). Large weights are said to make networks lazy (Chizat, Oyallon
-and Bach, arXiv:1812.07956), and so is an imbalance λ between two layers, W_2ᵀW_2 − W_1W_1ᵀ = λI,
-depending on its sign and on the widths (Dominé et al., arXiv:2409.14623). From the start to the end
+that turns it learns features (rich). Large weights are said to make networks lazy (COB19),
+and so is an imbalance λ between two layers, W_2ᵀW_2 − W_1W_1ᵀ = λI,
+depending on its sign and on the widths (DAPB25). From the start to the end
 of training, how far does K go, ‖K − K_0‖/‖K_0‖, and how far does it turn, 1 − cos(K, K_0)?
 
 **Theory.** The tangent kernel of a linear network is K = Σ_i L_i L_iᵀ ⊗ R_iᵀ R_i, with the products

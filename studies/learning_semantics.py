@@ -1,7 +1,7 @@
 """In which order does a deep linear network learn a hierarchy of living things?
 =============================================================================
 
-**Question.** Saxe, McClelland and Ganguli (arXiv:1312.6120) explain the stage-like learning of
+**Question.** Saxe, McClelland and Ganguli (SMG14) explain the stage-like learning of
 children by a network without any nonlinearity: trained on items and their attributes it learns
 broad distinctions before fine ones, each in a sudden stage. Which distinctions come when, and why
 then?

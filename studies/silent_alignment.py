@@ -2,7 +2,7 @@
 ===================================================================
 
 **Question.** From a small random start the loss rests on a plateau, and then falls at once.
-Atanasov, Bordelon and Pehlevan (arXiv:2111.00034) say that the plateau is not idle: the layers, and
+Atanasov, Bordelon and Pehlevan (ABP22) say that the plateau is not idle: the layers, and
 with them the tangent kernel, turn to what is learnt next while nothing of it is seen in the loss,
 and then only grow. How well are they aligned when the loss has fallen by 1 %, and how small has the
 start to be for that?

@@ -2,7 +2,7 @@
 ==================================================================================
 
 **Question.** From a small start the modes of the target are learnt one after the other, the strong
-ones first (Wendin & Altafini, arXiv:2511.10362, Figs. 1 and 2). When does a mode grow fastest, and
+ones first (WA25, Figs. 1 and 2). When does a mode grow fastest, and
 what becomes of the order from a large start, or when the weak modes start ahead? Do the singular
 vectors of the single layers align with those of the target if the start is balanced only up to δ,
 ‖C_i‖_F ≤ δ (Fig. 3)?

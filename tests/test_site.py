@@ -149,6 +149,26 @@ def test_keys_of_papers_are_resolved_where_they_are_cited():
         assert not unknown, f"{name}: {unknown} are not in dlnds/papers.py"
 
 
+def test_studies_cite_by_keys():
+    """What is written as in ``(SMG14)`` is a link to the page of papers."""
+    for path in sorted((ROOT / "studies").glob("*.py")):
+        text = ast.get_docstring(ast.parse(path.read_text("utf-8")))
+        assert "arXiv" not in text, f"{path.name}: needs a key of dlnds/papers.py"
+        unknown = set(re.findall(r"\b[A-Z][A-Za-z]{1,4}\d{2}\b", text)) - set(papers.PAPERS)
+        assert not unknown, f"{path.name}: {unknown} are not in dlnds/papers.py"
+
+
+def test_keys_on_pages_of_studies_are_links(generate):
+    source = ["Strong ones first (SMG14), |W_11| says\nAo24; not ``KH25``\n\n    AS20 in code\n"]
+    generate.prepare_study(None, "gallery/some", source)
+    assert source[0].partition("dlnds\n\n")[2].splitlines() == [
+        "Strong ones first (:ref:`SMG14 <SMG14>`), \\|W_11\\| says",
+        ":ref:`Ao24 <Ao24>`; not ``KH25``",
+        "",
+        "    AS20 in code",
+    ]
+
+
 def lines(thing):
     return set(dl.cite(thing).splitlines())
 

@@ -176,22 +176,26 @@ def mark_up(
     app: object, what: str, name: str, thing: object, options: object, lines: list[str]
 ) -> None:
     """Turn keys of papers in docstrings into links, and bars into mere bars."""
-    key = re.compile(rf"(?<![\w`])({'|'.join(papers.PAPERS)})(?!\w)")
     for i, line in enumerate(lines):
         if not line.lstrip().startswith((">>>", "...")):
-            parts = re.split(r"(``.*?``)", line)  # every other one is code
-            parts[::2] = [key.sub(r":ref:`\1 <\1>`", p.replace("|", r"\|")) for p in parts[::2]]
-            lines[i] = "".join(parts)
+            lines[i] = _linked(line)
+
+
+def _linked(line: str) -> str:
+    """Return a line of text with links for keys of papers, and bars that are mere bars."""
+    key = re.compile(rf"(?<![\w`])({'|'.join(papers.PAPERS)})(?!\w)")
+    parts = re.split(r"(``.*?``)", line)  # every other one is code
+    parts[::2] = [key.sub(r":ref:`\1 <\1>`", p.replace("|", r"\|")) for p in parts[::2]]
+    return "".join(parts)
 
 
 def prepare_study(app: object, page: str, source: list[str]) -> None:
-    """Let names in the text of studies be links, and bars mere bars: no substitutions are meant."""
+    """Let names and keys in the text of studies be links, and bars mere bars."""
     if page.startswith("gallery/"):
         lines = source[0].splitlines()
         code = [line.startswith((" ", "..")) or line.strip() == "|" for line in lines]
         kept = [
-            line if is_code else line.replace("|", r"\|")
-            for line, is_code in zip(lines, code, strict=True)
+            line if is_code else _linked(line) for line, is_code in zip(lines, code, strict=True)
         ]
         source[0] = "\n".join([".. currentmodule:: dlnds", "", *kept])
 
@@ -242,7 +246,10 @@ def animals(folder: Path) -> None:
     atlas = dl.build_atlas(net, n_runs=30, rng=0)
     atlas.attrs["title"] = data.attrs["title"]
     folder.mkdir(parents=True, exist_ok=True)
-    dl.save_page(atlas, folder / "animals.html")
+    page = folder / "animals.html"
+    dl.save_page(atlas, page)
+    back = '</h1>\n<p><a href="index.html">Back to the manual of dlnds</a></p>'
+    page.write_text(page.read_text(encoding="utf-8").replace("</h1>", back, 1), encoding="utf-8")
 
 
 def write(folder: Path) -> None:
