@@ -12,28 +12,55 @@ import pytest
 pytestmark = pytest.mark.site
 PAGES = (
     *("index", "start", "tutorial", "gallery/index", "gallery/one_hidden_node"),
-    *("generated/api", "generated/api/dlnds.flow", "generated/theory", "generated/files"),
-    *("generated/benchmarks", "animals"),
+    *("generated/api", "generated/api/dlnds.flow", "generated/api/dlnds.convergence_bounds"),
+    *("generated/theory", "generated/files", "generated/benchmarks", "animals"),
 )
 
 
+#: Elements without an end, and those with text that is code or a name.
+VOID = {*("area", "base", "br", "col", "hr", "img", "input", "link", "meta", "source", "wbr")}
+KEPT = ("code", "script", "style", "svg", ".math", ".sig", ".headerlink", ".classifier", ".output")
+#: Indices and powers that should have been set low and high; ``t_span`` is a name.
+RAW = re.compile(r"(?<![A-Za-z0-9_])[^\W\d_]_(?![a-z]{3})\S|[‖\]∇∫]_\S|\S\^\S")
+
+
 class Page(HTMLParser):
-    """What a page refers to, and the places in it that others refer to."""
+    """What a page refers to, the places in it that others refer to, its code and its text."""
 
     def __init__(self, path):
         super().__init__()
         self.links, self.loaded, self.places = [], [], set()
+        self.within, self.code, self.altered, self.text = [], [], [], []
         self.feed(path.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag, attrs):
         attrs = dict(attrs)
         self.places |= {attrs[key] for key in ("id", "name") if attrs.get(key)}
+        if tag not in VOID:
+            self.within.append((tag, *(f".{c}" for c in (attrs.get("class") or "").split())))
+        if tag == "pre":
+            self.code.append("")
+        if tag in ("sub", "sup") and self.stands_in("pre"):
+            self.altered.append(self.code[-1])
         if tag == "a" and attrs.get("href"):
             self.links.append(attrs["href"])
         if tag in ("script", "img") and attrs.get("src"):
             self.loaded.append(attrs["src"])
         if tag == "link" and attrs.get("rel") in ("stylesheet", "icon"):
             self.loaded.append(attrs["href"])
+
+    def handle_endtag(self, tag):
+        while self.within and self.within.pop()[0] != tag:
+            pass
+
+    def handle_data(self, data):
+        if self.stands_in("pre"):
+            self.code[-1] += data
+        elif self.stands_in("article") and not self.stands_in(*KEPT):
+            self.text.append(data)
+
+    def stands_in(self, *names):
+        return any({*names}.intersection(element) for element in self.within)
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +99,30 @@ def test_every_study_shows_its_picture(site):
         assert f"sphx_glr_{study.stem}_001" in text, study.name
 
 
+def test_source_code_is_as_it_was_written(site, pages):
+    for path, page in pages.items():
+        assert page.altered == [], path
+    for study in (Path(__file__).parents[1] / "studies").glob("*.py"):
+        written = {line.rstrip() for line in study.read_text(encoding="utf-8").splitlines()}
+        code = pages[site / "gallery" / f"{study.stem}.html"].code
+        source = max(code, key=len).splitlines()
+        assert len(source) > 20, study.name
+        assert {line.rstrip() for line in source} - {""} <= written, study.name
+
+
+def test_no_index_is_left_raw_in_text(pages):
+    for path, page in pages.items():
+        left = [text for text in page.text if RAW.search(text)]
+        assert left == [], path
+
+
+def test_keys_of_papers_lead_to_them_from_studies(pages):
+    for path, page in pages.items():
+        linked = [link for link in page.links if "literature.html#" in link]
+        if path.parent.name == "gallery" and re.search(r"[A-Z]{2,4}\d\d", "".join(page.text)):
+            assert linked, path
+
+
 def test_pages_with_pictures_show_them(site):
     for name, least in (("start", 1), ("tutorial", 5), ("reading", 4), ("training", 1)):
         text = (site / f"{name}.html").read_text(encoding="utf-8")
@@ -81,7 +132,7 @@ def test_pages_with_pictures_show_them(site):
 def test_the_page_of_an_atlas_opens_from_the_manual(site, pages):
     for name in ("index", "reading"):
         assert "animals.html" in pages[site / f"{name}.html"].links, name
-    assert (site / "animals.html").is_file()
+    assert "index.html" in pages[site / "animals.html"].links
 
 
 @pytest.fixture(scope="module")
@@ -114,5 +165,8 @@ def test_pages_show_their_pictures_and_no_error(site, browser, name, width):
     bad = "return [...document.images].filter(i => !i.naturalWidth).map(i => i.src)"
     assert browser.execute_script(bad) == []
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    inside = "return [...document.querySelectorAll('.bd-article-container, .bd-article, main')]"
+    wide = f"{inside}.filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.className)"
+    assert browser.execute_script(wide) == []  # these scroll by themselves
     errors = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
     assert errors == []
