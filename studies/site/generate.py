@@ -73,7 +73,9 @@ def schemas() -> str:
     text = [
         "# What every file holds\n",
         "Each Dataset names its kind in `ds.attrs['schema']`. The tables list the variables that a",
-        "kind is sure to have, with their dims; others may be there, and carry a `long_name` too.",
+        "kind is sure to have, with their dims. Others may be there, with a `long_name` too: what",
+        "`save=` asks for (see {py:obj}`dl.observe <dlnds.observe>`), and what the Returns of the",
+        "function that makes the kind say.",
         'All quantities are pure numbers, with the units `"1"`: time is that of the equation.',
         "Flags are small integers; `dl.schema.decode(variable)` gives their words.\n",
     ]
