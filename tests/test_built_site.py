@@ -13,7 +13,8 @@ pytestmark = pytest.mark.site
 PAGES = (
     *("index", "start", "tutorial", "gallery/index", "gallery/one_hidden_node"),
     *("generated/api", "generated/api/dlnds.flow", "generated/api/dlnds.convergence_bounds"),
-    *("generated/theory", "generated/files", "generated/benchmarks", "animals"),
+    *("generated/api/dlnds.linearize", "generated/theory", "generated/files"),
+    *("generated/benchmarks", "animals"),
 )
 
 
