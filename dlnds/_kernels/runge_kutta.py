@@ -117,8 +117,10 @@ OUTGROWN, SWITCH, STABILIZE, REFUSED = 6, 7, 8, 9
 # others in a row between them. Smaller relative changes are rounding.
 DAMPED, STIFF_STEPS, CALM_STEPS, ROUNDING = 5.5, 12, 6, 1e-12
 #: How many steps as long as stability allows must be left for stabilized ones to be tried, how many
-#: must lie between two times that are read, and how many a run of stabilized steps is worth.
-WORTH_IT, SPARSE, CHEAPER = 40.0, 2.0, 10.0
+#: must lie between two times that are read.
+WORTH_IT, SPARSE = 40.0, 2.0
+#: Evaluations of the field in a step.
+PRICE = 12.0
 #: Invariants are all looked at after each step if they are few, else every so many steps.
 FEW, LOOK_EVERY = 200, 8
 #: How much of the largest eigenvalue seen is still reckoned with a step later.
@@ -136,10 +138,9 @@ def record(floats, integers):
 
 
 #: Where a run ends, its tolerances, how many steps must be left for another method to be asked for
-#: (infinitely many if there is none), the evaluations that stabilized steps may take before it is,
-#: the steps at most, from the beginning, and the last row of the table that stabilized steps may
-#: use: 0 if they are not to be made, < 0 if the table is not at hand.
-TASK = record("end rtol atol patience budget", "max_steps stages")
+#: (infinitely many if there is none), the steps at most, from the beginning, and the last row of
+#: the table that stabilized steps may use, 0 if they are not to be made.
+TASK = record("end rtol atol patience", "max_steps stages")
 #: Where a run is. Times are compensated pairs, so that small steps add up at a large time: now, and
 #: before the last step. The last step, the next, the longest inside which something may be read,
 #: what that errs by, in terms of the error scales, and the largest eigenvalue seen. What was
@@ -147,10 +148,13 @@ TASK = record("end rtol atol patience budget", "max_steps stages")
 #: a row (see above) that stability limited, and that it did not; whether the state is still to be
 #: saved, whether the dense output of every step is made, not only where it is saved, and whether
 #: components are compared in terms of their error scales where stability is judged; whether steps
-#: are stabilized (−1: never more), and at which evaluation they began.
+#: are stabilized (−1: never more); the time and the evaluation at which they began, what they took
+#: for a unit of time when they were last made, and in all since another method was asked for; how
+#: often they are not to be asked for, since they were no cheaper.
 CLOCK = record(
-    "time time_low before before_low last_step step readable between rate",
-    "evaluations jacobians steps saved stiff calm unsaved always_dense weighted stabilized entered",
+    "time time_low before before_low last_step step readable between rate since price",
+    "evaluations jacobians steps saved stiff calm unsaved always_dense weighted "
+    "stabilized entered spent futile",
 )
 #: State, that before the last step, dense output of that step (7 rows), and stages (16 rows), the
 #: first of which is the derivative at the state.
@@ -460,18 +464,15 @@ def pause(task, now, remaining, sparse, trial, grown):
     """Return why there is no step now, or `ACCEPTED`."""
     if now.steps >= task.max_steps:
         return OUT_OF_STEPS
-    far = remaining * now.rate
-    if now.stiff >= STIFF_STEPS and now.stabilized == 0 and sparse and far > WORTH_IT * DAMPED:
-        if task.stages < 0:
+    if now.stiff >= STIFF_STEPS:
+        far, now.stiff = remaining * now.rate, 0
+        offered = task.stages > 0 and now.stabilized == 0 and sparse and far > WORTH_IT * DAMPED
+        if offered and now.futile > 0:
+            now.futile -= 1
+        elif offered and not remaining * now.price > PRICE * task.patience:
             return STABILIZE
-        if task.stages > 0:
-            now.stabilized, now.stiff, now.entered = 1, 0, now.evaluations
-    worn = now.stabilized == 1 and now.evaluations - now.entered > task.budget
-    if worn and far > CHEAPER * task.patience * DAMPED:
-        return SWITCH
-    if now.stiff >= STIFF_STEPS and far > task.patience * DAMPED:
-        now.stiff = 0
-        return SWITCH
+        if far > task.patience * DAMPED:
+            return SWITCH
     return OUTGROWN if outgrown(trial.scale, grown) else ACCEPTED
 
 

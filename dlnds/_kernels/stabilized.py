@@ -31,6 +31,7 @@ from dlnds._kernels.runge_kutta import (
     END_REACHED,
     FASTEST,
     NOTHING,
+    PRICE,
     REFUSED,
     SAFETY,
     SLOWEST,
@@ -91,6 +92,9 @@ FIFTH, SHARE = 1.4e-3, 1e-3
 #: a step later; evaluations to estimate it anew; steps refused in a row before the method is given
 #: up.
 MARGIN, KEEP, LOOKS, REFUSALS = 1.1, 0.9, 20, 5
+#: Evaluations after which the other method is in turn; which part of its price these must be worth
+#: for them to be tried again at once, and how often they are not to be, if not.
+STINT, CHEAPER, PAUSES = 600, 0.7, 4
 #: The length of the differences that it is estimated from, relative to the state.
 SHIFT = 1e-7
 
@@ -287,10 +291,18 @@ def chosen(tables, reach, most):
 
 
 @part
-def leave(now, h):
-    """Go back to the other explicit method, whose steps are as long as those here, or longer."""
+def leave(now, h, following):
+    """Go back to the other explicit method after a step, and note what these steps took.
+
+    Its steps are as long by now, or there were so many here that what has decayed is to be damped
+    well for once: so that it is seen which modes are learnt.
+    """
+    spent, advance = now.evaluations - now.entered, now.time + h - now.since
     now.stabilized = now.stiff = now.calm = 0
-    now.step = min(h, DAMPED / now.rate) if now.rate > 0.0 else h
+    now.spent += spent
+    now.price = spent / advance if advance > 0.0 else np.inf
+    now.futile = PAUSES if now.price * DAMPED > CHEAPER * PRICE * now.rate else 0
+    now.step = min(following, DAMPED / now.rate) if now.rate > 0.0 else following
 
 
 @jit
@@ -327,14 +339,14 @@ def step(parts, tables, tasks, clock, remaining, unread, work, trial):
             now.step = h * growth(error, SAFETY, 1.0, ORDER, limit)
             now.between = 0.0
             now.calm = now.calm + 1 if now.step * now.rate < DAMPED else 0
-            if now.calm >= CALM_STEPS:
-                leave(now, now.step)
+            if now.calm >= CALM_STEPS or now.evaluations - now.entered > STINT:
+                leave(now, h, now.step)
             return ACCEPTED, h
         now.step = h * (growth(error, SAFETY, 1.0, ORDER, 1.0) if finite else SLOWEST)
         limit = 1.0
         if finite:
             copy(stages[13], stages[15])
         look(field, params, now, work, trial.state, LOOKS)
-    leave(now, now.step)
+    leave(now, 0.0, now.step)
     now.stabilized = -1
     return REFUSED, 0.0

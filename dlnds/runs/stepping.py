@@ -131,19 +131,15 @@ class Choice:
         small = has_derivative(system) and cost_ratio(system) < SMALL
         return 0 if small else len(stabilized.TABLE) - 1
 
-    def budget(self, system: SystemProtocol) -> float:
-        """Return the evaluations that stabilized steps may take, those of ten implicit ones."""
-        return 120.0 * cost_ratio(system) if has_derivative(system) else np.inf
-
-    def ask(self, system: SystemProtocol, *, stabilized: bool = False) -> None:
+    def ask(self, system: SystemProtocol, spent: int = 0) -> None:
         """Hear that the other method would pay, after a dozen steps that show it.
 
-        A run without end may come to its limit soon; so it goes on with explicit steps until these
-        have cost as much as some implicit ones, as those that were stabilized have.
+        A run without end may come to its limit soon; so it goes on with explicit steps until these,
+        with the evaluations ``spent`` in stabilized ones, have cost as much as some implicit ones.
         """
-        self._asked += 1
+        self._asked += 1 + spent // int(kernels.STIFF_STEPS * kernels.PRICE)
         needed = max(_RELUCTANCE, int(cost_ratio(system) / 3.0)) if self.endless else 1
-        if self.implicit or stabilized or self._asked >= needed:
+        if self.implicit or self._asked >= needed:
             self.implicit, self._asked = not self.implicit, 0
 
     def start_over(self) -> bool:
@@ -191,6 +187,14 @@ def explicit_parts(system: SystemProtocol, *, stabilize: bool = False) -> tuple[
         tables,
         jit.ready(step, kernels.STABILIZED),
     )
+
+
+def set_out(clocks: Any, k: int) -> None:
+    """Let a run make stabilized steps from here on, unless they were given up."""
+    clock = clocks[k]
+    if clock["stabilized"] == 0:
+        clock["stabilized"], clock["entered"] = 1, clock["evaluations"]
+        clock["since"] = clock["time"]
 
 
 def implicit_parts(system: SystemProtocol) -> tuple[Any, ...]:
@@ -302,8 +306,7 @@ class Stepper:
     def _steps(self, most: int) -> tuple[int, Rows]:
         """Step until the kernel pauses; return why it did, and the rows to save."""
         task, system = self.task, self.place.system
-        stages = self.choice.stages(system) * (1 if self.stabilize else -1)
-        limits = self.choice.patience(system), self.choice.budget(system), most, stages
+        limits = self.choice.patience(system), most, self.choice.stages(system)
         self.orders[0] = (task.span[1], task.rtol, task.atol, *limits)
         loop: Any = jit.entry(kernels.advance, kernels.ADVANCE)
         parts = self.parts[False]
@@ -322,10 +325,6 @@ class Stepper:
     def _react(self, code: int) -> None:
         """Change coordinates or method, as a pause of the kernels asks for."""
         system, x = self.place.system, self.work.state
-        if code == kernels.STABILIZE:
-            self.stabilize = True
-            self.parts[False] = explicit_parts(system, stabilize=True)
-            return
         if self.task.method != "dop853":
             smaller = system.numerics.deflate(x, self.task.rtol)
             if smaller is not None:
@@ -340,9 +339,18 @@ class Stepper:
             else:
                 self._move(better)
         elif code == kernels.SWITCH:
-            self.choice.ask(system, stabilized=self.clock.stabilized == 1)
-            if self.choice.implicit:
-                self.clock.stabilized = min(0, self.clock.stabilized)
+            self.choice.ask(system, int(self.clock.spent))
+            self.clock.spent = 0
+        tried = code == kernels.SWITCH and self.clock.price > 0.0 and self.choice.stages(system)
+        if code == kernels.STABILIZE or tried:
+            self._stabilize()
+
+    def _stabilize(self) -> None:
+        """Make stabilized steps for a while, unless they were given up."""
+        if not self.stabilize:
+            self.stabilize = True
+            self.parts[False] = explicit_parts(self.place.system, stabilize=True)
+        set_out(self.clocks, 0)
 
     def _move(self, place: Reduction) -> None:
         self.recorder.gather(self.place.lift, self.place.embed)

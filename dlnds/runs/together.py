@@ -24,6 +24,7 @@ from dlnds.runs.stepping import (
     Tracker,
     explicit_parts,
     integrate,
+    set_out,
 )
 from dlnds.systems.protocol import Reduction, unchanged
 from dlnds.theory.coordinates import Turning, are_identities
@@ -129,13 +130,10 @@ class _Stack:
         """Step all active members until each has to pause, and see to what it pauses for."""
         task, members = self.task, self.active
         choice = Choice(task.method, endless=False)
-        patience, budget = choice.patience(self.frame), choice.budget(self.frame)
-        stages = choice.stages(self.frame) * (1 if self.stabilize else -1)
+        patience, stages = choice.patience(self.frame), choice.stages(self.frame)
         for k, steps in zip(members, self.clocks["steps"][members], strict=True):
             most = min(task.max_steps, int(steps) + PAUSE)
-            self.orders[k] = (
-                *(task.span[1], task.rtol, task.atol, patience, budget, most, stages),
-            )
+            self.orders[k] = (task.span[1], task.rtol, task.atol, patience, most, stages)
         loop: Any = jit.entry(kernels.advance_each, kernels.ADVANCE_EACH)
         loop(
             *(self.parts, self.orders, self.clocks, self.references, self.grown, self.works),
@@ -166,7 +164,7 @@ class _Stack:
             self.reasons[k] = reason
             if reason:
                 continue
-            if code not in (kernels.BUFFER_FULL, kernels.STABILIZE):
+            if code != kernels.BUFFER_FULL:
                 smaller = task.method != "dop853" and self.frame.numerics.deflate(
                     states[k], task.rtol
                 )
@@ -175,8 +173,10 @@ class _Stack:
             going.append(k)
             if code == kernels.OUTGROWN:
                 grown.append(k)
-            if code == kernels.STABILIZE and not self.stabilize:
-                self.stabilize, self.parts = True, explicit_parts(self.frame, stabilize=True)
+            if code == kernels.STABILIZE:
+                if not self.stabilize:
+                    self.stabilize, self.parts = True, explicit_parts(self.frame, stabilize=True)
+                set_out(self.clocks, k)
         self.active = np.array(going, np.int64)
         if grown:
             self._turn(np.array(grown))

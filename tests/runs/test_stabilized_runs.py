@@ -47,7 +47,7 @@ def test_plateaus_take_far_fewer_evaluations_at_the_same_error(rtol):
         assert error.max() <= 300.0 * rtol
         assert np.diff(run.loss).max() <= 1e-13
     assert runs["auto"].n_jac == 0
-    assert 2 * runs["auto"].n_rhs < runs["dop853"].n_rhs
+    assert 1.7 * runs["auto"].n_rhs < runs["dop853"].n_rhs
     assert 1.5 * runs["auto"].n_steps < runs["dop853"].n_steps
 
 
@@ -65,7 +65,7 @@ def test_members_of_a_stack_are_what_they_are_alone():
     for k in (0, 17, 39):
         alone = dl.flow(net, starts[k], (0, 400), GRID, rtol=1e-6)
         np.testing.assert_array_equal(stack.state[k], alone.state)
-        assert int(stack.n_rhs[k]) == alone.n_rhs < 7000
+        assert int(stack.n_rhs[k]) == alone.n_rhs < 9500
 
 
 def test_raw_inputs_and_unequal_widths_are_followed():
@@ -76,7 +76,7 @@ def test_raw_inputs_and_unequal_widths_are_followed():
     grid = np.linspace(0.0, 3000.0, 7)
     runs = [dl.flow(net, start, (0, 3000), grid, rtol=1e-8, method=m) for m in ("auto", "dop853")]
     assert runs[0].n_jac == 0
-    assert 2 * runs[0].n_rhs < runs[1].n_rhs
+    assert 1.7 * runs[0].n_rhs < runs[1].n_rhs
     np.testing.assert_allclose(runs[0].state, runs[1].state, rtol=0, atol=1e-5)
 
 
@@ -164,3 +164,33 @@ def test_equal_calls_are_equal():
     start = net.initial(scale=1e-3, rng=0)
     runs = [dl.flow(net, start, (0, 500)) for _ in range(2)]
     assert runs[0].identical(runs[1])
+
+
+@pytest.mark.parametrize("stiffness", [3e3, 1e4, 1e5])
+def test_what_follows_a_moving_state_goes_on_to_implicit_steps(stiffness):
+    """Stages then lie off the slow solution, so that steps are as short as without them."""
+
+    def field(t, x, params, out):
+        n = x.size
+        for i in range(n):
+            out[i] = -params[1][0] * (i + 1) / n * (x[i] - np.cos(t + i))
+
+    system = dl.System(field, dim=20, parameters=[stiffness])
+    run = dl.flow(system, np.cos(np.arange(20)), (0, 10), [10.0])
+    assert dl.schema.decode(run.stop_reason).item() == "end_reached"
+    assert run.n_jac > 0
+    assert run.n_rhs < 2000
+    rates = stiffness * np.arange(1, 21) / 20.0
+    moving = (rates**2 * np.cos(10.0 + np.arange(20)) + rates * np.sin(10.0 + np.arange(20))) / (
+        rates**2 + 1.0
+    )
+    np.testing.assert_allclose(run.state[-1], moving, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("t_end", [6e4, np.inf])
+def test_modes_that_are_learnt_are_set_to_rest_all_the_same(t_end):
+    """They have to come to their targets closely, which stabilized steps do not bring about."""
+    net = dl.LinearNetwork((10,) * 4, np.diag([8.0, 4.0, 2.0, 1.0] + [0.0] * 6))
+    run = dl.flow(net, net.initial(scale=1e-6, rng=0), (0, t_end))
+    assert run.n_rhs < 12_000
+    assert run.n_steps < 700
