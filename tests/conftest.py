@@ -7,8 +7,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-# Numba does not notice edits in functions that a cached function calls: a cache for each state of
-# the sources, set before anything imports Numba.
+# A cache for each state of the kernels, so that to go back to one compiles nothing; set before
+# anything imports Numba.
 _spec = __import__("importlib.util").util.find_spec("dlnds")
 _kernels = Path(_spec.origin).parent / "_kernels"
 _digest = hashlib.sha256(b"".join(p.read_bytes() for p in sorted(_kernels.glob("*.py"))))

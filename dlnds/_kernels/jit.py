@@ -6,17 +6,20 @@ driver is compiled once for all systems, and Numba's cache serves it across proc
 
 import contextlib
 import functools
+import hashlib
 import inspect
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any, TypeVar
 
 import numba
 import numpy as np
 from numba import types
+from numba.core.caching import FunctionCache
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
 from numba.core.compiler_machinery import register_pass
@@ -61,7 +64,30 @@ LOOP_LIMIT = 0 if DISABLED else 20_000
 def jit(function: Function) -> Function:
     """Compile ``function`` when it is first called, with the options of this package."""
     compiled: Any = numba.njit(**_ENTRY)(function)
+    if not DISABLED:
+        compiled._cache = _Cache(function)  # noqa: SLF001 - as `cache=True` does with Numba's
     return compiled  # type: ignore[no-any-return]
+
+
+class _Cache(FunctionCache):
+    """Numba's cache, but out of date also when other files of the kernels have changed.
+
+    Code of parts lies in the files of what calls them, and what was written for one state of the
+    sources would take parts of another for its own, by their names.
+    """
+
+    def __init__(self, function: Any) -> None:
+        super().__init__(function)
+        file: Any = self._cache_file
+        file._source_stamp = file._source_stamp, _state()  # noqa: SLF001 - compared when loading
+
+
+@functools.cache
+def _state() -> str:
+    """Return a digest of the sources of all kernels, as they are when the first is imported."""
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    digests = (hashlib.sha256(file.read_bytes()).digest() for file in files)
+    return hashlib.sha256(b"".join(digests)).hexdigest()
 
 
 class _Linked(JITCodeLibrary):
@@ -144,7 +170,6 @@ class _Parts(_Entries):
 
 
 _ENTRY: Any = {
-    "cache": True,
     "nogil": True,
     "error_model": "numpy",
     "pipeline_class": _Entries,

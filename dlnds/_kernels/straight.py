@@ -3,11 +3,12 @@
 The formulas are those of `linear.field_from_inputs`, `linear.field_from_outputs` and
 `balance.error_scale`; a third function looks at what `balance.restore` keeps. A matrix is a list of
 vectors in registers, each of one row, or of two where these are short; there are no loops, no
-addresses to compute, and nothing to allocate. Numba's cache keeps one of each for the widths, of
+addresses to compute, and nothing to allocate. Numba's cache keeps a file of each for the widths, of
 fields one for each plan (k, whether whitened, d_0, …, d_h).
 """
 
 import functools
+import hashlib
 import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -47,11 +48,11 @@ def field(
         return decayed.field(general) if decays else general
     plan = " ".join(map(str, (k, int(whitened), *widths)))
 
-    @jit
+    @_compiled(plan)
     def field(t, x, params, out):
         evaluate(x, params[1], out, plan)
 
-    @jit
+    @_compiled(plan)
     def field_with_decay(t, x, params, out):
         evaluate(x, params[1], out, plan)
         decayed.subtract(params, x, out)
@@ -66,7 +67,7 @@ def error_scale(widths: tuple[int, ...]) -> Callable[..., None]:
         return balance.error_scale
     plan = " ".join(map(str, widths))
 
-    @jit
+    @_compiled(plan)
     def error_scale(t, x, params, out):
         measure(x, out, plan)
 
@@ -84,11 +85,26 @@ def holds(widths: tuple[int, ...]) -> Callable[..., Any]:
         return runge_kutta.keep
     plan = " ".join(map(str, widths))
 
-    @jit
+    @_compiled(plan)
     def holds(x, params, reference, thorough):
         return are_kept(x, reference, plan)
 
     return holds
+
+
+def _compiled(plan: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return `jit` for functions of a plan, with a name that those of other plans do not have.
+
+    Numba names files, and the code in them, by that. Of one file, two processes that write at once
+    would leave the code of one plan under the key of the other.
+    """
+    digest = hashlib.sha256(plan.encode()).hexdigest()[:16]  # there may be thousands of widths
+
+    def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+        function.__qualname__ = f"{function.__name__}_{digest}"
+        return jit(function)
+
+    return compiled
 
 
 @intrinsic

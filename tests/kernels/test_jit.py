@@ -5,6 +5,7 @@ import importlib
 import os
 import pathlib
 import pkgutil
+import shutil
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from numba.core.dispatcher import Dispatcher
 
+import dlnds as dl
 from dlnds import _kernels
 from dlnds._kernels import dense, jit
 
@@ -168,3 +170,66 @@ def test_nothing_is_left_to_compile_after_all_cores_have(tmp_path):
     assert compiled_by(again, tmp_path) == "[]"
     assert compiled_by(FIRST_RUNS, tmp_path) == "[]"
     assert sorted(tmp_path.glob("**/*.nb[ic]")) == files
+
+
+ASKED = """
+from dlnds._kernels import caller
+print(caller.ask(), sum(caller.ask.stats.cache_hits.values()))
+"""
+CALLEE = "from dlnds._kernels.jit import part\n\n@part\ndef number():\n    return {}\n"
+CALLER = """
+from dlnds._kernels.callee import number
+from dlnds._kernels.jit import jit
+
+@jit
+def ask():
+    return number()
+"""
+
+
+def printed(code, folder, cache):
+    """Return what another process prints, with the package that lies in a folder."""
+    environment = {**os.environ, "PYTHONPATH": str(folder), "NUMBA_CACHE_DIR": str(cache)}
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder, env=environment, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    return run.stdout.split()
+
+
+def test_an_edit_of_what_a_kernel_calls_is_compiled_and_nothing_else_is(tmp_path):
+    package = pathlib.Path(dl.__file__).parent
+    tree, cache = tmp_path / "tree", tmp_path / "cache"
+    shutil.copytree(package, tree / "dlnds", ignore=shutil.ignore_patterns("__pycache__"))
+    kernels = tree / "dlnds" / "_kernels"
+    callee = kernels / "callee.py"
+    (kernels / "caller.py").write_text(CALLER, encoding="utf-8")
+    seen = []
+    for number in (1, 2):  # texts of one length, and of one time: only the contents differ
+        callee.write_text(CALLEE.format(number), encoding="utf-8")
+        os.utime(callee, (1_000_000_000, 1_000_000_000))
+        shutil.rmtree(kernels / "__pycache__", ignore_errors=True)  # Python goes by the time too
+        seen += [printed(ASKED, tree, cache) for _ in range(2)]
+    assert seen == [["1", "0"], ["1", "1"], ["2", "0"], ["2", "1"]]
+
+
+GRADIENTS = """
+import numpy as np, dlnds as dl
+for decay in {decays}:
+    net = dl.HomogeneousNetwork((2, 3, 1), np.eye(2), [1.0, -1.0], weight_decay=decay)
+    x = net.initial(scale=0.1, rng=0)
+    print(abs(net.gradient(x) - decay * x).sum())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("made", [[(0.0,), (0.5,)], [(0.5,), (0.0,)]])
+def test_kernels_that_processes_have_compiled_in_any_order_go_together(made, tmp_path):
+    """A kernel is compiled once by itself, and once for those that call it."""
+    folder = pathlib.Path(dl.__file__).parents[1]
+    alone = {d: printed(GRADIENTS.format(decays=d), folder, tmp_path) for d in made}
+    for both in ((0.0, 0.5), (0.5, 0.0)):
+        plain, decayed = map(float, printed(GRADIENTS.format(decays=both), folder, tmp_path))
+        assert plain > 0.0
+        assert decayed == pytest.approx(plain, rel=1e-14)
+        assert {float(text) for (text,) in alone.values()} == {plain, decayed}

@@ -188,6 +188,8 @@ def test_another_process_finds_the_specialized_field_in_the_cache(tmp_path):
         for _ in range(2)
     ]
     assert hits == [["0", "0"], ["1", "1"]]
+    made = [path.name for path in tmp_path.glob("**/straight.*.nbc")]
+    assert len({name.partition("-")[0] for name in made}) == len(made) == 2  # each by itself
 
 
 @pytest.mark.skipif(jit.DISABLED, reason="nothing is compiled")
