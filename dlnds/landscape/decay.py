@@ -159,7 +159,7 @@ def classified(net: Any, x: ArrayLike | xr.Dataset, rtol: float | None) -> xr.Da
     find = _of_roots if in_closed_form else _of_hessian
     found = find(net, state, limit, max(force, accuracy))
     kind, clear, order, exact = found.pop("decided")
-    if not force <= limit or kind == "not_critical":
+    if not force <= limit or kind == "not_critical" or net.theory(state).recedes():
         kind, clear, order, exact = "not_critical", True, 1, True
         found = {name: found[name] for name in found if name not in ("index", "nullity", "size")}
     variables = {

@@ -8,7 +8,7 @@ import numpy as np
 import scipy  # loads its modules when they are used
 
 from dlnds.arrays import Array
-from dlnds.systems.protocol import Limit, SystemProtocol, dense_jacobian, field_of
+from dlnds.systems.protocol import Limit, SystemProtocol, dense_jacobian, field_of, terms_at
 from dlnds.theory import tolerances
 
 #: Components up to which the Hessian is looked at.
@@ -74,6 +74,8 @@ def limit_at(system: SystemProtocol, x: Array, force: Array, rtol: float) -> Lim
         over = still and not _falls(system, x, itertools.islice(aside, _TRIALS), allowed * size)
         return Limit("none", "no_force") if over else Limit()
     fades = float(np.linalg.norm(pull[flat])) > _ROUNDING * size  # what decays may go on for ever
+    noise = np.abs(frame[:, flat]).T @ (_noise(system, x) / largest)
+    fades |= _leads_far(values[flat] / largest, pull[flat], noise, _NEAR * rtol * size)
     clear = bool((np.abs(values[flat]) <= tolerances.FACTOR_RANK * largest).all())
     if fades or not _goes_on(system, x, aside, allowed, clear):
         return Limit()
@@ -94,14 +96,31 @@ def _is_strict(
     values, frame = scipy.linalg.eigh(across.T @ hessian @ across)
     if not values[0] > tolerances.rounding(x.size) * largest:
         return False
-    frame = across @ (frame / np.sqrt(values))
-    step = frame @ (frame.T @ force)
-    still = float(np.linalg.norm(across.T @ force)) <= _ROUNDING * largest * size
-    far = float(np.linalg.norm(step))
-    if far > _NEAR * least or (not still and far > _NEAR * rtol * size):
+    frame = across @ frame
+    pull = frame.T @ force
+    steps, moves = pull / values, np.abs(pull) > np.abs(frame).T @ _noise(system, x)
+    seen = float(np.linalg.norm(steps[moves]))
+    if float(np.linalg.norm(steps)) > _NEAR * least or seen > _NEAR * rtol * size:
         return False
+    step, frame = frame @ steps, frame / np.sqrt(values)
     change = hessian + dense_jacobian(system, 0.0, x + step)[0]
     return bool(np.abs(scipy.linalg.eigvalsh(frame.T @ change @ frame)).max() <= _STEADY)
+
+
+def _leads_far(values: Array, pull: Array, noise: Array, far: float) -> bool:
+    """Tell whether forces that are no rounding lead far in directions that are nearly flat."""
+    floor = np.maximum(np.abs(values), tolerances.rounding(len(values)))
+    return bool(((np.abs(pull) > noise) & (np.abs(pull) > far * floor)).any())
+
+
+def _noise(system: SystemProtocol, x: Array) -> Array:
+    """Return how large the rounding of each component of the force can be.
+
+    Of layers of unlike size that of one is nothing beside that of the other: a small decay moves
+    the first for long.
+    """
+    noise: Array = _ROUNDING * terms_at(system, 0.0, x) @ np.abs(x)
+    return noise
 
 
 def _complement(generators: Array, dim: int) -> tuple[Array, float]:

@@ -243,7 +243,8 @@ class HomogeneousNetwork(WeightSystem):
             recedes=lambda: self._recedes(x),
         )
         if self.is_decayed:  # the penalty has minima, and leaves no weights to themselves
-            return known._replace(leading_parts=list, recedes=lambda: False)
+            size = self.criterion.fitting_size
+            return known._replace(leading_parts=list, recedes=lambda: self.escapes(x, size))
         if self._square is None:
             return known
         return departing(known, self._square, layers_of(self.widths, x))

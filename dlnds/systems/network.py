@@ -113,6 +113,17 @@ class WeightSystem(SystemProtocol):
         """Whether the loss has a penalty on the weights."""
         return bool(self.decays.any())
 
+    def escapes(self, x: Array, fitting: float) -> bool:
+        """Tell whether a layer without decay can grow for others with decay, and keep the map.
+
+        Maps that fit are as large as ``fitting``.
+        The penalty falls along this way for ever: where all is at rest they, and the map, are zero.
+        """
+        if not self.is_decayed or self.decays.all():
+            return False
+        size = math.prod(float(np.linalg.norm(w)) for w in layers_of(self.widths, x))
+        return size > tolerances.NEARLY * fitting
+
     def undecayed(self) -> Any:
         """Return the same network without weight decay."""
         network: Any = self
@@ -539,7 +550,11 @@ class LayeredSystem(WeightSystem):
 
     def theory(self, x: Array) -> Theory:
         """Return what is known at a state: the generators of GL, or of turns with weight decay."""
-        return Theory(generators=lambda: self.generators(x), alike=lambda: self._alike(x))
+        return Theory(
+            generators=lambda: self.generators(x),
+            alike=lambda: self._alike(x),
+            recedes=lambda: self.escapes(x, self.fitting_size),
+        )
 
     @property
     def quadratic(self) -> rates.Quadratic | None:

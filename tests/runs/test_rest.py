@@ -293,3 +293,39 @@ def test_no_saddle_of_the_square_loss_is_called_a_minimum(depth, kind):
             word = dl.schema.decode(run.limit_kind).item()
             if word in ("minimum", "global_minimum"):
                 assert float(run.loss[-1]) < 1e-10, (seed, size)
+
+
+# Weight decay of some layers, or hardly any.
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("decays", [(0.0, 0.3), (0.3, 0.0)])
+def test_decay_of_one_layer_alone_has_no_minimum_to_end_at(decays):
+    """W_1 → c W_1, W_2 → W_2/c keeps the map and lowers the penalty for ever."""
+    net = dl.LinearNetwork((1, 1, 1), [[2.0]], weight_decay=decays)
+    run = dl.flow(net, [0.5, 0.5], save=["state"])
+    assert dl.schema.decode(run.limit_kind).item() == "none"
+    assert dl.schema.decode(run.stop_reason).item() != "limit_reached"
+    end = dl.classify(net, run.isel(time=-1))
+    assert dl.schema.decode(end.kind).item() == "not_critical"
+
+
+@pytest.mark.compiled
+def test_layers_without_decay_stay_where_those_with_it_die():
+    """W_1 is as it was, W_2 = W_3 = 0: near it the penalty is more than the map is worth."""
+    net = dl.LinearNetwork((1, 1, 1, 1), [[2.0]], weight_decay=(0.0, 1.0, 1.0))
+    run = dl.flow(net, [0.1, 0.2, 0.3], save=["state"])
+    assert dl.schema.decode(run.limit_kind).item() == "minimum"
+    assert float(run.loss[-1]) == pytest.approx(2.0, rel=1e-9)
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("a", [1e-12, 1e-10, 1e-6, 0.3])
+def test_runs_with_hardly_any_decay_end_at_the_minimum(a):
+    """Balanced: a W_1² = b W_2², and the least of ½(p − σ)² + √(ab) p at p = σ − √(ab)."""
+    b, sigma = 0.3, 2.0
+    net = dl.LinearNetwork((1, 1, 1), [[sigma]], weight_decay=(a, b))
+    run = dl.flow(net, [0.5, 0.5], save=["state"])
+    root = np.sqrt(a * b)
+    assert float(run.loss[-1]) == pytest.approx(root * (sigma - 0.5 * root), rel=1e-6)
+    assert dl.schema.decode(run.stop_reason).item() == "limit_reached"
