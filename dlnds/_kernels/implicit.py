@@ -50,6 +50,7 @@ from dlnds._kernels.runge_kutta import (
     interpolate,
     outgrown,
     record,
+    same,
     weighted_norm,
 )
 
@@ -598,7 +599,7 @@ def accepted_step(method, task, now, remaining, unread, work, space):
 
     Where something is read inside it, so must the error there be, or it ends at what is read first.
     """
-    x, memory, finite = work.state, space.memory[0], True
+    x, memory, finite, beyond = work.state, space.memory[0], True, False
     for k in range(x.size):
         space.tolerance[k] = NOTHING
     allow_embedded(method, task, now.time, x, space)
@@ -616,6 +617,7 @@ def accepted_step(method, task, now, remaining, unread, work, space):
         iterations = newton(method, x, space)
         if iterations < 0:
             finite = all_finite(space.fields[STAGES - 1])
+            beyond |= not finite
             refuse(h * (0.5 if finite else SLOWEST), now, memory)
             continue
         for k in range(x.size):
@@ -624,6 +626,7 @@ def accepted_step(method, task, now, remaining, unread, work, space):
         error = error_estimate(method, x, work.stages[0], space)
         finite = np.isfinite(error) and all_finite(space.scale)
         if not finite:
+            beyond = True
             refuse(SLOWEST * h, now, memory)
             continue
         now.step = h * growth_after(error, iterations, memory)
@@ -631,6 +634,8 @@ def accepted_step(method, task, now, remaining, unread, work, space):
         now.between = embedded(task.rtol) * inside
         if inside > 1.0:
             now.step = max(unread, h * growth(inside, SAFETY, 1.0, STAGES + 1, 1.0))
+        elif error <= 1.0 and beyond and same(space.state, x):
+            return STEP_TOO_SMALL, h
         elif error <= 1.0:
             memory.last_error, memory.last_h = max(error, 1e-2), h
             return ACCEPTED, h

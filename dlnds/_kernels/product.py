@@ -12,7 +12,8 @@ T = Σ_{1<j<h} N^{p_j} Φ N^{q_j}, p_j = 2(h−j)/h − 1, q_j = 2(j−1)/h − 
 N P + P N = T N + ½ E and N M + M N = N T − ½ E, E = F Δ − Δ F, Δ = Φ − Φᵀ: then large columns come
 to small ones no faster than these move by themselves. RB and AᵀR are the field of the two layers as
 a network of their own, which is this one for h = 2. For h = 1 the sum over j is −N^{-1} Φ N^{-1}:
-the flow projected to the tangent space of the matrices of rank k.
+the flow projected to the tangent space of the matrices of rank k. It can lose the rank in finite
+time, and there it ends: the field is not finite any more.
 """
 
 import numpy as np
@@ -204,7 +205,8 @@ def prepare(x, V, params, s):
     diagonalize(N, Q)
     k = N.shape[0]
     for a in range(k):
-        N[a, a] = max(N[a, a], SMALLEST)
+        if not N[a, a] >= SMALLEST:
+            N[a, a] = np.nan if h == 1 else SMALLEST  # the rank is lost, and the flow ends
     multiply_left_transposed(A, linear.layer(V, params, 2), T, 0.0)
     turned_in(Q, T, work, phi)
     fill(0.0, P)

@@ -341,6 +341,15 @@ def all_finite(a):
 
 
 @part
+def same(a, b):
+    """Tell whether all entries are equal: a run that is cut off after no way is at a border."""
+    equal = True
+    for i in range(a.size):
+        equal &= a[i] == b[i]
+    return equal
+
+
+@part
 def blows_up(x, now):
     """Tell whether a state grows beyond all bounds in steps that the clock does not feel.
 
@@ -497,7 +506,7 @@ def accepted_step(method, task, now, remaining, unread, work, trial):
     modes that stability damps err by far more inside than at the end.
     """
     t, x, stages, tolerance = now.time, work.state, work.stages, trial.tolerance
-    h, limit, finite = now.step, FASTEST, True
+    h, limit, finite, beyond = now.step, FASTEST, True, False
     for _ in range(TRIALS):
         if 1.01 * h >= remaining and h != unread:
             h = remaining
@@ -516,7 +525,10 @@ def accepted_step(method, task, now, remaining, unread, work, trial):
         finite = np.isfinite(error) and all_finite(trial.scale) and all_finite(trial.state)
         finite = finite and all_finite(stages[12])
         factor = growth(error, SAFETY, 1.0, ORDER, limit) if finite else SLOWEST
+        beyond |= not finite
         if finite and error <= 1.0:
+            if beyond and same(trial.state, x):
+                return STEP_TOO_SMALL, h
             inside = error_inside(method, now, h, unread, work, trial)
             now.between = task.rtol * inside
             if inside > READ or now.readable < np.inf:

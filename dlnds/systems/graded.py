@@ -12,6 +12,7 @@ import xarray as xr
 from dlnds._kernels import graded as kernels
 from dlnds._kernels import jit
 from dlnds.arrays import Array, Integers, Kernel, Params
+from dlnds.systems.network import LayeredSystem
 from dlnds.systems.protocol import (
     Limit,
     Numerics,
@@ -23,8 +24,9 @@ from dlnds.systems.protocol import (
 )
 from dlnds.theory.coordinates import layers_of
 
-#: Rates of columns that rest, in terms of that of one that fades.
-_STILL = 1e-12
+#: What moves columns that rest, in terms of what lets one fade; and ½ ln of the part of W, in terms
+#: of all, below which that is nothing beside their rounding.
+_STILL, _FADED = 1e-12, -20.0
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -34,9 +36,11 @@ class GradedFlow(SystemProtocol):
     Parameters
     ----------
     flow
-        The flow of the factors, of a loss of its own.
-    widths
-        d_0, k and d_h.
+        The flow of the factors.
+    network
+        The factors as two layers of a network, with the same loss.
+    depth
+        h, the layers of which W is the product.
 
     Notes
     -----
@@ -50,7 +54,13 @@ class GradedFlow(SystemProtocol):
     jacobian = staticmethod(kernels.jacobian)
 
     flow: SystemProtocol
-    widths: tuple[int, int, int]
+    network: LayeredSystem
+    depth: int
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """d_0, k and d_h."""
+        return self.network.widths
 
     @property
     def dim(self) -> int:  # type: ignore[override]
@@ -85,16 +95,21 @@ class GradedFlow(SystemProtocol):
     def _rests(self, x: Array) -> bool:
         """Tell whether nothing moves but one column that has faded, and fades for ever.
 
-        Its rate is that of the others' residual, which does not change any more. Several may turn
-        to where they grow.
+        It does for two layers and more; the flow of one ends where it loses a column. A W of full
+        rank has one direction left beside the other columns. If these rest, it is the same for
+        ever, and so is the residual in it, which is what lets the column fade.
         """
-        size, logs = self.flow.dim, x[self.flow.dim :]
-        faded = np.flatnonzero(logs < logs.max() - kernels.DEEPEST)
-        if len(faded) != 1:
+        inputs, k, outputs = self.widths
+        logs, size = x[self.flow.dim :], self.network.fitting_size
+        fitting = 0.5 * math.log(size) if size > 0.0 else -math.inf
+        faded = np.flatnonzero(logs < max(logs.max(), fitting) + _FADED)
+        if not (inputs == k == outputs and len(faded) == 1) or self.depth == 1:
             return False
-        rates, own = field_of(self, 0.0)(x)[:size], self._columns == faded[0]
-        fading = -float(x[:size][own] @ rates[own])
-        return fading > 0.0 and float(np.abs(rates[~own]).max()) <= _STILL * fading
+        plain, columns = self.factors(x), self._columns
+        pulls = field_of(self.network, 0.0)(plain) / np.exp(logs)[columns]
+        own = columns == faded[0]
+        fading = -float(x[: plain.size][own] @ pulls[own])
+        return fading > 0.0 and float(np.abs(pulls[~own]).max(initial=0.0)) <= _STILL * fading
 
     def theory(self, x: Array) -> Theory:
         """Return what is known at a state: the likeness of the flow."""

@@ -79,14 +79,16 @@ class ProductFlow(SystemProtocol):
     kept exactly, and no fractional power of a singular matrix is taken. It is fixed up to a turn of
     the k columns, O(k). For h = 2 the flow is that of the two layers Bᵀ and A as a network; for
     h = 1 it is the gradient flow in the metric that the manifold has from the space around it,
-    which can reach a smaller rank in finite time, where no run gets further; for h ≥ 2 it cannot,
-    and if Σ has a smaller rank than k the k-th singular value decays for ever.
+    which can reach a smaller rank in finite time: it ends there, and a run stops with the reason
+    ``step_too_small``: ln s blows up. For h ≥ 2 it cannot, and if Σ has a smaller rank than
+    k the k-th singular value decays for ever.
     Observables are those of a network's map, and ``log_singular_value`` and ``determinant_sign``:
     ln s of W and the sign of det W (0 below full rank), which the flow keeps. Under another loss
-    than the square one a run is integrated in columns whose sizes are held as logarithms: it keeps
-    both also where s underflows, as in the example of RC20 at h = 2, ln det W ~ −(6t)^{2/3}/2. The
-    columns of its ``state`` are turned along the run. What rests on the critical points of the
-    square loss (`critical_state`, `critical_points`, …) takes the flow of a `LinearNetwork` only.
+    than the square one, at full rank, and for h = 1 a run is integrated in columns whose sizes are
+    held as logarithms: it keeps both also where s underflows, as in the example of RC20 at h = 2,
+    ln det W ~ −(6t)^{2/3}/2. The columns of its ``state`` are turned along the run.
+    What rests on the critical points of the square loss (`critical_state`, `critical_points`, …)
+    takes the flow of a `LinearNetwork` only.
     The field is no Euclidean gradient in these factors. So eigenvalues of its Jacobian are not
     those of a Hessian, though at critical points, where minus the Jacobian is the Riemannian
     Hessian, they are real.
@@ -184,7 +186,7 @@ class ProductFlow(SystemProtocol):
     @cached_property
     def graded(self) -> GradedFlow:
         """The flow in coordinates that keep columns of any size apart."""
-        return GradedFlow(self, self._widths)
+        return GradedFlow(self, self.factors, self.depth)
 
     @property
     def depth(self) -> int:
@@ -230,8 +232,8 @@ class ProductFlow(SystemProtocol):
     def numerics(self) -> Numerics:
         """How to integrate the flow: as of two layers, with AᵀA − BᵀB = 0 restored.
 
-        Under another loss than the square one in `graded` coordinates, and where det W has a sign
-        that plain factors lose.
+        In `graded` coordinates where plain factors lose what the flow keeps: under another loss
+        than the square one, where det W has a sign, and where a run can come to a smaller rank.
         """
         layers = self.factors.numerics
         common = layers._replace(
@@ -247,7 +249,7 @@ class ProductFlow(SystemProtocol):
         if not self.is_square:
             kept = frozenset({"log_singular_value", "determinant_sign"})
             return common._replace(working_basis=self.graded.reduction, unaffected=kept)
-        if self.depth == 2 and set(self._widths) == {self.rank}:
+        if self.depth == 1 or set(self._widths) == {self.rank}:
             kept = frozenset({"log_singular_value"})
             return common._replace(working_basis=self._signed_basis, unaffected=kept)
         return common._replace(
@@ -269,7 +271,7 @@ class ProductFlow(SystemProtocol):
         if found is None:
             return self.graded.reduction(states)
         turn: Any = found.lift
-        inner, outer = (basis.reshape(-1, self.rank, self.rank)[0] for basis in turn.bases[::2])
+        inner, outer = (basis.reshape(-1, *basis.shape[-2:])[0] for basis in turn.bases[::2])
         ends = Turning(self._widths, [inner, np.eye(self.rank), outer])
         there = Turning(self._widths, [inner.T, np.eye(self.rank), outer.T])
         place = self._in_mode_basis.graded.reduction(there(states[..., None, :])[..., 0, :])

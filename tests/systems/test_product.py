@@ -98,6 +98,57 @@ def test_a_start_with_the_wrong_sign_ends_at_a_saddle_and_keeps_it(h):
     assert (np.diff(run.log_singular_value[-9:, 1]) < 0.0).all()
 
 
+@pytest.mark.compiled
+@pytest.mark.parametrize("h", [2, 3, 4])
+@pytest.mark.parametrize("loss", ["square", "completion"])
+@pytest.mark.parametrize("target", [[[-3.0]], [[3.0, 0.5, 0.2], [0.1, 2.0, 0.4], [0.3, 0.0, 1.0]]])
+def test_every_run_of_full_rank_keeps_the_sign_of_its_determinant(h, loss, target):
+    """It ends at Σ if that has the sign, and at Σ without its last mode if not; so for all h."""
+    target = np.array(target)
+    d = len(target)
+    if loss == "square":
+        net = dl.LinearNetwork((d,) * (h + 1), target)
+    else:
+        rows, columns = np.indices((d, d)).reshape(2, -1)
+        entries = dl.losses.completion((d, d), rows, columns, target.ravel())
+        net = dl.LossNetwork((d,) * (h + 1), entries)
+    prod, W = dl.ProductFlow(net, rank=d), 0.5 * np.eye(d)[::-1] + 0.05
+    for sign in (1.0, -1.0):
+        start = W * np.r_[sign, np.ones(d - 1)]
+        right = np.linalg.slogdet(start)[0] == np.linalg.slogdet(target)[0]
+        run = dl.flow(prod, prod.factor(start), save=["determinant_sign"])
+        assert (run.determinant_sign == np.linalg.slogdet(start)[0]).all()
+        assert dl.schema.decode(run.stop_reason).item() == "limit_reached"
+        left = 0.0 if right else 0.5 * np.linalg.svd(target)[1][-1] ** 2
+        assert float(run.loss[-1]) == pytest.approx(left, rel=1e-12, abs=1e-12)
+
+
+@pytest.mark.parametrize("case", ["one", "two", "within", "thin"])
+def test_one_layer_runs_straight_until_it_loses_its_rank_and_ends_there(case):
+    """h = 1: W = Σ + e^{−t} (W(0) − Σ) within the matrices of rank k, while s_k > 0."""
+    start, target, first = {
+        "one": ([[0.5]], [[-3.0]], np.log(3.5 / 3.0)),
+        # det W = 2 (1−u)² − u²/4 of u = e^{−t}
+        "two": ([[0.0, 0.5], [0.5, 0.0]], np.diag([2.0, 1.0]), np.log(1.0 + np.sqrt(0.125))),
+        "within": (
+            [[0.0, 0.5, 0.0], [0.5, 0.0, 0.0], [0.0, 0.0, 0.0]],
+            np.diag([2.0, 1.0, 0.0]),
+            np.log(1.0 + np.sqrt(0.125)),
+        ),
+        "thin": ([[0.5, 0, 0], [0, 0, 0]], [[-1.0, 0, 0], [0, 0, 0]], np.log(1.5)),
+    }[case]
+    start, target = np.array(start), np.array(target)
+    k = np.linalg.matrix_rank(start)
+    prod = dl.ProductFlow(dl.LinearNetwork(start.shape[::-1], target), rank=k)
+    run = dl.flow(prod, prod.factor(start), save=["product", "determinant_sign"])
+    assert dl.schema.decode(run.stop_reason).item() == "step_too_small"
+    assert dl.schema.decode(run.limit_kind).item() == "none"
+    assert float(run.time[-1]) == pytest.approx(first, rel=1e-9)
+    assert (run.determinant_sign == run.determinant_sign[0]).all()
+    straight = target + np.exp(-run.time.values)[:, None, None] * (start - target)
+    np.testing.assert_allclose(run["product"], straight, rtol=0, atol=1e-8)
+
+
 def test_stacks_of_any_size_are_of_the_flow_itself():
     """One that is compiled for two layers as a network of their own is another for h > 2."""
     prod = dl.ProductFlow(dl.LinearNetwork((2, 2, 2, 2), np.diag([2.0, 1.0])), rank=1)
