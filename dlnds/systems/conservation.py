@@ -66,7 +66,8 @@ def conservation_laws(
 
     The C_i give Σ_{0<i<h} [d_i (d_i + 1)/2 − e_i (e_i + 1)/2] with e_i = max(0, d_i − d_{i−1} −
     d_{i+1}), a theorem of MGP23 for two layers and counted for more. In all cases tried these are
-    all laws unless there is one input and one output: then there is one field and n − 1 laws.
+    all laws unless a part of the network lies between two levels of width 1, as all of it does with
+    one input and one output: then there is one field, and n − 1 laws of the n weights of that part.
     Networks with a rectifier have more than one for each hidden unit where outputs on all inputs
     are combinations of a few. Weight decay adds the field Λ x; with equal decay of all layers the
     number falls by one, and ratios of entries of the C_i are conserved; ``known`` counts what is

@@ -163,3 +163,13 @@ def test_what_does_not_fit_is_refused_by_name():
         dl.conservation_laws(dl.GradientDescent(network((2, 2)), step_size=0.1))
     with pytest.raises(ValueError, match=r"^x: "):
         dl.conservation_laws(network((2, 2)), np.zeros(3))
+
+
+@pytest.mark.parametrize("widths", [(1, 2, 2, 1, 2), (1, 3, 3, 1, 3)])
+def test_a_part_between_two_levels_of_width_one_has_one_field_of_its_own(widths):
+    """All but one quantity of its n weights is conserved, and one at the level where it ends."""
+    d = widths[1]
+    net = dl.LinearNetwork(widths, np.ones((d, 1)))
+    laws = dl.conservation_laws(net)
+    assert int(laws["count"]) == (2 * d + d * d - 1) + 1
+    assert int(laws.known) == 2 * (d * (d + 1) // 2) + 1
