@@ -143,7 +143,7 @@ def _local(
     kind = schema.decode(classify(net, at, rtol=rtol).kind).item()
     if kind != "global_minimum":
         raise ValueError(
-            f"at: needs a global minimum, got a {kind.replace('_', ' ')}; elsewhere there is no "
+            f"at: needs a global minimum, got the kind {kind!r}; elsewhere there is no "
             "learning coefficient"
         )
     overall, fiber = _of_minima(net, widths), fiber_dimension(net, at, rtol=rtol)

@@ -386,7 +386,7 @@ def _check_repeated(name: str, places: Array, values: Array) -> None:
     if wrong.any():
         n = int(np.argmax(wrong))
         raise ValueError(
-            f"{name}: entry ({at[0, n]}, {at[1, n]}) is given as {y[n]:g} and as {y[n + 1]:g}; "
+            f"{name}: entry ({at[0, n]}, {at[1, n]}) is given as {y[n]} and as {y[n + 1]}; "
             "give their mean once, with the sum of the weights"
         )
 
@@ -550,6 +550,7 @@ def completion(
     sizes = check_integers("shape", shape, minimum=1, ordered=True)
     if len(sizes) != 2:
         raise ValueError(f"shape: needs numbers of rows and columns, got {sizes}")
+    check_memory("shape", 2 * sizes[0] * sizes[1])
     across = check_array("rows", rows, ndim=1)
     down = check_array("columns", columns, ndim=1, shape=(len(across),))
     _check_range("rows", across, sizes[0])

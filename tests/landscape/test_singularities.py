@@ -320,9 +320,11 @@ def test_inputs_without_data_are_free():
 
 def test_points_that_are_no_minima_are_refused():
     net = of((2, 2, 2), 2)
-    with pytest.raises(ValueError, match="at: needs a global minimum, got a strict saddle"):
+    with pytest.raises(
+        ValueError, match="at: needs a global minimum, got the kind 'strict_saddle'"
+    ):
         dl.learning_coefficient(net, at=np.zeros(net.dim))
-    with pytest.raises(ValueError, match="at: needs a global minimum, got a not critical"):
+    with pytest.raises(ValueError, match="at: needs a global minimum, got the kind 'not_critical'"):
         dl.learning_coefficient(net, at=np.ones(net.dim))
     with pytest.raises(ValueError, match="rank: is that of the state"):
         dl.learning_coefficient(net, rank=1, at=net.critical_state((0, 1)))

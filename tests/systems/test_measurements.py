@@ -412,3 +412,10 @@ def test_repr():
 def test_what_is_wrong_is_named(name, call):
     with pytest.raises((ValueError, TypeError), match=f"^{name}"):
         call()
+
+
+def test_messages_of_completion_name_what_was_given():
+    with pytest.raises(ValueError, match=r"^shape: "):
+        dl.losses.completion((10**6, 10**6), [0], [0], [1.0])
+    with pytest.raises(ValueError, match=r"0\.3 and as 0\.30000000000000004"):
+        dl.losses.completion((1, 1), [0, 0], [0, 0], [0.3, 0.1 + 0.2])
