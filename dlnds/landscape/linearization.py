@@ -150,8 +150,8 @@ def linearize(
         The attribute ``is_clear`` is 0 where index or nullity could be others as well: ranks of
         products of layers are not clear, or an eigenvalue that counts is less than ten times one
         that does not. Within 1e-3 ‖x‖ of a critical point they are those of that: what Newton's
-        step to it changes in the Hessian counts as zero too, and is clear from ten times that on if
-        the zeros are those of the symmetries, otherwise from 1e4 times.
+        step to it changes in the Hessian counts as zero too, and is clear if nothing else is within
+        ten times that; nor within 1e4 times the largest zero, if symmetries leave others.
 
         The attributes ``zero_tolerance``, ``largest_zero`` and ``smallest_nonzero`` (moduli) show
         how clear the decision on zero was; ``method`` is how the eigenvalues are known, and
@@ -378,7 +378,8 @@ def _judged(
             decision = spectra.decided(found.values, blur)
             orbit = found.complete and decision.nullity == _orbit_dimension(system, x)
             gap = tolerances.CLEAR_GAP if orbit else tolerances.WIDE_GAP
-            clear = decision.smallest_nonzero >= gap * blur
+            edge = max(tolerances.CLEAR_GAP * blur, gap * decision.largest_zero)
+            clear = decision.smallest_nonzero >= edge
         return decision, None, clear and known is None
     index, nullity, _ = known
     if found.complete:
