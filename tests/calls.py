@@ -48,6 +48,8 @@ FOR_ENGINES = {name for name in vars(SystemProtocol) if not name.startswith("_")
         "fades",
         "settled",
         "is_far",
+        "escapes",
+        "seen",
         "loss_on",
         "moments",
         "on",

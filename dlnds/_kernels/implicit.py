@@ -45,12 +45,12 @@ from dlnds._kernels.runge_kutta import (
     TRIALS,
     all_finite,
     allow,
+    at_border,
     driver,
     growth,
     interpolate,
     outgrown,
     record,
-    same,
     weighted_norm,
 )
 
@@ -634,7 +634,7 @@ def accepted_step(method, task, now, remaining, unread, work, space):
         now.between = embedded(task.rtol) * inside
         if inside > 1.0:
             now.step = max(unread, h * growth(inside, SAFETY, 1.0, STAGES + 1, 1.0))
-        elif error <= 1.0 and beyond and same(space.state, x):
+        elif error <= 1.0 and beyond and at_border(now, h, space.state, x):
             return STEP_TOO_SMALL, h
         elif error <= 1.0:
             memory.last_error, memory.last_h = max(error, 1e-2), h

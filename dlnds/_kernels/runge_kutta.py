@@ -341,11 +341,14 @@ def all_finite(a):
 
 
 @part
-def same(a, b):
-    """Tell whether all entries are equal: a run that is cut off after no way is at a border."""
-    equal = True
-    for i in range(a.size):
-        equal &= a[i] == b[i]
+def at_border(now, h, end, x):
+    """Tell whether a step that was cut off, where nothing is finite beyond, leads nowhere.
+
+    A state at which the field vanishes stays, too, but for as long as one likes.
+    """
+    equal = h <= UNFELT * abs(now.time)
+    for i in range(x.size):
+        equal &= end[i] == x[i]
     return equal
 
 
@@ -527,7 +530,7 @@ def accepted_step(method, task, now, remaining, unread, work, trial):
         factor = growth(error, SAFETY, 1.0, ORDER, limit) if finite else SLOWEST
         beyond |= not finite
         if finite and error <= 1.0:
-            if beyond and same(trial.state, x):
+            if beyond and at_border(now, h, trial.state, x):
                 return STEP_TOO_SMALL, h
             inside = error_inside(method, now, h, unread, work, trial)
             now.between = task.rtol * inside
