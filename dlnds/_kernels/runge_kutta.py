@@ -139,8 +139,9 @@ def record(floats, integers):
 
 #: Where a run ends, its tolerances, how many steps must be left for another method to be asked for
 #: (infinitely many if there is none), the steps at most, from the beginning, and the last row of
-#: the table that stabilized steps may use, 0 if they are not to be made.
-TASK = record("end rtol atol patience", "max_steps stages")
+#: the table that stabilized steps may use, 0 if they are not to be made, with how many evaluations
+#: until it is asked for them again.
+TASK = record("end rtol atol patience", "max_steps stages stint")
 #: Where a run is. Times are compensated pairs, so that small steps add up at a large time: now, and
 #: before the last step. The last step, the next, the longest inside which something may be read,
 #: what that errs by, in terms of the error scales, and the largest eigenvalue seen. What was
@@ -482,7 +483,10 @@ def pause(task, now, remaining, sparse, trial, grown):
         if offered and now.futile > 0:
             now.futile -= 1
         elif offered and not remaining * now.price > PRICE * task.patience:
-            return STABILIZE
+            if now.price == 0.0 or now.spent > task.stint:
+                return STABILIZE
+            now.stabilized, now.entered, now.since = 1, now.evaluations, now.time
+            return ACCEPTED
         if far > task.patience * DAMPED:
             return SWITCH
     return OUTGROWN if outgrown(trial.scale, grown) else ACCEPTED

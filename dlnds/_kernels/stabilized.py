@@ -92,9 +92,9 @@ FIFTH, SHARE = 1.4e-3, 1e-3
 #: a step later; evaluations to estimate it anew; steps refused in a row before the method is given
 #: up.
 MARGIN, KEEP, LOOKS, REFUSALS = 1.1, 0.9, 20, 5
-#: Evaluations after which the other method is in turn; which part of its price these must be worth
-#: for them to be tried again at once, and how often they are not to be, if not.
-STINT, CHEAPER, PAUSES = 600, 0.7, 4
+#: Which part of the price of the other method these must be worth for them to be tried again at
+#: once, and how often they are not to be, if not.
+CHEAPER, PAUSES = 0.7, 4
 #: The length of the differences that it is estimated from, relative to the state.
 SHIFT = 1e-7
 
@@ -339,7 +339,7 @@ def step(parts, tables, tasks, clock, remaining, unread, work, trial):
             now.step = h * growth(error, SAFETY, 1.0, ORDER, limit)
             now.between = 0.0
             now.calm = now.calm + 1 if now.step * now.rate < DAMPED else 0
-            if now.calm >= CALM_STEPS or now.evaluations - now.entered > STINT:
+            if now.calm >= CALM_STEPS or now.evaluations - now.entered > task.stint:
                 leave(now, h, now.step)
             return ACCEPTED, h
         now.step = h * (growth(error, SAFETY, 1.0, ORDER, 1.0) if finite else SLOWEST)

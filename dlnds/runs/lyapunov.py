@@ -528,7 +528,7 @@ class _Motion:
         move: Any = jit.ready(kernels.tangent_field, kernels.MOVE)
         judge: Any = jit.ready(kernels.tangent_scale, kernels.MOVE)
         orders = np.zeros(1, runge_kutta.TASK)
-        orders[0] = (end, self.rtol, 0.0, np.inf, self.max_steps, 0)
+        orders[0] = (end, self.rtol, 0.0, np.inf, self.max_steps, 0, 0)
         code = advance(self.parts, move, judge, orders, self.clock, self.work, self.growth)
         self.volume = float(self.work.state[self.system.dim])
         return int(code)

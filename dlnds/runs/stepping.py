@@ -189,12 +189,20 @@ def explicit_parts(system: SystemProtocol, *, stabilize: bool = False) -> tuple[
     )
 
 
+def stint(system: SystemProtocol) -> int:
+    """Return how many evaluations stabilized steps may take before it is asked what is at rest.
+
+    They take longer than to ask.
+    """
+    return int(np.clip(2e6 / (system.numerics.field_cost + 10.0 * system.dim), 600, 4000))
+
+
 def set_out(clocks: Any, k: int) -> None:
     """Let a run make stabilized steps from here on, unless they were given up."""
     clock = clocks[k]
     if clock["stabilized"] == 0:
         clock["stabilized"], clock["entered"] = 1, clock["evaluations"]
-        clock["since"] = clock["time"]
+        clock["since"], clock["spent"] = clock["time"], 0
 
 
 def implicit_parts(system: SystemProtocol) -> tuple[Any, ...]:
@@ -306,7 +314,7 @@ class Stepper:
     def _steps(self, most: int) -> tuple[int, Rows]:
         """Step until the kernel pauses; return why it did, and the rows to save."""
         task, system = self.task, self.place.system
-        limits = self.choice.patience(system), most, self.choice.stages(system)
+        limits = self.choice.patience(system), most, self.choice.stages(system), stint(system)
         self.orders[0] = (task.span[1], task.rtol, task.atol, *limits)
         loop: Any = jit.entry(kernels.advance, kernels.ADVANCE)
         parts = self.parts[False]

@@ -25,6 +25,7 @@ from dlnds.runs.stepping import (
     explicit_parts,
     integrate,
     set_out,
+    stint,
 )
 from dlnds.systems.protocol import Reduction, unchanged
 from dlnds.theory.coordinates import Turning, are_identities
@@ -130,10 +131,11 @@ class _Stack:
         """Step all active members until each has to pause, and see to what it pauses for."""
         task, members = self.task, self.active
         choice = Choice(task.method, endless=False)
-        patience, stages = choice.patience(self.frame), choice.stages(self.frame)
+        patience = choice.patience(self.frame)
+        stages, turn = choice.stages(self.frame), stint(self.frame)
         for k, steps in zip(members, self.clocks["steps"][members], strict=True):
             most = min(task.max_steps, int(steps) + PAUSE)
-            self.orders[k] = (task.span[1], task.rtol, task.atol, patience, most, stages)
+            self.orders[k] = (task.span[1], task.rtol, task.atol, patience, most, stages, turn)
         loop: Any = jit.entry(kernels.advance_each, kernels.ADVANCE_EACH)
         loop(
             *(self.parts, self.orders, self.clocks, self.references, self.grown, self.works),

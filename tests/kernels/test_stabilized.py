@@ -91,7 +91,7 @@ def test_what_a_step_errs_by_is_what_the_control_takes_it_for(count):
 def one_step(system, x, h, rate, expected=runge_kutta.ACCEPTED):
     """The end of a step, its length, and the clock after it."""
     tasks, clock = np.zeros(1, runge_kutta.TASK), runge_kutta.clock_at(0.0)
-    tasks[0] = np.inf, 1e-3, 0.0, np.inf, 10, len(COUNTS) - 1
+    tasks[0] = np.inf, 1e-3, 0.0, np.inf, 10, len(COUNTS) - 1, 10_000
     clock["step"], clock["rate"], clock["stabilized"] = h, rate, 1
     work = runge_kutta.work_of(x)
     parts = system.params, jit.ready(system.field, jit.FIELD)
