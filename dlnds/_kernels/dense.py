@@ -60,6 +60,15 @@ def dot(a, b):
     return total
 
 
+@sums
+def length(a):
+    """Return the Euclidean norm of a vector."""
+    total = 0.0
+    for i in range(a.size):
+        total += a[i] * a[i]
+    return np.sqrt(total)
+
+
 @part
 def multiply(a, b, out, kept):
     """Compute ``a b``."""

@@ -10,7 +10,7 @@ the sign of det W = det A · det B · e^{2 Σ l}, which the flow keeps.
 import numpy as np
 
 from dlnds._kernels import product
-from dlnds._kernels.dense import add_multiple, copy, dot, room
+from dlnds._kernels.dense import add_multiple, copy, dot, length, room
 from dlnds._kernels.jit import jit, part
 from dlnds._kernels.linear import layer
 
@@ -245,12 +245,6 @@ def multiply_by(factor, a):
 
 
 @part
-def size_of(a):
-    """Return the length of a vector."""
-    return np.sqrt(dot(a, a))
-
-
-@part
 def orthonormalize(right, left, logs):
     """Make the rows of ``right`` orthonormal; move what that takes to ``left``.
 
@@ -264,7 +258,7 @@ def orthonormalize(right, left, logs):
                 part_of = dot(right[i], right[j])
                 add_multiple(-part_of, right[i], right[j])
                 add_multiple(part_of * np.exp(logs[j] - logs[i]), left[j], left[i])
-        size = size_of(right[j])
+        size = length(right[j])
         multiply_by(1.0 / size, right[j])
         multiply_by(size, left[j])
 
@@ -305,7 +299,7 @@ def diagonalize(right, left, logs):
         if not turned:
             break
     for a in range(k):
-        size = size_of(left[a])
+        size = length(left[a])
         multiply_by(1.0 / size, left[a])
         logs[a] += np.log(size)
 
@@ -317,7 +311,7 @@ def canonical(t, x, params, out):
     right, left = columns_of(x, params)
     logs = room(k)
     for a in range(k):
-        first, last = size_of(right[a]), size_of(left[a])
+        first, last = length(right[a]), length(left[a])
         multiply_by(1.0 / first, right[a])
         multiply_by(1.0 / last, left[a])
         logs[a] = 2.0 * x[n + a] + np.log(first * last)

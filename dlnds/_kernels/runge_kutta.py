@@ -505,6 +505,14 @@ def growth(error, safety, trend, order, limit):
     return min(limit, max(SLOWEST, factor))
 
 
+@part
+def set_tolerance(task, trial):
+    """Write the error allowed in a step from the error scales at its ends."""
+    for i in range(trial.tolerance.size):
+        scale = max(trial.here[i], trial.scale[i])
+        trial.tolerance[i] = max(NOTHING, task.atol + task.rtol * scale)
+
+
 @inlined
 def accepted_step(method, task, now, remaining, unread, work, trial):
     """Shorten the step until its error is acceptable; return a code and the step.
@@ -524,9 +532,7 @@ def accepted_step(method, task, now, remaining, unread, work, trial):
         step(method.field, t, x, h, method.params, stages, trial.state)
         now.evaluations += 12
         method.error_scale(t + h, trial.state, method.params, trial.scale)
-        for i in range(x.size):
-            scale = max(trial.here[i], trial.scale[i])
-            tolerance[i] = max(NOTHING, task.atol + task.rtol * scale)
+        set_tolerance(task, trial)
         error = error_norm(h, stages, tolerance)
         # whatever the error is, an infinite scale allows it
         finite = np.isfinite(error) and all_finite(trial.scale) and all_finite(trial.state)

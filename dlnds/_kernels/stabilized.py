@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from dlnds._kernels.dense import copy
+from dlnds._kernels.dense import copy, length
 from dlnds._kernels.jit import jit, part, sums
 from dlnds._kernels.runge_kutta import (
     ACCEPTED,
@@ -38,6 +38,7 @@ from dlnds._kernels.runge_kutta import (
     Tables,
     all_finite,
     growth,
+    set_tolerance,
 )
 
 #: For each number of stages s, where x = a + z/d: s² (1 − Re x) and s² Im x at one pair of zeros of
@@ -247,15 +248,6 @@ def error_norm(h, last, stages, tolerance, error):
     return np.sqrt(total / tolerance.size)
 
 
-@sums
-def length(a):
-    """Return the Euclidean norm."""
-    total = 0.0
-    for i in range(a.size):
-        total += a[i] * a[i]
-    return np.sqrt(total)
-
-
 @part
 def look(field, params, now, work, state, most):
     """Estimate the largest eigenvalue by some steps of the power method, along differences.
@@ -330,9 +322,7 @@ def step(parts, tables, tasks, clock, remaining, unread, work, trial):
         try_step(field, params, now.time, x, h, recurrence, tables.last[k], stages, trial.state)
         now.evaluations += recurrence.shape[0] + ORDER
         error_scale(now.time + h, trial.state, params, trial.scale)
-        for i in range(x.size):
-            scale = max(trial.here[i], trial.scale[i])
-            tolerance[i] = max(NOTHING, task.atol + task.rtol * scale)
+        set_tolerance(task, trial)
         error = error_norm(h, tables.last[k], stages, tolerance, stages[13]) / bearable
         finite = np.isfinite(error) and all_finite(trial.scale) and all_finite(trial.state)
         if finite and error <= 1.0:

@@ -14,7 +14,15 @@ import numpy as np
 from numba import types
 
 from dlnds._kernels import runge_kutta
-from dlnds._kernels.dense import assign, assign_identity, assign_transposed, copy, dot, multiply
+from dlnds._kernels.dense import (
+    assign,
+    assign_identity,
+    assign_transposed,
+    copy,
+    dot,
+    length,
+    multiply,
+)
 from dlnds._kernels.jit import FIELD, JACOBIAN, JVP, PARAMS, TANGENT, inlined, jit, part, variant
 from dlnds._kernels.runge_kutta import (
     CLOCKS,
@@ -137,7 +145,7 @@ def clear(rows, j, R):
 
     Done twice where much was taken out, since the rounding of that is not orthogonal.
     """
-    before = np.sqrt(dot(rows[j], rows[j]))
+    before = length(rows[j])
     left = before
     for _ in range(2):
         for i in range(j):
@@ -145,7 +153,7 @@ def clear(rows, j, R):
             R[i, j] += component
             for m in range(rows.shape[1]):
                 rows[j, m] -= component * rows[i, m]
-        previous, left = left, np.sqrt(dot(rows[j], rows[j]))
+        previous, left = left, length(rows[j])
         if left > 0.7 * previous:
             break
     return before, left
