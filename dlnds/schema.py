@@ -84,6 +84,23 @@ PROBLEM, NUMBER, DESCRIPTION = "problem", "number", "description"
 
 #: name: (long name, TeX symbol). All quantities of this package are pure numbers, units "1".
 DESCRIPTIONS = {
+    "product_norm": ("norm of the map", r"$\|W\|_F$"),
+    "first": ("index set with the same sum of squares as the second", ""),
+    "second": ("index set with the same sum of squares as the first", ""),
+    "smallest_gap": ("smallest relative gap", ""),
+    "width": ("units of the level", ""),
+    "hidden": ("level of the matrix, 1 the first hidden one", r"$i$"),
+    "unit_before": ("hidden unit before the change", ""),
+    "accuracy": ("scaled distance within which the special point is", ""),
+    "criticality": ("on which side of the special point new solutions are", ""),
+    "description": ("what is known of the special point", ""),
+    "fold_direction": ("what p has at the fold", ""),
+    "kernel_dimension": ("dimension of the kernel across the orbit", ""),
+    "multiplier": ("multiplier", ""),
+    "newton_iterations": ("iterations of Newton's method", ""),
+    "tangent_q": ("part of the unit tangent along the second parameter", ""),
+    "test_value": ("what is left of the function that vanishes at the special point", ""),
+    "transverse_eigenvalue_imag": ("imaginary part of the eigenvalue across the orbit", ""),
     "alignment": (
         "overlap of singular vectors",
         r"$|\langle u_j, v_j\rangle|$",
@@ -439,14 +456,192 @@ REQUIRED = {
         "zero_preserving": "kept (parameter) unit_zero (unit) residual ()",
     }.items()
 }
+#: schema: what else may be there, by when it is, with the dims that it has in one run over time.
+#: What labels a dim stands in `LABELS`.
+OPTIONAL: dict[str, dict[str, str]] = {
+    "run": {
+        "over time, and of descent along a flow": "time (time)",
+        "over time": "time_low (time)",
+        "of systems with a loss": "loss loss_rate (time)",
+        "under weight decay": "data_loss (time)",
+        "named in `save=`, which it is unless told": "state (time, parameter)",
+        "named in `save=`, or by `observe`": "gradient_norm sharpness index (time) "
+        "product (time, row, column) singular_value mode_strength log_singular_value (time, mode) "
+        "effective_rank stable_rank rank_gap determinant_sign entropy (time) "
+        "layer_singular_value (time, layer, mode) alignment (time, level, mode) "
+        "imbalance balance_gap (time) conserved (time, component) unit_size (time, unit) "
+        "ntk_eigenvalue (time, eigen) ntk_distance ntk_change ntk_alignment (time) "
+        "hidden_similarity (time, layer, item, other_item) residual (time, measurement)",
+        "with `events=`": "event event_kind (time)",
+        "of `flow`": "limit_kind limit_decision ()",
+        "of stacks, where single runs have attributes": "limit n_steps n_rhs n_jac (sample)",
+        "of `escape_path`": "limit_state (parameter) limit_active (unit) "
+        "limit_loss limit_residual ()",
+    },
+    "critical_points": {
+        "always": "singular_value (mode)",
+        "in an atlas": "index transverse_index nullity order_of_descent orbit_dimension "
+        "fiber_dimension is_complete (critical_point)",
+        "in an atlas of whitened inputs": "departure_rate convergence_rate (critical_point)",
+    },
+    "decayed_points": {"always": "singular_value (mode)"},
+    "classification": {
+        "always": "relative_gradient kind_is_clear order_is_exact ()",
+        "of the square loss, under weight decay if whitened": "critical_point ambiguous excess "
+        "mode_residual decision_gap () learnt singular_value (mode)",
+        "without weight decay": "ranks_are_clear ()",
+        "at critical points of the square loss": "earlier later between_rank complementary_rank "
+        "tightened_pair (pair)",
+        "of other losses": "map_gradient pure ()",
+        "of points whose roots are known": "size (mode)",
+        "where these are counted": "index nullity ()",
+    },
+    "canonical_form": {
+        "always": "moved_state (parameter) error critical_point ambiguous () learnt (mode) "
+        "hidden unit unit_before (entry)",
+    },
+    "fiber": {"always": "sheet_dimension jacobian_rank is_smooth is_complete is_clear ()"},
+    "chain": {"named in `save=`, with what `observe` has": "state (iteration, parameter)"},
+    "fiber_components": {"always": "width (level)"},
+    "fiber_orientation": {"always": "width (level)"},
+    "flattest_minimum": {"always": "rank ()"},
+    "learning_coefficient": {"always": "order_is_exact is_clear () width (level)"},
+    "evaluation": {
+        "over time, and of descent along a flow": "time (time)",
+        "over time": "best_time ()",
+        "over iterations": "best_iteration ()",
+        "of `evaluate`": "loss (time) lowest_loss ()",
+        "of `evaluate`, where the irreducible loss is known": "train_loss (time)",
+        "of `generalization_error`": "generalization_error (time) lowest_error ()",
+    },
+    "convergence_bounds": {
+        "over time, and of descent along a flow": "time (time)",
+        "always": "rate_margin (bound, time) smallest_singular_value imbalance_change (time) "
+        "deficiency_margin ()",
+    },
+    "early_stopping": {"always": "error_at_start error_at_end ()"},
+    "orbit": {"always": "isotropy_dimension isotropy ()"},
+    "tangent": {"always": "orbit_dimension ()"},
+    "linearization": {
+        "if the eigenvalues that were found tell": "index nullity ()",
+        "if the flow is no gradient": "eigenvalue_imag (eigen)",
+        "with `eigenvectors=True`": "eigenvector (eigen, parameter)",
+        "with `eigenvectors=True`, if the flow is no gradient": "eigenvector_imag "
+        "(eigen, parameter)",
+        "at critical points with a symmetry": "orbit_dimension fiber_dimension ()",
+        "at such points, of the whole spectrum": "degenerate_dimension () "
+        "transverse_eigenvalue (transverse)",
+        "where there are unstable directions": "departure_rate ()",
+        "at critical points without them, if it can be told": "convergence_rate ()",
+    },
+    "critical_point": {
+        "always": "is_within_rtol relative_residual contraction smallest_nonzero largest_zero "
+        "n_iterations ()",
+        "of systems with a loss": "loss loss_rate ()",
+        "under weight decay": "data_loss ()",
+    },
+    "arcs": {"always": "mode_lost mode_read n_layers is_critical (arc)"},
+    "manifold": {
+        "always": "mode mode_lost (direction)",
+        "of networks": "critical_point ()",
+        "of other systems": "curvature (direction, parameter) frequency (direction)",
+    },
+    "fibres": {"always": "tangent (fibre, parameter) length (fibre)"},
+    "orbits": {"of manifolds of two dimensions": "spacing (fibre)"},
+    "connecting_orbits": {"always": "start_error end_decision (orbit)"},
+    "arc_path": {"always": "arc_parameter (alpha)"},
+    "branch": {
+        "always": "multiplier newton_iterations test_value accuracy kernel_dimension decided "
+        "fold_direction criticality (step)",
+        "if the Jacobian is not symmetric": "transverse_eigenvalue_imag (step, eigen)",
+        "with declared generators": "isotropy_dimension (step)",
+        "if the equation names its solutions": "label (step)",
+        "if the equation observes them, as those of networks": "loss rank imbalance "
+        "product_norm (step)",
+        "of `special_points`": "description (step)",
+        "of curves in two parameters": "q tangent_q (step)",
+        "of `branch_point_curve`": "unfolding (step)",
+    },
+    "connections": {
+        "always": "mode mode_lost is_generic family_dimension dimension (edge) "
+        "escape_time (edge, scale) singular_value (mode) left (output, mode) right (input, mode)",
+        "unless there are too many points for all pairs": "leads dimension_between full_dimension "
+        "(start_point, end_point)",
+        "of `overlay`, and in an atlas with runs": "visited probability mean_escape_time "
+        "mean_growth_time (edge)",
+    },
+    "observed_connections": {
+        "always": "leads std_escape_time law_escape_time mean_growth_time std_growth_time "
+        "law_growth_time (edge) ended rank loss (critical_point)",
+    },
+    "lyapunov": {
+        "always": "standard_error (eigen)",
+        "of all exponents": "volume_rate trace_rule ()",
+    },
+    "escape_directions": {"always": "imbalance (direction)"},
+    "modes": {"always": "reading (feature, mode)"},
+    "assumptions": {"always": "smallest_gap (assumption) first second (conflict)"},
+    "visits": {
+        "always": "next_mode growth_time predicted_escape_time predicted_growth_time (visit)"
+    },
+    "path_comparison": {"always": "path_norm (time)"},
+}
+#: dim: what labels its entries, by when it does.
+LABELS = {
+    "parameter": {"of networks of layers": "layer row column (parameter)"},
+    "unit": {"of networks of layers": "unit_layer unit_number (unit)"},
+}
+#: Kinds whose system `load_system` rebuilds, if it is made of numbers.
+CARRIES_PROBLEM = ("run", "chain", "branch", "atlas")
 #: nodes that a tree must have.
 REQUIRED_NODES = {
     "atlas": {"points": "critical_points", "arcs": "arcs"},
     "diagram": {"branch_0": "branch"},
+    "escape_chain": {},
+}
+#: nodes that it may have, by when it has them.
+OPTIONAL_NODES = {
+    "atlas": {
+        "always": {"modes": "modes", "assumptions": "assumptions"},
+        "of whitened networks": {"connections": "connections"},
+        "with runs": {"visits": "observed_connections"},
+    },
+    "diagram": {"for what branches off": {"branch_1": "branch", "branch_2": "branch"}},
+    "escape_chain": {"for each path": {"path_0": "run", "path_1": "run"}},
 }
 #: What names mean in one schema only.
 _OWN_DESCRIPTIONS = {
     ("evaluation", "loss"): "test loss",
+    ("canonical_form", "residual"): "distance of the moved state from the canonical one",
+    ("canonical_form", "error"): "what is neither a learnt layer nor a Z block",
+    ("canonical_form", "unit"): "row of the matrix",
+    ("canonical_form", "unit_before"): "column of the matrix",
+    ("connections", "source"): "index set that the orbit leaves",
+    ("connections", "target"): "index set that the orbit comes to",
+    ("connections", "length"): "length of the orbit",
+    ("connections", "rate"): "rate of departure along the orbit",
+    ("connections", "order"): "order in which the loss falls at the departure",
+    ("observed_connections", "source"): "index set that runs leave",
+    ("observed_connections", "target"): "index set that runs come to",
+    ("manifold", "frame"): "unit tangent vectors",
+    ("manifold", "rate"): "rate of growth",
+    ("manifold", "order"): "order in which the loss changes",
+    ("fibres", "length"): "length of the run",
+    ("orbits", "length"): "length of the orbit",
+    ("connecting_orbits", "closest"): "smallest distance from the equilibrium",
+    ("escape_directions", "order"): "order of the form",
+    ("escape_directions", "value"): "value of the form",
+    ("escape_directions", "multiplier"): "multiplier of the KKT point",
+    ("escape_directions", "residual"): "what the gradient of the form has beside the ray",
+    ("escape_directions", "index"): "rising directions on the sphere",
+    ("escape_directions", "family_dimension"): "dimension of what symmetries make of it",
+    ("escape_directions", "end"): "index set that the path comes to",
+    ("escape_directions", "imbalance"): "largest imbalance of a hidden unit",
+    ("escape_chain", "order"): "order of the form",
+    ("escape_chain", "value"): "value of the form",
+    ("path_comparison", "distance"): "distance of the run from the path",
+    ("zero_preserving", "residual"): "largest force on these weights, relative to that on others",
+    ("lyapunov", "state"): "state at the end",
     ("chain", "sample"): "chain",
     ("chain", "standard_error"): "standard error of the mean loss",
     ("conservation_laws", "count"): "number of independent conserved quantities",
@@ -469,26 +664,28 @@ _OWN_DESCRIPTIONS = {
     ("learning_coefficient", "order"): "order of the pole",
     ("learning_coefficient", "order_is_exact"): "order is exact, not a bound",
     ("run", "residual"): "what is left of the measurement",
-    ("branch", "accuracy"): "scaled distance within which the special point is",
     ("branch", "arclength"): "arclength from the start, scaled",
-    ("branch", "criticality"): "on which side of the special point new solutions are",
-    ("branch", "description"): "what is known of the special point",
     ("branch", "event"): "what is special",
-    ("branch", "fold_direction"): "what p has at the fold",
     ("branch", "index"): "number of unstable eigenvalues",
     ("branch", "isotropy_dimension"): "number of independent generators that vanish",
-    ("branch", "kernel_dimension"): "dimension of the kernel across the orbit",
     ("branch", "multiplier"): "multiplier on the orbit, zero where the symmetry is one",
-    ("branch", "newton_iterations"): "iterations of Newton's method",
     ("branch", "next_step"): "scaled length of the step to try next",
     ("branch", "nullity"): "number of zero eigenvalues",
     ("branch", "residual"): "norm of F",
     ("branch", "tangent"): "part of the unit tangent along the state",
     ("branch", "tangent_p"): "part of the unit tangent along the parameter",
-    ("branch", "tangent_q"): "part of the unit tangent along the second parameter",
-    ("branch", "test_value"): "what is left of the function that vanishes at the special point",
     ("branch", "transverse_eigenvalue"): "eigenvalue across the orbit",
-    ("branch", "transverse_eigenvalue_imag"): "imaginary part of the eigenvalue across the orbit",
+}
+_OWN_SYMBOLS = {
+    ("connections", "length"): "",
+    ("connections", "rate"): r"$\lambda$",
+    ("convergence_bounds", "rate"): r"$-\mathrm{d}\ln(L-L_{\min})/\mathrm{d}t$",
+    ("escape_chain", "value"): "$N$",
+    ("escape_directions", "imbalance"): "",
+    ("escape_directions", "multiplier"): r"$\lambda$",
+    ("escape_directions", "value"): "$N$",
+    ("manifold", "rate"): r"$\lambda$",
+    ("path_comparison", "distance"): "",
 }
 _FLAGGED = {
     ("critical_points", "kind"): POINT_KINDS,
@@ -525,6 +722,23 @@ _FLAGGED = {
     ("run", "limit_decision"): LIMIT_DECISIONS,
     ("run", "event_kind"): EVENT_KINDS,
 }
+
+
+def optional(schema: str) -> dict[str, tuple[tuple[str, ...], str]]:
+    """Return what Datasets of a schema may hold beside what is required: dims, and when it is."""
+    found = _by_name(OPTIONAL.get(schema, {}))
+    spread = [*REQUIRED[schema].values(), *(dims for dims, _ in found.values())]
+    for dim in sorted({*LABELS}.intersection(itertools.chain.from_iterable(spread))):
+        found |= _by_name(LABELS[dim])
+    if schema in CARRIES_PROBLEM:
+        found[PROBLEM] = (NUMBER,), "if `load_system` can rebuild the system"
+    return found
+
+
+def _by_name(groups: Mapping[str, str]) -> dict[str, tuple[tuple[str, ...], str]]:
+    return {
+        name: (dims, when) for when, text in groups.items() for name, dims in by_dims(text).items()
+    }
 
 
 def index_set_label(modes: Iterable[int]) -> str:
@@ -581,6 +795,7 @@ def finish(dataset: xr.Dataset, schema: str, attrs: Mapping[str, Any]) -> xr.Dat
     for name, variable in dataset.variables.items():
         long_name, symbol = DESCRIPTIONS.get(str(name), (str(name).replace("_", " "), ""))
         long_name = _OWN_DESCRIPTIONS.get((schema, str(name)), long_name)
+        symbol = _OWN_SYMBOLS.get((schema, str(name)), symbol)
         words = {"long_name": long_name, "units": "1", "symbol": symbol, **variable.attrs}
         meanings = _FLAGGED.get((schema, str(name)))
         if meanings:

@@ -1,6 +1,7 @@
 """The documentation: names by subject, statements with their tests, papers behind results."""
 
 import ast
+import functools
 import importlib.util
 import inspect
 import operator
@@ -17,6 +18,12 @@ from dlnds import papers
 
 ROOT = Path(__file__).parents[1]
 SITE = ROOT / "studies" / "site"
+
+
+@functools.cache
+def results(group):
+    """Return valid calls with what they make."""
+    return [(call, call.function(**call.arguments)) for call in calls.table(group)]
 
 
 @pytest.fixture(scope="module")
@@ -80,13 +87,76 @@ def test_statements_of_one_subject_stand_together(generate):
     assert len(runs) == len(set(order))
 
 
+def tables(generate):
+    """Return the rows of the reference of files, by kind and name of the variable."""
+    text = generate.schemas()
+    for name in dl.schema.REQUIRED:
+        section = text.partition(f"\n## {name}\n")[2].partition("\n## ")[0]
+        yield name, dict(re.findall(r"^\| (\*?`\w+`\*?) \| (.*) \|$", section, re.MULTILINE))
+
+
 def test_every_kind_of_file_has_its_table(generate):
     text = generate.schemas()
-    for name, variables in dl.schema.REQUIRED.items():
-        section = text.partition(f"\n## {name}\n")[2].partition("\n## ")[0]
-        assert {f"`{v}`" for v in variables} <= set(re.findall(r"^\| (`\w+`)", section, re.M)), name
+    for kind, rows in tables(generate):
+        optional = dl.schema.optional(kind)
+        assert {*rows} == {f"`{v}`" for v in dl.schema.REQUIRED[kind]} | {
+            f"*`{v}`*" for v in optional
+        }, kind
+        for name, (_, when) in optional.items():
+            row = rows[f"*`{name}`*"]
+            assert row.endswith(f" | {when}"), (kind, name)
+            assert name in dl.schema.DESCRIPTIONS, "its meaning belongs there"
     for name in dl.schema.DESCRIPTIONS:
         assert f"| `{name}` |" in text.partition("## All names")[2]
+
+
+#: What an equation names.
+OWN_NAMES = {("branch", "p"), ("branch", "q")}
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("group", sorted({*calls.GROUPS} - {"pictures"}))
+def test_what_results_hold_is_in_the_table_of_their_kind(generate, group):
+    """Each variable, with the dims and the meaning that the table says."""
+    rows_are_times = {"iteration": "time", "step": "time"}
+    for _, made in results(group):
+        for node in nodes_of(made):
+            kind = node.attrs["schema"]
+            if kind == "sweep":  # which holds what its task returns
+                continue
+            known, said = dl.schema.optional(kind), generate._words(kind)
+            for name in {*node.variables} - {*node.dims, *dl.schema.REQUIRED[kind]}:
+                assert name in known, f"{kind}: {name} belongs into schema.OPTIONAL"
+                dims, found = {*known[name][0]}, {*node[name].dims} - {"sample"}
+                if "time" in dims:
+                    found = {rows_are_times.get(dim, dim) for dim in found}
+                assert found == dims - {"sample"}, (kind, name)
+            for name in {*node.variables} & {*said} - {n for k, n in OWN_NAMES if k == kind}:
+                assert node[name].attrs["long_name"] == said[name][0], (kind, name)
+
+
+def test_all_that_runs_record_is_in_the_table_of_runs():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(2, 3))
+    decayed = dl.LinearNetwork((2, 2, 2), np.diag([2.0, 1.0]), weight_decay=0.1)
+    measured = dl.LossNetwork((2, 2, 2), dl.losses.completion((2, 2), [0, 1], [0, 1], [1.0, 2.0]))
+    homogeneous = dl.HomogeneousNetwork((2, 2, 1), X, X[:1])
+    product = dl.ProductFlow(dl.LinearNetwork((2, 2, 2), np.diag([2.0, 1.0])), 2)
+    table = dl.schema.optional("run")
+    for system in (decayed, measured, homogeneous, product):
+        with pytest.raises(ValueError, match="known are state, loss") as refused:
+            system.observables(states := rng.normal(size=(1, system.dim)), ["nothing"])
+        names = re.findall(r"\w+", str(refused.value).partition("known are")[2])
+        for name, variable in system.observables(states, names).items():
+            assert {*table[name][0]} == {*variable.dims}, name
+
+
+def nodes_of(made):
+    """Yield the Datasets of a result that say of what kind they are."""
+    trees = [made] if isinstance(made, xr.Dataset | xr.DataTree) else []
+    for tree in trees:
+        nodes = [tree] if isinstance(tree, xr.Dataset) else [n.dataset for n in tree.subtree]
+        yield from (node for node in nodes if "schema" in node.attrs)
 
 
 def test_studies_are_pages():
@@ -177,8 +247,8 @@ def lines(thing):
 @pytest.mark.parametrize("group", sorted({*calls.GROUPS} - {"pictures"}))
 def test_a_result_is_cited_like_what_made_it(group):
     """It rests on what its function does, and on nothing but that, its system and its inputs."""
-    for call in calls.table(group):
-        made, given = call.function(**call.arguments), call.arguments.values()
+    for call, made in results(group):
+        given = call.arguments.values()
         data = [thing for thing in (made, *given) if isinstance(thing, xr.Dataset | xr.DataTree)]
         if not isinstance(made, xr.Dataset) or "schema" not in made.attrs or call.name == "load":
             continue

@@ -370,14 +370,12 @@ def canonicalize(
     group = inverses[1:-1]
     moved = flat(symmetry.moved(layers, group))
     canonical = moments.canonical_state(net.widths, *modes)
-    words = {"long_name": "distance of the moved state from the canonical one"}
-    error = {"long_name": "what is neither a learnt layer nor a Z block"}
     variables = {
         "state": ("parameter", canonical),
         "group_element": ("entry", flat(group) if group else np.zeros(0)),
         "moved_state": ("parameter", moved),
-        "residual": ((), float(np.linalg.norm(moved - canonical)), words),
-        "error": ((), _between(net, moved, canonical, len(found.modes)), error),
+        "residual": ((), float(np.linalg.norm(moved - canonical))),
+        "error": ((), _between(net, moved, canonical, len(found.modes))),
         **_index_set(net, found),
     }
     coords = {**net.coordinates(), **_entry_coordinates(net.widths[1:-1])}

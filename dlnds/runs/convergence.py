@@ -18,8 +18,6 @@ from dlnds.theory.coordinates import layers_of, product
 from dlnds.theory.rates import Quadratic
 from dlnds.theory.symmetry import imbalances
 
-#: The symbol of what is the rate of a loss elsewhere.
-_RATE = {"symbol": r"$-\mathrm{d}\ln(L-L_{\min})/\mathrm{d}t$"}
 #: What runs of other than gradient flow say of their method.
 _NO_FLOW = ("imported", "iteration")
 
@@ -129,7 +127,7 @@ def convergence_bounds(net: Any, run: xr.Dataset) -> xr.Dataset:
     of_bounds = (*dims[:-1], "bound", dims[-1])
     variables = {
         "excess_loss": (dims, excess),
-        "rate": (dims, rate, _RATE),
+        "rate": (dims, rate),
         "rate_bound": (of_bounds, bounds),
         "rate_margin": (of_bounds, rate[..., None, :] - bounds),
         "excess_bound": (of_bounds, certified),

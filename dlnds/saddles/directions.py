@@ -56,9 +56,6 @@ CLIMBED_ROUGHLY = 1e-5
 #: tilt of a ray.
 FOLLOWING_STEPS, LONGEST, SLOWEST, SHORTEST, TILT = 200, 0.2, 1e-6, 1e-2, 1e-3
 
-_FAMILY = {"long_name": "dimension of what symmetries make of it"}
-_MULTIPLIER = {"long_name": "multiplier of the KKT point", "symbol": r"$\lambda$"}
-
 
 class Hessian(NamedTuple):
     """Eigenvalues and eigenvectors of the Hessian at a state, and which are in its kernel.
@@ -881,12 +878,12 @@ def _dataset(
     numbers = ("residual", "positivity", "imbalance", "modes", "end")
     variables: dict[str, Any] = {
         "state": (("direction", "parameter"), joint.states),
-        "order": ("direction", joint.order, {"long_name": "order of the form"}),
-        "value": ("direction", joint.value, {"long_name": "value of the form", "symbol": "$N$"}),
-        "multiplier": ("direction", joint.order * joint.value, _MULTIPLIER),
+        "order": ("direction", joint.order),
+        "value": ("direction", joint.value),
+        "multiplier": ("direction", joint.order * joint.value),
         **{n: ("direction", getattr(joint, n)) for n in numbers},
-        "index": ("direction", joint.rising, {"long_name": "rising directions on the sphere"}),
-        "family_dimension": ("direction", joint.family, _FAMILY),
+        "index": ("direction", joint.rising),
+        "family_dimension": ("direction", joint.family),
         "modes_lost": ("direction", joint.lost),
         "count": ("direction", joint.ascents),
         "active": (("direction", "unit"), (sizes > tolerances.ZERO_UNIT).astype(np.int8)),

@@ -287,8 +287,8 @@ def local_manifold(
         np.reshape(squares, (len(squares), found.bend.shape[1])) @ found.bend.T @ found.complement.T
     )
     variables = {
-        "frame": (("direction", "parameter"), frame.vectors, {"long_name": "unit tangent vectors"}),
-        "rate": ("direction", frame.rate, {"long_name": "rate of growth", "symbol": r"$\lambda$"}),
+        "frame": (("direction", "parameter"), frame.vectors),
+        "rate": ("direction", frame.rate),
         "curvature": (("direction", "parameter"), bends),
         "state": ("parameter", at.state),
         **schema.columns("direction", frequency=frame.frequency, order=none + 3),

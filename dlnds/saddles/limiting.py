@@ -385,8 +385,8 @@ def _way(system: WeightSystem, states: Array, left: Sequence[tuple[int, float]])
         "state": (("saddle", "parameter"), states),
         "loss": ("saddle", system.loss(states)),
         "n_active": ("saddle", np.sum(system.unit_sizes(states) > limits, axis=1)),
-        "order": ("saddle", np.array(orders, np.int64), {"long_name": "order of the form"}),
-        "value": ("saddle", np.array(values), {"long_name": "value of the form", "symbol": "$N$"}),
+        "order": ("saddle", np.array(orders, np.int64)),
+        "value": ("saddle", np.array(values)),
     }
     return xr.Dataset(variables, coords=system.coordinates())
 
@@ -460,9 +460,8 @@ def compare_with_path(
     crossed, run = _crossing(system, "start", x, norm, options)
     path_crossed, along = _crossing(system, "path", path.state.values[0], norm, options)
     run, along = (_reached(system, state, grid, options) for state in (run, along))
-    words = {"long_name": "distance of the run from the path"}
     variables = {
-        "distance": ("time", np.linalg.norm(run - along, axis=1), words),
+        "distance": ("time", np.linalg.norm(run - along, axis=1)),
         "path_norm": ("time", np.linalg.norm(along, axis=1)),
         "crossing_time": crossed,
         "path_crossing_time": float(path.time.values[0]) + path_crossed,

@@ -171,7 +171,7 @@ def _manifold(net: SystemProtocol, x: ArrayLike, rtol: float, stable: bool) -> x
     frame, rate, order, mode, lost = local.directions
     variables = {
         "frame": (("direction", "parameter"), frame),
-        "rate": ("direction", rate, {"long_name": "rate of growth", "symbol": r"$\lambda$"}),
+        "rate": ("direction", rate),
         **schema.columns("direction", order=order, mode=mode, mode_lost=lost),
         "state": ("parameter", state),
         "critical_point": schema.index_set_label(found.modes),

@@ -8,7 +8,7 @@ import json
 import re
 import tempfile
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -73,32 +73,46 @@ def schemas() -> str:
     text = [
         "# What every file holds\n",
         "Each Dataset names its kind in `ds.attrs['schema']`. The tables list the variables that a",
-        "kind is sure to have, with their dims. Others may be there, with a `long_name` too: what",
-        "`save=` asks for (see {py:obj}`dl.observe <dlnds.observe>`), and what the Returns of the",
-        "function that makes the kind say.",
+        "kind is sure to have, with their dims, and in *italics* the optional ones, with when they",
+        "are there. Dims are those of one run over time: a run of iterations has `iteration` for",
+        "`time`, a stack has `sample` in front. A dim may have a coordinate of its own name, its",
+        "labels; functions that you give to `save=`, or to an equation as what it observes, are",
+        "there under their names.",
         'All quantities are pure numbers, with the units `"1"`: time is that of the equation.',
         "Flags are small integers; `dl.schema.decode(variable)` gives their words.\n",
     ]
     for name, variables in schema.REQUIRED.items():
         text.append(f"({name}-file)=\n## {name}\n")
-        nodes = schema.REQUIRED_NODES.get(name)
-        if nodes:
-            kinds = ", ".join(
-                f"`{node}` of kind [{kind}](#{kind}-file)" for node, kind in nodes.items()
-            )
-            text.append(f"A DataTree with at least these nodes: {kinds}.\n")
+        text += _nodes(name)
         said = _words(name)
-        rows = [(f"`{v}`", _dims(dims), *said[v]) for v, dims in variables.items()]
-        others = [v for v in said if v not in variables and said[v][-1]]
-        rows += [(f"`{v}`", "if it is there", *said[v]) for v in others]
+        rows = [(f"`{v}`", _dims(dims), *said[v], "always") for v, dims in variables.items()]
+        rows += [
+            (f"*`{v}`*", _dims(dims), *said[v], when)
+            for v, (dims, when) in schema.optional(name).items()
+        ]
         if rows:
-            text.append(_table(("variable", "dims", "what", "units", "flags"), rows))
+            head = ("variable", "dims", "what", "units", "flags", "when it is there")
+            text.append(_table(head, rows))
     text += ["## All names\n", "What a variable or a dim of that name means in any file.\n"]
     every = [
         (f"`{n}`", words[0], _symbol(words[1])) for n, words in sorted(schema.DESCRIPTIONS.items())
     ]
     text.append(_table(("name", "what", "symbol in pictures"), every))
     return "\n".join(text)
+
+
+def _nodes(name: str) -> list[str]:
+    """Return what is said of the nodes of a kind that is a tree."""
+    needed, others = schema.REQUIRED_NODES.get(name), schema.OPTIONAL_NODES.get(name, {})
+    if needed is None:
+        return []
+    text = f"A DataTree with these nodes: {_kinds(needed)}."
+    also = [f"{when} {_kinds(nodes)}" for when, nodes in others.items()]
+    return [text + (f" Optional ones: {'; '.join(also)}." if also else "") + "\n"]
+
+
+def _kinds(nodes: Mapping[str, str]) -> str:
+    return ", ".join(f"`{node}` of kind [{kind}](#{kind}-file)" for node, kind in nodes.items())
 
 
 def _dims(dims: tuple[str, ...]) -> str:
@@ -111,7 +125,7 @@ def _symbol(text: str) -> str:
 
 def _words(kind: str) -> dict[str, tuple[str, str, str]]:
     """Return what `schema.finish` says of variables in that kind of Dataset: what, units, flags."""
-    names = {*schema.DESCRIPTIONS, *schema.REQUIRED[kind]}
+    names = {*schema.DESCRIPTIONS, *schema.REQUIRED[kind], *schema.optional(kind)}
     told = schema.finish(xr.Dataset(dict.fromkeys(sorted(names), 0)), kind, {})
     return {str(name): _spoken(variable.attrs) for name, variable in told.items()}
 
