@@ -28,8 +28,6 @@ the network, the flatter the saddle where something new must be learnt. Formulas
 to 4e-15 beside any Z blocks. But not every point has every arc: with 3 layers 73 of 199 random
 points with Z blocks leave some hidden layer no free unit, with 4 layers 96 of 200, and at 41 and 40
 the Z blocks carry on the mode that a falling arc adds, so that its end is not critical.
-
-Run it with ``python studies/arcs.py``; ``--quick`` takes fewer samples.
 """
 
 import argparse

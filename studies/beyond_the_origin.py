@@ -26,8 +26,6 @@ exponents that tend to −(L−2). Aligned at a norm, runs from random starts co
 δ^{Δ/λ}, Δ the second-order positivity, for L = 3 and 4. At L = 7, where Δ is small and only one
 size is run, half of the path's length is left between them; the first step of the loss is met all
 the same.
-
-Run it with ``python studies/beyond_the_origin.py``; ``--quick`` uses fewer sizes and starts.
 """
 
 import argparse

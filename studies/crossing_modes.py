@@ -32,8 +32,6 @@ three go on with a negative s. Generic and digits: the lines avoid each other, a
 All events, indices and maps W = P_S Σ are as the theory says. The dots for generic paths and
 h = 3 are a little off their lines, which are for balanced critical points: those found
 drift along their continuum, in proportion to the step; index and W do not depend on that.
-
-Run it with ``python studies/crossing_modes.py``; ``--quick`` takes two layers only.
 """
 
 import argparse

@@ -20,8 +20,6 @@ same time, and the best of it is poor; with more layers the strong mode of the t
 and the error falls to half of that. It rises again in steps, one for each mode of noise. Right: the
 least error against the strength of the teacher, that in the end, and what the overlaps of the first
 mode alone say, for two layers: below θ⁴ = A the best is not to train at all.
-
-Run it with ``python studies/early_stopping.py``; ``--quick`` takes smaller matrices.
 """
 
 import argparse

@@ -18,8 +18,6 @@ straight, lines that swap two are bent, coloured by their escape time from ε = 
 is the path ∅ → {0} → {0,1} → …. Runs keep to it where singular values are apart; where they are
 close, as modes 2 and 3 of the living things are (1.076 and 1.062), two modes are learnt at once and
 the saddle between them is passed by.
-
-Run it with ``python studies/landscape_atlas.py``; ``--quick`` takes fewer modes and runs.
 """
 
 import argparse

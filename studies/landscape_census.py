@@ -28,8 +28,6 @@ Middle: eigenvalues relative to the largest, sorted. Non-strict saddles have no 
 minima; what tells them apart are more zeros than the fiber has dimensions. Right: the dimension of
 {W = Σ} is Σ_i d_i d_{i−1} − r (d_0 + d_h − r); for widths 4,5,4,3 it is 40 and not 41, for 3,4,5 it
 is 17 and not 16.
-
-Run it with ``python studies/landscape_census.py``; ``--quick`` samples fewer points.
 """
 
 import argparse

@@ -31,8 +31,6 @@ numbers that depend on W(0) only. Upper right: at λ = 10 the loss falls at once
 hardly moves; at λ = −10 it falls as far as the kernel sees, and further once that turns, which is
 rich, but late. Lower right: size alone makes no Gaussian start lazy, since W(0) has to be unlearnt,
 and the change settles at what this takes. Mirrored starts become lazy, like s^{-2h}.
-
-Run it with ``python studies/lazy_and_rich.py``; ``--quick`` uses fewer λ, s and seeds.
 """
 
 import argparse

@@ -19,8 +19,6 @@ gives (line) and reach λ = ½ at no temperature that one can sample; nor does m
 of width two, m = 1, are there at T = 3e-4. Right: the estimate over λ for steps up to ηκ = 1.8 of
 the largest eigenvalue, and what the steps of a quadratic loss do (lines): at ηκ = 0.5, where
 descent is quick and safe, a quarter too much, at ηκ = 1 two thirds, and no error bar tells.
-
-Run it with ``python studies/learning_coefficient.py``; ``--quick`` takes shorter chains.
 """
 
 import argparse

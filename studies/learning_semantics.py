@@ -24,8 +24,6 @@ the strength of each mode over time: stages, in the order of the singular values
 loss against the levels of the saddles that the run passes: {}, {0}, {0,1}, … Bottom right, when
 pairs of items that part at each level of the hierarchy are told apart: the broader the distinction,
 the earlier.
-
-Run it with ``python studies/learning_semantics.py``; ``--quick`` uses smaller hidden layers.
 """
 
 import argparse

@@ -28,9 +28,6 @@ are far off. Runs that are not over after 800 steps are left out: with few entri
 rank one for as long as the next singular value takes to be learnt. In the 2 × 2 example W_11 grows
 for ever by its law, above the bound at all times, and det W keeps its sign: for h = 2 it is
 e^{−774} at t = 1e4.
-
-Run it with ``python studies/matrix_completion.py``; ``--quick`` uses fewer shares, scales and
-depths.
 """
 
 import argparse

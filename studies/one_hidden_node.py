@@ -23,8 +23,6 @@ manifolds are rays of a cone now, not lines. Runs come to the saddle and leave i
 beside the stable ray, where a ~ 1/(σ t), the distance from it grows only like t, so that the
 plateau is crossed in a time proportional to ε^{−1/2}; on its other side runs end on w_2 = w_3 = 0,
 a line of saddles.
-
-Run it with ``python studies/one_hidden_node.py``; ``--quick`` draws fewer runs.
 """
 
 import argparse

@@ -25,8 +25,6 @@ as the law says, about the same at all scales of a depth, as the numbers printed
 mean rank at t = 1000, with the curves on which the law lets each mode be learnt just in time. The
 first mode follows its curve, later ones come later than theirs, the more so the deeper the network
 is: the small singular values of a product of random matrices are smaller than its largest.
-
-Run it with ``python studies/phase_diagram.py``; ``--quick`` makes 40 runs.
 """
 
 import argparse

@@ -29,8 +29,6 @@ among the maps of that rank. With small weights outside the rank the network com
 too, and leaves for the best map of the next rank after a time like one over the size of these
 weights (three layers), so that 1e-6 of them keep the supervised network there for longer than the
 picture shows.
-
-Run it with ``python studies/riemannian_flow.py``; ``--quick`` takes less depths, times and starts.
 """
 
 import argparse
@@ -169,7 +167,7 @@ def draw_rank(ax: plt.Axes, case: str, grid: np.ndarray) -> None:
 def main() -> None:
     """Run the study."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="less depths and times")
+    parser.add_argument("--quick", action="store_true", help="fewer depths, times and starts")
     parser.add_argument("--out", type=Path, default=Path("riemannian_flow.png"))
     options = parser.parse_args()
     depths = QUICK_DEPTHS if options.quick else DEPTHS

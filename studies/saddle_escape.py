@@ -21,8 +21,6 @@ h = 3 is 6 % of T at ε = 1e-1 and 0.06 % at 1e-3, and by a part p/σ only for h
 have the same slopes −(h − 2), with a factor of their own: at the origin the flow is homogeneous, so
 that T(cε) = c^{−(h−2)} T(ε), and the factor tells how well the random layers happen to work
 together. It spreads more the deeper the network is.
-
-Run it with ``python studies/saddle_escape.py``; ``--quick`` uses fewer ε and seeds.
 """
 
 import argparse

@@ -30,8 +30,6 @@ the loss falls (dashed), until half of the first step, goes like ε^{2/3}, too. 
 overlaps of mode 0 are above 0.9, in terms of the time until 1 %. With two layers that tends to
 zero, like 1/ln(1/ε), since alignment takes a fixed time; with more all times here are multiples of
 ε^{-(h−2)}, and most of the plateau, nine tenths and more, is needed for it.
-
-Run it with ``python studies/silent_alignment.py``; ``--quick`` uses fewer ε and seeds.
 """
 
 import argparse

@@ -29,8 +29,6 @@ ends at 0.33, a turn by 71 degrees. The values s_j² of a pair of layers in bala
 0.046 apart, no further than C_i of that size reach; W itself ends at the target in both cases. Such
 starts are rare at this δ: of 100 two end below 0.9. At δ = 0.1 they are six of ten, at δ = 0.004
 there is none, nor is there any at spacing 1.5.
-
-Run it with ``python studies/singular_value_dynamics.py``; ``--quick`` uses fewer times and starts.
 """
 
 import argparse
@@ -153,7 +151,7 @@ def draw_alignment(axes: np.ndarray, n_times: int) -> dict[str, float]:
 def main() -> None:
     """Run the study and write its picture."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="fewer saved times")
+    parser.add_argument("--quick", action="store_true", help="fewer times and starts")
     parser.add_argument("--out", type=Path, default=Path("singular_value_dynamics.png"))
     options = parser.parse_args()
     figure, axes = plt.subplots(2, 4, figsize=(19, 8), layout="constrained")

@@ -23,8 +23,6 @@ and four layers: a mode lives up to the fold at s^h = (h − 2)σ/(2h − 2), wh
 the branch in which all modes are absent is stable for all λ > 0. All folds agree with the closed
 form to 1e-12, the dimension of the kernel is that of the orbit at every regular point, and the
 branches meet λ = 0.01 in 27 different orbits.
-
-Run it with ``python studies/weight_decay.py``; ``--quick`` takes two modes only.
 """
 
 import argparse

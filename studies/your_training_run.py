@@ -27,8 +27,6 @@ at the same times, up to one file. Right: the first mode of neighbouring layers 
 is learnt; the sharpness jumps while that mode is learnt, to a little more than the h σ_0^{2−2/h} =
 20 of whitened inputs, and stays at a quarter of 2/η, beyond which the training would leave the
 flow.
-
-Run it with ``python studies/your_training_run.py``; ``--quick`` trains for fewer steps.
 """
 
 import argparse
@@ -125,7 +123,7 @@ def draw_geometry(ax: plt.Axes, run: xr.Dataset, limit: float) -> None:
 def main() -> None:
     """Run the study and write its picture."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="train for fewer steps")
+    parser.add_argument("--quick", action="store_true", help="fewer steps of training")
     parser.add_argument("--out", type=Path, default=Path("your_training_run.png"))
     options = parser.parse_args()
     X, Y = data()

@@ -173,6 +173,25 @@ def test_studies_are_pages():
         )
 
 
+def test_the_gallery_has_each_study_in_its_place(generate):
+    """One list, from simple to hard, orders the gallery: a new study goes where it belongs."""
+    assert sorted(generate.STUDIES) == sorted(p.stem for p in (ROOT / "studies").glob("*.py"))
+    assert "generate.place_of_study" in (SITE / "conf.py").read_text(encoding="utf-8")
+    assert sorted(generate.STUDIES, key=generate.place_of_study) == list(generate.STUDIES)
+
+
+def test_pages_of_studies_say_what_form_they_show(generate):
+    """Said once, by the site; what the quick form has less of is the help of its option."""
+    for name in generate.STUDIES:
+        text = (ROOT / "studies" / f"{name}.py").read_text(encoding="utf-8")
+        assert "--quick" not in ast.get_docstring(ast.parse(text)), f"{name}: the site says it"
+        source = [".. _top:\n\nTitle\n=====\n\nText.\n\nPart\n====\n"]
+        generate.prepare_study(None, f"gallery/{name}", source)
+        assert source[0].count("--quick") == source[0].count(f"python studies/{name}.py") == 1
+        assert source[0].index("Title") < source[0].index("--quick") < source[0].index("Text.")
+        assert (ROOT / "studies" / "pictures" / f"{name}.png").is_file()
+
+
 def links(text):
     return re.findall(r"\]\((?!https?:|#)([^)#]+)[^)]*\)", text)
 

@@ -79,7 +79,7 @@ sphinx_gallery_conf = {
     "download_all_examples": False,
     "min_reported_time": 1e9,
     "write_computation_times": False,
-    "within_subsection_order": "FileNameSortKey",
+    "within_subsection_order": "generate.place_of_study",
     "copyfile_regex": r"(?!)",
     "remove_config_comments": True,
 }

@@ -20,6 +20,15 @@ from dlnds import papers, schema
 
 SITE = Path(__file__).parent
 ROOT = SITE.parents[1]
+#: The studies in the order of the gallery, from the simplest to the hardest: one mode and its
+#: saddle, runs of several modes, landscapes and what else runs do, then what takes more theory.
+STUDIES = (
+    *("one_hidden_node", "learning_semantics", "singular_value_dynamics", "saddle_escape"),
+    *("phase_diagram", "your_training_run", "landscape_atlas", "silent_alignment"),
+    *("early_stopping", "weight_decay", "lazy_and_rich", "matrix_completion"),
+    *("arcs", "landscape_census", "crossing_modes", "riemannian_flow"),
+    *("learning_coefficient", "beyond_the_origin"),
+)
 
 
 def subjects() -> dict[str, tuple[str, list[str]]]:
@@ -205,8 +214,35 @@ def _linked(line: str) -> str:
     return "".join(parts)
 
 
+_QUICK_FORM = """
+.. admonition:: The quick form
+
+   What ran here, while this site was built, is ``--quick``: {lacks}. The text is about the full
+   form, which takes minutes: its picture is :download:`here <../../pictures/{name}.png>`, and
+   ``python studies/{name}.py`` makes it, in a clone of the repository.
+
+"""
+
+
+def place_of_study(path: str) -> int:
+    """Return the place of a study in the gallery."""
+    return STUDIES.index(Path(path).stem)
+
+
+def _quick_form(name: str) -> str:
+    """Return what the page of a study says of its form, and of the full one."""
+    study = (ROOT / "studies" / f"{name}.py").read_text(encoding="utf-8")
+    lacks = re.search(r'"--quick",.*help="([^"]+)"', study)
+    assert lacks, f"{name}.py: needs a help for --quick that tells what it has less of"
+    return _QUICK_FORM.format(name=name, lacks=lacks[1])
+
+
 def prepare_study(app: object, page: str, source: list[str]) -> None:
-    """Let names and keys in the text of studies be links, and bars mere bars."""
+    """Say which form is shown, let names and keys in the text be links, and bars mere bars."""
+    name = page.removeprefix("gallery/")
+    if name in STUDIES:
+        underline = re.compile(r"(?<=\n)=+\n")
+        source[0] = underline.sub(lambda line: line[0] + _quick_form(name), source[0], count=1)
     if page.startswith("gallery/"):
         lines = source[0].splitlines()
         code = [line.startswith((" ", "..")) or line.strip() == "|" for line in lines]
