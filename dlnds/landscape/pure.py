@@ -1,5 +1,6 @@
 """What kind of critical point a state of a network is, for any convex loss of its map."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ def classified(net: LossNetwork, x: ArrayLike | xr.Dataset, rtol: float | None) 
     layers = net.unpack(state)
     W = product(layers)
     G, first = criterion.gradient(W), criterion.gradient(0.0 * W)
-    strength = _strength(G, first)
+    strength = _strength(criterion, layers, G, first)
     # What is lost of a singular value, and of the gradient of the map: rounding and the distance.
     zero = min(max(rtol or tolerances.RANK, _MARGIN * force), limit)
     inputs, outputs = criterion.seen()
@@ -84,9 +85,17 @@ def _resting(net: LossNetwork, state: Array, limit: float, zero: float) -> tuple
     return (rest, other) if other <= limit else (state, force)
 
 
-def _strength(G: Array, first: Array) -> float:
-    """Return the size of gradients of the map, now and at W = 0."""
-    return max(float(np.linalg.norm(first)), float(np.linalg.norm(G))) or 1.0
+def _strength(criterion: Any, layers: Sequence[Array], G: Array, first: Array) -> float:
+    """Return the size of gradients of the map, now and at W = 0.
+
+    If that is nothing beside what it is at other maps as large as the layers make them, as where
+    all that is observed is zero, they have no other measure than this.
+    """
+    usual = float(criterion.steepness(np.prod([np.linalg.norm(w) for w in layers])))
+    size = float(np.linalg.norm(first))
+    if size <= tolerances.RANK * usual:
+        return usual or 1.0
+    return max(size, float(np.linalg.norm(G))) or 1.0
 
 
 def _has_fallen(G: Array, first: Array, strength: float, limit: float) -> bool:
@@ -94,15 +103,17 @@ def _has_fallen(G: Array, first: Array, strength: float, limit: float) -> bool:
 
     Where entries are of unlike size, one that has not moved may be nothing beside others.
     """
-    counts = np.abs(first) > tolerances.RANK * strength
+    counts = np.abs(first) > tolerances.rounding(first.size) * strength
     return bool((np.abs(G[counts]) <= limit * np.abs(first[counts])).all())
 
 
 def _relative_gradient(net: LossNetwork, state: Array) -> float:
     """Return the largest ‖∇_i L‖ / (Π_{k≠i} ‖W_k‖ · strength), zero where that is 0/0."""
-    W = net.product(state)
-    strength = _strength(net.criterion.gradient(W), net.criterion.gradient(0.0 * W))
-    sizes = [float(np.linalg.norm(w)) for w in net.unpack(state)]
+    layers = net.unpack(state)
+    W = product(layers)
+    G, first = net.criterion.gradient(W), net.criterion.gradient(0.0 * W)
+    strength = _strength(net.criterion, layers, G, first)
+    sizes = [float(np.linalg.norm(w)) for w in layers]
     found = 0.0
     for i, part in enumerate(net.unpack(net.gradient(state))):
         others = float(np.prod([*sizes[:i], *sizes[i + 1 :]])) * strength

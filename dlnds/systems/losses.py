@@ -173,9 +173,15 @@ class Loss:
         """Tell whether W is known to be a minimum: never, minima are not known beforehand."""
         return False
 
-    def is_far(self, W: Array) -> bool:
+    def is_far(self, W: Array, way: float) -> bool:
         """Tell whether W may be on its way to infinity, which `recedes` tells for all."""
         return False
+
+    def steepness(self, size: float) -> float:
+        """Return how much the gradient can be at maps of a size, beside powers of targets."""
+        norms = np.linalg.norm(self.inputs, axis=0)
+        slopes = (size * norms) ** (self.power - 1.0) if self.kind == "power" else 1.0
+        return self.factor * float(np.sum(slopes * norms))
 
     def fades(self, value: float) -> bool:
         """Tell whether no homogeneous network with a loss as small as this is critical.
@@ -614,8 +620,14 @@ class LossNetwork(LayeredSystem):
 
     def _settled(self, x: Array, rtol: float) -> bool:
         with np.errstate(over="ignore", invalid="ignore"):  # a diverged state is near to nothing
-            way = float(np.linalg.norm(self._forces(x)) * np.linalg.norm(x))
-            return self.criterion.settled(self._product_of(x), rtol, way)
+            return self.criterion.settled(self._product_of(x), rtol, self._way(x))
+
+    def _way(self, x: Array) -> float:
+        """Return ‖∇L‖ ‖x‖, in terms of which the loss tells how far x still goes."""
+        return float(np.linalg.norm(self._forces(x)) * np.linalg.norm(x))
+
+    def _may_recede(self, x: Array) -> bool:
+        return self._recedes or self.criterion.is_far(self._product_of(x), self._way(x))
 
     @property
     def fitting_size(self) -> float:  # type: ignore[override]
@@ -630,11 +642,7 @@ class LossNetwork(LayeredSystem):
         """
         if self.is_decayed:  # the penalty has minima, and leaves no weights to themselves
             return super().theory(x)
-        known = (
-            super()
-            .theory(x)
-            ._replace(recedes=lambda: self._recedes or self.criterion.is_far(self._product_of(x)))
-        )
+        known = super().theory(x)._replace(recedes=lambda: self._may_recede(x))
         if self._square is not None:
             return departing(known, self._square, layers_of(self.widths, x))
         return known._replace(leading_parts=lambda: self._leading_parts(x))

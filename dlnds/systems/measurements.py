@@ -35,6 +35,9 @@ _SOLVED: dict[str, Any] = {"atol": 1e-15, "btol": 1e-15, "iter_lim": 20_000}
 _FAR = 1e3
 #: The accuracy to which such maps do not have the least loss.
 _EXACT = 1e-9
+#: What is left of the way of a run, in terms of the state, where its rounding may keep it: some
+#: hundred times that.
+_STILL = 1e-13
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -201,6 +204,12 @@ class Measurements:
         return self.measured(self._best)
 
     @cached_property
+    def _goals(self) -> Array:
+        """How large these are, each times the root of its weight."""
+        goals: Array = np.sqrt(self.weights) * np.abs(self._fitted)
+        return goals
+
+    @cached_property
     def irreducible(self) -> float:
         """The least value of the loss over all matrices: not zero if no matrix meets all."""
         rests = self.targets - self._fitted
@@ -218,14 +227,32 @@ class Measurements:
         """Tell whether W meets the measurements as well as any matrix, to the accuracy of a run.
 
         The root of what the loss is above its least value is at most 10 ``rtol`` times that of
-        W = 0. ``way`` is ‖∇L‖ ‖x‖: what is left of the way of x, 2 excess / ‖∇L‖ near a minimum
-        that is approached exponentially, is at most √(10 ``rtol``) of x. A run to infinity has a
-        part of its own size before it however small the loss is, one in h in the example of RC20.
+        W = 0, and each result is met to 1e-3 of itself, if rounding of others lets it be. ``way``
+        is ‖∇L‖ ‖x‖: what is left of the way of x, excess / ‖∇L‖ near a minimum that is approached
+        exponentially, is at most √(10 ``rtol``) of x. A run to infinity has a part of its own size
+        before it however small the loss is, one in h in the example of RC20. Where nothing is left
+        but rounding, no result can be met better. Of results that are all zero there is no other
+        measure than the way: then it is at most 10 ``rtol`` of x.
         """
         with np.errstate(over="ignore", invalid="ignore"):
-            excess = float(np.sum(self.weights * (self.measured(W) - self._fitted) ** 2))
-        near = excess <= (10.0 * rtol) ** 2 * float(np.sum(self.weights * self._fitted**2))
+            misses = np.sqrt(self.weights) * np.abs(self.measured(W) - self._fitted)
+            excess, goals = float(misses @ misses), self._goals
+        total, rounding = float(goals @ goals), tolerances.rounding(W.size)
+        left, size = (_STILL if total else 10.0 * rtol), float(np.linalg.norm(W))
+        if excess <= max(left * way, rounding**2 * self.steepness(size) * size):
+            return True
+        noise = rounding * math.sqrt(total)
+        learnt = (misses <= np.maximum(tolerances.MODE * goals, noise)) | (goals <= noise)
+        near = excess <= (10.0 * rtol) ** 2 * total and bool(learnt.all())
         return near and excess <= math.sqrt(10.0 * rtol) * way
+
+    def steepness(self, size: float) -> float:
+        """Return how much the gradient can be at maps of a size, beside that at W = 0."""
+        if self.kind == "completion":
+            return float(self._mask[1].max()) * size
+        rows = self._rows
+        squares = (rows**2).sum(axis=1)
+        return float(self.weights @ squares) * size
 
     def fades(self, value: float) -> bool:
         """Tell whether no network with a loss as small as ``value`` is critical: never."""
@@ -235,13 +262,17 @@ class Measurements:
         """Tell whether no map is a minimum: never, for the loss is a sum of squares."""
         return False
 
-    def is_far(self, W: Array) -> bool:
+    def is_far(self, W: Array, way: float) -> bool:
         """Tell whether W may be on its way to infinity, where the rank or a sign keeps it.
 
-        It is so much larger than what meets the measurements, and its loss is not the least.
+        It is so much larger than what meets the measurements, its loss is not the least, and what
+        is left of the ``way`` is no small part of it, see `settled`.
         """
-        size = float(np.linalg.norm(W))
-        return size > _FAR * self.fitting_size and not self.settled(W, _EXACT, math.inf)
+        if not float(np.linalg.norm(W)) > _FAR * self.fitting_size:
+            return False
+        excess = 2.0 * float(self._excess(W))
+        least = excess <= (10.0 * _EXACT) ** 2 * float(self._goals @ self._goals)
+        return not least and excess > math.sqrt(10.0 * _EXACT) * way
 
     def problem(self, widths: tuple[int, ...]) -> Problem | None:
         """Return the problem of a `LinearNetwork` with the same loss, or None.

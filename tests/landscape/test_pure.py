@@ -177,3 +177,25 @@ def test_an_entry_that_is_not_met_is_not_lost_beside_a_large_one(ratio):
     far = dl.classify(net, [ratio, 0.0, 0.0, 0.0])
     assert not int(far.kind_is_clear) or dl.schema.decode(far.kind).item() == "not_critical"
     assert kind(dl.classify(net, [ratio, 2.0, 3.0, 7.0])) == "global_minimum"
+
+
+@pytest.mark.parametrize("size", [1e-20, 1.0, 1e20])
+def test_zeros_are_met_in_terms_of_what_is_not_observed(size):
+    """W = (e, 1) of which the first entry is to be zero: the only other size is that of W."""
+    net = dl.LossNetwork((2, 1), dl.losses.completion((1, 2), [0], [0], [0.0]))
+    for rest, word in ((0.0, "global_minimum"), (1e-12, "global_minimum"), (0.1, "not_critical")):
+        assert kind(dl.classify(net, [rest * size, size])) == word
+    deep = dl.LossNetwork((2, 2, 1), dl.losses.completion((1, 2), [0], [0], [0.0]))
+    for rest, word in ((1e-12, "global_minimum"), (0.1, "not_critical")):
+        x = size**0.5 * np.array([rest, 1.0, 1.0, 0.5, 1.0, -0.5 * rest])
+        assert kind(dl.classify(deep, x)) == word
+
+
+@pytest.mark.parametrize("ratio", [1e9, 1e11, 1e13])
+def test_an_entry_that_rounding_of_others_nearly_hides_is_met_or_it_is_not_clear(ratio):
+    net = dl.LossNetwork((2, 2, 2), dl.losses.completion((2, 2), [0, 1], [0, 1], [ratio, 1.0]))
+    big = np.sqrt(ratio)
+    for second, clear in ((1.0, True), (0.5, False), (0.0, False)):
+        point = dl.classify(net, [big, 0.0, 0.0, second, big, 0.0, 0.0, second > 0.0])
+        assert bool(point.kind_is_clear) == clear
+        assert not clear or kind(point) == "global_minimum"

@@ -268,6 +268,57 @@ def test_a_run_to_infinity_is_told_to_have_no_limit():
     assert abs(net.product(run.state[-1])[1, 1]) > 1e4
 
 
+def ending(net, x):
+    run = dl.flow(net, x)
+    return run, dl.schema.decode(run.limit_kind).item(), dl.schema.decode(run.limit_decision).item()
+
+
+@pytest.mark.parametrize("widths", [(2, 1), (1, 1, 1), (2, 2, 2), (2, 3, 3, 2)])
+@pytest.mark.parametrize("value", [0.0, 1e-30, 1e-12])
+def test_a_run_to_zero_or_nearly_ends_where_its_rounding_is(widths, value):
+    """What is not observed keeps the size of W, and a run from there is as good as at rest."""
+    loss = dl.losses.completion((widths[-1], widths[0]), [0], [0], [value])
+    net = dl.LossNetwork(widths, loss)
+    run, kind, _ = ending(net, net.initial(scale=0.5, rng=0))
+    assert kind in (("global_minimum",) if value == 0.0 else ("global_minimum", "minimum"))
+    x, time = run.state.values[-1], float(run.time[-1])
+    later = dl.flow(net, x, (0.0, 9.0 * time)).state.values[-1]
+    assert np.linalg.norm(later - x) <= 1e-7 * np.linalg.norm(x)
+    assert dl.schema.decode(dl.classify(net, x).kind).item() != "not_critical" or value > 0.0
+
+
+@pytest.mark.parametrize("h", [2, 3, 4])
+@pytest.mark.parametrize("second", [0.0, 2.0])
+@pytest.mark.parametrize("power", [-40, -3, 5, 40])
+def test_units_change_nothing_but_time(h, second, power):
+    """W = c W' and weights c^{1/h} times as large are a run that is c^{2−2/h} times as fast."""
+    c = 2.0 ** (h * power)
+    runs = []
+    for scale in (1.0, c):
+        values = np.array([0.0, second, second]) * scale
+        net = dl.LossNetwork(
+            (2,) * (h + 1), dl.losses.completion((2, 2), [0, 0, 1], [0, 1, 0], values)
+        )
+        x = net.initial(scale=0.5, rng=1) * scale ** (1.0 / h)
+        runs.append(ending(net, x))
+    (run, *words), (other, *same) = runs
+    assert words == same
+    assert words[0] == "global_minimum"
+    assert run.attrs["n_steps"] == pytest.approx(other.attrs["n_steps"], rel=0.1)
+    ends = run.state.values[-1] * c ** (1.0 / h), other.state.values[-1]
+    np.testing.assert_allclose(*ends, rtol=0, atol=1e-6 * np.abs(ends[0]).max())
+
+
+@pytest.mark.parametrize("ratio", [1e3, 1e6, 1e9, 1e12])
+def test_entries_of_unlike_size_are_each_met_before_a_run_is_over(ratio):
+    net = dl.LossNetwork((2, 2, 2), dl.losses.completion((2, 2), [0, 1], [0, 1], [ratio, 1.0]))
+    run, kind, decision = ending(net, net.initial(scale=1.0, rng=0))
+    assert (kind, decision) == ("global_minimum", "small_residual")
+    W = net.product(run.state[-1])
+    noise = 1e-15 * ratio
+    np.testing.assert_allclose(np.diag(W), [ratio, 1.0], rtol=1e-3 + noise)
+
+
 @pytest.mark.parametrize("h", [2, 3, 4])
 @pytest.mark.parametrize("w", [0.3, 0.7])
 def test_a_second_minimum_appears_with_the_weight_of_the_zeros(h, w):
