@@ -98,13 +98,14 @@ def check_array(
     if array.ndim not in allowed:
         wanted = " or ".join(map(str, allowed))
         got = f"got shape {array.shape}{_hint(value)}"
-        raise ValueError(f"{name}: needs {wanted} dimensions, {got}")
+        word = "dimension" if wanted == "1" else "dimensions"
+        raise ValueError(f"{name}: needs {wanted} {word}, {got}")
     ends = array.shape[array.ndim - len(shape) :]
     if any(want not in (None, got) for want, got in zip(shape, ends, strict=True)):
         wanted = ", ".join("any" if s is None else str(s) for s in shape)
         raise ValueError(f"{name}: needs a shape ending in ({wanted}), got {array.shape}")
     if array.size == 0:
-        raise ValueError(f"{name}: is empty, got shape {array.shape}")
+        raise ValueError(f"{name}: needs at least one number, is empty with shape {array.shape}")
     return check_finite(name, array, "")
 
 
@@ -186,8 +187,15 @@ def check_number(
     if math.isnan(number) or (math.isinf(number) and not infinite):
         raise ValueError(f"{name}: needs a finite number, got {number}")
     if not minimum <= number <= maximum:
-        raise ValueError(f"{name}: needs {minimum:g} to {maximum:g}, got {number}")
+        raise ValueError(f"{name}: needs {_range(minimum, maximum)}, got {number}")
     return number
+
+
+def _range(minimum: float, maximum: float) -> str:
+    """Return what numbers between bounds are called, of which one may be infinite."""
+    if math.isinf(maximum):
+        return f"at least {minimum:g}"
+    return f"at most {maximum:g}" if math.isinf(minimum) else f"{minimum:g} to {maximum:g}"
 
 
 def check_function(name: str, value: object, *arguments: str) -> None:

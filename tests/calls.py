@@ -57,6 +57,7 @@ FOR_ENGINES = {name for name in vars(SystemProtocol) if not name.startswith("_")
         "of_image",
         "problem",
         "recedes",
+        "steepness",
         "signal",
         "values",
     ),

@@ -80,7 +80,9 @@ def decay_diagram(
         raise ValueError("net: needs whitened inputs, got raw ones")
     ends = check_array("bounds", bounds, ndim=1, shape=(2,))
     if not 0.0 <= ends[0] < ends[1]:
-        raise ValueError(f"bounds: needs two ascending numbers of at least 0, got {tuple(ends)}")
+        raise ValueError(
+            f"bounds: needs two ascending numbers of at least 0, got {tuple(ends.tolist())}"
+        )
     n_points = check_integer("n_points", n_points, minimum=2)
     check_memory("n_points", n_points)
     decays = np.linspace(ends[0], ends[1], n_points)

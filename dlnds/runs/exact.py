@@ -112,7 +112,7 @@ def _solve(net: LinearNetwork, state: Array, times: Array) -> tuple[Array, str]:
     if net.is_decayed and not (net.depth == 2 and balanced and np.ptp(net.decays) == 0.0):
         raise ValueError(
             "start: no closed form is known; with weight decay it needs two layers that are "
-            "0-balanced and decay alike, or one layer"
+            "balanced and decay alike, or one layer"
         )
     if net.is_decayed and frames is not None:
         return _two_layer_modes(net, layers, frames, times), ""
@@ -120,7 +120,7 @@ def _solve(net: LinearNetwork, state: Array, times: Array) -> tuple[Array, str]:
         return _balanced_modes(net, layers, frames, times), ""
     if net.depth != 2:
         raise ValueError(
-            "start: no closed form is known; for this depth it must be aligned and 0-balanced"
+            "start: no closed form is known; for this depth it must be aligned and balanced"
         )
     if frames is not None:
         return _two_layer_modes(net, layers, frames, times), ""

@@ -935,6 +935,8 @@ class LinearNetwork(LayeredSystem):
         """Return the critical state with each mode on its root."""
         left, sigma, right = self.singular_modes
         decay, depth = self.equal_decay, self.depth
+        if "lower" in words and depth < 3:
+            raise ValueError(f"branch: 'lower' needs three layers or more, got {depth}")
         sizes = np.array(
             [
                 penalized.root(sigma[j], decay, depth, upper=word == "upper")
@@ -944,8 +946,10 @@ class LinearNetwork(LayeredSystem):
         for j, size, word in zip(chosen, sizes, words, strict=True):
             if np.isnan(size):
                 most = penalized.most_decay(sigma[j], depth)
-                lack = "below 3 layers" if decay < most else f"from a weight decay of {most:g}"
-                raise ValueError(f"modes: mode {j} has no {word} root {lack}, got λ = {decay:g}")
+                raise ValueError(
+                    f"modes: mode {j} has no {word} root from a weight decay of {most:g}, "
+                    f"got λ = {decay:g}"
+                )
         order = np.argsort(chosen)
         places = np.array(chosen, np.int64)[order]
         frames = moments.canonical_frames(self.widths, left[:, places], right[:, places])

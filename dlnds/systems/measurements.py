@@ -18,6 +18,7 @@ from dlnds.errors import (
     check_choice,
     check_integers,
     check_memory,
+    check_number,
     finite,
     known_options,
 )
@@ -84,9 +85,7 @@ class Measurements:
 
     def __post_init__(self) -> None:
         kind = check_choice("kind", self.kind, KINDS)
-        shape = check_integers("shape", self.shape, minimum=1, ordered=True)
-        if len(shape) != 2:
-            raise ValueError(f"shape: needs numbers of rows and columns, got {shape}")
+        shape = _check_shape(self.shape)
         if kind == "completion":
             operators = _places("operators", self.operators, shape)
             count = operators.shape[1]
@@ -98,8 +97,9 @@ class Measurements:
             count = len(operators)
         targets = check_array("targets", self.targets, ndim=1, shape=(count,))
         weights = check_array("weights", self.weights, ndim=1, shape=(count,))
-        if (weights < 0.0).any() or not weights.any():
-            raise ValueError("weights: needs numbers of at least zero, not all zero")
+        check_number("weights", float(weights.min()), minimum=0.0)
+        if not weights.any():
+            raise ValueError("weights: needs one at least that is not zero, got zeros alone")
         check_memory("operators", 2 * shape[0] * shape[1] + 4 * operators.size)
         if kind == "completion":
             _check_repeated("targets", operators, targets)
@@ -341,6 +341,7 @@ class Measurements:
             raise TypeError("X: needs rows and columns (2 × m integers) of entries, got others")
         places = _places("X", X, self.shape)
         y = check_array("Y", Y, ndim=1, shape=(places.shape[1],))
+        _check_repeated("Y", places, y)
         return completion(self.shape, places[0], places[1], y)
 
     def _on(self, X: Any, Y: ArrayLike) -> Measurements:
@@ -393,6 +394,14 @@ class Measurements:
 
 
 Measurements.__init__ = known_options(Measurements.__init__)  # type: ignore[method-assign]
+
+
+def _check_shape(shape: Any) -> tuple[int, int]:
+    """Return numbers of rows and columns."""
+    sizes = check_integers("shape", shape, minimum=1, ordered=True)
+    if len(sizes) != 2:
+        raise ValueError(f"shape: needs numbers of rows and columns, got {sizes}")
+    return sizes[0], sizes[1]
 
 
 def _places(name: str, value: Any, shape: tuple[int, ...]) -> Array:
@@ -496,8 +505,10 @@ def measurements(
     operators = check_array("A", A, ndim=3)
     y = check_array("y", y, ndim=1, shape=(len(operators),))
     known = operators.shape[1], operators.shape[2]
-    if shape is not None and check_integers("shape", shape, minimum=1, ordered=True) != known:
+    if shape is not None and _check_shape(shape) != known:
         raise ValueError(f"A: needs matrices of the shape {tuple(shape)}, got {known}")
+    if not operators.any():
+        raise ValueError("A: needs entries that are not zero")
     return Measurements("measurements", known, operators, y, _weights(weights, y))
 
 
@@ -511,8 +522,8 @@ def _of_sparse(
     (name, A), (word, given) = operators, results
     if shape is None:
         raise ValueError("shape: needs the numbers of rows and columns of W, with sparse A")
-    sizes = check_integers("shape", shape, minimum=1, ordered=True)
-    if A.ndim != 2 or A.shape[1] != math.prod(sizes) or len(sizes) != 2:
+    sizes = _check_shape(shape)
+    if A.ndim != 2 or A.shape[1] != math.prod(sizes):
         raise ValueError(f"{name}: needs rows of entries of W, {sizes}, got the shape {A.shape}")
     y = check_array(word, given, ndim=1, shape=(A.shape[0],))
     entries = A.tocsr(copy=True)
@@ -578,9 +589,7 @@ def completion(
     >>> round(float(run["product"][-1, 1, 1]), 4)
     6.0
     """
-    sizes = check_integers("shape", shape, minimum=1, ordered=True)
-    if len(sizes) != 2:
-        raise ValueError(f"shape: needs numbers of rows and columns, got {sizes}")
+    sizes = _check_shape(shape)
     check_memory("shape", 2 * sizes[0] * sizes[1])
     across = check_array("rows", rows, ndim=1)
     down = check_array("columns", columns, ndim=1, shape=(len(across),))

@@ -793,8 +793,7 @@ def check_decay(value: Any, depth: int) -> float | tuple[float, ...]:
         raise ValueError(
             f"weight_decay: needs one number or one for each of {depth} layers, got {len(values)}"
         )
-    if values.min() < 0.0:
-        raise ValueError(f"weight_decay: needs numbers of at least 0, got {values.min():g}")
+    check_number("weight_decay", float(values.min()), minimum=0.0)
     decays = tuple(values.tolist())
     return decays[0] if len(set(decays)) == 1 else decays
 

@@ -153,8 +153,13 @@ def test_too_many_and_others_are_refused():
     with pytest.raises(ValueError, match="^net: "):
         dl.build_atlas(network((2, 2, 2), [2.0, 1.0], 0.1))
     for bounds in ((-1.0, 1.0), (1.0, 1.0), (2.0, 1.0), (0.0, 1.0, 2.0)):
-        with pytest.raises(ValueError, match="^bounds: "):
+        with pytest.raises(ValueError, match="^bounds: ") as error:
             dl.decay_diagram(several, bounds)
+        assert "np." not in str(error.value)
+    with pytest.raises(ValueError, match="^branch: 'lower' needs three layers or more, got 2"):
+        network((2, 2, 2), [2.0, 1.0], 0.1).critical_state((0,), branch="lower")
+    with pytest.raises(ValueError, match="^modes: mode 1 has no lower root from a weight decay of"):
+        network((2, 2, 2, 2), [2.0, 1.0], 0.5).critical_state((1,), branch="lower")
     data = dl.LinearNetwork((2, 2, 2), np.eye(2), np.diag([2.0, 1.0]))
     with pytest.raises(ValueError, match="^net: "):
         dl.decay_diagram(data)

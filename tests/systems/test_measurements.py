@@ -417,7 +417,7 @@ def test_repr():
 @pytest.mark.parametrize(
     ("name", "call"),
     [
-        ("rows", lambda: dl.losses.completion((2, 2), [], [], [])),
+        ("rows: needs at least one", lambda: dl.losses.completion((2, 2), [], [], [])),
         ("rows", lambda: dl.losses.completion((2, 2), [2], [0], [1.0])),
         ("rows", lambda: dl.losses.completion((2, 2), [0.5], [0], [1.0])),
         ("columns", lambda: dl.losses.completion((2, 2), [0], [-1], [1.0])),
@@ -442,6 +442,10 @@ def test_repr():
         ("widths", lambda: dl.LossNetwork((2, 3), CROSSED)),
         ("X", lambda: CROSSED.on([[0], [2]], [1.0])),
         ("Y", lambda: CROSSED.on([[0], [1]], [1.0, 2.0])),
+        (r"Y: entry \(1, 0\)", lambda: CROSSED.on([[1, 1], [0, 0]], [1.0, 2.0])),
+        ("A: needs entries", lambda: dl.losses.measurements(np.zeros((2, 1, 1)), [1.0, 2.0])),
+        ("shape", lambda: dl.losses.measurements([[[1.0]]], [1.0], shape=(1,))),
+        ("shape", lambda: dl.losses.measurements(scipy.sparse.eye_array(1), [1], shape=(1,) * 3)),
         ("shape", lambda: dl.losses.measurements(scipy.sparse.eye_array(4), np.ones(4))),
         ("shape", lambda: dl.losses.measurements(scipy.sparse.eye_array(4), np.ones(4), shape=4)),
         ("A", lambda: dl.losses.measurements(scipy.sparse.eye_array(4), np.ones(4), shape=(2, 3))),

@@ -300,8 +300,8 @@ def test_what_rests_on_the_landscape_without_decay_refuses_it(name):
 @pytest.mark.parametrize(
     ("decay", "words"),
     [
-        (-0.1, "weight_decay: "),
-        ((0.1, -0.1, 0.2), "weight_decay: needs numbers of at least 0"),
+        (-0.1, "weight_decay: needs at least 0, got -0.1"),
+        ((0.1, -0.1, 0.2), "weight_decay: needs at least 0, got -0.1"),
         ((0.1, 0.2), "weight_decay: needs one number or one for each of 3 layers"),
         (np.nan, "weight_decay: "),
         ("much", "weight_decay: "),
