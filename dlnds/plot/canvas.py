@@ -213,6 +213,8 @@ class FittingLabels(Artist):
         Half the size of the squares around the first anchor of each label, in points of print,
         that no other label may touch; zero for none. Those that have such a square may stand
         further away, at the end of a line.
+    ways
+        Edges that labels keep clear of, in data, their thickness in points of print.
     tell
         Draws what is to be said of labels that do not fit, given their numbers and the renderer.
     """
@@ -220,6 +222,7 @@ class FittingLabels(Artist):
     def __init__(
         self, labels: Sequence[Annotation], anchors: Sequence[Array], gaps: Any, places: Array,
         halves: Any, tell: Callable[[list[int], Any], None] | None = None, reserved: Any = 0.0,
+        ways: layout.Ways | None = None,
     ):  # fmt: skip
         super().__init__()
         self.set_zorder(4)
@@ -228,7 +231,7 @@ class FittingLabels(Artist):
         self._gaps = np.broadcast_to(gaps, len(labels))
         self._halves = np.broadcast_to(halves, len(places))
         self._reserved = np.broadcast_to(reserved, len(labels))
-        self._tell = tell
+        self._ways, self._tell = ways, tell
         self.lines: list[Line2D] = []
 
     def draw(self, renderer: Any) -> None:
@@ -237,7 +240,8 @@ class FittingLabels(Artist):
         point = renderer.points_to_pixels(1.0)
         places, half = ax.transData.transform(self._places), point * self._halves[:, None]
         obstacles = np.concatenate([places - half, places + half], axis=1)
-        obstacles = obstacles[np.isfinite(obstacles).all(axis=1)]
+        firm, spared = self._clear_of(point)
+        obstacles = np.vstack([obstacles[np.isfinite(obstacles).all(axis=1)], firm])
         legends = [legend.get_window_extent(renderer).extents for legend in ax.findobj(Legend)]
         for label in self._labels:
             label.set_visible(True)  # what is not has no size
@@ -250,7 +254,7 @@ class FittingLabels(Artist):
         reserved = np.vstack([np.hstack([first - near, first + near]), *legends])
         gaps = point * self._gaps
         corners = layout.fit_labels(
-            sizes, anchors, gaps, obstacles, frame, reserved, self._reserved > 0.0
+            sizes, anchors, gaps, obstacles, frame, reserved, self._reserved > 0.0, spared
         )
         for label, own, corner in zip(self._labels, anchors, corners, strict=True):
             label.set_visible(corner is not None)
@@ -260,6 +264,14 @@ class FittingLabels(Artist):
         if self._tell is not None:
             hidden = [k for k, corner in enumerate(corners) if corner is None]
             self._tell(hidden, renderer)
+
+    def _clear_of(self, point: float) -> tuple[Array, Array]:
+        """Return boxes around the edges that no label covers, and around others."""
+        if self._ways is None:
+            return np.zeros((0, 4)), np.zeros((0, 4))
+        ax: Any = self.axes
+        control = ax.transData.transform(self._ways.control.reshape(-1, 2)).reshape(-1, 3, 2)
+        return layout.Ways(control, point * self._ways.halves, self._ways.firm).boxes()
 
     def _draw_lines(self, renderer: Any, sizes: Any, anchors: Any, gaps: Any, corners: Any) -> None:
         """Draw the lines to labels that do not stand beside their points."""

@@ -44,6 +44,8 @@ _BENT = {
 _PATH, _VISIT, _FAINT = "#d4d4d4", "#111111", "#b0b0b0"
 #: The opacity of points that are not drawn strongly, and the area of the disk behind visited ones.
 _PALE, _DISK = 0.3, 90.0
+#: How far labels keep from the lowest path and from what runs took, and from other strong edges.
+_CLEAR = 4.5, 1.0
 #: Names of so many modes are listed, cut to so many letters.
 _MOST_NAMED, _LETTERS = 8, 18
 #: Their letters take at most so many inches, sidewards and down.
@@ -63,8 +65,9 @@ def graph(atlas: xr.DataTree, *, ax: Axes | None = None) -> Axes:
     and linear below the lowest of them. An atlas without ``connections``, such as that of
     raw inputs, shows its decreasing arcs, by the mode they add. Within the column of a rank the
     points are spread so that they keep apart. Labels stand where they fit, also after the picture
-    was resized or zoomed; those of visited points come first, and no other label stands beside
-    these; where there is no room beside such a point, a line leads to its label. An atlas of named
+    was resized or zoomed, clear of strong edges if they can; those of visited points and of the
+    generic path come first, and no other label stands beside these; where there is no room beside
+    such a point, a line leads to its label. An atlas of named
     data lists what each mode reads and writes most, with a minus before what lowers it, in a corner
     without points.
 
@@ -240,7 +243,12 @@ def draw(ax: Axes, atlas: xr.DataTree, edges: layout.Edges) -> dict[str, Integer
     handles = ax.get_legend_handles_labels()[0] + _edge_legend(points, edges)
     canvas.legend(ax, handles)
     rows = layout.importance(points, edges)[:_MOST_LABELS]
-    _add_labels(ax, points, x, areas, rows, visited, strong)
+    ways = edges.take(edges.generic | (edges.visited > 0) | layout.best(points, edges))
+    firm = ways.generic | (ways.visited > 0)
+    control = _control(ax, x, points["loss"].values, ways)
+    spared = layout.Ways(control, np.where(firm, *_CLEAR), firm)
+    alone = visited | layout.generic_path(points)
+    _add_labels(ax, points, x, areas, rows, alone, strong, spared)
     return shown
 
 
@@ -321,9 +329,14 @@ def bends(ax: Axes, x: Array, loss: Array, edges: layout.Edges) -> Array:
     return control
 
 
-def _curves(ax: Axes, x: Array, loss: Array, edges: layout.Edges) -> list[Path]:
+def _control(ax: Axes, x: Array, loss: Array, edges: layout.Edges) -> Array:
+    """Return all control points (edge, 3, 2) of edges, in data."""
     begin, end = (np.stack([x[rows], loss[rows]], axis=1) for rows in (edges.source, edges.target))
-    points = np.stack([begin, bends(ax, x, loss, edges), end], axis=1)
+    return np.stack([begin, bends(ax, x, loss, edges), end], axis=1)
+
+
+def _curves(ax: Axes, x: Array, loss: Array, edges: layout.Edges) -> list[Path]:
+    points = _control(ax, x, loss, edges)
     return [Path(three, [Path.MOVETO, Path.CURVE3, Path.CURVE3]) for three in points]
 
 
@@ -399,6 +412,7 @@ def _add_labels(
     rows: Integers,
     alone: Flags,
     strong: Flags,
+    ways: layout.Ways | None = None,
 ) -> None:
     """Label the points of these rows, the most important first; some have no other label near."""
     texts, path = layout.path_labels(points), layout.generic_path(points)
@@ -417,7 +431,9 @@ def _add_labels(
     halves = 0.7 * radii  # of a square in a disk
     gaps = radii[rows] + 1.5
     apart = np.where(alone[rows], 2.0 * gaps, 0.0)
-    ax.add_artist(canvas.FittingLabels(labels, anchors, gaps, places, halves, reserved=apart))
+    ax.add_artist(
+        canvas.FittingLabels(labels, anchors, gaps, places, halves, reserved=apart, ways=ways)
+    )
 
 
 @known_options

@@ -38,8 +38,8 @@ _FLAGS = np.array(
     ]
 )
 _STEEP = 2  # of these
-#: The number of boxes that cover such a line.
-_PIECES = 24
+#: The number of boxes that cover such a line, and how long those are that cover an edge.
+_PIECES, _SHORT = 24, 4.0
 #: Where labels are tried: left bottom corners beside the anchor, in sizes of the label and in gaps.
 _PLACES = np.array(
     [
@@ -260,6 +260,7 @@ def fit_labels(
     frame: tuple[float, float, float, float],
     reserved: Array | None = None,
     led: Flags | None = None,
+    spared: Array | None = None,
 ) -> list[tuple[float, float] | None]:
     """Return the lower left corners of labels beside their anchors, None for those that do not fit.
 
@@ -283,59 +284,99 @@ def fit_labels(
         fits itself or not: no other one is read as its own. Further rows are for all labels.
     led
         Which labels may stand further away.
+    spared
+        Boxes (box, 4) that labels touch only where they have no other place.
     """
     if reserved is None:
         reserved = np.full((len(sizes), 4), np.nan)
     led = np.zeros(len(sizes), bool) if led is None else led
-    room = len(sizes) + _PIECES * np.count_nonzero(led)
-    taken, corners = np.empty((len(reserved) + len(obstacles) + room, 4)), []
-    count = begin = len(reserved) + len(obstacles)
-    taken[:count] = np.vstack([reserved, obstacles])
+    spared = np.zeros((0, 4)) if spared is None else spared
+    own, fixed, labels, corners = reserved.copy(), len(sizes), np.zeros((0, 4)), []
     for row, (size, anchor, gap) in enumerate(zip(np.array(sizes), anchors, gaps, strict=True)):
-        taken[row] = np.nan  # what is reserved for this one
+        own[row] = np.nan  # what is reserved for this one
         # Where no other label may be, this one is read as its own from a little further away.
         away = (1.0,) if np.isnan(reserved[row]).any() else (1.0, 2.0)
-        beside = np.vstack([_PLACES[:, 0] * size + far * gap * _PLACES[:, 1] for far in away])
-        tries = (_free(at + beside, size, taken[:count], frame) for at in np.atleast_2d(anchor))
-        corner = next((low for low in tries if low is not None), None)
-        if corner is None and led[row]:
-            at, solid = np.atleast_2d(anchor)[0], np.r_[: len(reserved), begin:count]
-            corner = _led(at, size, gap, taken[:count], solid, len(sizes), frame)
-            if corner is not None:
-                taken[count : count + _PIECES] = pieces(at, end_of_line(at, corner, size))
-                count += _PIECES
-        taken[row] = reserved[row]
+        label = _Label(size, np.atleast_2d(anchor), gap, away, bool(led[row]))
+        corner = _corner(label, np.vstack([own, labels]), fixed, obstacles, spared, frame)
+        own[row] = reserved[row]
         if corner is not None:
-            taken[count] = *corner, *(corner + size)
-            count += 1
+            line = pieces(label.at[0], end_of_line(label.at[0], corner, size))
+            leads = line_to(label.at, corner, size, gap) is not None
+            labels = np.vstack([labels, *[line] * leads, [*corner, *(corner + size)]])
         corners.append(None if corner is None else (float(corner[0]), float(corner[1])))
     return corners
 
 
+class _Label(NamedTuple):
+    """A label: its size, its anchors, how far from these it stands, and if it may be led away."""
+
+    size: Array
+    at: Array
+    gap: float
+    away: tuple[float, ...]
+    led: bool
+
+
+def _corner(
+    label: _Label,
+    labels: Array,
+    marks: int,
+    obstacles: Array,
+    spared: Array,
+    frame: tuple[float, ...],
+) -> Array | None:
+    """Return where a label stands: beside its anchor, else at the end of a line, if it may.
+
+    What is not another label is covered rather than gone around far.
+    """
+    every = np.vstack([labels, obstacles])
+    for boxes in (np.vstack([every, spared]), every) if len(spared) else (every,):
+        corner = _beside(label, boxes, frame)
+        if corner is None and label.led:
+            corner = _led(label, boxes, _STEEP, _NEAR, _seen(label.at[0], labels, marks), frame)
+        if corner is not None:
+            return corner
+    if not label.led:
+        return None
+    seen = _seen(label.at[0], labels, marks)
+    corner = _led(label, labels, _STEEP, None, seen, frame)
+    return _led(label, labels, None, None, seen, frame) if corner is None else corner
+
+
+def _beside(label: _Label, boxes: Array, frame: tuple[float, ...]) -> Array | None:
+    """Return the first free corner beside an anchor."""
+    beside = [_PLACES[:, 0] * label.size + far * label.gap * _PLACES[:, 1] for far in label.away]
+    tries = (_free(at + np.vstack(beside), label.size, boxes, frame) for at in label.at)
+    return next((low for low in tries if low is not None), None)
+
+
+def _seen(at: Array, labels: Array, marks: int) -> Array:
+    """Return the boxes of labels that a line from there may not cross.
+
+    It may pass by the marks of so many labels, around which the first boxes are reserved.
+    """
+    others = np.vstack([_halved(labels[:marks]), labels[marks:]])
+    return others[~((others[:, :2] <= at) & (at <= others[:, 2:])).all(axis=1)]
+
+
 def _led(
-    at: Array,
-    size: Array,
-    gap: float,
-    taken: Array,
-    solid: Integers,
-    labels: int,
+    label: _Label,
+    boxes: Array,
+    flags: int | None,
+    last: int | None,
+    others: Array,
     frame: tuple[float, ...],
 ) -> Array | None:
     """Return the nearest corner further away from which a line comes home freely.
 
-    What is not solid is covered rather than gone around. Lines may pass by the marks of so many
-    labels, around which the first boxes are reserved.
+    So many flags are tried at each of so many distances.
     """
-    others = taken[solid]
-    others[:labels] = _halved(others[:labels])
-    others = others[~((others[:, :2] <= at) & (at <= others[:, 2:])).all(axis=1)]
-    near = (taken, _FLAGS[:_STEEP], _NEAR), (taken[solid], _FLAGS[:_STEEP], None)
-    for boxes, flags, last in (*near, (taken[solid], _FLAGS, None)):
-        for far in _FARTHEST * gap + _AWAY[:last] * size[1]:
-            low = at + far * flags[:, 0] + size * flags[:, 1]
-            for corner in low[_apart(np.hstack([low, low + size]), boxes, frame)]:
-                if _apart(pieces(at, end_of_line(at, corner, size)), others, frame).all():
-                    return np.asarray(corner)
+    at, size = label.at[0], label.size
+    for far in _FARTHEST * label.gap + _AWAY[:last] * size[1]:
+        low = at + far * _FLAGS[:flags, 0] + size * _FLAGS[:flags, 1]
+        for corner in low[_apart(np.hstack([low, low + size]), boxes, frame)]:
+            if _apart(pieces(at, end_of_line(at, corner, size)), others, frame).all():
+                return np.asarray(corner)
     return None
 
 
@@ -364,6 +405,28 @@ def pieces(begin: Array, end: Array) -> Array:
     places = begin + np.linspace(0.0, 1.0, _PIECES + 1)[:, None] * (end - begin)
     both = np.minimum(places[:-1], places[1:]), np.maximum(places[:-1], places[1:])
     return np.hstack(both)
+
+
+class Ways(NamedTuple):
+    """Edges that labels keep clear of: control points (edge, 3, 2), half the thickness of each.
+
+    No label covers those that are ``firm``; one covers others where it has no place beside them.
+    """
+
+    control: Array
+    halves: Array
+    firm: Flags
+
+    def boxes(self) -> tuple[Array, Array]:
+        """Return boxes (box, 4) that cover the firm ones, and those that cover the others."""
+        found: list[list[Array]] = [[np.zeros((0, 4))], [np.zeros((0, 4))]]
+        for (begin, middle, end), half, firm in zip(*self, strict=True):
+            length = np.linalg.norm(middle - begin) + np.linalg.norm(end - middle)
+            t = np.linspace(0.0, 1.0, 2 + int(length / _SHORT))[:, None]
+            line = (1.0 - t) ** 2 * begin + 2.0 * t * (1.0 - t) * middle + t**2 * end
+            low, high = np.minimum(line[:-1], line[1:]), np.maximum(line[:-1], line[1:])
+            found[not firm].append(np.hstack([low - half, high + half]))
+        return np.vstack(found[0]), np.vstack(found[1])
 
 
 def _free(low: Array, size: Array, taken: Array, frame: tuple[float, ...]) -> Array | None:

@@ -372,6 +372,32 @@ def test_all_labels_of_small_atlases_are_shown():
     assert set(check_labels(dl.plot.graph(atlas))) == set(atlas["points"].critical_point.values)
 
 
+def along(ax, *names):
+    """Return points of edges of these layers, in pixels, less than a pixel apart."""
+    layers = [layer for layer in ax.collections if layer.get_gid() in names]
+    paths = [path for layer in layers for path in layer.get_paths()]
+    t = np.linspace(0.0, 1.0, 1500)[:, None]
+    ends = [ax.transData.transform(path.vertices) for path in paths]
+    return np.vstack([(1 - t) ** 2 * a + 2 * t * (1 - t) * b + t**2 * c for a, b, c in ends])
+
+
+@pytest.mark.parametrize("count", [4, 16, 64, 256])
+def test_labels_keep_clear_of_strong_edges(count):
+    """Of the lowest path and of what runs took in any picture, of all of them in small ones."""
+    modes = int(np.log2(count))
+    net = dl.LinearNetwork((modes,) * 4, np.diag(np.linspace(4.0, 1.0, modes) ** 1.3))
+    atlas = with_visits(
+        dl.build_atlas(net), ("{}", "{0}", 10, 1.0, 5.0), ("{}", "{1}", 1, 0.1, 9.0)
+    )
+    ax = dl.plot.graph(atlas)
+    check_labels(ax)
+    low, high = (np.array([getattr(box, end) for box in shown(ax)[0]]) for end in ("min", "max"))
+    names = ["edges-generic", "edges-case", "edges-observed", "edges-taken"]
+    ways = along(ax, *names, *["edges-lead", "edges-path"] * (count <= 16))
+    assert not ((ways[:, None] > low) & (ways[:, None] < high)).all(axis=-1).any()
+    assert len(low) >= min(count, 40)
+
+
 def test_points_keep_apart():
     """Disks of the saddles, 4 points wide, do not touch, though 70 of them share a column."""
     ax = dl.plot.graph(of_256_points())
