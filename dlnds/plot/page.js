@@ -2,6 +2,7 @@
 
 const byId = (id) => document.getElementById(id);
 const data = JSON.parse(byId("data").textContent);
+if (innerWidth <= 600) byId("graph").replaceWith(byId("narrow").content.firstElementChild);
 const graph = byId("graph"), tip = byId("tip"), panel = byId("panel"), details = byId("details");
 // The picture's marks stand by their kind, in the order of the points.
 const all = (selector) => [...document.querySelectorAll(selector)];
@@ -49,7 +50,8 @@ const dropOf = (e) => data.points.loss[data.edges.source[e]] - data.points.loss[
 
 function curve(e) {
   const [a, b] = at[data.edges.source[e]], [c, d] = at[data.edges.target[e]];
-  return `M${a} ${b}Q${(a + c) / 2 + data.bend[e]} ${(b + d) / 2} ${c} ${d}`;
+  const bend = data.bend[e] * graph.dataset.column;
+  return `M${a} ${b}Q${(a + c) / 2 + bend} ${(b + d) / 2} ${c} ${d}`;
 }
 
 // Colours of times, on a logarithmic scale between the fastest and the slowest.
@@ -321,7 +323,6 @@ byId("find").addEventListener("change", (event) => {
 });
 
 // Moving the picture; marks keep their size.
-// On a narrow screen the picture begins with its left part, as high as the screen allows.
 const whole = graph.viewBox.baseVal;
 let view = { x: whole.x, y: whole.y, width: whole.width, height: whole.height };
 const full = { ...view };
@@ -331,6 +332,7 @@ function look(next) {
   view = next;
   graph.setAttribute("viewBox", `${view.x} ${view.y} ${view.width} ${view.height}`);
   graph.style.setProperty("--size", Math.sqrt(view.width / full.width));
+  graph.classList.toggle("close", view.width < full.width);
 }
 
 function zoom(factor, x, y) {
@@ -357,22 +359,14 @@ graph.addEventListener("pointermove", (event) => {
   if (Math.hypot(x - grip.x, y - grip.y) > 0.006 * view.width) moved = true;
   if (moved) look({ ...view, x: view.x + grip.x - x, y: view.y + grip.y - y });
 });
-addEventListener("pointerup", () => { grip = null; });
+for (const end of ["pointerup", "pointercancel"]) addEventListener(end, () => { grip = null; });
 graph.addEventListener("click", (event) => {
   if (!moved && !nodes.includes(event.target)) clear();
 });
-const start = graph.getBoundingClientRect(), part = start.width / start.height;
-if (innerWidth <= 900 && part < full.width / full.height) {
-  look({ ...full, width: full.height * part });
-  byId("more").hidden = false;
-}
 const centre = () => [view.x + view.width / 2, view.y + view.height / 2];
 byId("closer").addEventListener("click", () => zoom(0.6, ...centre()));
 byId("farther").addEventListener("click", () => zoom(1 / 0.6, ...centre()));
-byId("whole").addEventListener("click", () => {
-  look({ ...full });
-  byId("more").hidden = true;
-});
+byId("whole").addEventListener("click", () => look({ ...full }));
 
 if (data.scales.length) {
   for (const [k, value] of data.scales.entries()) {

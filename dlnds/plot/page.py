@@ -36,8 +36,9 @@ _COLUMNS = (
     *("rank", "loss", "kind", "index", "nullity", "order_of_descent", "fiber_dimension"),
     *("departure_rate", "convergence_rate"),
 )
+#: Of the picture, in inches: as letters keep their size, a phone's screen has one of its own.
+_SIZES = {"wide": (10.0, 7.25), "narrow": (4.4, 7.0)}
 #: The picture's texts stay texts, in letters of a known width, and two pictures are the same.
-_SIZE = (10.0, 7.25)
 _SVG: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "dlnds",
@@ -62,7 +63,7 @@ def save_page(atlas: xr.DataTree, path: str | os.PathLike[str]) -> None:
 
     The page shows the saddle-connection graph. It tells the numbers of the critical point under
     the pointer; of one that is clicked, it lists the connections and arcs with the loss along them.
-    It loads nothing else. The keyboard reaches the same.
+    It loads nothing else. The keyboard reaches the same. On a phone it is a narrow picture.
 
     Parameters
     ----------
@@ -120,16 +121,18 @@ def _page(atlas: xr.DataTree) -> str:
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
     edges, points = layout.edges(atlas), atlas["points"].to_dataset()
     orbit, orbits = _orbits(atlas, edges)
-    picture, drawn = _picture(atlas, edges)
+    pictures = {name: _picture(atlas, edges, size) for name, size in _SIZES.items()}
     parts = {
         # Nothing is loaded, and no script runs but ours.
         "policy": f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
         f"script-src 'sha256-{digest}'",
         "title": html.escape(str(atlas.attrs.get("title", "Atlas of a deep linear network"))),
         "summary": _summary(atlas, edges),
-        "graph": picture,
+        **{name: picture for name, (picture, _) in pictures.items()},
         "notes": _notes(atlas, edges),
-        "data": _json(_data(atlas, edges, orbit) | _arcs(atlas, points) | drawn | orbits),
+        "data": _json(
+            _data(atlas, edges, orbit) | _arcs(atlas, points) | orbits | pictures["wide"][1]
+        ),
         "script": script,
     }
     return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)
@@ -255,12 +258,14 @@ def _listed_arcs(atlas: xr.DataTree) -> Integers:
     return np.flatnonzero(use)
 
 
-def _picture(atlas: xr.DataTree, edges: layout.Edges) -> tuple[str, dict[str, Any]]:
-    """Return the picture of the graph as SVG, and what the script needs to know of it."""
+def _picture(
+    atlas: xr.DataTree, edges: layout.Edges, size: tuple[float, float]
+) -> tuple[str, dict[str, Any]]:
+    """Return the picture of the graph as SVG, and what the script needs to know of any."""
     points = atlas["points"].to_dataset()
     with matplotlib.rc_context(_SVG):
-        figure = Figure(figsize=_SIZE, layout="constrained")
-        ax = landscape.frame(figure.add_subplot(), _SIZE, points)
+        figure = Figure(figsize=size, layout="constrained")
+        ax = landscape.frame(figure.add_subplot(), size, points)
         shown = landscape.draw(ax, atlas, edges)
         for label in ax.texts:
             label.set_path_effects([])  # would make curves of letters
@@ -276,15 +281,18 @@ def _picture(atlas: xr.DataTree, edges: layout.Edges) -> tuple[str, dict[str, An
     rules = "".join(f".s{number}{{{style}}}" for style, number in styles.items())
     box = " ".join(f"{72.0 * size:g}" for size in (0.0, 0.0, *figure.get_size_inches()))
     words = "loss of the critical points over their rank, and what joins them"
-    root = f'<svg id="graph" viewBox="{box}" role="group" aria-label="{words}">'
-    x, loss = layout.columns(points), points["loss"].values
-    control = ax.transData.transform(landscape.bends(ax, x, loss, edges))[:, 0]
-    places = ax.transData.transform(np.stack([x, loss], axis=1))[:, 0]
-    bend = control - 0.5 * (places[edges.source] + places[edges.target])
+    column = ax.bbox.width / np.ptp(ax.get_xlim()) * 72.0 / figure.dpi
+    root = (
+        f'<svg id="graph" viewBox="{box}" data-column="{column:.2f}" role="group" '
+        f'aria-label="{words}">'
+    )
+    x = layout.columns(points)
+    control = landscape.bends(ax, x, points["loss"].values, edges)[:, 0]
+    bend = control - 0.5 * (x[edges.source] + x[edges.target])
     return f"{root}<style>{rules}</style>{text}", {
         "shown": {name: rows.tolist() for name, rows in shown.items() if len(rows)},
         "faint": (~layout.strong_points(points, edges)).astype(int).tolist(),
-        "bend": np.round(bend * 72.0 / figure.dpi, 1).tolist(),
+        "bend": np.round(bend, 4).tolist(),
         "ramp": [to_hex(colour) for colour in landscape.TIMES(np.linspace(0.0, 1.0, 65))],
     }
 

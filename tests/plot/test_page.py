@@ -24,11 +24,14 @@ VOID = {"meta", "link", "input"}
 
 
 class Page(html.parser.HTMLParser):
-    """The elements of a page, each with its tag, attributes, text, and the ids around it."""
+    """The elements of a page, each with its tag, attributes, text, and the ids around it.
 
-    def __init__(self, text):
+    Of its two pictures it has the wide one, or that of a phone.
+    """
+
+    def __init__(self, text, picture="wide"):
         super().__init__(convert_charrefs=True)
-        self.text, self.elements, self.open = text, [], []
+        self.text, self.elements, self.open, self.picture = text, [], [], picture
         self.feed(text)
         self.close()
         assert not self.open, "all elements are closed"
@@ -58,9 +61,19 @@ class Page(html.parser.HTMLParser):
             e
             for e in self.elements
             if e["tag"] == tag
+            and ("graph" not in e["inside"] or ("narrow" in e["inside"]) == self.is_narrow)
             and (inside is None or inside in e["inside"])
             and all(e["attrs"].get(name) == value for name, value in wanted.items())
         ]
+
+    @property
+    def is_narrow(self):
+        return self.picture == "narrow"
+
+    def column(self):
+        """Return how far the columns of two ranks stand from each other in the picture."""
+        wide, narrow = self.find("svg", id="graph")
+        return float((narrow if self.is_narrow else wide)["attrs"]["data-column"])
 
     def data(self):
         (element,) = self.find("script", id="data")
@@ -84,10 +97,10 @@ def small():
     return connected(dl.LinearNetwork(widths=(3, 4, 4, 3), target=np.diag([3.0, 2.0, 0.7])))
 
 
-def written(atlas, folder):
+def written(atlas, folder, picture="wide"):
     path = folder / "atlas.html"
     dl.save_page(atlas, path)
-    return Page(path.read_text(encoding="utf-8"))
+    return Page(path.read_text(encoding="utf-8"), picture)
 
 
 def test_the_page_holds_the_numbers_of_all_points(tmp_path):
@@ -170,8 +183,9 @@ def labels(page):
     }
 
 
-def test_the_picture_shows_every_point_at_its_loss_and_every_edge_once(tmp_path):
-    page, points = written(small(), tmp_path), small()["points"].to_dataset()
+@pytest.mark.parametrize("picture", ["wide", "narrow"])
+def test_the_picture_shows_every_point_at_its_loss_and_every_edge_once(tmp_path, picture):
+    page, points = written(small(), tmp_path, picture), small()["points"].to_dataset()
     places = [[float(mark["attrs"][name]) for name in "xy"] for mark in marks(page)]
     x, y = np.array(places).T
     slope, _ = np.polyfit(points.loss, y, 1)
@@ -188,7 +202,8 @@ def test_the_picture_shows_every_point_at_its_loss_and_every_edge_once(tmp_path)
         for row, path in zip(shown[f"edges-{name}"], paths, strict=True):
             curve = np.array(re.findall(r"[\d.]+", path["attrs"]["d"]), float)
             a, b = data["edges"]["source"][row], data["edges"]["target"][row]
-            middle = [0.5 * (x[a] + x[b]) + data["bend"][row], 0.5 * (y[a] + y[b])]
+            bend = page.column() * data["bend"][row]
+            middle = [0.5 * (x[a] + x[b]) + bend, 0.5 * (y[a] + y[b])]
             expected = [x[a], y[a], *middle, x[b], y[b]]
             np.testing.assert_allclose(curve, expected, atol=0.1)
     assert len(curves(page, "generic")) == 3
@@ -337,15 +352,16 @@ def test_the_size_is_in_proportion(tmp_path):
     assert many - few < 60 * sum(large()[node].sizes[dim] for node, dim in nodes.items())
 
 
-def test_labels_of_the_page_never_overlap(tmp_path):
+@pytest.mark.parametrize(("picture", "least"), [("wide", 60), ("narrow", 20)])
+def test_labels_of_the_page_never_overlap(tmp_path, picture, least):
     """In letters of 0.62 of the size of the font, which no common fixed-width font exceeds."""
-    page = written(large(), tmp_path)
+    page = written(large(), tmp_path, picture)
     boxes = []
     for text in labels(page).values():
         size = 9.0 if "…" in text["text"] or "{0,1,2,3}".startswith(text["text"][:-1]) else 7.0
         x, y = float(text["attrs"]["x"]), float(text["attrs"]["y"])
         boxes.append((x, y - 0.7 * size, x + 0.6 * size * len(text["text"]), y + 0.2 * size))
-    assert len(boxes) > 60
+    assert len(boxes) > least
     for a, b in itertools.combinations(boxes, 2):
         assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
 
