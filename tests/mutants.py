@@ -478,7 +478,7 @@ MUTANTS = (
     Mutant(
         "events that take all steps for as accurate as explicit ones",
         "runs/stepping.py",
-        "rtol = max(self.task.rtol, float(self.clock.between))",
+        'rtol = max(self.task.rtol, float(self.clock["between"]))',
         "rtol = self.task.rtol",
         ("runs/test_events.py",),
     ),

@@ -144,16 +144,17 @@ def record(floats, integers):
 TASK = record("end rtol atol patience", "max_steps stages stint")
 #: Where a run is. Times are compensated pairs, so that small steps add up at a large time: now, and
 #: before the last step. The last step, the next, the longest inside which something may be read,
-#: what that errs by, in terms of the error scales, and the largest eigenvalue seen. What was
+#: what that errs by, in terms of the error scales, the largest eigenvalue seen, and the least in
+#: a row of steps that stability limited (one may be far too large, where sizes differ). What was
 #: counted: Jacobians, evaluations of the field, steps, times of ``wanted`` that are saved; steps in
-#: a row (see above) that stability limited, and that it did not; whether the state is still to be
-#: saved, whether the dense output of every step is made, not only where it is saved, and whether
-#: components are compared in terms of their error scales where stability is judged; whether steps
-#: are stabilized (−1: never more); the time and the evaluation at which they began, what they took
-#: for a unit of time when they were last made, and in all since another method was asked for; how
-#: often they are not to be asked for, since they were no cheaper.
+#: a row (see above) that stability limited, twice where its eigenvalue was seen, and that it did
+#: not; whether the state is still to be saved, whether the dense output of every step is made, not
+#: only where it is saved, and whether components are compared in terms of their error scales where
+#: stability is judged; whether steps are stabilized (−1: never more); the time and the evaluation
+#: at which they began, what they took for a unit of time when they were last made, and in all since
+#: another method was asked for; how often they are not to be asked for, since they were no cheaper.
 CLOCK = record(
-    "time time_low before before_low last_step step readable between rate since price",
+    "time time_low before before_low last_step step readable between rate lasting since price",
     "evaluations jacobians steps saved stiff calm unsaved always_dense weighted "
     "stabilized entered spent futile",
 )
@@ -174,8 +175,8 @@ Trial = namedtuple("Trial", "state here scale tolerance")
 def clock_at(t: float) -> Any:
     """Return the clock of a run that starts at a time."""
     clock = np.zeros(1, CLOCK)
-    clock[0].time = clock[0].before = t
-    clock[0].unsaved, clock[0].readable = 1, np.inf
+    clock["time"] = clock["before"] = t
+    clock["unsaved"], clock["readable"] = 1, np.inf
     return clock
 
 
@@ -477,8 +478,8 @@ def pause(task, now, remaining, sparse, trial, grown):
     """Return why there is no step now, or `ACCEPTED`."""
     if now.steps >= task.max_steps:
         return OUT_OF_STEPS
-    if now.stiff >= STIFF_STEPS:
-        far, now.stiff = remaining * now.rate, 0
+    if now.stiff >= 2 * STIFF_STEPS:
+        far, now.stiff = remaining * now.lasting, 0
         offered = task.stages > 0 and now.stabilized == 0 and sparse and far > WORTH_IT * DAMPED
         if offered and now.futile > 0:
             now.futile -= 1
@@ -602,13 +603,13 @@ def mind_stability(now, work, trial):
         change = max(change, weight * abs(stages[12, i] - stages[11, i]))
         distance = max(distance, weight * abs(trial.state[i] - other[i]))
         size = max(size, weight * abs(trial.state[i]))
-    now.rate *= FORGET  # what is at rest now may have to be damped again
-    if distance > ROUNDING * size:
-        now.rate = max(now.rate, change / distance)
+    seen = change / distance if distance > ROUNDING * size else 0.0
+    now.rate = max(FORGET * now.rate, seen)  # what is at rest now may have to be damped again
     if now.rate * now.step > DAMPED:
         now.step = DAMPED / now.rate
-        now.stiff += 1
         now.calm = 0
+        now.lasting = now.rate if now.stiff == 0 else min(now.lasting, now.rate)
+        now.stiff += 2 if seen > 0.0 else 1
     elif now.stiff > 0:
         now.calm += 1
         if now.calm >= CALM_STEPS:

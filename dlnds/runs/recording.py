@@ -167,8 +167,7 @@ def recorded(system: SystemProtocol, save: Names, states: Array | None = None) -
 
     Names that have no values at states (time, parameter) are refused, if some are given.
     """
-    with np.errstate(over="ignore", invalid="ignore"):
-        always = system.observables(np.zeros((0, system.dim)) if states is None else states)
+    always = system.observables(np.zeros((0, system.dim)))
     names = tuple(dict.fromkeys((*always, *names_of("save", save))))
     if states is not None:
         observe_rows(system, [name for name in names if name not in always], states)

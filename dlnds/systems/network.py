@@ -583,10 +583,11 @@ class LayeredSystem(WeightSystem):
             return variable(values, *dims)
 
         def of_change(number: int) -> Any:
-            first = layers_of(self.widths, start)
-            return self._of_layers(
-                lambda layers: tangent_kernel.distances(self._data[0], layers, first)[number]
-            )
+            def values(layers: Sequence[Array]) -> Any:
+                first = layers_of(self.widths, start)
+                return tangent_kernel.distances(self._data[0], layers, first)[number]
+
+            return self._of_layers(values)
 
         def with_target(now: tangent_kernel.Factors) -> Array:
             problem, targets = self._data

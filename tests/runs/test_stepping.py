@@ -7,7 +7,7 @@ import pytest
 import dlnds as dl
 from dlnds.runs.events import Watch
 from dlnds.runs.recording import Recorder, Rows, observed
-from dlnds.runs.stepping import Choice, Coordinates, cost_ratio
+from dlnds.runs.stepping import GROWTH, Choice, Coordinates, cost_ratio
 
 
 def decay(t, x, params, out):
@@ -41,7 +41,7 @@ def test_coordinates_that_stay_are_asked_for_ever_more_rarely():
     place = Coordinates(net, net.initial(scale=0.1, rng=0))
     before = place.bounds(place.state)
     assert place.better(place.state) is None
-    np.testing.assert_allclose(place.bounds(place.state), 64.0 * before, rtol=1e-14)
+    np.testing.assert_allclose(place.bounds(place.state), GROWTH * before, rtol=1e-14)
     assert Coordinates(PLAIN, np.ones(1)).bounds(np.ones(1)).size == 0
 
 
@@ -51,6 +51,23 @@ def test_the_method_is_changed_only_where_it_may_be():
     assert Choice("auto", endless=False).patience(LARGE) == np.inf
     assert 0.0 < Choice("auto", endless=False).patience(PLAIN) < np.inf  # it is differenced
     assert Choice("auto", endless=False).patience(KNOWN) == 40.0 * cost_ratio(KNOWN)
+
+
+@pytest.mark.parametrize("seed", [12, 16, 28, 40, 106, 143])
+def test_a_single_step_that_seems_stiff_changes_no_method(seed):
+    """With explicit steps alone there are fewer than must be left for implicit ones to pay.
+
+    Rounding of small components looks like an eigenvalue of 5e2 now and then; the largest is 19.
+    """
+    net = dl.LinearNetwork(widths=(4, 4, 4, 4), target=np.diag([4.0, 3.0, 2.0, 1.0])).specialized()
+    start = net.initial(scale=1e-2, rng=seed)
+    auto, explicit = (
+        dl.flow(net, start, (0, 400), np.linspace(0, 400, 200), rtol=1e-6, method=method)
+        for method in ("auto", "dop853")
+    )
+    assert explicit.n_steps < Choice("auto", endless=False).patience(net)
+    assert auto.n_jac == 0
+    assert auto.n_rhs < explicit.n_rhs
 
 
 def test_a_run_without_end_is_reluctant_to_change_to_implicit_steps():
