@@ -261,14 +261,17 @@ def check_names(name: str, given: Any, count: int) -> tuple[str, ...]:
     return found
 
 
-def row_names(data: Any) -> tuple[str, ...]:
-    """Return what arrays and tables of samples call their rows, if that is text; else nothing."""
+def row_names(data: Any, axis: int = 0) -> tuple[str, ...]:
+    """Return what arrays and tables call their rows, or columns, if that is text; else nothing.
+
+    Rows of samples are the features.
+    """
     labels: Any = ()
     if isinstance(data, xr.DataArray) and data.ndim == 2:
-        dim = data.transpose(..., "sample").dims[0] if "sample" in data.dims else data.dims[0]
-        labels = data.coords[dim].values if dim in data.coords else ()
+        dims = (data.transpose(..., "sample") if "sample" in data.dims else data).dims
+        labels = data.coords[dims[axis]].values if dims[axis] in data.coords else ()
     elif hasattr(data, "iloc") and data.ndim == 2:  # of pandas
-        labels = data.axes[0]
+        labels = data.axes[axis]
     names = tuple(str(label) for label in labels)
     return names if all(isinstance(label, str) for label in labels) else ()
 

@@ -67,7 +67,13 @@ ELSEWHERE = {"has_criterion", "LossNetwork", "BackwardNetwork", "against_time"}
 #: Helpers of `schema` that write Datasets, and are given what was checked.
 FOR_WRITERS = {
     *("schema.finish", "schema.flag", "schema.samples", "schema.spoken", "schema.read"),
-    *("schema.columns", "schema.by_dims", "schema.carries_problem", "schema.without_problem"),
+    *(
+        "schema.columns",
+        "schema.by_dims",
+        "schema.optional",
+        "schema.carries_problem",
+        "schema.without_problem",
+    ),
     *("events.Watch", "events.Watch.ends", "events.Watch.happened", "events.Watch.at_end"),
     *("events.Happening", "events.Happening.count", "events.Happening.index"),
 }
@@ -190,7 +196,8 @@ def _systems() -> Iterator[Call]:
     roots = {"input_root": EYE.copy(), "whitening": EYE.copy()}
     yield call("LinearNetwork", widths=(2, 3, 2), target=EYE, **roots, **whole)
     yield call("LinearNetwork.from_data", X=X, Y=Y, **data)
-    yield call("LinearNetwork.from_moments", M=EYE, C=EYE.copy(), hidden=(3,), whiten=False)
+    named = {"features": ("a", "b"), "outputs": ("p", "q"), "whiten": False}
+    yield call("LinearNetwork.from_moments", M=EYE, C=EYE.copy(), hidden=(3,), **named)
     yield call("LinearNetwork.specialized", net)
     yield call("LinearNetwork.critical_state", net, modes=(1,), branch="upper")
     yield call("LinearNetwork.unwhiten", net, product=EYE)

@@ -238,25 +238,31 @@ class LinearNetwork(LayeredSystem):
         *,
         whiten: bool = False,
         weight_decay: float | Sequence[float] = 0.0,
+        features: Sequence[str] | None = None,
+        outputs: Sequence[str] | None = None,
     ) -> LinearNetwork:
         """Return the network of the moments M = E[y xᵀ] (d_h × d_0) and C = E[x xᵀ] (d_0 × d_0).
 
         Parameters
         ----------
         M, C
-            Second moments; C symmetric positive semidefinite.
+            Second moments; C symmetric positive semidefinite. Of tables and DataArrays the names of
+            rows and columns label ``modes``; those of inputs have to be in the same order in both.
+            A DataArray M with a dim ``feature`` is transposed as needed.
         hidden
             Hidden widths d_1, …, d_{h−1}.
         whiten
             Replace x by C^{-1/2} x, on the range of C.
         weight_decay
             λ of the layers of the network.
+        features, outputs
+            Names of inputs and outputs, ``()`` for none; None takes those of M and C.
 
         Raises
         ------
         ValueError, TypeError
-            If shapes do not agree, C is not positive semidefinite, or M has a part outside its
-            range.
+            If shapes, or names, do not agree, C is not positive semidefinite, or M has a part
+            outside its range.
 
         Examples
         --------
@@ -265,10 +271,23 @@ class LinearNetwork(LayeredSystem):
         >>> net.singular_values.tolist(), net.input_root.tolist()
         ([1.0], [[2.0, 0.0], [0.0, 1.0]])
         """
+        if isinstance(M, xr.DataArray) and "feature" in M.dims:
+            M = M.transpose(..., "feature")
         cross = check_array("M", M, ndim=2)
         covariance = check_array("C", C, ndim=2, shape=(cross.shape[1], cross.shape[1]))
+        inputs = [row_names(M, 1), row_names(C, 0), row_names(C, 1)]
+        inputs = [own for own in inputs if own] or [()]
+        for other in inputs[1:]:
+            if other != inputs[0]:
+                raise ValueError(
+                    f"C: needs the same inputs in the same order, got {inputs[0]} and {other}"
+                )
+        names = {
+            "features": inputs[0] if features is None else features,
+            "outputs": row_names(M) if outputs is None else outputs,
+        }
         parts = moments.from_moments(cross, covariance)
-        return cls._from_parts(parts, hidden, whiten, "as given", weight_decay)
+        return cls._from_parts(parts, hidden, whiten, "as given", weight_decay, **names)
 
     @classmethod
     def _from_parts(

@@ -316,6 +316,44 @@ def test_a_turned_table_is_told_to_have_its_samples_in_rows():
 
 
 @pytest.mark.parametrize("whiten", [True, False])
+def test_names_of_moments_label_the_modes_as_those_of_data(whiten):
+    """Of arrays in any order of dims and of tables, or as they are given; their order is looked at.
+
+    The moments of named data are named: the same network with the same modes.
+    """
+    rng = np.random.default_rng(0)
+    X = xr.DataArray(rng.normal(size=(3, 9)), {"feature": ["a", "b", "c"]}, ("feature", "sample"))
+    Y = xr.DataArray(rng.normal(size=(2, 9)), {"output": ["p", "q"]}, ("output", "sample"))
+    M, C = Y @ X / 9, X @ X.rename(feature="other") / 9
+    expected = dl.LinearNetwork.from_data(X, Y, (4,), whiten=whiten).modes
+    plain = (M.values, C.values), {"features": ("a", "b", "c"), "outputs": ("p", "q")}
+    tables = (M.to_pandas(), C.to_pandas()), {}
+    for (cross, covariance), names in (((M, C), {}), ((M.T, C), {}), tables, plain):
+        net = dl.LinearNetwork.from_moments(cross, covariance, (4,), whiten=whiten, **names)
+        assert (net.features, net.outputs) == (("a", "b", "c"), ("p", "q"))
+        for dim in ("feature", "output"):
+            np.testing.assert_array_equal(net.modes[dim], expected[dim])
+        turned = np.sign(np.sum(net.modes.left * expected.left, axis=0))  # of singular vectors
+        np.testing.assert_allclose(net.modes.reading * turned, expected.reading, atol=1e-12)
+    of_one = dl.LinearNetwork.from_moments(M.values, C, (4,), whiten=whiten)
+    assert (of_one.features, of_one.outputs) == (("a", "b", "c"), ())
+    assert dl.LinearNetwork.from_moments(M, C, (4,), features=(), outputs=()).features == ()
+    assert dl.load_system(dl.build_atlas(net)).modes.identical(net.modes)
+
+
+def test_moments_of_other_inputs_are_refused():
+    """What names tell is not in order would be another problem, without a word."""
+    C = pd.DataFrame(np.diag([3.0, 2.0]), ["a", "b"], ["a", "b"])
+    M = pd.DataFrame(np.eye(2), ["p", "q"], ["a", "b"])
+    for cross, covariance in ((M[["b", "a"]], C), (M, C[["b", "a"]]), (M, C.loc[["b", "a"]])):
+        with pytest.raises(ValueError, match="^C: needs the same inputs in the same order, got"):
+            dl.LinearNetwork.from_moments(cross, covariance, (2,))
+    for wrong in ({"features": ("a",)}, {"outputs": ("a", "b", "c")}):
+        with pytest.raises(ValueError, match="needs 2 names or none"):
+            dl.LinearNetwork.from_moments(M, C, (2,), **wrong)
+
+
+@pytest.mark.parametrize("whiten", [True, False])
 def test_names_of_features_and_outputs_label_the_modes(whiten):
     """Of arrays in any order of dims and of tables, also on the range of dependent inputs."""
     rng = np.random.default_rng(0)
