@@ -787,7 +787,8 @@ def variable(function: Callable[[Array], Any], *dims: str) -> Callable[[Array], 
 
 def check_decay(value: Any, depth: int) -> float | tuple[float, ...]:
     """Return weight decay: one number of at least 0, or one for each layer if they differ."""
-    if np.ndim(value) == 0:
+    several: bool = np.iterable(value)
+    if not several:
         return check_number("weight_decay", value, minimum=0.0)
     values = check_array("weight_decay", value, ndim=1)
     if len(values) != depth:
