@@ -204,6 +204,15 @@ def test_links_between_pages_lead_to_pages():
             assert target.startswith(made) or (SITE / target).is_file(), f"{page.name}: {target}"
 
 
+def test_every_public_name_is_on_a_page_for_readers(generate):
+    """Where one would look for it, beside the API: in the table of questions, or in an example."""
+    made = ("benchmarks", "changes", "notation")
+    text = "\n".join(p.read_text("utf-8") for p in SITE.glob("*.md") if p.stem not in made)
+    names = [name for _, names in generate.subjects().values() for name in generate.listed(names)]
+    lost = [name for name in names if not re.search(rf"\bdl\.{re.escape(name)}\b", text)]
+    assert not lost, f"put them into questions.md, or onto the page where they belong: {lost}"
+
+
 def test_every_page_is_reached_from_the_first_one():
     index = (SITE / "index.md").read_text(encoding="utf-8")
     listed = set(re.findall(r"^(?:[\w ]+<)?([\w/]+)>?$", index, re.MULTILINE))
