@@ -116,6 +116,8 @@ OUTGROWN, SWITCH, STABILIZE, REFUSED = 6, 7, 8, 9
 # A run is called stiff after so many steps that this has shortened, with no more than so many
 # others in a row between them. Smaller relative changes are rounding.
 DAMPED, STIFF_STEPS, CALM_STEPS, ROUNDING = 5.5, 12, 6, 1e-12
+#: After how many calm steps stabilized ones are given up that were so from the first on.
+AT_ONCE = 2
 #: How many steps as long as stability allows must be left for stabilized ones to be tried, how many
 #: must lie between two times that are read.
 WORTH_IT, SPARSE = 40.0, 2.0
@@ -487,6 +489,7 @@ def pause(task, now, remaining, sparse, trial, grown):
             if now.price == 0.0 or now.spent > task.stint:
                 return STABILIZE
             now.stabilized, now.entered, now.since = 1, now.evaluations, now.time
+            now.calm = CALM_STEPS - AT_ONCE
             return ACCEPTED
         if far > task.patience * DAMPED:
             return SWITCH

@@ -95,7 +95,7 @@ FIFTH, SHARE = 1.4e-3, 1e-3
 MARGIN, KEEP, LOOKS, REFUSALS = 1.1, 0.9, 20, 5
 #: Which part of the price of the other method these must be worth for them to be tried again at
 #: once, and how often they are not to be, if not.
-CHEAPER, PAUSES = 0.7, 4
+CHEAPER, PAUSES = 0.7, 2
 #: The length of the differences that it is estimated from, relative to the state.
 SHIFT = 1e-7
 

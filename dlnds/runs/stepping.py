@@ -205,6 +205,7 @@ def set_out(clocks: Any, k: int) -> None:
     if clock["stabilized"] == 0:
         clock["stabilized"], clock["entered"] = 1, clock["evaluations"]
         clock["since"], clock["spent"] = clock["time"], 0
+        clock["calm"] = kernels.CALM_STEPS - kernels.AT_ONCE
 
 
 def implicit_parts(system: SystemProtocol) -> tuple[Any, ...]:
