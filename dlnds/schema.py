@@ -763,7 +763,8 @@ def index_set_modes(label: str) -> tuple[int, ...]:
     Parameters
     ----------
     label
-        An index set as Datasets name it, such as ``"{0,2}"``; ``"{}"`` is the empty one.
+        An index set as Datasets name it, such as ``"{0,2}"``; ``"{}"`` is the empty one. On which
+        roots modes are under weight decay, as in ``"{0⁺,2⁻}"``, does not matter.
 
     Returns
     -------
@@ -782,9 +783,9 @@ def index_set_modes(label: str) -> tuple[int, ...]:
     >>> [dl.schema.index_set_modes(label) for label in points.critical_point.values]
     [(), (0,), (1,), (0, 1)]
     """
-    if not isinstance(label, str) or not re.fullmatch(r"\{(\d+(,\d+)*)?\}", label):
+    if not isinstance(label, str) or not re.fullmatch(r"\{(\d+[⁺⁻]?(,\d+[⁺⁻]?)*)?\}", label):
         raise ValueError(f"label: needs an index set such as '{{0,2}}', got {label!r}")
-    return tuple(sorted(int(m) for m in label[1:-1].split(",") if m))
+    return tuple(sorted(int(m.rstrip("⁺⁻")) for m in label[1:-1].split(",") if m))
 
 
 def finish(dataset: xr.Dataset, schema: str, attrs: Mapping[str, Any]) -> xr.Dataset:

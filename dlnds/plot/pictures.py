@@ -176,7 +176,7 @@ def visits(visits: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     modes = [schema.index_set_modes(label) for label in labels]
     ranks = np.array([len(own) for own in modes])
     for row, own in enumerate(modes):
-        if own == tuple(range(len(own))):
+        if labels[row] == schema.index_set_label(range(len(own))):
             labels[row] = layout.short_label(labels[row], len(own))
     is_wide = leave[0] > 0.0 and canvas.span(duration[:-1], _UNEVEN) == "log"
     is_cut = not is_wide and duration[-1] > entry[-1] > 0.0

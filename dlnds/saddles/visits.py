@@ -13,13 +13,12 @@ import scipy.optimize
 import xarray as xr
 
 from dlnds import schema
-from dlnds.arrays import Array, Flags
+from dlnds.arrays import Array, Flags, Integers
 from dlnds.errors import check_number, known_options
 from dlnds.systems.linear import LinearNetwork, check_network
 from dlnds.theory import tolerances
 from dlnds.theory.connecting import OPEN, connecting_sets
 from dlnds.theory.coordinates import layers_of, product
-from dlnds.theory.laws import orbit_time
 from dlnds.theory.moments import exceeds, groups
 
 #: The part of σ_j from which on the growth of a mode is timed.
@@ -27,6 +26,8 @@ GROWN_FROM = 0.05
 #: Parts of the time between two rows at which it is looked whether a saddle is near, and how far,
 #: in terms of what passes, the field there may be off the cubic through the rows.
 PARTS, FOLLOWED = np.linspace(0.0, 1.0, 11)[1:-1], 0.05
+#: How far, in terms of the state, the field would lead between two rows that a cubic joins.
+FARTHEST = 100.0
 #: Stop reasons of runs that were cut off.
 FAILURES = ("out_of_steps", "step_too_small", "not_finite")
 #: What `overlay` takes over from what was observed.
@@ -37,12 +38,16 @@ IndexSet = tuple[int, ...]
 
 
 class Trace(NamedTuple):
-    """The rows of a run that are numbers: the clock, and where the end-to-end map is."""
+    """The rows of a run that are numbers: the clock, and where the end-to-end map is.
+
+    ``roots`` (row, mode) are 1 for modes that are nearest to their larger critical strength, −1 to
+    the smaller one, which there is under weight decay, and 0 to none.
+    """
 
     time: Array
     low: Array
     strength: Array
-    learnt: Flags
+    roots: Integers
     distance: Array
 
     def between(self, begin: tuple[int, float], end: tuple[int, float]) -> float:
@@ -62,6 +67,7 @@ class Visit(NamedTuple):
     """A stretch of rows near one critical value, and how it is left."""
 
     modes: IndexSet
+    roots: tuple[int, ...]
     entry: float
     exit: float
     duration: float
@@ -81,6 +87,8 @@ def saddle_visits(net: LinearNetwork, run: xr.Dataset, *, radius: float = 0.05) 
     same P_S Σ: ‖W K − P_S Σ‖_F ≤ radius ‖Σ‖_F, where S holds the modes with u_jᵀ W K v_j > σ_j/2.
     Of equal σ_j that is any of the P_S Σ, which all have the same loss, and S holds the first ones,
     unless the run is diagonal among them: as `classify` names such a state.
+    Under weight decay it is the map of the nearest of the `critical_points`: modes are nearest to
+    s_j^h on their larger or their smaller root, or to 0, and visits have these names.
     A saddle that a run with states passes between two rows is seen, too, if they are close enough
     for a cubic, with the field at both, to have the field between them.
 
@@ -106,12 +114,14 @@ def saddle_visits(net: LinearNetwork, run: xr.Dataset, *, radius: float = 0.05) 
         ``escape_time`` (from the entry until that mode reaches σ_j/2, NaN if it does not),
         ``growth_time`` (of these the last part, from σ_j/20 on, NaN if the mode is above that at
         the entry), and what the law says of both, ``predicted_escape_time`` and
-        ``predicted_growth_time`` (NaN for raw inputs).
+        ``predicted_growth_time`` (NaN for raw inputs). Under weight decay σ_j/2 and σ_j/20 are so
+        much of the way from the smaller to the larger root; modes that die have no such times.
 
     Raises
     ------
     ValueError, TypeError
-        If the run is of another network, or has no states, end-to-end maps or strengths of modes.
+        If the run is of another network, or has no states, end-to-end maps or strengths of modes;
+        under weight decay if inputs are raw, or a layer does not decay.
 
     Notes
     -----
@@ -124,6 +134,10 @@ def saddle_visits(net: LinearNetwork, run: xr.Dataset, *, radius: float = 0.05) 
     it only if the run is on the orbit by then, as balanced, aligned runs are. Others still turn to
     it, and what they show of the mode may be the tilt of another one: in the same runs at depth 3
     and 4 the later escapes took 3 to 3e4 times as long as predicted.
+
+    With weight decay it is the time of ṗ = h p^{2−2/h} (σ − p) − hλp (NaN for swaps, and where
+    layers decay differently). Only maps are compared, with decay and without: layers may still be
+    far from those of the saddle; imbalances fade like e^{−2λt}.
 
     References
     ----------
@@ -139,15 +153,15 @@ def saddle_visits(net: LinearNetwork, run: xr.Dataset, *, radius: float = 0.05) 
     >>> visits.critical_point.values.tolist(), visits.escape_time.round(2).values.tolist()
     (['{}', '{0}', '{0,1}'], [2.49, 3.86, nan])
     """
-    check_network(net)
+    check_network(net, with_decay=True)
     radius = check_number("radius", radius, minimum=0.0, maximum=1.0)
     run = schema.read("run", run, "run", {}, digest=net.digest)
     if "sample" in run.dims:
         raise TypeError("run: needs one run, got a stack; observed_connections takes these")
     found = _visits(net, _trace("run", net, run, radius), radius)
-    columns = {n: np.array([getattr(v, n) for v in found], float) for n in Visit._fields[1:]}
+    columns = {n: np.array([getattr(v, n) for v in found], float) for n in Visit._fields[2:]}
     columns["next_mode"] = columns["next_mode"].astype(np.int64)
-    labels = schema.index_set_labels(visit.modes for visit in found)
+    labels = np.array([net.point_name(visit.modes, visit.roots) for visit in found], np.str_)
     dataset = xr.Dataset(schema.columns("visit", **columns), {"critical_point": ("visit", labels)})
     return schema.finish(dataset, "visits", {**net.attributes(), "radius": radius})
 
@@ -170,13 +184,13 @@ def _trace(name: str, net: LinearNetwork, run: xr.Dataset, radius: float) -> Tra
     own = columns.get("mode_strength")  # with the digits that the map itself has rounded off
     if image is None:
         strength = columns["mode_strength"]
-        learnt = net.problem.is_learnt(strength)
-        distance = _distance_by_loss(net, strength, learnt, columns["loss"])
+        roots = _roots(net, strength)
+        distance = _distance_by_loss(net, strength, roots, columns["loss"])
     else:
         strength, frames = _turned(net, image, own)
-        learnt = net.problem.is_learnt(strength)
-        distance = _distance(net, image, frames, learnt)
-    return Trace(columns["time"], columns["time_low"], strength, learnt, distance)
+        roots = _roots(net, strength)
+        distance = _distance(net, image, frames, roots)
+    return Trace(columns["time"], columns["time_low"], strength, roots, distance)
 
 
 class Gaps(NamedTuple):
@@ -194,13 +208,13 @@ class Gaps(NamedTuple):
         bend = (1.0 - s) * (self.leaving - change) - s * (self.arriving - change)
         return self.before + s * change + s * (1.0 - s) * bend
 
-    def near(self, part: float, learnt: Flags | None = None) -> tuple[Flags, Array]:
-        """Return which modes are learnt after a part of each gap, and how far their maps are."""
+    def near(self, part: float, roots: Integers | None = None) -> tuple[Integers, Array]:
+        """Return the roots of all modes after a part of each gap, and how far their maps are."""
         image = self.net.image(self.states(part))
         strength, frames = _turned(self.net, image)
-        if learnt is None:
-            learnt = self.net.problem.is_learnt(strength)
-        return learnt, _distance(self.net, image, frames, learnt)
+        if roots is None:
+            roots = _roots(self.net, strength)
+        return roots, _distance(self.net, image, frames, roots)
 
     def follow(self, durations: Array) -> Flags:
         """Tell in which gaps the cubic has the field in the middle, too."""
@@ -219,23 +233,32 @@ def _with_passages(
     states, times = columns["state"], columns["time"]
     durations = np.diff(times) + np.diff(columns["time_low"])
     forces = -net.gradient(states)
-    moves = durations[:, None] * forces[:-1], durations[:, None] * forces[1:]
-    gaps = Gaps(net, states[:-1], states[1:], *moves)
-    ends = [gaps.near(part) for part in (0.0, 1.0)]
+    with np.errstate(over="ignore"):
+        moves = durations[:, None] * forces[:-1], durations[:, None] * forces[1:]
+        longest = np.linalg.norm(moves, axis=-1).max(axis=0)
+    sizes = np.linalg.norm(states, axis=1)
+    near = longest <= FARTHEST * np.maximum(sizes[:-1], sizes[1:])
+    numbers, durations = np.flatnonzero(near), durations[near]
+    if not numbers.size:
+        return columns
+    ends = states[:-1][near], states[1:][near]
+    gaps = Gaps(net, *ends, *(move[near] for move in moves))
+    sides = [gaps.near(part) for part in (0.0, 1.0)]
     least, at = np.full(len(durations), 2.0 * radius), np.zeros(len(durations))
     for part in PARTS:
-        learnt, distance = gaps.near(part)
-        seen = [(d <= radius) & (modes == learnt).all(axis=1) for modes, d in ends]
+        roots, distance = gaps.near(part)
+        seen = [(d <= radius) & (same == roots).all(axis=1) for same, d in sides]
         closer = (distance < least) & ~seen[0] & ~seen[1]
         least, at = np.where(closer, distance, least), np.where(closer, part, at)
     gap_numbers = np.flatnonzero((at > 0.0) & gaps.follow(durations))
     found = [(int(k), p) for k in gap_numbers for p in _passage(gaps, int(k), at[k], radius)]
     if not found:
         return columns
-    rows, parts = np.array([k + 1 for k, _ in found]), np.array([p for _, p in found])
+    rows, parts = numbers[[k for k, _ in found]] + 1, np.array([p for _, p in found])
     new = {"state": np.stack([gaps.states(p)[k] for k, p in found])}
-    new |= {"time": times[rows - 1] + parts * durations[rows - 1], "time_low": np.zeros(len(rows))}
-    new |= {"loss": net.loss(new["state"])}
+    late = parts * durations[[k for k, _ in found]]
+    new |= {"time": times[rows - 1] + late, "time_low": np.zeros(len(rows))}
+    new |= {"loss": net.data_loss(new["state"])}
     new |= {"mode_strength": net.problem.strength(net.image(new["state"]))}
     return {key: np.insert(values, rows, new[key], axis=0) for key, values in columns.items()}
 
@@ -243,10 +266,10 @@ def _with_passages(
 def _passage(gaps: Gaps, k: int, part: float, radius: float) -> list[float]:
     """Return where in a gap the run is near a saddle: at first, nearest and at last; or nothing."""
     one = Gaps(gaps.net, *(values[k : k + 1] for values in gaps[1:]))
-    modes, _ = one.near(part)
+    roots, _ = one.near(part)
 
     def excess(s: float) -> float:
-        return float(one.near(s, modes)[1][0]) - radius
+        return float(one.near(s, roots)[1][0]) - radius
 
     place = int(np.argmin(np.abs(PARTS - part)))
     around = np.concatenate([[0.0], PARTS, [1.0]])[place : place + 3]
@@ -277,11 +300,13 @@ def _columns(name: str, net: LinearNetwork, run: xr.Dataset) -> dict[str, Array]
             "flow(..., save=['mode_strength'])"
         )
     clock = [key for key in ("time", "time_low") if key == "time" or key in run.variables]
-    wanted: dict[str, tuple[str, ...]] = dict.fromkeys((*clock, "loss"), (rows,))
+    loss = "data_loss" if "data_loss" in run.variables else "loss"  # without weight decay
+    wanted: dict[str, tuple[str, ...]] = dict.fromkeys((*clock, loss), (rows,))
     dims = {"product": ("row", "column"), "state": ("parameter",), "mode_strength": ("mode",)}
     wanted |= {key: (rows, *dims[key]) for key in known}
     run = schema.read(name, run, "run", {"stop_reason": (), **wanted}, partial=wanted)
     columns = {key: run[key].values for key in wanted}
+    columns["loss"] = columns.pop(loss)
     columns.setdefault("time_low", np.zeros(len(columns["time"])))
     for key in known:
         if columns[key].shape[1:] != shapes[key]:
@@ -314,19 +339,33 @@ def _turned(
     return strength, frames
 
 
-def _distance(net: LinearNetwork, image: Array, frames: list[Array], learnt: Flags) -> Array:
-    """Return ‖W K − P_S Σ‖_F/‖Σ‖_F for the learnt modes S, of u_j and v_j as `_turned`."""
+def _roots(net: LinearNetwork, strength: Array) -> Integers:
+    """Return which critical strength that of each mode (row, mode) is nearest to, see `Trace`."""
+    lower, upper = net.critical_strengths
+    on_upper = (strength > 0.5 * (lower + upper)) & (upper > 0.0)
+    on_lower = (strength > 0.5 * lower) & (lower > 0.0)
+    return np.where(on_upper, 1, -1 * on_lower)
+
+
+def _at_roots(net: LinearNetwork, roots: Integers) -> Array:
+    """Return the strengths of modes on these roots."""
+    lower, upper = net.critical_strengths
+    return np.where(roots > 0, upper, np.where(roots < 0, lower, 0.0))
+
+
+def _distance(net: LinearNetwork, image: Array, frames: list[Array], roots: Integers) -> Array:
+    """Return how far maps are from the critical one in terms of ‖Σ‖_F, by `_turned` modes."""
     left, right = frames
-    nearest = left * np.where(learnt, net.singular_values, 0.0)[:, None, :]
+    nearest = left * _at_roots(net, roots)[:, None, :]
     lack: Array = np.linalg.norm(image - nearest @ np.swapaxes(right, -2, -1), axis=(-2, -1))
     return lack / _size(net)
 
 
-def _distance_by_loss(net: LinearNetwork, strength: Array, learnt: Flags, loss: Array) -> Array:
+def _distance_by_loss(net: LinearNetwork, strength: Array, roots: Integers, loss: Array) -> Array:
     """Return the same by strengths and loss."""
     sigma = net.singular_values
-    lacking = np.where(learnt, 0.0, sigma)
-    square = 2.0 * loss + ((2.0 * strength - sigma) * lacking).sum(axis=-1)
+    lacking = sigma - _at_roots(net, roots)
+    square = 2.0 * loss + ((2.0 * (strength - sigma) + lacking) * lacking).sum(axis=-1)
     lack: Array = np.sqrt(np.maximum(square, 0.0))
     return lack / _size(net)
 
@@ -337,38 +376,40 @@ def _size(net: LinearNetwork) -> float:
 
 def _visits(net: LinearNetwork, trace: Trace, radius: float, *, merge: bool = False) -> list[Visit]:
     """Return the visits of a run, in their order; returns to the same saddle may count as one."""
-    found: list[tuple[IndexSet, int, int]] = []
-    for first, last in _intervals(trace.learnt, trace.distance <= radius):
-        modes = tuple(np.flatnonzero(trace.learnt[first]).tolist())
-        if merge and found and found[-1][0] == modes:
-            _, first, _ = found.pop()
-        found.append((modes, first, last))
-    following = [*(modes for modes, _, _ in found[1:]), ()]
-    return [_visit(net, trace, *pair) for pair in zip(found, following, strict=False)]
+    found: list[tuple[int, int]] = []
+    for first, last in _intervals(trace.roots, trace.distance <= radius):
+        if merge and found and (trace.roots[found[-1][0]] == trace.roots[first]).all():
+            first, _ = found.pop()
+        found.append((first, last))
+    sets = [tuple(np.flatnonzero(trace.roots[first]).tolist()) for first, _ in found]
+    return [
+        _visit(net, trace, *stretch) for stretch in zip(found, sets, [*sets[1:], ()], strict=False)
+    ]
 
 
-def _intervals(learnt: Flags, inside: Flags) -> list[tuple[int, int]]:
+def _intervals(roots: Integers, inside: Flags) -> list[tuple[int, int]]:
     """Return first and last row of the stretches inside one neighbourhood."""
     if not len(inside):
         return []
-    changed = np.any(learnt[1:] != learnt[:-1], axis=1) | (inside[1:] != inside[:-1])
+    changed = np.any(roots[1:] != roots[:-1], axis=1) | (inside[1:] != inside[:-1])
     edges = [0, *(np.flatnonzero(changed) + 1).tolist(), len(inside)]
     return [(a, b - 1) for a, b in itertools.pairwise(edges) if inside[a]]
 
 
 def _visit(
-    net: LinearNetwork, trace: Trace, stretch: tuple[IndexSet, int, int], after: IndexSet
+    net: LinearNetwork, trace: Trace, rows: tuple[int, int], modes: IndexSet, after: IndexSet
 ) -> Visit:
     """Return what is known of a stretch of rows near a set of modes, with the one ``after``."""
-    modes, first, last = stretch
+    first, last = rows
     visit = Visit(
         modes,
+        tuple(trace.roots[first, list(modes)].tolist()),
         entry=float(trace.time[first]),
         exit=float(trace.time[last]),
         duration=trace.between((first, 0.0), (last, 0.0)),
         closest=float(trace.distance[first : last + 1].min()),
     )
-    gained = trace.learnt[last:] & ~trace.learnt[last]
+    gained = (trace.roots[last:] > 0) & ~(trace.roots[last] > 0)
     later = np.flatnonzero(gained.any(axis=1))
     if not later.size:
         return visit
@@ -391,9 +432,8 @@ def _escape(
     net: LinearNetwork, trace: Trace, lost: int, mode: int, first: int, row: int
 ) -> dict[str, float]:
     """Return escape time and growth time up to a row, each by the run and by the law."""
-    sigma, depth = net.singular_values, net.depth
-    high = float(sigma[mode])
-    small, half = GROWN_FROM * high, 0.5 * high
+    low, high = (float(strengths[mode]) for strengths in net.critical_strengths)
+    small, half = (low + part * (high - low) for part in (GROWN_FROM, 0.5))
     end = _crossing(net, trace, (lost, mode), row, half)
     strength = trace.strength[first:row, mode]
     times = {"escape_time": trace.between((first, 0.0), end)}
@@ -403,7 +443,7 @@ def _escape(
         times["growth_time"] = trace.between(begin, end)
     if net.whitened:
         starts = {"predicted_escape_time": float(strength[0]), "predicted_growth_time": small}
-        times |= {name: orbit_time(sigma, lost, mode, depth, p, half) for name, p in starts.items()}
+        times |= {name: net.orbit_time(lost, mode, p, half) for name, p in starts.items()}
     return times
 
 
@@ -414,7 +454,7 @@ def _crossing(
     p, q = (float(trace.strength[k, pair[1]]) for k in (row - 1, row))
     part = np.nan
     if p < level < q:
-        times = [orbit_time(net.singular_values, *pair, net.depth, p, r) for r in (level, q)]
+        times = [net.orbit_time(*pair, p, r) for r in (level, q)]
         part = times[0] / times[1]
     if not 0.0 < part < 1.0:
         part = (level - p) / (q - p)

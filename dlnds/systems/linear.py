@@ -940,6 +940,49 @@ class LinearNetwork(LayeredSystem):
         U, s, V = self.map_modes(left[:, chosen], sigma[chosen], right[:, chosen])
         return moments.canonical_state(self.widths, U, s, V)
 
+    @cached_property
+    def critical_strengths(self) -> tuple[Array, Array]:
+        """What u_jᵀ W K v_j is at critical points: on the smaller and on the larger root.
+
+        That is 0 and σ_j without weight decay. Of a mode without such a root it is 0.
+        """
+        sigma = self.singular_values
+        if not self.is_decayed:
+            return np.zeros_like(sigma), sigma.copy()
+        if not (self.whitened and self.mean_decay):
+            raise ValueError(
+                "net: needs whitened inputs and a weight decay above 0 in all layers, or none, got "
+                f"{'whitened' if self.whitened else 'raw'} inputs and {self.weight_decay}"
+            )
+        signs = np.array([[-1], [1]]) * np.ones(len(sigma), np.int64)
+        sizes = penalized.sizes(sigma, signs, self.mean_decay, self.depth)
+        lower, upper = np.nan_to_num(sizes) ** self.depth
+        return lower, upper
+
+    def orbit_time(self, lost: int, gained: int, start: float, end: float) -> float:
+        """Return the time in which a mode grows from a strength to another along an edge.
+
+        NaN where it does not, and under weight decay of turns (``lost`` ≥ 0), and where layers
+        decay differently: these are not known.
+        """
+        from dlnds.theory import laws  # here, since loading it takes long
+
+        sigma, depth = self.singular_values, self.depth
+        if not self.is_decayed:
+            return laws.orbit_time(sigma, lost, gained, depth, start, end)
+        if lost >= 0 or isinstance(self.weight_decay, tuple):
+            return math.nan
+        lower, upper = self.critical_strengths
+        roots = float(lower[gained]), float(upper[gained])
+        decay, top = self.weight_decay, float(sigma[gained])
+        return laws.decayed_growth_time(start, end, top, decay, depth, roots)
+
+    def point_name(self, modes: Sequence[int], signs: Sequence[int]) -> str:
+        """Return the name of a critical point with modes on larger (1) and smaller roots (−1)."""
+        if self.is_decayed:
+            return names.of_roots(modes, signs, self.depth)
+        return schema.index_set_label(modes)
+
     @property
     def equal_decay(self) -> float:
         """The decay of all layers, of a whitened network; others have no closed forms."""

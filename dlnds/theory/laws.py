@@ -66,6 +66,34 @@ def growth_time(start: float, end: float, sigma: float, depth: int) -> float:
     return float((values[1] - values[0]) / (depth * sigma**a))
 
 
+def decayed_growth_time(
+    start: float, end: float, sigma: float, decay: float, depth: int, roots: tuple[float, float]
+) -> float:
+    """Return the time in which a balanced mode grows from ``start`` to ``end`` under weight decay.
+
+    ṗ = h p^{2−2/h} (σ − p) − hλp, between its ``roots``, the smaller and the larger strength at
+    rest; NaN beyond these. ṡ = s P(s) of a layer, P = s^{h−2} (σ − s^h) − λ = (s − s_−)(s − s_+) Q:
+    dt = du/((s_+ − s_−) s |Q|) with u = ln (s − s_−)/(s_+ − s), which is smooth.
+    """
+    low, high = roots
+    if not low < start < high or not low < end < high:
+        return float("nan")
+    if depth == 1:
+        return float(np.log((high - start) / (high - end)) / (1.0 + decay))
+    if depth == 2:
+        return float(np.log(end / start * (high - start) / (high - end)) / (2.0 * high))
+    below, above = (root ** (1.0 / depth) for root in roots)
+    ends = np.array([start, end]) ** (1.0 / depth)
+    whole = np.zeros(2 * depth - 1)
+    whole[[0, depth, -1]] = -1.0, sigma, -decay
+    rest = np.polydiv(whole, np.poly([below, above]))[0]
+    begin, finish = np.log((ends - below) / (above - ends))
+    u, weights = _gauss_points(min(begin, finish), max(begin, finish), 1.0)
+    sizes = below + (above - below) * expit(u)
+    time = weights @ (1.0 / ((above - below) * sizes * np.abs(np.polyval(rest, sizes))))
+    return float(np.copysign(time, finish - begin))
+
+
 def passage_time(start: float, end: float, sigma: float, depth: int) -> float:
     """Return the time in which a balanced mode goes from ``start`` to ``end`` on its way to σ ≥ 0.
 

@@ -5,6 +5,8 @@ import itertools
 import naive
 import numpy as np
 import pytest
+import scipy.integrate
+import scipy.optimize
 import xarray as xr
 from hypothesis import given, settings
 
@@ -550,3 +552,94 @@ def test_equal_modes_are_learnt_one_after_the_other(sigma, seed):
         info = dl.classify(net, run.state.values[inside[int(np.argmin(forces))]])
         named = sum(1 for _ in label if _.isdigit())
         assert int(info["learnt"].sum()) == named == visit
+
+
+def decayed(depth, decay, sigma=(4.0, 2.0, 1.0)):
+    return dl.LinearNetwork((len(sigma),) * (depth + 1), np.diag(sigma), weight_decay=decay)
+
+
+@pytest.mark.parametrize("save", [("state",), ("product",), ("mode_strength",)])
+@pytest.mark.parametrize("decay", [0.1, 0.5, 0.9])
+def test_decayed_modes_of_two_layers_are_learnt_in_order_each_at_its_logistic_time(decay, save):
+    """p = κ/(1 + (κ/p_0 − 1) e^{−2κt}), κ = σ − λ: half of κ is reached at ln(κ/p_0 − 1)/2κ."""
+    net, start = decayed(2, decay), 1e-6
+    kappa = net.singular_values - decay
+    half = np.log(kappa / start - 1.0) / (2.0 * kappa)
+    run = dl.flow(net, net.initial("aligned", scale=np.sqrt(start)), rtol=1e-10, save=save)
+    visits = dl.saddle_visits(net, run, radius=0.02)
+    dl.schema.validate(visits)
+    assert visits.critical_point.values.tolist() == ["{}", "{0}", "{0,1}", "{0,1,2}"]
+    assert visits.next_mode.values.tolist() == [0, 1, 2, -1]
+    reached = visits.entry.values[:3] + visits.escape_time.values[:3]
+    np.testing.assert_allclose(reached, half, rtol=1e-6)
+    np.testing.assert_allclose(visits.predicted_escape_time[0], half[0], rtol=1e-6)
+    np.testing.assert_allclose(visits.growth_time[:3], np.log(19.0) / (2.0 * kappa), rtol=1e-6)
+    growth = visits.predicted_growth_time[:3]
+    np.testing.assert_allclose(growth, np.log(19.0) / (2.0 * kappa), rtol=1e-12)
+
+
+def test_what_decays_faster_than_it_grows_is_never_learnt():
+    net = decayed(2, 1.5)
+    run = dl.flow(net, net.initial("aligned", scale=0.8))
+    visits = dl.saddle_visits(net, run, radius=0.02)
+    assert visits.critical_point.values.tolist()[-1] == "{0,1}"
+    assert all("2" not in label for label in visits.critical_point.values)
+
+
+@pytest.mark.parametrize("depth", [3, 4, 5])
+@pytest.mark.parametrize("decay", [0.05, 0.3])
+def test_a_mode_below_the_unstable_root_dies_and_one_above_it_is_learnt(depth, decay):
+    """The roots s of λ = s^{h−2} (σ − s^h) are known by bisection; ṡ = s^{h−1} (σ − s^h) − λ s."""
+    sigma, off = 2.0, 1e-3
+    net = decayed(depth, decay, (sigma,))
+    fold = ((depth - 2) * sigma / (2 * depth - 2)) ** (1 / depth)
+    low = scipy.optimize.brentq(
+        lambda s: s ** (depth - 2) * (sigma - s**depth) - decay, 1e-9, fold, xtol=1e-15
+    )
+    for factor, path in ((1.0 - off, ["{0⁻}", "{}"]), (1.0 + off, ["{0⁻}", "{0⁺}"])):
+        run = dl.flow(net, net.initial("aligned", scale=low * factor), rtol=1e-10)
+        visits = dl.saddle_visits(net, run, radius=0.3 * low**depth / sigma)
+        assert visits.critical_point.values.tolist() == path
+        assert visits.next_mode.values.tolist() == [0 if factor > 1.0 else -1, -1]
+    assert [text.get_text() for text in dl.plot.visits(visits).texts[::2]] == path
+    assert dl.schema.index_set_modes(path[1]) == (0,)
+    high = float(net.critical_state((0,))[0])
+    ends = low * (1.0 + off), (0.5 * (low**depth + high**depth)) ** (1.0 / depth)
+    time, _ = scipy.integrate.quad(
+        lambda s: 1.0 / (s ** (depth - 1) * (sigma - s**depth) - decay * s), *ends, limit=500
+    )
+    assert float(visits.predicted_escape_time[0]) == pytest.approx(time, rel=1e-6)
+    assert float(visits.escape_time[0]) == pytest.approx(time, rel=1e-4)
+
+
+@pytest.mark.parametrize("depth", [3, 4])
+def test_modes_of_deep_decayed_networks_go_their_own_ways(depth):
+    """Diagonal layers: each mode is a network of one unit, whose root it starts above or below."""
+    net = decayed(depth, 0.2)
+    lower, upper = net.critical_strengths
+    np.testing.assert_allclose(
+        lower ** (1 - 2 / depth) * (net.singular_values - lower), 0.2, rtol=1e-12
+    )
+    start = (lower * [1.5, 0.5, 3.0]) ** (1.0 / depth)
+    run = dl.flow(net, net.initial("aligned", scale=start))
+    visits = dl.saddle_visits(net, run, radius=0.02)
+    assert visits.critical_point.values.tolist()[-1] == "{0⁺,2⁺}"
+    end = net.product(run.state.values[-1])
+    np.testing.assert_allclose(np.diag(end), upper * [1, 0, 1], atol=1e-6 * upper[0])
+
+
+def test_decays_that_differ_have_the_visits_of_their_mean_without_a_law():
+    """W_i → c_i W_i with Π c_i = 1 makes each decay the geometric mean, and keeps the map."""
+    net = dl.LinearNetwork((2, 2, 2), np.diag([3.0, 1.0]), weight_decay=(0.1, 0.4))
+    run = dl.flow(net, net.initial("aligned", scale=1e-3))
+    visits = dl.saddle_visits(net, run)
+    assert visits.critical_point.values.tolist() == ["{}", "{0}", "{0,1}"]
+    np.testing.assert_allclose(net.critical_strengths[1], [2.8, 0.8], rtol=1e-12)
+    assert np.isfinite(visits.escape_time[:2]).all()
+    assert np.isnan(visits.predicted_escape_time).all()
+    half = dl.LinearNetwork((2, 2, 2), np.eye(2), weight_decay=(0.0, 0.4))
+    raw = dl.LinearNetwork((2, 2, 2), np.eye(2), np.diag([1.0, 2.0]), weight_decay=0.1)
+    for other in (half, raw):
+        run = dl.flow(other, other.initial(scale=0.1, rng=0), (0, 1))
+        with pytest.raises(ValueError, match="^net: needs whitened inputs and a weight decay"):
+            dl.saddle_visits(other, run)

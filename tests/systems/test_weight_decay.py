@@ -271,7 +271,6 @@ def test_equilibria_vary_the_decay_from_nothing():
 
 
 REFUSING = {
-    "saddle_visits": lambda net, x: dl.saddle_visits(net, dl.flow(net, x, (0, 1))),
     "escape_directions": lambda net, x: dl.escape_directions(net),
     "escape_time": lambda net, x: dl.escape_time(net, x, 0.1),
     "ProductFlow": lambda net, x: dl.ProductFlow(net, 1),
