@@ -163,6 +163,7 @@ DESCRIPTIONS = {
     "curvature": ("half the second derivative along the tangent", ""),
     "decided": ("how the special point was found", ""),
     "decrease": ("decrease of the loss", r"$L(t_0) - L$"),
+    "degenerate": ("1 if the Hessian has a zero that no symmetry explains", ""),
     "degenerate_dimension": ("dimension of the kernel across the fiber", ""),
     "departure_rate": ("rate of departure", r"$-\lambda$"),
     "determinant_sign": ("sign of the determinant of the map", r"$\mathrm{sign} \det W$"),
@@ -262,6 +263,7 @@ DESCRIPTIONS = {
     "limit_state": ("limit", r"$p_*$"),
     "log_singular_value": ("logarithm of the singular value of the map", r"$\ln s_a$"),
     "loss": ("loss", r"$L$"),
+    "most_decay": ("weight decay at which the roots of a mode end", ""),
     "data_loss": ("loss without weight decay", r"$\ell$"),
     "loss_rate": ("rate of change of the loss", r"$-\|\nabla L\|^2$"),
     "lower_bound": ("least learning coefficient that is possible", r"$\lambda$"),
@@ -484,7 +486,7 @@ OPTIONAL: dict[str, dict[str, str]] = {
         "fiber_dimension is_complete (critical_point)",
         "in an atlas of whitened inputs": "departure_rate convergence_rate (critical_point)",
     },
-    "decayed_points": {"always": "singular_value (mode)"},
+    "decayed_points": {"always": "singular_value most_decay (mode) degenerate (critical_point)"},
     "classification": {
         "always": "relative_gradient kind_is_clear order_is_exact ()",
         "of the square loss, under weight decay if whitened": "critical_point ambiguous excess "
@@ -650,7 +652,6 @@ _OWN_DESCRIPTIONS = {
     ("decayed_points", "size"): "singular value of a mode in every layer",
     ("decay_diagram", "size"): "singular value of a mode in every layer",
     ("decay_diagram", "branch"): "modes that are learnt, and on which roots",
-    ("decay_diagram", "most_decay"): "weight decay at which the roots of a mode end",
     ("fiber_components", "component"): "component of the fiber",
     ("fiber_components", "count"): "number of connected components",
     ("fiber_components", "state"): "a point of the component",

@@ -89,7 +89,8 @@ def decay_diagram(
     sigma, depth = net.problem.modes[1], net.depth
     # All roots that there are somewhere between the bounds.
     first = penalized.counts(sigma, max(float(ends[0]), np.finfo(float).tiny), depth)
-    labels, signs = decayed_branches(net.undecayed(), first, max_rank, modes)
+    two = np.zeros(len(sigma), bool)  # no mode keeps a double root
+    labels, signs = decayed_branches(net.undecayed(), first, max_rank, modes, two)
     check_memory("n_points", signs.size * len(decays))
     columns = [_at(net, signs, decay) for decay in decays.tolist()]
     variables: dict[str, Any] = {
@@ -97,10 +98,7 @@ def decay_diagram(
         for name, values in ((name, [c[name] for c in columns]) for name in columns[0])
     }
     variables["rank"] = ("branch", np.count_nonzero(signs, axis=1))
-    variables["most_decay"] = (
-        "mode",
-        np.array([penalized.most_decay(s, depth) if s else 0.0 for s in sigma]),
-    )
+    variables["most_decay"] = ("mode", penalized.all_most_decays(sigma, depth))
     coords = {
         "branch": labels,
         "weight_decay": decays,
@@ -116,7 +114,7 @@ def _at(net: LinearNetwork, signs: Any, decay: float) -> dict[str, Any]:
     sizes = penalized.sizes(sigma, signs, decay, net.depth)
     loss = penalized.losses(sigma, sizes, decay, net.depth)
     index = penalized.indices(net.problem, signs, decay)
-    kinds = penalized.kinds(net.problem, min(net.widths), index, loss, decay)
+    kinds = penalized.kinds(net.problem, signs, index, loss, decay)
     none = np.isnan(loss)
     return {
         "loss": loss,
@@ -130,11 +128,12 @@ def table(net: Any, max_rank: int | None, modes: Sequence[int] | None) -> xr.Dat
     """Return the critical points of a decayed network."""
     decay, sigma = net.equal_decay, net.problem.modes[1]
     roots = penalized.counts(sigma, decay, net.depth)
-    labels, signs = decayed_branches(net, roots, max_rank, modes)
+    double = penalized.folded(sigma, decay, net.depth)
+    labels, signs = decayed_branches(net, roots, max_rank, modes, double)
     sizes = penalized.sizes(sigma, signs, decay, net.depth)
     loss = penalized.losses(sigma, sizes, decay, net.depth)
     index = penalized.indices(net.problem, signs, decay)
-    kinds = penalized.kinds(net.problem, min(net.widths), index, loss, decay)
+    kinds = penalized.kinds(net.problem, signs, index, loss, decay)
     along = ("critical_point", "mode")
     variables = {
         "learnt": (along, signs != 0),
@@ -143,6 +142,11 @@ def table(net: Any, max_rank: int | None, modes: Sequence[int] | None) -> xr.Dat
         "loss": ("critical_point", loss),
         "index": ("critical_point", index),
         "kind": ("critical_point", schema.flag(schema.CLASSIFIED_KINDS, kinds)),
+        "degenerate": (
+            "critical_point",
+            penalized.is_degenerate(net.problem, signs, decay).astype(np.int8),
+        ),
+        "most_decay": ("mode", penalized.all_most_decays(sigma, net.depth)),
     }
     coords = {
         "critical_point": labels,
@@ -203,7 +207,7 @@ def _of_roots(net: LinearNetwork, state: Array, limit: float, force: float) -> d
     sizes = penalized.sizes(sigma, signs, decay, h)
     loss = penalized.losses(sigma, sizes, decay, h)
     index = penalized.indices(net.problem, signs, decay)
-    kind = str(penalized.kinds(net.problem, min(net.widths), index, loss, decay)[0])
+    kind = str(penalized.kinds(net.problem, signs, index, loss, decay)[0])
     kind = "undecided" if match.at_fold and not index[0] else kind
     gap = match.second / max(match.residual, force, tolerances.RANK)
     clear = gap > tolerances.CLEAR_GAP and kind != "undecided"

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dlnds.arrays import Array, Integers
+from dlnds.arrays import Array, Flags, Integers
 from dlnds.errors import check_integer, check_integers
 from dlnds.systems.linear import LinearNetwork
 from dlnds.systems.product import ProductFlow
@@ -19,11 +19,16 @@ MOST_POINTS = 100_000
 
 
 def decayed_branches(
-    net: LinearNetwork, roots: Sequence[int], max_rank: int | None, modes: Sequence[int] | None
+    net: LinearNetwork,
+    roots: Sequence[int],
+    max_rank: int | None,
+    modes: Sequence[int] | None,
+    double: Flags,
 ) -> tuple[Any, Integers]:
     """Return the labels of index sets with all choices among so many roots of each mode.
 
-    And on which root each mode is (branch, mode): 1 on the upper, −1 on the lower one, or 0.
+    And on which root each mode is (branch, mode): 1 on the upper, −1 on the lower one, or 0. Those
+    that are ``double`` have no marks.
     """
     sets = index_sets(net, max_rank, modes, roots)
     rows = [
@@ -34,7 +39,11 @@ def decayed_branches(
     signs = np.zeros((len(rows), len(roots)), np.int64)
     for row, (chosen, words) in zip(signs, rows, strict=True):
         row[list(chosen)] = words
-    labels = [names.of_roots(chosen, words, net.depth) for chosen, words in rows]
+    marks = np.where(double, 0, signs)
+    labels = [
+        names.of_roots(chosen, own[list(chosen)].tolist(), net.depth)
+        for (chosen, _), own in zip(rows, marks, strict=True)
+    ]
     return np.array(labels, np.str_), signs
 
 

@@ -53,8 +53,10 @@ def critical_points(
         the irreducible one) and ``kind`` of A_S. Under weight decay schema ``decayed_points``: one
         row for each index set and choice of roots, such as ``"{0⁺,2⁻}"`` for the upper root of mode
         0 and the lower one of mode 2; ``loss`` has the penalty, ``kind`` may be ``minimum`` (not
-        the global one) too, and there are ``index``, of the Hessian, and ``size(critical_point,
-        mode)``, the s_j of all layers.
+        the global one) too, and there are ``index``, of the Hessian, ``size(critical_point,
+        mode)``, the s_j of all layers, ``most_decay(mode)``, the λ where its roots end, and
+        ``degenerate``, 1 at a point whose Hessian has a zero that no symmetry explains: with a mode
+        whose roots are one there, to 1e-12, which has no mark.
 
     Raises
     ------
@@ -72,9 +74,10 @@ def critical_points(
     largest. A single layer has one critical point.
 
     With weight decay λ and h ≥ 3 layers each mode of S has two roots s of λ = s^{h−2} (σ_j − s^h)
-    below its fold: 3^k points of k modes. Two layers have s² = σ_j − λ alone. Points with all
-    modes on upper roots and S the r largest are minima for h ≥ 3, for any r: the one of least loss
-    is global. Other points are strict saddles.
+    below its fold: 3^k points of k modes. At the fold they are one, a saddle that the Hessian does
+    not show: the loss falls to third order towards smaller s. Two layers have s² = σ_j − λ alone.
+    Points with all modes on upper roots and S the r largest are minima for h ≥ 3, for any r: the
+    one of least loss is global. Other points are strict saddles.
 
     References
     ----------

@@ -65,8 +65,8 @@ def decayed(
 
 
 def of_roots(modes: Sequence[int], signs: Sequence[int], depth: int) -> str:
-    """Return the name of modes on their larger (1) or smaller (−1) roots, ``"{0⁺,2⁻}"``."""
-    marks = {1: ROOTS[0], -1: ROOTS[2]} if depth >= 3 else {1: ROOTS[1]}
+    """Return the name of modes on their larger (1), smaller (−1) or double roots (0)."""
+    marks = dict(zip((1, 0, -1), ROOTS, strict=True)) if depth >= 3 else {1: ROOTS[1], 0: ROOTS[1]}
     return "{" + ",".join(f"{j}{marks[s]}" for j, s in zip(modes, signs, strict=True)) + "}"
 
 

@@ -34,12 +34,30 @@ def most_decay(sigma: float, depth: int) -> float:
     return float(top ** ((depth - 2.0) / depth) * depth * sigma / (2.0 * depth - 2.0))
 
 
+def all_most_decays(sigma: Array, depth: int) -> Array:
+    """Return the same of all modes, 0 of those with σ = 0."""
+    return np.array([most_decay(s, depth) if s else 0.0 for s in sigma])
+
+
+def folded(sigma: Array, decay: float, depth: int) -> Flags:
+    """Tell of which modes the decay is where their two roots are one, to rounding.
+
+    Of two layers, where the mode is zero and its root leaves: a pitchfork.
+    """
+    if depth == 1 or not decay:
+        return np.zeros(len(sigma), bool)
+    most = all_most_decays(sigma, depth)
+    return np.asarray(np.abs(decay - most) <= tolerances.EXACT * most)
+
+
 def root(sigma: float, decay: float, depth: int, *, upper: bool) -> float:
     """Return the larger or the smaller root s, NaN where there is none.
 
     One layer has s = σ/(1 + λ), two have s² = σ − λ; neither has a smaller one. More layers have
-    two roots below the fold at s^h = (h − 2) σ/(2h − 2).
+    two roots below the fold at s^h = (h − 2) σ/(2h − 2), and at it this one.
     """
+    if depth >= 3 and sigma and folded(np.array([sigma]), decay, depth)[0]:
+        return _fold(sigma, depth)
     if (depth < 3 and not upper) or not 0.0 <= decay < most_decay(sigma, depth):
         return np.nan
     if depth == 1:
@@ -48,7 +66,7 @@ def root(sigma: float, decay: float, depth: int, *, upper: bool) -> float:
         return float(np.sqrt(sigma - decay))
     from scipy.optimize import brentq  # here, since loading it takes long
 
-    fold = float(((depth - 2.0) * sigma / (2.0 * depth - 2.0)) ** (1.0 / depth))
+    fold = _fold(sigma, depth)
     least = float((decay / sigma) ** (1.0 / (depth - 2.0)))  # where s^{h−2} σ = λ
     ends = (fold, float(sigma ** (1.0 / depth))) if upper else (least, fold)
     if not upper and decay == 0.0:
@@ -64,6 +82,11 @@ def root(sigma: float, decay: float, depth: int, *, upper: bool) -> float:
     if values[0] * values[1] > 0.0:  # at an end, to rounding
         return ends[int(np.argmin(np.abs(values)))]
     return float(brentq(excess, *ends, xtol=1e-300, rtol=4.0 * np.finfo(float).eps))
+
+
+def _fold(sigma: float, depth: int) -> float:
+    """Return the root of three layers and more where both are one."""
+    return float(((depth - 2.0) * sigma / (2.0 * depth - 2.0)) ** (1.0 / depth))
 
 
 def recognized(problem: Problem, layers: Sequence[Array], decay: float) -> Point | None:
@@ -161,10 +184,8 @@ def _candidates(sigma: float, decay: float, depth: int) -> _Candidates:
     """Return the sizes that a mode may have."""
     if depth == 1:
         return _Candidates(np.array([sigma / (1.0 + decay)]), np.array([1]), False)
-    most = most_decay(sigma, depth)
-    if depth > 2 and abs(decay - most) <= tolerances.EXACT * most:
-        fold = ((depth - 2.0) * sigma / (2.0 * depth - 2.0)) ** (1.0 / depth)
-        return _Candidates(np.array([0.0, fold]), np.array([0, 1]), True)
+    if depth > 2 and sigma and folded(np.array([sigma]), decay, depth)[0]:
+        return _Candidates(np.array([0.0, _fold(sigma, depth)]), np.array([0, 1]), True)
     signs = np.array([0, 1, -1][: 1 + counts(np.array([sigma]), decay, depth)[0]])
     found = [root(sigma, decay, depth, upper=sign > 0) for sign in signs[1:]]
     return _Candidates(np.array([0.0, *found]), signs, False)
@@ -212,10 +233,10 @@ def spectrum(problem: Problem, point: Point, decay: float) -> KnownSpectrum:
 
 def counts(sigma: Array, decay: float, depth: int) -> list[int]:
     """Return how many roots s > 0 each mode has."""
-    most = [2 if depth >= 3 and decay else 1] * len(sigma)
-    return [
-        n if s and decay < most_decay(s, depth) else 0 for n, s in zip(most, sigma, strict=True)
-    ]
+    most, limits = 2 if depth >= 3 and decay else 1, all_most_decays(sigma, depth)
+    found = np.where((sigma > 0.0) & (decay < limits), most, 0)
+    found[folded(sigma, decay, depth)] = 1 if depth >= 3 else 0
+    return [int(count) for count in np.where(sigma > 0.0, found, 0)]
 
 
 def attracted(sigma: Array, strengths: Array, decay: float, depth: int) -> Flags:
@@ -261,11 +282,13 @@ def indices(problem: Problem, signs: Integers, decay: float) -> Integers:
 
     Those of lower roots; of pairs a, b of learnt modes, (σ_a − σ_b)(s_a^h + s_b^h)/(s_a² − s_b²),
     negative if that of the larger σ is on its lower root, or if both are and σ_a = σ_b; of pairs of
-    a learnt mode and a larger one that is not; of two layers σ_q > λ of the residual network.
+    a learnt mode and a larger one that is not; of two layers σ_q > λ of the residual network. A
+    mode at its fold has an eigenvalue of zero.
     """
     if problem.depth == 1:
         return np.zeros(len(signs), np.int64)
-    sigma, learnt, lower = problem.modes[1], signs != 0, (signs < 0).astype(np.int64)
+    sigma, learnt = problem.modes[1], signs != 0
+    lower = ((signs < 0) & ~folded(sigma, decay, problem.depth)).astype(np.int64)
     larger, alike = exceeds(sigma).astype(np.int64), equal(sigma).astype(np.int64)
     below, counts = lower.sum(axis=1), np.sum((lower @ larger.T) * learnt, axis=1)
     counts += below + (np.sum((lower @ alike) * lower, axis=1) - below) // 2
@@ -276,10 +299,26 @@ def indices(problem: Problem, signs: Integers, decay: float) -> Integers:
     return np.asarray(counts)
 
 
-def kinds(problem: Problem, most: int, index: Integers, loss: Array, decay: float) -> Array:
-    """Return the kinds of points of such an index and loss."""
-    sigma = problem.modes[1]
+def kinds(problem: Problem, signs: Integers, index: Integers, loss: Array, decay: float) -> Array:
+    """Return the kinds of points (point, mode) of such an index and loss.
+
+    With a mode at its fold, the loss falls to third order on one side.
+    """
+    sigma, most = problem.modes[1], min(problem.widths)
+    at_fold = is_degenerate(problem, signs, decay) & (problem.depth >= 3)
     rounding = 16.0 * np.finfo(float).eps * np.sum(sigma**2)
     lowest = loss <= least_loss(sigma, most, decay, problem.depth) + rounding
     names = np.where(lowest, "global_minimum", "minimum" if decay else "nonstrict_saddle")
+    names = np.where(at_fold, "nonstrict_saddle", names)
     return np.where(index > 0, "strict_saddle", names)
+
+
+def is_degenerate(problem: Problem, signs: Integers, decay: float) -> Flags:
+    """Tell at which points (point, mode) the Hessian has a zero that no turn explains.
+
+    A mode is on a double root, or that of two layers is about to leave zero.
+    """
+    double = folded(problem.modes[1], decay, problem.depth)
+    learnt = signs != 0 if problem.depth >= 3 else signs == 0
+    free = problem.depth >= 3 or np.count_nonzero(signs, axis=1) < problem.widths[1]
+    return np.asarray((learnt & double).any(axis=1) & free)

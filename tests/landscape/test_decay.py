@@ -66,6 +66,57 @@ def test_rows_are_what_matrices_say(widths, sigma, decay):
     assert "global_minimum" in kinds
 
 
+def fold_of(sigma, depth):
+    """The largest λ = s^{h−2} (σ − s^h), at s^h = (h − 2) σ/(2h − 2), and this s."""
+    s = ((depth - 2) * sigma / (2 * depth - 2)) ** (1 / depth)
+    return s ** (depth - 2) * (sigma - s**depth), s
+
+
+@pytest.mark.parametrize("depth", [3, 4, 6])
+@pytest.mark.parametrize("mode", [0, 1])
+def test_a_double_root_is_one_point_where_the_loss_falls_to_third_order(depth, mode):
+    sigma = [2.0, 1.5]
+    decay, size = fold_of(sigma[mode], depth)
+    net = network((2,) * (depth + 1), sigma, decay)
+    points = dl.critical_points(net)
+    others = ["{}"] if mode == 0 else ["{}", "{0⁺}", "{0⁻}"]
+    both = [f"{{{mode}}}"] if mode == 0 else ["{1}", "{0⁺,1}", "{0⁻,1}"]
+    assert sorted(points.critical_point.values.tolist()) == sorted(others + both)
+    assert points.most_decay.values[mode] == pytest.approx(decay, rel=1e-14)
+    kinds = dl.schema.decode(points.kind)
+    for label in others + both:
+        row = points.sel(critical_point=label)
+        x = state_of(net, row)
+        values = np.linalg.eigvalsh(net.hessian(x))
+        zeros = np.abs(values) <= 1e-9 * np.abs(values).max()
+        turns = np.linalg.matrix_rank(net.generators(x), tol=1e-9)
+        assert int(row.degenerate) == (label in both) == (zeros.sum() > turns)
+        if kinds.sel(critical_point=label).item() == "nonstrict_saddle":
+            assert not (values < -1e-9 * np.abs(values).max()).any()
+            away, losses = x / np.linalg.norm(x), []  # one layer as all, in the mode
+            for step in (2e-3, 1e-3, -1e-3, -2e-3):
+                losses.append(float(net.loss(x + step * away) - net.loss(x)))
+            assert losses[0] > losses[1] > 0.0 > losses[2] > losses[3] or mode == 1
+            if mode == 0:
+                assert losses[3] / losses[2] == pytest.approx(8.0, rel=0.02)
+    row = points.sel(critical_point=both[0])
+    assert float(row["size"][mode]) == pytest.approx(size, rel=1e-14)
+
+
+def test_near_a_fold_there_are_two_roots_or_none_and_no_more_than_it_keeps_apart():
+    decay, _ = fold_of(2.0, 3)
+    for part, labels in ((-1e-9, ["{}", "{0⁺}", "{0⁻}"]), (0.0, ["{}", "{0}"]), (1e-9, ["{}"])):
+        points = dl.critical_points(network((1, 1, 1, 1), [2.0], decay * (1.0 + part)))
+        assert points.critical_point.values.tolist() == labels
+        assert bool(points.degenerate.any()) == (part == 0.0)
+    diagram = dl.decay_diagram(network((1, 1, 1, 1), [2.0], 0.0), (0.5 * decay, decay), n_points=2)
+    ends = diagram["size"].sel(mode=0).values[:, -1]
+    assert ends[1] == ends[2] > 0.0
+    pitchfork = dl.critical_points(network((2, 2, 2), [2.0, 1.0], 1.0))
+    assert pitchfork.critical_point.values.tolist() == ["{}", "{0}"]
+    assert pitchfork.degenerate.values.tolist() == [1, 1]
+
+
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("decay", [0.05, 0.4, 0.7])
 def test_no_descent_ends_below_the_global_minimum(seed, decay):

@@ -97,7 +97,7 @@ def test_two_layers_and_one_have_one_root():
     ("net", "modes", "branch", "words"),
     [
         (dl.LinearNetwork((1, 1, 1), [[2.0]], weight_decay=2.0), (0,), "upper", "modes: mode 0"),
-        (dl.LinearNetwork((1, 1, 1), [[2.0]], weight_decay=0.5), (0,), "lower", "modes: mode 0"),
+        (dl.LinearNetwork((1, 1, 1), [[2.0]], weight_decay=0.5), (0,), "lower", "branch: "),
         (dl.LinearNetwork((1, 1, 1), [[2.0]]), (0,), "lower", "branch: "),
         (dl.LinearNetwork((1, 1, 1), [[2.0]]), (0,), "middle", "branch: "),
         (dl.LinearNetwork((1, 1, 1), [[2.0]]), (0,), ("upper",) * 2, "branch: needs one word"),
