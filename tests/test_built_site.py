@@ -124,6 +124,21 @@ def test_keys_of_papers_lead_to_them_from_studies(pages):
             assert linked, path
 
 
+def test_terms_lead_to_the_glossary_once_on_a_page(site, pages):
+    terms = {place for place in pages[site / "glossary.html"].places if place.startswith("term-")}
+    linked = set()
+    for path, page in pages.items():
+        if path.name == "genindex.html":
+            continue
+        own = [link.partition("#")[2] for link in page.links if "glossary.html#term-" in link]
+        assert len(set(own)) == len(own)
+        linked |= {*own}
+    assert linked <= terms
+    assert len(terms - linked) < 0.1 * len(terms), "words that no page uses"
+    for name in ("index", "start", "tutorial", "reading", "gallery/one_hidden_node"):
+        assert any("#term-saddle" in link for link in pages[site / f"{name}.html"].links), name
+
+
 def test_pages_with_pictures_show_them(site):
     for name, least in (("start", 1), ("tutorial", 5), ("reading", 4), ("training", 1)):
         text = (site / f"{name}.html").read_text(encoding="utf-8")

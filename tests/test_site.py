@@ -26,12 +26,21 @@ def results(group):
     return [(call, call.function(**call.arguments)) for call in calls.table(group)]
 
 
-@pytest.fixture(scope="module")
-def generate():
-    spec = importlib.util.spec_from_file_location("generate", SITE / "generate.py")
+def of_the_site(name):
+    spec = importlib.util.spec_from_file_location(name, SITE / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def generate():
+    return of_the_site("generate")
+
+
+@pytest.fixture(scope="module")
+def terms():
+    return of_the_site("terms")
 
 
 def test_every_public_name_stands_under_one_subject(generate):
@@ -104,7 +113,7 @@ def test_every_kind_of_file_has_its_table(generate):
         }, kind
         for name, (_, when) in optional.items():
             row = rows[f"*`{name}`*"]
-            assert row.endswith(f" | {when}"), (kind, name)
+            assert row.endswith(f" | optional: {when}") or when == "always", (kind, name)
             assert name in dl.schema.DESCRIPTIONS, "its meaning belongs there"
     for name in dl.schema.DESCRIPTIONS:
         assert f"| `{name}` |" in text.partition("## All names")[2]
@@ -211,6 +220,29 @@ def test_every_public_name_is_on_a_page_for_readers(generate):
     names = [name for _, names in generate.subjects().values() for name in generate.listed(names)]
     lost = [name for name in names if not re.search(rf"\bdl\.{re.escape(name)}\b", text)]
     assert not lost, f"put them into questions.md, or onto the page where they belong: {lost}"
+
+
+def test_the_glossary_is_in_order_and_names_each_thing_once(terms):
+    heads = list(terms.glossary())
+    assert heads == sorted(heads, key=str.casefold)
+    names = [name.lower() for own in terms.glossary().values() for name in own]
+    assert len(set(names)) == len(names)
+    assert len(heads) > 45
+    made = terms.as_directive((SITE / "glossary.md").read_text("utf-8"))
+    assert made.count("```") == 2
+    assert not re.findall(r"^: ", made, re.MULTILINE)
+    within = made.partition("```{glossary}\n")[2].partition("```")[0]
+    assert re.findall(r"^(\S.*)$", within, re.MULTILINE) == heads
+
+
+def test_the_first_use_of_a_term_is_linked(terms):
+    """Once on a page, in the plural and across lines, and the longest of the terms that fit."""
+    uses = terms.Uses(terms.entries("index (Morse index)\n: x\n\nindex set, S\n: y\n\nbranch\n: z"))
+    text = "An index\nset, an INDEX; sub-index, indexed; branches and a branch, an index set."
+    found = [(text[a:b], entry) for a, b, entry in uses.of(text)]
+    wanted = [("index\nset", "index set, S"), ("INDEX", "index (Morse index)")]
+    assert found == [*wanted, ("branches", "branch")]
+    assert list(uses.of("The Morse index of a branch.")) == []  # on the same page
 
 
 def test_every_page_is_reached_from_the_first_one():

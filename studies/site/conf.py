@@ -11,6 +11,7 @@ SITE = Path(__file__).parent
 sys.path.insert(0, str(SITE))
 
 import generate  # noqa: E402 - stands beside this file
+import terms  # noqa: E402
 import typeset  # noqa: E402
 
 import dlnds as dl  # noqa: E402
@@ -112,9 +113,17 @@ html_sidebars = {page.stem: [] for page in SITE.glob("*.md")} | {
 }
 
 
+def glossary(app: object, page: str, source: list[str]) -> None:
+    """Make the glossary one that Sphinx can link to."""
+    if page == "glossary":
+        source[0] = terms.as_directive(source[0])
+
+
 def setup(app: object) -> None:
-    """Write the pages that are made of the package itself, and set indices low."""
+    """Write the pages that are made of the package itself, set indices low, and link terms."""
     app.add_post_transform(typeset.Typeset)
+    app.add_transform(typeset.Terms)
+    app.connect("source-read", glossary)
     generate.write(SITE)
     app.connect("source-read", generate.prepare_study)
     app.connect("autodoc-process-signature", generate.as_written)

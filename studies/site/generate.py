@@ -82,11 +82,11 @@ def schemas() -> str:
     text = [
         "# What every file holds\n",
         "Each Dataset names its kind in `ds.attrs['schema']`. The tables list the variables that a",
-        "kind is sure to have, with their dims, and in *italics* the optional ones, with when they",
-        "are there. Dims are those of one run over time: a run of iterations has `iteration` for",
-        "`time`, a stack has `sample` in front. A dim may have a coordinate of its own name, its",
-        "labels; functions that you give to `save=`, or to an equation as what it observes, are",
-        "there under their names.",
+        "kind is sure to have, with their dims, and in *italics* the optional ones, with when this",
+        "package writes them. Dims are those of one run over time: a run of iterations has",
+        "`iteration` for `time`, a stack has `sample` in front. A dim may have a coordinate of its",
+        "own name, its labels; functions that you give to `save=`, or to an equation as what it",
+        "observes, are there under their names.",
         'All quantities are pure numbers, with the units `"1"`: time is that of the equation.',
         "Flags are small integers; `dl.schema.decode(variable)` gives their words.\n",
     ]
@@ -96,7 +96,7 @@ def schemas() -> str:
         said = _words(name)
         rows = [(f"`{v}`", _dims(dims), *said[v], "always") for v, dims in variables.items()]
         rows += [
-            (f"*`{v}`*", _dims(dims), *said[v], when)
+            (f"*`{v}`*", _dims(dims), *said[v], f"optional: {_WRITTEN.get(when, when)}")
             for v, (dims, when) in schema.optional(name).items()
         ]
         if rows:
@@ -108,6 +108,10 @@ def schemas() -> str:
     ]
     text.append(_table(("name", "what", "symbol in pictures"), every))
     return "\n".join(text)
+
+
+#: What is said of what is optional for readers alone.
+_WRITTEN = {"always": "always written"}
 
 
 def _nodes(name: str) -> list[str]:

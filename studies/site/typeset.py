@@ -1,9 +1,11 @@
-"""Indices and powers in plain text, W_1 and s^{h−1}, set low and high on every page."""
+"""Text on pages: W_1 and s^{h−1} are set low and high, terms lead to the glossary."""
 
 import re
 
+import terms
 from docutils import nodes
 from sphinx import addnodes
+from sphinx.transforms import SphinxTransform
 from sphinx.transforms.post_transforms import SphinxPostTransform
 
 _BRACED = r"\{(?:[^{}]|\{[^{}]*\})*\}"
@@ -26,6 +28,11 @@ _INDEX = re.compile(
 )
 _CODE = (nodes.literal, nodes.literal_block, nodes.doctest_block, nodes.raw, nodes.math_block)
 _KEPT = (*_CODE, nodes.math, addnodes.desc_signature)
+#: Where no term is linked: in what is a link already, and in what stands out by itself.
+_NO_TERMS = (
+    *(nodes.title, nodes.term, nodes.reference, nodes.comment, nodes.rubric, nodes.caption),
+    *(addnodes.pending_xref, addnodes.download_reference, addnodes.toctree, nodes.target),
+)
 
 
 class Typeset(SphinxPostTransform):
@@ -39,6 +46,39 @@ class Typeset(SphinxPostTransform):
         for text in list(self.document.findall(nodes.Text)):
             if not _is_code(text) and _INDEX.search(text):
                 text.parent.replace(text, _parts(text.astext()))
+
+
+class Terms(SphinxTransform):
+    """Makes the first use of each term on a page a link to the glossary."""
+
+    default_priority = 800
+
+    def apply(self, **options: object) -> None:
+        """Go over all text that is neither code nor heading nor a link."""
+        if self.env.docname == "glossary" or not terms.PAGES.fullmatch(self.env.docname):
+            return
+        uses = terms.Uses(terms.glossary())
+        for text in list(self.document.findall(nodes.Text)):
+            if not _is_code(text) and not _stands_in(text, _NO_TERMS):
+                found, last = [], 0
+                for begin, end, entry in uses.of(text.astext()):
+                    found += [nodes.Text(text[last:begin]), self._link(text[begin:end], entry)]
+                    last = end
+                if found:
+                    text.parent.replace(text, [*found, nodes.Text(text[last:])])
+
+    def _link(self, words: str, entry: str) -> nodes.Node:
+        link = {"reftype": "term", "refdomain": "std", "reftarget": entry, "refwarn": True}
+        inner = nodes.inline("", words, classes=["std", "std-term"])
+        page = self.env.docname
+        return addnodes.pending_xref("", inner, refdoc=page, refexplicit=True, **link)
+
+
+def _stands_in(node: nodes.Node, kinds: tuple[type, ...]) -> bool:
+    while (node := node.parent) is not None:
+        if isinstance(node, kinds):
+            return True
+    return False
 
 
 def _is_code(node: nodes.Node) -> bool:
