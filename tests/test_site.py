@@ -141,7 +141,9 @@ def test_what_results_hold_is_in_the_table_of_their_kind(generate, group):
                     found = {rows_are_times.get(dim, dim) for dim in found}
                 assert found == dims - {"sample"}, (kind, name)
             for name in {*node.variables} & {*said} - {n for k, n in OWN_NAMES if k == kind}:
-                assert node[name].attrs["long_name"] == said[name][0], (kind, name)
+                assert said[name].startswith(node[name].attrs["long_name"]), (kind, name)
+                flags = node[name].attrs.get("flag_meanings", "").split()
+                assert re.findall(r"`(\w+)`", said[name]) == flags, (kind, name)
 
 
 def test_all_that_runs_record_is_in_the_table_of_runs():

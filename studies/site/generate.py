@@ -94,14 +94,13 @@ def schemas() -> str:
         text.append(f"({name}-file)=\n## {name}\n")
         text += _nodes(name)
         said = _words(name)
-        rows = [(f"`{v}`", _dims(dims), *said[v], "always") for v, dims in variables.items()]
+        rows = [(f"`{v}`", _dims(dims), said[v], "always") for v, dims in variables.items()]
         rows += [
-            (f"*`{v}`*", _dims(dims), *said[v], f"optional: {_WRITTEN.get(when, when)}")
+            (f"*`{v}`*", _dims(dims), said[v], f"optional: {_WRITTEN.get(when, when)}")
             for v, (dims, when) in schema.optional(name).items()
         ]
         if rows:
-            head = ("variable", "dims", "what", "units", "flags", "when it is there")
-            text.append(_table(head, rows))
+            text.append(_table(("variable", "dims", "what", "when it is there"), rows))
     text += ["## All names\n", "What a variable or a dim of that name means in any file.\n"]
     every = [
         (f"`{n}`", words[0], _symbol(words[1])) for n, words in sorted(schema.DESCRIPTIONS.items())
@@ -136,17 +135,18 @@ def _symbol(text: str) -> str:
     return f"`{text.strip('$')}`" if text else ""
 
 
-def _words(kind: str) -> dict[str, tuple[str, str, str]]:
-    """Return what `schema.finish` says of variables in that kind of Dataset: what, units, flags."""
+def _words(kind: str) -> dict[str, str]:
+    """Return what `schema.finish` says of variables in that kind of Dataset, with their flags."""
     names = {*schema.DESCRIPTIONS, *schema.REQUIRED[kind], *schema.optional(kind)}
     told = schema.finish(xr.Dataset(dict.fromkeys(sorted(names), 0)), kind, {})
     return {str(name): _spoken(variable.attrs) for name, variable in told.items()}
 
 
-def _spoken(words: dict[str, Any]) -> tuple[str, str, str]:
+def _spoken(words: dict[str, Any]) -> str:
     meanings = words.get("flag_meanings", "").split()
     flags = zip(words.get("flag_values", []), meanings, strict=True)
-    return words["long_name"], words["units"], " · ".join(f"{n} `{word}`" for n, word in flags)
+    listed = ", ".join(f"{n} `{word}`" for n, word in flags)
+    return str(words["long_name"]) + (f": {listed}" if listed else "")
 
 
 def ledger() -> list[dict[str, Any]]:
