@@ -132,7 +132,7 @@ def flow(
     workers
         Threads over which the members of a stack are spread. The result does not depend on it:
         each member is what it is alone. Stacks of 100 and more of a small `LinearNetwork` are
-        integrated with the field of its `specialized`.
+        integrated with the field of its `specialized`: members are what they are alone with that.
     progress
         Show a progress bar.
 
