@@ -215,6 +215,8 @@ class FittingLabels(Artist):
         further away, at the end of a line.
     ways
         Edges that labels keep clear of, in data, their thickness in points of print.
+    led
+        Labels that may stand further away, too, if such an edge that is firm covers their point.
     tell
         Draws what is to be said of labels that do not fit, given their numbers and the renderer.
     """
@@ -222,7 +224,7 @@ class FittingLabels(Artist):
     def __init__(
         self, labels: Sequence[Annotation], anchors: Sequence[Array], gaps: Any, places: Array,
         halves: Any, tell: Callable[[list[int], Any], None] | None = None, reserved: Any = 0.0,
-        ways: layout.Ways | None = None,
+        ways: layout.Ways | None = None, led: Any = False,
     ):  # fmt: skip
         super().__init__()
         self.set_zorder(4)
@@ -231,6 +233,7 @@ class FittingLabels(Artist):
         self._gaps = np.broadcast_to(gaps, len(labels))
         self._halves = np.broadcast_to(halves, len(places))
         self._reserved = np.broadcast_to(reserved, len(labels))
+        self._led = np.broadcast_to(led, len(labels))
         self._ways, self._tell = ways, tell
         self.lines: list[Line2D] = []
 
@@ -253,9 +256,8 @@ class FittingLabels(Artist):
         first = np.array([own[0] for own in anchors]).reshape(-1, 2)
         reserved = np.vstack([np.hstack([first - near, first + near]), *legends])
         gaps = point * self._gaps
-        corners = layout.fit_labels(
-            sizes, anchors, gaps, obstacles, frame, reserved, self._reserved > 0.0, spared
-        )
+        led = (self._reserved > 0.0) | (self._led & layout.covered(first, firm))
+        corners = layout.fit_labels(sizes, anchors, gaps, obstacles, frame, reserved, led, spared)
         for label, own, corner in zip(self._labels, anchors, corners, strict=True):
             label.set_visible(corner is not None)
             if corner is not None:

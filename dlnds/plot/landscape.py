@@ -430,10 +430,8 @@ def _add_labels(
     anchors = list(places[rows, None])
     halves = 0.7 * radii  # of a square in a disk
     gaps = radii[rows] + 1.5
-    apart = np.where(alone[rows], 2.0 * gaps, 0.0)
-    ax.add_artist(
-        canvas.FittingLabels(labels, anchors, gaps, places, halves, reserved=apart, ways=ways)
-    )
+    near: Any = {"reserved": np.where(alone[rows], 2.0 * gaps, 0.0), "led": strong[rows]}
+    ax.add_artist(canvas.FittingLabels(labels, anchors, gaps, places, halves, ways=ways, **near))
 
 
 @known_options

@@ -429,6 +429,13 @@ class Ways(NamedTuple):
         return np.vstack(found[0]), np.vstack(found[1])
 
 
+def covered(places: Array, boxes: Array) -> Flags:
+    """Return which points lie in one of the boxes."""
+    inside = (boxes[:, :2] <= places[:, None]) & (places[:, None] <= boxes[:, 2:])
+    count: Integers = np.sum(inside[..., 0] & inside[..., 1], axis=1)
+    return count > 0
+
+
 def _free(low: Array, size: Array, taken: Array, frame: tuple[float, ...]) -> Array | None:
     """Return the first of some corners at which a box touches no other one, if there is such."""
     free = _apart(np.hstack([low, low + size]), taken, frame)

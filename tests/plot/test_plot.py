@@ -365,11 +365,15 @@ def test_labels_never_overlap_whatever_the_size_of_the_picture():
     assert all(3 <= len(dl.schema.index_set_modes(text)) <= 5 for text in inside[1:])
 
 
-def test_all_labels_of_small_atlases_are_shown():
-    net = dl.LinearNetwork(widths=(4, 5, 5, 4), target=np.diag([3.0, 2.2, 1.3, 0.6]))
+@pytest.mark.parametrize("sigma", [[3.0, 2.2, 1.3, 0.6], [1.06, 0.378, 0.102, 0.0592]])
+def test_all_labels_of_small_atlases_are_shown(sigma):
+    """Those of points beneath the lowest path, as weak modes have them, at the end of a line."""
+    net = dl.LinearNetwork(widths=(4, 5, 5, 4), target=np.diag(sigma))
     atlas = dl.build_atlas(net)
     atlas["connections"] = dl.connections(net)
-    assert set(check_labels(dl.plot.graph(atlas))) == set(atlas["points"].critical_point.values)
+    ax = dl.plot.graph(atlas)
+    assert set(check_labels(ax)) == set(atlas["points"].critical_point.values)
+    check_lines(ax)
 
 
 def along(ax, *names):
