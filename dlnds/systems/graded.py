@@ -105,10 +105,11 @@ class GradedFlow(SystemProtocol):
         faded = np.flatnonzero(logs < max(logs.max(), fitting) + _FADED)
         if not (inputs == k == outputs and len(faded) == 1) or self.depth == 1:
             return False
-        plain, columns = self.factors(x), self._columns
-        pulls = field_of(self.network, 0.0)(plain) / np.exp(logs)[columns]
-        own = columns == faded[0]
-        fading = -float(x[: plain.size][own] @ pulls[own])
+        near, columns = np.maximum(logs, logs.max() - kernels.DEEPEST), self._columns
+        own, sizes = columns == faded[0], np.exp(near)[columns]  # what fades does not underflow
+        factors = x[: self.flow.dim]
+        pulls = field_of(self.network, 0.0)(factors * sizes) / sizes
+        fading = -float(factors[own] @ pulls[own])
         return fading > 0.0 and float(np.abs(pulls[~own]).max(initial=0.0)) <= _STILL * fading
 
     def theory(self, x: Array) -> Theory:

@@ -87,6 +87,11 @@ class ProductFlow(SystemProtocol):
     than the square one, at full rank, and for h = 1 a run is integrated in columns whose sizes are
     held as logarithms: it keeps both also where s underflows, as in the example of RC20 at h = 2,
     ln det W ~ −(6t)^{2/3}/2. The columns of its ``state`` are turned along the run.
+    A run to infinity without an end of its time ends as those of layers do, without a limit, where
+    its force is nothing but rounding beside the data. Steps follow a singular value that fades by
+    about one e-fold each: where it fades for ever on the way, as in that example, ``out_of_steps``
+    comes first (t = 1e7 after 100,000 steps), and ln s tells. Whether a run that is cut off was on
+    its way to infinity is not decided: near a saddle it may grow as long. Give it a last time.
     What rests on the critical points of the square loss (`critical_state`, `critical_points`, …)
     takes the flow of a `LinearNetwork` only.
     The field is no Euclidean gradient in these factors. So eigenvalues of its Jacobian are not

@@ -335,3 +335,22 @@ def test_every_engine_takes_the_flow_or_refuses_it_by_name(tmp_path):
     ):
         with pytest.raises((TypeError, ValueError), match=f"^{name}: "):
             call()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("weight", [1.0, 0.01])
+def test_a_run_is_over_also_where_what_fades_has_long_underflowed(weight):
+    """W = diag(a, b) to diag(1, 0): a takes 1/w of the time of b, which fades like e^{−2t}."""
+    values, weights = [1.0, 0.0, 0.0, -1.0], [weight, 1.0, 1.0, 1.0]
+    loss = dl.losses.completion((2, 2), [0, 0, 1, 1], [0, 1, 0, 1], values, weights)
+    prod = dl.ProductFlow(dl.LossNetwork((2, 2, 2), loss), 2)
+    names = ["log_singular_value", "determinant_sign", "product"]
+    run = dl.flow(prod, prod.factor([[0.3, 0.0], [0.0, 0.2]]), save=names)
+    words = [dl.schema.decode(run[name]).item() for name in ("limit_kind", "limit_decision")]
+    assert words == ["critical_point", "no_force"]
+    np.testing.assert_allclose(run["product"][-1], [[1, 0], [0, 0]], atol=1e-9)
+    assert run.determinant_sign.values[-1] == 1.0
+    # ln b = ln b_0 − 2 ∫ (1 + b) dt, and ∫ b dt < b_0/2.
+    fallen, time = float(run.log_singular_value[-1, 1]) - np.log(0.2), float(run.time[-1])
+    assert -0.2 - 1e-6 * time <= fallen + 2.0 * time <= 1e-6 * time
+    assert (fallen < -745.0) == (weight < 1.0)
