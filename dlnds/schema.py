@@ -70,7 +70,7 @@ CONNECTION_DECISIONS = _words("attracted bracketed within_accuracy elsewhere awa
 #: Whether a bound on a rate is proven, or what it lacks.
 RATE_DECISIONS = _words(
     "proven bottleneck no_ball no_margin too_unbalanced no_imbalance singular_inputs "
-    "not_two_layers no_flow"
+    "not_two_layers no_flow weight_decay no_minimum"
 )
 
 #: Where a learning coefficient comes from.
@@ -264,6 +264,7 @@ DESCRIPTIONS = {
     "log_singular_value": ("logarithm of the singular value of the map", r"$\ln s_a$"),
     "loss": ("loss", r"$L$"),
     "most_decay": ("weight decay at which the roots of a mode end", ""),
+    "asymptotic_rate": ("rate that runs tend to, or more", r"$2\mu$"),
     "data_loss": ("loss without weight decay", r"$\ell$"),
     "loss_rate": ("rate of change of the loss", r"$-\|\nabla L\|^2$"),
     "lower_bound": ("least learning coefficient that is possible", r"$\lambda$"),
@@ -520,6 +521,7 @@ OPTIONAL: dict[str, dict[str, str]] = {
         "over time, and of descent along a flow": "time (time)",
         "always": "rate_margin (bound, time) smallest_singular_value imbalance_change (time) "
         "deficiency_margin ()",
+        "under weight decay": "asymptotic_rate ()",
     },
     "early_stopping": {"always": "error_at_start error_at_end ()"},
     "orbit": {"always": "isotropy_dimension isotropy ()"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,11 +14,13 @@ from dlnds.arrays import Array
 from dlnds.errors import known_options
 from dlnds.runs.observe import states_of
 from dlnds.systems.network import check_layered
-from dlnds.theory import rates
+from dlnds.theory import decayed_rates, rates, tolerances
 from dlnds.theory.coordinates import layers_of, product
 from dlnds.theory.rates import Quadratic
 from dlnds.theory.symmetry import imbalances
 
+#: What bounds rest on.
+_BOUNDS = ("partial_products", "ball", "margin", "imbalance")
 #: What runs of other than gradient flow say of their method.
 _NO_FLOW = ("imported", "iteration")
 
@@ -29,7 +32,8 @@ def convergence_bounds(net: Any, run: xr.Dataset) -> xr.Dataset:
     Parameters
     ----------
     net
-        A `LinearNetwork`, or a `LossNetwork` with linear measurements or the power 2.
+        A `LinearNetwork`, or a `LossNetwork` with linear measurements or the power 2; with weight
+        decay any.
     run
         Its run, or a stack of runs, with ``state``.
 
@@ -45,7 +49,9 @@ def convergence_bounds(net: Any, run: xr.Dataset) -> xr.Dataset:
         - ``decision(bound)``: ``proven``, or why a bound is not there (NaN);
         - ``deficiency_margin``, which ``smallest_singular_value`` of W K never falls below, and
           ``imbalance_change``, the largest ‖C_i − C_i(0)‖_F, which is zero but for the errors of
-          the run: what held, and by how much.
+          the run: what held, and by how much. Under weight decay λ C_i(0) decays by e^{−2λt} in
+          it, there is no such margin, and ``asymptotic_rate`` is twice the least curvature across
+          the minimum: a run that goes there tends to this rate, or to a larger one.
 
         Bounds are
 
@@ -61,13 +67,16 @@ def convergence_bounds(net: Any, run: xr.Dataset) -> xr.Dataset:
         everywhere, and no such inequality holds), ``no_ball`` (in no row), ``no_margin``,
         ``too_unbalanced`` and ``no_imbalance`` (the first row has not what it takes),
         ``singular_inputs``, ``not_two_layers``, and ``no_flow``: what holds for later times is of
-        gradient flow, not of descent or a run of others.
+        gradient flow, not of descent or a run of others. Under weight decay ``ball`` is the only
+        bound: the others rest on the loss without (``weight_decay``). It is there near the global
+        minimum of whitened inputs whose layers decay alike; of others the minimum or its curvature
+        is not known (``no_minimum``), or it has zeros beside turns of hidden units.
 
     Raises
     ------
     ValueError, TypeError
-        If the run is of another system or has no states, or for weight decay or another loss: of
-        these nothing is proven.
+        If the run is of another system or has no states, or for another loss without weight decay:
+        of these nothing is proven.
 
     Notes
     -----
@@ -84,6 +93,11 @@ def convergence_bounds(net: Any, run: xr.Dataset) -> xr.Dataset:
     ``imbalance``: with C = W_1 W_1ᵀ − W_2ᵀ W_2, a = [λ_{d_0}(C)]_+ and N = [λ_1(−C)]_+ the
     eigenvalue x = λ_{d_0}(W_1ᵀ W_1) has (x − a)(x + N) ≥ σ_{d_0}(W)², and that of W_2 W_2ᵀ the
     same with −C; μ is at least their sum times σ_k(K)². Equality for one input and one output.
+
+    Under weight decay ‖∇L‖² ≥ 2 (μ − K ρ)(L − L_min) within a distance ρ of the global minima, with
+    their least curvature μ and a bound K on third derivatives of L; a run that is at a distance δ
+    of some minimum, and less than 2 √((L − L_min)/2(μ − K ρ)) before its end, stays within the sum.
+    The nearest minimum is searched by turns of hidden units: another one makes bounds smaller.
 
     Between two rows the path is at most √(Δt ΔL) long; ``excess_bound`` of ``partial_products``
     takes the least rate so near to them, and is nearer the more rows there are. All are of the
@@ -106,7 +120,9 @@ def convergence_bounds(net: Any, run: xr.Dataset) -> xr.Dataset:
     >>> dl.schema.decode(found.decision).values.tolist()
     ['proven', 'proven', 'proven', 'not_two_layers']
     """
-    check_layered(net)
+    check_layered(net, with_decay=True)
+    if net.is_decayed:
+        return _under_decay(net, run)
     loss = net.quadratic
     if loss is None:
         raise ValueError(
@@ -134,11 +150,76 @@ def convergence_bounds(net: Any, run: xr.Dataset) -> xr.Dataset:
         "decision": (of_bounds[:-1], schema.flag(schema.RATE_DECISIONS, words)),
         **_kept(loss, layers, excess, dims, float(known.attrs.get("rtol", 0.0))),
     }
+    return _finished(net, known, variables)
+
+
+def _finished(net: Any, known: xr.Dataset, variables: dict[str, Any]) -> xr.Dataset:
     kept = [name for name in ("time", "iteration", "sample") if name in known.variables]
-    coords = {name: known[name].variable for name in kept}
-    return schema.finish(
-        xr.Dataset(variables, {**coords, "bound": [*found]}), "convergence_bounds", net.attributes()
+    coords = {name: known[name].variable for name in kept} | {"bound": list(_BOUNDS)}
+    return schema.finish(xr.Dataset(variables, coords), "convergence_bounds", net.attributes())
+
+
+def _under_decay(net: Any, run: xr.Dataset) -> xr.Dataset:
+    """Return what is known of the rate of a run under weight decay."""
+    known, dims, states = states_of(net, run)
+    none = np.asarray(~np.isfinite(states).all(axis=-1))  # beyond the end of one of several runs
+    states = np.where(none[..., None], 0.0, states)
+    layers, orbit = layers_of(net.widths, states), net.decayed_minimum
+    loss = np.where(none, np.nan, net.loss(states))
+    excess, force = loss - net.lowest_loss, np.linalg.norm(net.gradient(states), axis=-1)
+    rate = force**2 / np.where(excess > 0.0, excess, np.nan)
+    is_flow = known.attrs.get("method") not in _NO_FLOW
+    word = "no_minimum" if orbit is None else "no_ball" if is_flow else "no_flow"
+    ball = np.full_like(loss, np.nan)
+    if orbit is not None and is_flow:
+        found = decayed_rates.from_orbit(orbit, decayed_rates.distances(orbit, layers), excess)
+        ball = np.maximum.accumulate(np.where(found > 0.0, found, -np.inf), axis=-1)
+        ball = np.where((ball > 0.0) & ~none, ball, np.nan)
+    bounds, certified = (np.full((*loss.shape[:-1], 4, loss.shape[-1]), np.nan) for _ in range(2))
+    bounds[..., 1, :] = ball
+    has_ball = np.asarray(np.isfinite(ball).any(axis=-1, keepdims=True))
+    if has_ball.any():
+        steady = rates.decayed(excess, known["time"].values, np.nan_to_num(ball[..., :-1]))
+        certified[..., 1, :] = np.where(has_ball, steady, np.nan)
+    words = np.full((*loss.shape[:-1], 4), "weight_decay", object)
+    words[..., 1] = np.where(has_ball[..., 0], "proven", word)
+    of_bounds = (*dims[:-1], "bound", dims[-1])
+    return _finished(
+        net,
+        known,
+        {
+            "excess_loss": (dims, excess),
+            "rate": (dims, rate),
+            "rate_bound": (of_bounds, bounds),
+            "rate_margin": (of_bounds, rate[..., None, :] - bounds),
+            "excess_bound": (of_bounds, certified),
+            "decision": (of_bounds[:-1], schema.flag(schema.RATE_DECISIONS, words)),
+            "asymptotic_rate": math.nan if orbit is None else 2.0 * orbit.curvature,
+            **_faded(net, known, layers, loss, dims),
+        },
     )
+
+
+def _faded(
+    net: Any, known: xr.Dataset, layers: Sequence[Array], loss: Array, dims: tuple[str, ...]
+) -> dict[str, Any]:
+    """Return how exact a run with weight decay is, by its C_i and its tolerance."""
+    W = product(layers)
+    size, rtol = np.linalg.norm(W, axis=(-2, -1)), float(known.attrs.get("rtol", 0.0))
+    change = np.full_like(loss, np.nan)
+    if "time" in known.variables and not isinstance(net.weight_decay, tuple):
+        times = known["time"].values
+        fade = np.exp(-2.0 * net.weight_decay * (times - times[..., :1]))[..., None, None]
+        lacks = [C - fade * C[..., :1, :, :] for C in imbalances(layers)]
+        sizes = [np.linalg.norm(lack, axis=(-2, -1)) for lack in lacks]
+        change = np.max([0.0 * loss, *sizes], axis=0)
+    rounding = tolerances.rounding(net.dim) * np.nanmin(loss, axis=-1)
+    return {
+        "deficiency_margin": (dims[:-1], np.full(loss.shape[:-1], np.nan)),
+        "smallest_singular_value": (dims, rates.smallest(W, min(W.shape[-2:])) + 0.0 * loss),
+        "excess_error": (dims[:-1], 0.5 * (rtol * np.nanmax(size, axis=-1)) ** 2 + rounding),
+        "imbalance_change": (dims, change),
+    }
 
 
 def _bounds(

@@ -46,6 +46,7 @@ from dlnds.systems.protocol import Limit, Numerics, Reduction, Theory, ended, un
 from dlnds.systems.varied import fitting_size
 from dlnds.theory import (
     coordinates,
+    decayed_rates,
     moments,
     names,
     orbits,
@@ -368,6 +369,13 @@ class LinearNetwork(LayeredSystem):
         """What bounds of rates need of the loss."""
         return rates.of_problem(self.problem)
 
+    @cached_property
+    def decayed_minimum(self) -> decayed_rates.Orbit | None:
+        """The global minima under the same weight decay of all layers, of whitened inputs."""
+        if not self.is_decayed or not self.whitened or isinstance(self.weight_decay, tuple):
+            return None
+        return decayed_rates.least_orbit(self.problem, self.weight_decay)
+
     @property
     def square_factors(self) -> LinearNetwork:
         """The network of the layers that a state holds, as of a `ProductFlow`: itself."""
@@ -427,7 +435,7 @@ class LinearNetwork(LayeredSystem):
         return 0 if self.depth > 1 else self.max_rank, self.max_rank
 
     @property
-    def lowest_loss(self) -> float:
+    def lowest_loss(self) -> float:  # type: ignore[override]
         """The loss at the global minima: zero unless a bottleneck leaves modes out.
 
         With weight decay λ_i, and its penalty: that of the same λ, their geometric mean, in all

@@ -41,6 +41,7 @@ from dlnds.systems.protocol import (
 )
 from dlnds.systems.varied import observed, with_decay
 from dlnds.theory import (
+    decayed_rates,
     forms,
     moments,
     observables,
@@ -491,6 +492,8 @@ class LayeredSystem(WeightSystem):
     """
 
     fitting_size: float
+    #: The loss at the global minima, NaN where it is not known.
+    lowest_loss: float = math.nan
     #: Kernels of the field and its derivative, from the inputs and from the outputs.
     _fields: tuple[Kernel, Kernel]
     _jvps: tuple[Kernel, Kernel]
@@ -559,6 +562,11 @@ class LayeredSystem(WeightSystem):
     @property
     def quadratic(self) -> rates.Quadratic | None:
         """What bounds of rates need of the loss, None if it is no square one."""
+        return None
+
+    @property
+    def decayed_minimum(self) -> decayed_rates.Orbit | None:
+        """The global minima under weight decay, where they are known with their curvatures."""
         return None
 
     @property
@@ -861,8 +869,9 @@ def check_weights(system: object, name: str = "system", *, with_decay: bool = Fa
         check_undecayed(system, name)
 
 
-def check_layered(net: object) -> None:
-    """Refuse what is no network of layers."""
+def check_layered(net: object, *, with_decay: bool = False) -> None:
+    """Refuse what is no network of layers, and weight decay unless it is allowed."""
     if not isinstance(net, LayeredSystem):
         raise TypeError(f"net: needs a network of layers, got {words_of(net)}")
-    check_undecayed(net)
+    if not with_decay:
+        check_undecayed(net)

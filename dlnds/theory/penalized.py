@@ -271,10 +271,24 @@ def losses(sigma: Array, sizes: Array, decay: float, depth: int) -> Array:
 
 def least_loss(sigma: Array, most: int, decay: float, depth: int) -> float:
     """Return the least loss of all: each of the largest modes is learnt if that costs less."""
+    return float(np.sum(np.min(_either(sigma, most, decay, depth)[1], axis=0)))
+
+
+def least_point(problem: Problem, decay: float) -> Point:
+    """Return the modes and sizes of a global minimum."""
+    sizes, (learnt, not_learnt) = _either(
+        problem.modes[1], min(problem.widths), decay, problem.depth
+    )
+    modes = np.flatnonzero((sizes > 0.0) & (learnt < not_learnt))
+    return Point(modes, sizes[modes])
+
+
+def _either(sigma: Array, most: int, decay: float, depth: int) -> tuple[Array, Array]:
+    """Return sizes of the largest modes, and losses (2, mode) of all with these and without."""
     leading = (np.arange(len(sigma)) < most).astype(np.int64) * (sigma > 0.0)
     learnt = np.nan_to_num(sizes(sigma, leading[None], decay, depth)[0])
-    either = [losses(sigma[:, None], s[:, None], decay, depth) for s in (learnt, 0.0 * learnt)]
-    return float(np.sum(np.minimum(*either)))
+    each = [losses(sigma[:, None], s[:, None], decay, depth) for s in (learnt, 0.0 * learnt)]
+    return learnt, np.stack(each)
 
 
 def indices(problem: Problem, signs: Integers, decay: float) -> Integers:

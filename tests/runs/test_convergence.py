@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import dlnds as dl
-from dlnds.theory import rates
+from dlnds.theory import decayed_rates, rates
 from dlnds.theory.coordinates import product
 from dlnds.theory.tolerances import rounding
 
@@ -393,14 +393,122 @@ def test_wrong_networks_and_runs_are_named():
     net = dl.LinearNetwork((2, 3, 2), np.diag([2.0, 1.0]))
     run = dl.flow(net, net.initial(scale=1.0, rng=0), t_span=(0.0, 1.0))
     logistic = dl.LossNetwork((1, 2, 1), dl.losses.logistic([[1.0, -1.0]], [1, -1]))
-    decayed = dl.LinearNetwork((2, 3, 2), np.diag([2.0, 1.0]), weight_decay=0.1)
     other = dl.LinearNetwork((2, 3, 2), np.diag([2.0, 0.5]))
     for words, kind, system, data in [
         ("net: needs the square loss", ValueError, logistic, run),
-        ("net: needs a network without weight decay", ValueError, decayed, run),
         ("net: needs a network of layers", TypeError, dl.ProductFlow(net, rank=1), run),
         ("run: ", ValueError, other, run),
         ("run: has no states", ValueError, net, run.drop_vars("state")),
     ]:
         with pytest.raises(kind, match=f"^{words}"):
             dl.convergence_bounds(system, data)
+
+
+DECAYED = [
+    ((2, 2), [2.0, 1.2], 0.1),
+    ((2, 2, 2), [2.0, 1.2], 0.1),
+    ((2, 3, 2), [2.0, 1.2], 1.5),
+    ((3, 2, 3), [2.0, 1.2, 0.7], 0.3),
+    ((2, 3, 3, 2), [2.0, 1.2], 0.2),
+    ((3, 4, 3, 4, 3), [2.0, 1.2, 1.1], 0.1),
+    ((2, 2, 2, 2), [1.0, 0.5], 2.0),
+]
+
+
+def decayed(widths, sigma, decay):
+    target = np.zeros((widths[-1], widths[0]))
+    np.fill_diagonal(target, sigma)
+    return dl.LinearNetwork(widths, target, weight_decay=decay)
+
+
+def least_state(net):
+    """The critical point of least loss of the table."""
+    points = dl.critical_points(net)
+    point = points.isel(critical_point=int(np.argmin(points.loss.values)))
+    modes = np.flatnonzero(point.learnt.values).tolist()
+    return net.critical_state(modes), float(point.loss)
+
+
+def turned(net, x, rng):
+    """The same with random turns of all hidden units."""
+    turns = [np.linalg.qr(rng.normal(size=(d, d)))[0] for d in net.widths[1:-1]]
+    before = [np.eye(net.widths[0]), *turns]
+    after = [*turns, np.eye(net.widths[-1])]
+    return net.pack([b @ w @ a.T for a, w, b in zip(before, net.unpack(x), after, strict=True)])
+
+
+@pytest.mark.parametrize(("widths", "sigma", "decay"), DECAYED)
+def test_near_a_decayed_minimum_the_inequality_holds_in_all_directions(widths, sigma, decay):
+    """‖∇L‖² ≥ 2 (μ − K ρ)(L − L_min): of random moves of all sizes, and those of weak curvature."""
+    net, rng = decayed(widths, sigma, decay), np.random.default_rng(0)
+    x, least = least_state(net)
+    orbit = net.decayed_minimum
+    values, frame = np.linalg.eigh(net.hessian(x))
+    zeros = np.abs(values) < 1e-9 * values.max()
+    assert orbit.curvature == pytest.approx(values[~zeros].min(), rel=1e-9)
+    seen = 0
+    for size in (1e-3, 1e-2, 0.03, 0.1, 0.3):
+        for k in range(40):
+            way = rng.normal(size=net.dim) if k % 2 else frame[:, ~zeros][:, k // 2 % 3]
+            y = turned(net, x + size * way / np.linalg.norm(way), rng)
+            (rho,) = decayed_rates.distances(orbit, [w[None] for w in net.unpack(y)])
+            assert rho <= size * (1.0 + 1e-3)  # not quite the nearest
+            rate = float(decayed_rates.rate_within(orbit, np.array(rho)))
+            excess = float(net.loss(y)) - least
+            force = float(np.sum(net.gradient(y) ** 2))
+            seen += rate > 0.0
+            assert force >= rate * excess * (1.0 - 1e-6)
+    assert seen >= 20
+
+
+@pytest.mark.parametrize(("widths", "sigma", "decay"), DECAYED)
+def test_decayed_runs_converge_at_least_as_fast_as_is_proven(widths, sigma, decay):
+    net = decayed(widths, sigma, decay)
+    run = dl.flow(net, net.initial(scale=1.5, rng=1), rtol=1e-10)
+    found = dl.convergence_bounds(net, run)
+    dl.schema.validate(found)
+    assert words(found) == ["weight_decay", "proven", "weight_decay", "weight_decay"]
+    _, least = least_state(net)
+    np.testing.assert_allclose(found.excess_loss, run.loss - least, atol=1e-13)
+    exact = found.excess_loss > 1e4 * found.excess_error
+    ball = found.sel(bound="ball")
+    assert np.isfinite(ball.rate_bound).any()
+    assert not (ball.rate_margin.where(exact) < -1e-3 * found.rate).any()
+    over = (found.excess_loss - ball.excess_bound).where(exact)
+    assert not (over > 1e-3 * found.excess_loss).any()
+    assert float(found.imbalance_change.max()) < 1e-8
+    slowest = float(found.asymptotic_rate)
+    assert 0.9 * slowest < float(ball.rate_bound.max()) <= slowest
+    assert float(found.rate.where(exact).dropna("time")[-1]) > 0.99 * slowest
+    ax = dl.plot.convergence(found)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["measured", "ball"]
+
+
+def test_one_decayed_layer_has_its_rate_from_anywhere():
+    """L is (1 + λ)/2 times the square of the distance."""
+    net = decayed((3, 2), [2.0, 1.0], 0.5)
+    found = dl.convergence_bounds(net, dl.flow(net, 10.0 * np.ones(6), (0.0, 3.0)))
+    np.testing.assert_allclose(found.rate, 3.0, rtol=1e-6)
+    np.testing.assert_allclose(found.rate_bound.sel(bound="ball"), 3.0, rtol=1e-9)
+
+
+def test_what_is_not_proven_under_decay_is_said():
+    x = np.linspace(-0.5, 0.6, 8)
+    some = dl.LossNetwork((2, 2, 2), dl.losses.logistic(np.eye(2), np.eye(2) * 2 - 1), 0.1)
+    several = dl.LinearNetwork((2, 2, 2), np.diag([2.0, 1.0]), weight_decay=(0.1, 0.2))
+    raw = dl.LinearNetwork((2, 2, 2), np.eye(2), np.diag([1.0, 2.0]), weight_decay=0.1)
+    pitchfork = decayed((2, 2, 2), [2.0, 1.0], 1.0)
+    for net, known in ((some, False), (several, True), (raw, False), (pitchfork, True)):
+        found = dl.convergence_bounds(net, dl.flow(net, x, (0.0, 2.0)))
+        dl.schema.validate(found)
+        assert words(found) == ["weight_decay", "no_minimum", "weight_decay", "weight_decay"]
+        assert np.isnan(found.rate_bound).all()
+        assert np.isfinite(found.rate).all() == known
+    deep = decayed((1, 1, 1, 1), [2.0], 0.8)  # the origin is a minimum, too, but a worse one
+    found = dl.convergence_bounds(deep, dl.flow(deep, [0.3] * 3))
+    assert words(found)[1] == "no_ball"
+    steps = dl.iterate(dl.GradientDescent(deep, 0.01), [1.1] * 3, 50)
+    assert words(dl.convergence_bounds(deep, steps))[1] == "no_flow"
+    stack = dl.flow(deep, [[1.1] * 3, [0.3] * 3])
+    assert words(dl.convergence_bounds(deep, stack))[0][1] == "proven"
+    assert words(dl.convergence_bounds(deep, stack))[1][1] == "no_ball"
