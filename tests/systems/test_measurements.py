@@ -293,7 +293,7 @@ def test_a_run_to_zero_or_nearly_ends_where_its_rounding_is(widths, value):
 def test_units_change_nothing_but_time(h, second, power):
     """W = c W' and weights c^{1/h} times as large are a run that is c^{2−2/h} times as fast."""
     c = 2.0 ** (h * power)
-    runs = []
+    runs, middles = [], []
     for scale in (1.0, c):
         values = np.array([0.0, second, second]) * scale
         net = dl.LossNetwork(
@@ -301,7 +301,10 @@ def test_units_change_nothing_but_time(h, second, power):
         )
         x = net.initial(scale=0.5, rng=1) * scale ** (1.0 / h)
         runs.append(ending(net, x))
+        middles.append(dl.flow(net, x, (0.0, 3.0 * scale ** (2.0 / h - 2.0))).state.values[-1])
     (run, *words), (other, *same) = runs
+    middle = middles[0] * c ** (1.0 / h)
+    np.testing.assert_allclose(middle, middles[1], rtol=0, atol=1e-6 * np.abs(middle).max())
     assert words == same
     assert words[0] == "global_minimum"
     assert run.attrs["n_steps"] == pytest.approx(other.attrs["n_steps"], rel=0.1)
