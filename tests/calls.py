@@ -304,7 +304,8 @@ def _runs() -> Iterator[Call]:
     record = dl.Recorder(net)
     record.record(0.0, layers[0])
     loss = float(net.loss(2 * x))
-    yield call("Recorder.record", dl.Recorder(net), time=1.0, layers=layers[1], loss=loss)
+    recording = {"time": 1.0, "layers": layers[1], "loss": loss}
+    yield Call("Recorder.record", lambda **given: dl.Recorder(net).record(**given), recording)
     yield call("Recorder.run", record, save=("state", "imbalance"))
     source = [{"W1": a, "W2": b} for a, b in layers]
     listed = {"step_size": 0.1, "steps": [0, 5], "names": ["W1", "W2"], "orientation": "out_in"}
