@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from dlnds import schema
 from dlnds._kernels import decayed, straight
 from dlnds._kernels import linear as kernels
-from dlnds.arrays import Array, Integers, Kernel, Params
+from dlnds.arrays import Array, Flags, Integers, Kernel, Params
 from dlnds.errors import (
     check_array,
     check_choice,
@@ -952,7 +952,8 @@ class LinearNetwork(LayeredSystem):
     def critical_strengths(self) -> tuple[Array, Array]:
         """What u_jᵀ W K v_j is at critical points: on the smaller and on the larger root.
 
-        That is 0 and σ_j without weight decay. Of a mode without such a root it is 0.
+        That is 0 and σ_j without weight decay. Of a mode without such a root, and the smaller one
+        of a double root, it is 0.
         """
         sigma = self.singular_values
         if not self.is_decayed:
@@ -965,7 +966,13 @@ class LinearNetwork(LayeredSystem):
         signs = np.array([[-1], [1]]) * np.ones(len(sigma), np.int64)
         sizes = penalized.sizes(sigma, signs, self.mean_decay, self.depth)
         lower, upper = np.nan_to_num(sizes) ** self.depth
-        return lower, upper
+        return np.where(self._on_folds, 0.0, lower), upper
+
+    @property
+    def _on_folds(self) -> Flags:
+        """Which modes have one root where others have two."""
+        on_folds = penalized.folded(self.singular_values, self.mean_decay, self.depth)
+        return on_folds & (self.depth >= 3)
 
     def orbit_time(self, lost: int, gained: int, start: float, end: float) -> float:
         """Return the time in which a mode grows from a strength to another along an edge.
@@ -987,9 +994,10 @@ class LinearNetwork(LayeredSystem):
 
     def point_name(self, modes: Sequence[int], signs: Sequence[int]) -> str:
         """Return the name of a critical point with modes on larger (1) and smaller roots (−1)."""
-        if self.is_decayed:
-            return names.of_roots(modes, signs, self.depth)
-        return schema.index_set_label(modes)
+        if not self.is_decayed:
+            return schema.index_set_label(modes)
+        own = np.where(self._on_folds[list(modes)], 0, signs).tolist()
+        return names.of_roots(modes, own, self.depth)
 
     @property
     def equal_decay(self) -> float:

@@ -628,6 +628,17 @@ def test_modes_of_deep_decayed_networks_go_their_own_ways(depth):
     np.testing.assert_allclose(np.diag(end), upper * [1, 0, 1], atol=1e-6 * upper[0])
 
 
+def test_a_run_that_comes_to_a_fold_visits_the_point_of_the_double_root():
+    """ṡ ~ −c (s − s_f)² above it: the run comes to it like 1/t, and does not pass."""
+    size = (2.0 / 4.0) ** (1.0 / 3.0)
+    net = dl.LinearNetwork((1, 1, 1, 1), [[2.0]], weight_decay=size * (2.0 - size**3))
+    run = dl.flow(net, [1.1 * size] * 3, (0.0, 300.0))
+    visits = dl.saddle_visits(net, run)
+    assert visits.critical_point.values.tolist() == ["{0}"]
+    below = dl.flow(net, [0.999 * size] * 3, (0.0, 3000.0))
+    assert dl.saddle_visits(net, below).critical_point.values.tolist() == ["{0}", "{}"]
+
+
 def test_decays_that_differ_have_the_visits_of_their_mean_without_a_law():
     """W_i → c_i W_i with Π c_i = 1 makes each decay the geometric mean, and keeps the map."""
     net = dl.LinearNetwork((2, 2, 2), np.diag([3.0, 1.0]), weight_decay=(0.1, 0.4))
