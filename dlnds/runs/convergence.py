@@ -21,6 +21,8 @@ from dlnds.theory.symmetry import imbalances
 
 #: What bounds rest on.
 _BOUNDS = ("partial_products", "ball", "margin", "imbalance")
+#: Components up to which the Hessian is looked at.
+MOST = 640
 #: What runs of other than gradient flow say of their method.
 _NO_FLOW = ("imported", "iteration")
 
@@ -64,8 +66,9 @@ def convergence_bounds(net: Any, run: xr.Dataset) -> xr.Dataset:
         - ``imbalance``, of the first row alone: two layers with an imbalance, a margin, or both.
 
         Decisions are ``bottleneck`` (a hidden layer is narrower than both ends: W cannot go
-        everywhere, and no such inequality holds), ``no_ball`` (in no row), ``no_margin``,
-        ``too_unbalanced`` and ``no_imbalance`` (the first row has not what it takes),
+        everywhere, and no such inequality holds; but near the minimum where a run of up to 640
+        weights ends ``ball`` has one, if the best map is the only one), ``no_ball`` (in no row),
+        ``no_margin``, ``too_unbalanced`` and ``no_imbalance`` (the first row lacks what it takes),
         ``singular_inputs``, ``not_two_layers``, and ``no_flow``: what holds for later times is of
         gradient flow, not of descent or a run of others. Under weight decay ``ball`` is the only
         bound: the others rest on the loss without (``weight_decay``). It is there near the global
@@ -95,9 +98,11 @@ def convergence_bounds(net: Any, run: xr.Dataset) -> xr.Dataset:
     same with −C; μ is at least their sum times σ_k(K)². Equality for one input and one output.
 
     Under weight decay ‖∇L‖² ≥ 2 (μ − K ρ)(L − L_min) within a distance ρ of the global minima, with
-    their least curvature μ and a bound K on third derivatives of L; a run that is at a distance δ
-    of some minimum, and less than 2 √((L − L_min)/2(μ − K ρ)) before its end, stays within the sum.
-    The nearest minimum is searched by turns of hidden units: another one makes bounds smaller.
+    their least curvature μ and a bound K on third derivatives of L, and with 2 (μ − 3 K ρ) at a
+    bottleneck within ρ of one of them, whose curvature is that of its Hessian; a run that is at a
+    distance δ of some minimum, and less than 2 √((L − L_min)/r) before its end, with this rate r,
+    stays within the sum. Under decay the nearest minimum is searched by turns of hidden units:
+    another one makes bounds smaller.
 
     Between two rows the path is at most √(Δt ΔL) long; ``excess_bound`` of ``partial_products``
     takes the least rate so near to them, and is nearer the more rows there are. All are of the
@@ -135,6 +140,8 @@ def convergence_bounds(net: Any, run: xr.Dataset) -> xr.Dataset:
     is_flow = known.attrs.get("method") not in _NO_FLOW
     partials = rates.partials(loss, layers)
     found = _bounds(loss, layers, partials, excess, is_flow)
+    if loss.is_bottleneck and is_flow and net.dim <= MOST:
+        found["ball"] = _at_bottleneck(net, loss, states, excess)
     bounds = np.stack([least for least, _ in found.values()], axis=-2)
     words = np.stack([word for _, word in found.values()], axis=-1)
     certified = np.full_like(bounds, np.nan)
@@ -264,6 +271,25 @@ def _bounds(
     }
 
 
+def _at_bottleneck(net: Any, loss: Quadratic, states: Array, excess: Array) -> tuple[Array, Array]:
+    """Return the rates (…, time) that rows keep near the minimum where the run ends, and words."""
+    kept, words = np.full_like(excess, np.nan), np.full(excess.shape[:-1], "bottleneck", object)
+    for place in np.ndindex(words.shape):
+        own, above = states[place], excess[place]
+        rows = np.flatnonzero(np.isfinite(above))
+        if not rows.size:
+            continue
+        layers = layers_of(net.widths, own[rows[-1]])
+        minimum = rates.bottleneck_at(loss, layers, lambda now: net.hessian(net.pack(now)))
+        if minimum is None:
+            continue
+        away = np.linalg.norm(own[rows] - net.pack(minimum.layers), axis=-1)
+        found = np.maximum.accumulate(rates.kept(minimum.rate_within, away, above[rows]))
+        kept[(*place, rows)] = np.where(found > 0.0, found, np.nan)
+        words[place] = "proven" if (found > 0.0).any() else "no_ball"
+    return kept, words
+
+
 def _certified(
     partials: rates.Partials, excess: Array, times: Array, found: dict[str, tuple[Array, Array]]
 ) -> Array:
@@ -284,11 +310,12 @@ def _kept(
     """Return what the bounds of the first row rest on, along the run."""
     image = product(layers) @ loss.root
     margin, _ = rates.deficiency_margin(loss, excess[..., 0])
+    rounding = tolerances.rounding(loss.root.size) * float(np.nan_to_num(loss.lowest))
     sizes = np.linalg.norm(image, axis=(-2, -1))
     changes = [np.linalg.norm(C - C[..., :1, :, :], axis=(-2, -1)) for C in imbalances(layers)]
     return {
         "deficiency_margin": (dims[:-1], margin),
         "smallest_singular_value": (dims, rates.smallest(image, loss.least)),
-        "excess_error": (dims[:-1], 0.5 * (rtol * np.nanmax(sizes, axis=-1)) ** 2),
+        "excess_error": (dims[:-1], 0.5 * (rtol * np.nanmax(sizes, axis=-1)) ** 2 + rounding),
         "imbalance_change": (dims, np.max([np.zeros_like(excess), *changes], axis=0)),
     }

@@ -17,9 +17,8 @@ import numpy as np
 from dlnds.arrays import Array
 from dlnds.theory import penalized, tolerances
 from dlnds.theory.moments import Problem
+from dlnds.theory.rates import kept
 
-#: Distances that are tried, in terms of the largest within which the loss is convex across M.
-_DISTANCES = np.geomspace(1e-12, 1.0, 241)[:-1]
 #: Sweeps that turn hidden units to where the orbit is nearest: any turn is a point of it.
 _SWEEPS = 8
 
@@ -101,18 +100,5 @@ def rate_within(orbit: Orbit, distance: Array) -> Array:
 
 
 def from_orbit(orbit: Orbit, distance: Array, excess: Array) -> Array:
-    """Return the rate that rows keep for all later times, zero if none is known.
-
-    While the rate is at least r the path is at most 2 √((L − L_min)/r) long: rows from which it
-    does not leave a distance keep the rate within this.
-    """
-    largest = 1.0
-    while rate_within(orbit, np.array(largest)) > 0.0 and largest < 1e150:
-        largest *= 2.0
-    kept = np.zeros_like(excess)
-    for reach in largest * _DISTANCES:
-        rate = float(rate_within(orbit, np.array(reach)))
-        if rate > 0.0:
-            stays = distance + 2.0 * np.sqrt(np.maximum(excess, 0.0) / rate) < reach
-            kept = np.maximum(kept, np.where(stays, rate, 0.0))
-    return kept
+    """Return the rate that rows keep for all later times, zero if none is known."""
+    return kept(lambda reach: rate_within(orbit, reach), distance, excess)

@@ -14,13 +14,17 @@ import numpy as np
 import scipy  # loads its modules when they are used
 
 from dlnds.arrays import Array
+from dlnds.theory import tolerances
 from dlnds.theory.coordinates import images, product, readings, transposed
 from dlnds.theory.moments import Problem
 from dlnds.theory.observables import eigenvalues, inner, singular_values
 from dlnds.theory.symmetry import imbalances
 
-#: Distances that are tried, in terms of the least.
+#: Distances that are tried, in terms of the least; and in terms of the largest.
 _DISTANCES = 1.0 + np.geomspace(1e-9, 1e3, 97)
+_PARTS = np.geomspace(1e-12, 1.0, 241)[:-1]
+#: Steps to the nearest minimum.
+_STEPS = 5
 
 
 class Quadratic(NamedTuple):
@@ -128,6 +132,87 @@ def from_ball(partials: Partials, excess: Array) -> Array:
         enough = (now > 0.0) & ((factor * least) ** 2 * rate >= 4.0 * excess)
         kept = np.maximum(kept, np.where(enough, rate, 0.0))
     return kept
+
+
+def kept(rate_within: Callable[[Array], Array], distance: Array, excess: Array) -> Array:
+    """Return the rate that rows keep for all later times, zero if none is known.
+
+    ``rate_within`` a distance of minima falls with that. While the rate is at least r the path is
+    at most 2 √((L − L_min)/r) long: rows from which it does not leave a distance keep the rate
+    within this.
+    """
+    largest, found = 1.0, np.zeros_like(excess)
+    while rate_within(np.array(largest)) > 0.0 and largest < 1e150:
+        largest *= 2.0
+    for reach in largest * _PARTS:
+        rate = float(rate_within(np.array(reach)))
+        if rate > 0.0:
+            stays = distance + 2.0 * np.sqrt(np.maximum(excess, 0.0) / rate) < reach
+            found = np.maximum(found, np.where(stays, rate, 0.0))
+    return found
+
+
+class Bottleneck(NamedTuple):
+    """A global minimum of a network with a bottleneck, and how its rate is kept near it.
+
+    ``curvature`` is the least one across the minima there, which are all states of the one best
+    map, ``rest`` the largest singular value of what is left of Σ.
+    """
+
+    layers: Sequence[Array]
+    curvature: float
+    rest: float
+    root: float
+
+    def rate_within(self, distance: Array) -> Array:
+        """Return 2 (μ − 3 K ρ), which the rate is at least within a distance ρ.
+
+        Nearest minima to states there are within 2ρ, so that curvatures across them are
+        μ − 2 K ρ, and change by K ρ on the way to the state: see `decayed_rates`, with layers of
+        any size.
+        """
+        h, sizes = len(self.layers), [float(np.linalg.norm(w, 2)) for w in self.layers]
+        near = [size + 2.0 * distance for size in sizes]
+        top = np.max(near, axis=0)
+        third = 3.0 * np.sqrt(h) * (h - 1) * self.root**2 * top ** (2 * h - 3)
+        if h > 2:
+            moved = self.root * (np.prod(near, axis=0) - np.prod(sizes))
+            steep = self.root * (h - 1) * (h - 2) / np.sqrt(h) * top ** (h - 3)
+            third = third + (self.rest + moved) * steep
+        return np.asarray(2.0 * (self.curvature - 3.0 * third * distance))
+
+
+def bottleneck_at(
+    loss: Quadratic, layers: Sequence[Array], hessian: Callable[[Sequence[Array]], Array]
+) -> Bottleneck | None:
+    """Return the global minimum near to layers, None if the best map is not the only one.
+
+    Found by Gauss and Newton's method for W K = P Σ: the states of a map whose rank r is the
+    smallest width are a smooth set of n − r (d_0 + d_h − r) dimensions.
+    """
+    widths, root = loss.widths, loss.root
+    if loss.target is None or root.shape[0] != root.shape[1]:
+        return None
+    U, sigma, Vt = np.linalg.svd(loss.target, full_matrices=False)
+    r = min(widths)
+    rest = float(sigma[r]) if r < len(sigma) else 0.0
+    if not sigma[r - 1] - rest > tolerances.TIE * sigma[0]:
+        return None
+    best, now = (U[:, :r] * sigma[:r]) @ Vt[:r], list(layers)
+    for _ in range(_STEPS):
+        lack = best - product(now) @ root
+        pairs = zip(readings(now), images(now, root), strict=True)
+        slopes = np.hstack([np.kron(L, R.T) for L, R in pairs])
+        step = np.linalg.lstsq(slopes, lack.ravel(), rcond=tolerances.RANK)[0]
+        ends = np.cumsum([w.size for w in now])[:-1]
+        parts = np.split(step, ends)
+        now = [w + part.reshape(w.shape) for w, part in zip(now, parts, strict=True)]
+    if not np.linalg.norm(best - product(now) @ root) <= tolerances.EXACT * sigma[0]:
+        return None
+    curvatures = np.linalg.eigvalsh(hessian(now))
+    zeros = len(curvatures) - r * (widths[0] + widths[-1] - r)
+    gain = float(np.linalg.norm(root, 2))
+    return Bottleneck(now, float(curvatures[zeros]), rest, gain)
 
 
 def deficiency_margin(loss: Quadratic, excess: Array) -> tuple[Array, Array]:

@@ -2,6 +2,7 @@
 
 import itertools
 
+import naive
 import numpy as np
 import pytest
 
@@ -512,3 +513,63 @@ def test_what_is_not_proven_under_decay_is_said():
     stack = dl.flow(deep, [[1.1] * 3, [0.3] * 3])
     assert words(dl.convergence_bounds(deep, stack))[0][1] == "proven"
     assert words(dl.convergence_bounds(deep, stack))[1][1] == "no_ball"
+
+
+NARROW = [
+    ((3, 2, 3), False),
+    ((3, 2, 3), True),
+    ((4, 1, 3), False),
+    ((3, 2, 4, 3), True),
+    ((4, 3, 2, 3, 4), False),
+]
+
+
+@pytest.mark.parametrize(("widths", "raw"), NARROW)
+def test_near_a_minimum_at_a_bottleneck_the_inequality_holds_in_all_directions(widths, raw):
+    """‖∇L‖² ≥ 2 (μ − 3 K ρ)(L − L_min), at minima of any balance."""
+    rng = np.random.default_rng(0)
+    target = np.zeros((widths[-1], widths[0]))
+    np.fill_diagonal(target, [3.0, 2.0, 0.7, 0.3])
+    net = dl.LinearNetwork(widths, target, matrix(widths[0], widths[0], rng) if raw else None)
+    x = naive.change_bases(net, net.critical_state(tuple(range(min(widths)))), 1, 0.2)
+    near = net.unpack(x + 1e-3 * rng.normal(size=net.dim))
+    found = rates.bottleneck_at(net.quadratic, near, lambda w: net.hessian(net.pack(w)))
+    best = net.pack(found.layers)
+    assert np.linalg.norm(best - x) < 0.1
+    assert float(net.loss(best)) == pytest.approx(net.lowest_loss, rel=1e-12)
+    values, frame = np.linalg.eigh(net.hessian(best))
+    size, seen = np.abs(values).max(), 0
+    free = net.dim - min(widths) * (widths[0] + widths[-1] - min(widths))
+    assert np.abs(values[:free]).max() < 1e-9 * size
+    assert found.curvature == pytest.approx(values[free], rel=1e-9)
+    assert found.curvature > 1e-3 * size
+    for rho in (1e-4, 1e-3, 3e-3, 1e-2, 0.03):
+        rate = float(found.rate_within(np.array(rho)))
+        seen += rate > 0.0
+        for k in range(40):
+            way = rng.normal(size=net.dim) if k % 2 else frame[:, free + k // 2 % 3]
+            y = best + rho * way / np.linalg.norm(way)
+            excess, force = float(net.loss(y)) - net.lowest_loss, np.sum(net.gradient(y) ** 2)
+            assert force >= rate * excess * (1.0 - 1e-6)
+    assert seen >= 1
+
+
+@pytest.mark.parametrize("widths", [(3, 2, 3), (4, 1, 3), (3, 2, 4, 3)])
+def test_runs_to_a_bottleneck_converge_at_least_as_fast_as_is_proven(widths):
+    target = np.zeros((widths[-1], widths[0]))
+    np.fill_diagonal(target, [3.0, 2.0, 0.7])
+    net = dl.LinearNetwork(widths, target)
+    run = dl.flow(net, net.initial(scale=0.7, rng=1), rtol=1e-10)
+    found = dl.convergence_bounds(net, run)
+    assert words(found) == ["bottleneck", "proven", "bottleneck", "bottleneck"]
+    exact = found.excess_loss > 1e4 * found.excess_error
+    ball = found.sel(bound="ball")
+    assert not (ball.rate_margin.where(exact) < -1e-3 * found.rate).any()
+    over = (found.excess_loss - ball.excess_bound).where(exact)
+    assert not (over > 1e-3 * found.excess_loss).any()
+    values = np.linalg.eigvalsh(net.hessian(run.state.values[-1]))
+    slowest = values[values > 1e-6 * values.max()].min()
+    assert float(ball.rate_bound.max()) == pytest.approx(2.0 * slowest, rel=1e-3)
+    tied = dl.LinearNetwork((3, 2, 3), np.diag([3.0, 2.0, 2.0]))
+    other = dl.flow(tied, tied.initial(scale=0.7, rng=1))
+    assert words(dl.convergence_bounds(tied, other))[1] == "bottleneck"
