@@ -248,11 +248,14 @@ class Measurements:
 
     def steepness(self, size: float) -> float:
         """Return how much the gradient can be at maps of a size, beside that at W = 0."""
+        return self._steepest * size
+
+    @cached_property
+    def _steepest(self) -> float:
+        """What no second derivative is above: the sum of v_m ‖A_m‖², if entries are shared."""
         if self.kind == "completion":
-            return float(self._mask[1].max()) * size
-        rows = self._rows
-        squares = (rows**2).sum(axis=1)
-        return float(self.weights @ squares) * size
+            return float(self._mask[1].max())
+        return float(self.weights @ (self._rows**2).sum(axis=1))
 
     def fades(self, value: float) -> bool:
         """Tell whether no network with a loss as small as ``value`` is critical: never."""

@@ -42,7 +42,7 @@ def least_orbit(problem: Problem, decay: float) -> Orbit | None:
     left, sigma, right = problem.modes
     point = penalized.least_point(problem, decay)
     eigenvalues = penalized.spectrum(problem, point, decay).eigenvalues
-    if not eigenvalues.min() > tolerances.HESSIAN * eigenvalues.max():
+    if not eigenvalues.min() > tolerances.EXACT * eigenvalues.max():
         return None
     rests = sigma.copy()
     rests[point.modes] -= point.sizes**problem.depth

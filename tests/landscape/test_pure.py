@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+import scipy.sparse
 
 import dlnds as dl
 
@@ -179,13 +180,24 @@ def test_an_entry_that_is_not_met_is_not_lost_beside_a_large_one(ratio):
     assert kind(dl.classify(net, [ratio, 2.0, 3.0, 7.0])) == "global_minimum"
 
 
+def first_of_two(kind):
+    """The loss of the first entry of W = (e, 1), which is to be zero."""
+    if kind == "completion":
+        return dl.losses.completion((1, 2), [0], [0], [0.0])
+    A = np.array([[1.0, 0.0]])
+    if kind == "sparse":
+        return dl.losses.measurements(scipy.sparse.csr_array(A), [0.0], shape=(1, 2))
+    return dl.losses.measurements(A[None], [0.0])
+
+
 @pytest.mark.parametrize("size", [1e-20, 1.0, 1e20])
-def test_zeros_are_met_in_terms_of_what_is_not_observed(size):
-    """W = (e, 1) of which the first entry is to be zero: the only other size is that of W."""
-    net = dl.LossNetwork((2, 1), dl.losses.completion((1, 2), [0], [0], [0.0]))
+@pytest.mark.parametrize("kind_of_loss", ["completion", "dense", "sparse"])
+def test_zeros_are_met_in_terms_of_what_is_not_observed(size, kind_of_loss):
+    """Nothing but W itself has a size."""
+    net = dl.LossNetwork((2, 1), first_of_two(kind_of_loss))
     for rest, word in ((0.0, "global_minimum"), (1e-12, "global_minimum"), (0.1, "not_critical")):
         assert kind(dl.classify(net, [rest * size, size])) == word
-    deep = dl.LossNetwork((2, 2, 1), dl.losses.completion((1, 2), [0], [0], [0.0]))
+    deep = dl.LossNetwork((2, 2, 1), first_of_two(kind_of_loss))
     for rest, word in ((1e-12, "global_minimum"), (0.1, "not_critical")):
         x = size**0.5 * np.array([rest, 1.0, 1.0, 0.5, 1.0, -0.5 * rest])
         assert kind(dl.classify(deep, x)) == word
@@ -199,3 +211,14 @@ def test_an_entry_that_rounding_of_others_nearly_hides_is_met_or_it_is_not_clear
         point = dl.classify(net, [big, 0.0, 0.0, second, big, 0.0, 0.0, second > 0.0])
         assert bool(point.kind_is_clear) == clear
         assert not clear or kind(point) == "global_minimum"
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_a_minimum_of_labels_without_a_direction_is_one(scale):
+    """Of the same inputs with both labels the best map is zero, and so is its gradient there."""
+    inputs = scale * np.array([[1.0, 1.0, 0.5, 0.5], [0.0, 0.0, 1.0, 1.0]])
+    net = dl.LossNetwork((2, 2, 1), dl.losses.logistic(inputs, [1, -1, 1, -1]))
+    x = np.array([0.0, 0.0, 0.0, 0.0, 1.0, 0.5])
+    assert kind(dl.classify(net, x)) == "global_minimum"
+    moving = np.array([1.0, 0.3, -0.2, 0.4, 1.0, 0.5])
+    assert kind(dl.classify(net, moving / scale**0.5)) == "not_critical"
