@@ -331,7 +331,7 @@ def _runs() -> Iterator[Call]:
     yield call("quotient_run", net=net, run=run, reference=x)
     yield call("events.loss_below", net=net, level=0.1, terminal=True)
     yield call("events.mode_learnt", net=net, mode=1, fraction=0.5, terminal=True)
-    near = {"radius": 0.05, "direction": "either", "terminal": True}
+    near = {"branch": "upper", "radius": 0.05, "direction": "either", "terminal": True}
     yield call("events.near_saddle", net=net, modes=(0,), **near)
     first = {"function": lambda x: x[0], "name": "first", "direction": 0, "terminal": False}
     yield call("events.Event", **first)

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dlnds import schema
 from dlnds.arrays import Array
 from dlnds.errors import (
     check_choice,
@@ -243,6 +242,7 @@ def near_saddle(
     net: LinearNetwork,
     modes: Sequence[int],
     *,
+    branch: str | Sequence[str] = "upper",
     radius: float = 0.05,
     direction: str = "either",
     terminal: bool = False,
@@ -257,6 +257,8 @@ def near_saddle(
         The network whose runs are watched.
     modes
         The index set S.
+    branch
+        On which roots these are under weight decay, as for `LinearNetwork.critical_state`.
     radius
         Size of the neighbourhood, relative to ‖Σ‖_F.
     direction
@@ -278,8 +280,12 @@ def near_saddle(
     >>> run.time[run.event == 0].values.round(2).tolist()
     [2.97, 6.07]
     """
-    check_network(net)
-    image = net.image(net.critical_state(modes))
+    check_network(net, with_decay=True)
+    image = net.image(net.critical_state(modes, branch=branch))
+    words = [branch] * len(modes) if isinstance(branch, str) else branch
+    signs = [1 if word == "upper" else -1 for word in words]
+    order = np.argsort(modes).tolist()
+    label = net.point_name([modes[k] for k in order], [signs[k] for k in order])
     bound = check_number("radius", radius, minimum=0.0, maximum=1.0) * np.linalg.norm(net.target)
 
     def excess(x: Array) -> Any:
@@ -287,7 +293,7 @@ def near_saddle(
 
     return Event(
         excess,
-        f"near_{schema.index_set_label(modes)}",
+        f"near_{label}",
         _DIRECTIONS[check_choice("direction", direction, _DIRECTIONS)],
         check_flag("terminal", terminal),
         stacks=True,

@@ -612,6 +612,24 @@ def test_a_mode_below_the_unstable_root_dies_and_one_above_it_is_learnt(depth, d
     assert float(visits.escape_time[0]) == pytest.approx(time, rel=1e-4)
 
 
+def test_events_are_where_decayed_neighbourhoods_begin_and_end():
+    """p = κ/(1 + (κ/p_0 − 1) e^{−2κt}) of the first mode is r ‖Σ‖ from 0, and from κ."""
+    net, start, radius = decayed(2, 0.5, (3.0, 1.0)), 1e-6, 0.02
+    events = [dl.events.near_saddle(net, modes, radius=radius) for modes in ((), (0,))]
+    x = net.initial("aligned", scale=np.sqrt(start))
+    run = dl.flow(net, x, rtol=1e-10, events=events)
+    kappa, size = 2.5, radius * np.sqrt(10.0)
+    rise, near = np.log(kappa / start - 1.0), np.log(size / (kappa - size))
+    leaves, enters = run.time[run.event == 0].values[0], run.time[run.event == 1].values[0]
+    assert leaves == pytest.approx((rise + near) / (2.0 * kappa), rel=1e-6)
+    assert enters == pytest.approx((rise - near) / (2.0 * kappa), rel=1e-6)
+    deep = decayed(3, 0.3, (2.0, 1.0))
+    both = dl.events.near_saddle(deep, (1, 0), branch=("lower", "upper"))
+    assert both(0.0, deep.critical_state((0, 1), branch=("upper", "lower"))) < 0.0
+    assert both.name == "near_{0⁺,1⁻}"
+    assert dl.events.near_saddle(net, (1, 0)).name == "near_{0,1}"
+
+
 @pytest.mark.parametrize("depth", [3, 4])
 def test_modes_of_deep_decayed_networks_go_their_own_ways(depth):
     """Diagonal layers: each mode is a network of one unit, whose root it starts above or below."""

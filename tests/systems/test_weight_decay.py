@@ -284,7 +284,6 @@ REFUSING = {
     "random_fiber_state": lambda net, x: dl.random_fiber_state(net, (0,)),
     "fiber_dimension": lambda net, x: dl.fiber_dimension(net, x),
     "critical_arcs": lambda net, x: dl.critical_arcs(net, x),
-    "near_saddle": lambda net, x: dl.events.near_saddle(net, (0,)),
     "early_stopping": lambda net, x: dl.early_stopping(net, M, strength=0.1),
 }
 
