@@ -43,8 +43,7 @@ def calls_of(names: str, of: Any, **arguments: Any) -> Iterator[Call]:
 #: What a class answers to engines, who have checked what they ask: typed arrays, no user's input.
 FOR_ENGINES = {name for name in vars(SystemProtocol) if not name.startswith("_")} | {
     *("field", "map_modes", "orbit_dimensions", "unit_coordinates", "velocity", "with_covariance"),
-    *("of_fields", "undecayed", "quadratic", "critical_strengths", "orbit_time", "point_name"),
-    *("decayed_minimum", "lowest_loss"),
+    *("of_fields", "undecayed", "quadratic", "orbit_time", "point_name", "point_loss"),
     *(
         "fades",
         "settled",

@@ -35,6 +35,8 @@ OVERLAID = ("visited", "probability", "mean_escape_time", "mean_growth_time")
 _COUNTED = ("radius", "n_runs", "n_failed")
 
 IndexSet = tuple[int, ...]
+#: Modes that are learnt, and on which roots: 1 on larger ones, −1 on smaller ones.
+Point = tuple[IndexSet, IndexSet]
 
 
 class Trace(NamedTuple):
@@ -65,6 +67,8 @@ class Trace(NamedTuple):
 
 class Visit(NamedTuple):
     """A stretch of rows near one critical value, and how it is left."""
+
+    # The first two are its point.
 
     modes: IndexSet
     roots: tuple[int, ...]
@@ -487,10 +491,10 @@ def observed_connections(
         source; ``kind``, ``add`` and ``swap`` as in `connections` or ``other`` (such as two modes
         at once), and ``is_connection``, 0 for these; ``leads``, whether runs lead from source to
         target for the balanced flow, as in `connections`: ``no``, a single ``orbit``, a ``set``, or
-        ``open``; ``drop`` of the loss. Of the first mode that
-        is learnt: ``mean_escape_time`` from the entry until it reaches σ_j/2, and of that
-        ``mean_growth_time``, from σ_j/20 on, each with its standard deviation ``std_…`` over the
-        runs and with ``law_…``, what the law says (below); NaN where no run tells.
+        ``open``, which it is for raw inputs and under weight decay; ``drop`` of the loss. Of the
+        first mode that is learnt: ``mean_escape_time`` from the entry until it reaches σ_j/2, and
+        of that ``mean_growth_time``, from σ_j/20 on, each with its standard deviation ``std_…``
+        over the runs and with ``law_…``, what the law says (below); NaN where no run tells.
 
         Dim ``critical_point``, each index set that runs rest near: ``visitors``, how many runs do,
         ``ended``, how many end there, ``mean_entry`` and ``mean_duration`` (of visits that are
@@ -528,14 +532,14 @@ def observed_connections(
     >>> sorted(set(seen.sequence.values.tolist())), seen.visited.values.tolist()
     (['{} {0} {0,1}'], [5, 5])
     """
-    check_network(net)
+    check_network(net, with_decay=True)
     radius = check_number("radius", radius, minimum=0.0, maximum=1.0)
     runs = schema.read("runs", runs, "run", {}, digest=net.digest)
     if "sample" not in runs.dims:
         runs = runs.drop_vars("sample", errors="ignore").expand_dims("sample")
     members = (runs.isel(sample=k) for k in range(runs.sizes["sample"]))
     paths = [_visits(net, _trace("runs", net, run, radius), radius, merge=True) for run in members]
-    texts = [" ".join(schema.index_set_label(visit.modes) for visit in path) for path in paths]
+    texts = [" ".join(net.point_name(*visit[:2]) for visit in path) for path in paths]
     failed = np.isin(schema.decode(runs["stop_reason"]).values, FAILURES)
     variables = {
         **_edges(net, paths),
@@ -551,20 +555,20 @@ def observed_connections(
 
 def _edges(net: LinearNetwork, paths: Sequence[Sequence[Visit]]) -> dict[str, tuple[str, Array]]:
     """Return the transitions that were made, by source and target; once for each run."""
-    made: dict[tuple[IndexSet, IndexSet], list[Visit]] = defaultdict(list)
+    made: dict[tuple[Point, Point], list[Visit]] = defaultdict(list)
     for path in paths:
-        first = {(a.modes, b.modes): a for a, b in reversed(list(itertools.pairwise(path)))}
+        first = {(a[:2], b[:2]): a for a, b in reversed(list(itertools.pairwise(path)))}
         for pair, visit in first.items():
             made[pair].append(visit)
     pairs = sorted(made, key=lambda pair: (_order(pair[0]), _order(pair[1])))
     departures = Counter(source for source, target in pairs for _ in made[source, target])
     visited = np.array([len(made[pair]) for pair in pairs], np.int64)
     kinds = [_kind(net, *pair) for pair in pairs]
-    drops = [_loss(net, source) - _loss(net, target) for source, target in pairs]
+    drops = [net.point_loss(*source) - net.point_loss(*target) for source, target in pairs]
     return schema.columns(
         "edge",
-        source=schema.index_set_labels(source for source, _ in pairs),
-        target=schema.index_set_labels(target for _, target in pairs),
+        source=np.array([net.point_name(*source) for source, _ in pairs], np.str_),
+        target=np.array([net.point_name(*target) for _, target in pairs], np.str_),
         kind=schema.flag(schema.OBSERVED_KINDS, kinds),
         is_connection=np.array([kind != "other" for kind in kinds], np.int8),
         leads=_leads(net, pairs),
@@ -575,15 +579,15 @@ def _edges(net: LinearNetwork, paths: Sequence[Sequence[Visit]]) -> dict[str, tu
     )
 
 
-def _leads(net: LinearNetwork, pairs: Sequence[tuple[IndexSet, IndexSet]]) -> Array:
-    """Return for each pair of index sets whether runs lead from one to the other.
+def _leads(net: LinearNetwork, pairs: Sequence[tuple[Point, Point]]) -> Array:
+    """Return for each pair of points whether runs lead from one to the other.
 
-    That is open for raw inputs.
+    That is open for raw inputs, and under weight decay.
     """
-    if not net.whitened:
+    if not net.whitened or net.is_decayed:
         return np.full(len(pairs), OPEN, np.int8)
     number = np.arange(len(net.singular_values))
-    learnt = np.array([np.isin(number, modes) for pair in pairs for modes in pair], bool)
+    learnt = np.array([np.isin(number, modes) for pair in pairs for modes, _ in pair], bool)
     rows = 2 * np.arange(len(pairs))
     found = connecting_sets(
         net.widths, net.singular_values, learnt.reshape(-1, len(number)), (rows, rows + 1)
@@ -610,36 +614,34 @@ def _points(net: LinearNetwork, paths: Sequence[Sequence[Visit]]) -> dict[str, t
     entries, stays = defaultdict(list), defaultdict(list)
     for path in paths:
         for visit in path:
-            entries[visit.modes].append(visit.entry)
+            entries[visit[:2]].append(visit.entry)
         for visit in path[:-1]:
-            stays[visit.modes].append(visit.duration)
-    visitors = Counter(modes for path in paths for modes in {visit.modes for visit in path})
-    ended = Counter(path[-1].modes for path in paths if path)
-    sets = sorted(entries, key=_order)
+            stays[visit[:2]].append(visit.duration)
+    visitors = Counter(point for path in paths for point in {visit[:2] for visit in path})
+    ended = Counter(path[-1][:2] for path in paths if path)
+    points = sorted(entries, key=_order)
     return schema.columns(
         "critical_point",
-        critical_point=schema.index_set_labels(sets),
-        visitors=np.array([visitors[modes] for modes in sets], np.int64),
-        ended=np.array([ended[modes] for modes in sets], np.int64),
-        mean_entry=np.array([_mean_and_spread(entries[modes])[0] for modes in sets]),
-        mean_duration=np.array([_mean_and_spread(stays[modes])[0] for modes in sets]),
-        rank=np.array([len(modes) for modes in sets], np.int64),
-        loss=np.array([_loss(net, modes) for modes in sets]),
+        critical_point=np.array([net.point_name(*point) for point in points], np.str_),
+        visitors=np.array([visitors[point] for point in points], np.int64),
+        ended=np.array([ended[point] for point in points], np.int64),
+        mean_entry=np.array([_mean_and_spread(entries[point])[0] for point in points]),
+        mean_duration=np.array([_mean_and_spread(stays[point])[0] for point in points]),
+        rank=np.array([len(modes) for modes, _ in points], np.int64),
+        loss=np.array([net.point_loss(*point) for point in points]),
     )
 
 
-def _order(modes: IndexSet) -> tuple[int, IndexSet]:
-    """Return what index sets are sorted by: as `critical_points` lists them."""
-    return len(modes), modes
+def _order(point: Point) -> tuple[int, IndexSet, IndexSet]:
+    """Return what points are sorted by: as `critical_points` lists them."""
+    modes, roots = point
+    return len(modes), modes, tuple(-root for root in roots)
 
 
-def _loss(net: LinearNetwork, modes: IndexSet) -> float:
-    return 0.5 * float(np.sum(np.delete(net.singular_values, modes) ** 2))
-
-
-def _kind(net: LinearNetwork, source: IndexSet, target: IndexSet) -> str:
-    """Return which connecting orbit leads from a set to another, or 'other'."""
-    if net.depth > 1 and len(target) <= net.max_rank:
+def _kind(net: LinearNetwork, start: Point, end: Point) -> str:
+    """Return which connecting orbit leads from a point to another, or 'other'."""
+    (source, roots), (target, others) = start, end
+    if net.depth > 1 and len(target) <= net.max_rank and min((*roots, *others), default=1) > 0:
         if len(target) == len(source) + 1 and {*source} < {*target}:
             return "add"
         if _swapped(net, source, target) >= 0:

@@ -999,6 +999,15 @@ class LinearNetwork(LayeredSystem):
         own = np.where(self._on_folds[list(modes)], 0, signs).tolist()
         return names.of_roots(modes, own, self.depth)
 
+    def point_loss(self, modes: Sequence[int], signs: Sequence[int]) -> float:
+        """Return the loss of such a point, with the penalty."""
+        if not self.is_decayed:
+            return 0.5 * float(np.sum(np.delete(self.singular_values, modes) ** 2))
+        sigma, roots = self.singular_values, np.zeros(len(self.singular_values), np.int64)
+        roots[list(modes)] = signs
+        sizes = penalized.sizes(sigma, roots[None], self.mean_decay, self.depth)
+        return float(penalized.losses(sigma, sizes, self.mean_decay, self.depth)[0])
+
     @property
     def equal_decay(self) -> float:
         """The decay of all layers, of a whitened network; others have no closed forms."""

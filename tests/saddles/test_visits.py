@@ -672,3 +672,35 @@ def test_decays_that_differ_have_the_visits_of_their_mean_without_a_law():
         run = dl.flow(other, other.initial(scale=0.1, rng=0), (0, 1))
         with pytest.raises(ValueError, match="^net: needs whitened inputs and a weight decay"):
             dl.saddle_visits(other, run)
+
+
+def test_ensembles_of_decayed_runs_have_their_points_and_laws():
+    net, radius = decayed(2, 0.5), 0.03
+    starts = [net.initial("aligned", scale=scale) for scale in (1e-3, 2e-3, 4e-3)]
+    runs = dl.flow(net, np.stack(starts))
+    seen = dl.observed_connections(net, runs, radius=radius)
+    dl.schema.validate(seen)
+    assert set(seen.sequence.values.tolist()) == {"{} {0} {0,1} {0,1,2}"}
+    assert dl.schema.decode(seen.kind).values.tolist() == ["add"] * 3
+    assert dl.schema.decode(seen.leads).values.tolist() == ["open"] * 3
+    points = dl.critical_points(net)
+    for label, loss in zip(seen.critical_point.values, seen.loss.values, strict=True):
+        assert loss == pytest.approx(float(points.loss.sel(critical_point=label)), rel=1e-12)
+    np.testing.assert_allclose(seen["drop"], -np.diff(seen.loss), rtol=1e-12)
+    kappa = net.singular_values - 0.5
+    np.testing.assert_allclose(seen.law_growth_time, np.log(19.0) / (2.0 * kappa), rtol=1e-12)
+    np.testing.assert_allclose(seen.mean_growth_time, seen.law_growth_time, rtol=1e-5)
+
+
+def test_an_unstable_root_is_left_for_either_side():
+    net = decayed(3, 0.3, (2.0,))
+    lower, _ = net.critical_strengths
+    runs = dl.flow(net, np.cbrt(lower) * np.array([[0.999], [1.001], [1.002]]) * np.ones(3))
+    seen = dl.observed_connections(net, runs, radius=0.3 * lower[0] / 2.0)
+    assert seen.critical_point.values.tolist() == ["{}", "{0⁺}", "{0⁻}"]
+    assert seen.ended.values.tolist() == [1, 2, 0]
+    assert seen.visitors.values.tolist() == [1, 2, 3]
+    edges = list(zip(seen.source.values, seen.target.values, seen.visited.values, strict=True))
+    assert sorted(edges) == [("{0⁻}", "{0⁺}", 2), ("{0⁻}", "{}", 1)]
+    assert not seen.is_connection.any()
+    assert (seen["drop"] > 0.0).all()
