@@ -105,6 +105,9 @@ SAFETY, SLOWEST, FASTEST = 0.9, 0.2, 8.0
 TRIALS, LARGE, UNFELT = 60, 1e30, 1e-14
 #: Down to which part of the largest component of its group a component is judged by itself.
 GROUP_SHARE = 1e-3
+#: By what states are rounded at most, to see what that makes of a step: ten times as coarsely as
+#: they are, since rounding may cancel by chance, and an error adds some derivatives.
+ROUNDED = 64.0 * float(np.finfo(np.float64).eps)
 #: Errors so small that their squares, and those of the weights, are zero to the machine.
 NOTHING = 1e-150
 
@@ -517,6 +520,23 @@ def set_tolerance(task, trial):
         trial.tolerance[i] = max(NOTHING, task.atol + task.rtol * scale)
 
 
+@part
+def heed_rounding(field, t, x, h, params, derivative, tolerance):
+    """Raise ``tolerance`` to what rounding of the state may make of a step.
+
+    Sums of large terms that cancel leave the derivative of a small component with their rounding,
+    below which no step is short enough to go.
+    """
+    rounded, image = room(x.size), room(x.size)
+    for i in range(x.size):
+        rounded[i] = x[i] * (1.0 + ROUNDED * np.sin(1.0 + i * i))
+    field(t, rounded, params, image)
+    for i in range(x.size):
+        noise = abs(h * (image[i] - derivative[i]))
+        if tolerance[i] < noise < np.inf:
+            tolerance[i] = noise
+
+
 @inlined
 def accepted_step(method, task, now, remaining, unread, work, trial):
     """Shorten the step until its error is acceptable; return a code and the step.
@@ -538,6 +558,10 @@ def accepted_step(method, task, now, remaining, unread, work, trial):
         method.error_scale(t + h, trial.state, method.params, trial.scale)
         set_tolerance(task, trial)
         error = error_norm(h, stages, tolerance)
+        if 1.0 < error < np.inf:
+            heed_rounding(method.field, t, x, h, method.params, stages[0], tolerance)
+            now.evaluations += 1
+            error = error_norm(h, stages, tolerance)
         # whatever the error is, an infinite scale allows it
         finite = np.isfinite(error) and all_finite(trial.scale) and all_finite(trial.state)
         finite = finite and all_finite(stages[12])

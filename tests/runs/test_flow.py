@@ -387,3 +387,17 @@ def test_a_limit_has_the_name_that_its_state_has_where_singular_values_are_equal
         run = dl.flow(net, net.initial(scale=0.1, rng=seed))
         assert run.limit == dl.classify(net, run.isel(time=-1)).critical_point.item()
         assert run.limit == "{" + ",".join(map(str, range(widths[1]))) + "}"
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_rounding_of_large_weights_does_not_shorten_the_steps_of_small_ones(seed):
+    """Through one unit nothing but the first mode is learnt; what reads the second input decays.
+
+    It decays below the rounding of the sum that moves it, which no step is short enough to resolve.
+    With the largest eigenvalue 3 · 2.6^{4/3} stability asks for 1,950 steps.
+    """
+    net = dl.LinearNetwork(widths=(2, 1, 2, 2), target=np.diag([2.6, 1.4]))
+    run = dl.flow(net, net.initial(scale=0.3, rng=seed), (0, 1000), [1000.0], rtol=1e-12)
+    assert dl.schema.decode(run.stop_reason).item() == "end_reached"
+    assert run.n_steps < 3 * 1950
+    assert float(run.loss[-1]) == pytest.approx(0.5 * 1.4**2, rel=1e-15)

@@ -566,8 +566,10 @@ def test_runs_from_points_moved_along_gl_learn_no_mode_but_the_one_they_begin_wi
                 assert end <= {0, 1}
             else:
                 assert end == {gained, *modes}
-            assert np.abs(strengths[:, others]).max() < 1e-13 * sigma[0]
-            assert np.abs(strengths[:, :, others]).max() < 1e-13 * sigma[0]
+            layers = net.unpack(fibres.state.values[row])  # a rounding of one moves W by so much
+            most = 2e-16 * np.prod([np.linalg.norm(w, axis=(-2, -1)) for w in layers], axis=0)
+            for part in (strengths[:, others], np.swapaxes(strengths[:, :, others], 1, 2)):
+                assert (np.abs(part).max(axis=(1, 2)) < 20.0 * most).all()
             kept = sorted(end)
             fit = strengths[-1][np.ix_(kept, kept)]
             np.testing.assert_allclose(fit, np.diag(sigma[kept]), atol=1e-6)
