@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+import xarray.conventions  # adds a filter of warnings of its own when it is loaded
 
 import dlnds as dl
 
