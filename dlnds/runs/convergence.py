@@ -147,6 +147,20 @@ def convergence_bounds(net: Any, run: xr.Dataset) -> xr.Dataset:
     certified = np.full_like(bounds, np.nan)
     if is_flow:
         certified = _certified(partials, excess, known["time"].values, found)
+    more = _kept(loss, layers, excess, dims, float(known.attrs.get("rtol", 0.0)))
+    return _finished(net, known, dims, (excess, rate), (bounds, certified, words), more)
+
+
+def _finished(
+    net: Any,
+    known: xr.Dataset,
+    dims: tuple[str, ...],
+    measured: tuple[Array, Array],
+    proven: tuple[Array, Array, Array],
+    more: dict[str, Any],
+) -> xr.Dataset:
+    """Return the excess and its rate, the bounds with what they certify and why, and ``more``."""
+    (excess, rate), (bounds, certified, words) = measured, proven
     of_bounds = (*dims[:-1], "bound", dims[-1])
     variables = {
         "excess_loss": (dims, excess),
@@ -155,12 +169,8 @@ def convergence_bounds(net: Any, run: xr.Dataset) -> xr.Dataset:
         "rate_margin": (of_bounds, rate[..., None, :] - bounds),
         "excess_bound": (of_bounds, certified),
         "decision": (of_bounds[:-1], schema.flag(schema.RATE_DECISIONS, words)),
-        **_kept(loss, layers, excess, dims, float(known.attrs.get("rtol", 0.0))),
+        **more,
     }
-    return _finished(net, known, variables)
-
-
-def _finished(net: Any, known: xr.Dataset, variables: dict[str, Any]) -> xr.Dataset:
     kept = [name for name in ("time", "iteration", "sample") if name in known.variables]
     coords = {name: known[name].variable for name in kept} | {"bound": list(_BOUNDS)}
     return schema.finish(xr.Dataset(variables, coords), "convergence_bounds", net.attributes())
@@ -190,21 +200,9 @@ def _under_decay(net: Any, run: xr.Dataset) -> xr.Dataset:
         certified[..., 1, :] = np.where(has_ball, steady, np.nan)
     words = np.full((*loss.shape[:-1], 4), "weight_decay", object)
     words[..., 1] = np.where(has_ball[..., 0], "proven", word)
-    of_bounds = (*dims[:-1], "bound", dims[-1])
-    return _finished(
-        net,
-        known,
-        {
-            "excess_loss": (dims, excess),
-            "rate": (dims, rate),
-            "rate_bound": (of_bounds, bounds),
-            "rate_margin": (of_bounds, rate[..., None, :] - bounds),
-            "excess_bound": (of_bounds, certified),
-            "decision": (of_bounds[:-1], schema.flag(schema.RATE_DECISIONS, words)),
-            "asymptotic_rate": math.nan if orbit is None else 2.0 * orbit.curvature,
-            **_faded(net, known, layers, loss, dims),
-        },
-    )
+    steady_rate = math.nan if orbit is None else 2.0 * orbit.curvature
+    more = {"asymptotic_rate": steady_rate} | _faded(net, known, layers, loss, dims)
+    return _finished(net, known, dims, (excess, rate), (bounds, certified, words), more)
 
 
 def _faded(
