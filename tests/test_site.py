@@ -224,6 +224,25 @@ def test_every_public_name_is_on_a_page_for_readers(generate):
     assert not lost, f"put them into questions.md, or onto the page where they belong: {lost}"
 
 
+def test_figures_of_the_bench_stand_under_what_they_are_of():
+    printed = (
+        "dlnds 0.2.0\n== Figures of runs\n== one run, error 1e-6\n     dlnds 1.6 ms, peer 4.8 ms\n"
+        "ok   against peer: 3 x (goal: at least 2)\n"
+        "MISS drift: 2e-09 of the first (goal: at most 1e-09, missed by a factor 2)\n"
+        "== plateaus\n--   peer: not available\nok   most steps: 691 steps (goal: at most 1500)\n"
+    )
+    assert of_the_site("benchmarks").parts(printed) == [
+        {
+            "title": "One run, error 1e-6",
+            "rows": [
+                ["against peer", "3 x", "at least 2", False],
+                ["drift", "2e-09 of the first", "at most 1e-09", True],
+            ],
+        },
+        {"title": "Plateaus", "rows": [["most steps", "691 steps", "at most 1500", False]]},
+    ]
+
+
 def test_the_glossary_is_in_order_and_names_each_thing_once(terms):
     heads = list(terms.glossary())
     assert heads == sorted(heads, key=str.casefold)

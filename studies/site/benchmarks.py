@@ -1,16 +1,19 @@
 """Put what ``nox -s bench`` printed into ``benchmarks.json``, from which the page is made.
 
-``nox -s bench > bench.txt; python studies/site/benchmarks.py bench.txt --title Continuation``
+``nox -s bench > bench.txt; python studies/site/benchmarks.py bench.txt``
 """
 
 import argparse
 import datetime
 import json
+import os
 import platform
 import re
 from pathlib import Path
+from typing import Any
 
 TABLE = Path(__file__).with_name("benchmarks.json")
+HEADING = re.compile(r"^== (.+)$", re.MULTILINE)
 LINE = re.compile(r"^(ok  |MISS) (.+): (\S+) +(.*?) ?\(goal: (at \w+ [^,)]+)", re.MULTILINE)
 
 
@@ -23,20 +26,28 @@ def rows(text: str) -> list[list[str | bool]]:
     ]
 
 
+def parts(text: str) -> list[dict[str, Any]]:
+    """Return the headings that figures stand under, with these."""
+    _, *found = HEADING.split(text)
+    titled = zip(found[::2], map(rows, found[1::2]), strict=True)
+    return [
+        {"title": title[:1].upper() + title[1:], "rows": these} for title, these in titled if these
+    ]
+
+
 def main() -> None:
-    """Replace the part of that title, or add it."""
+    """Put the parts of a run in the place of those with their titles, and the others behind."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("printed", type=Path, help="what the bench printed")
-    parser.add_argument("--title", required=True, help="title of the part of the page")
-    parser.add_argument("--machine", default=f"{platform.machine()}, {platform.system()}")
-    parser.add_argument("--note", default="")
+    machine = f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}"
+    parser.add_argument("--machine", default=machine)
     options = parser.parse_args()
     when = datetime.date.fromtimestamp(options.printed.stat().st_mtime).isoformat()
-    part = {"title": options.title, "when": when, "machine": options.machine, "note": options.note}
-    part["rows"] = rows(options.printed.read_text(encoding="utf-8"))
-    parts = json.loads(TABLE.read_text(encoding="utf-8")) if TABLE.is_file() else []
-    others = [other for other in parts if other["title"] != options.title]
-    text = json.dumps([*others, part], indent=1, ensure_ascii=False)
+    made = parts(options.printed.read_text(encoding="utf-8"))
+    new = {part["title"]: part | {"when": when, "machine": options.machine} for part in made}
+    old = json.loads(TABLE.read_text(encoding="utf-8")) if TABLE.is_file() else []
+    kept = {part["title"]: part for part in old}
+    text = json.dumps([*(kept | new).values()], indent=1, ensure_ascii=False)
     TABLE.write_text(text + "\n", encoding="utf-8")
 
 

@@ -196,7 +196,7 @@ def benchmarks() -> str:
     text = [(SITE / "benchmarks.md").read_text(encoding="utf-8")]
     for part in json.loads((SITE / "benchmarks.json").read_text(encoding="utf-8")):
         rows = [(*row[:3], "**missed**" if row[3] else "met") for row in part["rows"]]
-        text.append(f"## {part['title']}\n\n{part['when']}, {part['machine']}. {part['note']}\n")
+        text.append(f"## {part['title']}\n\n{part['when']}, {part['machine']}.\n")
         text.append(_table(("what", "measured", "goal", ""), rows))
     return "\n".join(text)
 

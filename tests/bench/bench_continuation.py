@@ -17,7 +17,6 @@ import contextlib
 import functools
 import gc
 import io
-import os
 import statistics
 import tempfile
 import time
@@ -27,7 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse
 import xarray as xr
-from common import available, cpu_of, note, report
+from common import available, cpu_of, note, opening, report
 from scipy.optimize import brentq
 from scipy.stats import ortho_group
 from threadpoolctl import threadpool_limits
@@ -411,7 +410,7 @@ def whole_branch(case, repeats=9):
     z = np.column_stack([branch.state.values, branch.p.values])
     length = float(np.linalg.norm(np.diff(z, axis=0), axis=1).sum())
     steps, size = rows - 1, length / (rows - 1)
-    print(f"{name}: {rows} rows and {len(found)} special points in a length of {length:.3g}")
+    note(f"{name}: {rows} rows and {len(found)} special points in a length of {length:.3g}")
     error = max(float(np.abs(found - p).min(initial=np.inf)) for p in case.special)
     report(f"{name}, error of special p", error, 1e-10, "", at_most=True)
     makers = {"numpy": numpy_job, "numpy and brentq": functools.partial(numpy_job, brent=True)}
@@ -467,7 +466,7 @@ def wide(width):
 
 
 if __name__ == "__main__":
-    print(f"dlnds {dl.__version__}, numpy {np.__version__}, {os.cpu_count()} cores")
+    opening(__doc__)
     for branch in (weight_decay, cubic, bratu, brusselator, lorenz):
         whole_branch(branch)
     cold_and_warm()

@@ -10,7 +10,6 @@ were three to thirty times slower for the skinny products.
 
 import functools
 import itertools
-import os
 import sys
 import tempfile
 import time
@@ -26,8 +25,10 @@ from common import (
     at_equal_error,
     available,
     cpu_of,
+    heading,
     median_time,
     note,
+    opening,
     relative_error,
     report,
     report_ratios,
@@ -80,7 +81,7 @@ def milliseconds(times):
 
 def one_run():
     """One run of a small network."""
-    print("one run, widths (4, 4, 4, 4), T = 400, 200 saved times, error 1e-6", flush=True)
+    heading("one run, widths (4, 4, 4, 4), T = 400, 200 saved times, error 1e-6")
     net = small_network()
     start = net.initial(scale=1e-2, rng=0)
     truth, timed = reference(net, start, GRID), {}
@@ -110,7 +111,8 @@ def thousand_runs():
     truth = reference(net, starts[:sample], GRID)
     ours = functools.partial(flow_tool, net, grid=GRID, workers=peers.CORES)
     level = relative_error(ours(starts[:sample])(1e-6)(), truth)
-    print(f"{count} runs, rtol 1e-6, {peers.CORES} cores: error {level:.1e}", flush=True)
+    heading(f"{count} runs, rtol 1e-6, {peers.CORES} cores")
+    note(f"error {level:.1e}")
     jobs = {"dlnds": ours(starts)(1e-6)}
     pool = peers.ScipyPool(net, GRID)
     tools = {"scipy pool": pool.tool(starts[:sample])}
@@ -136,7 +138,7 @@ def thousand_runs():
 @threadpoolctl.threadpool_limits.wrap(limits=1, user_api="blas")
 def wide_network():
     """Widths at which the matrix products count."""
-    print("widths (64, 64, 64, 64, 64), T = 10, 11 saved times, error 1e-6", flush=True)
+    heading("widths (64, 64, 64, 64, 64), T = 10, 11 saved times, error 1e-6")
     target = np.random.default_rng(0).normal(size=(64, 64)) / 8.0
     net = dl.LinearNetwork(widths=(64,) * 5, target=target)
     start, grid = net.initial(scale=0.1, rng=0), np.linspace(0.0, 10.0, 11)
@@ -154,7 +156,7 @@ def wide_network():
 @threadpoolctl.threadpool_limits.wrap(limits=1, user_api="blas")
 def completion():
     """A deep factorization of a matrix, some of whose entries are known."""
-    print("100 x 100 of rank 5, 30 % known, depth 3, start 1e-3, T = 300, error 1e-4", flush=True)
+    heading("100 x 100 of rank 5, 30 % known, depth 3, start 1e-3, T = 300, error 1e-4")
     rng = np.random.default_rng(0)
     target = rng.normal(size=(100, 5)) @ rng.normal(size=(5, 100))
     target *= 10.0 / np.linalg.norm(target, 2)
@@ -195,7 +197,7 @@ def compiled_dot(a, b, out):
 @threadpoolctl.threadpool_limits.wrap(limits=1, user_api="blas")
 def skinny_network():
     """Many inputs and few outputs: products that are bound by memory."""
-    print("widths (784, 256, 256, 10): rates", flush=True)
+    heading("widths (784, 256, 256, 10): rates")
     target = np.random.default_rng(0).normal(size=(10, 784)) / 28.0
     net = dl.LinearNetwork(widths=(784, 256, 256, 10), target=target)
     start, out = net.initial(scale=0.05, rng=0), np.empty(net.dim)
@@ -353,7 +355,7 @@ def plateau_case(depth, eps):
 
 def plateaus():
     """Long rests at saddles, from tiny aligned starts."""
-    print("plateaus, widths (3, …, 3), Sigma = diag(3, 2, 1), rtol 1e-6, t to infinity", flush=True)
+    heading("plateaus, widths (3, …, 3), Sigma = diag(3, 2, 1), rtol 1e-6, t to infinity")
     cases = {(h, eps): plateau_case(h, eps) for h in (3, 4, 5) for eps in SIZES}
     steps = {key: case["steps"] for key, case in cases.items()}
     report("most steps", max(steps.values()), 1500, "steps", at_most=True)
@@ -390,7 +392,7 @@ dl.flow(net, net.initial(scale=1e-2, rng=0), t_span=(0, 400), method={method!r})
 
 def first_runs():
     """The first run of a fresh process, by each method."""
-    print("first run of a process, with an empty and with a filled cache", flush=True)
+    heading("first run of a process, with an empty and with a filled cache")
     for method in ("dop853", "radau", "auto"):
         with tempfile.TemporaryDirectory() as cache:
             code = ["-c", FIRST_RUN.format(method=method)]
@@ -413,7 +415,7 @@ PARTS = (
 )
 
 if __name__ == "__main__":
-    print(f"dlnds {dl.__version__}, numpy {np.__version__}, {os.cpu_count()} cores", flush=True)
+    opening(__doc__)
     for part in PARTS:
         if part.__name__ in sys.argv[1:] or len(sys.argv) == 1:
             note(f"({seconds(part):.0f} s)")

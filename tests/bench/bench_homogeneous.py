@@ -4,10 +4,8 @@ Run by ``nox -s bench``. Both kinds of kernels evaluate the gradient of the same
 precision, on the CPU, one call at a time. Peers that are not installed are left out.
 """
 
-import os
-
 import numpy as np
-from common import alternate, available, median_time, note, report
+from common import alternate, available, median_time, note, opening, report
 
 import dlnds as dl
 from dlnds._kernels import jit
@@ -100,6 +98,6 @@ def escape_directions():
 
 
 if __name__ == "__main__":
-    print(f"dlnds {dl.__version__}, numpy {np.__version__}, {os.cpu_count()} cores")
+    opening(__doc__)
     gradients()
     escape_directions()

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import scipy.linalg
-from common import alternate, available, median_time, note, report, seconds
+from common import alternate, available, median_time, note, opening, report, seconds
 from threadpoolctl import threadpool_limits
 
 import dlnds as dl
@@ -189,7 +189,7 @@ def time_of_connections():
 
 
 if __name__ == "__main__":
-    print(f"dlnds {dl.__version__}, numpy {np.__version__}, {os.cpu_count()} cores")
+    opening(__doc__)
     whole_atlas()
     time_of_connections()
     known_spectrum("at a perfect fit", tuple(range(SIZE)), 0.05, 20)

@@ -6,10 +6,8 @@ equal steps. Each takes the loosest tolerance, or the fewest steps, at which no 
 more than a given amount.
 """
 
-import os
-
 import numpy as np
-from common import TOLERANCES, alternate, available, note, report
+from common import TOLERANCES, alternate, available, note, opening, report
 
 import dlnds as dl
 from dlnds._kernels import runge_kutta
@@ -108,5 +106,5 @@ def all_exponents_of_a_network():
 
 
 if __name__ == "__main__":
-    print(f"dlnds {dl.__version__}, numpy {np.__version__}, {os.cpu_count()} cores")
+    opening(__doc__)
     all_exponents_of_a_network()

@@ -5,11 +5,10 @@ decays, W of rank 8, networks of three layers of width 256.
 """
 
 import argparse
-import os
 import tempfile
 
 import numpy as np
-from common import alternate, available, cpu_of, note, report
+from common import alternate, available, cpu_of, note, opening, report
 from threadpoolctl import threadpool_limits
 
 import dlnds as dl
@@ -160,7 +159,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="maps of 64 x 64")
     options = parser.parse_args()
-    print(f"dlnds {dl.__version__}, numpy {np.__version__}, {os.cpu_count()} cores")
+    opening(__doc__)
     prod, x = problem(64 if options.quick else 256)
     per_evaluation(prod, x)
     per_step(prod, x)

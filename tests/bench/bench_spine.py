@@ -12,7 +12,7 @@ import tempfile
 import time
 
 import numpy as np
-from common import available, cpu_of, median_time, note, report
+from common import available, cpu_of, median_time, note, opening, report
 
 import dlnds as dl
 from dlnds._kernels import jit
@@ -177,6 +177,6 @@ def cold_and_warm():
 
 
 if __name__ == "__main__":
-    print(f"dlnds {dl.__version__}, numpy {np.__version__}, {os.cpu_count()} cores")
+    opening(__doc__)
     hessian_against_differences()
     cold_and_warm()

@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 import xarray as xr
-from common import note, report
+from common import note, opening, report
 
 import dlnds as dl
 
@@ -43,5 +43,6 @@ def overhead(what, workers):
 
 
 if __name__ == "__main__":
+    opening(__doc__)
     overhead("in this process", 1)
     overhead("two workers", 2)

@@ -13,6 +13,8 @@ import time
 
 import numpy as np
 
+import dlnds as dl
+
 #: Tolerances to try, from the loosest on.
 TOLERANCES = 10.0 ** -np.arange(2.0, 13.1, 0.25)
 
@@ -28,6 +30,17 @@ def report(what, value, goal, unit, *, at_most):
         f"(goal: {relation} {goal:g}{missing})",
         flush=True,
     )
+
+
+def opening(words):
+    """Print with what is measured, and the first line of a docstring as a heading."""
+    print(f"dlnds {dl.__version__}, numpy {np.__version__}, {os.cpu_count()} cores", flush=True)
+    heading(words.partition("\n")[0].rstrip("."))
+
+
+def heading(title):
+    """Print what the figures that follow are of."""
+    print(f"== {title}", flush=True)
 
 
 def note(text):
