@@ -1,5 +1,7 @@
 """Spectra, dense and iterative; rates, inertia, fibers."""
 
+import itertools
+
 import naive
 import numpy as np
 import pytest
@@ -255,6 +257,63 @@ def test_runs_converge_at_the_stated_rate():
     ends = [0.0, 2.0 / rate]
     run = dl.flow(net, x + 1e-4 * slowest, t_span=ends, t_eval=ends, rtol=1e-11)
     assert np.log(run.loss[0] / run.loss[1]) / 2.0 == pytest.approx(2.0, rel=1e-3)
+
+
+def balanced_start(net):
+    """Layers that share their singular values and the frames between them, else random."""
+    rng, least = np.random.default_rng(0), min(net.widths)
+    frames = [np.linalg.qr(rng.normal(size=(d, d)))[0][:, :least] for d in net.widths]
+    values = np.linspace(1.0, 0.8, least)
+    return net.pack([(b * values) @ a.T for a, b in itertools.pairwise(frames)])
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("depth", [2, 3, 4])
+@pytest.mark.parametrize(
+    ("ends", "width", "sigma"),
+    [
+        ((3, 3), 4, (3.0, 2.0, 1.5)),
+        ((3, 4), 3, (3.0, 2.0, 1.5)),
+        ((3, 3), 2, (3.0, 2.0, 0.0)),
+        ((3, 3), 2, (3.0, 2.0, 1.5)),
+        ((4, 3), 1, (3.0, 2.0, 1.5)),
+    ],
+)
+def test_balanced_runs_converge_at_the_rate_of_the_weakest_mode_learnt(depth, ends, width, sigma):
+    """By length: the loss above its minimum falls at twice the rate, once the rest is gone.
+
+    Between 10 and 14 of its times the slowest part is between e^−10 and e^−14, of which others
+    leave less than a hundredth.
+    """
+    widths = (ends[0], *(width,) * (depth - 1), ends[1])
+    target = np.zeros((ends[1], ends[0]))
+    np.fill_diagonal(target, sigma)
+    r = min(widths)
+    weakest, below = (*sigma, 0.0)[r - 1 : r + 1]
+    if below > 0.0:
+        rate = weakest ** (1.0 - 2.0 / depth) * (weakest - below)
+    else:
+        rate = (depth if ends == (r, r) else 1.0) * weakest ** (2.0 - 2.0 / depth)
+    net = dl.LinearNetwork(widths=widths, target=target)
+    times = [0.0, 10.0 / rate, 14.0 / rate]
+    run = dl.flow(net, balanced_start(net), t_span=times[::2], t_eval=times, rtol=1e-12)
+    excess = run.loss.values - 0.5 * np.sum(np.array(sigma[r:]) ** 2)
+    assert np.log(excess[1] / excess[2]) / (2.0 * 4.0) == pytest.approx(1.0, rel=0.01)
+    found = dl.linearize(net, net.critical_state(range(r)), method="dense")
+    assert float(found.convergence_rate) == pytest.approx(rate, rel=1e-12)
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("depth", [2, 3, 4])
+def test_balanced_runs_lose_algebraically_what_the_target_lacks(depth):
+    """For ½ w^{2h} each weight has ẇ = −w^{2h−1}: the loss falls like t^{−h/(h−1)}."""
+    net = dl.LinearNetwork((3,) * (depth + 1), target=np.diag([3.0, 2.0, 0.0]))
+    times = [0.0, 1e4, 4e4]
+    run = dl.flow(net, balanced_start(net), t_span=times[::2], t_eval=times, rtol=1e-12)
+    found = np.log(run.loss[1] / run.loss[2]) / np.log(4.0)
+    assert found == pytest.approx(depth / (depth - 1), rel=1e-3)
+    limit = dl.linearize(net, net.critical_state((0, 1)), method="dense")
+    assert float(limit.convergence_rate) == 0.0
 
 
 def test_rates_of_any_system_are_those_of_its_jacobian():
