@@ -140,14 +140,25 @@ def test_aligned_balanced_states_are_equilibria_of_weight_decay(depth, branches)
         assert nullity == np.linalg.matrix_rank(generators, tol=1e-9)
 
 
-@pytest.mark.parametrize("r", range(5))
-def test_nullity_at_small_weight_decay_counts_the_units_that_learn_nothing(r):
-    net = dl.LinearNetwork(widths=(4,) * 4, target=np.diag([4.0, 3.0, 2.0, 1.0]))
+@pytest.mark.parametrize("weight_decay", [0.01, 0.3])
+@pytest.mark.parametrize("widths", [(4, 4, 4, 4), (3, 5, 2), (2, 3, 4, 2), (4, 3, 5, 3), (3, 3, 3)])
+def test_nullity_under_weight_decay_counts_the_turns_that_move_what_is_learnt(widths, weight_decay):
+    """A turn of hidden units moves nothing if it is among units that learn nothing."""
+    target = np.zeros((widths[-1], widths[0]))
+    sigma = np.array([4.0, 3.0, 2.0, 1.0])[: min(target.shape)]
+    np.fill_diagonal(target, sigma)
+    net = dl.LinearNetwork(widths=widths, target=target)
     residual = dl.equilibria(net, "weight_decay")
-    x = equilibrium(net, 0.01, (1,) * r + (0,) * (4 - r))
-    eigenvalues = np.linalg.eigvalsh(residual.matrix(x, 0.01))
-    free = 4 - r
-    assert np.count_nonzero(np.abs(eigenvalues) < 1e-10) == 12 - free * (free - 1)
+    roots = (0, 1) if net.depth == 2 else (-1, 0, 1)
+    for branches in itertools.product(roots, repeat=len(sigma)):
+        r = np.count_nonzero(branches)
+        x = equilibrium(net, weight_decay, branches)
+        eigenvalues = np.linalg.eigvalsh(residual.matrix(x, weight_decay))
+        moving = sum(d * (d - 1) - (d - r) * (d - r - 1) for d in widths[1:-1]) // 2
+        # The next smallest is of the order of the decay times what modes differ by.
+        sizes = np.sort(np.abs(eigenvalues))
+        assert sizes[:moving].max(initial=0.0) < 1e-12
+        assert sizes[moving] > 1e-3 * weight_decay
 
 
 @pytest.mark.parametrize("depth", [3, 4])
