@@ -255,6 +255,43 @@ def test_fibers_of_full_rank_are_smooth_with_the_known_dimension(widths, dimensi
         assert (int(fiber.fiber_dimension), int(fiber.is_smooth)) == (dimension, 1)
 
 
+@pytest.mark.parametrize(
+    ("widths", "sigma"),
+    [
+        ((1, 1, 1, 1), (1.0,)),
+        ((2, 2, 2, 2), (2.0, 1.0)),
+        ((2, 2, 2, 2), (2.0, 0.0)),
+        ((3, 2, 2, 3), (3.0, 2.0, 1.0)),
+        ((2, 3, 4, 3, 2), (2.0, 1.0)),
+        ((3, 3, 3, 2), (3.0, 2.0)),
+    ],
+)
+def test_sheets_cross_at_canonical_points_below_the_least_width_and_there_only(widths, sigma):
+    """The weights of one layer between units that have learnt nothing may be anything.
+
+    With those of all other layers they may, too, exactly if some layer has no such units: else
+    they change the map, or leave a force. So the fiber holds planes through A_S, but not their sum.
+    """
+    target = np.zeros((widths[-1], widths[0]))
+    np.fill_diagonal(target, sigma)
+    net = dl.LinearNetwork(widths=widths, target=target)
+    rng = np.random.default_rng(0)
+    for modes in naive.index_sets(net):
+        x = net.critical_state(modes)
+        layers = net.unpack(x)
+        free = [np.outer(~w.any(axis=1), ~w.any(axis=0)) for w in layers]
+        moves = [rng.normal(size=w.shape) * at for w, at in zip(layers, free, strict=True)]
+        singles = [net.pack([m * (j == i) for j, m in enumerate(moves)]) for i in range(net.depth)]
+        ends = [x + step for step in (*singles, sum(singles))]
+        changes = [np.abs(naive.field(net, y)).max() for y in ends]
+        maps = [np.abs(net.product(y) - net.product(x)).max() for y in ends]
+        crosses = len(modes) < min(widths)
+        assert max(changes[:-1]) < 1e-13
+        assert max(maps[:-1]) < 1e-13
+        assert (max(changes[-1], maps[-1]) > 1e-3) == crosses
+        assert bool(dl.fiber_dimension(net, x).is_smooth) == (not crosses)
+
+
 def test_many_kinds_are_not_all_tried_and_that_is_said():
     net = dl.LinearNetwork(widths=(7,) * 5, target=np.diag(np.arange(7.0, 0.0, -1.0)))
     x = net.critical_state((0,))
