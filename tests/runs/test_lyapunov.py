@@ -226,6 +226,24 @@ def test_exponents_at_a_saddle():
 
 
 @pytest.mark.compiled
+@pytest.mark.parametrize("widths", [(2, 2), (2, 3, 2), (3, 2, 2), (3, 1, 2), (2, 2, 2, 2)])
+def test_exponents_of_a_run_after_it_has_come_to_its_limit_are_minus_the_spectrum_there(widths):
+    """The run begins far from there; the Hessian is by differences. Mixing is as at fixed points."""
+    target = np.zeros((widths[-1], widths[0]))
+    np.fill_diagonal(target, [2.0, 1.0])
+    net = dl.LinearNetwork(widths=widths, target=target)
+    x = net.initial(scale=0.7, rng=1)
+    found = dl.lyapunov_spectrum(net, x, (0, 220.0), burn_in=200.0)
+    limit = found.state.values
+    assert np.linalg.norm(limit - x) > 0.3
+    H = naive.differences(lambda y: -naive.field(net, y), limit, 1e-3)
+    expected = -np.linalg.eigvalsh(0.5 * (H + H.T))
+    gaps = np.abs(expected[:, None] - expected)
+    mixed = (gaps * np.minimum(1.0, 1e4 * np.exp(-2.0 * gaps * 200.0))).max()
+    np.testing.assert_allclose(found.exponent, expected, rtol=0, atol=1e-7 + mixed)
+
+
+@pytest.mark.compiled
 def test_a_run_that_converges_has_errors_like_one_over_time():
     """Half as large at twice the time, within what the approach has not yet decided."""
     net = naive.random_network((2, 3, 2), 3)
