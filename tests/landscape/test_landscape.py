@@ -102,6 +102,15 @@ def test_closed_spectra_at_every_index_set(widths):
             dl.schema.validate(dense)
 
 
+def test_of_two_layers_the_index_falls_where_a_mode_vanishes():
+    """Each spare unit has one direction down for each mode above zero that is not learnt."""
+    for depth in (2, 3):
+        for weak, modes in ((0.1, 1), (0.0, 0), (-0.1, 1)):
+            net = dl.LinearNetwork((2, *(3,) * (depth - 1), 2), np.diag([2.0, weak]))
+            spare = 2 * modes if depth == 2 else 0
+            assert int(dl.linearize(net, net.critical_state((0,)))["index"]) == spare
+
+
 def test_morse_index_at_the_origin_of_two_layers():
     """Every unlearnt mode gives d_1 negative eigenvalues −σ_k."""
     net = dl.LinearNetwork(widths=(3, 5, 2), target=[[3.0, 0, 0], [0, 1.0, 0]])

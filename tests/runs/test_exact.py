@@ -57,6 +57,16 @@ def test_modes_with_negative_product_decay_to_the_origin(depth):
     assert (np.diff(exact.loss) < 0).all()
 
 
+def test_two_layers_out_of_balance_learn_a_mode_of_the_wrong_sign():
+    """Of a_1² − a_2² = c ≠ 0 the product passes zero with the speed σ |c|."""
+    net = dl.LinearNetwork(widths=(1, 1, 1), target=[[2.0]])
+    for x in ([0.5, -0.2], [-0.2, 0.5]):
+        run = dl.flow(net, x)
+        assert (run.limit, np.prod(x) < 0.0) == ("{0}", True)
+        a, b = run.state.values.T
+        np.testing.assert_allclose(a**2 - b**2, x[0] ** 2 - x[1] ** 2, rtol=1e-4)
+
+
 @pytest.mark.parametrize("depth", [2, 3, 4, 5])
 def test_modes_that_the_target_lacks_decay_like_their_weights(depth):
     """For ½ w^{2h} each weight has ẇ = −w^{2h−1}: w^{2−2h} grows at the rate 2h − 2."""
