@@ -228,7 +228,7 @@ def test_exponents_at_a_saddle():
 @pytest.mark.compiled
 @pytest.mark.parametrize("widths", [(2, 2), (2, 3, 2), (3, 2, 2), (3, 1, 2), (2, 2, 2, 2)])
 def test_exponents_of_a_run_after_it_has_come_to_its_limit_are_minus_the_spectrum_there(widths):
-    """The run begins far from there; the Hessian is by differences. Mixing is as at fixed points."""
+    """The run begins far from there; the Hessian is by differences."""
     target = np.zeros((widths[-1], widths[0]))
     np.fill_diagonal(target, [2.0, 1.0])
     net = dl.LinearNetwork(widths=widths, target=target)
