@@ -203,6 +203,25 @@ def test_pages_of_studies_say_what_form_they_show(generate):
         assert (ROOT / "studies" / "pictures" / f"{name}.png").is_file()
 
 
+@pytest.mark.parametrize("name", sorted(p.stem for p in (ROOT / "studies").glob("*.py")))
+def test_notebooks_of_studies_run_in_their_quick_form(generate, name, monkeypatch):
+    """A kernel is started with arguments of its own, which no study knows."""
+
+    def parse_args(parser):
+        options, unknown = parser.parse_known_args()
+        assert not unknown, "parse_args would end the notebook"
+        raise KeyboardInterrupt(options.quick)  # the study would begin
+
+    assert '"first_notebook_cell": generate.FIRST_CELL' in (SITE / "conf.py").read_text("utf-8")
+    monkeypatch.setattr("sys.argv", ["ipykernel_launcher.py", "-f", "kernel.json"])
+    monkeypatch.setattr("argparse.ArgumentParser.parse_args", parse_args)
+    notebook = {"__name__": "__main__", "__doc__": "Made by IPython."}
+    exec(generate.FIRST_CELL, notebook)
+    study = (ROOT / "studies" / f"{name}.py").read_text("utf-8")
+    with pytest.raises(KeyboardInterrupt, match="True"):
+        exec(compile(study, f"{name}.ipynb", "exec"), notebook)
+
+
 def links(text):
     return re.findall(r"\]\((?!https?:|#)([^)#]+)[^)]*\)", text)
 

@@ -70,6 +70,7 @@ sphinx_gallery_conf = {
     "gallery_dirs": ["gallery"],
     "filename_pattern": r"\.py$",
     "reset_argv": "generate.quick",
+    "first_notebook_cell": generate.FIRST_CELL,
     "abort_on_example_error": True,
     "only_warn_on_example_error": False,
     "backreferences_dir": "generated/backreferences",

@@ -228,6 +228,14 @@ _QUICK_FORM = """
 """
 
 
+#: What notebooks of studies begin with: their kernel was started with arguments of its own.
+FIRST_CELL = """\
+# The options of this study; without "--quick" it runs in its full form, which takes minutes.
+import sys
+
+sys.argv = ["study", "--quick"]"""
+
+
 def place_of_study(path: str) -> int:
     """Return the place of a study in the gallery."""
     return STUDIES.index(Path(path).stem)
