@@ -442,7 +442,7 @@ def _visits(seen: xr.Dataset) -> str:
     ratios = (orbits["mean_growth_time"] / orbits["law_growth_time"]).dropna("edge").values
     if ratios.size:
         lines.append(
-            f"on connections a mode grows in {ratios.min():.2f} to {ratios.max():.2f} times the "
+            f"on connections a mode grows in {ratios.min():#.3g} to {ratios.max():#.3g} times the "
             "time of the law"
         )
     return "\n".join(lines)

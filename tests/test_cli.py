@@ -137,6 +137,9 @@ def test_runs_are_told_in_a_few_lines():
         "most often (1 of 1) they learn modes 1, 0 for 1",
     ]
     assert text.splitlines()[2].startswith("on connections a mode grows in 1.00 to 1.00 times")
+    fast = dl.observed_connections(net, runs.isel(sample=[0]))
+    fast["mean_growth_time"] *= 1e-4
+    assert "in 0.000100 to 0.000100 times" in cli._visits(fast), "digits show"
     cut = dl.flow(net, np.stack(starts), save=["mode_strength"], max_steps=5)
     assert "; 2 cut off" in cli._visits(dl.observed_connections(net, cut))
     assert cli._learning("{} {0,2} {0,1,2}") == "modes 0+2, 1"

@@ -22,6 +22,7 @@ from dlnds.systems.tables import SEPARATORS, read_table
 TRANSFORMS = ("none", "center", "standardize")
 #: What stands in cells without a value, in small letters.
 _MISSING = ("", "na", "nan", "n/a", "#n/a", "#na", "<na>", "null", "none")
+_MARKS = "missing are cells that are empty, or NA, N/A, #N/A, NaN, null or none"
 #: A number as people write it who set commas between thousands.
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")
 
@@ -108,7 +109,8 @@ def read_csv(
         the first line, or that of a line ``sep=;`` before it. Numbers may have decimal commas; in
         quotes, where commas stand between columns.
     drop_missing
-        Leave out samples in which a value is missing (empty, NA or NaN), in place of an error.
+        Leave out samples in which a value is missing, in place of an error: where a cell is empty,
+        or is NA, N/A, #N/A, NaN, null or none, in letters of any size.
 
     Returns
     -------
@@ -164,14 +166,14 @@ def _parse(file: Path, separator: str, drop_missing: bool) -> xr.Dataset:
     mark, names, rows = read_table(file, separator)
     _check_header(file, names)
     places = [i for i, name in enumerate(names) if name != "sample"]
-    table = pd.DataFrame(rows, columns=range(len(names)), dtype=str)
+    table = pd.DataFrame([*rows], columns=range(len(names)), dtype=str)
     missing = table[places].map(str.casefold).isin(_MISSING)
     lacking = np.flatnonzero(missing.any(axis=1))
-    if len(lacking) and not drop_missing:
+    if len(lacking) and (not drop_missing or len(lacking) == len(table)):
         raise ValueError(_missing(file, names, missing, lacking))
-    table = table[~missing.any(axis=1)]
     if not len(table):
         raise ValueError(f"path: {file} has no samples")
+    table = table[~missing.any(axis=1)]
     samples = table.index + 1
     if "sample" in names:
         samples = pd.Index(table[names.index("sample")])
@@ -192,13 +194,21 @@ def _parse(file: Path, separator: str, drop_missing: bool) -> xr.Dataset:
 def _missing(file: Path, names: list[str], missing: pd.DataFrame, lacking: Integers) -> str:
     """Return what is said of samples that lack values."""
     row, place = np.argwhere(missing.to_numpy())[0]
-    column = [name for name in names if name != "sample"][place]
-    listed = ", ".join(str(k + 1) for k in lacking[:10]) + (", …" if len(lacking) > 10 else "")
-    return (
-        f"path: {file} needs numbers, but column {column!r} of sample {row + 1} has none; "
-        f"values are missing in {len(lacking)} of {len(missing)} samples ({listed}), which "
-        "drop_missing=True (--drop-missing) leaves out"
-    )
+    column = names[missing.columns[place]]
+    first = f"path: {file} needs numbers, but column {column!r} of sample {row + 1} has none; "
+    if len(lacking) == len(missing):
+        counts = missing.sum()
+        first += (
+            f"values are missing in all {len(missing)} samples, in {counts.max()} of them that of "
+            f"column {names[counts.idxmax()]!r}, so that none would be left"
+        )
+    else:
+        listed = ", ".join(str(k + 1) for k in lacking[:10]) + (", …" if len(lacking) > 10 else "")
+        first += (
+            f"values are missing in {len(lacking)} of {len(missing)} samples ({listed}), which "
+            "drop_missing=True (--drop-missing) leaves out"
+        )
+    return f"{first}; {_MARKS}"
 
 
 def _numbers(file: Path, names: list[str], table: pd.DataFrame, mark: str) -> pd.DataFrame:
@@ -217,9 +227,11 @@ def _numbers(file: Path, names: list[str], table: pd.DataFrame, mark: str) -> pd
         values = values.apply(pd.to_numeric, errors="coerce")
         wrong, what = ~np.isfinite(values.to_numpy(float)), "needs numbers"
     for row, column in np.argwhere(wrong)[:1]:
+        text = str(texts[row, column])
+        known = "" if any(letter.isdigit() for letter in text) else f"; {_MARKS}"
         raise ValueError(
             f"path: {file} {what}, but column {names[table.columns[column]]!r} of sample "
-            f"{table.index[row] + 1} has {str(texts[row, column])!r}"
+            f"{table.index[row] + 1} has {text!r}{known}"
         )
     return values
 

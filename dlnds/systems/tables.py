@@ -16,11 +16,12 @@ SEPARATORS = {",": ",", ";": ";", "tab": "\t"}
 _SAID = re.compile(r'"?sep=(.)"?\s*?[\r\n]', re.IGNORECASE)
 
 
-def read_table(file: Path, separator: str) -> tuple[str, list[str], list[list[str]]]:
+def read_table(file: Path, separator: str) -> tuple[str, list[str], Iterator[list[str]]]:
     """Return what stands between columns, their names, and the cells of each further line.
 
     Lines that begin with ``#`` are comments; cells are without the blanks around them. Empty
-    cells behind the last name are none, and a line that ends early has empty ones.
+    cells behind the last name are none, and a line that ends early has empty ones. Further lines
+    are read as they are asked for, so that names can be judged before.
     """
     text = _text(file)
     said = _SAID.match(text)
@@ -31,7 +32,7 @@ def read_table(file: Path, separator: str) -> tuple[str, list[str], list[list[st
     names = _ended(next(rows, (0, []))[1])
     if not names:
         raise ValueError(f"path: {file} is empty")
-    return mark, names, [_filled(file, number, row, len(names)) for number, row in rows]
+    return mark, names, (_filled(file, number, row, len(names)) for number, row in rows)
 
 
 def _text(file: Path) -> str:
@@ -51,16 +52,22 @@ def _text(file: Path) -> str:
 
 
 def _found(file: Path, text: str, said: re.Match[str] | None) -> str:
-    """Return what the file says that its separator is, or what makes names of its first line."""
+    """Return what the file says that its separator is, or what makes most names of its first line.
+
+    Names that begin as they have to count most, but one without a prefix is no reason to take
+    another separator: the message is to be about that name.
+    """
     if said:
         if said[1] not in SEPARATORS.values():
             raise ValueError(f"path: {file} says {said[0].strip()!r}, but needs ',', ';' or a tab")
         return said[1]
-    for mark in ("\t", ";"):
+
+    def names_made(mark: str) -> tuple[bool, int, int]:
         names = _ended(next(_rows(file, text, mark), (0, []))[1])
-        if len(names) > 1 and all(n == "sample" or n.startswith(("x:", "y:")) for n in names):
-            return mark
-    return ","
+        known = sum(name == "sample" or name.startswith(("x:", "y:")) for name in names)
+        return 1 < known == len(names), known, len(names)
+
+    return max("\t;,", key=names_made)
 
 
 def _rows(file: Path, text: str, mark: str) -> Iterator[tuple[int, list[str]]]:

@@ -118,6 +118,14 @@ def test_csv_of_the_documented_form_is_read(tmp_path):
         ('x:a,y:b\n"1,234",1\n"2,500",2\n', "thousands .* of sample 1 has '1,234'"),
         ('x:a,y:b\n"1,5",1\n2.5,2\n', "decimal commas, but column 'x:a' of sample 2 has '2.5'"),
         ('x:a,y:b\n"1,5,5",1\n', "column 'x:a' of sample 1 has '1,5,5'"),
+        ("age;mass;speed\n1,5;2;3\n2;1;4\n", "column 'age' .* starts neither"),
+        ("id;x:a;y:c\n1;2,5;3\n", "column 'id' .* starts neither"),
+        ("x:a;y:c;id\n1,5;2,5;3,5\n", "column 'id' .* starts neither"),
+        ("id\tx:a, or b, or c\ty:c\n1\t2\t3\n", "column 'id' .* starts neither"),
+        ("id,x:a;b\n1,2\n", "column 'id' .* starts neither"),
+        ("x:a,id;b,y:c\n1,2,3,4\n", "column 'id;b' .* starts neither"),
+        ("x:a,y:b\n1,?\n2,3\n", "of sample 1 has '\\?'; missing are cells that are empty, or NA"),
+        ("x:a,y:b\n1,-\n2,\n2,3\n", "missing are cells that are empty, or NA"),
         ("x:a;y:b;\n1;2;3\n", "line 2 of .* has 3 values, those before have 2"),
     ],
 )
@@ -197,8 +205,8 @@ def test_samples_that_lack_values_are_left_out_if_asked(tmp_path):
     assert data.X.values.tolist() == [[1, 5]]
     assert data.sample.values.tolist() == [1, 4]
     assert data.attrs["dropped_samples"] == 2
-    with pytest.raises(ValueError, match=r"^path: .* has no samples"):
-        dl.read_csv(write(tmp_path, "x:a,y:u\n1,\n"), drop_missing=True)
+    with pytest.raises(ValueError, match=r"in all 3 .*, in 2 of them .*'y:u', .* none would be"):
+        dl.read_csv(write(tmp_path, "x:a,y:u\n1,\n,2\n3,NA\n"), drop_missing=True)
     with pytest.raises(ValueError, match=r"^path: .* no such separator"):
         dl.read_csv(file, separator=";")
 
