@@ -228,9 +228,11 @@ def check_memory(name: str, numbers: int) -> None:
 
 
 def check_integer(name: str, value: object, *, minimum: int, maximum: int | None = None) -> int:
-    """Return ``value`` as an integer between the bounds."""
+    """Return ``value``, which may be a float without decimals, as an integer in the bounds."""
     if isinstance(value, bool):
         raise TypeError(f"{name}: needs an integer, got {value!r}")
+    if isinstance(value, float | np.floating) and value.is_integer():
+        value = int(value)
     try:
         number = operator.index(value)  # type: ignore[arg-type]
     except TypeError:

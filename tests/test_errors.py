@@ -259,3 +259,16 @@ def test_states_of_any_memory_layout_are_taken_and_left_alone(order):
     np.testing.assert_array_equal(stack, before)
     assert runs.identical(dl.flow(NET, before.tolist(), (0, 1), [1.0]))
     assert NET.loss(np.array([1] * 12)) == NET.loss(np.ones(12))
+
+
+def test_a_float_without_decimals_is_an_integer():
+    """As other programs give whole numbers; one with decimals, or without end, is none."""
+    data = np.ones((2, 3)), np.ones(3)
+    own = [dl.HomogeneousNetwork((2, 2, 1), *data, power=power) for power in (3, 3.0)]
+    assert [type(net.power) for net in own] == [int, int]
+    assert repr(own[0]) == repr(own[1])
+    net = dl.LinearNetwork(widths=(2, 3.0, np.float32(2)), target=EYE)
+    assert (net.widths, {type(width) for width in net.widths}) == ((2, 3, 2), {int})
+    for wrong in (2.5, np.nan, np.inf, True, "2", 2.0 + 0.0j):
+        with pytest.raises(TypeError, match="^widths: needs an integer"):
+            dl.LinearNetwork(widths=(2, wrong, 2), target=EYE)

@@ -131,8 +131,8 @@ def diagram(
     """
     symmetry = check_choice("symmetry", symmetry, SYMMETRIES)
     steps = check_steps(step, step_min, step_max, max_points, predictor, progress)
-    course = check_course(bounds, rtol, n_eigenvalues, events)
-    check_integer("n_eigenvalues", n_eigenvalues, minimum=1)
+    count = check_integer("n_eigenvalues", n_eigenvalues, minimum=1)
+    course = check_course(bounds, rtol, count, events)
     levels = check_integer("depth", depth, minimum=0)
     most = check_integer("max_branches", max_branches, minimum=1)
     quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")

@@ -382,8 +382,6 @@ class _Way:
     def length(self, name: str, value: Any, minimum: float = 0.0) -> float:
         """Return a part of the way."""
         span = self.end - self.begin
-        if self.is_map and isinstance(value, float) and value.is_integer():
-            value = int(value)
         if self.is_map:
             return float(check_integer(name, value, minimum=int(minimum), maximum=int(span)))
         return check_number(name, value, minimum=minimum, maximum=span)

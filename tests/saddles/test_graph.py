@@ -484,7 +484,7 @@ def test_runs_of_the_restricted_problem_follow_the_swaps_in_their_time(depth):
         (lambda net: dl.edge_states(net, 0), "^graph: needs a"),
         (lambda net: dl.connections(net, rank=0), "^rank: needs at least 1 and at most 2, got 0"),
         (lambda net: dl.connections(net, rank=3), "^rank: needs at least 1 and at most 2, got 3"),
-        (lambda net: dl.connections(net, rank=1.0), "^rank: needs an integer"),
+        (lambda net: dl.connections(net, rank=1.5), "^rank: needs an integer"),
         (lambda net: dl.connections(net, 1, rank=1), "^rank: stands in place of max_rank"),
         (lambda net: dl.connections(net, modes=[1], rank=2), "^rank: needs at least 1 and at most"),
         (lambda net: dl.connections(network((2, 2), (2.0, 1.0)), rank=1), "^rank: needs a network"),
