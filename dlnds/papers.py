@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import xarray as xr
@@ -383,29 +385,32 @@ _VARIABLES = {
     "hidden_similarity": "SMG19",
     "stable_rank": "Ver18",
     "effective_rank": "RV07",
+    "alignment": "JT19",
 }
 
 
 def cite(result: Any, *, form: str = "text") -> str:
-    """Return the papers that a result, or a function, rests on, with this package first.
+    """Return the papers that a result, a function or a module rests on, with this package first.
 
     Parameters
     ----------
     result
-        A Dataset or DataTree of this package, a public function, a class, or a system.
+        A Dataset or DataTree of this package, a public function, a class, a system, or a module,
+        such as ``dl.losses``.
     form
         ``"text"``, a line each, or ``"bibtex"``.
 
     Raises
     ------
     TypeError
-        If it is nothing of this package.
+        If it is nothing of this package, or a variable, which does not know what made it: give
+        the Dataset that it is of.
 
     Notes
     -----
-    A function rests on the papers that its References name. A Dataset rests on those of the
-    function that made it (``attrs["made_by"]``, or else that of its schema), of its system, and of
-    what was recorded.
+    A function rests on the papers that its References name, a module on those of what is in it. A
+    Dataset rests on those of the function that made it (``attrs["made_by"]``, or else that of its
+    schema), of its system, and of what was recorded.
 
     Examples
     --------
@@ -415,8 +420,7 @@ def cite(result: Any, *, form: str = "text") -> str:
 A survey from a network perspective. 2025. arXiv:2511.10362
     """
     check_choice("form", form, ("text", "bibtex"))
-    is_tree = isinstance(result, xr.Dataset | xr.DataTree)
-    keys = sorted(_of_dataset(result) if is_tree else _of_docstring(result))
+    keys = sorted(_keys(result))
     if form == "bibtex":
         return "\n\n".join([_own_bibtex(), *(bibtex(key) for key in keys)])
     own = f"dlnds {__version__}: {_OWN_TITLE}"
@@ -441,11 +445,14 @@ def bibtex(key: str) -> str:
 
 
 _OWN_TITLE = "dynamical-systems analysis of gradient flow in deep linear networks"
+#: When this version was made.
+_OWN_YEAR = "2026"
 
 
 def _own_bibtex() -> str:
     title = f"{{dlnds: {_OWN_TITLE}}}"
-    fields = {"author": "{The dlnds developers}", "title": title, "version": __version__}
+    fields = {"author": "{The dlnds developers}", "title": title, "year": _OWN_YEAR}
+    fields["version"] = __version__
     return _entry("software", "dlnds", fields)
 
 
@@ -454,16 +461,38 @@ def _entry(kind: str, key: str, fields: dict[str, str]) -> str:
     return "\n".join([f"@{kind}{{{key},", *lines, "}"])
 
 
+def _keys(result: Any) -> set[str]:
+    """Return the keys behind whatever is cited."""
+    if isinstance(result, xr.Dataset | xr.DataTree):
+        return _of_dataset(result)
+    is_own = isinstance(result, ModuleType) and result.__name__.partition(".")[0] == "dlnds"
+    return _of_module(result) if is_own else _of_docstring(result)
+
+
 def _of_docstring(thing: Any) -> set[str]:
     """Return the keys that the References of a function, a class, or a system's class name."""
     documented = thing if callable(thing) and hasattr(thing, "__name__") else type(thing)
     if not str(getattr(documented, "__module__", "")).startswith("dlnds."):
+        variable = ": a variable does not say what made it, the Dataset that it is of does"
         raise TypeError(
-            "result: needs a Dataset, a function, a class or a system of this package, "
-            f"got {type(thing).__name__}"
+            "result: needs a Dataset, a function, a class, a module or a system of this package, "
+            f"got {type(thing).__name__}{variable if isinstance(thing, xr.DataArray) else ''}"
         )
     references = (documented.__doc__ or "").partition("References\n")[2].partition("Examples\n")[0]
     return set(re.findall("|".join(PAPERS), references))
+
+
+def _of_module(module: ModuleType) -> set[str]:
+    """Return the keys behind all functions and classes that a module of this package offers."""
+    offered = getattr(module, "__all__", ())
+    things = {name: getattr(module, name) for name in dir(module) if not name.startswith("_")}
+    own = [
+        thing
+        for name, thing in things.items()
+        if inspect.isroutine(thing) or inspect.isclass(thing)
+        if name in offered or thing.__module__.startswith(module.__name__)
+    ]
+    return set().union(*(_of_docstring(t) for t in own if t.__module__.startswith("dlnds.")))
 
 
 def _maker(node: xr.Dataset) -> str:

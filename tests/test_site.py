@@ -372,8 +372,33 @@ def test_what_was_recorded_is_cited():
     run = dl.flow(net, net.initial(scale=1e-2, rng=0), save=["state"])
     assert "JGH18" not in dl.cite(run)
     assert "JGH18" in dl.cite(dl.observe(net, run, "ntk_distance"))
-    names = ["ntk_distance", "hidden_similarity", "stable_rank", "effective_rank"]
+    assert "JT19" not in dl.cite(run)
+    assert "JT19" in dl.cite(dl.observe(net, run, "alignment"))
+    names = ["ntk_distance", "hidden_similarity", "stable_rank", "effective_rank", "alignment"]
     assert lines(dl.observe(net, run, names)) == lines(dl.observe) | lines(run)
+
+
+def test_functions_of_one_kind_of_work_rest_on_the_same_papers(generate):
+    """A curve of special points is a branch; a diagram of decay draws what theory says of it."""
+    for name in ("fold_curve", "branch_point_curve", "extend_branch", "diagram"):
+        assert lines(dl.branch) <= lines(getattr(dl, name)), name
+    says = "Two layers lose a mode in a pitchfork"
+    (entry,) = [e for e in generate.ledger() if e["says"].startswith(says)]
+    assert entry["sources"]
+    assert all(f"\n{key}: " in dl.cite(dl.decay_diagram) for key in entry["sources"])
+
+
+def test_a_module_is_cited_for_all_that_is_in_it():
+    assert lines(dl.losses) == set().union(
+        *(lines(getattr(dl.losses, n)) for n in dl.losses.__all__)
+    )
+    own = (dl.events.loss_below, dl.events.mode_learnt, dl.events.near_saddle)
+    assert lines(dl.events) == set().union(*map(lines, own))
+    assert lines(dl.plot.loss) <= lines(dl.plot)
+    every = [thing for name in dl.__all__ if callable(thing := getattr(dl, name))]
+    assert lines(dl) == set().union(*map(lines, every))
+    with pytest.raises(TypeError, match="^result: "):
+        dl.cite(np)
 
 
 def test_every_kind_of_result_has_its_maker():
@@ -387,9 +412,16 @@ def test_bibtex_has_one_entry_a_paper_and_closed_braces():
     keys = re.findall(r"^@\w+\{(\w+),$", text, re.MULTILINE)
     assert keys == ["dlnds", *re.findall(r"^(\w+): ", dl.cite(dl.exact_flow), re.MULTILINE)]
     assert text.count("{") == text.count("}")
+    entries = text.split("\n\n")
+    assert all(re.search(r"^  year = \{\d{4}\},$", entry, re.MULTILINE) for entry in entries)
+    own = re.search(r"year = \{(\d+)\}", entries[0])[1]
+    assert f"\ndate-released: {own}-" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
 
 
 def test_what_is_not_of_this_package_is_not_cited():
     for bad in (np.zeros(3), np.mean, "flow", {}, None):
         with pytest.raises(TypeError, match="^result: "):
             dl.cite(bad)
+    net = dl.LinearNetwork(widths=(2, 2), target=np.eye(2))
+    with pytest.raises(TypeError, match="^result: .* the Dataset that it is of does"):
+        dl.cite(dl.critical_points(net).loss)

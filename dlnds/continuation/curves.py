@@ -117,6 +117,10 @@ def fold_curve(
     is a formula and 1e-7 if it is differenced; p and q depend on it in second order only. At branch
     points wᵀ ∂F/∂p = 0.
 
+    References
+    ----------
+    Kuz04 (Kuznetsov, Springer 2004), chapter 10, for curves of folds by bordered systems
+
     Examples
     --------
     >>> import dlnds as dl
@@ -186,6 +190,10 @@ def branch_point_curve(
     The curve is a branch of F + ε b = 0, g = 0, wᵀ ∂F/∂p = 0 for (x, p, ε) with the parameter q,
     with g, w and b of `fold_curve`. Branch points of one parameter are not stable: ε is what has to
     be added so that there is one, and a family in which it does not vanish is refused.
+
+    References
+    ----------
+    Kuz04 (Kuznetsov, Springer 2004), chapter 10, for curves of branch points by bordered systems
 
     Examples
     --------

@@ -90,6 +90,10 @@ def extend_branch(
     the same options the result is the branch that would have been computed in one go, number by
     number. Where it had reached a bound, or was cut at a special point, that is a row more of it.
 
+    References
+    ----------
+    Kuz04 (Kuznetsov, Springer 2004), chapter 10, for continuation, test functions and normal forms
+
     Examples
     --------
     >>> import dlnds as dl

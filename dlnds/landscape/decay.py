@@ -65,6 +65,10 @@ def decay_diagram(
     Lower roots begin at s = 0 for λ = 0, where they are no points of their own: branches with any
     do not exist there.
 
+    References
+    ----------
+    WA25 (Wendin & Altafini, arXiv:2511.10362), section 2
+
     Examples
     --------
     >>> import dlnds as dl

@@ -88,7 +88,8 @@ def observe(
     ----------
     JGH18 (Jacot, Gabriel & Hongler, arXiv:1806.07572) for the kernel, SMG19 (Saxe, McClelland &
     Ganguli, arXiv:1810.10531) for similarity; Ver18 (Vershynin, Cambridge University Press 2018),
-    section 7.6, for the stable rank; RV07 (Roy & Vetterli, EUSIPCO 2007) for the effective rank
+    section 7.6, for the stable rank; RV07 (Roy & Vetterli, EUSIPCO 2007) for the effective rank;
+    JT19 (Ji & Telgarsky, arXiv:1810.02032) for alignment
 
     Examples
     --------
