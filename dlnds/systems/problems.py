@@ -194,13 +194,14 @@ def _parse(file: Path, separator: str, drop_missing: bool) -> xr.Dataset:
 def _missing(file: Path, names: list[str], missing: pd.DataFrame, lacking: Integers) -> str:
     """Return what is said of samples that lack values."""
     row, place = np.argwhere(missing.to_numpy())[0]
-    column = names[missing.columns[place]]
+    columns = [name for name in names if name != "sample"]
+    column = columns[place]
     first = f"path: {file} needs numbers, but column {column!r} of sample {row + 1} has none; "
     if len(lacking) == len(missing):
-        counts = missing.sum()
+        counts = missing.to_numpy().sum(axis=0)
         first += (
             f"values are missing in all {len(missing)} samples, in {counts.max()} of them that of "
-            f"column {names[counts.idxmax()]!r}, so that none would be left"
+            f"column {columns[counts.argmax()]!r}, so that none would be left"
         )
     else:
         listed = ", ".join(str(k + 1) for k in lacking[:10]) + (", …" if len(lacking) > 10 else "")
