@@ -459,6 +459,13 @@ REQUIRED = {
         "zero_preserving": "kept (parameter) unit_zero (unit) residual ()",
     }.items()
 }
+#: schema: all dims of those of these that have more than must be there.
+_WHOLE = {
+    "lyapunov": "finite_time_exponent (time, eigen)",
+    "covariant_vectors": "vector (time, direction, parameter) growth_rate (time, direction) "
+    "state (time, parameter)",
+    "quotient_run": "state (time, parameter) orbit_distance length (time)",
+}
 #: schema: what else may be there, by when it is, with the dims that it has in one run over time.
 #: What labels a dim stands in `LABELS`.
 OPTIONAL: dict[str, dict[str, str]] = {
@@ -478,6 +485,7 @@ OPTIONAL: dict[str, dict[str, str]] = {
         "with `events=`": "event event_kind (time)",
         "of `flow`": "limit_kind limit_decision ()",
         "of stacks, where single runs have attributes": "limit n_steps n_rhs n_jac (sample)",
+        "of stacks with `events=`, where single runs have attributes": "n_unresolved (sample)",
         "of `escape_path`": "limit_state (parameter) limit_active (unit) "
         "limit_loss limit_residual ()",
     },
@@ -613,6 +621,171 @@ OPTIONAL_NODES = {
     "diagram": {"for what branches off": {"branch_1": "branch", "branch_2": "branch"}},
     "escape_chain": {"for each path": {"path_0": "run", "path_1": "run"}},
 }
+#: What attributes say, and of which schemas; those of systems and of all files say no schema.
+_ATTRIBUTES = (
+    ("schema", "kind of the file", ""),
+    ("dlnds_version", "version of the package that made it", ""),
+    ("system", "class of the system", ""),
+    ("widths", "units of each level, inputs first", ""),
+    ("problem_digest", "SHA-256 of all numbers of the problem", ""),
+    ("whitened", "inputs are whitened: 1 yes, 0 no", ""),
+    ("normalization", "how the loss is normalized", ""),
+    ("weight_decay", "weight decay of each layer, if there is any", ""),
+    ("power", "power of the activation, of homogeneous networks", ""),
+    ("slope", "slope of the activation below zero, of homogeneous networks", ""),
+    ("criterion", "loss of the outputs, of homogeneous networks", ""),
+    ("rank", "rank of the maps, of flows of the product", ""),
+    ("step_size", "length of a step, of gradient descent and of chains", ""),
+    ("made_by", "function that made it, where other functions make such files", ""),
+    ("title", "name of the data, and other words on their origin", "atlas"),
+    ("data", "file or name of the data, from the command line", "atlas"),
+    ("start_scale", "size of the random starts", "run observed_connections"),
+    (
+        "rng_entropy",
+        "seed of the random numbers",
+        "run observed_connections chain lyapunov covariant_vectors sweep",
+    ),
+    (
+        "method",
+        "how steps are made, or eigenvalues known",
+        "run chain lyapunov covariant_vectors lyapunov_function linearization manifold",
+    ),
+    (
+        "rtol",
+        "relative tolerance",
+        "run branch classification canonical_form fiber fiber_components "
+        "fiber_orientation fiber_path fiber_line learning_coefficient critical_point assumptions "
+        "orbit tangent manifold orbits connecting_orbits arcs arc_path lyapunov covariant_vectors "
+        "lyapunov_function",
+    ),
+    ("atol", "absolute tolerance", "run lyapunov_function"),
+    ("n_steps", "number of steps", "run chain lyapunov covariant_vectors lyapunov_function"),
+    (
+        "n_rhs",
+        "number of evaluations of the field",
+        "run lyapunov covariant_vectors lyapunov_function",
+    ),
+    ("n_jac", "number of Jacobians", "run lyapunov_function"),
+    ("stop_reason", "why the run ended, the number of the flag", "run lyapunov_function"),
+    (
+        "limit",
+        "index set of the critical value nearest to the end",
+        "run critical_point lyapunov_function",
+    ),
+    ("limit_loss", "loss of the limit", "lyapunov_function"),
+    ("events", "names of the events, by their numbers", "run"),
+    ("n_unresolved", "steps in which an event varies too fast to be followed", "run"),
+    ("defined_modulo", "group up to which states are known", "run"),
+    ("arrangement", "how layers of a recorded run lie, and what told", "run"),
+    ("recorded_loss", "of what the losses were that the run brought", "run"),
+    ("delta", "distance of the start from the saddle", "run"),
+    ("start_error", "estimate of what is neglected at the start", "run"),
+    ("order", "order of the direction in which the run leaves", "run"),
+    ("rate", "rate of the direction in which the run leaves", "run"),
+    ("temperature", "temperature of the noise", "chain"),
+    ("localization", "strength of the pull to the start", "chain"),
+    ("every", "steps from one row to the next", "chain"),
+    (
+        "burn_in",
+        "what comes before the averages, steps of chains and times of others",
+        "chain lyapunov covariant_vectors",
+    ),
+    ("burn_out", "what comes after the last row", "covariant_vectors"),
+    ("t_span", "first and last time", "lyapunov covariant_vectors"),
+    ("interval", "time between two orthonormalizations", "lyapunov covariant_vectors"),
+    (
+        "held",
+        "the state stays at the start, which is critical to rounding: 1 yes, 0 no",
+        "lyapunov covariant_vectors",
+    ),
+    ("max_iterations", "most iterations of Newton's method", "critical_point"),
+    (
+        "smallest_kept",
+        "smallest relative singular value that counts for a rank",
+        "classification fiber orbit arcs",
+    ),
+    (
+        "largest_dropped",
+        "largest relative singular value that does not",
+        "classification fiber orbit arcs",
+    ),
+    (
+        "smallest_nonzero",
+        "smallest modulus of an eigenvalue that counts as nonzero",
+        "fiber linearization",
+    ),
+    ("largest_zero", "largest modulus of an eigenvalue that counts as zero", "fiber linearization"),
+    (
+        "zero_tolerance",
+        "up to which modulus eigenvalues count as zero",
+        "linearization inertia manifold",
+    ),
+    ("is_clear", "the gap around the tolerance is wide: 1 yes, 0 no", "linearization inertia"),
+    (
+        "complete",
+        "all that there is was found: 1 yes, 0 no",
+        "linearization diagram escape_directions",
+    ),
+    (
+        "fiber_is_exact",
+        "the dimension of the fiber is exact: 1 yes, 0 a lower bound",
+        "linearization",
+    ),
+    ("unresolved_fiber", "dimensions of the fiber for which no zero was found", "linearization"),
+    ("eigenvector_condition", "condition of the matrix of eigenvectors", "linearization manifold"),
+    ("bounds", "lowest and highest value of the parameter", "branch"),
+    ("step_min", "shortest step", "branch"),
+    ("step_max", "longest step", "branch"),
+    ("state_scale", "size of states that steps are measured by", "branch"),
+    ("parameter_scale", "size of the parameter that steps are measured by", "branch"),
+    ("derivative_scale", "size of the derivatives", "branch"),
+    ("row_scale", "sizes of the rows of the equation, if they differ much", "branch"),
+    ("symmetry", "how directions of a symmetry are told", "branch"),
+    ("predictor", "how the next solution is guessed", "branch"),
+    ("start_step", "row of the start", "branch"),
+    ("first_stop", "why the branch ends before its first row", "branch"),
+    ("last_stop", "why the branch ends after its last row", "branch"),
+    ("parent", "node of the branch that this one leaves", "branch"),
+    ("parent_step", "row there of the point that it leaves, −1 for the first", "branch"),
+    ("level", "branch points between the start and this branch", "branch"),
+    ("side", "manifold that it belongs to, stable or unstable", "manifold fibres orbits"),
+    ("dimension", "dimension of the manifold", "manifold fibres orbits"),
+    ("quotient_dimension", "the same modulo the turns that keep the point", "manifold fibres"),
+    ("strict_dimension", "number of eigenvalues that lead away", "manifold"),
+    ("central_dimension", "number of eigenvalues on the imaginary axis", "manifold orbits"),
+    ("is_cone", "tangents make a cone and no space: 1 yes, 0 no", "manifold"),
+    ("is_complete", "dimensions are exact: 1 yes, 0 lower bounds", "manifold"),
+    ("critical_point", "index set of the saddle", "fibres"),
+    ("reach", "how far orbits are grown", "orbits"),
+    ("is_searched", "orbits were tried: 1 yes, 0 no", "connecting_orbits"),
+    ("source_dimension", "dimension of the unstable manifold of the source", "connecting_orbits"),
+    ("target_dimension", "dimension of the stable manifold of the target", "connecting_orbits"),
+    ("expected_dimension", "dimension of a transversal intersection of both", "connecting_orbits"),
+    ("codimension", "parameters that have to be right for an orbit", "connecting_orbits"),
+    ("grown_from", "end from which orbits were grown", "connecting_orbits"),
+    ("n_connections", "number of connections", "connecting_orbits atlas"),
+    ("n_omitted", "number of canonical arcs for which Z blocks leave no room", "arcs"),
+    ("selection", "which kinds of arcs are listed", "arcs"),
+    ("source", "index set at the start", "arc_path edge_path"),
+    ("target", "index set at the end", "arc_path edge_path"),
+    (
+        "radius",
+        "relative distance within which a run visits a saddle",
+        "connections observed_connections visits",
+    ),
+    ("n_runs", "number of runs", "connections observed_connections"),
+    ("n_failed", "number of runs that did not end well", "connections observed_connections"),
+    ("n_outside", "number of transitions of runs that are no edges", "connections"),
+    ("n_starts", "number of random starts of the search", "escape_directions escape_chain"),
+    ("n_lost", "number of ascents that came to no positive value", "escape_directions"),
+    ("n_left_out", "number of known directions of lower values", "escape_directions"),
+    ("norm", "norm of the states at which times are compared", "path_comparison"),
+    ("learning_coefficient", "learning coefficient of the minima", "atlas"),
+    ("learning_order", "its order", "atlas"),
+    ("task", "name of the function that was run", "sweep"),
+    ("sweep_digest", "SHA-256 of the task and the grid", "sweep"),
+    ("n_finished", "number of points that are finished", "sweep"),
+)
 #: What names mean in one schema only.
 _OWN_DESCRIPTIONS = {
     ("evaluation", "loss"): "test loss",
@@ -736,6 +909,16 @@ def optional(schema: str) -> dict[str, tuple[tuple[str, ...], str]]:
     if schema in CARRIES_PROBLEM:
         found[PROBLEM] = (NUMBER,), "if `load_system` can rebuild the system"
     return found
+
+
+def attributes(schema: str) -> dict[str, str]:
+    """Return what attributes of a schema say, "" for those of any file or system."""
+    return {n: words for n, words, kinds in _ATTRIBUTES if schema in (kinds.split() or [""])}
+
+
+def whole(schema: str) -> dict[str, tuple[str, ...]]:
+    """Return the dims that variables have which must be there, in one run over time."""
+    return REQUIRED[schema] | by_dims(_WHOLE.get(schema, ""))
 
 
 def _by_name(groups: Mapping[str, str]) -> dict[str, tuple[tuple[str, ...], str]]:

@@ -101,7 +101,14 @@ def tables(generate):
     text = generate.schemas()
     for name in dl.schema.REQUIRED:
         section = text.partition(f"\n## {name}\n")[2].partition("\n## ")[0]
-        yield name, dict(re.findall(r"^\| (\*?`\w+`\*?) \| (.*) \|$", section, re.MULTILINE))
+        yield (
+            name,
+            dict(
+                re.findall(
+                    r"^\| (\*?`\w+`\*?) \| (.*) \|$", section.partition("\n| attribute |")[0], re.M
+                )
+            ),
+        )
 
 
 def test_every_kind_of_file_has_its_table(generate):
@@ -134,9 +141,11 @@ def test_what_results_hold_is_in_the_table_of_their_kind(generate, group):
             if kind == "sweep":  # which holds what its task returns
                 continue
             known, said = dl.schema.optional(kind), generate._words(kind)
-            for name in {*node.variables} - {*node.dims, *dl.schema.REQUIRED[kind]}:
-                assert name in known, f"{kind}: {name} belongs into schema.OPTIONAL"
-                dims, found = {*known[name][0]}, {*node[name].dims} - {"sample"}
+            must = dl.schema.whole(kind)
+            for name in {*node.variables} - {*node.dims}:
+                assert name in {*known, *must}, f"{kind}: {name} belongs into schema.OPTIONAL"
+                dims = {*(must[name] if name in must else known[name][0])}
+                found = {*node[name].dims} - {"sample"}
                 if "time" in dims:
                     found = {rows_are_times.get(dim, dim) for dim in found}
                 assert found == dims - {"sample"}, (kind, name)
@@ -144,6 +153,43 @@ def test_what_results_hold_is_in_the_table_of_their_kind(generate, group):
                 assert said[name].startswith(node[name].attrs["long_name"]), (kind, name)
                 flags = node[name].attrs.get("flag_meanings", "").split()
                 assert re.findall(r"`(\w+)`", said[name]) == flags, (kind, name)
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("group", sorted({*calls.GROUPS} - {"pictures"}))
+def test_attributes_of_results_are_in_the_table_of_their_kind(group):
+    for call, made in results(group):
+        for node in nodes_of(made):
+            kind = node.attrs["schema"]
+            lost = {*node.attrs} - {*dl.schema.attributes(""), *dl.schema.attributes(kind)}
+            assert not lost, f"{call.function.__name__}, {kind}: put them into schema._ATTRIBUTES"
+
+
+@pytest.mark.compiled
+def test_stacks_have_the_dims_that_the_page_of_files_says(generate):
+    net = dl.LinearNetwork((2, 2, 2), np.diag([2.0, 1.0]))
+    starts = [size * net.initial(scale=0.3, rng=0) for size in (1.0, 2.0)]
+    events = [dl.events.loss_below(net, 0.1)]
+    runs = dl.flow(net, starts, events=events)
+    common = dl.flow(net, starts, t_span=(0, 2), t_eval=[0, 1, 2])
+    known, attributes = dl.schema.optional("run"), dl.schema.attributes("run")
+    for stack, rows in ((runs, "step"), (common, "time")):
+        for name in {*stack.data_vars} - {"stop_reason"}:
+            dims = [rows if dim == "time" else dim for dim in known[name][0] if dim != "sample"]
+            assert stack[name].dims == ("sample", *dims), name
+        assert {*stack.attrs} <= {*dl.schema.attributes(""), *attributes}
+    assert runs.time.dims == ("sample", "step")
+    last = [int(np.flatnonzero(row)[-1]) for row in np.isfinite(runs.time.values)]
+    assert min(last) < max(last) == runs.sizes["step"] - 1
+    for row, end, numbers in zip(runs.loss.values, last, runs.event.values, strict=True):
+        assert np.isfinite(row[: end + 1]).all()
+        assert np.isnan(row[end + 1 :]).all()
+        assert (numbers[end + 1 :] == -1).all()
+    assert {"n_unresolved", "events"} <= {*dl.flow(net, starts[0], events=events).attrs}
+    assert "n_unresolved" in runs
+    text = generate.schemas()
+    assert "time(sample, step)" in text
+    assert "nodes: ." not in text
 
 
 def test_all_that_runs_record_is_in_the_table_of_runs():

@@ -84,29 +84,46 @@ def schemas() -> str:
         "Each Dataset names its kind in `ds.attrs['schema']`. The tables list the variables that a",
         "kind is sure to have, with their dims, and in *italics* the optional ones, with when this",
         "package writes them. Dims are those of one run over time: a run of iterations has",
-        "`iteration` for `time`, a stack has `sample` in front. A dim may have a coordinate of its",
-        "own name, its labels; functions that you give to `save=`, or to an equation as what it",
-        "observes, are there under their names.",
+        "`iteration` for `time`. A stack of runs has `sample` in front. Its runs have the times of",
+        "`t_eval` in common. Without `t_eval`, or with events, each has its own: rows are numbered",
+        "by `step` in place of `time`, the variable `time(sample, step)` tells when they are, and",
+        "behind the last row of a run there is NaN, or −1 as its `event`. A dim may have a",
+        "coordinate of its own name, its labels; functions that you give to `save=`, or to an",
+        "equation as what it observes, are there under their names.",
         'All quantities are pure numbers, with the units `"1"`: time is that of the equation.',
         "Flags are small integers; `dl.schema.decode(variable)` gives their words.\n",
     ]
-    for name, variables in schema.REQUIRED.items():
+    text += ["## Attributes of all files\n", "Those of a system are there if it has them.", ""]
+    text += [
+        _attributes(""),
+        "Each kind lists below its variables what attributes it may have beside these.\n",
+    ]
+    for name in schema.REQUIRED:
         text.append(f"({name}-file)=\n## {name}\n")
         text += _nodes(name)
         said = _words(name)
-        rows = [(f"`{v}`", _dims(dims), said[v], "always") for v, dims in variables.items()]
+        rows = [
+            (f"`{v}`", _dims(dims), said[v], "always") for v, dims in schema.whole(name).items()
+        ]
         rows += [
             (f"*`{v}`*", _dims(dims), said[v], f"optional: {_WRITTEN.get(when, when)}")
             for v, (dims, when) in schema.optional(name).items()
         ]
         if rows:
             text.append(_table(("variable", "dims", "what", "when it is there"), rows))
+        if schema.attributes(name):
+            text.append(_attributes(name))
     text += ["## All names\n", "What a variable or a dim of that name means in any file.\n"]
     every = [
         (f"`{n}`", words[0], _symbol(words[1])) for n, words in sorted(schema.DESCRIPTIONS.items())
     ]
     text.append(_table(("name", "what", "symbol in pictures"), every))
     return "\n".join(text)
+
+
+def _attributes(kind: str) -> str:
+    rows = [(f"`{name}`", words) for name, words in schema.attributes(kind).items()]
+    return _table(("attribute", "what"), rows)
 
 
 #: What is said of what is optional for readers alone.
@@ -118,9 +135,9 @@ def _nodes(name: str) -> list[str]:
     needed, others = schema.REQUIRED_NODES.get(name), schema.OPTIONAL_NODES.get(name, {})
     if needed is None:
         return []
-    text = f"A DataTree with these nodes: {_kinds(needed)}."
-    also = [f"{when} {_kinds(nodes)}" for when, nodes in others.items()]
-    return [text + (f" Optional ones: {'; '.join(also)}." if also else "") + "\n"]
+    said = f" with these nodes: {_kinds(needed)}" if needed else ""
+    also = "; ".join(f"{when} {_kinds(nodes)}" for when, nodes in others.items())
+    return [f"A DataTree{said}." + (f" Optional nodes: {also}." if also else "") + "\n"]
 
 
 def _kinds(nodes: Mapping[str, str]) -> str:
