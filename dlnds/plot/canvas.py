@@ -35,6 +35,8 @@ KIND_STYLE = {
 _ROUNDING = 1e-13
 #: Of positive numbers that span more than that, the logarithm is drawn.
 _WIDE = 1e3
+#: Levels so far below what else is drawn lie within the height of one of their labels.
+_FAR = 30.0
 
 #: The part of a colour map, from dark to light, that can be seen as a line on white.
 _LIGHT = 0.9
@@ -117,13 +119,15 @@ def span(values: Any, wide: float = _WIDE) -> str:
     return "log" if spread else "linear"
 
 
-def scale_levels(ax: Axes, levels: Array) -> None:
+def scale_levels(ax: Axes, levels: Array, top: float = 0.0) -> None:
     """Make the axis of wide levels logarithmic, and linear below the decade of the lowest.
 
-    The lowest level itself may be zero.
+    The lowest level itself may be zero. Something drawn at ``top`` makes them wide, too, if the
+    lowest positive one would lie on the zero line beside it, or all of them within one label.
     """
-    positive = levels[levels > _ROUNDING * levels.max(initial=0.0)]
-    if span(positive) == "log":
+    most = levels.max(initial=0.0)
+    positive = levels[levels > _ROUNDING * most]
+    if span([*positive, max(top, most)]) == "log" or (positive.size and top > _FAR * most):
         ax.set_yscale("symlog", linthresh=10.0 ** np.floor(np.log10(positive.min())))
         if ax.has_data():
             ax.autoscale_view(scalex=False)

@@ -56,8 +56,9 @@ def loss(
 ) -> Axes:
     """Draw the loss of a run, or of several, over time, against the critical levels.
 
-    Levels of the generic path are dashed and labelled beside the axes. Where they span more than a
-    thousand times, the axis is logarithmic, and linear below the lowest.
+    Levels of the generic path are dashed and labelled beside the axes. Where they and the run span
+    more than a thousand times, down to the lowest level that is not zero, or the run begins thirty
+    times above all levels, the axis is logarithmic, and linear below the lowest.
 
     Parameters
     ----------
@@ -253,7 +254,7 @@ def _draw_levels(ax: Axes, levels: _Levels, rest: float) -> None:
     rows = np.flatnonzero(levels.shown)
     for level in losses[rows]:
         ax.axhline(level, color="0.45", linewidth=0.8, linestyle="--", zorder=1)
-    canvas.scale_levels(ax, losses[rows])
+    canvas.scale_levels(ax, losses[rows], float(ax.dataLim.y1))
     canvas.label_heights(ax, losses[rows].tolist(), [levels.labels[row] for row in rows])
 
 

@@ -145,6 +145,32 @@ def test_small_levels_have_a_logarithmic_axis_that_begins_below_them():
     assert ax.get_ylim()[1] > run.loss.max()
 
 
+@pytest.mark.parametrize(
+    ("sigma", "scale", "expected"),
+    [
+        ((1e-4, 1e-5), 0.1, "symlog"),  # the start is far above, levels span a hundred times
+        ((2.0, 1.9), 6.0, "symlog"),  # far above the only levels
+        ((1.0, 0.5), 1e-2, "linear"),  # from plateau to plateau
+        ((1e-4, 0.5e-4), 1e-6, "linear"),  # the same in other units
+        ((3.0, 1.0), 0.7, "linear"),  # a little above
+    ],
+)
+def test_levels_that_runs_pass_are_seen(sigma, scale, expected):
+    """Positive ones are apart from each other and from zero, however high the run begins."""
+    net = dl.LinearNetwork((2, 2, 2), np.diag(sigma))
+    run = dl.flow(net, net.initial(rng=1, scale=scale))
+    ax = dl.plot.loss(run, points=dl.critical_points(net))
+    assert ax.get_yscale() == expected
+    levels = [0.0, *0.5 * np.cumsum(np.square(sigma[::-1]))]
+    heights = ax.transAxes.inverted().transform(
+        ax.transData.transform([(0.0, level) for level in levels])
+    )[:, 1]
+    assert heights[0] > 0.0
+    assert (np.diff(heights) > 0.01).all()
+    top = ax.transData.transform((0.0, float(run.loss.max())))
+    assert ax.transAxes.inverted().transform(top)[1] < 1.0
+
+
 def test_complex_spectra_are_drawn_in_the_plane():
     def turn(t, x, params, out):
         out[0], out[1] = x[1], -x[0]
