@@ -130,6 +130,23 @@ def test_every_kind_of_file_has_its_table(generate):
 OWN_NAMES = {("branch", "p"), ("branch", "q")}
 
 
+def test_the_page_of_files_says_which_kinds_have_a_picture(generate):
+    """In the words of the error of a kind that has none."""
+    found = re.findall(r"^## (\w+)\n|^\*Picture:\* (.+)\.$", generate.schemas(), re.MULTILINE)
+    names, said = [n for n, _ in found if n], [words for _, words in found if words]
+    assert names == [*dl.schema.REQUIRED]
+    for kind, words in zip(names, said, strict=True):
+        with pytest.raises((ValueError, TypeError)) as error:  # it is empty
+            xr.Dataset(attrs={"schema": kind}).dlnds.plot()
+        refused = f"data: there is no picture of schema {kind!r}; "
+        if words.startswith("none; "):
+            assert str(error.value) == refused + words.removeprefix("none; ")
+        else:
+            assert not str(error.value).startswith(refused), kind
+    pictures = (SITE / "questions.md").read_text("utf-8").partition("## Pictures")[2]
+    assert "(generated/files.md)" in pictures
+
+
 @pytest.mark.compiled
 @pytest.mark.parametrize("group", sorted({*calls.GROUPS} - {"pictures"}))
 def test_what_results_hold_is_in_the_table_of_their_kind(generate, group):

@@ -487,6 +487,20 @@ _PICTURES: dict[str, Callable[..., Axes]] = {
 }
 
 
+def told(kind: str) -> str:
+    """Return what `by_schema` draws of a schema, or where to look if that is nothing."""
+    if kind in _NO_PICTURE:
+        return f"none; {_NO_PICTURE[kind]}"
+    if kind in _CURVES and kind != "run":
+        over, drawn = _CURVES[kind]
+        return f"`{drawn}` over `{over}`"
+    if kind in _STEMS:
+        dim, drawn, *_ = _STEMS[kind]
+        return f"`{drawn}` of each `{dim}`"
+    first = (_PICTURES[kind].__doc__ or "").partition("\n")[0]
+    return first.removeprefix("Draw ").removesuffix(".")
+
+
 def by_schema(data: xr.Dataset | xr.DataTree, **options: Any) -> Axes:
     """Draw a Dataset or tree by the function that fits its schema.
 

@@ -126,12 +126,20 @@ def _test_loss(test: object, run: xr.Dataset) -> tuple[xr.DataArray, float]:
                 f"dims {dict(sizes)}, got {type(test).__name__}"
             )
         data = schema.read("test", test, "evaluation", {})
-        test = data[next(name for name in _MEASURES if name in data.variables)]
+        test = data[_measure("test", data)]
         if "train_loss" in data.variables and data["train_loss"].sizes == sizes:
             rest = float(np.nanmax(data["train_loss"].values - run["loss"].values))
     if dict(test.sizes) != dict(sizes) or test.dtype.kind not in "iuf":
         raise ValueError(f"test: needs real numbers of dims {dict(sizes)}, got {dict(test.sizes)}")
     return test.transpose(*sizes), rest
+
+
+def _measure(name: str, data: xr.Dataset) -> str:
+    """Return which of its measures an evaluation is drawn by."""
+    found = [measure for measure in _MEASURES if measure in data.variables]
+    if not found:
+        raise ValueError(f"{name}: needs {' or '.join(_MEASURES)}, has neither")
+    return found[0]
 
 
 @known_options
@@ -145,7 +153,7 @@ def evaluation(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     dims = ("sample", rows) if "sample" in given.dims else (rows,)
     known = {name: dims for name in (*_MEASURES, "train_loss") if name in given.variables}
     data = schema.read("data", given, "evaluation", known, partial=known)
-    shown = next(name for name in _MEASURES if name in known)
+    shown = _measure("data", data)
     over = data["time"] if "best_time" in data.variables else clock(data)
     best = f"best_{over.name}"
     ax = canvas.axes(ax, (8.0, 4.5), over, data[shown])

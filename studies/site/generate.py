@@ -17,6 +17,7 @@ import xarray as xr
 
 import dlnds as dl
 from dlnds import papers, schema
+from dlnds.plot import pictures
 
 SITE = Path(__file__).parent
 ROOT = SITE.parents[1]
@@ -91,7 +92,8 @@ def schemas() -> str:
         "coordinate of its own name, its labels; functions that you give to `save=`, or to an",
         "equation as what it observes, are there under their names.",
         'All quantities are pure numbers, with the units `"1"`: time is that of the equation.',
-        "Flags are small integers; `dl.schema.decode(variable)` gives their words.\n",
+        "Flags are small integers; `dl.schema.decode(variable)` gives their words.",
+        "*Picture* is what `ds.dlnds.plot()` draws, or where to look if a kind has none.\n",
     ]
     text += ["## Attributes of all files\n", "Those of a system are there if it has them.", ""]
     text += [
@@ -100,7 +102,7 @@ def schemas() -> str:
     ]
     for name in schema.REQUIRED:
         text.append(f"({name}-file)=\n## {name}\n")
-        text += _nodes(name)
+        text += [*_nodes(name), f"*Picture:* {pictures.told(name)}.\n"]
         said = _words(name)
         rows = [
             (f"`{v}`", _dims(dims), said[v], "always") for v, dims in schema.whole(name).items()
