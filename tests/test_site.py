@@ -71,6 +71,16 @@ def test_signatures_are_short(generate):
             assert not re.search(spelt_out, text), name
 
 
+def test_systems_and_losses_say_that_they_take_lists(generate):
+    """An array is what they make of it."""
+    for name, thing in public_callables(generate):
+        if inspect.isclass(thing) and thing.__module__.startswith("dlnds.systems"):
+            for parameter in inspect.signature(thing).parameters.values():
+                text = str(parameter.annotation)
+                wanted = "Callable" in text or not re.search(r"\bArray\b", text)
+                assert wanted, f"{name}: {parameter}"
+
+
 def functions(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
     return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}

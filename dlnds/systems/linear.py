@@ -75,7 +75,7 @@ NAMELESS: dict[str, Any] = {"whitening": None, "features": (), "outputs": ()}
 _NORMALIZED = {True: "moments divided by the number of samples", False: "moments not divided"}
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False, init=False)
 class LinearNetwork(LayeredSystem):
     """Gradient flow of a deep linear network W = W_h…W_1 with the square loss.
 
@@ -142,42 +142,53 @@ class LinearNetwork(LayeredSystem):
 
     widths: tuple[int, ...]
     target: Array
-    input_root: Array | None = None
-    whitening: Array | None = None
-    irreducible_loss: float = 0.0
-    normalization: str = "as given"
-    specialize: bool = False
-    weight_decay: float | tuple[float, ...] = 0.0
-    features: tuple[str, ...] = ()
-    outputs: tuple[str, ...] = ()
+    input_root: Array | None
+    whitening: Array | None
+    irreducible_loss: float
+    normalization: str
+    specialize: bool
+    weight_decay: float | tuple[float, ...]
+    features: tuple[str, ...]
+    outputs: tuple[str, ...]
 
-    def __post_init__(self) -> None:
-        widths = check_widths(self.widths)
-        root, whitening = self.input_root, self.whitening
-        if root is not None:
-            root = check_array("input_root", root, ndim=2, shape=(widths[0], None))
-            sizes = np.abs(root).max(axis=0)
-            units = root / np.where(sizes > 0.0, sizes, 1.0)
-            if np.linalg.matrix_rank(units) < root.shape[1]:
-                raise ValueError("input_root: needs linearly independent columns")
+    @known_options
+    def __init__(
+        self,
+        widths: Sequence[int],
+        target: ArrayLike,
+        input_root: ArrayLike | None = None,
+        whitening: ArrayLike | None = None,
+        irreducible_loss: float = 0.0,
+        normalization: str = "as given",
+        specialize: bool = False,
+        weight_decay: float | Sequence[float] = 0.0,
+        features: Sequence[str] = (),
+        outputs: Sequence[str] = (),
+    ) -> None:
+        widths = check_widths(widths)
+        root = None if input_root is None else _check_root(input_root, widths[0])
         if whitening is not None:
             whitening = check_array("whitening", whitening, ndim=2, shape=(None, widths[0]))
         columns = widths[0] if root is None else root.shape[1]
-        target = check_array("target", self.target, ndim=2, shape=(widths[-1], columns))
-        if not isinstance(self.irreducible_loss, float):
-            object.__setattr__(
-                self, "irreducible_loss", check_number("irreducible_loss", self.irreducible_loss)
-            )
-        if check_flag("specialize", self.specialize):
-            _check_small(widths, target.shape[1], root is None)
-        decay: Any = check_decay(self.weight_decay, len(widths) - 1)
-        fields = {"widths": widths, "target": target, "input_root": root, "whitening": whitening}
+        target = check_array("target", target, ndim=2, shape=(widths[-1], columns))
         original = widths[0] if root is not None or whitening is None else len(whitening)
-        names = {
-            "features": check_names("features", self.features, original),
-            "outputs": check_names("outputs", self.outputs, widths[-1]),
+        if check_flag("specialize", specialize):
+            _check_small(widths, columns, root is None)
+        if not isinstance(irreducible_loss, float):  # NaN is one that is not known
+            irreducible_loss = check_number("irreducible_loss", irreducible_loss)
+        fields = {
+            "widths": widths,
+            "target": target,
+            "input_root": root,
+            "whitening": whitening,
+            "irreducible_loss": irreducible_loss,
+            "normalization": normalization,
+            "specialize": specialize,
+            "weight_decay": check_decay(weight_decay, len(widths) - 1),
+            "features": check_names("features", features, original),
+            "outputs": check_names("outputs", outputs, widths[-1]),
         }
-        for name, value in {**fields, "weight_decay": decay, **names}.items():
+        for name, value in fields.items():
             if isinstance(value, np.ndarray):
                 value.setflags(write=False)
             object.__setattr__(self, name, value)
@@ -1043,9 +1054,6 @@ class LinearNetwork(LayeredSystem):
         return flat(moments.balanced_layers(frames, sizes[order]))
 
 
-LinearNetwork.__init__ = known_options(LinearNetwork.__init__)  # type: ignore[method-assign]
-
-
 def _branches(branch: Any, count: int) -> list[str]:
     """Return the root of each mode, ``"upper"`` or ``"lower"``."""
     words = [branch] * count if isinstance(branch, str) or not np.iterable(branch) else list(branch)
@@ -1079,6 +1087,16 @@ def _carriers(layers: Sequence[Array], learnt: Integers) -> list[Integers] | Non
         largest = max(largest, float(np.abs(w[joining]).max(initial=0.0)))
         chosen.append(units)
     return chosen if largest <= tolerances.COUPLING * smallest else None
+
+
+def _check_root(value: ArrayLike, inputs: int) -> Array:
+    """Return a root of the second moments of inputs."""
+    root = check_array("input_root", value, ndim=2, shape=(inputs, None))
+    sizes = np.abs(root).max(axis=0)
+    units = root / np.where(sizes > 0.0, sizes, 1.0)
+    if np.linalg.matrix_rank(units) < root.shape[1]:
+        raise ValueError("input_root: needs linearly independent columns")
+    return root
 
 
 def _check_small(widths: tuple[int, ...], k: int, whitened: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeGuard
 
@@ -68,7 +68,7 @@ _OF_SAMPLES = {"ntk_eigenvalue", "ntk_alignment", "ntk_distance", "ntk_change", 
 NORMALIZED = {True: "loss divided by the number of samples", False: "loss not divided"}
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False, init=False)
 class Loss:
     """A loss ℓ(W) of the end-to-end map W (d_h × d_0) on data, made by `logistic` and the others.
 
@@ -103,22 +103,30 @@ class Loss:
     kind: str
     inputs: Array
     targets: Array
-    _: KW_ONLY
-    power: float = 2.0
-    normalize: bool = True
+    power: float
+    normalize: bool
 
-    def __post_init__(self) -> None:
-        inputs = schema.samples("inputs", self.inputs)
-        targets = schema.samples("targets", self.targets, of=self.inputs)
-        targets = check_array("targets", targets, ndim=2, shape=(None, inputs.shape[1]))
-        for array in (inputs, targets):
+    @known_options
+    def __init__(
+        self,
+        kind: str,
+        inputs: ArrayLike | xr.DataArray,
+        targets: ArrayLike | xr.DataArray,
+        *,
+        power: float = 2.0,
+        normalize: bool = True,
+    ) -> None:
+        columns = schema.samples("inputs", inputs)
+        rows = schema.samples("targets", targets, of=inputs)
+        rows = check_array("targets", rows, ndim=2, shape=(None, columns.shape[1]))
+        for array in (columns, rows):
             array.setflags(write=False)
         fields = {
-            "kind": check_choice("kind", self.kind, FORMS),
-            "inputs": inputs,
-            "targets": targets,
-            "power": check_number("power", self.power, minimum=2.0),
-            "normalize": check_flag("normalize", self.normalize),
+            "kind": check_choice("kind", kind, FORMS),
+            "inputs": columns,
+            "targets": rows,
+            "power": check_number("power", power, minimum=2.0),
+            "normalize": check_flag("normalize", normalize),
         }
         for name, value in fields.items():
             object.__setattr__(self, name, value)
@@ -316,9 +324,6 @@ class Loss:
             FORMS[self.kind], targets, self.constants, image, change, change
         )
         return -change @ self.inputs.T
-
-
-Loss.__init__ = known_options(Loss.__init__)  # type: ignore[method-assign]
 
 
 def _some_grow(margins: Array, inputs: Array) -> bool:

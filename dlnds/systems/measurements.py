@@ -41,7 +41,7 @@ _EXACT = 1e-9
 _STILL = 1e-13
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False, init=False)
 class Measurements:
     """A loss ½ Σ_m v_m (⟨A_m, W⟩ − y_m)² of the end-to-end map W (d_h × d_0).
 
@@ -83,20 +83,28 @@ class Measurements:
     targets: Array
     weights: Array
 
-    def __post_init__(self) -> None:
-        kind = check_choice("kind", self.kind, KINDS)
-        shape = _check_shape(self.shape)
+    @known_options
+    def __init__(
+        self,
+        kind: str,
+        shape: tuple[int, int],
+        operators: ArrayLike,
+        targets: ArrayLike,
+        weights: ArrayLike,
+    ) -> None:
+        kind = check_choice("kind", kind, KINDS)
+        shape = _check_shape(shape)
         if kind == "completion":
-            operators = _places("operators", self.operators, shape)
+            operators = _places("operators", operators, shape)
             count = operators.shape[1]
         elif kind == "sparse_measurements":
-            count = len(check_array("targets", self.targets, ndim=1))
-            operators = _entries("operators", self.operators, (count, *shape))
+            count = len(check_array("targets", targets, ndim=1))
+            operators = _entries("operators", operators, (count, *shape))
         else:
-            operators = check_array("operators", self.operators, ndim=3, shape=(None, *shape))
+            operators = check_array("operators", operators, ndim=3, shape=(None, *shape))
             count = len(operators)
-        targets = check_array("targets", self.targets, ndim=1, shape=(count,))
-        weights = check_array("weights", self.weights, ndim=1, shape=(count,))
+        targets = check_array("targets", targets, ndim=1, shape=(count,))
+        weights = check_array("weights", weights, ndim=1, shape=(count,))
         check_number("weights", float(weights.min()), minimum=0.0)
         if not weights.any():
             raise ValueError("weights: needs one at least that is not zero, got zeros alone")
@@ -394,9 +402,6 @@ class Measurements:
         check_array("W", W, ndim=2, shape=self.shape)
         change = check_array("V", V, ndim=2, shape=self.shape)
         return self._combined(self.weights * self.measured(change))
-
-
-Measurements.__init__ = known_options(Measurements.__init__)  # type: ignore[method-assign]
 
 
 def _check_shape(shape: Any) -> tuple[int, int]:
