@@ -597,3 +597,44 @@ def test_gradients_are_symmetric_up_to_what_differences_err_by(size):
 
     line = dl.branch(dl.Residual(gradient, symmetric=True), np.zeros(4), 0.5, bounds=(0.2, 1.0))
     assert line.attrs["last_stop"] == "bound_reached"
+
+
+BY_WHERE_STEPS_FALL = {"step_too_small", "unresolved"}
+STOPS = [
+    ({"bound_reached"}, lambda x, p: x * x - p),
+    ({"closed"}, lambda x, p: x * x + p * p - 2.0),
+    ({"not_finite"}, lambda x, p: x - np.sqrt(p)),
+    ({"step_too_small"}, lambda x, p: x - np.sign(p)),
+    ({"step_too_small"}, lambda x, p: x - p + 1e-6 * np.sin(1e9 * p)),
+    ({"max_points"}, lambda x, p: x * p - 1.0),
+    ({"max_points"}, lambda x, p: x - np.maximum(p, 0.0)),
+    ({"unresolved"}, lambda x, p: x**5 - p**3),
+    (BY_WHERE_STEPS_FALL, lambda x, p: np.abs(x) - p),
+    (BY_WHERE_STEPS_FALL, lambda x, p: x**2 - p**3),
+    (BY_WHERE_STEPS_FALL, lambda x, p: (10.0 * np.maximum(x, 0.0) + x) / 11.0 - p),
+]
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+@pytest.mark.parametrize(("words", "fun"), STOPS)
+def test_ends_of_branches_have_the_reasons_that_the_page_of_questions_tells(words, fun):
+    """A start that is no solution is corrected, and is never the reason."""
+    for x0 in (1.0, 1.0 + 1e-8):
+        found = dl.branch(dl.Residual(fun), [x0], 1.0, bounds=(-1.5, 2.0), max_points=100)
+        assert words & {found.attrs["first_stop"], found.attrs["last_stop"]}
+        assert found.residual.max() < 1e-6
+
+
+def test_starts_that_no_branch_begins_at_are_refused():
+    """No solution within reach, a branch point, a symmetry that is not declared."""
+    with pytest.raises(dl.ConvergenceError, match="^x0: "):
+        dl.branch(dl.Residual(lambda x, p: x * x + 1.0 - p), [1.0], -1.0, bounds=(-2.0, 2.0))
+    for fun, x0, p0 in (
+        (lambda x, p: x * x - p * p, [0.0], 0.0),
+        (lambda x, p: x * (p - x @ x), [1.0, 0.0], 1.0),
+    ):
+        with pytest.raises(ValueError, match="^x0: 2 directions lead on"):
+            dl.branch(dl.Residual(fun), x0, p0, bounds=(-1.0, 2.0))
+    near = dl.branch(dl.Residual(lambda x, p: x * x - p), [1.3], 1.0, bounds=(-1.0, 2.0))
+    row = near.isel(step=near.attrs["start_step"])
+    assert (row.p.item(), row.state.item()) == (1.0, pytest.approx(1.0, rel=1e-10))
