@@ -21,6 +21,8 @@ PAGES = (
 #: Elements without an end, and those with text that is code or a name.
 VOID = {*("area", "base", "br", "col", "hr", "img", "input", "link", "meta", "source", "wbr")}
 KEPT = ("code", "script", "style", "svg", ".math", ".sig", ".headerlink", ".classifier", ".output")
+#: Where words are no terms of the glossary.
+NO_TERMS = ("code", "pre", ".tests", ".output", ".sig")
 #: Indices and powers that should have been set low and high; ``t_span`` is a name.
 RAW = re.compile(r"(?<![A-Za-z0-9_])[^\W\d_]_(?![a-z]{3})\S|[‖\]∇∫]_\S|\S\^\S")
 
@@ -30,7 +32,7 @@ class Page(HTMLParser):
 
     def __init__(self, path):
         super().__init__()
-        self.links, self.loaded, self.places = [], [], set()
+        self.links, self.loaded, self.places, self.wrong_terms = [], [], set(), []
         self.within, self.code, self.altered, self.text = [], [], [], []
         self.feed(path.read_text(encoding="utf-8"))
 
@@ -49,6 +51,9 @@ class Page(HTMLParser):
             self.loaded.append(attrs["src"])
         if tag == "link" and attrs.get("rel") in ("stylesheet", "icon"):
             self.loaded.append(attrs["href"])
+
+        if tag == "a" and "#term-" in attrs.get("href", "") and self.stands_in(*NO_TERMS):
+            self.wrong_terms.append(attrs["href"])
 
     def handle_endtag(self, tag):
         while self.within and self.within.pop()[0] != tag:
@@ -73,6 +78,11 @@ def site():
 def pages(site):
     found = [path for path in site.rglob("*.html") if "_static" not in path.parts]
     return {path: Page(path) for path in found}
+
+
+def test_terms_are_linked_in_text_and_not_in_code_or_names_of_tests(pages):
+    assert {path.name: page.wrong_terms for path, page in pages.items() if page.wrong_terms} == {}
+    assert any("#term-" in link for page in pages.values() for link in page.links)
 
 
 def test_links_lead_to_pages_and_to_places_in_them(pages):

@@ -307,6 +307,21 @@ def test_links_between_pages_lead_to_pages():
             assert target.startswith(made) or (SITE / target).is_file(), f"{page.name}: {target}"
 
 
+def test_names_on_pages_are_links_where_the_site_is_built(generate):
+    """Without a build they are code; in code they stay what they are."""
+    text = "`dl.flow`, `dl.LinearNetwork.from_data`, `dl.nothing`, [`dl.flow`](x)\n"
+    code = "```python\n`dl.flow`\n```\n"
+    source = [text + code + text]
+    generate.link_names(None, "questions", source)
+    linked = "{py:obj}`dl.flow <dlnds.flow>`, {py:obj}`dl.LinearNetwork.from_data "
+    linked += "<dlnds.LinearNetwork>`, `dl.nothing`, [`dl.flow`](x)\n"
+    assert source[0] == linked + code + linked
+    generate.link_names(None, "gallery/arcs", other := [text])
+    assert other == [text]
+    for page in SITE.glob("*.md"):
+        assert "{py:" not in page.read_text(encoding="utf-8"), "readers without a build see it raw"
+
+
 def test_every_public_name_is_on_a_page_for_readers(generate):
     """Where one would look for it, beside the API: in the table of questions, or in an example."""
     made = ("benchmarks", "changes", "notation")

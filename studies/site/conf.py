@@ -126,6 +126,7 @@ def setup(app: object) -> None:
     app.add_transform(typeset.Terms)
     app.connect("source-read", glossary)
     generate.write(SITE)
+    app.connect("source-read", generate.link_names)
     app.connect("source-read", generate.prepare_study)
     app.connect("autodoc-process-signature", generate.as_written)
     app.connect("autodoc-process-docstring", generate.mark_up, priority=400)

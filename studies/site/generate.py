@@ -185,7 +185,9 @@ def theory() -> str:
             f"**{number}.** {entry['says'].strip()}\n",
             f"*Source:* {sources or 'this package'}.",
         ]
-        text.append(f"*Fails if it is false:* {'; '.join(_checks(entry))}.\n")
+        text.append(
+            f":::{{container}} tests\n*Fails if it is false:* {'; '.join(_checks(entry))}.\n:::\n"
+        )
     return "\n".join(text)
 
 
@@ -281,6 +283,26 @@ def prepare_study(app: object, page: str, source: list[str]) -> None:
             line if is_code else _linked(line) for line, is_code in zip(lines, code, strict=True)
         ]
         source[0] = "\n".join([".. currentmodule:: dlnds", "", *kept])
+
+
+def link_names(app: object, page: str, source: list[str]) -> None:
+    """Make names of this package links to the API, on pages that are read without a build, too."""
+    if (SITE / f"{page}.md").is_file():
+        parts = re.split(r"(^```.*?^```$)", source[0], flags=re.MULTILINE | re.DOTALL)
+        parts[::2] = [_NAMED.sub(_referred, text) for text in parts[::2]]  # the others are code
+        source[0] = "".join(parts)
+
+
+_NAMED = re.compile(r"(?<![`\[])`dl\.([\w.]+)`(?!`)")
+
+
+def _referred(match: re.Match[str]) -> str:
+    """Return a name as a link to its page, or to that of the class or module that it is in."""
+    known = {name for _, names in subjects().values() for name in listed(names)}
+    for name in (match[1], match[1].rpartition(".")[0]):
+        if name in known:
+            return f"{{py:obj}}`dl.{match[1]} <dlnds.{name}>`"
+    return match[0]
 
 
 class Plain(str):

@@ -28,8 +28,10 @@ _INDEX = re.compile(
 )
 _CODE = (nodes.literal, nodes.literal_block, nodes.doctest_block, nodes.raw, nodes.math_block)
 _KEPT = (*_CODE, nodes.math, addnodes.desc_signature)
-#: Where no term is linked: in what is a link already, and in what stands out by itself.
+#: Where no term is linked: in what is a link already, in what stands out by itself, and in the
+#: containers of what cells print and of names of tests, whose words are no terms.
 _NO_TERMS = (
+    nodes.container,
     *(nodes.title, nodes.term, nodes.reference, nodes.comment, nodes.rubric, nodes.caption),
     *(addnodes.pending_xref, addnodes.download_reference, addnodes.toctree, nodes.target),
 )
