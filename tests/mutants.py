@@ -751,7 +751,7 @@ MUTANTS = (
     Mutant(
         "decays of layers by their mean",
         "systems/network.py",
-        "return float(np.prod(self.decays ** (1.0 / self.depth)))",
+        "return most * float(np.prod((self.decays / most) ** (1.0 / self.depth))) if most else 0.0",
         "return float(np.mean(self.decays))",
         ("systems/test_weight_decay.py", "landscape/test_decay.py"),
     ),

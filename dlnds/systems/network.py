@@ -107,7 +107,8 @@ class WeightSystem(SystemProtocol):
     @cached_property
     def mean_decay(self) -> float:
         """The geometric mean of λ_1, …, λ_h: W_i → c_i W_i with Π c_i = 1 make each of it."""
-        return float(np.prod(self.decays ** (1.0 / self.depth)))
+        most = float(self.decays.max())  # equal ones are their mean exactly
+        return most * float(np.prod((self.decays / most) ** (1.0 / self.depth))) if most else 0.0
 
     @cached_property
     def is_decayed(self) -> bool:

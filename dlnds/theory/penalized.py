@@ -54,10 +54,11 @@ def root(sigma: float, decay: float, depth: int, *, upper: bool) -> float:
     """Return the larger or the smaller root s, NaN where there is none.
 
     One layer has s = σ/(1 + λ), two have s² = σ − λ; neither has a smaller one. More layers have
-    two roots below the fold at s^h = (h − 2) σ/(2h − 2), and at it this one.
+    two roots below the fold at s^h = (h − 2) σ/(2h − 2), and at it this one; two layers have none
+    at their pitchfork.
     """
-    if depth >= 3 and sigma and folded(np.array([sigma]), decay, depth)[0]:
-        return _fold(sigma, depth)
+    if sigma and folded(np.array([sigma]), decay, depth)[0]:
+        return _fold(sigma, depth) if depth >= 3 else np.nan
     if (depth < 3 and not upper) or not 0.0 <= decay < most_decay(sigma, depth):
         return np.nan
     if depth == 1:
@@ -297,7 +298,7 @@ def indices(problem: Problem, signs: Integers, decay: float) -> Integers:
     Those of lower roots; of pairs a, b of learnt modes, (σ_a − σ_b)(s_a^h + s_b^h)/(s_a² − s_b²),
     negative if that of the larger σ is on its lower root, or if both are and σ_a = σ_b; of pairs of
     a learnt mode and a larger one that is not; of two layers σ_q > λ of the residual network. A
-    mode at its fold has an eigenvalue of zero.
+    mode at its fold, or of two layers at its pitchfork, has an eigenvalue of zero.
     """
     if problem.depth == 1:
         return np.zeros(len(signs), np.int64)
@@ -309,7 +310,8 @@ def indices(problem: Problem, signs: Integers, decay: float) -> Integers:
     counts += count_pairs(learnt, larger.astype(bool))
     if problem.depth == 2:
         free = problem.widths[1] - learnt.sum(axis=1)
-        counts += free * np.sum(~learnt & (sigma > decay), axis=1)
+        growing = (sigma > decay) & ~folded(sigma, decay, problem.depth)
+        counts += free * np.sum(~learnt & growing, axis=1)
     return np.asarray(counts)
 
 

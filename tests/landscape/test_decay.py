@@ -363,3 +363,29 @@ def test_classified_points_of_decay_are_named_where_they_are_refused():
         dl.classify(net, run.isel(time=-1))
     with pytest.raises(TypeError, match="^net: "):
         dl.classify(dl.HomogeneousNetwork((2, 3, 1), X[:2], Y[:1], weight_decay=0.1), np.ones(9))
+
+
+@pytest.mark.parametrize("widths", [(1, 1, 1), (2, 3, 2), (3, 2, 4)])
+def test_a_pitchfork_counts_as_zero_whatever_rounding_makes_of_it(widths):
+    # L = Σ_j [½ (σ_j − p_j)² + λ Σ_j |p_j|] at least, which is least at 0 where all σ_j ≤ λ.
+    for decay in np.arange(3, 400, 3) / 100.0:
+        net = network(widths, [decay] + [0.3 * decay] * (min(widths) - 1), decay)
+        found = dl.classify(net, np.zeros(net.dim))
+        assert dl.schema.decode(found.kind).item() == "global_minimum"
+        assert int(found["index"]) == 0
+        points = dl.critical_points(net)
+        assert points.critical_point.values.tolist() == ["{}"] == [found.critical_point.item()]
+        assert points["index"].values.tolist() == [0]
+        # Visits are at points that there are: the mode has no root beside zero.
+        assert not np.any(net.critical_strengths)
+
+
+@pytest.mark.parametrize("depth", [2, 3])
+def test_equal_decays_are_their_mean_to_the_last_digit(depth):
+    for decay in np.arange(3, 400, 3) / 100.0:
+        net = network((1,) * (depth + 1), [4.0], decay)
+        points, found = dl.critical_points(net), dl.classify(net, np.zeros(net.dim))
+        lowest = points.loss.values.min()
+        assert net.mean_decay == decay
+        assert net.lowest_loss == lowest
+        assert found.loss.item() == points.loss.sel(critical_point="{}").item()
