@@ -233,6 +233,20 @@ def square(widths):
     return dl.LinearNetwork(widths=widths, target=np.array([[2.0, 0.3], [-0.4, 1.0]]))
 
 
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_raw_inputs_with_the_covariance_of_a_ball_have_a_faster_flow_of_smaller_modes(depth):
+    rng, gain, widths = np.random.default_rng(0), 2.5, (3,) * (depth + 1)
+    turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    raw = dl.LinearNetwork(widths, rng.normal(size=(3, 3)), input_root=gain**0.5 * turn)
+    white = dl.LinearNetwork(widths, raw.target @ turn.T / gain**0.5)
+    np.testing.assert_allclose(white.singular_values, raw.singular_values / gain**0.5, rtol=1e-13)
+    x = raw.initial(scale=0.5, rng=1)
+    np.testing.assert_allclose(naive.field(raw, x), gain * naive.field(white, x), atol=1e-13)
+    late = dl.flow(raw, x, (0.0, 1.0), [1.0], rtol=1e-11).state[-1]
+    expected = dl.flow(white, x, (0.0, gain), [gain], rtol=1e-11).state[-1]
+    np.testing.assert_allclose(late, expected, rtol=0, atol=1e-8)
+
+
 def test_unused_width_is_exact_along_the_flow():
     def move(net, x):
         return dl.flow(net, x, (0.0, 2.0), [2.0], rtol=1e-12).state.values[-1]
