@@ -513,8 +513,8 @@ MUTANTS = (
     Mutant(
         "modes on smaller roots taken for unlearnt ones",
         "saddles/visits.py",
-        "return np.where(on_upper, 1, -1 * on_lower)",
-        "return np.where(on_upper, 1, 0 * on_lower)",
+        "roots = np.where(on_upper, 1, -1 * on_lower)",
+        "roots = np.where(on_upper, 1, 0 * on_lower)",
         ("saddles/test_visits.py",),
     ),
     Mutant(

@@ -42,8 +42,8 @@ Point = tuple[IndexSet, IndexSet]
 class Trace(NamedTuple):
     """The rows of a run that are numbers: the clock, and where the end-to-end map is.
 
-    ``roots`` (row, mode) are 1 for modes that are nearest to their larger critical strength, −1 to
-    the smaller one, which there is under weight decay, and 0 to none.
+    ``roots`` (row, mode) are those of the nearest critical point: 1 for modes at their larger
+    critical strength, −1 at the smaller one, which there is under weight decay, and 0 at none.
     """
 
     time: Array
@@ -88,7 +88,8 @@ def saddle_visits(net: LinearNetwork, run: xr.Dataset, *, radius: float = 0.05) 
     """Return the sequence of critical values that a run rests at.
 
     A visit is an interval of saved rows in which the end-to-end map stays within ``radius`` of the
-    same P_S Σ: ‖W K − P_S Σ‖_F ≤ radius ‖Σ‖_F, where S holds the modes with u_jᵀ W K v_j > σ_j/2.
+    same P_S Σ: ‖W K − P_S Σ‖_F ≤ radius ‖Σ‖_F, where S holds the modes with u_jᵀ W K v_j > σ_j/2;
+    of more than r_max, as `critical_points` has it, those that bring P_S Σ nearest.
     Of equal σ_j that is any of the P_S Σ, which all have the same loss, and S holds the first ones,
     unless the run is diagonal among them: as `classify` names such a state.
     Under weight decay it is the map of the nearest of the `critical_points`: modes are nearest to
@@ -344,11 +345,18 @@ def _turned(
 
 
 def _roots(net: LinearNetwork, strength: Array) -> Integers:
-    """Return which critical strength that of each mode (row, mode) is nearest to, see `Trace`."""
+    """Return on which roots modes (row, mode) are at the nearest critical point, see `Trace`.
+
+    It has at most `max_rank` modes: those that bring its map nearest, by p² − (p − p_S)² each.
+    """
     lower, upper = net.critical_strengths
     on_upper = (strength > 0.5 * (lower + upper)) & (upper > 0.0)
     on_lower = (strength > 0.5 * lower) & (lower > 0.0)
-    return np.where(on_upper, 1, -1 * on_lower)
+    roots = np.where(on_upper, 1, -1 * on_lower)
+    nearest = _at_roots(net, roots)
+    order = np.argsort(nearest * (nearest - 2.0 * strength), axis=-1, kind="stable")
+    np.put_along_axis(roots, order[..., net.max_rank :], 0, axis=-1)
+    return roots
 
 
 def _at_roots(net: LinearNetwork, roots: Integers) -> Array:
@@ -438,8 +446,12 @@ def _escape(
     """Return escape time and growth time up to a row, each by the run and by the law."""
     low, high = (float(strengths[mode]) for strengths in net.critical_strengths)
     small, half = (low + part * (high - low) for part in (GROWN_FROM, 0.5))
-    end = _crossing(net, trace, (lost, mode), row, half)
     strength = trace.strength[first:row, mode]
+    unlearnt = np.flatnonzero(strength <= half)
+    if not unlearnt.size:  # more modes have grown than can be learnt, and this one already had
+        return {}
+    strength = strength[: int(unlearnt[-1]) + 1]
+    end = _crossing(net, trace, (lost, mode), first + len(strength), half)
     times = {"escape_time": trace.between((first, 0.0), end)}
     below = np.flatnonzero(strength <= small)
     if below.size:

@@ -704,3 +704,37 @@ def test_an_unstable_root_is_left_for_either_side():
     assert sorted(edges) == [("{0⁻}", "{0⁺}", 2), ("{0⁻}", "{}", 1)]
     assert not seen.is_connection.any()
     assert (seen["drop"] > 0.0).all()
+
+
+def nearest_points(net, maps, points):
+    """Names of the points whose maps U s^h Vᵀ are nearest to each map, of all that there are."""
+    U, _, Vt = np.linalg.svd(net.target)
+    k = points.sizes["mode"]
+    sizes = (
+        points["size"]
+        if net.is_decayed
+        else points.learnt * points.singular_value ** (1.0 / net.depth)
+    )
+    own = np.einsum("ik,pk,kj->pij", U[:, :k], sizes.values**net.depth, Vt[:k])
+    away = np.linalg.norm(maps[:, None] - own, axis=(-2, -1))
+    return points.critical_point.values[np.argmin(away, axis=1)], away.min(axis=1)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.05])
+@pytest.mark.parametrize("widths", [(2, 1, 2, 2), (2, 1, 2), (3, 2, 3, 3)])
+def test_visits_of_bottlenecks_are_those_of_the_nearest_points_that_there_are(widths, decay):
+    target = np.diag([3.0, 2.0, 1.2][: widths[0]])
+    net = dl.LinearNetwork(widths, target, weight_decay=decay)
+    points, radius = dl.critical_points(net), 0.6
+    for seed in range(3):
+        run = dl.flow(net, net.initial(scale=0.5, rng=seed), save=["product"])
+        visits = dl.saddle_visits(net, run, radius=radius)
+        maps = run["product"].values
+        names, away = nearest_points(net, maps, points)
+        near = away <= radius * np.linalg.norm(target)
+        rows = [name for name, inside in zip(names, near, strict=True) if inside]
+        assert visits.critical_point.values.tolist() == [n for n, _ in itertools.groupby(rows)]
+        seen = dl.observed_connections(net, run, radius=radius)
+        assert {*seen.source.values, *seen.target.values} <= {*points.critical_point.values}
+        assert not (visits.escape_time < 0.0).any()
+        assert not (visits.growth_time > visits.escape_time).any()
