@@ -50,7 +50,7 @@ def limit_at(system: SystemProtocol, x: Array, force: Array, rtol: float) -> Lim
     if known.is_minimum() is False:
         return Limit()
     hessian = -dense_jacobian(system, 0.0, x)[0]
-    values, frame = scipy.linalg.eigh(hessian)
+    values, frame = np.linalg.eigh(hessian)  # scipy's fails for some with close eigenvalues
     largest = float(np.abs(values).max())
     zero = tolerances.HESSIAN * largest
     flat = np.abs(values) <= zero
@@ -93,7 +93,7 @@ def _is_strict(
     """
     (x, force), size = at, float(np.linalg.norm(at[0]))
     across, least = _complement(system.theory(x).generators(), x.size)
-    values, frame = scipy.linalg.eigh(across.T @ hessian @ across)
+    values, frame = np.linalg.eigh(across.T @ hessian @ across)
     if not values[0] > tolerances.rounding(x.size) * largest:
         return False
     frame = across @ frame

@@ -79,10 +79,12 @@ def _inputs(problem: Problem) -> tuple[Array, Array]:
 
 
 def _sizes(ends: Array) -> Array:
-    """Return the singular values of matrices, of which most have one column."""
-    alone = ends.shape[-1] == 1
-    sizes = np.linalg.norm(ends, axis=-2) if alone else np.linalg.svd(ends, compute_uv=False)
-    return np.asarray(sizes, float)
+    """Return the singular values of matrices, of which most have one column: one for each."""
+    if ends.shape[-1] == 1:
+        return np.asarray(np.linalg.norm(ends, axis=-2), float)
+    sizes, lacking = np.linalg.svd(ends, compute_uv=False), ends.shape[-1] - ends.shape[-2]
+    none = np.zeros((*sizes.shape[:-1], max(lacking, 0)))
+    return np.concatenate([sizes, none], axis=-1)
 
 
 def _is_aligned(weight: Array, end: Array, together: Sequence[Integers], least: float) -> Flags:

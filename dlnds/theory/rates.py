@@ -307,7 +307,8 @@ def _least_gain(own: Array, other: Array, count: int, margin: Array) -> Array:
 def decayed(excess: Array, times: Array, rates: Array) -> Array:
     """Return the excess (…, time) that decays from its first value at rates between rows."""
     steps = np.diff(times, axis=-1) * rates
-    passed = np.cumsum(np.concatenate([0.0 * steps[..., :1], steps], axis=-1), axis=-1)
+    begin = 0.0 * (steps if steps.shape[-1] else excess)[..., :1]
+    passed = np.cumsum(np.concatenate([begin, steps], axis=-1), axis=-1)
     return np.asarray(excess[..., :1] * np.exp(-passed))
 
 

@@ -573,3 +573,13 @@ def test_runs_to_a_bottleneck_converge_at_least_as_fast_as_is_proven(widths):
     tied = dl.LinearNetwork((3, 2, 3), np.diag([3.0, 2.0, 2.0]))
     other = dl.flow(tied, tied.initial(scale=0.7, rng=1))
     assert words(dl.convergence_bounds(tied, other))[1] == "bottleneck"
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.05])
+def test_a_run_of_one_row_is_bounded_by_its_excess(decay):
+    net = dl.LinearNetwork((2, 2, 2), np.diag([2.0, 1.0]), weight_decay=decay)
+    run = dl.flow(net, net.initial(scale=0.3, rng=0))
+    for row in (run.isel(time=[0]), run.isel(time=[-1])):
+        found = dl.convergence_bounds(net, row)
+        bounded = found.excess_bound.values[np.isfinite(found.rate_bound.values)]
+        np.testing.assert_array_equal(bounded, float(found.excess_loss[0]))

@@ -329,3 +329,13 @@ def test_runs_with_hardly_any_decay_end_at_the_minimum(a):
     root = np.sqrt(a * b)
     assert float(run.loss[-1]) == pytest.approx(root * (sigma - 0.5 * root), rel=1e-6)
     assert dl.schema.decode(run.stop_reason).item() == "limit_reached"
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_run_that_fades_at_a_pitchfork_comes_to_its_limit(seed):
+    """λ = σ ‖K v‖: the map goes to zero like 1/√t, and eigenvalues of the Hessian come together."""
+    root = np.diag([0.5, 1.0, 1.0, 1.0])
+    net = dl.LinearNetwork((4, 3, 1), [[0.1, 0, 0, 0]], input_root=root, weight_decay=0.05)
+    run = dl.flow(net, net.initial(scale=1.0, rng=seed), rtol=1e-10)
+    assert words(run)[0] == "limit_reached"
+    assert abs(net.product(run.state.values[-1])).max() < 1e-3

@@ -179,3 +179,14 @@ def test_a_branch_goes_from_one_root_of_its_weakest_mode_to_the_other(modes):
     names = [label for label, _ in itertools.groupby(labels)]
     assert names == [f"{{{strong}{modes[-1]}{root}}}" for root in ("⁺", "", "⁻")]
     assert labels[branch.event.values > 0].tolist() == [names[1]]
+
+
+@pytest.mark.parametrize("widths", [(2, 1, 2, 2), (3, 2, 3, 3), (3, 3, 2, 3), (3, 2, 4, 5, 3)])
+def test_points_of_equal_modes_at_a_bottleneck_have_their_names(widths):
+    """First and last layers are then of other rank than there are equal modes."""
+    net = dl.LinearNetwork(widths, 2.0 * np.eye(widths[0]), weight_decay=0.1)
+    for learnt in range(net.max_rank + 1):
+        x = net.critical_state(range(learnt))
+        assert (net.limit(x).label == "{}") == (learnt == 0)
+    run = dl.flow(net, 0.5 * np.ones(net.dim), (0.0, 1.0))
+    assert dl.schema.decode(run.stop_reason).item() == "end_reached"
