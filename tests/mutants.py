@@ -765,8 +765,8 @@ MUTANTS = (
     Mutant(
         "all minima of two decayed layers global",
         "landscape/decay.py",
-        "np.linalg.norm(signal, 2) <= least)",
-        "True)",
+        "np.linalg.norm(signal, 2) <= least:",
+        "True:",
         ("landscape/test_decay.py",),
     ),
 )

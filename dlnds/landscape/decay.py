@@ -238,7 +238,7 @@ def _is_ambiguous(sigma: Array, signs: Integers) -> bool:
 
 
 def _of_hessian(net: Any, state: Array, limit: float, force: float) -> dict[str, Any]:
-    """Return what the Hessian tells, and for one or two layers whether a minimum is global."""
+    """Return what the Hessian tells, and where a minimum is known to be global."""
     W = net.product(state)
     zero = min(max(tolerances.RANK, 1e3 * force), limit)
     index, nullity, sure = pure.counted(net, state, zero)
@@ -249,22 +249,31 @@ def _of_hessian(net: Any, state: Array, limit: float, force: float) -> dict[str,
     found = {"rank": np.int64(rank), "index": np.int64(index), "nullity": np.int64(nullity)}
     if index:
         return found | {"decided": ("strict_saddle", sure, 2, sure)}
-    if _is_global(net, W, max(tolerances.HESSIAN, 10.0 * force)):
+    if _is_global(net, state, W, max(tolerances.HESSIAN, 10.0 * force)):
         return found | {"decided": ("global_minimum", True, 0, True)}
     if nullity <= orbit:
         return found | {"decided": ("minimum", sure, 0, sure)}
     return found | {"decided": ("undecided", False, 3, False)}
 
 
-def _is_global(net: Any, W: Array, slack: float) -> bool:
-    """Tell whether a critical point of a convex loss is known to be a global minimum.
+def _is_global(net: Any, state: Array, W: Array, slack: float) -> bool:
+    """Tell whether a critical point of a convex loss ℓ ≥ 0 is known to be a global minimum.
 
     One layer: all are. Two: the penalty of the layers of W is at least λ ‖W‖_*, and just that at
     critical points, where −∇ℓ(W) = λ U Vᵀ + a rest; with ‖∇ℓ(W)‖ ≤ λ this is the condition for a
-    minimum of the convex ℓ(W) + λ ‖W‖_*.
+    minimum of the convex ℓ(W) + λ ‖W‖_*. More: the origin is, if a map of ‖W‖ = p, which costs at
+    least c p^{2/h} with c = ½ h λ, does not gain that: it gains no more than ‖∇ℓ(0)‖ p, and where
+    it costs less than it may gain, c p^{2/h} ≤ ℓ(0).
     """
     if net.depth == 1:
         return True
     signal = net.criterion.gradient(W) if has_criterion(net) else net.problem.signal(W)
-    least = net.mean_decay * (1.0 + slack)
-    return bool(net.depth == 2 and net.mean_decay and np.linalg.norm(signal, 2) <= least)
+    if net.depth == 2:
+        least = net.mean_decay * (1.0 + slack)
+        if net.mean_decay and np.linalg.norm(signal, 2) <= least:
+            return True
+    if state.any():
+        return False
+    power, cost = 0.5 * net.depth, 0.5 * net.depth * net.mean_decay
+    gain = np.linalg.norm(signal) * net.data_loss(state) ** (power - 1.0)
+    return bool(gain <= cost**power)

@@ -200,8 +200,10 @@ def classify(net: Any, x: ArrayLike | xr.Dataset, *, rtol: float | None = None) 
     all layers (their geometric mean, if layers decay differently), for whitened inputs; ``index``
     is that of the Hessian, and ``minimum`` is one that is not global. ``relative_gradient`` is in
     terms of λ ‖x‖, and ``decision_gap`` of how far the sizes are from those roots and others: a
-    state near a fold is not clear, at it ``undecided``. Of raw inputs, and other losses, the
-    Hessian decides; a minimum is known to be global for one layer, or for two if ‖∇ℓ(W)‖ ≤ λ.
+    state near a fold is not clear, at it ``undecided``. Of raw inputs, and other losses ℓ ≥ 0, the
+    Hessian decides, and ``minimum`` is one of which it is not known whether it is global. It is
+    known to be for one layer; for two if ‖∇ℓ(W)‖ ≤ λ; and at the origin of h layers if ‖∇ℓ(0)‖_F
+    ℓ(0)^{h/2−1} ≤ (½ h λ)^{h/2}, since a map W costs at least ½ h λ ‖W‖_F^{2/h}.
 
     The order of descent at a saddle that the Hessian does not show is the degree of the leading
     form, where its layers hold what has been learnt and nothing else; elsewhere a lower bound.

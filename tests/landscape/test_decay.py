@@ -389,3 +389,50 @@ def test_equal_decays_are_their_mean_to_the_last_digit(depth):
         assert net.mean_decay == decay
         assert net.lowest_loss == lowest
         assert found.loss.item() == points.loss.sel(critical_point="{}").item()
+
+
+def zero_losses(depth, decay, size):
+    """Networks whose observed values are all of this size: raw inputs, and entries of the map."""
+    hidden, values = (2,) * (depth - 1), [size, size]
+    data = np.random.default_rng(2).normal(size=(2, 6))
+    yield dl.LinearNetwork.from_data(
+        data, size * np.ones((2, 6)), hidden, whiten=False, weight_decay=decay
+    )
+    yield dl.LossNetwork(
+        (2, *hidden, 2), dl.losses.completion((2, 2), [0, 1], [0, 1], values), weight_decay=decay
+    )
+
+
+@pytest.mark.parametrize("depth", [2, 3, 4])
+@pytest.mark.parametrize("decay", [0.1, 1e-6, (0.0, *[0.1] * 3)])
+def test_where_all_that_is_observed_is_zero_the_origin_is_a_global_minimum(depth, decay):
+    # L >= 0, and L = 0 there.
+    for net in zero_losses(depth, decay if np.isscalar(decay) else decay[:depth], 0.0):
+        found = dl.classify(net, np.zeros(net.dim))
+        assert float(net.loss(np.zeros(net.dim))) == 0.0
+        assert dl.schema.decode(found.kind).item() == "global_minimum"
+        assert (int(found.kind_is_clear), int(found.order_of_descent)) == (1, 0)
+
+
+@pytest.mark.parametrize("depth", [3, 4])
+@pytest.mark.parametrize("name", [0, 1])
+def test_an_origin_that_is_called_global_has_no_state_of_less_loss(depth, name):
+    """Along −∇ℓ(0), with all layers of one size, the loss falls below ℓ(0) if λ is small."""
+    said = []
+    for decay in np.geomspace(0.01, 3.0, 12):
+        net = list(zero_losses(depth, decay, 1.0))[name]
+        origin = dl.classify(net, np.zeros(net.dim))
+        kind = dl.schema.decode(origin.kind).item()
+        frame = np.linalg.svd(net.criterion.gradient(np.zeros((2, 2))) if name else net.target)
+        u, v = frame[0][:, 0], frame[2][0]
+        sizes = np.linspace(0.0, 1.5, 301)
+        rays = [np.outer(v, v)] * (depth - 1)
+        sign = -1.0 if name else 1.0  # −∇ℓ is what the map grows along
+        ray = net.pack([*rays, sign * np.outer(u, v)])
+        losses = net.loss(sizes[:, None] * ray)
+        lower = bool((losses < losses[0]).any())
+        assert kind in ("minimum", "global_minimum")
+        assert not (lower and kind == "global_minimum")
+        said.append(kind)
+    assert said[0] == "minimum"
+    assert said[-1] == "global_minimum"
