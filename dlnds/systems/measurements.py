@@ -414,10 +414,20 @@ def _check_shape(shape: Any) -> tuple[int, int]:
 
 def _places(name: str, value: Any, shape: tuple[int, ...]) -> Array:
     """Return rows and columns (2 × m) of entries, whole numbers within the shape."""
-    places = check_array(name, value, ndim=2, shape=(2, None))
+    places = _numbers(name, value, (2, None))
     for word, numbers, size in zip(("rows", "columns"), places, shape, strict=True):
         _check_range(f"{name}: {word}", numbers, size)
     return places
+
+
+def _numbers(name: str, value: Any, shape: tuple[int | None, ...]) -> Array:
+    """Return an array of numbers, and refuse True and False: a mask is no list of places."""
+    numbers = check_array(name, value, ndim=len(shape), shape=shape)
+    given = np.asarray(value, None if hasattr(value, "dtype") else object)
+    kinds = {type(v) for v in given.flat} if given.dtype == object else {given.dtype.type}
+    if kinds & {bool, np.bool_}:
+        raise TypeError(f"{name}: needs whole numbers, got True or False; np.nonzero finds places")
+    return numbers
 
 
 def _check_range(name: str, numbers: Array, size: int) -> None:
@@ -441,7 +451,7 @@ def _check_repeated(name: str, places: Array, values: Array) -> None:
 
 def _entries(name: str, value: Any, shape: tuple[int, ...]) -> Array:
     """Return measurements, rows, columns and values (4 × entries) of entries of operators."""
-    entries = check_array(name, value, ndim=2, shape=(4, None))
+    entries = _numbers(name, value, (4, None))
     words = ("measurements", "rows", "columns")
     for word, numbers, size in zip(words, entries, shape, strict=False):
         _check_range(f"{name}: {word}", numbers, size)
@@ -599,8 +609,8 @@ def completion(
     """
     sizes = _check_shape(shape)
     check_memory("shape", 2 * sizes[0] * sizes[1])
-    across = check_array("rows", rows, ndim=1)
-    down = check_array("columns", columns, ndim=1, shape=(len(across),))
+    across = _numbers("rows", rows, (None,))
+    down = _numbers("columns", columns, (len(across),))
     _check_range("rows", across, sizes[0])
     _check_range("columns", down, sizes[1])
     y = check_array("values", values, ndim=1, shape=(len(across),))

@@ -7,6 +7,7 @@ import naive
 import numpy as np
 import pytest
 import scipy.sparse
+import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -477,3 +478,27 @@ def test_messages_of_completion_name_what_was_given():
         dl.losses.completion((10**6, 10**6), [0], [0], [1.0])
     with pytest.raises(ValueError, match=r"0\.3 and as 0\.30000000000000004"):
         dl.losses.completion((1, 1), [0, 0], [0, 0], [0.3, 0.1 + 0.2])
+
+
+MASKS = [
+    [True, False],
+    [True, 0],  # of which numpy makes numbers
+    [np.True_, np.False_],
+    np.array([True, False]),
+    np.array([True, 0], dtype=object),
+    xr.DataArray([True, False], dims="entry"),
+]
+
+
+@pytest.mark.parametrize("mask", MASKS)
+def test_masks_are_no_places(mask):
+    with pytest.raises(TypeError, match=r"^rows: needs (whole|real) numbers, got"):
+        dl.losses.completion((2, 2), mask, [0, 1], [1.0, 2.0])
+    with pytest.raises(TypeError, match=r"^columns: needs (whole|real) numbers, got"):
+        dl.losses.completion((2, 2), [0, 1], mask, [1.0, 2.0])
+
+
+def test_masks_are_no_places_of_other_data():
+    mask = [[True, False], [False, True]]
+    with pytest.raises(TypeError, match=r"^operators: needs whole numbers, got"):
+        dl.losses.Measurements("completion", (2, 2), mask, [1.0, 2.0], [1.0, 1.0])
