@@ -222,7 +222,7 @@ def classify(net: Any, x: ArrayLike | xr.Dataset, *, rtol: float | None = None) 
     ('nonstrict_saddle', 3)
     """
     if not has_criterion(net):
-        check_network(net, with_decay=True)
+        check_network(net, with_decay=True, wanted="a LinearNetwork or LossNetwork")
     if net.is_decayed:
         return decay.classified(net, x, rtol)
     if has_criterion(net):

@@ -1064,10 +1064,15 @@ def _branches(branch: Any, count: int) -> list[str]:
     return [check_choice("branch", word, ("upper", "lower")) for word in words or []]
 
 
-def check_network(net: object, *, with_decay: bool = False) -> None:
-    """Refuse what is no network, and weight decay unless it is allowed."""
+def check_network(
+    net: object, *, with_decay: bool = False, wanted: str = "a LinearNetwork"
+) -> None:
+    """Refuse what is no such network, and weight decay unless it is allowed.
+
+    ``wanted`` says what is, where others are as well.
+    """
     if not isinstance(net, LinearNetwork):
-        raise TypeError(f"net: needs a LinearNetwork, got {words_of(net)}")
+        raise TypeError(f"net: needs {wanted}, got {words_of(net)}")
     if not with_decay:
         check_undecayed(net)
 

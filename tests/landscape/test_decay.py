@@ -436,3 +436,10 @@ def test_an_origin_that_is_called_global_has_no_state_of_less_loss(depth, name):
         said.append(kind)
     assert said[0] == "minimum"
     assert said[-1] == "global_minimum"
+
+
+def test_what_is_refused_is_told_of_all_networks_that_are_allowed():
+    net = dl.LinearNetwork((2, 2, 2), np.eye(2))
+    for wrong in (dl.ProductFlow(net, 1), 3):
+        with pytest.raises(TypeError, match="^net: needs a LinearNetwork or LossNetwork, got"):
+            dl.classify(wrong, np.zeros(8))
