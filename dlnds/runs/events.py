@@ -249,7 +249,9 @@ def near_saddle(
 ) -> Event:
     """Return the event that the end-to-end map enters or leaves the neighbourhood of a saddle.
 
-    The neighbourhood is that of `saddle_visits`: ‖W K − P_S Σ‖_F ≤ radius ‖Σ‖_F.
+    The neighbourhood is ‖W K − P_S Σ‖_F ≤ radius ‖Σ‖_F, that of this saddle alone. Under weight
+    decay its map stands in place of P_S Σ. `saddle_visits` takes the nearest saddle instead: where
+    neighbourhoods overlap, as those of two roots may, a visit ends before this one is left.
 
     Parameters
     ----------

@@ -738,3 +738,21 @@ def test_visits_of_bottlenecks_are_those_of_the_nearest_points_that_there_are(wi
         assert {*seen.source.values, *seen.target.values} <= {*points.critical_point.values}
         assert not (visits.escape_time < 0.0).any()
         assert not (visits.growth_time > visits.escape_time).any()
+
+
+def test_visits_end_where_another_root_is_nearer_and_events_where_their_own_is_left():
+    """A run from the smaller root to the larger one, whose neighbourhoods overlap."""
+    net = dl.LinearNetwork((1, 1, 1, 1), [[2.0]], weight_decay=1.15)
+    (low,), (high,) = net.critical_strengths
+    radius = 0.4 * (high - low)  # in terms of σ = 2: 0.8 of the way
+    event = dl.events.near_saddle(net, (0,), branch="lower", radius=radius, direction="rising")
+    start = [(low + 1e-3) ** (1.0 / 3.0)] * 3
+    watched = dl.flow(net, start, (0.0, 60.0), events=event, save=["product"])
+    leaves = watched["product"].values[watched.event.values == 0, 0, 0]
+    np.testing.assert_allclose(leaves, [low + 0.8 * (high - low)], rtol=1e-6)
+    times = np.linspace(0.0, 60.0, 6001)
+    run = dl.flow(net, start, (0.0, 60.0), t_eval=times, save=["product"])
+    visits = dl.saddle_visits(net, run, radius=radius)
+    assert visits.critical_point.values.tolist() == ["{0⁻}", "{0⁺}"]
+    ends = run["product"].values[run.time.values == visits.exit.values[0], 0, 0]
+    assert low + 0.49 * (high - low) < ends[-1] <= low + 0.5 * (high - low)
