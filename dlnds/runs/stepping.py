@@ -293,6 +293,11 @@ class Stepper:
         """Make some steps; return why the run is over, or '' if it is not."""
         task, before = self.task, int(self.clock["steps"])
         code, rows = self._steps(min(task.max_steps, before + self._pause()))
+        parts = [rows]
+        while task.events and code == kernels.BUFFER_FULL:  # events are among all rows of a step
+            code, more = self._steps(int(self.clock["steps"]))
+            parts.append(more)
+        rows = Rows(*(np.concatenate(part) for part in zip(*parts, strict=True)))
         reason = REASONS.get(code, "")
         if task.events and self.clock["steps"] > before:
             rows, ended = self._with_events(rows)

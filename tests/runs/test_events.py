@@ -427,3 +427,18 @@ def test_a_zero_with_slope_zero_at_the_start_is_at_the_start():
     for event, word in ((lambda t, x: x[0] - 1.0, "falling"), (lambda t, x: x[1] ** 3, "rising")):
         run = dl.flow(circle(), [1.0, 0.0], (0.0, 2.0), events=event)
         assert found(run) == ([0.0], [word])
+
+
+@pytest.mark.parametrize("method", ["dop853", "radau"])
+@pytest.mark.parametrize("terminal", [False, True])
+def test_events_are_among_all_saved_times_of_long_steps(method, terminal):
+    net = dl.LinearNetwork((1, 1, 1), [[2.0]])
+    event = dl.events.mode_learnt(net, 0, terminal=terminal)
+    times = np.linspace(0.0, 6.0, 6001)
+    start = net.initial("aligned", scale=1e-2)
+    run = dl.flow(net, start, (0.0, 6.0), t_eval=times, events=event, method=method)
+    at = np.flatnonzero(run.event.values == 0)
+    assert at.size == 1
+    assert (np.diff(run.time.values) > 0.0).all()
+    expected = times[times < run.time.values[at[0]]] if terminal else times
+    np.testing.assert_array_equal(np.delete(run.time.values, at), expected)
