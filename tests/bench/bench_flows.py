@@ -402,6 +402,7 @@ def first_runs():
 
 def chains():
     """A million Langevin steps of a network of 48 weights, in four chains."""
+    heading("Langevin steps, widths (4, 6, 4), four chains")
     net = dl.LinearNetwork((4, 6, 4), np.diag([3.0, 2.0, 1.0, 0.5]))
     starts = np.stack([net.initial(scale=0.5, rng=seed) for seed in range(4)])
     options = {"temperature": 1e-3, "step_size": 1e-4, "n_steps": 250_000, "rng": 0}
