@@ -71,6 +71,8 @@ FOR_WRITERS = {
         "schema.columns",
         "schema.by_dims",
         "schema.optional",
+        "schema.attributes",
+        "schema.whole",
         "schema.carries_problem",
         "schema.without_problem",
     ),
