@@ -283,7 +283,7 @@ def chosen(tables, reach, most):
 
 
 @part
-def leave(now, h, following):
+def leave(now, h):
     """Go back to the other explicit method after a step, and note what these steps took.
 
     Its steps are as long by now, or there were so many here that what has decayed is to be damped
@@ -294,7 +294,8 @@ def leave(now, h, following):
     now.spent += spent
     now.price = spent / advance if advance > 0.0 else np.inf
     now.futile = PAUSES if now.price * DAMPED > CHEAPER * PRICE * now.rate else 0
-    now.step = min(following, DAMPED / now.rate) if now.rate > 0.0 else following
+    if now.rate > 0.0:
+        now.step = min(now.step, DAMPED / now.rate)
 
 
 @jit
@@ -330,13 +331,13 @@ def step(parts, tables, tasks, clock, remaining, unread, work, trial):
             now.between = 0.0
             now.calm = now.calm + 1 if now.step * now.rate < DAMPED else 0
             if now.calm >= CALM_STEPS or now.evaluations - now.entered > task.stint:
-                leave(now, h, now.step)
+                leave(now, h)
             return ACCEPTED, h
         now.step = h * (growth(error, SAFETY, 1.0, ORDER, 1.0) if finite else SLOWEST)
         limit = 1.0
         if finite:
             copy(stages[13], stages[15])
         look(field, params, now, work, trial.state, LOOKS)
-    leave(now, 0.0, now.step)
+    leave(now, 0.0)
     now.stabilized = -1
     return REFUSED, 0.0
