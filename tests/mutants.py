@@ -204,8 +204,8 @@ MUTANTS = (
     Mutant(
         "runs that end a thousand times too early",
         "systems/linear.py",
-        "near = min(10.0 * rtol * np.sqrt(total), part * smallest)",
-        "near = min(1e4 * rtol * np.sqrt(total), part * smallest)",
+        "near = min(10.0 * rtol * math.sqrt(total), part * smallest)",
+        "near = min(1e4 * rtol * math.sqrt(total), part * smallest)",
         ("runs/test_flow.py", "runs/test_plateaus.py"),
     ),
     Mutant(

@@ -92,6 +92,7 @@ class GradientDescent(SystemProtocol):
     field = _of_flow("field", "That of the flow.")
     jvp = _of_flow("jvp", "That of the flow.")
     jacobian = _of_flow("jacobian", "That of the flow.")
+    always = _of_flow("always", "What every run of the flow records.")
 
     def __post_init__(self) -> None:
         check_flow(self.system)
@@ -119,7 +120,7 @@ class GradientDescent(SystemProtocol):
 
     def limit(self, x: Array, force: float = math.inf, rtol: float = 0.0) -> Limit:
         """Return the label that the flow gives; a map goes on."""
-        return Limit(label=self.system.limit(x).label)
+        return Limit(name=self.system.limit(x).name)
 
     def theory(self, x: Array) -> Theory:
         """Return what is known of the flow."""

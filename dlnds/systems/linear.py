@@ -419,7 +419,7 @@ class LinearNetwork(LayeredSystem):
         labels = {dim: list(words) for dim, words in names.items() if words}
         return schema.finish(xr.Dataset(variables, labels), "modes", self.attributes())
 
-    @property
+    @cached_property
     def max_rank(self) -> int:
         """r_max, the largest rank of a critical point: min(d_0, …, d_h, rank Σ).
 
@@ -546,17 +546,18 @@ class LinearNetwork(LayeredSystem):
         """Return the same of networks of any width, None where nothing is to be turned."""
         outer, inner = self._mode_basis
         layers = list(layers_of(self.widths, states))
-        layers[0] = layers[0] @ inner
-        layers[-1] = outer.T @ layers[-1]
+        if self.in_mode_basis is not self:
+            layers[0] = layers[0] @ inner
+            layers[-1] = outer.T @ layers[-1]
         hidden = coordinates.unit_bases(layers)
-        first, last = (
-            np.broadcast_to(end, (*states.shape[:-1], *end.shape)) for end in (inner, outer)
-        )
-        bases = [first, *hidden, last]
-        if all(is_identity(basis) for basis in bases):
+        if self.in_mode_basis is self and all(map(is_identity, hidden)):
             return None
         turned = symmetry.turned(layers, [coordinates.transposed(basis) for basis in hidden])
-        lift = coordinates.Turning(self.widths, bases)
+        if states.ndim > 1:
+            inner, outer = (
+                np.broadcast_to(b, (*states.shape[:-1], *b.shape)) for b in (inner, outer)
+            )
+        lift = coordinates.Turning(self.widths, [inner, *hidden, outer])
         return Reduction(self.in_mode_basis, coordinates.flat_rows(turned), lift, unchanged)
 
     @cached_property
@@ -611,7 +612,7 @@ class LinearNetwork(LayeredSystem):
         chosen = _carriers(layers_of(self.widths, turn.state), learnt)
         if chosen is None:
             return None
-        kept = [np.setdiff1d(np.arange(d), c) for d, c in zip(self.widths, chosen, strict=True)]
+        kept = [np.flatnonzero(~carrying) for carrying in chosen]
         small = dataclasses.replace(
             self,
             widths=tuple(len(units) for units in kept),
@@ -621,8 +622,8 @@ class LinearNetwork(LayeredSystem):
         places, resting = coordinates.block_places(self.widths, kept), np.array(turn.state)
 
         def embed(states: Array) -> Array:
-            whole = np.tile(resting, (len(states), 1))
-            whole[:, places] = states
+            whole = np.empty((len(states), resting.size))
+            whole[:], whole[:, places] = resting, states
             return whole
 
         return Reduction(small, resting[places], lambda x: turn.lift(embed(x)), embed)
@@ -636,17 +637,16 @@ class LinearNetwork(LayeredSystem):
             return None
         layers = layers_of(self.widths, x)
         image = product(layers)
-        strength = np.diagonal(image)
-        near = np.abs(strength - sigma) <= max(1e-3 * rtol, 1e-14) * sigma
+        near = np.abs(image.diagonal() - sigma) <= max(1e-3 * rtol, 1e-14) * sigma
         learnt = np.flatnonzero(near & (sigma > 0.0))
-        if not learnt.size or not (~near & (sigma > 0.0)).any() or min(self.widths) <= learnt.size:
+        if not learnt.size or learnt.size >= self._most_learnt:
             return None
         if np.count_nonzero(self.target) > np.count_nonzero(sigma):
             return None  # not in the mode basis
         # What joins units of different modes in a layer joins the modes in W.
         most = self.depth * tolerances.COUPLING * math.prod(map(np.linalg.norm, layers))
-        joining = [np.delete(part[learnt], learnt, axis=1) for part in (image, image.T)]
-        return None if any((np.abs(part) > most).any() for part in joining) else learnt
+        joining = image[_joined(*(_among(learnt, d) for d in image.shape))]
+        return None if (np.abs(joining) > most).any() else learnt
 
     def theory(self, x: Array) -> Theory:
         """Return what is known at a state.
@@ -689,12 +689,13 @@ class LinearNetwork(LayeredSystem):
         """
         other = "saddle" if self.max_rank and not self.is_decayed else "critical_point"
         with np.errstate(over="ignore", invalid="ignore"):  # a diverged state is near to nothing
-            image = self.problem.image(product(layers_of(self.widths, x)))
             settled = rtol > 0.0 and not self.is_decayed and self._settled(x, rtol)
-        return ended(settled, force, other, self._label(x, image))
+        return ended(settled, force, other, lambda: self._label(x))
 
-    def _label(self, x: Array, image: Array) -> str:
+    def _label(self, x: Array) -> str:
         """Return the index set whose critical value a state is nearest to."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            image = self.problem.image(product(layers_of(self.widths, x)))
         if not np.isfinite(image).all():
             return schema.index_set_label(())
         if not (self.whitened and self.mean_decay):
@@ -714,24 +715,31 @@ class LinearNetwork(LayeredSystem):
         smallest σ_j to be learnt, so that each mode is learnt in terms of its own size;
         what W does between directions with σ = 0 decays algebraically and is held to 1e-4 ‖Σ‖.
         """
-        total = float(np.sum(self.target**2))
-        rounding = 64.0 * np.finfo(float).eps * self.lowest_loss
+        total, lowest, smallest = self._goal
+        part = min(0.1, max(tolerances.MODE, 10.0 * rtol))
+        near = min(10.0 * rtol * math.sqrt(total), part * smallest)
+        rounding = 64.0 * float(np.finfo(float).eps) * lowest
+        most, unseen = 0.5 * near**2 + rounding, tolerances.UNSEEN**2 * total
         layers = layers_of(self.widths, x)
         residual = self.problem.residual(product(layers))
+        misfit = float(np.vdot(residual, residual))
+        if total and misfit > 4.0 * (most + lowest + unseen):  # as at almost all states of a run
+            return False
         left, sigma, right = self.singular_modes
         U, V = left[:, sigma > 0.0], right[:, sigma > 0.0]
         spare = residual - U @ (U.T @ residual)
         spare -= (spare @ V) @ V.T
-        slow = float(np.sum(spare**2))
-        excess = 0.5 * (float(np.sum(residual**2)) - slow) - self.lowest_loss
-        smallest = sigma[max(self.max_rank - 1, 0)]
-        part = min(0.1, max(tolerances.MODE, 10.0 * rtol))
-        near = min(10.0 * rtol * np.sqrt(total), part * smallest)
+        slow = float(np.vdot(spare, spare))
         if not total:  # W decays; it has nothing but its layers to be compared with
             sizes = [float(np.linalg.norm(w)) for w in layers]
             return bool(slow <= (10.0 * rtol * np.prod(sizes)) ** 2)
-        done = excess <= 0.5 * near**2 + rounding
-        return bool(done and slow <= tolerances.UNSEEN**2 * total)
+        return 0.5 * (misfit - slow) - lowest <= most and slow <= unseen
+
+    @cached_property
+    def _goal(self) -> tuple[float, float, float]:
+        """‖Σ‖², the loss at the global minima, and the smallest σ_j that is to be learnt."""
+        smallest = self.singular_modes[1][max(self.max_rank - 1, 0)]
+        return float(np.sum(self.target**2)), self.lowest_loss, float(smallest)
 
     def orbit_dimensions(self, x: Array) -> tuple[int, int, bool] | None:
         """Return the dimensions of the GL orbit and of the fiber at ``x``, and if that is exact.
@@ -1077,21 +1085,32 @@ def check_network(
         check_undecayed(net)
 
 
-def _carriers(layers: Sequence[Array], learnt: Integers) -> list[Integers] | None:
-    """Return the units of all levels that carry learnt modes, or None if others are joined."""
-    chosen, smallest, largest = [learnt], np.inf, 0.0
+def _carriers(layers: Sequence[Array], learnt: Integers) -> list[Flags] | None:
+    """Tell which units of all levels carry learnt modes, or return None if others are joined."""
+    chosen, blocks, largest = [_among(learnt, layers[0].shape[1])], [], 0.0
     for i, w in enumerate(layers, 1):
         before = chosen[-1]
-        reached = np.linalg.norm(w[:, before], axis=1)
-        units = learnt if i == len(layers) else np.sort(np.argsort(-reached)[: len(learnt)])
-        joining = np.zeros(w.shape, bool)
-        joining[units, :] = True
-        joining[:, before] ^= True
-        values = np.linalg.svd(w[np.ix_(units, before)], compute_uv=False)
-        smallest = min(smallest, float(values[-1]))
-        largest = max(largest, float(np.abs(w[joining]).max(initial=0.0)))
+        reached = w[:, before]
+        order = np.argsort(-np.linalg.norm(reached, axis=1))[: len(learnt)]
+        units = _among(learnt if i == len(layers) else order, len(w))
+        blocks.append(reached[units])
+        largest = max(largest, float(np.abs(w[_joined(units, before)]).max(initial=0.0)))
         chosen.append(units)
+    smallest = np.linalg.svd(np.stack(blocks), compute_uv=False).min()
     return chosen if largest <= tolerances.COUPLING * smallest else None
+
+
+def _among(places: Integers, count: int) -> Flags:
+    """Tell of so many places which are among some."""
+    flags = np.zeros(count, bool)
+    flags[places] = True
+    return flags
+
+
+def _joined(after: Flags, before: Flags) -> Flags:
+    """Tell which entries of a layer join a unit among some to another."""
+    found: Flags = after[:, None] ^ before
+    return found
 
 
 def _check_root(value: ArrayLike, inputs: int) -> Array:

@@ -161,7 +161,7 @@ class WeightSystem(SystemProtocol):
         return decayed.jacobian(self._jacobian) if self.is_decayed else self._jacobian
 
     @property
-    def _always(self) -> tuple[str, ...]:  # type: ignore[override]
+    def always(self) -> tuple[str, ...]:  # type: ignore[override]
         """The losses."""
         return ("loss", "loss_rate", *(["data_loss"] if self.is_decayed else []))
 

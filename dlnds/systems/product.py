@@ -125,7 +125,7 @@ class ProductFlow(SystemProtocol):
     """
 
     kind = "gradient"
-    _always = ("loss", "loss_rate")
+    always = ("loss", "loss_rate")
 
     network: LinearNetwork | LossNetwork
     rank: int
@@ -319,7 +319,7 @@ class ProductFlow(SystemProtocol):
         layers = self.square_factors.limit(x, rtol=rtol)
         with np.errstate(over="ignore", invalid="ignore"):
             settled = self._settled(x, rtol, layers)
-        return ended(settled, force, other, layers.label)
+        return ended(settled, force, other, layers.name)
 
     def _settled(self, x: Array, rtol: float, layers: Limit) -> bool:
         """Tell whether W is a best map of rank k to the accuracy of the run.

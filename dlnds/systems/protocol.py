@@ -62,7 +62,7 @@ class SystemProtocol:
     jacobian: Kernel | None = None
     kind: str = "flow"
     #: Observables that every run records.
-    _always: tuple[str, ...] = ()
+    always: tuple[str, ...] = ()
 
     def coordinates(self) -> dict[str, Any]:
         """Return the coordinates that label the dim ``parameter``."""
@@ -82,7 +82,7 @@ class SystemProtocol:
             If the system has no observable of that name.
         """
         known = self._observables(states[:1] if start is None else start)
-        names = self._always if names is None else tuple(names)
+        names = self.always if names is None else tuple(names)
         for name in names:
             if name not in known:
                 raise ValueError(f"save: there is no {name!r}{nearest(name, known)}")
@@ -170,26 +170,31 @@ class Limit(NamedTuple):
     """What a run has come to.
 
     ``decision`` is one of `schema.LIMIT_DECISIONS`, ``"none"`` if it is not over; ``kind`` one of
-    `schema.LIMIT_KINDS`, ``"none"`` if it is not over, or on its way to infinity. ``label`` names
-    the critical value that is nearest, over or not.
+    `schema.LIMIT_KINDS`, ``"none"`` if it is not over, or on its way to infinity. ``name`` returns
+    the name of the critical value that is nearest, over or not: runs under way do not need it.
     """
 
     kind: str = "none"
     decision: str = "none"
-    label: str = ""
+    name: Callable[[], str] = str
+
+    @property
+    def label(self) -> str:
+        """The name of the critical value that is nearest, "" if it has none."""
+        return self.name()
 
 
-def ended(settled: bool, force: float, other: str, label: str = "") -> Limit:
+def ended(settled: bool, force: float, other: str, name: Callable[[], str] = str) -> Limit:
     """Return the limit of a run that has settled in a global minimum, or feels no force.
 
     ``other`` is what the critical points but the global minima are, ``"none"`` if the state is near
     none.
     """
     if settled:
-        return Limit("global_minimum", "small_residual", label)
+        return Limit("global_minimum", "small_residual", name)
     if force < tolerances.NO_FORCE:
-        return Limit(other, "no_force", label)
-    return Limit(label=label)
+        return Limit(other, "no_force", name)
+    return Limit(name=name)
 
 
 class Theory(NamedTuple):
@@ -497,7 +502,7 @@ class System(SystemProtocol):
         return Numerics(error_scale=runge_kutta.grouped_scale, weighted=True, update=(0.0, 1.0))
 
     @property
-    def _always(self) -> tuple[str, ...]:  # type: ignore[override]
+    def always(self) -> tuple[str, ...]:  # type: ignore[override]
         """``loss``, if the system has an energy."""
         return () if self.energy is None else ("loss",)
 

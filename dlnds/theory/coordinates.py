@@ -10,6 +10,8 @@ import numpy as np
 from dlnds.arrays import Array, Flags, Integers
 from dlnds.theory import tolerances
 
+_EPS = float(np.finfo(float).eps)
+
 
 def n_weights(widths: Sequence[int]) -> int:
     """Return the number of weights Σ d_i d_{i−1}."""
@@ -102,7 +104,7 @@ def kernel(matrix: Array, rank: int) -> Array:
 def is_identity(basis: Array) -> bool:
     """Tell whether a matrix is the identity, exactly, or all of a stack are."""
     rows, columns = basis.shape[-2:]
-    return rows == columns and bool(are_identities(basis).all())
+    return rows == columns and bool((basis == np.eye(rows)).all())
 
 
 def are_identities(bases: Array) -> Flags:
@@ -113,7 +115,7 @@ def are_identities(bases: Array) -> Flags:
 
 def transposed(stack: Array) -> Array:
     """Return the transpose of a matrix, or of each in a stack."""
-    return np.swapaxes(stack, -1, -2)
+    return stack.swapaxes(-1, -2)
 
 
 @dataclass(frozen=True)
@@ -129,9 +131,16 @@ class Turning:
 
     def __call__(self, states: Array) -> Array:
         """Return the states in the coordinates that were turned."""
-        rows = [b[..., None, :, :] for b in self.bases]
-        layers = zip(layers_of(self.widths, states), itertools.pairwise(rows), strict=True)
-        return flat_rows([b @ w @ transposed(a) for w, (a, b) in layers])
+        layers = layers_of(self.widths, states)
+        rows = [None if kept else b[..., None, :, :] for b, kept in self._turns]
+        turned = [w if b is None else b @ w for w, b in zip(layers, rows[1:], strict=True)]
+        pairs = zip(turned, rows[:-1], strict=True)
+        return flat_rows([w if a is None else w @ transposed(a) for w, a in pairs])
+
+    @functools.cached_property
+    def _turns(self) -> list[tuple[Array, bool]]:
+        """The bases, and whether they leave their level as it is."""
+        return [(basis, is_identity(basis)) for basis in self.bases]
 
     def after(self, inner: "Turning") -> "Turning":
         """Return both ways in one, that of another first."""
@@ -161,10 +170,12 @@ def unit_bases(layers: Sequence[Array]) -> list[Array]:
 
 def _all_axes(grams: Array) -> Array:
     """Return the principal axes of each of a stack: at once, where no entry is small."""
-    sizes = np.sqrt(np.maximum(np.diagonal(grams, axis1=1, axis2=2), 0.0))
+    sizes = np.sqrt(np.maximum(grams.diagonal(0, 1, 2), 0.0))
+    turned, axes = ~_is_diagonal(grams, sizes), np.empty_like(grams)
+    axes[:] = np.eye(grams.shape[1])
+    if not turned.any():
+        return axes
     near = (sizes >= 1e-6 * sizes.max(axis=1, initial=0.0)[:, None]).all(axis=1)
-    turned = ~_is_diagonal(grams, sizes)
-    axes = np.tile(np.eye(grams.shape[1]), (len(grams), 1, 1))
     axes[turned & near] = np.linalg.eigh(grams[turned & near])[1][:, :, ::-1]
     for k in np.flatnonzero(turned & ~near):
         axes[k] = _principal_axes(grams[k])
@@ -173,9 +184,9 @@ def _all_axes(grams: Array) -> Array:
 
 def _is_diagonal(grams: Array, sizes: Array) -> Flags:
     """Tell of each whether nothing but rounding is beside the diagonal, the ``sizes`` squared."""
-    noise = 16.0 * np.finfo(float).eps * sizes[:, :, None] * sizes[:, None, :]
-    beside = grams - np.eye(grams.shape[1]) * (sizes**2)[:, :, None]
-    return np.asarray(~(np.abs(beside) > noise).any(axis=(1, 2)))
+    noise = (16.0 * _EPS * sizes)[:, :, None] * sizes[:, None, :]
+    beside = (np.abs(grams) > noise) & ~np.eye(grams.shape[1], dtype=bool)
+    return np.asarray(~beside.any(axis=(1, 2)))
 
 
 def _principal_axes(gram: Array) -> Array:
