@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -976,20 +977,34 @@ def index_set_modes(label: str) -> tuple[int, ...]:
 
 def finish(dataset: xr.Dataset, schema: str, attrs: Mapping[str, Any]) -> xr.Dataset:
     """Return ``dataset`` with the attributes of its schema and of its variables."""
+    return described(dataset.copy(deep=False), schema, attrs)
+
+
+def described(dataset: xr.Dataset, schema: str, attrs: Mapping[str, Any]) -> xr.Dataset:
+    """Return a Dataset with these attributes, which may be written into it: nobody else has it."""
     if "mode" in dataset.dims and "mode" not in dataset.coords:
         dataset = dataset.assign_coords(mode=np.arange(dataset.sizes["mode"]))
-    dataset = dataset.assign_attrs({"schema": schema, "dlnds_version": __version__, **attrs})
+    dataset.attrs.update({"schema": schema, "dlnds_version": __version__, **attrs})
     for name, variable in dataset.variables.items():
-        long_name, symbol = DESCRIPTIONS.get(str(name), (str(name).replace("_", " "), ""))
-        long_name = _OWN_DESCRIPTIONS.get((schema, str(name)), long_name)
-        symbol = _OWN_SYMBOLS.get((schema, str(name)), symbol)
-        words = {"long_name": long_name, "units": "1", "symbol": symbol, **variable.attrs}
+        words, own = _words_of(schema, str(name)), variable.attrs
+        for key, word in words.items():
+            own.setdefault(key, word)
         meanings = _FLAGGED.get((schema, str(name)))
         if meanings:
-            words["flag_values"] = _flag_values(meanings)
-            words["flag_meanings"] = " ".join(meanings)
-        variable.attrs.update(words)
+            own.update(flag_values=_flag_values(meanings), flag_meanings=" ".join(meanings))
     return dataset
+
+
+@functools.lru_cache(maxsize=1024)
+def _words_of(schema: str, name: str) -> Mapping[str, str]:
+    """Return what a variable of this name means in a schema."""
+    long_name, symbol = DESCRIPTIONS.get(name, (name.replace("_", " "), ""))
+    long_name = _OWN_DESCRIPTIONS.get((schema, name), long_name)
+    return {
+        "long_name": long_name,
+        "units": "1",
+        "symbol": _OWN_SYMBOLS.get((schema, name), symbol),
+    }
 
 
 def carries_problem(dataset: xr.Dataset) -> bool:
@@ -1090,10 +1105,17 @@ def state_coordinates(widths: Sequence[int]) -> dict[str, tuple[str, Any]]:
         raise ValueError(f"widths: needs at least inputs and outputs, got {sizes}")
     counts = [before * after for before, after in itertools.pairwise(sizes)]
     check_memory("widths", 3 * sum(counts))
-    shapes = zip(sizes[1:], sizes[:-1], strict=True)
+    layers, rows, places = _places(sizes)
+    return columns("parameter", layer=layers.copy(), row=rows.copy(), column=places.copy())
+
+
+@functools.lru_cache(maxsize=64)
+def _places(sizes: tuple[int, ...]) -> tuple[Any, Any, Any]:
+    """Return layer, row and column of each weight."""
+    shapes = [*zip(sizes[1:], sizes[:-1], strict=True)]
     rows, places = np.hstack([np.indices(shape).reshape(2, -1) for shape in shapes])
-    layers = np.repeat(np.arange(1, len(sizes)), counts)
-    return columns("parameter", layer=layers, row=rows, column=places)
+    layers = np.repeat(np.arange(1, len(sizes)), [after * before for after, before in shapes])
+    return layers, rows, places
 
 
 @known_options

@@ -68,6 +68,7 @@ ELSEWHERE = {"has_criterion", "LossNetwork", "BackwardNetwork", "against_time"}
 FOR_WRITERS = {
     *("schema.finish", "schema.flag", "schema.samples", "schema.spoken", "schema.read"),
     *(
+        "schema.described",
         "schema.columns",
         "schema.by_dims",
         "schema.optional",

@@ -205,7 +205,6 @@ def flow(
     stack = np.atleast_2d(starts)
     for row in stack:
         check_state("start", system, row)
-    system.numerics.invariants(stack[0])  # refuses what does not fit into the memory
     names = recorded(system, save, stack[:1])
     span = check_span(t_span)
     many = len(stack) >= MANY and np.isfinite(span[1])
@@ -229,11 +228,13 @@ def flow(
             with ThreadPoolExecutor(workers) as pool:
                 parts = pool.map(lambda x: together(task, x, track), parts_of(task, stack[1:]))
                 runs += itertools.chain.from_iterable(parts)
-    shared = task.t_eval.size > 0 and not task.endless and not task.events
-    grid = np.union1d(task.t_eval, span[1]) if shared else None
     coords = run_coordinates(system, names)
-    single = starts.ndim == 1
-    dataset = one(runs[0], coords) if single else side_by_side(runs, grid, coords)
+    if starts.ndim == 1:
+        dataset = one(runs[0], coords)
+    else:
+        shared = task.t_eval.size > 0 and not task.endless and not task.events
+        grid = np.union1d(task.t_eval, span[1]) if shared else None
+        dataset = side_by_side(runs, grid, coords)
     attrs = {"method": task.method, "rtol": task.rtol, "atol": task.atol}
     if task.events:
         attrs["events"] = " ".join(_event_name(event) for event in task.events)
@@ -376,8 +377,8 @@ def _orbit(
 
 
 def finished(system: SystemProtocol, dataset: xr.Dataset, attrs: dict[str, Any]) -> xr.Dataset:
-    """Return a Dataset of runs with all attributes of a public one."""
-    return schema.finish(dataset, "run", {**dataset.attrs, **system.attributes(), **attrs})
+    """Return a new Dataset of runs with all attributes of a public one."""
+    return schema.described(dataset, "run", {**dataset.attrs, **system.attributes(), **attrs})
 
 
 def _event_name(event: Event) -> str:

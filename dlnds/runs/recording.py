@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 
 from dlnds import schema
 from dlnds.arrays import Array, Integers
@@ -20,6 +19,12 @@ Back = Callable[[Array], Array]
 #: What to record: names, and functions of the state by their names.
 Names = Iterable[str | Mapping[str, Callable[[Array], Any]]]
 
+#: Why runs ended, and what their limits are and how that was decided, as flags.
+_ENDS = {
+    "stop_reason": schema.STOP_REASONS,
+    "limit_kind": schema.LIMIT_KINDS,
+    "limit_decision": schema.LIMIT_DECISIONS,
+}
 #: Numbers held before they are observed, and between two visits to Python.
 BUFFER = 2**18
 
@@ -49,7 +54,9 @@ class Rows(NamedTuple):
     @classmethod
     def plain(cls, times: Array, states: Array) -> "Rows":
         """Return rows of no event."""
-        return cls(times, states, np.tile(np.array([-1, 0], np.int64), (len(times), 1)))
+        events = np.zeros((len(times), 2), np.int64)
+        events[:, 0] = -1
+        return cls(times, states, events)
 
     def with_event(self, time: float, state: Array, event: tuple[int, int]) -> "Rows":
         """Return the rows with that of an event among them, after others of its time."""
@@ -102,7 +109,7 @@ class Recorder:
         parts, self._parts = self._parts, []
         if not parts:
             return
-        times, states, events = (np.concatenate(part) for part in zip(*parts, strict=True))
+        times, states, events = map(_whole, zip(*parts, strict=True))
         embedded = embed(states) if self.inner else None
         lifted = lift(states) if self.outer else None
         self._gathered.append((times, events, embedded, lifted))
@@ -115,9 +122,9 @@ class Recorder:
         if not rows:
             return
         parts: list[Any] = list(zip(*rows, strict=True))
-        times, events = np.concatenate(parts[0]), np.concatenate(parts[1])
-        embedded = np.concatenate(parts[2]) if self.inner else None
-        lifted = np.concatenate(parts[3]) if self.outer else None
+        times, events = _whole(parts[0]), _whole(parts[1])
+        embedded = _whole(parts[2]) if self.inner else None
+        lifted = _whole(parts[3]) if self.outer else None
         if lifted is not None and not self._chunks and times[0, 0] == self.start[0]:
             lifted[0] = self.start[1]
         found = observed_in(
@@ -133,6 +140,11 @@ class Recorder:
         """Return all that was gathered, observed."""
         self._observe()
         return joined(self._chunks)
+
+
+def _whole(parts: Sequence[Any]) -> Any:
+    """Return rows one after the other."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 class Own(str):
@@ -167,10 +179,9 @@ def recorded(system: SystemProtocol, save: Names, states: Array | None = None) -
 
     Names that have no values at states (time, parameter) are refused, if some are given.
     """
-    always = system.observables(np.zeros((0, system.dim)))
-    names = tuple(dict.fromkeys((*always, *names_of("save", save))))
-    if states is not None:
-        observe_rows(system, [name for name in names if name not in always], states)
+    names = tuple(dict.fromkeys((*system.always, *names_of("save", save))))
+    if states is not None and (others := {*names} - {*system.always, "state"}):
+        observe_rows(system, [name for name in names if name in others], states)
     return names
 
 
@@ -282,9 +293,10 @@ def after(outer: Back, inner: Back) -> Back:
 
 def one(run: Run, coords: Mapping[str, Any]) -> xr.Dataset:
     """Return one run as a Dataset."""
-    reason = schema.STOP_REASONS.index(run.stop_reason)
-    attrs = {**run.counts, "stop_reason": reason, "limit": run.limit}
-    return xr.Dataset({**run.variables, **_ends([run], ())}, coords, attrs)
+    ends = {name: np.int8(words.index(getattr(run, name))) for name, words in _ENDS.items()}
+    attrs = {**run.counts, "stop_reason": int(ends["stop_reason"]), "limit": run.limit}
+    flags = {name: xr.Variable((), end) for name, end in ends.items()}
+    return xr.Dataset({**run.variables, **flags}, coords, attrs)
 
 
 def side_by_side(runs: Sequence[Run], grid: Array | None, coords: Mapping[str, Any]) -> xr.Dataset:
@@ -310,7 +322,8 @@ def side_by_side(runs: Sequence[Run], grid: Array | None, coords: Mapping[str, A
     for name in runs[0].counts:
         variables[name] = ("sample", np.array([run.counts[name] for run in runs]))
     variables["limit"] = ("sample", [run.limit for run in runs])
-    variables.update(_ends(runs, ("sample",)))
+    for name, words in _ENDS.items():
+        variables[name] = ("sample", schema.flag(words, [getattr(run, name) for run in runs]))
     dataset = xr.Dataset(variables, {"sample": np.arange(len(runs)), **coords})
     return dataset.set_coords("time") if grid is None else dataset
 
@@ -323,17 +336,3 @@ def _on_grid(run: Run, grid: Array) -> Run:
     keep = np.isin(times, grid)
     variables = {name: v.isel(time=keep) for name, v in run.variables.items()}
     return replace(run, variables=variables)
-
-
-def _ends(runs: Sequence[Run], dims: tuple[str, ...]) -> dict[str, Any]:
-    """Return why runs ended, and what their limits are and how that was decided, as flags."""
-    words = {
-        "stop_reason": schema.STOP_REASONS,
-        "limit_kind": schema.LIMIT_KINDS,
-        "limit_decision": schema.LIMIT_DECISIONS,
-    }
-    flags: dict[str, NDArray[np.int8]] = {
-        name: schema.flag(meanings, [getattr(run, name) for run in runs])
-        for name, meanings in words.items()
-    }
-    return {name: (dims, values if dims else values[0]) for name, values in flags.items()}

@@ -242,8 +242,7 @@ class Chain:
 
 def _check_loss(system: SystemProtocol) -> None:
     """Refuse what does not flow down the gradient of a loss that it records."""
-    always = system.observables(np.zeros((0, system.dim)))
-    if system.kind != "gradient" or not system.numerics.symmetric or "loss" not in always:
+    if system.kind != "gradient" or not system.numerics.symmetric or "loss" not in system.always:
         raise TypeError(
             "system: needs the gradient flow of a loss, such as LinearNetwork, got "
             f"{type(system).__name__}"
