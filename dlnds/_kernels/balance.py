@@ -8,7 +8,6 @@ import numpy as np
 
 from dlnds._kernels.dense import (
     clear,
-    copy,
     dot,
     fill,
     matrix_at,
@@ -24,8 +23,9 @@ from dlnds._kernels.linear import layer
 #: Drift of the C_i, relative to the squared size of the units, that is left alone: at a thorough
 #: look, and between two of them, for at wide layers to mend it takes as long as some steps.
 TOLERATED, BETWEEN = 5e-11, 1e-9
-#: Part of the drift that one call may leave, and the iterations it may take.
-LEFT, ITERATIONS = 0.05, 60
+#: Part of the drift that one call may leave, and the iterations it may take; the part of its square
+#: that an iteration of a call that is not thorough has to leave less than.
+LEFT, ITERATIONS, STALLED = 0.05, 30, 0.8
 #: Entries of all C_i up to which loops over them are faster than products of matrices.
 FEW_ENTRIES = 200
 #: Curvature, in terms of the sizes of units, of a direction that does not change the C_i; and the
@@ -185,33 +185,27 @@ def move(x, params, S, out):
 
 
 @part
-def preconditioned(sizes, params, right, out):
-    """Divide each entry k, l of a block by the squared sizes of units k and l.
+def inverse_sizes(sizes, params, residual, out):
+    """Write, for each entry k, l of a block, one over the sum of the squared sizes of both units.
 
-    What cannot be mended by a small move is nothing but rounding, between units of no size.
+    What cannot be mended by a small move is nothing but rounding, between units of no size: zero.
     """
     place = 0
     for i in range(1, params[0][0]):
-        block, result = square(right, params, i), square(out, params, i)
+        block, result = square(residual, params, i), square(out, params, i)
         for k in range(block.shape[0]):
             for m in range(block.shape[0]):
                 size = sizes[place + k] + sizes[place + m]
                 small = abs(block[k, m]) < LARGEST_MOVE * size
-                result[k, m] = block[k, m] / size if small else 0.0
+                result[k, m] = 1.0 / size if small else 0.0
         place += block.shape[0]
 
 
 @part
-def norm_in(sizes, params, a):
-    """Return the square of a norm of blocks: each entry k, l weighted by the sizes of its units."""
-    total, place = 0.0, 0
-    for i in range(1, params[0][0]):
-        block = square(a, params, i)
-        for k in range(block.shape[0]):
-            for m in range(block.shape[0]):
-                total += block[k, m] ** 2 * (sizes[place + k] + sizes[place + m])
-        place += block.shape[0]
-    return total
+def times(a, b, out):
+    """Multiply entry by entry."""
+    for i in range(out.size):
+        out[i] = a[i] * b[i]
 
 
 @part
@@ -246,6 +240,39 @@ def add(a, factor, b, out):
         out[i] = a[i] + factor * b[i]
 
 
+@part
+def solve(x, params, totals, weights, residual, thorough, S):
+    """Find S along which the C_i change by ``residual``, of which what is left is written.
+
+    Conjugate residuals, preconditioned by ``weights``. What is left gets less with each iteration,
+    which is why all but thorough calls stop where it hardly does: modes that are much smaller than
+    the units that they share take many iterations and are seen in no C_i.
+    """
+    image, turned = room(residual.size), room(residual.size)
+    better, direction, weighted = room(residual.size), room(residual.size), room(residual.size)
+    clear(S)
+    clear(direction)
+    clear(image)
+    times(weights, residual, better)
+    size, last = dot(residual, better), 1.0
+    enough = LEFT**2 * size
+    for _ in range(ITERATIONS):
+        derivative(x, params, totals, better, turned)
+        curvature = dot(better, turned)
+        if not (size > enough and curvature > SINGULAR * size):
+            break
+        add(better, curvature / last, direction, direction)
+        add(turned, curvature / last, image, image)
+        times(weights, image, weighted)
+        length = curvature / dot(image, weighted)
+        add(S, length, direction, S)
+        add(residual, -length, image, residual)
+        add(better, -length, weighted, better)
+        before, last, size = size, curvature, dot(residual, better)
+        if not (thorough or size < STALLED * before):
+            break
+
+
 @jit
 def restore(x, params, reference, thorough):
     """Move the state to where its C_i are those of ``reference``; tell whether it had to.
@@ -254,7 +281,7 @@ def restore(x, params, reference, thorough):
 
     The move Ẇ_i = S_i W_i − W_i S_{i−1} with symmetric S_i is normal to the level set of the C_i
     and leaves W_h…W_1, and so the loss, as it is. The C_i change along it by a positive
-    semidefinite operator, so that S is found by conjugate gradients.
+    semidefinite operator.
     """
     sizes, residual, totals = room(params[0][-1]), room(reference.size), room(reference.size)
     little = drift(x, params, reference, sizes) <= (TOLERATED if thorough else BETWEEN)
@@ -268,25 +295,9 @@ def restore(x, params, reference, thorough):
     add(reference, -1.0, residual, residual)
     if little and off_diagonal(residual, params, sizes) <= TOLERATED:
         return False
-    image, better = room(residual.size), room(residual.size)
-    S, direction, moved = room(residual.size), room(residual.size), room(x.size)
-    preconditioned(sizes, params, residual, better)
-    copy(better, direction)
-    size = dot(residual, better)
-    clear(S)
-    enough = LEFT**2 * size
-    for _ in range(ITERATIONS):
-        if not size > enough:
-            break
-        derivative(x, params, totals, direction, image)
-        curvature = dot(direction, image)
-        if not curvature > SINGULAR * norm_in(sizes, params, direction):
-            break
-        add(S, size / curvature, direction, S)
-        add(residual, -size / curvature, image, residual)
-        preconditioned(sizes, params, residual, better)
-        before, size = size, dot(residual, better)
-        add(better, size / before, direction, direction)
+    S, weights, moved = room(residual.size), room(residual.size), room(x.size)
+    inverse_sizes(sizes, params, residual, weights)
+    solve(x, params, totals, weights, residual, thorough, S)
     for i in range(S.size):
         if not abs(S[i]) < LARGEST_MOVE:
             S[i] = 0.0

@@ -39,13 +39,16 @@ def test_plateaus_take_far_fewer_evaluations_at_the_same_error(rtol):
     start = net.initial(scale=1e-2, rng=0)
     truth = reference(net, start, GRID)
     size = np.linalg.norm(truth, axis=1)
+    steepest = 3 * max(SIGMA) ** (4 / 3)  # the largest eigenvalue of the Hessian, at the minimum
     runs = {}
     for method in ("auto", "dop853"):
         runs[method] = run = dl.flow(net, start, (0, 400), GRID, rtol=rtol, method=method)
         error = np.linalg.norm(run.state.values - truth, axis=1) / size
         # An error δ of a weight on the way to its escape, 100 to 300 before it, moves the escape.
         assert error.max() <= 300.0 * rtol
-        assert np.diff(run.loss).max() <= 1e-13
+        # A weight that is off by δ where the gradient vanishes has a loss that is ½ λ_max δ² off.
+        rise = 0.5 * steepest * (rtol * size.max()) ** 2 + 1e-15 * run.loss[0]
+        assert np.diff(run.loss).max() <= rise
     assert runs["auto"].n_jac == 0
     assert 1.7 * runs["auto"].n_rhs < runs["dop853"].n_rhs
     assert 1.5 * runs["auto"].n_steps < runs["dop853"].n_steps
