@@ -12,6 +12,7 @@ import tempfile
 import time
 
 import numpy as np
+import threadpoolctl
 
 import dlnds as dl
 
@@ -34,7 +35,14 @@ def report(what, value, goal, unit, *, at_most):
 
 def opening(words):
     """Print with what is measured, and the first line of a docstring as a heading."""
-    print(f"dlnds {dl.__version__}, numpy {np.__version__}, {os.cpu_count()} cores", flush=True)
+    importlib.import_module("scipy.linalg")  # whose BLAS compiled code calls
+    blas = {  # what it takes the processor for decides how fast products are
+        f"{library['internal_api']} {library['version']} for {library.get('architecture')}"
+        for library in threadpoolctl.threadpool_info()
+        if library["user_api"] == "blas"
+    }
+    versions = f"dlnds {dl.__version__}, numpy {np.__version__}"
+    print(", ".join([versions, *sorted(blas), f"{os.cpu_count()} cores"]), flush=True)
     heading(words.partition("\n")[0].rstrip("."))
 
 
