@@ -30,6 +30,7 @@ class _OneThread:
         self._counting = threading.Lock()
         self._users = self._known = 0
         self._found: list[tuple[Any, int]] = []
+        self._libraries: list[Any] = []
         self.controller: Any = None
 
     def __enter__(self) -> Self:
@@ -39,8 +40,9 @@ class _OneThread:
                 from threadpoolctl import ThreadpoolController
 
                 self.controller, self._known = ThreadpoolController(), len(sys.modules)
+                self._libraries = self.controller.select(user_api="blas").lib_controllers
             if new or self._users == 0:
-                for library in self.controller.select(user_api="blas").lib_controllers:
+                for library in self._libraries:
                     self._found.append((library, library.num_threads))
                     _set(library, 1)
             self._users += 1

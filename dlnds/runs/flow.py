@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike
-from tqdm import tqdm
 
 from dlnds import schema
 from dlnds._kernels import jit, runge_kutta
@@ -39,7 +38,7 @@ from dlnds.runs.recording import (
 )
 from dlnds.runs.stepping import DENSE_LIMIT, Task, Tracker, has_derivative, integrate
 from dlnds.runs.together import parts_of, together
-from dlnds.systems.protocol import SystemProtocol, check_flow, check_state, check_system
+from dlnds.systems.protocol import SystemProtocol, check_flow, check_sizes, check_system
 from dlnds.systems.stored import run_coordinates
 from dlnds.threads import threads_for
 
@@ -204,7 +203,7 @@ def flow(
     starts = check_array("start", start, ndim=(1, 2), shape=(system.dim,))
     stack = np.atleast_2d(starts)
     for row in stack:
-        check_state("start", system, row)
+        check_sizes("start", system, row)
     names = recorded(system, save, stack[:1])
     span = check_span(t_span)
     many = len(stack) >= MANY and np.isfinite(span[1])
@@ -300,7 +299,7 @@ def iterate(
     starts = check_array("start", start, ndim=(1, 2), shape=(system.dim,))
     stack = np.atleast_2d(starts)
     for row in stack:
-        check_state("start", system, row)
+        check_sizes("start", system, row)
     names = recorded(system, save, stack[:1])
     n_steps = check_integer("n_steps", n_steps, minimum=1, maximum=LAST)
     every = check_integer("every", every, minimum=1, maximum=LAST)
@@ -444,6 +443,11 @@ def progress_bar(
     show: bool, runs: int, span: tuple[float, float], what: str = "flow"
 ) -> Iterator[Callable[[], Tracker]]:
     """Show the time integrated so far, over all runs; give what makes a tracker for each run."""
+    if not show:
+        yield lambda: lambda t: None
+        return
+    from tqdm import tqdm  # here, since few look
+
     total = runs * (span[1] - span[0]) if np.isfinite(span[1]) else None
 
     def tracker() -> Tracker:
@@ -461,5 +465,5 @@ def progress_bar(
     if total is not None:
         form = "{desc}: {percentage:3.0f}%|{bar}| t = {n:.5g}/{total:.5g} [{elapsed}<{remaining}]"
     # Kernels are compiled, or loaded, before the first update.
-    with tqdm(total=total, disable=not show, desc="compiling", bar_format=form) as bar:
+    with tqdm(total=total, desc="compiling", bar_format=form) as bar:
         yield tracker
