@@ -196,7 +196,7 @@ def stint(system: SystemProtocol) -> int:
 
     They take longer than to ask.
     """
-    return int(np.clip(2e6 / (system.numerics.field_cost + 10.0 * system.dim), 600, 4000))
+    return int(min(max(2e6 / (system.numerics.field_cost + 10.0 * system.dim), 600.0), 4000.0))
 
 
 def set_out(clocks: Any, k: int) -> None:
@@ -274,7 +274,7 @@ class Stepper:
     def _settle(self) -> None:
         """Go on from the state that the coordinates were chosen for."""
         task, system, x = self.task, self.place.system, self.place.state
-        rows = 4 if task.events else int(np.clip(BUFFER // x.size, 2, 4096))
+        rows = 4 if task.events else min(max(BUFFER // x.size, 2), 4096)
         self.buffer = kernels.Rows(task.t_eval, np.empty((rows, 2)), np.empty((rows, x.size)))
         self.work, self.reference = kernels.work_of(x), system.numerics.invariants(x)
         self.grown, self.parts = self.place.bounds(x), {}
@@ -313,13 +313,22 @@ class Stepper:
         return reason
 
     def _pause(self) -> int:
-        """Return the steps until the next visit here; the first is before all steps."""
+        """Return the steps until the next visit here; the first may be before all steps."""
         begun = min(1, int(self.clock["evaluations"]))
         if self.task.events:
             return begun
-        if self.task.endless:  # where a start may be critical, and a limit near
-            return begun * (_LIMIT_CHECK // 5 if self.choice.implicit else _LIMIT_CHECK)
-        return PAUSE
+        if not self.task.endless:
+            return PAUSE
+        if not begun and self._rests():
+            return 0
+        return _LIMIT_CHECK // 5 if self.choice.implicit else _LIMIT_CHECK
+
+    def _rests(self) -> bool:
+        """Tell whether a run without end is at its limit where it starts, or parts of it rest."""
+        (params, field, *_), x = self.parts[False], self.work.state
+        field(self.time, x, params, self.work.stages[0])
+        smaller = self.place.system.numerics.deflate(x, self.task.rtol)
+        return smaller is not None or bool(self._at_limit())
 
     def _steps(self, most: int) -> tuple[int, Rows]:
         """Step until the kernel pauses; return why it did, and the rows to save."""

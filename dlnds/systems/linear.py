@@ -1087,16 +1087,18 @@ def check_network(
 
 def _carriers(layers: Sequence[Array], learnt: Integers) -> list[Flags] | None:
     """Tell which units of all levels carry learnt modes, or return None if others are joined."""
-    chosen, blocks, largest = [_among(learnt, layers[0].shape[1])], [], 0.0
+    chosen, blocks, joining = [_among(learnt, layers[0].shape[1])], [], []
     for i, w in enumerate(layers, 1):
         before = chosen[-1]
         reached = w[:, before]
-        order = np.argsort(-np.linalg.norm(reached, axis=1))[: len(learnt)]
-        units = _among(learnt if i == len(layers) else order, len(w))
+        last = i == len(layers)
+        order = learnt if last else np.argsort(-np.linalg.norm(reached, axis=1))
+        units = _among(order[: len(learnt)], len(w))
         blocks.append(reached[units])
-        largest = max(largest, float(np.abs(w[_joined(units, before)]).max(initial=0.0)))
+        joining.append(w[_joined(units, before)])
         chosen.append(units)
-    smallest = np.linalg.svd(np.stack(blocks), compute_uv=False).min()
+    smallest = np.linalg.svd(np.array(blocks), compute_uv=False).min()
+    largest = np.abs(np.concatenate(joining)).max(initial=0.0)
     return chosen if largest <= tolerances.COUPLING * smallest else None
 
 

@@ -65,6 +65,8 @@ from dlnds.theory.coordinates import (
 
 #: Size, in terms of the imbalance, of starts that count as zero in it.
 _TINY = 1e-12
+#: Powers of e below which nothing overflows.
+_LARGEST_LOG = 700.0
 #: States from which the sizes of terms are told.
 _N_ALIKE = 4
 
@@ -203,6 +205,8 @@ class WeightSystem(SystemProtocol):
     def _is_too_large(self, x: Array) -> bool:
         """Tell whether products of all layers, or of their gradients, may overflow at ``x``."""
         with np.errstate(over="ignore"):
+            if 2.0 * self.depth * math.log(max(float(x @ x), 1.0)) < _LARGEST_LOG:
+                return False
             sizes = np.array([np.linalg.norm(w) for w in layers_of(self.widths, x)])
             return not np.isfinite(np.prod(np.maximum(sizes, 1.0)) ** 4)
 
@@ -525,13 +529,12 @@ class LayeredSystem(WeightSystem):
 
         With weight decay they fade, and so do errors in them.
         """
-        found = super().numerics
-        if not self.is_decayed:
-            found = found._replace(restore=balance.restore, invariants=self._reference)
-        return found._replace(
+        kept: dict[str, Any] = {"restore": balance.restore, "invariants": self._reference}
+        return super().numerics._replace(
             # What is called, and what is multiplied.
             field_cost=300.0 * self.depth + 3.0 * self.dim * min(self.widths[0], self.widths[-1]),
             reduce=self._without_unused,
+            **({} if self.is_decayed else kept),
         )
 
     def _reference(self, states: Array) -> Array:

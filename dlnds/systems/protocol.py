@@ -270,9 +270,14 @@ def words_of(system: object) -> str:
 def check_state(name: str, system: SystemProtocol, x: ArrayLike) -> Array:
     """Return a state (parameter) of a system at which nothing overflows."""
     state = check_array(name, x, ndim=1, shape=(system.dim,))
+    check_sizes(name, system, state)
+    return state
+
+
+def check_sizes(name: str, system: SystemProtocol, state: Array) -> None:
+    """Refuse a state, checked as an array, at which something overflows."""
     if system.numerics.too_large(state):
         raise ValueError(f"{name}: overflows, has entries up to {np.abs(state).max():.3g}")
-    return state
 
 
 def check_flow(system: object, name: str = "system") -> None:

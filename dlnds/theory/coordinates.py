@@ -104,7 +104,15 @@ def kernel(matrix: Array, rank: int) -> Array:
 def is_identity(basis: Array) -> bool:
     """Tell whether a matrix is the identity, exactly, or all of a stack are."""
     rows, columns = basis.shape[-2:]
-    return rows == columns and bool((basis == np.eye(rows)).all())
+    return rows == columns and bool((basis == _unit(rows)).all())
+
+
+@functools.lru_cache(maxsize=64)
+def _unit(size: int) -> Array:
+    """Return the identity; read-only."""
+    unit = np.eye(size)
+    unit.setflags(write=False)
+    return unit
 
 
 def are_identities(bases: Array) -> Flags:
@@ -163,7 +171,7 @@ def unit_bases(layers: Sequence[Array]) -> list[Array]:
         w @ transposed(w) + transposed(after) @ after for w, after in itertools.pairwise(layers)
     ]
     alike = len({gram.shape for gram in grams}) == 1  # all at once take half of the time
-    stacks = [np.stack(grams)] if alike else [gram[None] for gram in grams]
+    stacks = [np.array(grams)] if alike else [gram[None] for gram in grams]
     found = (_all_axes(s.reshape(-1, *s.shape[-2:])).reshape(s.shape) for s in stacks)
     return [axes for stack in found for axes in stack]
 
@@ -172,7 +180,7 @@ def _all_axes(grams: Array) -> Array:
     """Return the principal axes of each of a stack: at once, where no entry is small."""
     sizes = np.sqrt(np.maximum(grams.diagonal(0, 1, 2), 0.0))
     turned, axes = ~_is_diagonal(grams, sizes), np.empty_like(grams)
-    axes[:] = np.eye(grams.shape[1])
+    axes[:] = _unit(grams.shape[1])
     if not turned.any():
         return axes
     near = (sizes >= 1e-6 * sizes.max(axis=1, initial=0.0)[:, None]).all(axis=1)
@@ -185,7 +193,7 @@ def _all_axes(grams: Array) -> Array:
 def _is_diagonal(grams: Array, sizes: Array) -> Flags:
     """Tell of each whether nothing but rounding is beside the diagonal, the ``sizes`` squared."""
     noise = (16.0 * _EPS * sizes)[:, :, None] * sizes[:, None, :]
-    beside = (np.abs(grams) > noise) & ~np.eye(grams.shape[1], dtype=bool)
+    beside = (np.abs(grams) > noise) & (_unit(grams.shape[1]) == 0.0)
     return np.asarray(~beside.any(axis=(1, 2)))
 
 

@@ -132,8 +132,8 @@ def expansion(
 
 def pack_params(widths: Sequence[int], form: int, target: Array, *numbers: Array) -> Params:
     """Return sizes and numbers of a network as the kernels want them."""
-    begins = np.cumsum([0, *(b * a for a, b in itertools.pairwise(widths))])
-    sums = np.cumsum([0, *widths])
+    counts = (b * a for a, b in itertools.pairwise(widths))
+    begins, sums = (itertools.accumulate(part, initial=0) for part in (counts, widths))
     sizes = [len(widths) - 1, target.shape[1], form, *widths, *begins, *sums]
     return np.array(sizes, np.int64), flat([target, *numbers])
 

@@ -90,10 +90,10 @@ class Problem(NamedTuple):
     def name_learnt(self, image: Array) -> Integers:
         """Return the modes that W K has learnt; for equal ones see `named_modes`."""
         left, sigma, right = self.modes
-        strength, names, ties = self.strength(image), [], groups(sigma)
-        if all(len(tie) == 1 for tie in ties):
+        strength, names = self.strength(image), []
+        if _apart(sigma).all():
             return np.flatnonzero(self.is_learnt(strength))
-        for tie in ties:
+        for tie in groups(sigma):
             scale = float(sigma[tie].mean())
             block = left[:, tie].T @ image @ right[:, tie] / scale
             count = int(np.count_nonzero(np.linalg.eigvalsh(0.5 * (block + block.T)) > 0.5))
@@ -201,8 +201,7 @@ def singular_modes(target: Array) -> tuple[Array, Array, Array]:
 
 def exceeds(sigma: Array) -> Flags:
     """Tell at (j, k) whether σ_k is larger than σ_j, and not equal up to rounding."""
-    tie = tolerances.TIE * np.maximum.outer(sigma, sigma) + 8.0 * np.finfo(float).eps * sigma[0]
-    larger: Flags = sigma - sigma[:, None] > tie
+    larger: Flags = sigma - sigma[:, None] > _tie(sigma, sigma[:, None], sigma[0])
     return larger
 
 
@@ -215,8 +214,20 @@ def equal(sigma: Array) -> Flags:
 def groups(sigma: Array) -> list[Integers]:
     """Return the modes with σ_j > 0, those with equal σ_j together."""
     positive = np.flatnonzero(sigma)
-    apart = np.diagonal(exceeds(sigma), -1)[: max(len(positive) - 1, 0)]
-    return np.split(positive, np.flatnonzero(apart) + 1) if len(positive) else []
+    return np.split(positive, np.flatnonzero(_apart(sigma)) + 1) if len(positive) else []
+
+
+def _apart(sigma: Array) -> Flags:
+    """Tell of each σ_j > 0 but the last whether it is not equal to the next."""
+    upper, lower = sigma[:-1], sigma[1:]
+    apart: Flags = upper - lower > _tie(upper, lower, sigma[:1])
+    return apart[: max(np.count_nonzero(sigma) - 1, 0)]
+
+
+def _tie(a: Array, b: Array, largest: Any) -> Array:
+    """Return by how much equal σ may differ by rounding."""
+    tie: Array = tolerances.TIE * np.maximum(a, b) + 8.0 * np.finfo(float).eps * largest
+    return tie
 
 
 def named_modes(strength: Array, tie: Integers, count: int) -> Integers:
