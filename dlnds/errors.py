@@ -136,7 +136,7 @@ def check_labels(name: str, data: xr.DataArray | xr.Dataset) -> None:
 def check_ascending(name: str, value: ArrayLike) -> NDArray[np.float64]:
     """Return ``value`` as a vector of strictly ascending times."""
     times = check_array(name, value, ndim=1)
-    if np.any(np.diff(times) <= 0.0):
+    if (times[1:] <= times[:-1]).any():
         raise ValueError(f"{name}: needs strictly ascending times")
     return times
 

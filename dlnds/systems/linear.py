@@ -613,12 +613,7 @@ class LinearNetwork(LayeredSystem):
         if chosen is None:
             return None
         kept = [np.flatnonzero(~carrying) for carrying in chosen]
-        small = dataclasses.replace(
-            self,
-            widths=tuple(len(units) for units in kept),
-            target=self.target[np.ix_(kept[-1], kept[0])],
-            **NAMELESS,
-        )
+        small = self._without(tuple(learnt.tolist()))
         places, resting = coordinates.block_places(self.widths, kept), np.array(turn.state)
 
         def embed(states: Array) -> Array:
@@ -627,6 +622,19 @@ class LinearNetwork(LayeredSystem):
             return whole
 
         return Reduction(small, resting[places], lambda x: turn.lift(embed(x)), embed)
+
+    def _without(self, learnt: tuple[int, ...]) -> LinearNetwork:
+        """Return the network of the other modes, in the mode basis; the same for all runs."""
+        if learnt not in self._parts:
+            target: Array = np.delete(np.delete(self.target, learnt, axis=0), learnt, axis=1)
+            widths = tuple(d - len(learnt) for d in self.widths)
+            part = dataclasses.replace(self, widths=widths, target=target, **NAMELESS)
+            self._parts[learnt] = part
+        return self._parts[learnt]
+
+    @cached_property
+    def _parts(self) -> dict[tuple[int, ...], LinearNetwork]:
+        return {}
 
     def _at_target(self, x: Array, rtol: float) -> Integers | None:
         """Return the modes that are learnt, in the mode basis and if others are not, or None."""

@@ -184,7 +184,8 @@ def _all_axes(grams: Array) -> Array:
     if not turned.any():
         return axes
     near = (sizes >= 1e-6 * sizes.max(axis=1, initial=0.0)[:, None]).all(axis=1)
-    axes[turned & near] = np.linalg.eigh(grams[turned & near])[1][:, :, ::-1]
+    at_once = turned & near
+    axes[at_once] = np.linalg.eigh(grams[at_once])[1][:, :, ::-1]
     for k in np.flatnonzero(turned & ~near):
         axes[k] = _principal_axes(grams[k])
     return axes
