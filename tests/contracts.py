@@ -86,7 +86,7 @@ def check_numerics(system, x, t, size):
     assert (scale >= 0.0).all()
     assert (scale > 0.0).any() == x.any()
     kept, reference = x.copy(), numerics.invariants(x)
-    jit.ready(numerics.restore, jit.RESTORE)(kept, system.params, reference, False)
+    jit.ready(numerics.restore, jit.RESTORE)(kept, system.params, reference, 0.0, False)
     np.testing.assert_allclose(kept, x, rtol=0.0, atol=1e-12 * (1.0 + np.abs(x).max()))
     assert numerics.field_cost > 0.0
     assert not numerics.too_large(x)

@@ -21,8 +21,9 @@ from dlnds._kernels.jit import jit, part, sums
 from dlnds._kernels.linear import layer
 
 #: Drift of the C_i, relative to the squared size of the units, that is left alone: at a thorough
-#: look, and between two of them, for at wide layers to mend it takes as long as some steps.
-TOLERATED, BETWEEN = 5e-11, 1e-9
+#: look, and between two of them. At wide layers to mend it takes as long as some steps, and this
+#: part of the tolerance of a run is left alone.
+TOLERATED, BETWEEN, OF_RTOL = 5e-11, 1e-9, 1e-3
 #: Part of the drift that one call may leave, and the iterations it may take; the part of its square
 #: that an iteration of a call that is not thorough has to leave less than.
 LEFT, ITERATIONS, STALLED = 0.05, 30, 0.8
@@ -274,7 +275,7 @@ def solve(x, params, totals, weights, residual, thorough, S):
 
 
 @jit
-def restore(x, params, reference, thorough):
+def restore(x, params, reference, rtol, thorough):
     """Move the state to where its C_i are those of ``reference``; tell whether it had to.
 
     Whether is seen from the diagonals of the C_i, or from all entries if ``thorough``.
@@ -284,16 +285,19 @@ def restore(x, params, reference, thorough):
     semidefinite operator.
     """
     sizes, residual, totals = room(params[0][-1]), room(reference.size), room(reference.size)
-    little = drift(x, params, reference, sizes) <= (TOLERATED if thorough else BETWEEN)
+    tolerated, few = TOLERATED if thorough else BETWEEN, reference.size <= FEW_ENTRIES
+    if not few:
+        tolerated = max(tolerated, OF_RTOL * rtol)
+    little = drift(x, params, reference, sizes) <= tolerated
     if little and not thorough:
         return False
-    if little and reference.size <= FEW_ENTRIES:
-        little = drift_between(x, params, reference, sizes) <= TOLERATED
+    if little and few:
+        little = drift_between(x, params, reference, sizes) <= tolerated
         if little:
             return False
     grams(x, params, residual, totals)
     add(reference, -1.0, residual, residual)
-    if little and off_diagonal(residual, params, sizes) <= TOLERATED:
+    if little and off_diagonal(residual, params, sizes) <= tolerated:
         return False
     S, weights, moved = room(residual.size), room(residual.size), room(x.size)
     inverse_sizes(sizes, params, residual, weights)

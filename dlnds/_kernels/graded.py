@@ -329,7 +329,7 @@ def canonical(t, x, params, out):
 
 
 @jit
-def restore(x, params, reference, thorough):
+def restore(x, params, reference, rtol, thorough):
     """Make columns orthonormal again that are no more; tell whether it had to."""
     right, left = columns_of(x, params)
     if is_sound(right, left):

@@ -650,7 +650,7 @@ def next_step(method, tasks, clock, remaining, unread, work, space):
 
 
 @inlined
-def finish(method, now, reference, work, space):
+def finish(method, task, now, reference, work, space):
     """Do what is left of an accepted step: dense output, and what is conserved."""
     memory = space.memory[0]
     memory.rejected, memory.limit, memory.known, memory.fresh = 0, FASTEST, 1, 0
@@ -662,7 +662,7 @@ def finish(method, now, reference, work, space):
                 work.coefficients[i, k] += DENSE[i, j] * space.Z[j, k]
     copy(work.state, work.previous)
     copy(space.state, work.state)
-    method.restore(work.state, method.params, reference, True)
+    method.restore(work.state, method.params, reference, task.rtol, True)
     method.field(now.time, work.state, method.params, work.stages[0])
     now.evaluations += 1
 

@@ -48,8 +48,8 @@ JVP = types.void(types.float64, _vector, _vector, PARAMS, _vector)
 JACOBIAN = types.void(types.float64, _vector, PARAMS, _matrix)
 #: ``tangent(t, x, vectors, params, out)`` returns the trace of the Jacobian
 TANGENT = types.float64(types.float64, _vector, _matrix, PARAMS, _matrix)
-#: ``restore(x, params, reference, thorough)`` moves the state, and returns whether it did
-RESTORE = types.boolean(_vector, PARAMS, _vector, types.boolean)
+#: ``restore(x, params, reference, rtol, thorough)`` moves the state, and returns whether it did
+RESTORE = types.boolean(_vector, PARAMS, _vector, types.float64, types.boolean)
 
 #: Whether Numba's compiler is switched off, as it is to measure test coverage.
 DISABLED = bool(getattr(numba.config, "DISABLE_JIT", False))

@@ -174,7 +174,7 @@ Explicit = namedtuple("Explicit", "params field error_scale restore holds tables
 #: (and one more number), the weights of its last stages.
 Tables = namedtuple("Tables", "reach firsts recurrence last")
 #: A step that is tried: its end, the error scales at start and end, the error allowed.
-Trial = namedtuple("Trial", "state here scale tolerance")
+Trial = namedtuple("Trial", "state last here scale tolerance")
 
 
 def clock_at(t: float) -> Any:
@@ -191,8 +191,11 @@ def work_of(x: Any) -> Any:
 
 
 @part
-def step(field, t, x, h, params, stages, x_new):
-    """Take one step to ``x_new``; ``stages[0]`` and ``[12]`` are derivatives at its ends."""
+def step(field, t, x, h, params, stages, x_new, last):
+    """Take one step to ``x_new``; ``stages[0]`` and ``[12]`` are derivatives at its ends.
+
+    The state of the last stage before its end, ``stages[11]``, is left in ``last``.
+    """
     # No loop, for `combine` wants to know its row when it is compiled.
     combine(x, h, stages, 1, x_new)
     field(t + NODES[1] * h, x_new, params, stages[1])
@@ -214,8 +217,8 @@ def step(field, t, x, h, params, stages, x_new):
     field(t + NODES[9] * h, x_new, params, stages[9])
     combine(x, h, stages, 10, x_new)
     field(t + NODES[10] * h, x_new, params, stages[10])
-    combine(x, h, stages, 11, x_new)
-    field(t + NODES[11] * h, x_new, params, stages[11])
+    combine(x, h, stages, 11, last)
+    field(t + NODES[11] * h, last, params, stages[11])
     combine(x, h, stages, 12, x_new)
     field(t + NODES[12] * h, x_new, params, stages[12])
 
@@ -472,7 +475,7 @@ def named(parts):
 def prepare(parts, method, now, work):
     """Return what the steps of a call share."""
     n = work.state.size
-    trial = Trial(room(n), room(n), room(n), room(n))
+    trial = Trial(room(n), room(n), room(n), room(n), room(n))
     clear(trial.scale)
     method.error_scale(now.time, work.state, method.params, trial.here)
     return trial
@@ -553,7 +556,7 @@ def accepted_step(method, task, now, remaining, unread, work, trial):
             h = max(unread, min(h, now.readable))
         if not np.isfinite(t + h):
             return END_REACHED, h
-        step(method.field, t, x, h, method.params, stages, trial.state)
+        step(method.field, t, x, h, method.params, stages, trial.state, trial.last)
         now.evaluations += 12
         method.error_scale(t + h, trial.state, method.params, trial.scale)
         set_tolerance(task, trial)
@@ -620,15 +623,14 @@ def mind_stability(now, work, trial):
     end of the step and their derivatives. Without this the error estimate, which is too small for
     decaying modes, lets a run bounce at a minimum.
     """
-    other, stages = room(work.state.size), work.stages
-    combine(work.state, now.last_step, stages, 11, other)
+    last, stages = trial.last, work.stages
     change, distance, size = 0.0, 0.0, 0.0
-    for i in range(other.size):
+    for i in range(last.size):
         weight = 1.0
         if now.weighted == 1:
             weight = 1.0 / trial.scale[i] if trial.scale[i] > 0.0 else 0.0
         change = max(change, weight * abs(stages[12, i] - stages[11, i]))
-        distance = max(distance, weight * abs(trial.state[i] - other[i]))
+        distance = max(distance, weight * abs(trial.state[i] - last[i]))
         size = max(size, weight * abs(trial.state[i]))
     seen = change / distance if distance > ROUNDING * size else 0.0
     now.rate = max(FORGET * now.rate, seen)  # what is at rest now may have to be damped again
@@ -655,13 +657,13 @@ def move_on(now, work, trial):
 
 
 @inlined
-def finish(method, now, reference, work, trial):
+def finish(method, task, now, reference, work, trial):
     """Do what is left of an accepted step: what is conserved."""
     x, params, stages = work.state, method.params, work.stages
     move_on(now, work, trial)
     thorough = reference.size <= FEW or now.steps % LOOK_EVERY == 0
-    kept = method.holds(x, params, reference, thorough)
-    if not kept and method.restore(x, params, reference, thorough):
+    kept = method.holds(x, params, reference, task.rtol, thorough)
+    if not kept and method.restore(x, params, reference, task.rtol, thorough):
         method.field(now.time, x, params, stages[0])
         now.evaluations += 1
 
@@ -703,7 +705,7 @@ def advance(parts, tasks, clock, reference, grown, work, rows):
         move_clock(now, h, task.end if h == remaining else rows.wanted[now.saved], last)
         if last:  # cut short: the next one need not be
             now.step = max(now.step, planned)
-        finish(method, now, reference, work, trial)
+        finish(method, tasks[0], now, reference, work, trial)
         now.steps += 1
         now.unsaved = 1
 
@@ -771,7 +773,7 @@ TABLES = types.NamedTuple((_VECTOR, types.int64[::1], _MATRIX, _MATRIX), Tables)
 #: ``stabilized_step(parts, tables, tasks, clock, remaining, unread, work, trial)``
 STABILIZED = types.Tuple((types.int64, types.float64))(
     *(types.Tuple((PARAMS, _FIELD, _FIELD)), TABLES, numba.from_dtype(TASK)[::1], CLOCKS),
-    *(types.float64, types.float64, WORK, types.NamedUniTuple(_VECTOR, 4, Trial)),
+    *(types.float64, types.float64, WORK, types.NamedUniTuple(_VECTOR, 5, Trial)),
 )
 _EXPLICIT = (
     *(PARAMS, _FIELD, _FIELD, types.FunctionType(RESTORE), types.FunctionType(RESTORE)),
@@ -819,7 +821,7 @@ def grouped_scale(t, x, params, out):
 
 
 @jit
-def keep(x, params, reference, thorough):
+def keep(x, params, reference, rtol, thorough):
     """Leave the state as it is: what restores the invariants of a system that names none.
 
     It also is what tells whether they hold where that takes as long as to restore them.

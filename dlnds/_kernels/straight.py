@@ -86,7 +86,7 @@ def holds(widths: tuple[int, ...]) -> Callable[..., Any]:
     plan = " ".join(map(str, widths))
 
     @_compiled(plan)
-    def holds(x, params, reference, thorough):
+    def holds(x, params, reference, rtol, thorough):
         return are_kept(x, reference, plan)
 
     return holds

@@ -292,7 +292,7 @@ def named(parts):
 
 
 @part
-def finish(method, now, reference, work, trial):
+def finish(method, task, now, reference, work, trial):
     """Do what is left of an accepted step: its dense output is never used."""
     move_on(now, work, trial)
 

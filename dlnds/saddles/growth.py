@@ -355,7 +355,7 @@ def _start(base: _Base, tangent: _Tangent, rtol: float) -> tuple[Array, float]:
     away, point = size * v, x.copy()
     if tangent.strict.any() or not base.modes.exact:
         reference = net.numerics.invariants(x) - net.numerics.invariants(away)
-        jit.ready(net.numerics.restore, jit.RESTORE)(point, net.params, reference, True)
+        jit.ready(net.numerics.restore, jit.RESTORE)(point, net.params, reference, 0.0, True)
     return point + away, size
 
 

@@ -152,7 +152,7 @@ class GradedFlow(SystemProtocol):
         turn: Kernel = jit.ready(kernels.restore, jit.RESTORE)
         params, nothing = self.params, np.zeros(0)
         for place in np.ndindex(found.shape[:-1]):
-            turn(found[place], params, nothing, True)
+            turn(found[place], params, nothing, 0.0, True)
         return found
 
     @property

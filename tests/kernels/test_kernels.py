@@ -135,10 +135,10 @@ def fixed_steps(field, start, n, t_end):
     """Return the state after n equal steps."""
     step = getattr(runge_kutta.step, "py_func", runge_kutta.step)
     x, h = np.array(start, dtype=float), t_end / n
-    new, stages = np.empty_like(x), np.zeros((16, len(x)))
+    new, last, stages = np.empty_like(x), np.empty_like(x), np.zeros((16, len(x)))
     for i in range(n):
         field(i * h, x, PARAMS, stages[0])
-        step(field, i * h, x, h, PARAMS, stages, new)
+        step(field, i * h, x, h, PARAMS, stages, new, last)
         x = new.copy()
     return x
 
@@ -168,7 +168,7 @@ def test_order_of_the_dense_output_is_seven():
         new, last, out = np.empty((3, 2))
         stages, coefficients = np.zeros((16, 2)), np.empty((7, 2))
         pendulum(0.0, START, PARAMS, stages[0])
-        step(pendulum, 0.0, START, h, PARAMS, stages, new)
+        step(pendulum, 0.0, START, h, PARAMS, stages, new, last)
         dense_coefficients(pendulum, 0.0, START, h, PARAMS, stages, new, coefficients, last)
         worst = 0.0
         for theta in (0.15, 0.35, 0.5, 0.65, 0.85):
@@ -209,7 +209,7 @@ def test_the_error_of_the_dense_output_is_told(rates, low, high):
         new, last, out = np.empty((3, 2))
         stages, coefficients = np.zeros((16, 2)), np.empty((7, 2))
         rotating(0.0, start, params, stages[0])
-        step(rotating, 0.0, start, 1.0, params, stages, new)
+        step(rotating, 0.0, start, 1.0, params, stages, new, last)
         make(rotating, 0.0, start, 1.0, params, stages, new, coefficients, last)
         states = []
         for theta in part:

@@ -97,7 +97,7 @@ def one_step(system, x, h, rate, expected=runge_kutta.ACCEPTED):
     parts = system.params, jit.ready(system.field, jit.FIELD)
     scale = jit.ready(system.numerics.error_scale, jit.FIELD)
     parts[1](0.0, x, parts[0], work.stages[0])
-    trial = runge_kutta.Trial(*(np.zeros(x.size) for _ in range(4)))
+    trial = runge_kutta.Trial(*(np.zeros(x.size) for _ in range(5)))
     scale(0.0, x, parts[0], trial.here)
     step = jit.ready(stabilized.step, runge_kutta.STABILIZED)
     code, length = step(

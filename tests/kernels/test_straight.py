@@ -62,7 +62,7 @@ def test_specialized_look_at_the_invariants_is_the_general_one(widths):
     x, numerics, found = naive.state_of(net, 2), net.numerics, []
     reference, direction = numerics.invariants(x[None])[0], naive.state_of(net, 3)
     kernels = [jit.ready(k, jit.RESTORE) for k in (numerics.holds, numerics.restore)]
-    holds, restore = (lambda y, k=k: k(y, net.params, reference, True) for k in kernels)
+    holds, restore = (lambda y, k=k: k(y, net.params, reference, 0.0, True) for k in kernels)
     for size in np.geomspace(1e-13, 1e-7, 61):
         y = x + size * direction
         found.append((bool(holds(y)), bool(restore(y.copy()))))
