@@ -323,7 +323,7 @@ def plateau_case(depth, eps):
     def solve(save=("state",)):
         return dl.flow(net, start, rtol=1e-6, max_steps=MOST_STEPS, save=save)
 
-    run, spent = solve(names), median_time(solve, 3)
+    run, spent = solve(names), median_time(solve, 9)
     escapes = escape_error(run.time.values, run.mode_strength.values, eps, depth)
     steps, loss = int(run.attrs["n_steps"]), run.loss.values
     # Peers need not go on to infinity, as we do: a little further than the last escape is enough.
