@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
-import psutil
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
@@ -222,7 +221,11 @@ def check_flag(name: str, value: object) -> bool:
 
 def check_memory(name: str, numbers: int) -> None:
     """Refuse to allocate more than half of the free memory for so many floats."""
-    if numbers >= _FEW and 16 * numbers > (free := psutil.virtual_memory().available):
+    if numbers < _FEW:
+        return
+    import psutil  # here, since few calls need it
+
+    if 16 * numbers > (free := psutil.virtual_memory().available):
         size = f"{8 * numbers:,} bytes, more than half of the free {free:,}"
         raise ValueError(f"{name}: this takes {size}")
 

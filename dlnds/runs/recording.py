@@ -222,9 +222,10 @@ def observe_rows(
     ``start`` is the first state of their run, if not the first of these, or those of their runs.
     """
     names = tuple(names)
-    known = [name for name in names if not isinstance(name, Own)]
+    known = [name for name in names if not isinstance(name, Own) and name != "state"]
+    found = {"state": xr.Variable(("time", "parameter"), states)}  # that of every system
     with np.errstate(over="ignore", invalid="ignore"):  # a run may end near overflow
-        found = system.observables(states, known, start)
+        found |= system.observables(states, known, start) if known else {}
         found |= {name: name.of(states) for name in names if isinstance(name, Own)}
     return {str(name): found[name] for name in names}
 
