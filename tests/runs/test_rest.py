@@ -331,7 +331,7 @@ def test_runs_with_hardly_any_decay_end_at_the_minimum(a):
     assert dl.schema.decode(run.stop_reason).item() == "limit_reached"
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", [*range(6), 57])  # of 57 tiny weights are neither damped nor grow
 def test_a_run_that_fades_at_a_pitchfork_comes_to_its_limit(seed):
     """λ = σ ‖K v‖: the map goes to zero like 1/√t, and eigenvalues of the Hessian come together."""
     root = np.diag([0.5, 1.0, 1.0, 1.0])

@@ -33,25 +33,28 @@ def reference(system, start, grid):
     return solve_ivp(value, (grid[0], grid[-1]), start, "LSODA", **options).y.T
 
 
-@pytest.mark.parametrize("rtol", [1e-5, 1e-7, 1e-9])
-def test_plateaus_take_far_fewer_evaluations_at_the_same_error(rtol):
-    net = plateau()
-    start = net.initial(scale=1e-2, rng=0)
-    truth = reference(net, start, GRID)
-    size = np.linalg.norm(truth, axis=1)
+@pytest.mark.parametrize(("rtol", "gain"), [(1e-5, 2.0), (1e-7, 1.7), (1e-9, 1.25)])
+def test_plateaus_take_far_fewer_evaluations_at_the_same_error(rtol, gain):
+    """In all: when a run leaves stabilized steps depends on its rounding; order four gains less."""
+    net, rhs, steps = plateau(), np.zeros(2), np.zeros(2)
     steepest = 3 * max(SIGMA) ** (4 / 3)  # the largest eigenvalue of the Hessian, at the minimum
-    runs = {}
-    for method in ("auto", "dop853"):
-        runs[method] = run = dl.flow(net, start, (0, 400), GRID, rtol=rtol, method=method)
-        error = np.linalg.norm(run.state.values - truth, axis=1) / size
-        # An error δ of a weight on the way to its escape, 100 to 300 before it, moves the escape.
-        assert error.max() <= 300.0 * rtol
-        # A weight that is off by δ where the gradient vanishes has a loss that is ½ λ_max δ² off.
-        rise = 0.5 * steepest * (rtol * size.max()) ** 2 + 1e-15 * run.loss[0]
-        assert np.diff(run.loss).max() <= rise
-    assert runs["auto"].n_jac == 0
-    assert 1.7 * runs["auto"].n_rhs < runs["dop853"].n_rhs
-    assert 1.5 * runs["auto"].n_steps < runs["dop853"].n_steps
+    for seed in range(3):
+        start = net.initial(scale=1e-2, rng=seed)
+        truth = reference(net, start, GRID)
+        size = np.linalg.norm(truth, axis=1)
+        for k, method in enumerate(("auto", "dop853")):
+            run = dl.flow(net, start, (0, 400), GRID, rtol=rtol, method=method)
+            error = np.linalg.norm(run.state.values - truth, axis=1) / size
+            # An error δ of a weight on the way to its escape, 100 to 300 before it, moves that.
+            assert error.max() <= 300.0 * rtol
+            # A weight that is off by δ where the gradient vanishes has a loss that is ½ λ_max δ² off.
+            rise = 0.5 * steepest * (rtol * size.max()) ** 2 + 1e-15 * run.loss[0]
+            assert np.diff(run.loss).max() <= rise
+            assert run.n_jac == 0
+            rhs[k] += run.n_rhs
+            steps[k] += run.n_steps
+    assert gain * rhs[0] < rhs[1]
+    assert gain * steps[0] < steps[1]
 
 
 def test_steps_keep_what_is_conserved():
