@@ -201,7 +201,7 @@ DESCRIPTIONS = {
     "exact_loss": ("loss by the closed form", r"$L$"),
     "deficiency_margin": ("what the singular value never falls below", r"$c$"),
     "excess_bound": ("what the excess loss is at most", r"$L-L_{\min}$"),
-    "excess_error": ("excess loss that is nothing but the error of the run", ""),
+    "excess_error": ("error of the excess loss", ""),
     "excess_loss": ("loss above the global minimum", r"$L-L_{\min}$"),
     "imbalance_change": ("change of the imbalance", r"$\max_i\|C_i-C_i(0)\|_F$"),
     "rate_bound": ("lower bound on the rate", r"$2\mu$"),
@@ -412,8 +412,8 @@ REQUIRED = {
         "learning_coefficient": "learning_coefficient lower_bound order components rank () "
         "decision () decides (level)",
         "evaluation": "",
-        "convergence_bounds": "excess_loss rate (time) rate_bound excess_bound (bound, time) "
-        "decision (bound) excess_error ()",
+        "convergence_bounds": "excess_loss excess_error rate (time) "
+        "rate_bound excess_bound (bound, time) decision (bound)",
         "early_stopping": "optimal_strength stopping_time (mode) best_time lowest_error ()",
         "orbit": "frame (direction, parameter) orbit_dimension ()",
         "tangent": "vertical horizontal (parameter)",

@@ -207,8 +207,8 @@ def convergence(bounds: xr.Dataset, *, show: str = "rate", ax: Axes | None = Non
     rows = next((dim for dim in _ROWS if dim in getattr(bounds, "dims", ())), "time")
     before = ("sample",) if "sample" in getattr(bounds, "dims", ()) else ()
     least = {"rate": "rate_bound", "excess_loss": "excess_bound"}[name]
-    own = dict.fromkeys((name, "excess_loss"), (*before, rows))
-    wanted = {**own, least: (*before, "bound", rows), "excess_error": before, "bound": ("bound",)}
+    own = dict.fromkeys((name, "excess_loss", "excess_error"), (*before, rows))
+    wanted = {**own, least: (*before, "bound", rows), "bound": ("bound",)}
     data = schema.read("bounds", bounds, "convergence_bounds", wanted, partial=wanted)
     ax = canvas.axes(ax, (8.0, 4.5), clock(data), data[name])
     exact = data[name].where(data["excess_loss"] > data["excess_error"])

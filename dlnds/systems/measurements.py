@@ -300,7 +300,8 @@ class Measurements:
         if known is not None:
             return of_problem(known)
         root = math.sqrt(self._convexity) * np.eye(self.shape[1])
-        found = Quadratic(widths, root, None, 0.0, self._excess, self._descent)
+        stretch = math.sqrt(self._steepest / self._convexity)
+        found = Quadratic(widths, root, None, 0.0, self._excess, self._descent, stretch)
         return found._replace(lowest=math.nan) if found.is_bottleneck else found
 
     @cached_property

@@ -32,7 +32,8 @@ class Quadratic(NamedTuple):
 
     ``excess`` is ℓ − ℓ_min of maps (…, d_h, d_0), over all maps, and ``signal`` G. ``root`` is
     K (d_0 × k); the ``target`` Σ (d_h × k) is there if ℓ − ℓ_min = ½‖Σ − W K‖². ``lowest`` is what
-    a bottleneck leaves of the excess, NaN where that is not known.
+    a bottleneck leaves of the excess, NaN where that is not known. No second derivative of ℓ by
+    W K is above ``stretch`` squared.
     """
 
     widths: tuple[int, ...]
@@ -41,6 +42,7 @@ class Quadratic(NamedTuple):
     lowest: float
     excess: Callable[[Array], Any]
     signal: Callable[[Array], Array]
+    stretch: float = 1.0
 
     @property
     def is_bottleneck(self) -> bool:
@@ -76,6 +78,21 @@ def measured(loss: Quadratic, layers: Sequence[Array]) -> tuple[Array, Array]:
     forces = [transposed(L) @ G @ transposed(R) for L, R in pairs]
     squares = np.sum([inner(force, force) for force in forces], axis=0)
     return excess, squares / np.where(excess > 0.0, excess, np.nan)
+
+
+def sensitivity(loss: Quadratic, layers: Sequence[Array], decays: Array, lowest: float) -> Array:
+    """Return how far √(2 (L − L_min)) moves at most by errors of layers, relative to these.
+
+    Errors r ‖W_i‖ change W K by r Σ_i ‖L_i‖ ‖W_i‖ ‖R_i K‖, to second order by r² Π ‖W_i‖ for each
+    pair of layers, along which L changes by the G of minima, where L is ``lowest``; and penalties.
+    """
+    h, sizes = len(layers), [np.linalg.norm(w, axis=(-2, -1)) for w in layers]
+    pairs = zip(readings(layers), images(layers, loss.root), sizes, strict=True)
+    moves = [singular_values(L)[..., 0] * n * singular_values(R)[..., 0] for L, R, n in pairs]
+    rest = loss.stretch * float(np.linalg.norm(loss.root, 2)) * np.sqrt(2.0 * lowest)
+    second = rest * (h * (h - 1)) * np.prod(sizes, axis=0)
+    penalty = np.tensordot(decays, np.square(sizes), axes=1)
+    return np.asarray(np.sqrt((loss.stretch * np.sum(moves, axis=0)) ** 2 + second + penalty))
 
 
 class Partials(NamedTuple):

@@ -131,7 +131,7 @@ def error_and_estimate(rates, start):
     step = getattr(runge_kutta.step, "py_func", runge_kutta.step)
     new, stages, params = np.empty_like(start), np.zeros((16, len(start))), (PARAMS[0], rates)
     decay(0.0, start, params, stages[0])
-    step(decay, 0.0, start, 1.0, params, stages, new)
+    step(decay, 0.0, start, 1.0, params, stages, new, np.empty_like(start))
     error = np.linalg.norm(new - np.exp(-rates) * start) / np.sqrt(len(start))
     return error, error_estimate(1.0, stages, np.ones(len(start)))
 

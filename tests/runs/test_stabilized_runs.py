@@ -47,7 +47,7 @@ def test_plateaus_take_far_fewer_evaluations_at_the_same_error(rtol, gain):
             error = np.linalg.norm(run.state.values - truth, axis=1) / size
             # An error δ of a weight on the way to its escape, 100 to 300 before it, moves that.
             assert error.max() <= 300.0 * rtol
-            # A weight that is off by δ where the gradient vanishes has a loss that is ½ λ_max δ² off.
+            # One that is off by δ where the gradient vanishes has a loss that is ½ λ_max δ² off.
             rise = 0.5 * steepest * (rtol * size.max()) ** 2 + 1e-15 * run.loss[0]
             assert np.diff(run.loss).max() <= rise
             assert run.n_jac == 0
