@@ -1,5 +1,7 @@
 """Plateaus: implicit steps, coordinates that suit the state, limits, events."""
 
+import itertools
+
 import naive
 import numba
 import numpy as np
@@ -349,6 +351,27 @@ def test_wide_layers_are_restored_from_more_between_looks(size, rtol, thorough, 
     kept = x.copy()
     assert not jit.ready(balance.restore, jit.RESTORE)(kept, net.params, reference, 0.0, True)
     np.testing.assert_array_equal(kept, x)
+
+
+@pytest.mark.parametrize("rtol", [1e-4, 1e-7, 1e-8])
+@pytest.mark.parametrize("widths", [(20, 200, 20), (7, 100, 5, 30, 6), (4, 100, 11)])
+def test_units_that_carry_nothing_do_not_spoil_what_is_conserved(widths, rtol):
+    """Hidden units outnumber what inputs and outputs span: many moves change no C_i."""
+    rng = np.random.default_rng(7)
+    target = rng.normal(size=(widths[-1], widths[0]))
+    net = dl.LinearNetwork(widths=widths, target=3.0 * target / np.linalg.norm(target, 2))
+    for seed in (1, 42, 66):
+        start = net.initial(scale=0.1, rng=seed)
+        end = dl.flow(net, start, (0, 100), [0, 100], rtol=rtol).state.values[-1]
+        before, after = net.unpack(start), net.unpack(end)
+        for (first, second), (into, out_of) in zip(
+            itertools.pairwise(before), itertools.pairwise(after), strict=True
+        ):
+            change = into @ into.T - out_of.T @ out_of - (first @ first.T - second.T @ second)
+            size = np.sqrt((into**2).sum(axis=1) + (out_of**2).sum(axis=0))
+            # Diagonals are looked at after each step, all entries after each eighth.
+            assert np.abs(np.diag(change) / size**2).max() <= max(1e-9, 1e-3 * rtol)
+            assert np.abs(change / np.outer(size, size)).max() <= 4.0 * max(1e-9, 1e-3 * rtol)
 
 
 def test_errors_are_judged_by_the_units_that_a_weight_joins():
