@@ -69,6 +69,9 @@ UNAFFECTED = frozenset(
 #: Multiplications of a field that is compiled for its widths in half a second.
 QUICK_MULTIPLICATIONS = 10_000
 
+#: Weights of the networks of unlearnt modes that are kept with a network for other runs.
+MOST_KEPT = 2**16
+
 #: What a network in coordinates other than those of the data does not have.
 NAMELESS: dict[str, Any] = {"whitening": None, "features": (), "outputs": ()}
 
@@ -624,13 +627,15 @@ class LinearNetwork(LayeredSystem):
         return Reduction(small, resting[places], lambda x: turn.lift(embed(x)), embed)
 
     def _without(self, learnt: tuple[int, ...]) -> LinearNetwork:
-        """Return the network of the other modes, in the mode basis; the same for all runs."""
-        if learnt not in self._parts:
+        """Return the network of the other modes, in the mode basis; small ones serve all runs."""
+        found = self._parts.get(learnt)
+        if found is None:
             target: Array = np.delete(np.delete(self.target, learnt, axis=0), learnt, axis=1)
             widths = tuple(d - len(learnt) for d in self.widths)
-            part = dataclasses.replace(self, widths=widths, target=target, **NAMELESS)
-            self._parts[learnt] = part
-        return self._parts[learnt]
+            found = dataclasses.replace(self, widths=widths, target=target, **NAMELESS)
+            if (len(self._parts) + 1) * self.dim <= MOST_KEPT:
+                self._parts[learnt] = found
+        return found
 
     @cached_property
     def _parts(self) -> dict[tuple[int, ...], LinearNetwork]:
