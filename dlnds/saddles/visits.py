@@ -19,7 +19,7 @@ from dlnds.systems.linear import LinearNetwork, check_network
 from dlnds.theory import tolerances
 from dlnds.theory.connecting import OPEN, connecting_sets
 from dlnds.theory.coordinates import layers_of, product
-from dlnds.theory.moments import exceeds, groups
+from dlnds.theory.moments import exceeds, groups, limited
 
 #: The part of σ_j from which on the growth of a mode is timed.
 GROWN_FROM = 0.05
@@ -347,16 +347,18 @@ def _turned(
 def _roots(net: LinearNetwork, strength: Array) -> Integers:
     """Return on which roots modes (row, mode) are at the nearest critical point, see `Trace`.
 
-    It has at most `max_rank` modes: those that bring its map nearest, by p² − (p − p_S)² each.
+    It has at most `max_rank` modes: those that bring its map nearest, by p² − (p − p_S)² each; of
+    a single layer all.
     """
     lower, upper = net.critical_strengths
     on_upper = (strength > 0.5 * (lower + upper)) & (upper > 0.0)
     on_lower = (strength > 0.5 * lower) & (lower > 0.0)
+    if net.depth == 1:
+        on_upper |= upper > 0.0
     roots = np.where(on_upper, 1, -1 * on_lower)
     nearest = _at_roots(net, roots)
-    order = np.argsort(nearest * (nearest - 2.0 * strength), axis=-1, kind="stable")
-    np.put_along_axis(roots, order[..., net.max_rank :], 0, axis=-1)
-    return roots
+    gain = nearest * (2.0 * strength - nearest)
+    return np.where(limited(roots != 0, gain, net.max_rank), roots, 0)
 
 
 def _at_roots(net: LinearNetwork, roots: Integers) -> Array:

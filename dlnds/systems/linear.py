@@ -695,7 +695,8 @@ class LinearNetwork(LayeredSystem):
         """Return whether a run is over, and the index set whose critical value ``x`` is nearest to.
 
         Mode j counts as learnt if u_jᵀ W K v_j is nearer to σ_j than to 0; of equal ones as many
-        as W K has directions that are. All critical points but the global minima are saddles,
+        as W K has directions that are, and of more than r_max those with which P_S Σ is nearest. A
+        single layer has one critical point. All critical points but the global minima are saddles,
         unless the target is zero. With weight decay of whitened inputs: those whose product is
         above the lower root, from which an aligned mode goes to the upper one; for three layers and
         more these have the marks of their roots, as in `critical_points`.
@@ -718,7 +719,7 @@ class LinearNetwork(LayeredSystem):
         layers = [c * w for c, w in zip(means, layers_of(self.widths, x), strict=True)]
         if name := str(names.decayed(self.problem, layers, λ, h)):
             return name
-        on_roots = penalized.attracted(sigma, self.problem.strength(image), λ, h)
+        on_roots = penalized.attracted(sigma, self.problem.strength(image), λ, self.widths)
         return names.of_roots(np.flatnonzero(on_roots).tolist(), [1] * int(on_roots.sum()), h)
 
     def _settled(self, x: Array, rtol: float) -> bool:

@@ -39,7 +39,7 @@ from dlnds.systems.network import (
 )
 from dlnds.systems.protocol import Limit, Theory, ended
 from dlnds.systems.varied import fitting_size
-from dlnds.theory import saddles, tolerances
+from dlnds.theory import decayed_rates, saddles, tolerances
 from dlnds.theory.coordinates import is_identity, kernel, layers_of, product, span
 from dlnds.theory.forms import LeadingPart
 from dlnds.theory.moments import Problem, from_data, singular_modes
@@ -245,6 +245,11 @@ class Loss:
         for name, got, needed in zip("YX", loss.shape, self.shape, strict=True):
             check_rows(name, got, needed)
         return loss
+
+    @cached_property
+    def irreducible(self) -> float:
+        """What no map can remove of the square loss."""
+        return from_data(self.inputs, self.targets, bool(self.normalize)).irreducible_loss
 
     def moments(self, widths: tuple[int, ...]) -> tuple[Problem, float]:
         """Return the problem of the square loss on the same data, and ‖Y‖², as normalized."""
@@ -672,6 +677,26 @@ class LossNetwork(LayeredSystem):
     @cached_property
     def _square(self) -> Problem | None:
         return self.criterion.problem(self.widths)
+
+    @cached_property
+    def _linear(self) -> LinearNetwork | None:
+        """The network with the same loss, but for a constant; None if it is no square one."""
+        if self._square is None:
+            return None
+        _, target, root, _ = self._square.whitened() or self._square
+        return LinearNetwork(self.widths, target, root, weight_decay=self.weight_decay)
+
+    @property
+    def lowest_loss(self) -> float:  # type: ignore[override]
+        """The loss at the global minima of a square loss with weight decay; of others NaN."""
+        if self._linear is None or not self.is_decayed:
+            return math.nan
+        return self._linear.lowest_loss + self.criterion.irreducible
+
+    @property
+    def decayed_minimum(self) -> decayed_rates.Orbit | None:
+        """The global minima of a square loss under the same weight decay of all layers."""
+        return None if self._linear is None else self._linear.decayed_minimum
 
     @cached_property
     def quadratic(self) -> Quadratic | None:

@@ -88,22 +88,33 @@ class Problem(NamedTuple):
         return residual if self.root is None else residual @ self.root.T
 
     def name_learnt(self, image: Array) -> Integers:
-        """Return the modes that W K has learnt; for equal ones see `named_modes`."""
+        """Return the modes of the nearest critical W K; for equal ones see `named_modes`."""
         left, sigma, right = self.modes
-        strength, names = self.strength(image), []
-        if _apart(sigma).all():
-            return np.flatnonzero(self.is_learnt(strength))
-        for tie in groups(sigma):
-            scale = float(sigma[tie].mean())
-            block = left[:, tie].T @ image @ right[:, tie] / scale
-            count = int(np.count_nonzero(np.linalg.eigvalsh(0.5 * (block + block.T)) > 0.5))
-            names += named_modes(strength / scale, tie, count).tolist()
+        ties = groups(sigma)
+        strength = (self.strength(image)[sigma > 0.0]) / sigma[sigma > 0.0]
+        sizes, names = strength.copy(), []
+        for tie in ties:
+            if len(tie) > 1:
+                block = left[:, tie].T @ image @ right[:, tie] / sigma[tie].mean()
+                sizes[tie] = np.linalg.eigvalsh(0.5 * (block + block.T))[::-1]
+        learnt = self.nearest(sizes)
+        if all(len(tie) == 1 for tie in ties):
+            return np.flatnonzero(learnt)
+        for tie in ties:
+            names += named_modes(strength, tie, int(np.count_nonzero(learnt[tie]))).tolist()
         return np.array(names, np.int64)
 
-    def is_learnt(self, strength: Array) -> Flags:
-        """Tell which modes have strengths (…, mode) nearer to σ_j than to 0, where σ_j > 0."""
-        sigma = self.modes[1]
-        return (strength > 0.5 * sigma) & (sigma > 0.0)
+    def nearest(self, strength: Array) -> Flags:
+        """Tell which modes the nearest critical map has, of strengths in terms of the σ_j > 0.
+
+        Those that are nearer to 1 than to 0, but no more than a map of these widths can have: of
+        others it is as near with those that gain most, σ² (2p − 1). A single layer has all.
+        """
+        if self.depth == 1:
+            return np.ones(len(strength), bool)
+        sigma = self.modes[1][: len(strength)]
+        gain = (sigma / sigma.max(initial=0.0)) ** 2 * (2.0 * strength - 1.0)
+        return limited(strength > 0.5, gain, min(self.widths))
 
 
 def rank_tolerance(size: int) -> float:
@@ -228,6 +239,14 @@ def _tie(a: Array, b: Array, largest: Any) -> Array:
     """Return by how much equal σ may differ by rounding."""
     tie: Array = tolerances.TIE * np.maximum(a, b) + 8.0 * np.finfo(float).eps * largest
     return tie
+
+
+def limited(chosen: Flags, gain: Array, most: int) -> Flags:
+    """Return no more than so many of the chosen modes (…, mode): those that gain most."""
+    order = np.argsort(np.where(chosen, -gain, np.inf), axis=-1, kind="stable")
+    kept = chosen.copy()
+    np.put_along_axis(kept, order[..., most:], False, axis=-1)
+    return kept
 
 
 def named_modes(strength: Array, tie: Integers, count: int) -> Integers:

@@ -13,7 +13,7 @@ import numpy as np
 from dlnds.arrays import Array, Flags, Integers
 from dlnds.theory import tolerances
 from dlnds.theory.coordinates import product
-from dlnds.theory.moments import Problem, count_pairs, equal, exceeds, groups
+from dlnds.theory.moments import Problem, count_pairs, equal, exceeds, groups, limited
 from dlnds.theory.spectra import KnownSpectrum
 
 
@@ -142,8 +142,8 @@ def matched(problem: Problem, layers: Sequence[Array], decay: float) -> Match:
     """
     (left, sigma, right), h = problem.modes, len(layers)
     scale, rest = float(sigma[0]) ** (1.0 / h) or 1.0, product(layers)
-    signs, chosen = np.zeros(len(sigma), np.int64), np.zeros(len(sigma))
-    misses, second, at_fold = [0.0], np.inf, False
+    signs, chosen, inside = np.zeros(len(sigma), np.int64), *np.zeros((2, len(sigma)))
+    misses, second, at_fold = [0.0], np.inf, np.zeros(len(sigma), bool)
     for group in groups(sigma):
         candidates = _candidates(float(sigma[group].mean()), decay, h)
         U, V = left[:, group], right[:, group]
@@ -153,18 +153,19 @@ def matched(problem: Problem, layers: Sequence[Array], decay: float) -> Match:
         apart = np.abs(own[:, None] - candidates.sizes)
         nearest = np.argmin(apart, axis=1)
         chosen[group], signs[group] = candidates.sizes[nearest], candidates.signs[nearest]
-        at_fold |= candidates.at_fold and bool(chosen[group].any())
-        misses.append(
-            float(np.abs(_padded(inner, len(group)) - chosen[group] ** h).max()) / scale**h
-        )
+        inside[group], at_fold[group] = _padded(inner, len(group)), candidates.at_fold
         second = min(second, float(np.sort(apart, axis=1)[:, 1:2].min(initial=np.inf)) / scale)
+    strength, goal = inside / scale**h, (chosen / scale) ** h
+    kept = limited(signs != 0, goal * (2.0 * strength - goal), min(problem.widths))
+    signs, chosen, goal = (np.where(kept, values, 0) for values in (signs, chosen, goal))
+    misses.append(float(np.abs(strength - goal).max(initial=0.0)))
     misses.append(float(np.linalg.norm(rest)) / scale**h)
     sizes = np.sort(chosen)[::-1]
     for w in layers:
         count = max(len(sizes), min(w.shape))
         lacks = _padded(w, count) - np.pad(sizes, (0, count - len(sizes)))
         misses.append(float(np.abs(lacks).max()) / scale)
-    return Match(signs, max(misses), second, at_fold)
+    return Match(signs, max(misses), second, bool((at_fold & kept).any()))
 
 
 def _padded(matrix: Array, count: int) -> Array:
@@ -240,15 +241,22 @@ def counts(sigma: Array, decay: float, depth: int) -> list[int]:
     return [int(count) for count in np.where(sigma > 0.0, found, 0)]
 
 
-def attracted(sigma: Array, strengths: Array, decay: float, depth: int) -> Flags:
+def attracted(sigma: Array, strengths: Array, decay: float, widths: Sequence[int]) -> Flags:
     """Tell of which modes an aligned product goes to the larger root: p is above the smaller one.
 
-    Two layers: above half of σ − λ, as without decay.
+    Two layers: above half of σ − λ, as without decay. Not of more modes than widths allow: those
+    with which the product is nearest. A single layer has all.
     """
-    signs = np.where(counts(sigma, decay, depth), -1 if depth >= 3 else 1, 0)
-    size = sizes(sigma, signs[None], decay, depth)[0]
-    least = size**depth * (1.0 if depth >= 3 else 0.5)
-    return np.asarray((signs != 0) & (strengths > least))
+    depth = len(widths) - 1
+    signs = np.where(counts(sigma, decay, depth), 1, 0)
+    upper, lower = (
+        np.nan_to_num(sizes(sigma, sign * signs[None], decay, depth)[0]) ** depth
+        for sign in (1, -1)
+    )
+    least = {1: -np.inf, 2: 0.5 * upper}.get(depth, lower)
+    goal, unit = upper / sigma[0], strengths / sigma[0]
+    above = (signs != 0) & (strengths > least)
+    return limited(above, goal * (2.0 * unit - goal), min(widths))
 
 
 def sizes(sigma: Array, signs: Integers, decay: float, depth: int) -> Array:

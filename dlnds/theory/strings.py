@@ -106,21 +106,22 @@ def _learnt(problem: Problem, seen: list[Array], grains: Array) -> Learnt:
     left, sigma, right = problem.modes
     image = product(seen)
     strength = problem.strength(image)[sigma > 0.0] / sigma[sigma > 0.0]
-    U, V, freedom = left, right, 0
-    for group in groups(sigma):
-        if len(group) == 1:
-            continue
-        block = left[:, group].T @ image @ right[:, group] / sigma[group].mean()
-        values, vectors = np.linalg.eigh(0.5 * (block + block.T))
-        count = int(np.count_nonzero(values > 0.5))
-        named = named_modes(strength, group, count)
+    U, V, freedom, together = left, right, 0, [g for g in groups(sigma) if len(g) > 1]
+    blocks = [left[:, g].T @ image @ right[:, g] / sigma[g].mean() for g in together]
+    turned = [np.linalg.eigh(0.5 * (block + block.T)) for block in blocks]
+    own = strength.copy()
+    for group, (values, _) in zip(together, turned, strict=True):
+        strength[group] = values[::-1]
+    chosen = problem.nearest(strength)
+    for group, (values, vectors) in zip(together, turned, strict=True):
+        count = int(np.count_nonzero(chosen[group]))
+        named = named_modes(own, group, count)
         places = np.append(named, np.setdiff1d(group, named))
-        strength[places] = values[::-1]
+        strength[places], chosen[places] = values[::-1], np.arange(len(group)) < count
         if 0 < count < len(group):
             U, V = U.copy(), V.copy()
             U[:, places], V[:, places] = (f[:, group] @ vectors[:, ::-1] for f in (left, right))
             freedom += count * (len(group) - count)
-    chosen = strength > 0.5
     modes = np.flatnonzero(chosen)
     residual = float(np.abs(strength - chosen).max(initial=0.0))
     return Learnt(

@@ -454,3 +454,41 @@ def test_what_is_told_of_critical_points_is_there_for_other_states_too():
     assert np.isnan(moving.decision_gap)
     pairs = {"earlier", "later", "between_rank", "complementary_rank", "tightened_pair"}
     assert set(still.variables) - set(moving.variables) == pairs
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+@pytest.mark.parametrize(
+    ("widths", "sigma"),
+    [
+        ((2, 1, 2, 2), [2.0, 1.0]),
+        ((3, 2, 3), [2.0, 1.5, 1.5]),
+        ((3, 2, 2, 3), [2.0, 2.0, 2.0]),
+        ((3, 1, 3), [2.0, 1.9, 0.1]),
+        ((2, 2), [2.0, 1.0]),
+        ((3, 4, 3), [2.0, 1.5, 0.5]),
+    ],
+)
+def test_any_state_has_the_name_of_a_critical_point_that_there_is(widths, sigma, decay):
+    """Limits, classifications and visits: no more modes than the narrowest width, all of one layer.
+
+    Without decay it is the point whose map is nearest, if singular values differ.
+    """
+    target = np.zeros((widths[-1], widths[0]))
+    np.fill_diagonal(target, sigma)
+    net, rng = dl.LinearNetwork(widths, target, weight_decay=decay), np.random.default_rng(0)
+    table = dl.critical_points(net)
+    names = table.critical_point.values.tolist()
+    maps = [np.diag(np.where(row, sigma, 0.0)) for row in table.learnt.values]
+    for k in range(30):
+        x = net.initial(scale=10.0 ** rng.uniform(-1.0, 0.5), rng=rng)
+        if k % 2:
+            x = net.pack([w + (0.5 if k % 3 else 0.8 * np.eye(*w.shape)) for w in net.unpack(x)])
+        run = dl.flow(net, x, (0.0, 0.2))
+        point = dl.classify(net, x).critical_point.item()
+        assert {run.limit, point} <= {*names}
+        assert {*dl.saddle_visits(net, run, radius=0.5).critical_point.values} <= {*names}
+        if not decay and len({*sigma}) == len(sigma):
+            lacks = [np.linalg.norm(net.product(x) - P) for P in maps]
+            assert point == names[int(np.argmin(lacks))]
+            ends = [np.linalg.norm(net.product(run.state.values[-1]) - P) for P in maps]
+            assert run.limit == names[int(np.argmin(ends))]

@@ -437,6 +437,34 @@ def test_the_square_loss_of_samples_and_of_all_entries_is_that_of_a_linear_netwo
             np.testing.assert_allclose(a[name], b[name], rtol=1e-11)
 
 
+def test_the_square_loss_has_the_bounds_of_a_linear_network_under_decay_too():
+    rng = np.random.default_rng(9)
+    X = 2.0 * np.linalg.qr(rng.normal(size=(6, 2)))[0].T
+    Y = rng.normal(size=(3, 6))
+    places = np.indices((3, 2)).reshape(2, -1)
+    for loss, target, root in [
+        (dl.losses.completion((3, 2), *places, Y[:, :2].ravel()), Y[:, :2], None),
+        (dl.losses.power(X / 2.0, Y, power=2.0, normalize=False), Y @ X.T / 2.0, None),
+        (dl.losses.power(X, Y, power=2.0, normalize=False), Y @ X.T / 2.0, 2.0 * np.eye(2)),
+    ]:
+        net = dl.LossNetwork((2, 4, 3), loss, weight_decay=0.1)
+        plain = dl.LinearNetwork((2, 4, 3), target, root, weight_decay=0.1)
+        run = dl.flow(net, net.initial(scale=1.0, rng=0), rtol=1e-10)
+        found = dl.convergence_bounds(net, run)
+        other = dl.convergence_bounds(plain, dl.flow(plain, run.state.values[0], rtol=1e-10))
+        assert words(found) == words(other)
+        if root is not None:  # of raw inputs neither is known
+            assert words(found)[1] == "no_minimum"
+            continue
+        assert words(found)[1] == "proven"
+        rounding_of_losses = rounding(net.dim) * float(run.loss[0])
+        excess = plain.loss(run.state.values) - plain.lowest_loss
+        assert abs(found.excess_loss - excess).max() <= rounding_of_losses
+        assert float(found.asymptotic_rate) == pytest.approx(float(other.asymptotic_rate), rel=1e-9)
+        assert float(net.loss(run.state.values[-1])) == pytest.approx(net.lowest_loss, rel=1e-12)
+        assert not (found.excess_loss > found.excess_bound + found.excess_error).any()
+
+
 def test_a_stack_of_runs_has_the_bounds_of_each():
     net = dl.LinearNetwork((2, 3, 2), np.diag([2.0, 1.0]))
     starts = np.stack([net.initial(scale=1.0, rng=seed) for seed in range(3)])
