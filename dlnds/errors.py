@@ -16,6 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 
 #: So many floats are always at hand; asking for the free memory would take longer than most calls.
 _FEW = 2**20
+#: Sizes of which the squares, and what is left of these, are numbers with all their digits.
+_SMALLEST, _LARGEST = 1e-140, 1e150
 #: Last dims of labelled states and matrices.
 _ENDS: tuple[tuple[str, ...], ...] = (("parameter",), ("row", "column"))
 
@@ -138,6 +140,16 @@ def check_ascending(name: str, value: ArrayLike) -> NDArray[np.float64]:
     if (times[1:] <= times[:-1]).any():
         raise ValueError(f"{name}: needs strictly ascending times")
     return times
+
+
+def check_squares(name: str, value: NDArray[np.float64]) -> None:
+    """Refuse numbers whose squares overflow, or all underflow: losses are made of them."""
+    size = float(np.abs(value).max(initial=0.0))
+    if size and not _SMALLEST <= size <= _LARGEST:
+        raise ValueError(
+            f"{name}: needs zeros, or a largest entry from {_SMALLEST:g} to {_LARGEST:g}, of which "
+            f"squares are numbers, got {size:.3g}; rescale the data, and the time with them"
+        )
 
 
 def check_finite(

@@ -758,7 +758,7 @@ MUTANTS = (
     Mutant(
         "modes under decay named by half of what they fit",
         "theory/penalized.py",
-        "least = size**depth * (1.0 if depth >= 3 else 0.5)",
+        "least = {1: -np.inf, 2: 0.5 * upper}.get(depth, lower)",
         "least = 0.5 * sigma",
         ("systems/test_weight_decay.py",),
     ),

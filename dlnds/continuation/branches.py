@@ -200,7 +200,7 @@ def branch(
         If several directions lead on from the start beside the declared symmetry, as at branch
         points; if the Jacobian, the derivative, the generators or a declared symmetry of the
         Jacobian are not those of ``fun`` at the start; or if an argument is outside what is
-        described above.
+        described above. What functions of the equation raise themselves is not caught.
 
     Notes
     -----

@@ -58,7 +58,7 @@ def classified(net: LossNetwork, x: ArrayLike | xr.Dataset, rtol: float | None) 
     elif critical:
         spectrum = counted(net, state, zero)
         variables |= {"index": np.int64(spectrum[0]), "nullity": np.int64(spectrum[1])}
-        sure = bool(is_clear and rank_is_clear and spectrum[2])
+        sure = spectrum[2] and bool(spectrum[0] or (is_clear and rank_is_clear))
         decided = _saddle_or_minimum(net, state, widths, rank, spectrum[0], spectrum[1], sure)
     kind, clear, order, exact = decided
     variables["kind"] = schema.flag(schema.CLASSIFIED_KINDS, kind)
@@ -135,11 +135,16 @@ def _far(value: float, limit: float) -> bool:
 
 
 def counted(net: Any, state: Array, zero: float) -> tuple[int, int, bool]:
-    """Return index and nullity of the Hessian, and whether they are clear."""
+    """Return index and nullity of the Hessian, and whether a kind by these is clear.
+
+    One clearly negative eigenvalue makes a strict saddle, however others are.
+    """
     check_memory("x", 3 * net.dim**2)
     values = scipy.linalg.eigvalsh(net.hessian(state))
     edge = max(zero, tolerances.HESSIAN) * float(np.abs(values).max())
     index, small = np.count_nonzero(values < -edge), np.count_nonzero(np.abs(values) <= edge)
+    if index:
+        return int(index), int(small), bool(-values[0] > _CLEAR * edge)
     clear = _far(float(-values[0]), edge) if values[0] < 0.0 else True
     clear &= all(_far(float(value), edge) for value in values if value > 0.0)
     return int(index), int(small), clear

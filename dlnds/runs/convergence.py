@@ -73,8 +73,10 @@ def convergence_bounds(net: Any, run: xr.Dataset) -> xr.Dataset:
         ``singular_inputs``, ``not_two_layers``, and ``no_flow``: what holds for later times is of
         gradient flow, not of descent or a run of others. Under weight decay ``ball`` is the only
         bound: the others rest on the loss without (``weight_decay``). It is there near the global
-        minimum of whitened inputs whose layers decay alike; of others the minimum or its curvature
-        is not known (``no_minimum``), or it has zeros beside turns of hidden units.
+        minimum of whitened inputs whose layers decay alike, of a `LossNetwork` with the square loss
+        too; of others the minimum or its curvature is not known (``no_minimum``), or it has zeros
+        beside turns of hidden units. Where equal σ_j are not all learnt, runs to other directions
+        of these than the first ones have ``no_ball``.
 
     Raises
     ------

@@ -27,6 +27,7 @@ from dlnds.errors import (
     check_memory,
     check_names,
     check_number,
+    check_squares,
     finite,
     known_options,
     row_names,
@@ -174,6 +175,7 @@ class LinearNetwork(LayeredSystem):
             whitening = check_array("whitening", whitening, ndim=2, shape=(None, widths[0]))
         columns = widths[0] if root is None else root.shape[1]
         target = check_array("target", target, ndim=2, shape=(widths[-1], columns))
+        check_squares("target", target)
         original = widths[0] if root is not None or whitening is None else len(whitening)
         if check_flag("specialize", specialize):
             _check_small(widths, columns, root is None)

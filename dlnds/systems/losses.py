@@ -634,7 +634,8 @@ class LossNetwork(LayeredSystem):
 
     def _way(self, x: Array) -> float:
         """Return ‖∇L‖ ‖x‖, in terms of which the loss tells how far x still goes."""
-        return float(np.linalg.norm(self._forces(x)) * np.linalg.norm(x))
+        force, size = (np.asarray(scipy.linalg.norm(v)) for v in (self._forces(x), x))
+        return float(force * size)  # without squares, which overflow first
 
     def _may_recede(self, x: Array) -> bool:
         return self._recedes or self.criterion.is_far(self._product_of(x), self._way(x))

@@ -19,6 +19,7 @@ from dlnds.errors import (
     check_integers,
     check_memory,
     check_number,
+    check_squares,
     finite,
     known_options,
 )
@@ -108,6 +109,9 @@ class Measurements:
         check_number("weights", float(weights.min()), minimum=0.0)
         if not weights.any():
             raise ValueError("weights: needs one at least that is not zero, got zeros alone")
+        check_squares("targets", targets)
+        with np.errstate(over="ignore"):
+            check_squares("weights", np.sqrt(weights) * targets)
         check_memory("operators", 2 * shape[0] * shape[1] + 4 * operators.size)
         if kind == "completion":
             _check_repeated("targets", operators, targets)
@@ -523,6 +527,7 @@ def measurements(
         return _of_sparse(("A", A), ("y", y), weights, shape)
     operators = check_array("A", A, ndim=3)
     y = check_array("y", y, ndim=1, shape=(len(operators),))
+    check_squares("y", y)
     known = operators.shape[1], operators.shape[2]
     if shape is not None and _check_shape(shape) != known:
         raise ValueError(f"A: needs matrices of the shape {tuple(shape)}, got {known}")
@@ -545,6 +550,7 @@ def _of_sparse(
     if A.ndim != 2 or A.shape[1] != math.prod(sizes):
         raise ValueError(f"{name}: needs rows of entries of W, {sizes}, got the shape {A.shape}")
     y = check_array(word, given, ndim=1, shape=(A.shape[0],))
+    check_squares(word, y)
     entries = A.tocsr(copy=True)
     entries.sum_duplicates()
     entries = entries.tocoo()
@@ -615,6 +621,7 @@ def completion(
     _check_range("rows", across, sizes[0])
     _check_range("columns", down, sizes[1])
     y = check_array("values", values, ndim=1, shape=(len(across),))
+    check_squares("values", y)
     places = np.stack([across, down])
     _check_repeated("values", places, y)
     return Measurements("completion", sizes, places, y, _weights(weights, y))

@@ -203,12 +203,17 @@ class WeightSystem(SystemProtocol):
         )
 
     def _is_too_large(self, x: Array) -> bool:
-        """Tell whether products of all layers, or of their gradients, may overflow at ``x``."""
-        with np.errstate(over="ignore"):
+        """Tell whether squares of products of all layers, or of gradients, may overflow at ``x``.
+
+        Those of gradients are W times the product of all layers but one.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):
             if 2.0 * self.depth * math.log(max(float(x @ x), 1.0)) < _LARGEST_LOG:
                 return False
             sizes = np.array([np.linalg.norm(w) for w in layers_of(self.widths, x)])
-            return not np.isfinite(np.prod(np.maximum(sizes, 1.0)) ** 4)
+            sizes = np.maximum(sizes, 1.0)
+            whole = np.prod(sizes)
+            return not np.isfinite((whole * (whole / sizes.min())) ** 2)
 
     def coordinates(self) -> dict[str, Any]:
         """Return the coordinates ``layer, row, column`` of the dim ``parameter``."""

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dlnds.arrays import Array, Flags, Integers
-from dlnds.errors import check_finite
+from dlnds.errors import check_finite, check_squares
 from dlnds.theory import tolerances
 from dlnds.theory.coordinates import flat
 
@@ -134,6 +134,7 @@ def from_data(X: Array, Y: Array, normalize: bool) -> Moments:
     with np.errstate(over="ignore"):
         check_finite("X", np.sum(X**2, axis=1))
         check_finite("Y", np.sum(Y**2, axis=1))
+    check_squares("Y", Y)
     units = _units(np.linalg.norm(X, axis=1))
     U, s, Vt = np.linalg.svd(X / units[:, None], full_matrices=False)
     rank = int(np.count_nonzero(s > rank_tolerance(len(X)) * s[0]))
@@ -173,6 +174,7 @@ def from_moments(M: Array, C: Array) -> Moments:
         )
     s = np.sqrt(eigenvalues[keep])
     target, root = _symmetric(scaled @ (U[:, keep] / s), units[:, None] * U[:, keep] * s)
+    check_squares("M", target)
     return Moments(target, root, float("nan"))
 
 
