@@ -144,14 +144,14 @@ def flow(
         ``event_kind(time)``: ``rising``, ``falling`` or ``touching``. Attributes ``n_steps``,
         ``n_rhs``, ``n_jac``, with events ``n_unresolved`` (steps in which one varies too fast to be
         followed), ``stop_reason``, and ``limit``, the index set of the critical value nearest to
-        the end. ``limit_kind`` (``global_minimum``, ``minimum``, ``saddle``,
-        ``critical_point`` where the landscape is not known, ``none``) and ``limit_decision``
-        (``small_residual``, ``definite_hessian``, ``no_force``) say whether a limit was reached and
-        how that was decided; ``none`` with ``no_force`` is a state that still grows. A stack has
-        the dim ``sample`` first, and these as variables; with ``t_eval`` and a finite end all share
-        ``time``, otherwise ``time(sample, step)``. Rows that a run did not reach are NaN. The
-        coordinate ``problem`` is what `load_system` rebuilds the system from; runs of other
-        problems are put beside these without it. Stop
+        the end. ``limit_kind`` (``global_minimum``, ``minimum`` by its Hessian, be it
+        global or not, ``saddle``, ``critical_point`` where the landscape is not known, ``none``)
+        and ``limit_decision`` (``small_residual``, ``definite_hessian``, ``no_force``) say whether
+        a limit was reached and how that was decided; ``none`` with ``no_force`` is a state that
+        still grows. A stack has the dim ``sample`` first, and these as variables; with ``t_eval``
+        and a finite end all share ``time``, otherwise ``time(sample, step)``. Rows that a run did
+        not reach are NaN, or −1 if ``index``. The coordinate ``problem`` is what `load_system`
+        rebuilds the system from; runs of other problems are put beside these without it. Stop
         reasons are the flags ``end_reached``, ``limit_reached``, ``at_rest`` (an exactly critical
         start), ``event``, ``out_of_steps``, ``step_too_small`` (a blow-up in finite time) and
         ``not_finite``.

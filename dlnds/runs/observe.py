@@ -51,7 +51,8 @@ def observe(
           ‖C_i‖_F/(‖W_iW_iᵀ‖_F + ‖W_{i+1}ᵀW_{i+1}‖_F), between 0 and 1;
         - ``ntk_eigenvalue(eigen)`` of the tangent kernel K, descending; ``ntk_distance``
           1 − ⟨K, K_0⟩/(‖K‖ ‖K_0‖) and ``ntk_change`` ‖K − K_0‖/‖K_0‖ from the first state of the
-          run; ``ntk_alignment`` ⟨K, y yᵀ⟩/(‖K‖ ‖y‖²) with the targets;
+          run; ``ntk_alignment`` ⟨K, y yᵀ⟩/(‖K‖ ‖y‖²) with the targets (neither these nor
+          ``alignment`` of measurements or entries, which are no samples of inputs);
         - ``sharpness``, the largest eigenvalue of the Hessian, and ``index``, how many of its
           eigenvalues are negative beyond rounding;
         - ``hidden_similarity(layer, item, other_item)`` H_iᵀH_i of the activities H_i = W_{1:i} X

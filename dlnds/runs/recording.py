@@ -19,6 +19,8 @@ Back = Callable[[Array], Array]
 #: What to record: names, and functions of the state by their names.
 Names = Iterable[str | Mapping[str, Callable[[Array], Any]]]
 
+#: What whole numbers are where a run of a stack is over.
+_BEYOND = {"event": -1, "event_kind": 0, "index": -1}
 #: Why runs ended, and what their limits are and how that was decided, as flags.
 _ENDS = {
     "stop_reason": schema.STOP_REASONS,
@@ -301,7 +303,7 @@ def one(run: Run, coords: Mapping[str, Any]) -> xr.Dataset:
 
 
 def side_by_side(runs: Sequence[Run], grid: Array | None, coords: Mapping[str, Any]) -> xr.Dataset:
-    """Return runs of unequal length along ``sample``, NaN where a run is over.
+    """Return runs of unequal length along ``sample``, NaN, or what `_BEYOND` has, when one is over.
 
     All share the times of a ``grid`` if there is one; else each has its own.
     """
@@ -312,8 +314,9 @@ def side_by_side(runs: Sequence[Run], grid: Array | None, coords: Mapping[str, A
         runs, longest = [_on_grid(run, grid) for run in runs], grid.size
     variables: dict[str, Any] = {}
     for name, first in runs[0].variables.items():
-        beyond = {"event": -1, "event_kind": 0}.get(name, np.nan)
-        data = np.empty((len(runs), longest, *first.shape[1:]), first.dtype)
+        beyond = _BEYOND.get(name, np.nan)
+        kind = first.dtype if name in _BEYOND else np.result_type(first.dtype, float)
+        data = np.empty((len(runs), longest, *first.shape[1:]), kind)
         for row, run in zip(data, runs, strict=True):
             values = run.variables[name].values
             row[: len(values)], row[len(values) :] = values, beyond

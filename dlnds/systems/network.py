@@ -221,9 +221,10 @@ class WeightSystem(SystemProtocol):
 
     def attributes(self) -> dict[str, Any]:
         """Return what the attributes of a Dataset say of the network."""
+        decays = self.decays.copy() if self.depth > 1 else float(self.decays[0])  # as files do
         return {
             **super().attributes(),
-            **({"weight_decay": self.decays.copy()} if self.is_decayed else {}),
+            **({"weight_decay": decays} if self.is_decayed else {}),
             "widths": np.array(self.widths, np.int64),
             "problem_digest": self.digest,
         }

@@ -64,6 +64,15 @@ class SystemProtocol:
     #: Observables that every run records.
     always: tuple[str, ...] = ()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is pickled: all but what was derived from the rest, and kept."""
+        own = type(self)
+        return {
+            name: value
+            for name, value in self.__dict__.items()
+            if not isinstance(getattr(own, name, None), cached_property)
+        }
+
     def coordinates(self) -> dict[str, Any]:
         """Return the coordinates that label the dim ``parameter``."""
         return {"parameter": np.arange(self.dim)}

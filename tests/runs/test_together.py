@@ -86,3 +86,20 @@ def test_large_stacks_of_small_networks_have_a_field_of_their_own():
     scale = np.abs(few.state.values).max()
     np.testing.assert_allclose(many.state[:99], few.state, rtol=0.0, atol=1e-4 * scale)
     assert not many.isel(sample=slice(99)).identical(few)
+
+
+def test_whole_numbers_of_a_stack_stay_whole():
+    """Runs of unequal length: the Morse index is −1 where one is over, what others give is NaN."""
+    net = dl.LinearNetwork((2, 3, 2), np.diag([2.0, 1.0]))
+    starts = np.stack([net.initial(scale=scale, rng=0) for scale in (1.0, 0.3, 1e-2)])
+    save = ["index", {"signs": lambda x: np.count_nonzero(x > 0.0)}]
+    stack = dl.flow(net, starts, save=save)
+    assert stack["index"].dtype.kind == "i"
+    for start, rows in zip(starts, (stack.isel(sample=k) for k in range(3)), strict=True):
+        alone = dl.flow(net, start, save=save)
+        count = alone.time.size
+        np.testing.assert_array_equal(rows["index"][:count], alone["index"])
+        np.testing.assert_array_equal(rows["signs"][:count], alone["signs"])
+        assert (rows["index"][count:] == -1).all()
+        assert np.isnan(rows["signs"][count:]).all()
+    assert (stack["index"] == -1).any()

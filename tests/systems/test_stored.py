@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pickle
 
 import naive
 import numpy as np
@@ -33,6 +34,8 @@ def linear_networks():
     yield dl.LinearNetwork((3, 2, 2), np.arange(6.0).reshape(2, 3)[:, ::-1], irreducible_loss=0.3)
     yield dl.LinearNetwork((2, 3, 2), np.eye(2)).specialized()
     yield dl.LinearNetwork((2, 3, 2), np.eye(2), features=("a", "b"), outputs=("c", "d"))
+    for widths, decay in (((2, 2), 0.3), ((2, 3, 2), 0.3), ((2, 3, 2), (0.3, 0.0))):
+        yield dl.LinearNetwork(widths, np.eye(2), weight_decay=decay)
 
 
 def systems():
@@ -42,6 +45,7 @@ def systems():
     yield dl.LossNetwork((3, 4, 2), dl.losses.logistic(X, labels))
     yield dl.LossNetwork((3, 2), dl.losses.cross_entropy(X, np.arange(12) % 2, normalize=False))
     yield dl.LossNetwork((3, 2, 2), dl.losses.power(X, Y, power=3.5))
+    yield dl.LossNetwork((2, 2), dl.losses.completion((2, 2), [0], [0], [1.0]), weight_decay=0.3)
     yield dl.HomogeneousNetwork((3, 4, 2), X, Y, power=3, slope=-0.25, normalize=False)
     yield dl.HomogeneousNetwork((3, 4, 2), X, labels, loss="logistic")
     yield dl.HomogeneousNetwork((3, 2, 2), X, Y, power=1, slope=1.0)
@@ -93,8 +97,9 @@ def test_the_system_of_a_file_is_that_of_the_run(tmp_path, system):
         run = run_of(one)
         dl.schema.validate(run)
         dl.save(run, tmp_path / "run.nc")
-        for source in (run, dl.load(tmp_path / "run.nc")):
-            again = dl.load_system(source)
+        kept = [dl.load_system(source) for source in (run, dl.load(tmp_path / "run.nc"))]
+        sent = pickle.loads(pickle.dumps(one))  # noqa: S301 - as to another process
+        for again in (*kept, sent):
             assert_same(one, again)
             assert_same_dynamics(one, again)
             assert again.attributes()["problem_digest"] == run.attrs["problem_digest"]
