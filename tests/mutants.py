@@ -721,6 +721,13 @@ MUTANTS = (
         ("runs/test_convergence.py",),
     ),
     Mutant(
+        "what is certified by the first of both numbers of the clock",
+        "runs/observe.py",
+        "steps = steps + np.diff(rest, axis=-1)",
+        "steps = steps + 0.0 * np.diff(rest, axis=-1)",
+        ("runs/test_convergence.py",),
+    ),
+    Mutant(
         "rates of the margin with all layers of unequal ends",
         "theory/rates.py",
         "if d_0 == d_h else powers[h - 1]",

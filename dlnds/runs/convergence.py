@@ -12,7 +12,7 @@ import xarray as xr
 from dlnds import schema
 from dlnds.arrays import Array
 from dlnds.errors import known_options
-from dlnds.runs.observe import states_of
+from dlnds.runs.observe import durations, states_of
 from dlnds.systems.network import check_layered
 from dlnds.theory import decayed_rates, rates, tolerances
 from dlnds.theory.coordinates import layers_of, product
@@ -108,7 +108,9 @@ def convergence_bounds(net: Any, run: xr.Dataset) -> xr.Dataset:
     another one makes bounds smaller.
 
     Between two rows the path is at most √(Δt ΔL) long; ``excess_bound`` of ``partial_products``
-    takes the least rate so near to them, and is nearer the more rows there are. All are of the
+    takes the least rate so near to them, and is nearer the more rows there are. Times are
+    differences of the compensated clock; of a run without ``time_low`` the bounds have the shortest
+    time that its rounding leaves open, which may be none. All are of the
     exact flow, which a run follows up to r of the size of each layer: 10 ``rtol``, or, where it
     took implicit steps, 0.1 ``rtol``^0.6 if that is more. √(2 (L − L_min)) is then known to
     ε = r Σ_i ‖L_i‖ ‖W_i‖ ‖R_i K‖ (and what a bottleneck and a penalty add), so that
@@ -153,7 +155,7 @@ def convergence_bounds(net: Any, run: xr.Dataset) -> xr.Dataset:
     words = np.stack([word for _, word in found.values()], axis=-1)
     certified = np.full_like(bounds, np.nan)
     if is_flow:
-        certified = _certified(partials, excess, known["time"].values, found)
+        certified = _certified(partials, excess, _passing(known), found)
     more = _kept(loss, layers, excess, dims)
     more["excess_error"] = (dims, _error(net, known, layers, excess, float(loss.lowest)))
     return _finished(net, known, dims, (excess, rate), (bounds, certified, words), more)
@@ -219,7 +221,8 @@ def _under_decay(net: Any, run: xr.Dataset) -> xr.Dataset:
     bounds[..., 1, :] = ball
     has_ball = np.asarray(np.isfinite(ball).any(axis=-1, keepdims=True))
     if has_ball.any():
-        steady = rates.decayed(excess, known["time"].values, np.nan_to_num(ball[..., :-1]))
+        shortest, _ = _passing(known)
+        steady = rates.decayed(excess, shortest, np.nan_to_num(ball[..., :-1]))
         certified[..., 1, :] = np.where(has_ball, steady, np.nan)
     words = np.full((*loss.shape[:-1], 4), "weight_decay", object)
     words[..., 1] = np.where(has_ball[..., 0], "proven", word)
@@ -236,8 +239,9 @@ def _faded(
     W = product(layers)
     change = np.full_like(loss, np.nan)
     if "time" in known.variables and not isinstance(net.weight_decay, tuple):
-        times = known["time"].values
-        fade = np.exp(-2.0 * net.weight_decay * (times - times[..., :1]))[..., None, None]
+        steps, _ = durations(known)
+        passed = np.cumsum(np.concatenate([0.0 * loss[..., :1], steps], axis=-1), axis=-1)
+        fade = np.exp(-2.0 * net.weight_decay * passed)[..., None, None]
         lacks = [C - fade * C[..., :1, :, :] for C in imbalances(layers)]
         sizes = [np.linalg.norm(lack, axis=(-2, -1)) for lack in lacks]
         change = np.max([0.0 * loss, *sizes], axis=0)
@@ -309,17 +313,27 @@ def _at_bottleneck(net: Any, loss: Quadratic, states: Array, excess: Array) -> t
     return kept, words
 
 
+def _passing(known: xr.Dataset) -> tuple[Array, Array]:
+    """Return the shortest and the longest time that may be between rows (…, time − 1)."""
+    steps, error = durations(known)
+    return np.where(steps > error, steps - error, 0.0 * steps), steps + error
+
+
 def _certified(
-    partials: rates.Partials, excess: Array, times: Array, found: dict[str, tuple[Array, Array]]
+    partials: rates.Partials,
+    excess: Array,
+    passing: tuple[Array, Array],
+    found: dict[str, tuple[Array, Array]],
 ) -> Array:
     """Return what the excess (…, bound, time) is at most, from the first row on."""
+    shortest, longest = passing
     between = {name: rate[..., :-1] for name, (rate, _) in found.items()}
     local, ball = between["partial_products"], between["ball"]
     if np.isfinite(local).any():
-        between["partial_products"] = rates.between_rows(partials, excess, times)
+        between["partial_products"] = rates.between_rows(partials, excess, longest)
     if np.isfinite(ball).any():  # before there is one the loss falls
         between["ball"] = np.where(np.isfinite(excess[..., :-1]), np.nan_to_num(ball), np.nan)
-    every = [rates.decayed(excess, times, rate) for rate in between.values()]
+    every = [rates.decayed(excess, shortest, rate) for rate in between.values()]
     return np.stack(every, axis=-2)
 
 

@@ -26,6 +26,7 @@ from dlnds.errors import (
     known_options,
 )
 from dlnds.runs.flow import LAST, SMALLEST_RTOL, check_span, progress_bar
+from dlnds.runs.observe import durations
 from dlnds.runs.stepping import Tracker
 from dlnds.systems.protocol import SystemProtocol, check_state, check_system, field_of
 from dlnds.threads import threads_for
@@ -34,6 +35,8 @@ from dlnds.threads import threads_for
 _ROWS, _PARTS = 100, 20
 #: Forces of at most this, in units of rounding, are those of a critical point.
 _ROUNDING = 100.0 * float(np.finfo(float).eps)
+#: Part of an integral over time that may be unsure.
+_SEEN = 1e-6
 
 
 @known_options
@@ -294,7 +297,9 @@ def lyapunov_function(run: xr.Dataset, *, limit: float = 0.0) -> xr.Dataset:
     L is positive semidefinite and dL/dt = −‖∇L‖². The quadrature integrates a piecewise cubic
     through the recorded rates, with the slopes of Fritsch and Butland that let it overshoot
     nowhere: its error tells of the spacing of rows, not of the run. Times are differences of the
-    compensated clock. A loss of ½‖R‖² is rounded to a few ε ‖Σ‖ ‖R‖.
+    compensated clock. There is no integral (NaN) from where a millionth of it is unsure: on
+    plateaus so long that the rates that rounding leaves at rest would add up, and that no step
+    beyond them is seen in the clock. A loss of ½‖R‖² is rounded to a few ε ‖Σ‖ ‖R‖.
 
     References
     ----------
@@ -312,21 +317,22 @@ def lyapunov_function(run: xr.Dataset, *, limit: float = 0.0) -> xr.Dataset:
     needed = ("time", "loss", "loss_rate")
     if isinstance(run, xr.Dataset) and not {*needed[1:]} <= {*run.variables}:
         raise ValueError("run: needs recorded loss and loss_rate, as of a gradient flow")
-    rows, clock = dict.fromkeys(needed, ("time",)), {"time_low": ("time",)}
-    run = schema.read("run", run, "run", rows, optional=clock)
+    run = schema.read("run", run, "run", dict.fromkeys(needed, ("time",)))
     limit = check_number("limit", limit)
     loss, rate = run["loss"].values, run["loss_rate"].values
-    low = run["time_low"].values if "time_low" in run.variables else np.zeros(len(loss))
-    spacing = np.diff(run["time"].values) + np.diff(low)
+    spacing, error = durations(run)
     rises = np.diff(loss)
     rounding = 64.0 * float(np.finfo(float).eps)
     top = float(np.abs(loss).max())
     allowed = rounding * np.sqrt(np.abs(loss[:-1]) * top) + rounding**2 * top
+    parts, fastest = _integrals(spacing, -rate), np.maximum(-rate[:-1], -rate[1:])
+    beyond = np.maximum(np.abs(parts) - allowed, 0.0)  # of rates at rest, which are errors of it
+    unsure = error * fastest + np.where(np.abs(rises) <= allowed, beyond, 0.0)
     variables = {
         "value": ("time", loss - limit),
         "rate": ("time", rate.copy()),
         "decrease": ("time", loss[0] - loss),
-        "integrated_rate": ("time", _integral(spacing, -rate)),
+        "integrated_rate": ("time", _sum(parts, unsure)),
         "rise": ((), float(max(rises.max(initial=0.0), 0.0))),
         "monotone": ((), np.int8(np.all(rises <= allowed))),
     }
@@ -335,22 +341,31 @@ def lyapunov_function(run: xr.Dataset, *, limit: float = 0.0) -> xr.Dataset:
     return schema.finish(dataset, "lyapunov_function", {**kept, "limit_loss": limit})
 
 
-def _integral(spacing: Array, values: Array) -> Array:
-    """Return the integral up to each row of a monotone piecewise cubic through the values."""
+def _integrals(spacing: Array, values: Array) -> Array:
+    """Return the integrals between rows of a monotone piecewise cubic through the values."""
     if len(values) < 2:
-        return np.zeros(len(values))
-    used = np.maximum(spacing, np.finfo(float).tiny)
-    secants = np.diff(values) / used
+        return np.zeros(0)
+    spacing = np.maximum(spacing, np.finfo(float).tiny)
+    secants = np.diff(values) / spacing
     slopes = np.zeros(len(values))
     slopes[0], slopes[-1] = secants[0], secants[-1]
     before, after = secants[:-1], secants[1:]
     weight = (spacing[:-1] + 2.0 * spacing[1:]) / (3.0 * (spacing[:-1] + spacing[1:]))
-    same = before * after > 0.0
-    safe = np.where(same, weight * after + (1.0 - weight) * before, 1.0)
-    slopes[1:-1] = np.where(same, before * after / safe, 0.0)
+    same = np.sign(before) * np.sign(after) > 0.0
+    # the harmonic mean of both, of which neither a product nor an inverse has to be a number
+    large, small = np.where(np.abs(after) > np.abs(before), (after, before), (before, after))
+    of_large = np.where(np.abs(after) > np.abs(before), weight, 1.0 - weight)
+    safe = np.where(same, of_large + (1.0 - of_large) * (small / np.where(same, large, 1.0)), 1.0)
+    slopes[1:-1] = np.where(same, small / safe, 0.0)
     parts = spacing * (values[:-1] + values[1:]) / 2.0
-    parts += spacing**2 * (slopes[:-1] - slopes[1:]) / 12.0
-    return np.concatenate([[0.0], np.cumsum(parts)])
+    parts += spacing * (spacing * (slopes[:-1] - slopes[1:])) / 12.0
+    return parts
+
+
+def _sum(parts: Array, unsure: Array) -> Array:
+    """Return the sums up to each row, NaN from where what is unsure of them is seen."""
+    total, error = (np.concatenate([[0.0], np.cumsum(part)]) for part in (parts, unsure))
+    return np.where(error > _SEEN * np.abs(total), np.nan, total)
 
 
 @dataclass(frozen=True)

@@ -149,6 +149,22 @@ def states_of(system: SystemProtocol, run: xr.Dataset) -> tuple[xr.Dataset, tupl
     return known, dims, known["state"].values
 
 
+def durations(run: xr.Dataset) -> tuple[Array, Array]:
+    """Return the time from each row to the next (…, time − 1), and what rounding leaves open of it.
+
+    After a plateau rows may be nearer to one another than times are to what they stand for:
+    ``time_low`` is what was rounded off, and rounded itself.
+    """
+    times = rest = run["time"].values
+    steps = np.diff(times, axis=-1)
+    if "time_low" in run.variables:
+        low = {"time_low": tuple(map(str, run["time"].dims))}
+        rest = schema.read("run", run, "run", low, partial=low)["time_low"].values
+        steps = steps + np.diff(rest, axis=-1)
+    half = 0.5 * np.spacing(np.abs(rest))
+    return steps, half[..., :-1] + half[..., 1:]
+
+
 def _observed(system: SystemProtocol, names: list[str], states: Array) -> dict[str, xr.Variable]:
     """Return observables of states (time, parameter), or of stacks of them, NaN where these are."""
     if states.ndim == 3:

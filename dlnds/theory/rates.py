@@ -321,21 +321,23 @@ def _least_gain(own: Array, other: Array, count: int, margin: Array) -> Array:
     return np.asarray(np.where(a < N, 2.0 * (margin**2 + a * N) / rest, 0.5 * (a - N + root)))
 
 
-def decayed(excess: Array, times: Array, rates: Array) -> Array:
+def decayed(excess: Array, durations: Array, rates: Array) -> Array:
     """Return the excess (…, time) that decays from its first value at rates between rows."""
-    steps = np.diff(times, axis=-1) * rates
+    steps = durations * rates
     begin = 0.0 * (steps if steps.shape[-1] else excess)[..., :1]
     passed = np.cumsum(np.concatenate([begin, steps], axis=-1), axis=-1)
     return np.asarray(excess[..., :1] * np.exp(-passed))
 
 
-def between_rows(partials: Partials, excess: Array, times: Array) -> Array:
-    """Return lower bounds of the rate between rows (…, time − 1).
+def between_rows(partials: Partials, excess: Array, durations: Array) -> Array:
+    """Return lower bounds of the rate between rows (…, time − 1), of the longest durations.
 
     From one row to the next the path is at most √(Δt ΔL) long (Cauchy–Schwarz of ‖∇L‖), so that all
-    of it is within half of that of one of its ends.
+    of it is within half of that of one of its ends. ΔL is known up to the rounding of both losses.
     """
-    drops = np.maximum(-np.diff(excess, axis=-1), 0.0)
-    reach = 0.5 * np.sqrt(np.diff(times, axis=-1) * drops)
+    rest = np.sqrt(2.0 * np.maximum(excess, 0.0))
+    rounding = tolerances.rounding(1) * rest * (rest + partials.root * partials.norms.prod(axis=0))
+    drops = np.maximum(-np.diff(excess, axis=-1), 0.0) + rounding[..., :-1] + rounding[..., 1:]
+    reach = 0.5 * np.sqrt(durations * drops)
     sides = [partials.at(rows).rate(reach) for rows in (slice(None, -1), slice(1, None))]
     return np.minimum(*sides)

@@ -307,11 +307,31 @@ def test_between_rows_the_bound_is_below_that_of_every_state():
             rows = [w[::step] for w in layers]
             excess = run.loss.values[::step]
             partials = rates.partials(net.quadratic, rows)
-            least = rates.between_rows(partials, excess, times[::step])
+            least = rates.between_rows(partials, excess, np.diff(times[::step]))
             inside = np.stack([every[k : len(every) - step + k : step] for k in range(step + 1)])
             assert (least <= inside.min(axis=0) * (1 + 1e-9)).all()
             kept += np.sum(least > 0.5 * inside.max(axis=0))
     assert kept > 500
+
+
+@pytest.mark.parametrize(("depth", "scale"), [(2, 1e-9), (4, 1e-8), (5, 1e-8)])
+def test_what_is_certified_does_not_depend_on_how_long_the_plateau_was(depth, scale):
+    """The flow knows no time: rows have the bounds that they have on a clock that begins there."""
+    net = dl.LinearNetwork((2,) * (depth + 1), np.diag([2.0, 1.0]))
+    run = dl.flow(net, net.initial("balanced", scale=scale, rng=0))
+    found = dl.convergence_bounds(net, run)
+    assert not (found.excess_loss > found.excess_bound + found.excess_error).any()
+    last = run.isel(time=slice(int(np.argmax(run.loss.values < 0.45)), None))
+    passed = last.time - last.time[0] + (last.time_low - last.time_low[0])
+    again = last.assign(time_low=0.0 * last.time_low).assign_coords(time=passed)
+    here, anew = (dl.convergence_bounds(net, one).excess_bound[:2] for one in (last, again))
+    if depth < 5:  # of 1e41 not even two numbers tell when something was
+        np.testing.assert_allclose(here, anew, rtol=1e-6)
+        assert (here[:, -1] < 1e-9 * here[:, 0]).all()
+    plain = dl.convergence_bounds(net, last.drop_vars("time_low"))
+    assert (plain.excess_bound[:2] >= here * (1.0 - 1e-6)).all()
+    if depth > 2:  # all these times are one number, or two
+        np.testing.assert_allclose(plain.excess_bound[:2], float(here[0, 0]), rtol=0.0, atol=0.0)
 
 
 def test_a_ball_keeps_its_rate_for_all_states_within_and_ends_at_that_of_the_row():

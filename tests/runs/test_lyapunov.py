@@ -589,6 +589,26 @@ def test_the_loss_falls_at_the_recorded_rate():
     assert errors[2] < 1e-4 * float(found.decrease[-1])
 
 
+def test_after_long_plateaus_the_decrease_is_the_integral_or_there_is_none():
+    """Quadrature of the rows of a run is good to a few hundredths; of times nobody knows, nothing.
+
+    At 1e16 only both numbers of the clock tell when something was, at 1e41 nothing does.
+    """
+    for depth, known in ((3, True), (4, True), (5, False)):
+        net = dl.LinearNetwork((2,) * (depth + 1), np.diag([2.0, 1.0]))
+        run = dl.flow(net, net.initial("balanced", scale=1e-8, rng=0))
+        found = dl.lyapunov_function(run)
+        there = found.integrated_rate.notnull().values
+        assert there.all() == known
+        assert there[: np.argmax(run.loss.values < 0.5 * run.loss.values[0])].all()
+        lacks = abs(found.integrated_rate - found.decrease).values[there]
+        assert lacks.max() < 0.03 * float(found.decrease[-1])
+        plain = dl.lyapunov_function(run.drop_vars("time_low")).integrated_rate
+        told = plain.notnull().values
+        assert told.all() == (depth < 4)
+        np.testing.assert_allclose(plain[told], found.integrated_rate[told], rtol=1e-5)
+
+
 @pytest.mark.compiled
 def test_the_loss_falls_along_whole_runs_and_a_rise_is_seen():
     net = naive.random_network((3, 4, 4, 3), 0)
