@@ -511,6 +511,13 @@ MUTANTS = (
         ("landscape/test_decay.py",),
     ),
     Mutant(
+        "zeros at folds of decayed modes with the sign of rounding",
+        "theory/penalized.py",
+        "found = [np.where(at_fold[chosen], 0.0, growth)]",
+        "found = [growth]",
+        ("theory/test_penalized.py",),
+    ),
+    Mutant(
         "modes on smaller roots taken for unlearnt ones",
         "saddles/visits.py",
         "roots = np.where(on_upper, 1, -1 * on_lower)",

@@ -102,18 +102,20 @@ def recognized(problem: Problem, layers: Sequence[Array], decay: float) -> Point
         return None
     frames = [right[: len(sizes)].T]
     for w in layers:
-        frames.append((w @ frames[-1]) / sizes)
+        # Of the smaller sizes what rounding adds of the larger ones would grow from layer to layer.
+        frame, corner = np.linalg.qr((w @ frames[-1]) / sizes)
+        frames.append(frame * np.where(np.diagonal(corner) < 0.0, -1.0, 1.0))
         if not np.linalg.norm(w - (frames[-1] * sizes) @ frames[-2].T) <= limit * scale:
-            return None
-        if not np.linalg.norm((frames[-1].T @ frames[-1] - np.eye(len(sizes))) * sizes) <= scale * (
-            limit
-        ):
             return None
     sigma, (first, last) = problem.modes[1], (frames[0], frames[-1])
     strengths = sizes**depth + decay * sizes ** (2.0 - depth)
+    images = problem.target @ first, problem.target.T @ last
+    # Singular vectors are known to rounding in terms of their own singular values, which strengths
+    # between them do not notice to first order.
     misses = [
-        problem.target @ first - last * strengths,
-        problem.target.T @ last - first * strengths,
+        np.sum(last * images[0], axis=0) - strengths,
+        (images[0] - last * strengths) * sizes / scale,
+        (images[1] - first * strengths) * sizes / scale,
     ]
     if not all(np.linalg.norm(miss) <= limit * sigma[0] for miss in misses):
         return None
@@ -194,13 +196,14 @@ def _candidates(sigma: float, decay: float, depth: int) -> _Candidates:
 
 
 def spectrum(problem: Problem, point: Point, decay: float) -> KnownSpectrum:
-    """Return the Hessian's eigenvalues that may be nonzero at a critical point, for λ > 0.
+    """Return the Hessian's eigenvalues that turns do not explain at a critical point, for λ > 0.
 
     With r = |S|: of each mode h s^{2h−2} − (h−2) λ, and 2λ; of each pair of learnt ones
     κ + λ ∓ λμ, κ = Σ_i s_a^{2(h−i)} s_b^{2(i−1)}, μ = Σ_i (s_a/s_b)^{h−2i}, i < h, and 2λ; of a
     learnt and another one s_a^{h−2} (σ_a ± σ_q); 2λ again for what turns hidden units away from
     unused ones, and those of the residual network at its origin. The zeros are turns of hidden
-    units; and turns among equal singular values, of which not all are learnt alike.
+    units; and turns among equal singular values, of which not all are learnt alike. Those of a fold
+    or a pitchfork are exact: rounding of σ and λ would give them a sign, at a fold of √ε.
     """
     widths, depth, sigma = problem.widths, problem.depth, problem.modes[1]
     if depth == 1:
@@ -208,14 +211,19 @@ def spectrum(problem: Problem, point: Point, decay: float) -> KnownSpectrum:
     chosen, s = point
     others, rank, alike = np.setdiff1d(np.arange(len(sigma)), chosen), len(chosen), equal(sigma)
     spare, powers = abs(widths[0] - widths[-1]), s ** (depth - 2)
-    found = [depth * s ** (2 * depth - 2) - (depth - 2) * decay]
+    at_fold = folded(sigma, decay, depth)
+    upper = s > [_fold(each, depth) for each in sigma[chosen]]
+    growth = depth * s ** (2 * depth - 2) - (depth - 2) * decay
+    found = [np.where(at_fold[chosen], 0.0, growth)]
     turning, tied = rank * sum(d - rank for d in widths[1:-1]), 0
     for a, b in itertools.combinations(range(rank), 2):
         i, ratio = np.arange(1, depth + 1), s[a] / s[b]
         middle = np.sum(s[a] ** (2.0 * (depth - i)) * s[b] ** (2.0 * (i - 1))) + decay
         mu = decay * np.sum(ratio ** (depth - 2.0 * i[:-1]))
-        apart = bool(alike[chosen[a], chosen[b]]) and abs(ratio - 1.0) > tolerances.TIE
-        found.append(np.array([middle + mu] if apart else [middle + mu, middle - mu]))
+        same, double = alike[chosen[a], chosen[b]], at_fold[chosen[[a, b]]].all()
+        apart = bool(same and not double and upper[a] != upper[b])
+        lower = 0.0 if same and double else middle - mu
+        found.append(np.array([middle + mu] if apart else [middle + mu, lower]))
         turning, tied = turning + depth - 1, tied + apart
     for a, power in zip(chosen, powers, strict=True):
         same = alike[a, others]
@@ -227,7 +235,8 @@ def spectrum(problem: Problem, point: Point, decay: float) -> KnownSpectrum:
     if depth > 2:
         found.append(np.full(sum(a * b for a, b in itertools.pairwise(free)), decay))
     else:
-        both = np.concatenate([decay + sigma[others], decay - sigma[others], np.full(spare, decay)])
+        falls = np.where(at_fold[others], 0.0, decay - sigma[others])
+        both = np.concatenate([decay + sigma[others], falls, np.full(spare, decay)])
         found.append(np.repeat(both, free[1]))
     dimensions = (turning, turning + tied, True)
     return KnownSpectrum(np.concatenate(found), "closed_form", dimensions)

@@ -107,9 +107,9 @@ def turned(frame: Any) -> Any:
 class KnownSpectrum(NamedTuple):
     """Eigenvalues that are known without the matrix: all that may be nonzero.
 
-    ``method`` is ``"closed_form"`` if none of them is zero, ``"gram"`` if they are computed from a
-    smaller matrix. ``dimensions`` are those of the symmetry orbit and of the set of critical
-    points, and whether the second is exact, if they come with it.
+    ``method`` is ``"closed_form"`` if those that are zero are so exactly, ``"gram"`` if they are
+    computed from a smaller matrix. ``dimensions`` are those of the symmetry orbit and of the set of
+    critical points, and whether the second is exact, if they come with it.
     """
 
     eigenvalues: Array

@@ -86,6 +86,61 @@ def test_roots_meet_at_the_fold(depth):
     assert np.isnan(penalized.root(sigma, 1.001 * most, depth, upper=True))
 
 
+def most_of(sigma, depth):
+    """The largest λ = s^{h−2} (σ − s^h): at 0 of two layers, of more where its slope is zero."""
+    s = ((depth - 2) * sigma / (2 * depth - 2)) ** (1 / depth)
+    return s ** (depth - 2) * (sigma - s**depth)
+
+
+@pytest.mark.parametrize("part", [-1e-6, -1e-8, 0.0, 1e-8, 1e-6])
+@pytest.mark.parametrize("widths", [(2, 3, 2), (3, 4, 3), (2, 2, 2, 2), (3, 3, 4, 3), (2,) * 6])
+def test_zeros_of_a_fold_and_a_pitchfork_have_no_sign(widths, part):
+    """Next to them there is one: of first order in λ at a pitchfork, of its root at a fold."""
+    rng, h, m = np.random.default_rng([len(widths), widths[1]]), len(widths) - 1, widths[0]
+    zeros = 0
+    for sigma in ([2.0, 1.0, 0.5][:m], [3.0, 3.0, 1.7][:m], [1.1, 0.4, 0.4][:m]):
+        turns = [np.linalg.qr(rng.normal(size=(m, m)))[0] for _ in range(2)]
+        target = turns[0] * sigma @ turns[1]
+        for j in range(m):
+            net = dl.LinearNetwork(widths, target, weight_decay=most_of(sigma[j], h) * (1.0 + part))
+            table = dl.critical_points(net)
+            for row in (table.isel(critical_point=i) for i in range(table.sizes["critical_point"])):
+                modes = np.flatnonzero(row.learnt)
+                fold = ((h - 2) * sigma[j] / (2 * h - 2)) ** (1 / h)
+                words = ["lower" if row["size"][k] < fold * (1 - 1e-7) else "upper" for k in modes]
+                x = net.critical_state(modes, branch=words if h > 2 else "upper")
+                values = np.linalg.eigvalsh(net.hessian(x))
+                # Rounding of λ and of equal σ, the latter in terms of the distance of two roots, is
+                # 1e-11 or less; next to a zero a pitchfork moves by 1e-9 or more, a fold by 1e-5.
+                edge = 3e-10 * np.abs(values).max()
+                counts = [
+                    np.count_nonzero(values < -edge),
+                    np.count_nonzero(np.abs(values) <= edge),
+                ]
+                found = dl.linearize(net, x, method="known")
+                assert [int(found["index"]), int(found.nullity)] == counts
+                assert int(row["index"]) == int(dl.classify(net, x)["index"]) == counts[0]
+                assert found.attrs["is_clear"] == 1
+                assert int(found.degenerate_dimension > 0) == int(row.degenerate)
+                zeros += int(row.degenerate)
+    assert (zeros > 0) == (part == 0.0)
+
+
+@pytest.mark.parametrize("depth", [3, 4, 5, 6])
+def test_scalar_folds_have_one_zero_and_their_neighbours_none(depth):
+    for sigma in range(1, 21):
+        one = dl.LinearNetwork((1,) * (depth + 1), [[sigma]], weight_decay=1e-3)
+        most = float(dl.critical_points(one).most_decay[0])
+        assert most == pytest.approx(most_of(sigma, depth), rel=1e-14)
+        for part, words in ((0.0, {"upper": (0, 1)}), (-1e-6, {"upper": (0, 0), "lower": (1, 0)})):
+            decay = most * (1.0 + part)
+            net = dl.LinearNetwork((1,) * (depth + 1), [[sigma]], weight_decay=decay)
+            for word, counts in words.items():
+                found = dl.linearize(net, net.critical_state((0,), branch=word))
+                assert (int(found["index"]), int(found.nullity)) == counts
+                assert found.attrs["is_clear"] == 1
+
+
 def test_two_layers_and_one_have_one_root():
     two = dl.LinearNetwork((1, 1, 1), [[2.0]], weight_decay=0.5)
     np.testing.assert_allclose(two.critical_state((0,)), np.sqrt(1.5))
