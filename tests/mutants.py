@@ -716,8 +716,8 @@ MUTANTS = (
     Mutant(
         "rates within a ball of half of the way",
         "theory/rates.py",
-        "((factor * least) ** 2 * rate >= 4.0 * excess)",
-        "((factor * least) ** 2 * rate >= 1.0 * excess)",
+        "(factor**2 * rate >= now)",
+        "(4.0 * factor**2 * rate >= now)",
         ("runs/test_convergence.py",),
     ),
     Mutant(
@@ -732,6 +732,20 @@ MUTANTS = (
         "runs/observe.py",
         "steps = steps + np.diff(rest, axis=-1)",
         "steps = steps + 0.0 * np.diff(rest, axis=-1)",
+        ("runs/test_convergence.py",),
+    ),
+    Mutant(
+        "errors of layers that fade relative to themselves",
+        "theory/rates.py",
+        "return np.stack([np.sqrt(a * b) for a, b in itertools.pairwise(sizes)])",
+        "return np.stack([np.linalg.norm(w, axis=(-2, -1)) for w in layers])",
+        ("runs/test_convergence.py",),
+    ),
+    Mutant(
+        "rates of an imbalance that is nothing but rounding",
+        "theory/rates.py",
+        "up = np.sign(values) * np.maximum(np.abs(values) - error, 0.0)",
+        "up = values",
         ("runs/test_convergence.py",),
     ),
     Mutant(

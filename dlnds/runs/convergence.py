@@ -48,7 +48,7 @@ def convergence_bounds(net: Any, run: xr.Dataset) -> xr.Dataset:
         - ``rate_bound(bound)``, ``rate_margin(bound)`` = rate − rate_bound, and ``excess_bound
           (bound)``, which ``excess_loss`` does not exceed from the first row on;
         - ``excess_error``, what the excess loss of each row is known to: that below it is nothing
-          but the error of the run (NaN where the least loss is not known);
+          but the error of the run (NaN where the least loss is not known), see the notes;
         - ``decision(bound)``: ``proven``, or why a bound is not there (NaN);
         - ``deficiency_margin``, which ``smallest_singular_value`` of W K never falls below, and
           ``imbalance_change``, the largest ‖C_i − C_i(0)‖_F, which is zero but for the errors of
@@ -111,11 +111,14 @@ def convergence_bounds(net: Any, run: xr.Dataset) -> xr.Dataset:
     takes the least rate so near to them, and is nearer the more rows there are. Times are
     differences of the compensated clock; of a run without ``time_low`` the bounds have the shortest
     time that its rounding leaves open, which may be none. All are of the
-    exact flow, which a run follows up to r of the size of each layer: 10 ``rtol``, or, where it
-    took implicit steps, 0.1 ``rtol``^0.6 if that is more. √(2 (L − L_min)) is then known to
-    ε = r Σ_i ‖L_i‖ ‖W_i‖ ‖R_i K‖ (and what a bottleneck and a penalty add), so that
-    ``excess_error`` is ε √(2 (L − L_min)) + ½ ε²: r times a number as long as the excess is not
-    nothing but error. States that others have made are taken for exact.
+    exact flow, which a run follows up to r of the scale of each weight, √(s s') of the sizes of the
+    units that it joins: 10 ``rtol``, or, where it took implicit steps, 0.1 ``rtol``^0.6 if that is
+    more. √(2 (L − L_min)) is then known to ε = r Σ_i ‖L_i‖ E_i ‖R_i K‖ (and what a bottleneck and a
+    penalty add), with E_i² the sum of squared scales of layer i, or what bounds leave of an E_i of
+    rows before. ``excess_error`` is ε √(2 (L − L_min)) + ½ ε²: r times a number as long as the
+    excess is not nothing but error, and more where a layer fades beside others. It is of first
+    order, and does not tell how much later or earlier a run leaves a saddle than the exact flow.
+    States that others have made are taken for exact.
 
     References
     ----------
@@ -153,25 +156,39 @@ def convergence_bounds(net: Any, run: xr.Dataset) -> xr.Dataset:
         found["ball"] = _at_bottleneck(net, loss, states, excess)
     bounds = np.stack([least for least, _ in found.values()], axis=-2)
     words = np.stack([word for _, word in found.values()], axis=-1)
-    certified = np.full_like(bounds, np.nan)
+    certified, keeping = np.full_like(bounds, np.nan), None
     if is_flow:
-        certified = _certified(partials, excess, _passing(known), found)
+        passing = _passing(known)
+        certified = _certified(partials, excess, passing, found)
+        local = rates.between_rows(partials, excess, passing[1])
+        steady = np.fmax(0.0 if loss.is_bottleneck else local, found["ball"][0][..., :-1])
+        keeping = passing[0], np.nan_to_num(steady)
     more = _kept(loss, layers, excess, dims)
-    more["excess_error"] = (dims, _error(net, known, layers, excess, float(loss.lowest)))
+    more["excess_error"] = dims, _error(net, known, layers, excess, float(loss.lowest), keeping)
     return _finished(net, known, dims, (excess, rate), (bounds, certified, words), more)
 
 
 def _error(
-    net: Any, known: xr.Dataset, layers: Sequence[Array], excess: Array, lowest: float
+    net: Any,
+    known: xr.Dataset,
+    layers: Sequence[Array],
+    excess: Array,
+    lowest: float,
+    keeping: tuple[Array, Array] | None,
 ) -> Array:
-    """Return the error of the excess loss of rows (…, time), of which ``lowest`` is subtracted."""
+    """Return the error of the excess loss of rows (…, time), of which ``lowest`` is subtracted.
+
+    Along flows errors last, but for the durations and rates of ``keeping``.
+    """
     if net.quadratic is None or not math.isfinite(lowest):
         return np.full_like(excess, np.nan)
     rtol = float(known.attrs.get("rtol", 0.0))
     implicit = known["n_jac"].values if "n_jac" in known else known.attrs.get("n_jac", 0)
     inside = np.where(np.asarray(implicit) > 0, 0.1 * rtol**0.6, 0.0)
     part = np.maximum(10.0 * rtol, inside) + tolerances.rounding(net.dim)
-    moved = part[..., None] * rates.sensitivity(net.quadratic, layers, net.decays, lowest)
+    scales = rates.error_scales(layers)
+    scales = scales if keeping is None else rates.lasting(scales, *keeping)
+    moved = rates.sensitivity(net.quadratic, layers, scales, net.decays, lowest) * part[..., None]
     rounding = tolerances.rounding(net.dim) * lowest
     return np.asarray(moved * (np.sqrt(2.0 * np.maximum(excess, 0.0)) + 0.5 * moved) + rounding)
 
@@ -220,15 +237,16 @@ def _under_decay(net: Any, run: xr.Dataset) -> xr.Dataset:
     bounds, certified = (np.full((*loss.shape[:-1], 4, loss.shape[-1]), np.nan) for _ in range(2))
     bounds[..., 1, :] = ball
     has_ball = np.asarray(np.isfinite(ball).any(axis=-1, keepdims=True))
-    if has_ball.any():
-        shortest, _ = _passing(known)
-        steady = rates.decayed(excess, shortest, np.nan_to_num(ball[..., :-1]))
+    keeping = (_passing(known)[0], np.nan_to_num(ball[..., :-1])) if is_flow else None
+    if keeping is not None:
+        steady = rates.decayed(excess, *keeping)
         certified[..., 1, :] = np.where(has_ball, steady, np.nan)
     words = np.full((*loss.shape[:-1], 4), "weight_decay", object)
     words[..., 1] = np.where(has_ball[..., 0], "proven", word)
     steady_rate = math.nan if orbit is None else 2.0 * orbit.curvature
     more = {"asymptotic_rate": steady_rate} | _faded(net, known, layers, loss, dims)
-    more["excess_error"] = (dims, _error(net, known, layers, excess, float(net.lowest_loss)))
+    lowest = float(net.lowest_loss)
+    more["excess_error"] = dims, _error(net, known, layers, excess, lowest, keeping)
     return _finished(net, known, dims, (excess, rate), (bounds, certified, words), more)
 
 

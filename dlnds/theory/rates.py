@@ -7,6 +7,7 @@ are narrower. All functions take layers, or stacks (…, row, column) of them.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -80,19 +81,47 @@ def measured(loss: Quadratic, layers: Sequence[Array]) -> tuple[Array, Array]:
     return excess, squares / np.where(excess > 0.0, excess, np.nan)
 
 
-def sensitivity(loss: Quadratic, layers: Sequence[Array], decays: Array, lowest: float) -> Array:
-    """Return how far √(2 (L − L_min)) moves at most by errors of layers, relative to these.
+def sensitivity(
+    loss: Quadratic, layers: Sequence[Array], scales: Array, decays: Array, lowest: float
+) -> Array:
+    """Return how far √(2 (L − L_min)) moves at most by errors of layers, relative to their scales.
 
-    Errors r ‖W_i‖ change W K by r Σ_i ‖L_i‖ ‖W_i‖ ‖R_i K‖, to second order by r² Π ‖W_i‖ for each
-    pair of layers, along which L changes by the G of minima, where L is ``lowest``; and penalties.
+    Errors r E_i of layers change W K by r Σ_i ‖L_i‖ E_i ‖R_i K‖, to second order by r² Π E_i for
+    each pair of layers, along which L changes by the G of minima, where L is ``lowest``; and
+    penalties.
     """
-    h, sizes = len(layers), [np.linalg.norm(w, axis=(-2, -1)) for w in layers]
-    pairs = zip(readings(layers), images(layers, loss.root), sizes, strict=True)
+    h = len(layers)
+    pairs = zip(readings(layers), images(layers, loss.root), scales, strict=True)
     moves = [singular_values(L)[..., 0] * n * singular_values(R)[..., 0] for L, R, n in pairs]
     rest = loss.stretch * float(np.linalg.norm(loss.root, 2)) * np.sqrt(2.0 * lowest)
-    second = rest * (h * (h - 1)) * np.prod(sizes, axis=0)
-    penalty = np.tensordot(decays, np.square(sizes), axes=1)
+    second = rest * (h * (h - 1)) * np.prod(scales, axis=0)
+    penalty = np.tensordot(decays, np.square(scales), axes=1)
     return np.asarray(np.sqrt((loss.stretch * np.sum(moves, axis=0)) ** 2 + second + penalty))
+
+
+def error_scales(layers: Sequence[Array]) -> Array:
+    """Return what errors of each layer (layer, …) are relative to.
+
+    A weight is known relative to √(s s') of the units that it joins, each of them the root mean
+    square of its weights: of layers that fade beside others this is much more than their size.
+    """
+    squares = [np.square(w) for w in layers]
+    first, last = squares[0].mean(axis=-2), squares[-1].mean(axis=-1)
+    inner_units = [
+        (into.sum(axis=-1) + out_of.sum(axis=-2)) / (into.shape[-1] + out_of.shape[-2])
+        for into, out_of in itertools.pairwise(squares)
+    ]
+    sizes = [np.sqrt(mean).sum(axis=-1) for mean in (first, *inner_units, last)]
+    return np.stack([np.sqrt(a * b) for a, b in itertools.pairwise(sizes)])
+
+
+def lasting(scales: Array, durations: Array, rates: Array) -> Array:
+    """Return the scales of errors (…, time) with what rates of the loss leave of earlier ones."""
+    found, left = scales.copy(), np.exp(-0.5 * durations * rates)
+    for row in range(1, scales.shape[-1]):
+        before = found[..., row - 1] * left[..., row - 1]
+        found[..., row] = np.maximum(scales[..., row], before)
+    return found
 
 
 class Partials(NamedTuple):
@@ -107,8 +136,10 @@ class Partials(NamedTuple):
         """Return 2 Σ_i σ(L_i)² σ(R_i K)², the least of it within a distance of the layers.
 
         Products of layers that each move by at most d change by Π(‖W_j‖ + d) − Π‖W_j‖ at most.
+        Nothing is left at twice the largest layer, so that no product has to overflow.
         """
-        n, moved = self.norms, self.norms + distance
+        n = self.norms
+        moved = n + np.minimum(distance, 2.0 * n.max(axis=0))
         total: Array = np.zeros(n.shape[1:])
         for i, (left, right) in enumerate(zip(self.left, self.right, strict=True)):
             after = np.prod(moved[i + 1 :], axis=0) - np.prod(n[i + 1 :], axis=0)
@@ -143,10 +174,10 @@ def from_ball(partials: Partials, excess: Array) -> Array:
     from what the rate of the row itself would do with.
     """
     now, kept = partials.rate(), np.zeros_like(excess)
-    least = 2.0 * np.sqrt(excess / np.where(now > 0.0, now, np.inf))
+    least = 2.0 * np.sqrt(excess) / np.sqrt(np.where(now > 0.0, now, np.inf))
     for factor in _DISTANCES:
         rate = partials.rate(factor * least)
-        enough = (now > 0.0) & ((factor * least) ** 2 * rate >= 4.0 * excess)
+        enough = (now > 0.0) & (factor**2 * rate >= now)
         kept = np.maximum(kept, np.where(enough, rate, 0.0))
     return kept
 
@@ -299,11 +330,15 @@ def from_imbalance(loss: Quadratic, layers: Sequence[Array], margin: Array) -> A
     """Return the rate that C = W_1 W_1ᵀ − W_2ᵀ W_2 of two layers and σ_n(W) ≥ c keep (MVM23).
 
     2 σ_k(K)² (x + y): x = λ_{d_0}(W_1ᵀ W_1) has (x − a)(x + N) ≥ σ_{d_0}(W)² with
-    a = [λ_{d_0}(C)]_+ and N = [λ_1(−C)]_+; y = λ_{d_h}(W_2 W_2ᵀ) the same with −C and d_h.
+    a = [λ_{d_0}(C)]_+ and N = [λ_1(−C)]_+; y = λ_{d_h}(W_2 W_2ᵀ) the same with −C and d_h. What is
+    nothing but the rounding of C, which balanced layers have, keeps no rate.
     """
     d_0, d_h = loss.widths[0], loss.widths[-1]
     (C,) = imbalances(layers)
-    up = eigenvalues(C)
+    sizes = np.sum([np.square(w).sum(axis=(-2, -1)) for w in layers], axis=0)
+    error = (tolerances.rounding(max(loss.widths)) * sizes)[..., None]
+    values = eigenvalues(C)
+    up = np.sign(values) * np.maximum(np.abs(values) - error, 0.0)
     down = -up[..., ::-1]
     kept = [margin if loss.least == d else 0.0 * margin for d in (d_0, d_h)]
     total = _least_gain(up, down, d_0, kept[0]) + _least_gain(down, up, d_h, kept[1])

@@ -179,8 +179,87 @@ def test_runs_exceed_their_bounds_by_their_error_at_most(kind, rtol):
     assert largest > (1e-6 if kind == "implicit" else 1e-4)
 
 
+def scales(layers):
+    """The geometric mean, for each weight, of the root mean squares of the units that it joins."""
+    h, units = len(layers), []
+    for i in range(h + 1):
+        into = list(layers[i - 1]) if i > 0 else [[]] * layers[0].shape[1]
+        out_of = list(layers[i].T) if i < h else [[]] * layers[-1].shape[0]
+        both = [np.concatenate(pair) for pair in zip(into, out_of, strict=True)]
+        units.append(np.array([np.sqrt(np.mean(weights**2)) for weights in both]))
+    return [np.sqrt(np.outer(units[i + 1], units[i])) for i in range(h)]
+
+
+def zero_target(start, times):
+    """The loss ½ (w_1 w_2)² of the flow to zero: c is kept, and w_2²/w_1² decays by e^{−2ct}."""
+    small, large = np.sort(np.abs(start))
+    c = (large - small) * (large + small)
+    log_ratio = 2.0 * np.log(small / large) - 2.0 * c * times
+    return 0.5 * (c / np.expm1(log_ratio)) ** 2 * np.exp(log_ratio)
+
+
+@pytest.mark.parametrize("rtol", [1e-4, 1e-6, 1e-8, 1e-10])
+@pytest.mark.parametrize("method", ["auto", "radau"])
+def test_the_error_holds_what_layers_that_fade_lack_of_the_exact_flow(method, rtol):
+    """And is 10 rtol and little more of the excess that there is at first."""
+    net, largest = dl.LinearNetwork((1, 1, 1), [[0.0]]), 0.0
+    for seed in range(6):
+        start = net.initial(scale=0.5, rng=seed)
+        run = dl.flow(net, start, rtol=rtol, method=method)
+        found = dl.convergence_bounds(net, run)
+        joined = scales(net.unpack(start))
+        assert words(found) == ["proven", "proven", "no_margin", "proven"]
+        lack = abs(found.excess_loss - zero_target(start, run.time.values))
+        assert (lack <= found.excess_error).all()
+        largest = max(largest, float((lack / found.excess_error).max()))
+        assert not (found.excess_loss > found.excess_bound + found.excess_error).any()
+        assert (found.excess_loss[-1] < 1e-14 * found.excess_loss[0]).all()
+        part = max(10.0 * rtol, 0.1 * rtol**0.6 if method == "radau" else 0.0)
+        ratios = [scale.item() / abs(w) for scale, w in zip(joined, start, strict=True)]
+        moved = part * sum(ratios)  # of w_1 w_2, to first order
+        first = float(found.excess_error[0] / found.excess_loss[0])
+        assert first == pytest.approx(2.0 * moved + moved**2, rel=1e-4)
+    assert largest > 1e-3
+
+
+@pytest.mark.parametrize("rank", [0, 1, 2])
+@pytest.mark.parametrize("balanced", [False, True])
+def test_targets_of_any_rank_have_bounds_that_hold_and_errors_that_are_small(balanced, rank):
+    rng = np.random.default_rng(10 * rank + balanced)
+    for widths in [(2, 2, 2), (2, 3, 2), (2, 2, 2, 2), (2, 3, 3, 2)] * 3:
+        U, V = (np.linalg.qr(rng.normal(size=(2, 2)))[0] for _ in range(2))
+        target = (U * np.where(np.arange(2) < rank, rng.uniform(0.5, 2.0, size=2), 0.0)) @ V
+        net, rtol = dl.LinearNetwork(widths, target), 10.0 ** rng.uniform(-9.0, -4.0)
+        kind = "balanced" if balanced else "gaussian"
+        start = net.initial(kind, scale=10.0 ** rng.uniform(-0.3, 0.2), rng=rng)
+        run = dl.flow(net, start, (0.0, 100.0), rtol=rtol)
+        found = dl.convergence_bounds(net, run)
+        over = found.excess_loss - found.excess_bound
+        assert not (over > found.excess_error).any()
+        excess, error = float(found.excess_loss[0]), float(found.excess_error[0])
+        size = np.prod([np.linalg.norm(w) for w in net.unpack(start)])
+        part = max(10.0 * rtol, 0.1 * rtol**0.6 if run.attrs["n_jac"] else 0.0)
+        assert 0.1 * part * excess < error < 2.0 * part * net.depth * size * np.sqrt(2.0 * excess)
+
+
+def test_an_imbalance_that_is_nothing_but_rounding_keeps_no_rate():
+    """Layers that are balanced have none; those of a small one have it, a little less at most."""
+    net, rng = dl.LinearNetwork((2, 2, 2), np.zeros((2, 2))), np.random.default_rng(0)
+    for _ in range(30):
+        turn = np.linalg.qr(rng.normal(size=(2, 2)))[0]
+        U, sizes, V = np.linalg.svd(matrix(2, 2, rng))
+        for gap, word in ((0.0, "no_imbalance"), (1e-9, "proven")):
+            layers = (U * np.sqrt(sizes**2 + gap)) @ V, (turn * sizes) @ U.T  # C is the gap times 1
+            run = dl.flow(net, net.pack(layers), (0.0, 1e-3))
+            found = dl.convergence_bounds(net, run)
+            assert words(found)[3] == word
+            known = found.rate_bound[3, 0].values if gap else 0.0
+            np.testing.assert_allclose(known, 2.0 * gap, rtol=1e-4)
+            assert np.isnan(found.rate_bound[3]).all() == (gap == 0.0)
+
+
 def test_the_error_of_the_excess_is_that_of_layers_to_first_order():
-    """10 rtol of each layer: all that a scalar chain does, and no errors of others do more."""
+    """10 rtol of scales of weights: all that a scalar chain does, of others no errors do more."""
     rng = np.random.default_rng(4)
     for net in [*some_networks(rng), dl.LinearNetwork((3, 1, 3), np.diag([2.0, 1.0, 0.5]))]:
         x = net.initial(scale=1.0, rng=rng)
@@ -191,10 +270,10 @@ def test_the_error_of_the_excess_is_that_of_layers_to_first_order():
             found = dl.convergence_bounds(net, dl.flow(net, x, (0.0, 1e-9), [1e-9], rtol=rtol))
             errors[rtol] = float(found.excess_error[0])
             excess = float(found.excess_loss[0])
-            sizes, pull = [np.linalg.norm(w) for w in net.unpack(x)], np.sqrt(net.data_loss(x))
+            joined, pull = scales(net.unpack(x)), np.sqrt(net.data_loss(x))
+            sizes = [np.linalg.norm(w) for w in joined]
             for _ in range(200):
-                moves = [rng.normal(size=w.shape) for w in net.unpack(x)]
-                moves = [d * n / np.linalg.norm(d) for d, n in zip(moves, sizes, strict=True)]
+                moves = [rng.uniform(-1.0, 1.0, size=w.shape) * w for w in joined]
                 change = net.loss(x + 10.0 * rtol * net.pack(moves)) - net.loss(x)
                 second = (10.0 * rtol * net.depth) ** 2 * np.prod(sizes) * 3.0 * pull
                 assert abs(change) <= errors[rtol] * (1.0 + 20.0 * rtol * net.depth) + second
@@ -203,7 +282,8 @@ def test_the_error_of_the_excess_is_that_of_layers_to_first_order():
         exact = 1e3 * epsilon * np.sqrt(2.0 * excess) + 0.5 * (1e3 * epsilon) ** 2
         np.testing.assert_allclose(errors[1e-3], exact, rtol=1e-4)
         if net.widths == (1, 1, 1) and not net.is_decayed:
-            growth = net.loss(x * (1.0 + 1e-5 * np.sign(net.gradient(x)))) - net.loss(x)
+            moved = 1e-5 * net.pack(joined) * np.sign(net.gradient(x))
+            growth = net.loss(x + moved) - net.loss(x)
             np.testing.assert_allclose(growth, errors[1e-6], rtol=1e-3)
 
 
