@@ -45,6 +45,10 @@ _SWEEPS = 20
 #: How far eigenvalues may be off what they are at the critical point, in terms of what Newton's
 #: step changes in the Hessian: at a zero of any order it goes a part of the way that changes half.
 _MOVED = 2.0
+#: Dampings of this step where it is long, in terms of ‖J‖, and what it may leave of the force then.
+_DAMPINGS, _LEFT = 10.0 ** np.arange(-14.0, 2.0), 0.1
+#: What the step may leave of an eigenvalue that is zero: half, at a zero of any order.
+_SHRUNK = 0.6
 #: Eigenvalues, in terms of their rounding, from which on rounding of the force moves nothing far.
 _RESOLVED = 30.0
 
@@ -324,9 +328,9 @@ def _iterative(
 
 def _dataset(system: SystemProtocol, t: float, x: Array, found: _Spectrum) -> xr.Dataset:
     symmetric, values = system.numerics.symmetric, found.values
-    decision, index, clear = _judged(system, t, x, found)
+    decision, index, clear, edge = _judged(system, t, x, found)
     growth = -values if symmetric else values.real
-    unstable = ~decision.zero & (growth > (0.0 if symmetric else found.zero_tolerance))
+    unstable = ~decision.zero & (growth > (0.0 if symmetric else edge))
     variables: dict[str, Any] = {"eigenvalue": ("eigen", values.real.copy())}
     attrs = {
         **system.attributes(),
@@ -361,66 +365,109 @@ def _dataset(system: SystemProtocol, t: float, x: Array, found: _Spectrum) -> xr
 
 def _judged(
     system: SystemProtocol, t: float, x: Array, found: _Spectrum
-) -> tuple[Decision, int | None, bool]:
+) -> tuple[Decision, int | None, bool, float]:
     """Return which eigenvalues are zero, the index if it is known otherwise, and if that is clear.
 
     Where ranks of products of layers are not known, or not clear, the tolerance decides, and near
-    a critical point what the way there changes.
+    a critical point what the way there changes. The modulus that decided comes last.
     """
-    decision = spectra.decided(found.values, found.zero_tolerance)
+    edge = found.zero_tolerance
+    decision = spectra.decided(found.values, edge)
     clear = decision.smallest_nonzero >= tolerances.CLEAR_GAP * decision.largest_zero
-    if not found.counted or found.method == "closed_form" or not system.numerics.symmetric:
-        return decision, None, clear
+    if not found.counted or found.method == "closed_form":
+        return decision, None, clear, edge
     known = system.theory(x).inertia()
     if known is None or not known[2]:
-        blur = _blur(system, t, x, found)
-        if blur > found.zero_tolerance:
-            decision = spectra.decided(found.values, blur)
-            orbit = found.complete and decision.nullity == _orbit_dimension(system, x)
-            gap = tolerances.CLEAR_GAP if orbit else tolerances.WIDE_GAP
-            edge = max(tolerances.CLEAR_GAP * blur, gap * decision.largest_zero)
-            clear = decision.smallest_nonzero >= edge
-        return decision, None, clear and known is None
+        blur, there = _blur(system, t, x, found)
+        if blur > edge:
+            edge, decision = blur, spectra.decided(found.values, blur)
+            clear = _is_apart(system, x, found, decision, blur)
+            if there is not None:
+                clear &= _are_shrinking(there, decision, found.zero_tolerance)
+        return decision, None, clear and known is None, edge
     index, nullity, _ = known
     if found.complete:
         decision = spectra.counted(found.values, index, nullity)
-    return decision, index, True
+    return decision, index, True, edge
 
 
-def _blur(system: SystemProtocol, t: float, x: Array, found: _Spectrum) -> float:
+def _is_apart(
+    system: SystemProtocol, x: Array, found: _Spectrum, decision: Decision, blur: float
+) -> bool:
+    """Tell whether what is no zero is clear of a blur, and whether it grows or decays."""
+    orbit = found.complete and decision.nullity == _orbit_dimension(system, x)
+    gap = tolerances.CLEAR_GAP if orbit else tolerances.WIDE_GAP
+    edge = max(tolerances.CLEAR_GAP * blur, gap * decision.largest_zero)
+    growth = np.abs(found.values[~decision.zero].real).min(initial=np.inf)
+    return bool(decision.smallest_nonzero >= edge and growth >= tolerances.CLEAR_GAP * blur)
+
+
+def _are_shrinking(there: Array, decision: Decision, tolerance: float) -> bool:
+    """Tell whether the moduli of all zeros are less on the way to the critical point."""
+    zeros = np.sort(np.abs(there))[: decision.nullity]
+    return bool(zeros.max(initial=0.0) <= max(_SHRUNK * decision.largest_zero, tolerance))
+
+
+def _blur(
+    system: SystemProtocol, t: float, x: Array, found: _Spectrum
+) -> tuple[float, Array | None]:
     """Return how far eigenvalues may be off those at a critical point near by; 0 if none is near.
 
-    Of large systems what symmetry tells: the Hessian times what it moves is no more than the force.
+    With the eigenvalues on the way there, of what is no gradient flow: they may move by more than J
+    does. Of large systems what symmetry tells: the Hessian times what it moves is no more than the
+    force.
     """
     if found.method == "iterative" and system.dim > _DENSE:
         pull, size = float(np.linalg.norm(field_of(system, t)(x))), float(np.linalg.norm(x))
         near = pull <= tolerances.HESSIAN * float(np.abs(found.values).max(initial=0.0)) * size
-        return _MOVED * pull / size if near and size else 0.0
+        return (_MOVED * pull / size if near and size else 0.0), None
     change = _change(system, t, x, found.resolution)
-    return 0.0 if change is None else _MOVED * float(np.linalg.norm(change))
+    if change is None:
+        return 0.0, None
+    blur, there = _MOVED * float(np.linalg.norm(change)), None
+    if not system.numerics.symmetric:
+        matrix = dense_jacobian(system, t, x)[0] + change
+        there = np.asarray(scipy.linalg.eigvals(matrix, check_finite=False))
+    return blur, there
 
 
 def _change(system: SystemProtocol, t: float, x: Array, resolution: float) -> Array | None:
     """Return what Newton's step to a critical point changes in the Hessian, None if none is near.
 
-    Forces within rounding lead far where the Hessian is flat; there they are left out.
+    Forces within rounding lead far where the Hessian is flat; there they are left out. Where the
+    rest leads far too, less of that is made, if it meets nearly all of the force.
     """
     force, size = field_of(system, t)(x), float(np.linalg.norm(x))
     matrix, _ = dense_jacobian(system, t, x)
     top = float(np.linalg.norm(matrix))
     if not 0.0 < float(np.linalg.norm(force)) <= tolerances.NEARLY * top * size:
         return None
-    values, frame = scipy.linalg.eigh(matrix, check_finite=False)
-    pull, floor = frame.T @ force, max(resolution, tolerances.rounding(1) * top)
+    values, left, right = _singular(matrix, system.numerics.symmetric)
+    pull, floor = left.T @ force, max(resolution, tolerances.rounding(1) * top)
     moved = (np.abs(pull) > tolerances.rounding(1) * top * size) | (
         np.abs(values) > _RESOLVED * floor
     )
     slopes = np.copysign(np.maximum(np.abs(values), floor), values)
-    step = -frame @ np.where(moved, pull / slopes, 0.0)
+    step = -right @ np.where(moved, pull / slopes, 0.0)
     if not float(np.linalg.norm(step)) <= tolerances.NEARLY * size:
-        return None
+        damped = (-right @ (pull * slopes / (slopes**2 + d**2)) for d in top * _DAMPINGS)
+        short = (each for each in damped if np.linalg.norm(each) <= tolerances.NEARLY * size)
+        most, field = _LEFT * np.linalg.norm(force), field_of(system, t)
+        better = [each for each in short if np.linalg.norm(field(x + each)) <= most]
+        if not better:
+            return None
+        step = better[0]
     changed: Array = dense_jacobian(system, t, x + step)[0] - matrix
     return changed
+
+
+def _singular(matrix: Array, symmetric: bool) -> tuple[Array, Array, Array]:
+    """Return singular values, left and right vectors; eigenvalues of a symmetric matrix."""
+    if symmetric:
+        values, frame = scipy.linalg.eigh(matrix, check_finite=False)
+        return values, frame, frame
+    left, values, right = scipy.linalg.svd(matrix, check_finite=False)
+    return values, left, right.T
 
 
 def _orbit_dimension(system: SystemProtocol, x: Array) -> int:

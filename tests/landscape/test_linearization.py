@@ -523,3 +523,41 @@ def test_the_spectrum_far_from_critical_points_is_that_of_the_state(seed):
     assert int(found["index"]) == np.count_nonzero(values < -1e-12 * values[-1])
     assert int(found.nullity) == np.count_nonzero(np.abs(values) < 1e-12 * values[-1])
     assert found.attrs["is_clear"] == 1
+
+
+@pytest.mark.parametrize("rtol", [1e-4, 1e-6, 1e-8, 1e-10])
+def test_runs_of_product_flows_end_with_the_index_of_the_fit_that_they_tend_to(rtol):
+    """There H = JᵀJ, J of the n observed entries of a map of full rank: n eigenvalues are not 0."""
+    clear = 0
+    for seed in range(12):
+        rng, d = np.random.default_rng(seed), 2 + seed % 2
+        count = int(rng.integers(2, d * d))
+        cells = rng.permutation(d * d)[:count]
+        loss = dl.losses.completion((d, d), cells // d, cells % d, rng.normal(size=count) + 2.0)
+        flow = dl.ProductFlow(dl.LossNetwork((d,) * (3 + seed % 3 // 2), loss), d)
+        run = dl.flow(flow, flow.factor(np.eye(d) + 0.3 * rng.normal(size=(d, d))), rtol=rtol)
+        if not float(run.loss[-1]) < 1e-6:
+            continue  # a map of the other sign of det W would fit
+        found = dl.linearize(flow, run.state.values[-1])
+        if found.attrs["is_clear"]:
+            assert (int(found["index"]), int(found.nullity)) == (0, flow.dim - count)
+        clear += found.attrs["is_clear"]
+    assert clear >= 6
+
+
+@pytest.mark.parametrize("growth", [-1e-2, 1e-2])
+def test_near_an_equilibrium_that_hardly_grows_its_rotation_is_no_index_to_be_sure_of(growth):
+    def field(t, x, p, out):
+        out[0] = p[1][0] * (x[0] - 1.0) - x[1] + 3.0 * (x[0] - 1.0) ** 2
+        out[1] = p[1][0] * x[1] + (x[0] - 1.0)
+
+    system = dl.System(field, dim=2, parameters=[growth])
+    at = dl.linearize(system, [1.0, 0.0])
+    assert int(at["index"]) == (2 if growth > 0.0 else 0)
+    assert at.attrs["is_clear"] == 1
+    for distance in np.geomspace(1e-8, 9e-4, 9):
+        near = dl.linearize(system, [1.0 + distance, 0.0])
+        if near.attrs["is_clear"]:
+            assert int(near["index"]) == int(at["index"])
+    assert dl.linearize(system, [1.0 + 1e-8, 0.0]).attrs["is_clear"] == 1
+    assert dl.linearize(system, [1.0 + 9e-4, 0.0]).attrs["is_clear"] == 0
