@@ -192,7 +192,7 @@ def convergence(bounds: xr.Dataset, *, show: str = "rate", ax: Axes | None = Non
     Raises
     ------
     ValueError, TypeError
-        If these are no bounds.
+        If these are no bounds, or none is known and the rate neither.
 
     Examples
     --------
@@ -210,13 +210,15 @@ def convergence(bounds: xr.Dataset, *, show: str = "rate", ax: Axes | None = Non
     own = dict.fromkeys((name, "excess_loss", "excess_error"), (*before, rows))
     wanted = {**own, least: (*before, "bound", rows), "bound": ("bound",)}
     data = schema.read("bounds", bounds, "convergence_bounds", wanted, partial=wanted)
-    ax = canvas.axes(ax, (8.0, 4.5), clock(data), data[name])
     exact = data[name].where(data["excess_loss"] > data["excess_error"])
     styles = {"measured": (exact, {"color": "black", "linewidth": 1.8})}
     for bound in data["bound"].values:
         style = {"color": _BOUNDS.get(str(bound), "0.5"), "linewidth": 1.5, "linestyle": "--"}
         styles[str(bound).replace("_", " ")] = (data[least].sel(bound=bound), style)
-    shown = {word: pair for word, pair in styles.items() if pair[0].notnull().any()}
+    shown = {word: pair for word, pair in styles.items() if (pair[0] > 0.0).any()}
+    if not shown:
+        raise ValueError(f"bounds: {_nothing(data, name)}")
+    ax = canvas.axes(ax, (8.0, 4.5), clock(data), data[name])
     for values, style in shown.values():
         lines(ax, clock(data), values.where(values > 0.0), **style)
     ax.set_yscale("log" if name == "excess_loss" else canvas.span(_positive(shown)))
@@ -224,6 +226,16 @@ def convergence(bounds: xr.Dataset, *, show: str = "rate", ax: Axes | None = Non
         ax.set_ylim(bottom=float(exact.min()))
     _legend(ax, [_handle(word, style) for word, (_, style) in shown.items()], columns=4)
     return ax
+
+
+def _nothing(data: xr.Dataset, name: str) -> str:
+    """Return why nothing of this name can be drawn."""
+    if data["excess_loss"].isnull().all():
+        return (
+            "the least loss is not known, so that there is neither a rate nor an excess_loss; "
+            "dl.plot.loss shows the loss of the run"
+        )
+    return f"no {name} is above zero and the error of the run; the run is at rest"
 
 
 def _positive(shown: Mapping[str, tuple[xr.DataArray, Any]]) -> Array:

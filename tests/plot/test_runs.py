@@ -1,5 +1,6 @@
 """Pictures of what is observed along runs, and of runs laid on others."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import xarray as xr
@@ -300,3 +301,24 @@ def test_rates_are_drawn_above_their_bounds_and_losses_below():
     assert texts(ax)[:3] == ["measured", "partial products"]
     with pytest.raises(ValueError, match="^show: "):
         dl.plot.convergence(data, show="loss")
+
+
+def test_convergence_of_a_loss_whose_least_is_unknown_says_what_can_be_drawn():
+    one = dl.losses.completion((2, 2), [0], [0], [1.0])
+    net = dl.LossNetwork((2, 2, 2), one, weight_decay=0.1)
+    plain = dl.LinearNetwork((2, 2, 2), np.diag([2.0, 1.0]))
+    unknown = dl.convergence_bounds(net, dl.flow(net, net.initial(scale=0.5, rng=0), (0, 0.1)))
+    over = dl.convergence_bounds(plain, dl.flow(plain, plain.critical_state((0, 1)), (0, 0.1)))
+    still = dl.convergence_bounds(plain, dl.flow(plain, np.zeros(plain.dim), (0, 0.1)))
+    for show in ("rate", "excess_loss"):
+        before = plt.get_fignums()
+        with pytest.raises(ValueError, match=r"^bounds: the least loss is not known.*plot\.loss"):
+            dl.plot.convergence(unknown, show=show)
+        assert plt.get_fignums() == before
+    with pytest.raises(ValueError, match=r"^bounds: no excess_loss is above zero"):
+        dl.plot.convergence(over.assign(excess_bound=0.0 * over.excess_bound), show="excess_loss")
+    with pytest.raises(ValueError, match=r"^bounds: no rate is above zero"):
+        dl.plot.convergence(still)
+    assert texts(dl.plot.convergence(still, show="excess_loss"))[0] == "measured"
+    first = dl.flow(plain, plain.initial(scale=0.5, rng=0))
+    assert len(dl.plot.convergence(dl.convergence_bounds(plain, first)).lines) > 1
