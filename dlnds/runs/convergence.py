@@ -189,8 +189,10 @@ def _error(
     scales = rates.error_scales(layers)
     scales = scales if keeping is None else rates.lasting(scales, *keeping)
     moved = rates.sensitivity(net.quadratic, layers, scales, net.decays, lowest) * part[..., None]
-    rounding = tolerances.rounding(net.dim) * lowest
-    return np.asarray(moved * (np.sqrt(2.0 * np.maximum(excess, 0.0)) + 0.5 * moved) + rounding)
+    rounding, rest = tolerances.rounding(net.dim), np.sqrt(2.0 * np.maximum(excess, 0.0))
+    moved = moved + rounding * rest  # of Σ − W K
+    least = tolerances.SMALLEST**2
+    return np.asarray(moved * (rest + 0.5 * moved) + rounding * lowest + least)
 
 
 def _finished(

@@ -222,6 +222,20 @@ def test_the_error_holds_what_layers_that_fade_lack_of_the_exact_flow(method, rt
     assert largest > 1e-3
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e-12, 1e-8, 1.0])
+@pytest.mark.parametrize("unit", [1e-60, 1.0, 1e60])
+def test_one_layer_is_at_its_bound_up_to_its_error_from_starts_of_any_size(unit, scale):
+    """The excess is e^{−2t} of the first, in floating point: also where weights are nothing yet."""
+    net = dl.LinearNetwork((2, 2), unit * np.diag([2.0, 1.0]))
+    run = dl.flow(net, net.initial(scale=scale * unit, rng=0), (0.0, 10.0))
+    found = dl.convergence_bounds(net, run)
+    lack = abs(found.excess_loss - found.excess_loss[0] * np.exp(-2.0 * run.time))
+    assert (lack <= found.excess_error).all()
+    bounds = found.excess_bound.isel(bound=[0, 1])
+    assert not (abs(found.excess_loss - bounds) > found.excess_error).any()
+    assert float((found.excess_error / found.excess_loss).min()) < 1e-5
+
+
 @pytest.mark.parametrize("rank", [0, 1, 2])
 @pytest.mark.parametrize("balanced", [False, True])
 def test_targets_of_any_rank_have_bounds_that_hold_and_errors_that_are_small(balanced, rank):
