@@ -82,7 +82,8 @@ def find_critical_point(
         the Jacobian, with the singular values ``smallest_nonzero`` and ``largest_zero`` that show
         how clear they are; ``multiplicity``, the order of the zero in its degenerate directions;
         ``n_iterations``; ``convergence``: ``at_start``; ``quadratic``; ``degenerate``, if the
-        multiplicity is above one; ``stagnated``, if rounding forbids to reach ``rtol``. What runs
+        multiplicity is above one; ``stagnated``, if rounding forbids to reach ``rtol``, or, with an
+        infinite ``error``, hides a force that no slope ends, as near points at infinity. What runs
         of the system always record (``loss``) comes with it, and the attribute ``limit`` names the
         critical value.
 
@@ -153,7 +154,7 @@ class Model(NamedTuple):
 
     ``left`` are the rows of Uᵀ, ``right`` the columns of V; ``falling`` are the directions in which
     a gradient flow is stable. Singular values up to ``noise``, and ‖f‖ up to ``rounding``, are not
-    told from zero.
+    told from zero. ``terms`` are the sizes of what each component of f is a sum of.
     """
 
     x: Array
@@ -164,6 +165,7 @@ class Model(NamedTuple):
     falling: Any
     noise: float
     rounding: float
+    terms: Array
 
     @property
     def residual(self) -> float:
@@ -187,6 +189,17 @@ class Model(NamedTuple):
         if np.any(self.s[seen] <= self.noise):
             return np.inf
         return float(np.linalg.norm(g[seen] / self.s[seen]))
+
+    def is_flat(self, first: float) -> bool:
+        """Tell whether a force that is no rounding of its own terms has no slope to end it.
+
+        Nor rounding of the ``first`` ‖f‖, as forces on what has come to zero are. Where few weights
+        are large, as on the way to a zero at infinity, ‖f‖ is nothing beside ‖J‖ ‖x‖ in all
+        directions, and in some there is a force nevertheless.
+        """
+        g, own = np.abs(self.left @ self.f), np.abs(self.left) @ self.terms
+        resolved = g > _EPSILON * np.maximum(first, 4.0 * RESOLVED * own)
+        return bool(np.any(self.s[resolved] <= self.noise))
 
 
 class Trial(NamedTuple):
@@ -296,11 +309,12 @@ class Search:
         change = CURVATURE * model.top * error / model.size if model.size else 0.0
         decision = decided(model.s, max(model.noise, change))
         clear = model.s[model.s > max(CLEAR * model.noise, change)].min(initial=np.inf)
-        error = max(error, model.rounding / float(clear))
+        flat = model.is_flat(self.residuals[0])
+        error = np.inf if flat else max(error, model.rounding / float(clear))
         multiplicity = max(self.multiplicities[-2:])
         word = "degenerate" if multiplicity > 1 else "quadratic"
-        if self.stagnated or not count:
-            word = "stagnated" if self.stagnated else "at_start"
+        if flat or self.stagnated or not count:
+            word = "stagnated" if flat or self.stagnated else "at_start"
         scale = model.top * model.size
         variables: dict[str, Any] = {
             "state": ("parameter", model.x),
@@ -329,6 +343,7 @@ class Search:
 def _expand(system: SystemProtocol, t: float, x: Array, f: Array) -> Model:
     """Return the model at a state; that of a gradient flow from its eigenvectors."""
     matrix, accuracy = dense_jacobian(system, t, x)
+    terms = np.abs(matrix) @ np.abs(x)
     if system.numerics.symmetric:
         values, right = scipy.linalg.eigh(matrix, overwrite_a=True, check_finite=False)
         falling, s = values < 0.0, np.abs(values)
@@ -338,7 +353,7 @@ def _expand(system: SystemProtocol, t: float, x: Array, f: Array) -> Model:
         left, right, falling = left.T, right.T, None
     noise = accuracy * float(s.max())
     rounding = 4.0 * _EPSILON * float(s.max()) * float(np.linalg.norm(x))
-    return Model(x, f, left, s, right, falling, noise, rounding)
+    return Model(x, f, left, s, right, falling, noise, rounding, terms)
 
 
 def _newton(model: Model, evaluate: Evaluate) -> Trial | None:

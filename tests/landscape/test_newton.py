@@ -364,3 +364,25 @@ def test_maps_and_large_systems_are_refused():
     large = dl.LinearNetwork(widths=(70, 70), target=np.eye(70))
     with pytest.raises(ValueError, match="system: needs at most 2000 components, got 4900"):
         dl.find_critical_point(large, np.zeros(4900))
+
+
+@pytest.mark.parametrize("target", [np.array([[2.0]]), np.diag([2.0, 1.0])])
+def test_points_at_infinity_are_not_within_the_tolerance(target):
+    """A layer without decay grows for one with it: ∂L/∂W₁ ≠ 0 of the penalty unless W₁ is zero."""
+    d, reached, fled = len(target), 0, 0
+    net = dl.LinearNetwork((d, d, d), target, weight_decay=(0.3, 0.0))
+    for seed in range(24):
+        try:
+            found = dl.find_critical_point(net, net.initial(scale=0.7, rng=seed))
+        except dl.ConvergenceError:
+            continue
+        size = float(np.linalg.norm(net.unpack(found.state.values)[0]))
+        if int(found.is_within_rtol):
+            assert size <= 1e-10
+            reached += 1
+        else:
+            assert size > 1e-4
+            assert np.isinf(float(found.error))
+            assert dl.schema.decode(found.convergence).item() == "stagnated"
+            fled += 1
+    assert min(reached, fled) >= 3
