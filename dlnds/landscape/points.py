@@ -188,8 +188,9 @@ def classify(net: Any, x: ArrayLike | xr.Dataset, *, rtol: float | None = None) 
     global minimum, and other points of less than the smallest width's rank are no minima. In place
     of what is told of index sets and pairs there are ``map_gradient``, ‖∇ℓ(W)‖ in terms of that at
     W = 0 (where that is nothing, of what it is at maps as large as the layers make them), ``pure``,
-    1 if W is critical for ℓ on the maps of its rank, which is so if ∇ℓ(W) = 0 or the rank is the
-    smallest width (else it is critical for its layers alone: spurious), and ``index`` and
+    1 if W is critical for ℓ on all maps that the layers make, of the smallest width's rank or less,
+    which is so if ∇ℓ(W) = 0 or the rank is the smallest width, entries that are not observed among
+    them (else it is critical for its layers alone: spurious), and ``index`` and
     ``nullity`` of the Hessian where ∇ℓ(W) ≠ 0. A global minimum is not clear if an entry of ∇ℓ(W),
     above rounding of others, is not small in terms of its own at W = 0. Two kinds more are
     possible, where the rank is the smallest width: ``minimum``, if the Hessian is positive across

@@ -40,7 +40,8 @@ def classified(net: LossNetwork, x: ArrayLike | xr.Dataset, rtol: float | None) 
     whole, whole_is_clear = _rank(layers, W, zero)
     slope = float(np.linalg.norm(G)) / strength
     widths = (inputs.shape[1], *net.widths[1:-1], outputs.shape[1])
-    smooth, is_clear = rank == min(widths), _far(slope, zero)
+    # There all maps of at most this rank are reached nearby, seen or not.
+    smooth, is_clear = whole == min(net.widths), _far(slope, zero)
     critical = force <= limit and not (slope <= zero and criterion.recedes())
     variables: dict[str, Any] = {
         "rank": np.int64(whole),

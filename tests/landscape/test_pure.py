@@ -32,6 +32,29 @@ def weighted(w, widths):
     return net, net.pack(layers)
 
 
+@pytest.mark.parametrize("depth", [2, 3])
+def test_what_is_not_observed_counts_for_the_rank_of_a_map(depth):
+    """∇ℓᵀU and ∇ℓ V, U and V the ranges of W, are zero where it is critical on maps of its rank."""
+    loss = dl.losses.completion((2, 2), [0, 1], [0, 0], [2.0, 0.0])
+    ends = [np.array([[0.0, 1.0]]), np.array([[0.0], [1.0]])]
+    for inner, pure in (((1,) * (depth - 1), 1), ((2,) * (depth - 1), 0)):
+        net = dl.LossNetwork((2, *inner, 2), loss)
+        layers = [np.zeros((b, a)) for a, b in itertools.pairwise(net.widths)]
+        for layer in layers:
+            layer[0, 0] = 1.0
+        layers[0][0], layers[-1][:, 0] = ends[0][0], ends[1][:, 0]
+        W = np.linalg.multi_dot([*layers[::-1], np.eye(2)])
+        np.testing.assert_array_equal(W, [[0.0, 0.0], [0.0, 1.0]])
+        gradient = net.criterion.gradient(W)
+        assert not (gradient.T @ ends[1]).any()
+        assert not (gradient @ ends[0].T).any()
+        assert gradient.any()
+        point = dl.classify(net, net.pack(layers))
+        # A map of rank 2 that wider layers reach is better to first order.
+        assert (int(point["rank"]), int(point.pure)) == (1, pure)
+        assert kind(point) != "not_critical"
+
+
 @pytest.mark.parametrize("widths", [(3, 4, 3), (3, 3, 3, 3), (4, 2, 3), (4, 3, 3, 3)])
 def test_with_all_entries_points_are_what_they_are_for_the_square_loss(widths):
     Y = np.zeros((widths[-1], widths[0]))
