@@ -92,7 +92,9 @@ def decay_diagram(
     decays = np.linspace(ends[0], ends[1], n_points)
     sigma, depth = net.problem.modes[1], net.depth
     # All roots that there are somewhere between the bounds.
-    first = penalized.counts(sigma, max(float(ends[0]), np.finfo(float).tiny), depth)
+    least = max(float(ends[0]), np.finfo(float).tiny)
+    at_fold = penalized.folded(sigma, least, depth) & (depth >= 3)  # where both branches end
+    first = np.where(at_fold, 2, penalized.counts(sigma, least, depth)).tolist()
     two = np.zeros(len(sigma), bool)  # no mode keeps a double root
     labels, signs = decayed_branches(net.undecayed(), first, max_rank, modes, two)
     check_memory("n_points", signs.size * len(decays))

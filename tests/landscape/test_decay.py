@@ -112,6 +112,10 @@ def test_near_a_fold_there_are_two_roots_or_none_and_no_more_than_it_keeps_apart
     diagram = dl.decay_diagram(network((1, 1, 1, 1), [2.0], 0.0), (0.5 * decay, decay), n_points=2)
     ends = diagram["size"].sel(mode=0).values[:, -1]
     assert ends[1] == ends[2] > 0.0
+    beyond = dl.decay_diagram(network((1, 1, 1, 1), [2.0], 0.0), (decay, 2 * decay), n_points=2)
+    assert beyond.branch.values.tolist() == diagram.branch.values.tolist()
+    np.testing.assert_array_equal(beyond["size"].sel(mode=0).values[:, 0], ends)
+    assert np.isnan(beyond["size"].sel(mode=0).values[1:, 1]).all()
     pitchfork = dl.critical_points(network((2, 2, 2), [2.0, 1.0], 1.0))
     assert pitchfork.critical_point.values.tolist() == ["{}", "{0}"]
     assert pitchfork.degenerate.values.tolist() == [1, 1]
