@@ -44,7 +44,8 @@ def learning_coefficient(
     -------
     xarray.Dataset
         Schema ``learning_coefficient``: ``learning_coefficient`` λ and ``order`` m; ``components``,
-        the number of irreducible components of the largest dimension n − 2λ of the minima;
+        the number of irreducible components of the largest dimension n − 2λ of the minima (from
+        2⁶³ on a float, so with 16 digits);
         ``decides(level)``, 1 for the levels whose widths decide; ``rank``. ``decision`` says where
         λ comes from: ``formula`` (of all minima), and for the local one ``smooth_point`` (half the
         codimension), ``largest_component`` (that of all minima) or ``upper_bound``. Then it is
