@@ -742,6 +742,13 @@ MUTANTS = (
         ("runs/test_convergence.py",),
     ),
     Mutant(
+        "errors of weights that all decay without those made anew",
+        "theory/rates.py",
+        "_ANEW = 0.1",
+        "_ANEW = 0.0",
+        ("runs/test_convergence.py",),
+    ),
+    Mutant(
         "rates of an imbalance that is nothing but rounding",
         "theory/rates.py",
         "up = np.sign(values) * np.maximum(np.abs(values) - error, 0.0)",

@@ -115,10 +115,11 @@ def convergence_bounds(net: Any, run: xr.Dataset) -> xr.Dataset:
     units that it joins: 10 ``rtol``, or, where it took implicit steps, 0.1 ``rtol``^0.6 if that is
     more. √(2 (L − L_min)) is then known to ε = r Σ_i ‖L_i‖ E_i ‖R_i K‖ (and what a bottleneck and a
     penalty add), with E_i² the sum of squared scales of layer i, or what bounds leave of an E_i of
-    rows before. ``excess_error`` is ε √(2 (L − L_min)) + ½ ε²: r times a number as long as the
-    excess is not nothing but error, and more where a layer fades beside others. It is of first
-    order, and does not tell how much later or earlier a run leaves a saddle than the exact flow.
-    States that others have made are taken for exact.
+    rows before, and a tenth of E_i more each time that it leaves e⁻¹. ``excess_error`` is
+    ε √(2 (L − L_min)) + ½ ε²: r times a number as long as the excess is not nothing but error, and
+    more where a layer fades beside others. It is of first order, and does not tell how much later
+    or earlier a run leaves a saddle than the exact flow. States that others have made are taken for
+    exact.
 
     References
     ----------
@@ -191,7 +192,7 @@ def _error(
     moved = rates.sensitivity(net.quadratic, layers, scales, net.decays, lowest) * part[..., None]
     rounding, rest = tolerances.rounding(net.dim), np.sqrt(2.0 * np.maximum(excess, 0.0))
     moved = moved + rounding * rest  # of Σ − W K
-    least = tolerances.SMALLEST**2
+    least = (tolerances.SMALLEST / (rtol or 1.0)) ** 2  # where squares of what is allowed underflow
     return np.asarray(moved * (rest + 0.5 * moved) + rounding * lowest + least)
 
 

@@ -345,12 +345,14 @@ def _integrals(spacing: Array, values: Array) -> Array:
     """Return the integrals between rows of a monotone piecewise cubic through the values."""
     if len(values) < 2:
         return np.zeros(0)
-    spacing = np.maximum(spacing, np.finfo(float).tiny)
-    secants = np.diff(values) / spacing
+    passed = spacing > 0.0  # rows at one time have nothing between them
+    spacing = np.where(passed, spacing, 0.0)
+    secants = np.where(passed, np.diff(values) / np.where(passed, spacing, 1.0), 0.0)
     slopes = np.zeros(len(values))
     slopes[0], slopes[-1] = secants[0], secants[-1]
     before, after = secants[:-1], secants[1:]
-    weight = (spacing[:-1] + 2.0 * spacing[1:]) / (3.0 * (spacing[:-1] + spacing[1:]))
+    both = spacing[:-1] + spacing[1:]
+    weight = (both + spacing[1:]) / (3.0 * np.where(both > 0.0, both, 1.0))
     same = np.sign(before) * np.sign(after) > 0.0
     # the harmonic mean of both, of which neither a product nor an inverse has to be a number
     large, small = np.where(np.abs(after) > np.abs(before), (after, before), (before, after))

@@ -24,6 +24,8 @@ from dlnds.theory.symmetry import imbalances
 #: Distances that are tried, in terms of the least; and in terms of the largest.
 _DISTANCES = 1.0 + np.geomspace(1e-9, 1e3, 97)
 _PARTS = np.geomspace(1e-12, 1.0, 241)[:-1]
+#: Part of the error of a run that one step makes: it is ten times what is allowed there.
+_ANEW = 0.1
 #: Steps to the nearest minimum.
 _STEPS = 5
 
@@ -116,10 +118,15 @@ def error_scales(layers: Sequence[Array]) -> Array:
 
 
 def lasting(scales: Array, durations: Array, rates: Array) -> Array:
-    """Return the scales of errors (…, time) with what rates of the loss leave of earlier ones."""
+    """Return the scales of errors (…, time) with what rates of the loss leave of earlier ones.
+
+    Within the time in which √(L − L_min) decays a part of an error is made anew: those of weights
+    that decay as fast add up.
+    """
     found, left = scales.copy(), np.exp(-0.5 * durations * rates)
+    anew = _ANEW * scales[..., 1:] * (1.0 - left)
     for row in range(1, scales.shape[-1]):
-        before = found[..., row - 1] * left[..., row - 1]
+        before = found[..., row - 1] * left[..., row - 1] + anew[..., row - 1]
         found[..., row] = np.maximum(scales[..., row], before)
     return found
 

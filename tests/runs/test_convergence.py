@@ -236,6 +236,26 @@ def test_one_layer_is_at_its_bound_up_to_its_error_from_starts_of_any_size(unit,
     assert float((found.excess_error / found.excess_loss).min()) < 1e-5
 
 
+@pytest.mark.parametrize("rtol", [1e-4, 1e-8])
+def test_errors_of_weights_that_all_decay_add_up(rtol):
+    """Of one layer with target 0 the excess is e^{−2t} of the first."""
+    net = dl.LinearNetwork((2, 3), np.zeros((3, 2)))
+    run = dl.flow(net, net.initial(scale=0.5, rng=0), (0.0, 280.0), rtol=rtol)
+    found = dl.convergence_bounds(net, run)
+    assert float(found.excess_loss[-1]) < 1e-200
+    exact = found.excess_loss[0] * np.exp(-2.0 * found.time)
+    assert not (abs(found.excess_loss - exact) > found.excess_error).any()
+    assert not (found.excess_loss > found.excess_bound + found.excess_error).any()
+    (layer,) = net.unpack(run.state.values[0])
+    least = 20.0 * rtol * np.linalg.norm(scales([layer])[0]) / np.linalg.norm(layer)
+    most = least * (1.0 + 0.1 * found.time)  # a tenth more each time that W decays by e
+    most = most + 8.0 * rounding(net.dim)
+    part = found.excess_error / found.excess_loss
+    assert (part >= least).all()
+    assert (part <= most * (1.0 + most)).all()
+    assert 5.0 * part[0] < part[-1]
+
+
 @pytest.mark.parametrize("rank", [0, 1, 2])
 @pytest.mark.parametrize("balanced", [False, True])
 def test_targets_of_any_rank_have_bounds_that_hold_and_errors_that_are_small(balanced, rank):
