@@ -13,7 +13,15 @@ import numpy as np
 from dlnds.arrays import Array, Flags, Integers
 from dlnds.theory import tolerances
 from dlnds.theory.coordinates import product
-from dlnds.theory.moments import Problem, count_pairs, equal, exceeds, groups, limited
+from dlnds.theory.moments import (
+    Problem,
+    count_pairs,
+    equal,
+    exceeds,
+    groups,
+    limited,
+    rank_tolerance,
+)
 from dlnds.theory.spectra import KnownSpectrum
 
 
@@ -39,25 +47,29 @@ def all_most_decays(sigma: Array, depth: int) -> Array:
     return np.array([most_decay(s, depth) if s else 0.0 for s in sigma])
 
 
-def folded(sigma: Array, decay: float, depth: int) -> Flags:
+def folded(sigma: Array, decay: float, depth: int, largest: float = 0.0) -> Flags:
     """Tell of which modes the decay is where their two roots are one, to rounding.
 
-    Of two layers, where the mode is zero and its root leaves: a pitchfork.
+    Of two layers, where the mode is zero and its root leaves: a pitchfork. All σ are known to
+    rounding of the ``largest``, here or of others, which moves where roots meet by up to twice as
+    much.
     """
     if depth == 1 or not decay:
         return np.zeros(len(sigma), bool)
     most = all_most_decays(sigma, depth)
-    return np.asarray(np.abs(decay - most) <= tolerances.EXACT * most)
+    lost = rank_tolerance(1) * max(largest, float(sigma.max(initial=0.0)))
+    parts = lost / np.where(sigma > 0.0, sigma, np.inf)
+    return np.asarray(np.abs(decay - most) <= np.maximum(tolerances.EXACT, 2.0 * parts) * most)
 
 
-def root(sigma: float, decay: float, depth: int, *, upper: bool) -> float:
+def root(sigma: float, decay: float, depth: int, *, upper: bool, largest: float = 0.0) -> float:
     """Return the larger or the smaller root s, NaN where there is none.
 
     One layer has s = σ/(1 + λ), two have s² = σ − λ; neither has a smaller one. More layers have
     two roots below the fold at s^h = (h − 2) σ/(2h − 2), and at it this one; two layers have none
     at their pitchfork.
     """
-    if sigma and folded(np.array([sigma]), decay, depth)[0]:
+    if sigma and folded(np.array([sigma]), decay, depth, largest)[0]:
         return _fold(sigma, depth) if depth >= 3 else np.nan
     if (depth < 3 and not upper) or not 0.0 <= decay < most_decay(sigma, depth):
         return np.nan
@@ -147,7 +159,7 @@ def matched(problem: Problem, layers: Sequence[Array], decay: float) -> Match:
     signs, chosen, inside = np.zeros(len(sigma), np.int64), *np.zeros((2, len(sigma)))
     misses, second, at_fold = [0.0], np.inf, np.zeros(len(sigma), bool)
     for group in groups(sigma):
-        candidates = _candidates(float(sigma[group].mean()), decay, h)
+        candidates = _candidates(float(sigma[group].mean()), decay, h, float(sigma[0]))
         U, V = left[:, group], right[:, group]
         inner = U.T @ rest @ V
         rest = rest - U @ inner @ V.T
@@ -184,13 +196,15 @@ class _Candidates(NamedTuple):
     at_fold: bool
 
 
-def _candidates(sigma: float, decay: float, depth: int) -> _Candidates:
+def _candidates(sigma: float, decay: float, depth: int, largest: float) -> _Candidates:
     """Return the sizes that a mode may have."""
+    at_fold = bool(sigma and folded(np.array([sigma]), decay, depth, largest)[0])
     if depth == 1:
         return _Candidates(np.array([sigma / (1.0 + decay)]), np.array([1]), False)
-    if depth > 2 and sigma and folded(np.array([sigma]), decay, depth)[0]:
+    if depth > 2 and at_fold:
         return _Candidates(np.array([0.0, _fold(sigma, depth)]), np.array([0, 1]), True)
-    signs = np.array([0, 1, -1][: 1 + counts(np.array([sigma]), decay, depth)[0]])
+    count = 0 if at_fold else counts(np.array([sigma]), decay, depth)[0]
+    signs = np.array([0, 1, -1][: 1 + count])
     found = [root(sigma, decay, depth, upper=sign > 0) for sign in signs[1:]]
     return _Candidates(np.array([0.0, *found]), signs, False)
 
@@ -276,8 +290,9 @@ def sizes(sigma: Array, signs: Integers, decay: float, depth: int) -> Array:
     """
     roots = np.zeros((3, len(sigma)))
     for j in np.flatnonzero(np.any(signs, axis=0)):
-        roots[1, j] = root(sigma[j], decay, depth, upper=True)
-        roots[-1, j] = root(sigma[j], decay, depth, upper=False) if decay else np.nan
+        roots[-1, j] = np.nan
+        for sign in (1, -1) if decay else (1,):
+            roots[sign, j] = root(sigma[j], decay, depth, upper=sign > 0, largest=sigma[0])
     return np.asarray(roots[signs, np.arange(len(sigma))])
 
 

@@ -126,6 +126,27 @@ def test_zeros_of_a_fold_and_a_pitchfork_have_no_sign(widths, part):
     assert (zeros > 0) == (part == 0.0)
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_small_modes_are_known_to_rounding_of_large_ones(seed):
+    rng, j = np.random.default_rng(seed), seed % 3
+    sigma = np.geomspace(1.0, 1e-5, 3)
+    turns = [np.linalg.qr(rng.normal(size=(3, 3)))[0] for _ in range(2)]
+    target = turns[0] * sigma @ turns[1]
+    for part, zeros in ((0.0, 4), (1e-6, 0), (-1e-6, 0)):
+        decay = sigma[j] * (1.0 + part)
+        net = dl.LinearNetwork((3, 4, 3), target, weight_decay=decay)
+        found = dl.linearize(net, np.zeros(net.dim))  # λ ± σ_q, each of four hidden units
+        index = 4 * int(np.count_nonzero(sigma > decay)) if part else 4 * j
+        assert (int(found["index"]), int(found.nullity)) == (index, zeros)
+        assert int(dl.critical_points(net)["index"][0]) == index
+        decay = most_of(sigma[j], 3) * (1.0 + part)
+        deep = dl.critical_points(dl.LinearNetwork((3, 3, 3, 3), target, weight_decay=decay))
+        labels = {name for name in deep.critical_point.values.tolist() if name.count(",") == 0}
+        roots = {0.0: {f"{{{j}}}"}, -1e-6: {f"{{{j}⁺}}", f"{{{j}⁻}}"}, 1e-6: set()}[part]
+        assert {name for name in labels if str(j) in name} == roots
+        assert not np.isnan(deep["size"]).any()
+
+
 @pytest.mark.parametrize("depth", [3, 4, 5, 6])
 def test_scalar_folds_have_one_zero_and_their_neighbours_none(depth):
     for sigma in range(1, 21):
