@@ -1059,9 +1059,10 @@ class LinearNetwork(LayeredSystem):
         decay, depth = self.equal_decay, self.depth
         if "lower" in words and depth < 3:
             raise ValueError(f"branch: 'lower' needs three layers or more, got {depth}")
+        largest = float(sigma.max(initial=0.0))
         sizes = np.array(
             [
-                penalized.root(sigma[j], decay, depth, upper=word == "upper")
+                penalized.root(sigma[j], decay, depth, upper=word == "upper", largest=largest)
                 for j, word in zip(chosen, words, strict=True)
             ]
         )

@@ -309,3 +309,24 @@ def test_what_rests_on_the_landscape_without_decay_refuses_it(name):
 def test_other_decays_are_refused(name, decay, words):
     with pytest.raises((ValueError, TypeError), match=f"^{words}"):
         MAKE[name](weight_decay=decay)
+
+
+@pytest.mark.parametrize("depth", [3, 4, 5])
+def test_states_at_folds_of_small_modes_are_those_that_are_listed(depth):
+    """Small σ_j of turned targets are known to rounding of the largest one."""
+    rng = np.random.default_rng(depth)
+    for large in 10.0 ** rng.uniform(4, 7, size=12):
+        left, right = (np.linalg.qr(rng.normal(size=(2, 2)))[0] for _ in range(2))
+        small = rng.uniform(0.5, 3.0)
+        # The two roots of λ s = s^(h−1) (σ − s^h) are one where its largest λ is.
+        size = ((depth - 2) * small / (2 * depth - 2)) ** (1 / depth)
+        decay = size ** (depth - 2) * (small - size**depth)
+        target = left @ np.diag([large, small]) @ right
+        net = dl.LinearNetwork((2,) * (depth + 1), target, weight_decay=decay)
+        listed = [
+            dl.schema.index_set_modes(n) for n in dl.critical_points(net).critical_point.values
+        ]
+        assert {1} in map(set, listed)
+        for modes in listed:
+            x = net.critical_state(modes)
+            assert np.linalg.norm(net.gradient(x)) <= 1e-7 * large
