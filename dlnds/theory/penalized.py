@@ -277,7 +277,8 @@ def attracted(sigma: Array, strengths: Array, decay: float, widths: Sequence[int
         for sign in (1, -1)
     )
     least = {1: -np.inf, 2: 0.5 * upper}.get(depth, lower)
-    goal, unit = upper / sigma[0], strengths / sigma[0]
+    largest = sigma[0] or 1.0
+    goal, unit = upper / largest, strengths / largest
     above = (signs != 0) & (strengths > least)
     return limited(above, goal * (2.0 * unit - goal), min(widths))
 

@@ -330,3 +330,11 @@ def test_states_at_folds_of_small_modes_are_those_that_are_listed(depth):
         for modes in listed:
             x = net.critical_state(modes)
             assert np.linalg.norm(net.gradient(x)) <= 1e-7 * large
+
+
+@pytest.mark.parametrize("widths", [(2, 2), (2, 3, 2), (2, 2, 2, 2)])
+def test_of_a_zero_target_nothing_is_left(widths):
+    net = dl.LinearNetwork(widths, np.zeros((2, 2)), weight_decay=0.1)
+    run = dl.flow(net, net.initial(scale=0.5, rng=0), (0, 1000))
+    assert run.limit == "{}"
+    assert np.linalg.norm(run.state[-1]) <= 1e-30
