@@ -1112,7 +1112,7 @@ def state_coordinates(widths: Sequence[int]) -> dict[str, tuple[str, Any]]:
     return columns("parameter", layer=layers.copy(), row=rows.copy(), column=places.copy())
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=8)  # of wide layers each is large
 def _places(sizes: tuple[int, ...]) -> tuple[Any, Any, Any]:
     """Return layer, row and column of each weight."""
     shapes = [*zip(sizes[1:], sizes[:-1], strict=True)]

@@ -159,11 +159,11 @@ def convergence_bounds(net: Any, run: xr.Dataset) -> xr.Dataset:
     words = np.stack([word for _, word in found.values()], axis=-1)
     certified, keeping = np.full_like(bounds, np.nan), None
     if is_flow:
-        passing = _passing(known)
-        certified = _certified(partials, excess, passing, found)
-        local = rates.between_rows(partials, excess, passing[1])
+        shortest, longest = _passing(known)
+        local = rates.between_rows(partials, excess, longest)
+        certified = _certified(excess, shortest, local, found)
         steady = np.fmax(0.0 if loss.is_bottleneck else local, found["ball"][0][..., :-1])
-        keeping = passing[0], np.nan_to_num(steady)
+        keeping = shortest, np.nan_to_num(steady)
     more = _kept(loss, layers, excess, dims)
     more["excess_error"] = dims, _error(net, known, layers, excess, float(loss.lowest), keeping)
     return _finished(net, known, dims, (excess, rate), (bounds, certified, words), more)
@@ -341,20 +341,19 @@ def _passing(known: xr.Dataset) -> tuple[Array, Array]:
 
 
 def _certified(
-    partials: rates.Partials,
-    excess: Array,
-    passing: tuple[Array, Array],
-    found: dict[str, tuple[Array, Array]],
+    excess: Array, durations: Array, local: Array, found: dict[str, tuple[Array, Array]]
 ) -> Array:
-    """Return what the excess (…, bound, time) is at most, from the first row on."""
-    shortest, longest = passing
+    """Return what the excess (…, bound, time) is at most, from the first row on.
+
+    After the shortest durations between rows, of which ``local`` rates hold all along.
+    """
     between = {name: rate[..., :-1] for name, (rate, _) in found.items()}
-    local, ball = between["partial_products"], between["ball"]
-    if np.isfinite(local).any():
-        between["partial_products"] = rates.between_rows(partials, excess, longest)
+    ball = between["ball"]
+    if np.isfinite(between["partial_products"]).any():
+        between["partial_products"] = local
     if np.isfinite(ball).any():  # before there is one the loss falls
         between["ball"] = np.where(np.isfinite(excess[..., :-1]), np.nan_to_num(ball), np.nan)
-    every = [rates.decayed(excess, shortest, rate) for rate in between.values()]
+    every = [rates.decayed(excess, durations, rate) for rate in between.values()]
     return np.stack(every, axis=-2)
 
 

@@ -165,7 +165,7 @@ def flow(
     -----
     Explicit: Dormand–Prince 8(5,3) with dense output of order 7 [HNW93, section II.5]. Its error
     estimate is zero for modes that decay at the rate 5.63/h; a second one, also of order five, has
-    the error of these to two parts in a hundred, and the larger one counts. Steps are limited by
+    the error of these to two parts in a thousand, and the larger one counts. Steps are limited by
     the modes already learnt, so that a plateau at depth h costs ~ε^{−(h−2)} of them.
     Two things keep their number proportional to log 1/ε.
 

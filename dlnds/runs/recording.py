@@ -60,6 +60,11 @@ class Rows(NamedTuple):
         events[:, 0] = -1
         return cls(times, states, events)
 
+    @classmethod
+    def joined(cls, parts: Sequence["Rows"]) -> "Rows":
+        """Return rows one after the other."""
+        return parts[0] if len(parts) == 1 else cls(*map(_whole, zip(*parts, strict=True)))
+
     def with_event(self, time: float, state: Array, event: tuple[int, int]) -> "Rows":
         """Return the rows with that of an event among them, after others of its time."""
         row = np.searchsorted(self.times[:, 0], time, side="right")
@@ -111,7 +116,7 @@ class Recorder:
         parts, self._parts = self._parts, []
         if not parts:
             return
-        times, states, events = map(_whole, zip(*parts, strict=True))
+        times, states, events = Rows.joined(parts)
         embedded = embed(states) if self.inner else None
         lifted = lift(states) if self.outer else None
         self._gathered.append((times, events, embedded, lifted))
@@ -296,7 +301,7 @@ def after(outer: Back, inner: Back) -> Back:
 
 def one(run: Run, coords: Mapping[str, Any]) -> xr.Dataset:
     """Return one run as a Dataset."""
-    ends = {name: np.int8(words.index(getattr(run, name))) for name, words in _ENDS.items()}
+    ends = {name: schema.flag(words, getattr(run, name)) for name, words in _ENDS.items()}
     attrs = {**run.counts, "stop_reason": int(ends["stop_reason"]), "limit": run.limit}
     flags = {name: xr.Variable((), end) for name, end in ends.items()}
     return xr.Dataset({**run.variables, **flags}, coords, attrs)

@@ -297,8 +297,7 @@ class Stepper:
         while task.events and code == kernels.BUFFER_FULL:  # events are among all rows of a step
             code, more = self._steps(int(self.clock["steps"]))
             parts.append(more)
-        if len(parts) > 1:
-            rows = Rows(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+        rows = Rows.joined(parts)
         reason = REASONS.get(code, "")
         if task.events and self.clock["steps"] > before:
             rows, ended = self._with_events(rows)

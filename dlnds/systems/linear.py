@@ -1038,10 +1038,14 @@ class LinearNetwork(LayeredSystem):
         """Return the loss of such a point, with the penalty."""
         if not self.is_decayed:
             return 0.5 * float(np.sum(np.delete(self.singular_values, modes) ** 2))
+        sizes = self._decayed_sizes(modes, signs)
+        return float(penalized.losses(self.singular_values, sizes, self.mean_decay, self.depth))
+
+    def _decayed_sizes(self, modes: Sequence[int], signs: Sequence[int]) -> Array:
+        """Return the sizes of all modes, with some on larger (1) and smaller roots (−1)."""
         sigma, roots = self.singular_values, np.zeros(len(self.singular_values), np.int64)
         roots[list(modes)] = signs
-        sizes = penalized.sizes(sigma, roots[None], self.mean_decay, self.depth)
-        return float(penalized.losses(sigma, sizes, self.mean_decay, self.depth)[0])
+        return penalized.sizes(sigma, roots[None], self.mean_decay, self.depth)[0]
 
     @property
     def equal_decay(self) -> float:
@@ -1059,13 +1063,8 @@ class LinearNetwork(LayeredSystem):
         decay, depth = self.equal_decay, self.depth
         if "lower" in words and depth < 3:
             raise ValueError(f"branch: 'lower' needs three layers or more, got {depth}")
-        largest = float(sigma.max(initial=0.0))
-        sizes = np.array(
-            [
-                penalized.root(sigma[j], decay, depth, upper=word == "upper", largest=largest)
-                for j, word in zip(chosen, words, strict=True)
-            ]
-        )
+        signs = [1 if word == "upper" else -1 for word in words]
+        sizes = self._decayed_sizes(chosen, signs)[chosen]
         for j, size, word in zip(chosen, sizes, words, strict=True):
             if np.isnan(size):
                 most = penalized.most_decay(sigma[j], depth)

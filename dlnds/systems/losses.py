@@ -42,7 +42,7 @@ from dlnds.systems.varied import fitting_size
 from dlnds.theory import decayed_rates, saddles, tolerances
 from dlnds.theory.coordinates import is_identity, kernel, layers_of, product, span
 from dlnds.theory.forms import LeadingPart
-from dlnds.theory.moments import Problem, from_data, singular_modes
+from dlnds.theory.moments import Moments, Problem, from_data, singular_modes
 from dlnds.theory.rates import Quadratic, of_problem
 
 __all__ = [
@@ -247,13 +247,18 @@ class Loss:
         return loss
 
     @cached_property
+    def _moments(self) -> Moments:
+        """Those of the data, of which the square loss is one but for a constant."""
+        return from_data(self.inputs, self.targets, bool(self.normalize))
+
+    @property
     def irreducible(self) -> float:
         """What no map can remove of the square loss."""
-        return from_data(self.inputs, self.targets, bool(self.normalize)).irreducible_loss
+        return self._moments.irreducible_loss
 
     def moments(self, widths: tuple[int, ...]) -> tuple[Problem, float]:
         """Return the problem of the square loss on the same data, and ‖Y‖², as normalized."""
-        target, root, rest = from_data(self.inputs, self.targets, bool(self.normalize))
+        target, root, rest = self._moments
         root_or_none = None if is_identity(root) else root
         problem = Problem(widths, target, root_or_none, singular_modes(target))
         return problem, float(np.sum(target**2)) + 2.0 * rest

@@ -107,7 +107,7 @@ def is_identity(basis: Array) -> bool:
     return rows == columns and bool((basis == _unit(rows)).all())
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=8)  # of wide layers each is large
 def _unit(size: int) -> Array:
     """Return the identity; read-only."""
     unit = np.eye(size)
@@ -117,7 +117,7 @@ def _unit(size: int) -> Array:
 
 def are_identities(bases: Array) -> Flags:
     """Tell of each square matrix of a stack whether it is the identity, exactly."""
-    found = np.all(bases == np.eye(bases.shape[-1]), axis=(-2, -1))
+    found = np.all(bases == _unit(bases.shape[-1]), axis=(-2, -1))
     return np.asarray(found)
 
 
