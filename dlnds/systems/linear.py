@@ -1045,7 +1045,7 @@ class LinearNetwork(LayeredSystem):
         """Return the sizes of all modes, with some on larger (1) and smaller roots (−1)."""
         sigma, roots = self.singular_values, np.zeros(len(self.singular_values), np.int64)
         roots[list(modes)] = signs
-        return penalized.sizes(sigma, roots[None], self.mean_decay, self.depth)[0]
+        return penalized.sizes(sigma, roots[None], self.mean_decay, self.depth).ravel()
 
     @property
     def equal_decay(self) -> float:
