@@ -19,6 +19,8 @@ Product = Callable[[Array], Array]
 #: Vectors of a Krylov space beyond twice those that are wanted, and restarts after which a search
 #: has failed.
 SPARE, MOST_RESTARTS = 40, 500
+#: How many are looked for first where it is not known how many there are, and how roughly.
+FEW, ROUGH = 8, 2e-2
 #: The matrix is written down where more than this part of all vectors are wanted.
 MANY = 1 / 8
 #: Size up to which a matrix is written down for its largest eigenvalue, and the residual otherwise.
@@ -429,10 +431,12 @@ def lowest_modes(
 
     Of a symmetric operator H with the norm ``radius``, by searches at random starts for the largest
     eigenvalues of 2 ‖H‖ − H, in which those already found are zero: a Krylov space holds one vector
-    of each eigenvalue, but repeated ones are the rule where a network has symmetries. Residuals are
-    at most τ = 16 ε √n ‖H‖. The last start finds nothing: if an eigenvalue were missed by δ, its
-    residual would be at least δ times the part of the random start along the eigenvector, which is
-    of the order 1/√n; so δ is of the order √n τ at most.
+    of each eigenvalue, but repeated ones are the rule where a network has symmetries. How many are
+    less than ``below``, at least, a rough search tells, for Ritz values are not below eigenvalues;
+    those beyond, which are often many, are not settled. Residuals are at most τ = 16 ε √n ‖H‖. The
+    last start finds nothing: if an eigenvalue were missed by δ, its residual would be at least δ
+    times the part of the random start along the eigenvector, which is of the order 1/√n; so δ is of
+    the order √n τ at most.
 
     Raises
     ------
@@ -443,14 +447,18 @@ def lowest_modes(
         size = min(dim if below > 0.0 else 0, dim if count is None else count)
         return np.zeros(size), np.eye(dim, size)
     rng, tolerance = np.random.default_rng(0), 16.0 * np.finfo(float).eps * np.sqrt(dim)
-    found, vectors, wanted = np.empty(0), np.empty((dim, 0)), count or 8
+    found, vectors, wanted = np.empty(0), np.empty((dim, 0)), count or FEW
     while True:
         if wanted >= MANY * dim:  # they would take as much memory, and more time
             check_memory("which", 2 * dim * dim)
             found, vectors = np.linalg.eigh(np.stack([product(v) for v in np.eye(dim)]))
             size = int(np.count_nonzero(found < below))
             return found[:size][:count], vectors[:, :size][:, :count]
-        more, their = _search(product, found, vectors, 2.0 * radius, wanted, tolerance, rng)
+        known, there = (product, found, vectors, 2.0 * radius), wanted
+        if count is None:
+            rough, _ = _search(*known, wanted, ROUGH, rng)
+            there = max(1, int(np.count_nonzero(rough < below)))
+        more, their = _search(*known, there, tolerance, rng)
         limit = below
         if count is not None and len(found) >= count:
             limit = np.sort(found)[count - 1] - tolerance * radius
@@ -459,7 +467,7 @@ def lowest_modes(
             order = np.argsort(found)[:count]
             return found[order], vectors[:, order]
         found, vectors = np.append(found, more[new]), np.hstack([vectors, their[:, new]])
-        more_below = 2 * wanted if new.all() else 1
+        more_below = 2 * wanted if there == wanted else FEW
         wanted = more_below if count is None else max(1, count - len(found))
 
 
