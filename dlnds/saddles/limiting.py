@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.linalg
+import scipy.ndimage
 import xarray as xr
 from numpy.typing import ArrayLike
 
@@ -43,6 +44,8 @@ HOPELESS = float(np.finfo(float).max)
 REST = 1e-9
 #: Sizes of starts that are tried, from the largest on, and the relative error of a flow's clock.
 SIZES, CLOCK = 0.5 * 2.0 ** -np.arange(0.0, 30.0, 0.5), 1e-12
+#: Errors that are this many times the least are no reason to start nearer, which takes longer.
+ALIKE = 10.0
 #: Iterations of Newton's method from the end of a path, which is near its limit if it has one.
 FEW_ITERATIONS = 100
 #: Largest relative move from the end of a path to the critical point that it comes to.
@@ -92,8 +95,8 @@ def escape_path(
     direction
         One row of what `escape_directions` returns.
     delta
-        Distance from the critical point at which the path is entered; ``None`` takes the one at
-        which the neglected orders and the rounding of the clock together are least.
+        Distance from the critical point at which the path is entered; ``None`` takes the largest
+        at which the neglected orders and the rounding of the clock together are about the least.
     t_eval, rtol, save, max_steps
         As for `flow`; times are measured from T_δ.
 
@@ -218,7 +221,9 @@ def _entered(system: WeightSystem, ray: Ray, delta: float | None) -> tuple[float
         entries = [(r, _entry(system, ray, r)) for r in SIZES.tolist()]
         # The clock of a flow, too, may lose some of the time that is left from there on.
         lost = CLOCK * np.abs(time_on_ray(ray.order, ray.rate / ray.order, SIZES))
-        return entries[int(np.argmin([entry.error for _, entry in entries] + lost))]
+        errors = np.array([entry.error for _, entry in entries]) + lost
+        around = scipy.ndimage.maximum_filter1d(errors, 3)  # one alone is small by chance
+        return entries[int(np.argmax(around <= ALIKE * around.min()))]
     size = np.float64(check_number("delta", delta, minimum=0.0))  # whose powers may be infinite
     if not size:
         raise ValueError("delta: needs a positive number")
@@ -289,8 +294,9 @@ def _kind(system: WeightSystem, x: Array) -> str:
     values = scipy.linalg.eigvalsh(-dense_jacobian(system, 0.0, x)[0])
     if values[0] < -tolerances.HESSIAN * np.abs(values).max():
         return "saddle"
-    if system.limit(x, rtol=tolerances.CRITICAL).kind == "global_minimum":
-        return "global_minimum"
+    known = system.limit(x, 0.0, tolerances.CRITICAL).kind
+    if known in ("global_minimum", "saddle"):  # of networks whose landscape is known
+        return known
     further = escape_directions(system, at=x, n_starts=FEW_STARTS)
     return "saddle" if further.sizes["direction"] else "critical_point"
 

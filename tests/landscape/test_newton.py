@@ -171,7 +171,10 @@ def test_every_start_leads_to_a_critical_value(widths, kind, scale):
     dl.schema.validate(point)
     values = dl.critical_points(net)
     gaps = np.abs(values.loss.values - float(point.loss))
-    assert gaps.min() < 1e-10 * float(values.loss.max())
+    allowed = 1e-10 * float(values.loss.max())
+    if not point.is_within_rtol:  # of large weights, where rounding is what is left
+        allowed += float(point.residual[-1] * point.error)
+    assert gaps.min() < allowed
     assert values.critical_point[int(gaps.argmin())] == point.attrs["limit"]
     state, size = point.state.values, np.linalg.norm(start)
     assert float(point.distance) == pytest.approx(np.linalg.norm(state - start))
@@ -371,7 +374,7 @@ def test_points_at_infinity_are_not_within_the_tolerance(target):
     """A layer without decay grows for one with it: ∂L/∂W₁ ≠ 0 of the penalty unless W₁ is zero."""
     d, reached, fled = len(target), 0, 0
     net = dl.LinearNetwork((d, d, d), target, weight_decay=(0.3, 0.0))
-    for seed in range(24):
+    for seed in range(60):
         try:
             found = dl.find_critical_point(net, net.initial(scale=0.7, rng=seed))
         except dl.ConvergenceError:

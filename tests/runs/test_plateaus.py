@@ -13,6 +13,10 @@ import dlnds as dl
 from dlnds._kernels import balance, implicit, jit
 from dlnds.runs import stepping
 
+#: Up to which the loss may rise at depth 1, and depth² as far at others: where the largest
+#: mode is learnt each layer may err by rtol, and W so by depth · rtol · σ.
+RISE = 0.5 * (1e-6 * 3.0) ** 2
+
 
 def ladder(depth, width=3):
     return dl.LinearNetwork(widths=(width,) * (depth + 1), target=np.diag([3.0, 2.0, 1.0]))
@@ -175,7 +179,7 @@ def test_escapes_from_tiny_aligned_starts_keep_the_exact_law(depth):
         visits = dl.saddle_visits(net, run)
         law = visits.predicted_escape_time[:-1]
         np.testing.assert_allclose(visits.escape_time[:-1], law, rtol=2e-6)
-        assert np.diff(run.loss).max() <= (1e-6 * 3.0) ** 2
+        assert np.diff(run.loss).max() <= RISE * depth**2
         assert np.abs(run.conserved - run.conserved[0]).max() <= 1e-9
         counts.append(run.n_steps)
     assert counts[-1] < 900
@@ -198,7 +202,7 @@ def test_gaussian_starts_learn_one_mode_after_the_other(widths, scale):
     assert (reason(run), reason(run, "limit_kind")) == ("limit_reached", "global_minimum")
     assert reason(run, "limit_decision") == "small_residual"
     assert run.n_steps < 900
-    assert np.diff(run.loss).max() <= (1e-6 * 3.0) ** 2
+    assert np.diff(run.loss).max() <= RISE * depth**2
     assert np.abs(run.conserved - run.conserved[0]).max() <= 1e-9 * 5.0
     other = dl.flow(net, 0.1 * scale * start, rtol=1e-6, save=["mode_strength"])
     first = [float(r.time[(r.mode_strength.values[:, 0] > 1.5).argmax()]) for r in (run, other)]
