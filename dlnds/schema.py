@@ -128,10 +128,7 @@ DESCRIPTIONS = {
     "ntk_eigenvalue": ("eigenvalue of the tangent kernel", r"$\kappa$"),
     "map_gradient": ("relative gradient of the loss by the map", ""),
     "measurement": ("measurement", ""),
-    "pure": (
-        "critical for the loss on maps of the widths' rank or less: 1 yes, 0 no",
-        "",
-    ),
+    "pure": ("critical for the loss on maps of the widths' rank or less: 1 yes, 0 no", ""),
     "other_item": ("input", ""),
     "sharpness": ("largest eigenvalue of the Hessian", r"$\lambda_{\max}$"),
     "stable_rank": ("stable rank", r"$\|W\|_F^2/s_1^2$"),

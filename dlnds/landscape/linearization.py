@@ -421,24 +421,26 @@ def _blur(
         pull, size = float(np.linalg.norm(field_of(system, t)(x))), float(np.linalg.norm(x))
         near = pull <= tolerances.HESSIAN * float(np.abs(found.values).max(initial=0.0)) * size
         return (_MOVED * pull / size if near and size else 0.0), None
-    change = _change(system, t, x, found.resolution)
-    if change is None:
+    matrix, _ = dense_jacobian(system, t, x)
+    there = _after_step(system, t, x, matrix, found.resolution)
+    if there is None:
         return 0.0, None
-    blur, there = _MOVED * float(np.linalg.norm(change)), None
-    if not system.numerics.symmetric:
-        matrix = dense_jacobian(system, t, x)[0] + change
-        there = np.asarray(scipy.linalg.eigvals(matrix, check_finite=False))
-    return blur, there
+    blur = _MOVED * float(np.linalg.norm(there - matrix))
+    if system.numerics.symmetric:
+        return blur, None
+    return blur, np.asarray(scipy.linalg.eigvals(there, check_finite=False))
 
 
-def _change(system: SystemProtocol, t: float, x: Array, resolution: float) -> Array | None:
-    """Return what Newton's step to a critical point changes in the Hessian, None if none is near.
+def _after_step(
+    system: SystemProtocol, t: float, x: Array, matrix: Array, resolution: float
+) -> Array | None:
+    """Return J after Newton's step to a critical point, by J at ``x``, None if none is near.
 
     Forces within rounding lead far where the Hessian is flat; there they are left out. Where the
     rest leads far too, less of that is made, if it meets nearly all of the force.
     """
-    force, size = field_of(system, t)(x), float(np.linalg.norm(x))
-    matrix, _ = dense_jacobian(system, t, x)
+    field, size = field_of(system, t), float(np.linalg.norm(x))
+    force = field(x)
     top = float(np.linalg.norm(matrix))
     if not 0.0 < float(np.linalg.norm(force)) <= tolerances.NEARLY * top * size:
         return None
@@ -452,12 +454,12 @@ def _change(system: SystemProtocol, t: float, x: Array, resolution: float) -> Ar
     if not float(np.linalg.norm(step)) <= tolerances.NEARLY * size:
         damped = (-right @ (pull * slopes / (slopes**2 + d**2)) for d in top * _DAMPINGS)
         short = (each for each in damped if np.linalg.norm(each) <= tolerances.NEARLY * size)
-        most, field = _LEFT * np.linalg.norm(force), field_of(system, t)
-        better = [each for each in short if np.linalg.norm(field(x + each)) <= most]
-        if not better:
+        most = _LEFT * np.linalg.norm(force)
+        longest = next((each for each in short if np.linalg.norm(field(x + each)) <= most), None)
+        if longest is None:
             return None
-        step = better[0]
-    changed: Array = dense_jacobian(system, t, x + step)[0] - matrix
+        step = longest
+    changed, _ = dense_jacobian(system, t, x + step)
     return changed
 
 
@@ -625,7 +627,8 @@ def inertia(
     known, moved = None, False
     if zero_tolerance is None:
         terms = terms_at(system, t, state)
-        change = _change(system, t, state, zero * float(np.linalg.norm(terms)))
+        there = _after_step(system, t, state, matrix, zero * float(np.linalg.norm(terms)))
+        change = None if there is None else there - matrix
         scale = _equilibrating(terms)
         matrix *= scale[:, None] * scale
         zero *= float(np.linalg.norm(terms * (scale[:, None] * scale)))

@@ -341,7 +341,7 @@ def _passing(known: xr.Dataset) -> tuple[Array, Array]:
 
 
 def _certified(
-    excess: Array, durations: Array, local: Array, found: dict[str, tuple[Array, Array]]
+    excess: Array, shortest: Array, local: Array, found: dict[str, tuple[Array, Array]]
 ) -> Array:
     """Return what the excess (…, bound, time) is at most, from the first row on.
 
@@ -353,7 +353,7 @@ def _certified(
         between["partial_products"] = local
     if np.isfinite(ball).any():  # before there is one the loss falls
         between["ball"] = np.where(np.isfinite(excess[..., :-1]), np.nan_to_num(ball), np.nan)
-    every = [rates.decayed(excess, durations, rate) for rate in between.values()]
+    every = [rates.decayed(excess, shortest, rate) for rate in between.values()]
     return np.stack(every, axis=-2)
 
 

@@ -355,8 +355,9 @@ def _integrals(spacing: Array, values: Array) -> Array:
     weight = (both + spacing[1:]) / (3.0 * np.where(both > 0.0, both, 1.0))
     same = np.sign(before) * np.sign(after) > 0.0
     # the harmonic mean of both, of which neither a product nor an inverse has to be a number
-    large, small = np.where(np.abs(after) > np.abs(before), (after, before), (before, after))
-    of_large = np.where(np.abs(after) > np.abs(before), weight, 1.0 - weight)
+    grows = np.abs(after) > np.abs(before)
+    large, small = np.where(grows, (after, before), (before, after))
+    of_large = np.where(grows, weight, 1.0 - weight)
     safe = np.where(same, of_large + (1.0 - of_large) * (small / np.where(same, large, 1.0)), 1.0)
     slopes[1:-1] = np.where(same, small / safe, 0.0)
     parts = spacing * (values[:-1] + values[1:]) / 2.0

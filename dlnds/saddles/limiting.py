@@ -223,7 +223,7 @@ def _entered(system: WeightSystem, ray: Ray, delta: float | None) -> tuple[float
         lost = CLOCK * np.abs(time_on_ray(ray.order, ray.rate / ray.order, SIZES))
         errors = np.array([entry.error for _, entry in entries]) + lost
         around = scipy.ndimage.maximum_filter1d(errors, 3)  # one alone is small by chance
-        return entries[int(np.argmax(around <= ALIKE * around.min()))]
+        return entries[int(np.argmax(around / ALIKE <= around.min()))]
     size = np.float64(check_number("delta", delta, minimum=0.0))  # whose powers may be infinite
     if not size:
         raise ValueError("delta: needs a positive number")
