@@ -37,6 +37,7 @@ def _groups() -> list[list[tuple[Any, Any]]]:
         jit,
         langevin,
         linear,
+        low_rank,
         product,
         runge_kutta,
         stabilized,
@@ -49,6 +50,7 @@ def _groups() -> list[list[tuple[Any, Any]]]:
         (linear.loss_jvp_from_inputs, jit.JVP),
         (linear.loss_jvp_from_outputs, jit.JVP),
         (linear.loss_jacobian, jit.JACOBIAN),
+        (low_rank.loss_own_step, runge_kutta.OWN_STEP),
         (product.loss_field, jit.FIELD),
         (product.loss_jvp, jit.JVP),
         (product.loss_jacobian, jit.JACOBIAN),
@@ -64,7 +66,8 @@ def _groups() -> list[list[tuple[Any, Any]]]:
         (runge_kutta.advance_each, runge_kutta.ADVANCE_EACH),
     ]
     alone = [
-        (stabilized.step, runge_kutta.STABILIZED),
+        (low_rank.own_step, runge_kutta.OWN_STEP),
+        (stabilized.step, runge_kutta.OWN_STEP),
         (implicit.advance, implicit.ADVANCE),
         (implicit.factorize_all, implicit.FACTORIZE),
         (implicit.solve_dense, implicit.SOLVE),

@@ -99,8 +99,9 @@ def _table(rows, columns):
 
 
 STAGES, ERRORS, DENSE = _table(_STAGES, 16), _table(_ERRORS, 13), _table(_DENSE, 16)
-# Row s < 16 makes the state of stage s, row 16 + k the coefficient 3 + k of the dense output.
-combine = row_sums(np.concatenate([STAGES, DENSE]))
+# Row s < 16 makes the state of stage s, row 16 + k the coefficient 3 + k of the dense output, row
+# 20 + k error k.
+combine = row_sums(np.concatenate([STAGES, DENSE, np.pad(ERRORS, ((0, 0), (0, 3)))]))
 ERROR_STAGES = np.flatnonzero(ERRORS.any(axis=0))
 ERROR_WEIGHTS = np.ascontiguousarray(ERRORS[:, ERROR_STAGES])
 ORDER = 8
@@ -162,19 +163,23 @@ TASK = record("end rtol atol patience", "max_steps stages stint")
 #: only where it is saved, and whether components are compared in terms of their error scales where
 #: stability is judged; whether steps are stabilized (−1: never more); the time and the evaluation
 #: at which they began, what they took for a unit of time when they were last made, and in all since
-#: another method was asked for; how often they are not to be asked for, since they were no cheaper.
+#: another method was asked for; how often they are not to be asked for, since they were no cheaper;
+#: whether the system has a step of its own.
 CLOCK = record(
     "time time_low before before_low last_step step readable between rate lasting since price",
     "evaluations jacobians steps saved stiff calm unsaved always_dense weighted "
-    "stabilized entered spent futile",
+    "stabilized entered spent futile own_step",
 )
 #: State, that before the last step, dense output of that step (7 rows), and stages (16 rows), the
 #: first of which is the derivative at the state.
 Work = namedtuple("Work", "state previous coefficients stages")
 #: Times to save, if not each step, and the rows to save in: compensated times, and states.
 Rows = namedtuple("Rows", "wanted times states")
-#: What an explicit method asks of a system; the tables of the stabilized method, and its step.
-Explicit = namedtuple("Explicit", "params field error_scale restore holds tables stabilized_step")
+#: What an explicit method asks of a system; the tables of the stabilized method, and its step; the
+#: step that the system has of its own.
+Explicit = namedtuple(
+    "Explicit", "params field error_scale restore holds tables stabilized_step own_step"
+)
 #: For each number of stages: how far it reaches (see `stabilized`), the first row of its recurrence
 #: (and one more number), the weights of its last stages.
 Tables = namedtuple("Tables", "reach firsts recurrence last")
@@ -196,11 +201,12 @@ def work_of(x: Any) -> Any:
 
 
 @part
-def step(field, t, x, h, params, stages, x_new, last):
+def step(method, t, x, h, stages, x_new, last):
     """Take one step to ``x_new``; ``stages[0]`` and ``[12]`` are derivatives at its ends.
 
     The state of the last stage before its end, ``stages[11]``, is left in ``last``.
     """
+    field, params = method.field, method.params
     # No loop, for `combine` wants to know its row when it is compiled.
     combine(x, h, stages, 1, x_new)
     field(t + NODES[1] * h, x_new, params, stages[1])
@@ -247,10 +253,14 @@ def error_norm(h, stages, tolerance):
             fifth += (high / tolerance[i]) ** 2
             third += (low / tolerance[i]) ** 2
             decaying += (fast / tolerance[i]) ** 2
+    return abs(h) * joined_error(fifth, third, decaying) / np.sqrt(tolerance.size)
+
+
+@part
+def joined_error(fifth, third, decaying):
+    """Return the size that the sums of squares of the three errors make."""
     largest = max(fifth, decaying)
-    if largest == 0.0:
-        return 0.0
-    return abs(h) * largest / np.sqrt((largest + 0.01 * third) * tolerance.size)
+    return largest / np.sqrt(largest + 0.01 * third) if largest > 0.0 else largest
 
 
 @part
@@ -479,8 +489,8 @@ def outgrown(scale, grown):
 @inlined
 def named(parts):
     """Return what the method asks of a system under its names, which Python cannot pass."""
-    params, field, error_scale, restore, holds, tables, stabilized_step = parts
-    return Explicit(params, field, error_scale, restore, holds, tables, stabilized_step)
+    params, field, error_scale, restore, holds, tables, stabilized_step, own_step = parts
+    return Explicit(params, field, error_scale, restore, holds, tables, stabilized_step, own_step)
 
 
 @inlined
@@ -568,7 +578,7 @@ def accepted_step(method, task, now, remaining, unread, work, trial):
             h = max(unread, min(h, now.readable))
         if not np.isfinite(t + h):
             return END_REACHED, h
-        step(method.field, t, x, h, method.params, stages, trial.state, trial.last)
+        step(method, t, x, h, stages, trial.state, trial.last)
         now.evaluations += 12
         method.error_scale(t + h, trial.state, method.params, trial.scale)
         set_tolerance(task, trial)
@@ -577,9 +587,8 @@ def accepted_step(method, task, now, remaining, unread, work, trial):
             heed_rounding(method.field, t, x, h, method.params, stages[0], tolerance)
             now.evaluations += 1
             error = error_norm(h, stages, tolerance)
-        # whatever the error is, an infinite scale allows it
+        # whatever the error is, an infinite scale allows it; no stage is infinite where it is not
         finite = np.isfinite(error) and all_finite(trial.scale) and all_finite(trial.state)
-        finite = finite and all_finite(stages[12])
         factor = growth(error, SAFETY, 1.0, ORDER, limit) if finite else SLOWEST
         beyond |= not finite
         if finite and error <= 1.0:
@@ -617,9 +626,13 @@ def error_inside(method, now, h, unread, work, trial):
 def next_step(method, tasks, clock, remaining, unread, work, trial):
     """Make a step by the method that is in use; return a code and the step."""
     code, h, now = REFUSED, 0.0, clock[0]
+    parts = method.params, method.field, method.error_scale
     if now.stabilized == 1:
-        parts = method.params, method.field, method.error_scale
         code, h = method.stabilized_step(
+            parts, method.tables, tasks, clock, remaining, unread, work, trial
+        )
+    if code == REFUSED and now.own_step == 1:
+        code, h = method.own_step(
             parts, method.tables, tasks, clock, remaining, unread, work, trial
         )
     if code == REFUSED:
@@ -797,14 +810,14 @@ def driver(parts):
 
 
 TABLES = types.NamedTuple((_VECTOR, types.int64[::1], _MATRIX, _MATRIX), Tables)
-#: ``stabilized_step(parts, tables, tasks, clock, remaining, unread, work, trial)``
-STABILIZED = types.Tuple((types.int64, types.float64))(
+#: ``own_step(parts, tables, tasks, clock, remaining, unread, work, trial)``
+OWN_STEP = types.Tuple((types.int64, types.float64))(
     *(types.Tuple((PARAMS, _FIELD, _FIELD)), TABLES, numba.from_dtype(TASK)[::1], CLOCKS),
     *(types.float64, types.float64, WORK, types.NamedUniTuple(_VECTOR, 5, Trial)),
 )
 _EXPLICIT = (
     *(PARAMS, _FIELD, _FIELD, types.FunctionType(RESTORE), types.FunctionType(RESTORE)),
-    *(TABLES, types.FunctionType(STABILIZED)),
+    *(TABLES, types.FunctionType(OWN_STEP), types.FunctionType(OWN_STEP)),
 )
 ADVANCE = driver(_EXPLICIT)
 _STACK, _NUMBERS = types.float64[:, :, ::1], types.int64[::1]
@@ -861,8 +874,8 @@ NO_TABLES = Tables(np.empty(0), np.empty(0, np.int64), np.empty((0, 3)), np.empt
 
 
 @jit
-def no_stabilized_step(parts, tables, tasks, clock, remaining, unread, work, trial):
-    """Stand for the stabilized method where it is not at hand."""
+def no_step(parts, tables, tasks, clock, remaining, unread, work, trial):
+    """Stand for a step that is not at hand."""
     return REFUSED, 0.0
 
 

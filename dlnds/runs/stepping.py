@@ -177,7 +177,7 @@ def explicit_parts(system: SystemProtocol, *, stabilize: bool = False) -> tuple[
 
     What stabilized steps need, which few runs make, is at hand only if asked for.
     """
-    numerics, tables, step = system.numerics, kernels.NO_TABLES, kernels.no_stabilized_step
+    numerics, tables, step = system.numerics, kernels.NO_TABLES, kernels.no_step
     if stabilize:
         tables, step = stabilized.tables(), stabilized.step
     return (
@@ -187,7 +187,8 @@ def explicit_parts(system: SystemProtocol, *, stabilize: bool = False) -> tuple[
         jit.ready(numerics.restore, jit.RESTORE),
         jit.ready(numerics.holds, jit.RESTORE),
         tables,
-        jit.ready(step, kernels.STABILIZED),
+        jit.ready(step, kernels.OWN_STEP),
+        jit.ready(numerics.own_step or kernels.no_step, kernels.OWN_STEP),
     )
 
 
@@ -283,6 +284,7 @@ class Stepper:
             self.parts[False][1](self.time, x, system.params, self.work.stages[0])
             self.clock["evaluations"] += 1
         self.clock["rate"] = 0.0
+        self.clock["own_step"] = system.numerics.own_step is not None
 
     @property
     def time(self) -> float:

@@ -111,6 +111,7 @@ class _Stack:
         (count, n), rows = states.shape, _rows(self.task)
         self.clocks = np.tile(kernels.clock_at(self.task.span[0]), count)
         self.clocks["weighted"] = self.frame.numerics.weighted
+        self.clocks["own_step"] = self.frame.numerics.own_step is not None
         self.orders = np.zeros(count, kernels.TASK)
         self.works = states, states.copy(), np.zeros((count, 7, n)), np.zeros((count, 16, n))
         self.growth = np.full(count, GROWTH)

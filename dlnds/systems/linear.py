@@ -16,7 +16,7 @@ import xarray as xr
 from numpy.typing import ArrayLike
 
 from dlnds import schema
-from dlnds._kernels import decayed, straight
+from dlnds._kernels import decayed, low_rank, straight
 from dlnds._kernels import linear as kernels
 from dlnds.arrays import Array, Flags, Integers, Kernel, Params
 from dlnds.errors import (
@@ -141,6 +141,7 @@ class LinearNetwork(LayeredSystem):
     """
 
     _fields = (kernels.field_from_inputs, kernels.field_from_outputs)
+    _low_rank_step = staticmethod(low_rank.own_step)
     _jvps = (kernels.jvp_from_inputs, kernels.jvp_from_outputs)
     _jacobian = staticmethod(kernels.jacobian)
 
@@ -510,7 +511,9 @@ class LinearNetwork(LayeredSystem):
         if self.specialize:
             count = straight.multiplications(self.widths, self.target.shape[1], self.whitened)
             found = found._replace(
-                field_cost=0.3 * count, error_scale=straight.error_scale(self.widths)
+                field_cost=0.3 * count,
+                error_scale=straight.error_scale(self.widths),
+                own_step=None,
             )
             if not self.is_decayed:
                 found = found._replace(holds=straight.holds(self.widths))

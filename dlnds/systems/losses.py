@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from dlnds import schema
 from dlnds._kernels import linear as kernels
+from dlnds._kernels import low_rank
 from dlnds.arrays import Array, Params
 from dlnds.errors import (
     check_array,
@@ -580,6 +581,7 @@ class LossNetwork(LayeredSystem):
     """
 
     _fields = (kernels.loss_field_from_inputs, kernels.loss_field_from_outputs)
+    _low_rank_step = staticmethod(low_rank.loss_own_step)
     _jvps = (kernels.loss_jvp_from_inputs, kernels.loss_jvp_from_outputs)
     _jacobian = staticmethod(kernels.loss_jacobian)
 

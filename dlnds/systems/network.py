@@ -67,6 +67,9 @@ from dlnds.theory.coordinates import (
 _TINY = 1e-12
 #: Powers of e below which nothing overflows.
 _LARGEST_LOG = 700.0
+#: Up to how many outputs, and from how many weights on, derivatives are kept as factors: steps are
+#: 1.3 to 1.7 times as fast there, and no faster with 30,000 weights, or 32 outputs.
+FEW_OUTPUTS, MANY_WEIGHTS = 16, 60_000
 #: States from which the sizes of terms are told.
 _N_ALIKE = 4
 
@@ -508,6 +511,8 @@ class LayeredSystem(WeightSystem):
     #: Kernels of the field and its derivative, from the inputs and from the outputs.
     _fields: tuple[Kernel, Kernel]
     _jvps: tuple[Kernel, Kernel]
+    #: The step of the explicit method for many weights and few outputs, without weight decay.
+    _low_rank_step: Kernel
 
     def _loss_of(self, maps: Array) -> Any:
         raise NotImplementedError
@@ -519,6 +524,12 @@ class LayeredSystem(WeightSystem):
     def _wide_input(self) -> bool:
         """Whether the network is narrower at its outputs than its problem at the inputs."""
         return bool(self.params[0][1] > self.widths[-1])
+
+    @property
+    def _has_low_rank(self) -> bool:
+        """Whether steps pay that keep derivatives as factors with a row for each output."""
+        few = self._wide_input and self.widths[-1] <= FEW_OUTPUTS
+        return few and self.dim >= MANY_WEIGHTS and self.depth > 1 and not self.is_decayed
 
     @property
     def _field(self) -> Kernel:  # type: ignore[override]
@@ -540,6 +551,7 @@ class LayeredSystem(WeightSystem):
             # What is called, and what is multiplied.
             field_cost=300.0 * self.depth + 3.0 * self.dim * min(self.widths[0], self.widths[-1]),
             reduce=self._without_unused,
+            own_step=self._low_rank_step if self._has_low_rank else None,
             **({} if self.is_decayed else kept),
         )
 

@@ -245,6 +245,7 @@ class ProductFlow(SystemProtocol):
             invariants=lambda states: np.zeros((*states.shape[:-1], self.rank**2)),
             field_cost=layers.field_cost + 60.0 * self.rank**3,
             tangent=None,
+            own_step=None,
             symmetric=False,
             reduce=lambda x: None,
             straight=lambda: None,

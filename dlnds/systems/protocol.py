@@ -148,6 +148,9 @@ class Numerics(NamedTuple):
     invariants: Callable[[Array], Array] = lambda states: np.zeros((*states.shape[:-1], 0))
     #: Nanoseconds that an evaluation of the field takes, roughly: whether implicit steps pay.
     field_cost: float = 1e3
+    #: An explicit step that is faster than that for any field, with its arguments and results, if
+    #: there is one: a kernel.
+    own_step: Kernel | None = None
     #: The Jacobian times many vectors, one a column, which returns its trace: a kernel
     #: ``tangent(t, x, vectors, params, out)``, if it is known.
     tangent: Kernel | None = None

@@ -1,6 +1,7 @@
 """Kernels against their definitions."""
 
 import itertools
+from collections import namedtuple
 
 import naive
 import numba
@@ -121,6 +122,10 @@ def error_estimate(h, stages, tolerance):
     return runge_kutta.error_norm(h, stages, tolerance)
 
 
+#: What a step asks of a method.
+Method = namedtuple("Method", "field params")
+
+
 def decay(t, x, params, out):
     """x' = −λx."""
     out[:] = -params[1] * x
@@ -131,7 +136,7 @@ def error_and_estimate(rates, start):
     step = getattr(runge_kutta.step, "py_func", runge_kutta.step)
     new, stages, params = np.empty_like(start), np.zeros((16, len(start))), (PARAMS[0], rates)
     decay(0.0, start, params, stages[0])
-    step(decay, 0.0, start, 1.0, params, stages, new, np.empty_like(start))
+    step(Method(decay, params), 0.0, start, 1.0, stages, new, np.empty_like(start))
     error = np.linalg.norm(new - np.exp(-rates) * start) / np.sqrt(len(start))
     return error, error_estimate(1.0, stages, np.ones(len(start)))
 
@@ -186,7 +191,7 @@ def fixed_steps(field, start, n, t_end):
     new, last, stages = np.empty_like(x), np.empty_like(x), np.zeros((16, len(x)))
     for i in range(n):
         field(i * h, x, PARAMS, stages[0])
-        step(field, i * h, x, h, PARAMS, stages, new, last)
+        step(Method(field, PARAMS), i * h, x, h, stages, new, last)
         x = new.copy()
     return x
 
@@ -216,7 +221,7 @@ def test_order_of_the_dense_output_is_seven():
         new, last, out = np.empty((3, 2))
         stages, coefficients = np.zeros((16, 2)), np.empty((7, 2))
         pendulum(0.0, START, PARAMS, stages[0])
-        step(pendulum, 0.0, START, h, PARAMS, stages, new, last)
+        step(Method(pendulum, PARAMS), 0.0, START, h, stages, new, last)
         dense_coefficients(pendulum, 0.0, START, h, PARAMS, stages, new, coefficients, last)
         worst = 0.0
         for theta in (0.15, 0.35, 0.5, 0.65, 0.85):
@@ -257,7 +262,7 @@ def test_the_error_of_the_dense_output_is_told(rates, low, high):
         new, last, out = np.empty((3, 2))
         stages, coefficients = np.zeros((16, 2)), np.empty((7, 2))
         rotating(0.0, start, params, stages[0])
-        step(rotating, 0.0, start, 1.0, params, stages, new, last)
+        step(Method(rotating, params), 0.0, start, 1.0, stages, new, last)
         make(rotating, 0.0, start, 1.0, params, stages, new, coefficients, last)
         states = []
         for theta in part:

@@ -99,7 +99,7 @@ def one_step(system, x, h, rate, expected=runge_kutta.ACCEPTED):
     parts[1](0.0, x, parts[0], work.stages[0])
     trial = runge_kutta.Trial(*(np.zeros(x.size) for _ in range(5)))
     scale(0.0, x, parts[0], trial.here)
-    step = jit.ready(stabilized.step, runge_kutta.STABILIZED)
+    step = jit.ready(stabilized.step, runge_kutta.OWN_STEP)
     code, length = step(
         (*parts, scale), stabilized.tables(), tasks, clock, np.inf, np.inf, work, trial
     )

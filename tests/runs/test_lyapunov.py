@@ -592,11 +592,11 @@ def test_the_loss_falls_at_the_recorded_rate():
 def test_after_long_plateaus_the_decrease_is_the_integral_or_there_is_none():
     """Quadrature of the rows of a run is good to a few hundredths; of times nobody knows, nothing.
 
-    At 1e16 only both numbers of the clock tell when something was, at 1e41 nothing does.
+    At 3e14 only both numbers of the clock tell when something was, at 1e38 nothing does.
     """
     for depth, known in ((3, True), (4, True), (5, False)):
         net = dl.LinearNetwork((2,) * (depth + 1), np.diag([2.0, 1.0]))
-        run = dl.flow(net, net.initial("balanced", scale=1e-8, rng=0))
+        run = dl.flow(net, net.initial("balanced", scale=1e-7, rng=0))
         found = dl.lyapunov_function(run)
         there = found.integrated_rate.notnull().values
         assert there.all() == known
