@@ -48,6 +48,27 @@ MUTANTS = (
         ("kernels/test_stabilized.py", "runs/test_stabilized_runs.py"),
     ),
     Mutant(
+        "factors of a stage as if all before it had the weight of the first",
+        "_kernels/low_rank.py",
+        "overlaps[o, j] *= weights[j // outputs]",
+        "overlaps[o, j] *= weights[0]",
+        ("kernels/test_low_rank.py",),
+    ),
+    Mutant(
+        "stages expanded from other rows of a layer",
+        "_kernels/low_rank.py",
+        "turned[q, o] = left[o, row + q]",
+        "turned[q, o] = left[o, q]",
+        ("kernels/test_low_rank.py",),
+    ),
+    Mutant(
+        "dense output from stages that were not expanded",
+        "_kernels/low_rank.py",
+        "        write_stages(method, work.stages)\n",
+        "        pass\n",
+        ("kernels/test_low_rank.py",),
+    ),
+    Mutant(
         "equal singular values counted as distinct",
         "theory/spectra.py",
         "distinct=~equal(sigma),",

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy.special import hyp2f1
 
 import dlnds as dl
+from dlnds._kernels import jit, runge_kutta
 
 
 def chain(layers, first, last, size):
@@ -147,6 +148,18 @@ def random_network(widths, seed, kind="whitened", rank=None):
 
 def state_of(net, seed, scale=1.0):
     return scale * np.random.default_rng(seed).normal(size=net.dim)
+
+
+def kernel_step(kernel, tables, system, x, tasks, clock, unread=np.inf):
+    """Make a compiled step of its own from a state; return its code and length, and both works."""
+    work, trial = runge_kutta.work_of(x), runge_kutta.Trial(*np.zeros((5, x.size)))
+    parts = system.params, jit.ready(system.field, jit.FIELD)
+    scale = jit.ready(system.numerics.error_scale, jit.FIELD)
+    parts[1](0.0, x, parts[0], work.stages[0])
+    scale(0.0, x, parts[0], trial.here)
+    step, parts = jit.ready(kernel, runge_kutta.OWN_STEP), (*parts, scale)
+    code, length = step(parts, tables, tasks, clock, np.inf, unread, work, trial)
+    return code, length, work, trial
 
 
 KINDS = ("whitened", "full", "singular")

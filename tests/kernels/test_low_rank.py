@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import dlnds as dl
 from dlnds._kernels import jit, low_rank, runge_kutta
-from dlnds._kernels.runge_kutta import ACCEPTED, OWN_STEP
+from dlnds._kernels.runge_kutta import ACCEPTED
 from dlnds.systems import network
 
 EPS = np.finfo(float).eps
@@ -24,14 +24,8 @@ def one_step(kernel, net, x, h, *, rtol=1e-6, unread=np.inf):
     tasks, clock = np.zeros(1, runge_kutta.TASK), runge_kutta.clock_at(0.0)
     tasks[0] = np.inf, rtol, 0.0, np.inf, 1000, 0, 0
     clock["step"] = h
-    work = runge_kutta.work_of(x)
-    parts = net.params, jit.ready(net.field, jit.FIELD)
-    scale = jit.ready(net.numerics.error_scale, jit.FIELD)
-    parts[1](0.0, x, parts[0], work.stages[0])
-    trial = runge_kutta.Trial(*(np.zeros(x.size) for _ in range(5)))
-    scale(0.0, x, parts[0], trial.here)
-    code, length = jit.ready(kernel, OWN_STEP)(
-        (*parts, scale), runge_kutta.NO_TABLES, tasks, clock, np.inf, unread, work, trial
+    code, length, work, trial = naive.kernel_step(
+        kernel, runge_kutta.NO_TABLES, net, x, tasks, clock, unread
     )
     return code, length, clock[0].copy(), work, trial
 

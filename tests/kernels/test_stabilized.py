@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import dlnds as dl
-from dlnds._kernels import jit, runge_kutta, stabilized
+from dlnds._kernels import runge_kutta, stabilized
 
 COUNTS = sorted(stabilized.TABLE)
 #: 1/γ of all trees with up to four nodes, in the order of `tableau_weights`.
@@ -93,15 +93,8 @@ def one_step(system, x, h, rate, expected=runge_kutta.ACCEPTED):
     tasks, clock = np.zeros(1, runge_kutta.TASK), runge_kutta.clock_at(0.0)
     tasks[0] = np.inf, 1e-3, 0.0, np.inf, 10, len(COUNTS) - 1, 10_000
     clock["step"], clock["rate"], clock["stabilized"] = h, rate, 1
-    work = runge_kutta.work_of(x)
-    parts = system.params, jit.ready(system.field, jit.FIELD)
-    scale = jit.ready(system.numerics.error_scale, jit.FIELD)
-    parts[1](0.0, x, parts[0], work.stages[0])
-    trial = runge_kutta.Trial(*(np.zeros(x.size) for _ in range(5)))
-    scale(0.0, x, parts[0], trial.here)
-    step = jit.ready(stabilized.step, runge_kutta.OWN_STEP)
-    code, length = step(
-        (*parts, scale), stabilized.tables(), tasks, clock, np.inf, np.inf, work, trial
+    code, length, _, trial = naive.kernel_step(
+        stabilized.step, stabilized.tables(), system, x, tasks, clock
     )
     assert code == expected
     return trial.state, length, clock[0]
