@@ -93,11 +93,15 @@ def block(factors, params, side, i, first, places):
 
 
 @part
-def add_overlaps(a, firsts, seconds, weights, out):
-    """Add ``Σ_j w_j (a A_jᵀ) B_j`` for the blocks of two stacks."""
+def add_overlaps(a, firsts, seconds, h, weights, out):
+    """Add ``h Σ_j w_j (a A_jᵀ) B_j`` for the blocks of two stacks.
+
+    On plateaus factors are so small, and steps so long, that no product is a number without h.
+    """
     outputs = a.shape[0]
-    overlaps = np.empty((outputs, firsts.shape[0]))
-    multiply_right_transposed(a, firsts, overlaps, 0.0)
+    overlaps, scaled = np.empty((outputs, firsts.shape[0])), np.empty(a.shape)
+    scaled_sum(h, a, 0.0, a, scaled)
+    multiply_right_transposed(scaled, firsts, overlaps, 0.0)
     for o in range(outputs):
         for j in range(overlaps.shape[1]):
             overlaps[o, j] *= weights[j // outputs]
@@ -105,20 +109,20 @@ def add_overlaps(a, firsts, seconds, weights, out):
 
 
 @part
-def write_factors(place, written, x, weights, params, factors):
-    """Write factors to a place, at the state that ``weights`` make of ``x`` and what is written."""
+def write_factors(place, written, x, h, weights, params, factors):
+    """Write factors to a place, at ``x`` and h times what ``weights`` make of those written."""
     depth, outputs = params[0][0], outputs_of(params)
     left = block(factors, params, 0, depth - 1, place, 1)
     assign(layer(x, params, depth), left)
     for j in range(written):
-        scaled_sum(1.0, left, weights[j], block(factors, params, 1, depth - 1, j, 1), left)
+        scaled_sum(1.0, left, h * weights[j], block(factors, params, 1, depth - 1, j, 1), left)
     for i in range(depth - 1, 0, -1):
         before = block(factors, params, 0, i - 1, place, 1)
         multiply(left, layer(x, params, i), before, 0.0)
         if written > 0:
             lefts = block(factors, params, 0, i, 0, written)
             rights = block(factors, params, 1, i - 1, 0, written)
-            add_overlaps(left, lefts, rights, weights, before)
+            add_overlaps(left, lefts, rights, h, weights, before)
         left = before
     image = np.empty((outputs, params[0][1]))
     times_root(left, params, image)
@@ -131,7 +135,7 @@ def write_factors(place, written, x, weights, params, factors):
         if written > 0:
             lefts = block(factors, params, 0, i, 0, written)
             rights = block(factors, params, 1, i - 1, 0, written)
-            add_overlaps(right, rights, lefts, weights, after)
+            add_overlaps(right, rights, lefts, h, weights, after)
         right = after
 
 
@@ -177,11 +181,8 @@ def expand(first, params, factors, panels):
 def step(method, t, x, h, stages, x_new, last):
     """Take one step as `runge_kutta.step` does; its errors are left in some rows of ``stages``."""
     params, factors = method.params, method.factors
-    weights = np.zeros(COUNT)
     for s in range(PLACES.size):
-        for j in range(COUNT):
-            weights[j] = h * WEIGHTS[s, j]
-        write_factors(PLACES[s], WRITTEN[s], x, weights, params, factors)
+        write_factors(PLACES[s], WRITTEN[s], x, h, WEIGHTS[s], params, factors)
     panels, first = room_for_panels(params), 0
     nothing = np.zeros(panels.size // COUNT)
     while first < x.size:

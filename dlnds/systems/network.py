@@ -68,8 +68,9 @@ _TINY = 1e-12
 #: Powers of e below which nothing overflows.
 _LARGEST_LOG = 700.0
 #: Up to how many outputs, and from how many weights on, derivatives are kept as factors: steps are
-#: 1.3 to 1.7 times as fast there, and no faster with 30,000 weights, or 32 outputs.
-FEW_OUTPUTS, MANY_WEIGHTS = 16, 60_000
+#: 1.1 to 1.7 times as fast there, and no faster with 30,000 weights, 32 outputs, or layers
+#: so narrow that there are fewer weights than so many times the numbers of a factor.
+FEW_OUTPUTS, MANY_WEIGHTS, IN_FACTORS = 16, 60_000, 8
 #: States from which the sizes of terms are told.
 _N_ALIKE = 4
 
@@ -528,8 +529,10 @@ class LayeredSystem(WeightSystem):
     @property
     def _has_low_rank(self) -> bool:
         """Whether steps pay that keep derivatives as factors with a row for each output."""
-        few = self._wide_input and self.widths[-1] <= FEW_OUTPUTS
-        return few and self.dim >= MANY_WEIGHTS and self.depth > 1 and not self.is_decayed
+        outputs = self.widths[-1]
+        few = self._wide_input and outputs <= FEW_OUTPUTS
+        many = self.dim >= max(MANY_WEIGHTS, IN_FACTORS * outputs * sum(self.widths))
+        return few and many and self.depth > 1 and not self.is_decayed
 
     @property
     def _field(self) -> Kernel:  # type: ignore[override]
