@@ -21,6 +21,7 @@ from collections import namedtuple
 import numpy as np
 
 from dlnds._kernels import linear, runge_kutta
+from dlnds._kernels.balance import widest, width
 from dlnds._kernels.dense import (
     assign,
     copy,
@@ -44,30 +45,21 @@ from dlnds._kernels.runge_kutta import ERRORS, STAGES, joined_error
 #: Where stages are kept: two that later ones do not need give their places to these.
 PLACES = np.array([0, 1, 2, 1, 3, 2, 4, 5, 6, 7, 8, 9, 10])
 COUNT = 11
+#: How many places have been written before each stage.
+WRITTEN = np.concatenate([[0], np.maximum.accumulate(PLACES)[:-1] + 1])
 
 
 def _by_place(table):
-    """Return the columns of a table of stages by the places of those that are left at the end."""
-    columns = np.zeros((len(table), COUNT))
-    for j in (0, *range(3, 13)):
-        columns[:, PLACES[j]] = table[:, j]
-    return columns
-
-
-def _weights():
-    """Return for each stage the weights of the places, at the time when it is made."""
-    weights = np.zeros((13, COUNT))
-    for s in range(13):
-        for j in np.flatnonzero(STAGES[s]):
-            weights[s, PLACES[j]] = STAGES[s, j]
+    """Return rows of weights of stages as those of their places, at the time of each row."""
+    weights = np.zeros((len(table), COUNT))
+    for row, j in np.argwhere(table):
+        weights[row, PLACES[j]] = table[row, j]
     return weights
 
 
-WEIGHTS = _weights()
-#: How many places have been written before each stage.
-WRITTEN = np.array([0, 1, 2, 3, 3, 4, 4, 5, 6, 7, 8, 9, 10])
+WEIGHTS = _by_place(STAGES[:13])
 #: Rows make the state of the last stage, the end of the step, and its three errors.
-combine = row_sums(_by_place(np.concatenate([STAGES[11:13, :13], ERRORS])))
+combine = row_sums(np.concatenate([WEIGHTS[11:], _by_place(ERRORS)]))
 #: Numbers of each stage that are expanded at once, if layers have no longer rows.
 PANEL = 8192
 #: Rows of the stages where a step leaves its three errors.
@@ -77,19 +69,12 @@ LowRank = namedtuple("LowRank", "params field error_scale factors")
 
 
 @part
-def outputs_of(params):
-    """Return d_h."""
-    return params[0][3 + params[0][0]]
-
-
-@part
 def block(factors, params, side, i, first, places):
     """Return block i of the L (side 0) or the T (side 1) at some places from the first on."""
-    outputs = outputs_of(params)
-    sizes, before = params[0], params[0][5 + 2 * params[0][0] + i]
+    outputs, columns = width(params, params[0][0]), width(params, i)
+    before = params[0][5 + 2 * params[0][0] + i]
     start = COUNT * (side * buffer_size(params, outputs) + before * outputs)
-    rows = places * outputs
-    return matrix_at(factors, start + first * outputs * sizes[3 + i], rows, sizes[3 + i])
+    return matrix_at(factors, start + first * outputs * columns, places * outputs, columns)
 
 
 @part
@@ -111,7 +96,7 @@ def add_overlaps(a, firsts, seconds, h, weights, out):
 @part
 def write_factors(place, written, x, h, weights, params, factors):
     """Write factors to a place, at ``x`` and h times what ``weights`` make of those written."""
-    depth, outputs = params[0][0], outputs_of(params)
+    depth = params[0][0]
     left = block(factors, params, 0, depth - 1, place, 1)
     assign(layer(x, params, depth), left)
     for j in range(written):
@@ -119,12 +104,11 @@ def write_factors(place, written, x, h, weights, params, factors):
     for i in range(depth - 1, 0, -1):
         before = block(factors, params, 0, i - 1, place, 1)
         multiply(left, layer(x, params, i), before, 0.0)
-        if written > 0:
-            lefts = block(factors, params, 0, i, 0, written)
-            rights = block(factors, params, 1, i - 1, 0, written)
-            add_overlaps(left, lefts, rights, h, weights, before)
+        lefts = block(factors, params, 0, i, 0, written)
+        rights = block(factors, params, 1, i - 1, 0, written)
+        add_overlaps(left, lefts, rights, h, weights, before)
         left = before
-    image = np.empty((outputs, params[0][1]))
+    image = np.empty((left.shape[0], params[0][1]))
     times_root(left, params, image)
     write_signal(params, image, image)
     right = block(factors, params, 1, 0, place, 1)
@@ -132,20 +116,16 @@ def write_factors(place, written, x, h, weights, params, factors):
     for i in range(1, depth):
         after = block(factors, params, 1, i, place, 1)
         multiply_right_transposed(right, layer(x, params, i), after, 0.0)
-        if written > 0:
-            lefts = block(factors, params, 0, i, 0, written)
-            rights = block(factors, params, 1, i - 1, 0, written)
-            add_overlaps(right, rights, lefts, h, weights, after)
+        lefts = block(factors, params, 0, i, 0, written)
+        rights = block(factors, params, 1, i - 1, 0, written)
+        add_overlaps(right, rights, lefts, h, weights, after)
         right = after
 
 
 @part
 def room_for_panels(params):
     """Return room for what `expand` writes at most."""
-    widest = PANEL
-    for i in range(params[0][0] + 1):
-        widest = max(widest, params[0][3 + i])
-    return room(COUNT * widest)
+    return room(COUNT * max(PANEL, widest(params)))
 
 
 @part
@@ -154,15 +134,14 @@ def expand(first, params, factors, panels):
 
     They are the rows of the matrix that ``panels`` begin with, and end with a row of a layer.
     """
-    sizes, outputs = params[0], outputs_of(params)
-    depth, i = sizes[0], 1
+    sizes, depth, i = params[0], params[0][0], 1
     while sizes[4 + depth + i] <= first:
         i += 1
-    columns = sizes[2 + i]
+    outputs, columns = width(params, depth), width(params, i - 1)
     row = (first - sizes[3 + depth + i]) // columns
-    rows = min(max(1, PANEL // columns), sizes[3 + i] - row)
-    width = rows * columns
-    panel = matrix_at(panels, 0, COUNT, width)
+    rows = min(max(1, PANEL // columns), width(params, i) - row)
+    size = rows * columns
+    panel = matrix_at(panels, 0, COUNT, size)
     turned = np.empty((rows, outputs))
     for j in range(COUNT):
         if i == depth:
@@ -172,9 +151,9 @@ def expand(first, params, factors, panels):
         for q in range(rows):
             for o in range(outputs):
                 turned[q, o] = left[o, row + q]
-        lines = matrix_at(panels, j * width, rows, columns)
+        lines = matrix_at(panels, j * size, rows, columns)
         multiply(turned, block(factors, params, 1, i - 1, j, 1), lines, 0.0)
-    return first + width
+    return first + size
 
 
 @part
@@ -245,7 +224,7 @@ accepted_step = _accepted_step(step)
 def own_step(parts, tables, tasks, clock, remaining, unread, work, trial):
     """Make a step whose error is acceptable; return a code and the step."""
     params, field, error_scale = parts
-    factors = room(2 * COUNT * buffer_size(params, outputs_of(params)))
+    factors = room(2 * COUNT * buffer_size(params, width(params, params[0][0])))
     method = LowRank(params, field, error_scale, factors)
     return accepted_step(method, tasks[0], clock[0], remaining, unread, work, trial)
 

@@ -99,9 +99,8 @@ def _table(rows, columns):
 
 
 STAGES, ERRORS, DENSE = _table(_STAGES, 16), _table(_ERRORS, 13), _table(_DENSE, 16)
-# Row s < 16 makes the state of stage s, row 16 + k the coefficient 3 + k of the dense output, row
-# 20 + k error k.
-combine = row_sums(np.concatenate([STAGES, DENSE, np.pad(ERRORS, ((0, 0), (0, 3)))]))
+# Row s < 16 makes the state of stage s, row 16 + k the coefficient 3 + k of the dense output.
+combine = row_sums(np.concatenate([STAGES, DENSE]))
 ERROR_STAGES = np.flatnonzero(ERRORS.any(axis=0))
 ERROR_WEIGHTS = np.ascontiguousarray(ERRORS[:, ERROR_STAGES])
 ORDER = 8
@@ -587,8 +586,9 @@ def accepted_step(method, task, now, remaining, unread, work, trial):
             heed_rounding(method.field, t, x, h, method.params, stages[0], tolerance)
             now.evaluations += 1
             error = error_norm(h, stages, tolerance)
-        # whatever the error is, an infinite scale allows it; no stage is infinite where it is not
+        # whatever the error is, an infinite scale allows it
         finite = np.isfinite(error) and all_finite(trial.scale) and all_finite(trial.state)
+        finite = finite and all_finite(stages[12])
         factor = growth(error, SAFETY, 1.0, ORDER, limit) if finite else SLOWEST
         beyond |= not finite
         if finite and error <= 1.0:

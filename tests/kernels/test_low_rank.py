@@ -1,6 +1,9 @@
 """Steps that keep derivatives as factors: each is that of the method for any field."""
 
+from types import SimpleNamespace
+
 import naive
+import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -125,6 +128,28 @@ def test_a_step_beyond_all_numbers_is_shortened():
     code, h, *_ = one_step(low_rank.own_step, net, x, 1e30)
     assert code == ACCEPTED
     assert 0.0 < h < 10.0
+
+
+def lapse(t, x, params, out):
+    """Field x' = −x, which is no number when it is asked for the thirteenth time."""
+    params[1][-1] += 1.0
+    out[:] = -x
+    if params[1][-1] == 13.0:
+        out[:] = np.nan
+
+
+def test_a_step_that_ends_where_the_field_is_no_number_is_shortened():
+    """Only one of the three errors has a weight for the derivative at the end."""
+    net, x = problems((5, 4, 2), "whitened", 0)
+    sizes, floats = net.params
+    system = SimpleNamespace(
+        params=(sizes, np.append(floats, 0.0)),
+        field=numba.njit(lapse),
+        numerics=net.numerics,
+    )
+    code, h, *_ = one_step(plain_step, system, x, 1e-3)
+    assert code == ACCEPTED
+    np.testing.assert_allclose(h, 1e-3 * runge_kutta.SLOWEST)
 
 
 # Runs that make such steps.
